@@ -1,0 +1,302 @@
+"""Checkpoints read back: verified first, then any block of any tensor, however it was sharded.
+
+Tensors are read by safetensors, everything else is JSON: reading executes nothing.
+"""
+
+import json
+import os
+from collections.abc import Collection, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from bionemo_core.checkpoint import files, layout, manifest
+from bionemo_core.checkpoint.pieces import Block, check_tiling
+from bionemo_core.checkpoint.shards import DTYPE_NAMES, DTYPES
+from bionemo_core.checkpoint.state import decode
+from bionemo_core.errors import CheckpointError, StorageError
+
+_MALFORMED = (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError)
+
+
+class Skipped(NamedTuple):
+    """A checkpoint that was passed over, and why."""
+
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    pieces: tuple[tuple[Block, str, str], ...]  # where, file, key
+
+
+def open_checkpoint(folder: Path, *, verify: bool = True) -> "CheckpointReader":
+    """The checkpoint in `folder`, after every byte of it was checked against its manifest.
+
+    With `verify=False` the contents of the tensors are taken on trust (another rank has checked
+    them); that files, sizes, index and headers fit together is checked all the same.
+
+    Raises:
+        CheckpointError: it is incomplete or damaged; says where and how.
+    """
+    reader = CheckpointReader(Path(folder))
+    if verify:
+        try:
+            reader.check_hashes(reader.manifest.files)
+        except CheckpointError:
+            reader.close()
+            raise
+    return reader
+
+
+def newest_valid(root: Path, *, verify: bool = True) -> tuple["CheckpointReader", list[Skipped]]:
+    """The newest checkpoint under `root` that verifies, and the newer ones that do not.
+
+    Raises:
+        CheckpointError: there is none; names all that were tried.
+        StorageError: `root` cannot be listed.
+    """
+    try:
+        candidates = layout.published(Path(root))
+    except OSError as failure:
+        raise StorageError(f"checkpoint: the folder {root} cannot be listed: {failure.strerror}.") from failure
+    skipped: list[Skipped] = []
+    for path in reversed(candidates.values()):
+        try:
+            return open_checkpoint(path, verify=verify), skipped
+        except CheckpointError as refusal:
+            skipped.append(Skipped(path, str(refusal)))
+    if not skipped:
+        raise CheckpointError(f"checkpoint: there is none in {root} (folders named step-00000000). Nothing to resume.")
+    tried = "\n".join(f"  {path.name}: {reason}" for path, reason in skipped)
+    raise CheckpointError(f"checkpoint: none of the {len(skipped)} in {root} is valid:\n{tried}")
+
+
+class CheckpointReader:
+    """One checkpoint, open for reading; a context manager that closes its files."""
+
+    def __init__(self, folder: Path) -> None:
+        """Opens `folder` and checks that its parts fit together; tensors' bytes are not read yet.
+
+        Raises:
+            CheckpointError: they do not fit.
+        """
+        self.folder = folder
+        self._open: dict[str, Any] = {}
+        self.manifest = manifest.read(folder)
+        try:
+            self._check_members()
+            self._tensors = self._read_index()
+            for name in self.manifest.files:
+                if name.endswith(".safetensors") and name != layout.STATE_TENSORS:
+                    self._check_header(name)
+            self.state: dict[str, Any] = self._read_state()
+            self.facts: dict[str, Any] = decode(self.manifest.facts, {})
+        except CheckpointError:
+            self.close()
+            raise
+        except OSError as failure:
+            self.close()
+            raise self._refusal(f"cannot be read: {failure.strerror or failure}") from failure
+        except (*_MALFORMED, SafetensorError) as failure:
+            self.close()
+            raise self._refusal(f"is damaged or was edited: {failure!r}") from failure
+
+    def __enter__(self) -> Self:
+        """This reader."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Closes the files."""
+        self.close()
+
+    def close(self) -> None:
+        """Closes the files; reading opens them again."""
+        self._open.clear()
+
+    @property
+    def step(self) -> int:
+        """The number of optimizer steps done."""
+        return self.manifest.step
+
+    @property
+    def consumed_samples(self) -> int:
+        """The sequences seen so far, over all ranks."""
+        return self.manifest.consumed_samples
+
+    @property
+    def names(self) -> Collection[str]:
+        """The names of the tensors that can be read."""
+        return self._tensors.keys()
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The global shape of a tensor.
+
+        Raises:
+            CheckpointError: there is no such tensor.
+        """
+        return self._tensor(name).shape
+
+    def dtype(self, name: str) -> torch.dtype:
+        """The dtype of a tensor.
+
+        Raises:
+            CheckpointError: there is no such tensor.
+        """
+        return self._tensor(name).dtype
+
+    def read(
+        self, name: str, offset: tuple[int, ...] | None = None, shape: tuple[int, ...] | None = None
+    ) -> torch.Tensor:
+        """A copy on the CPU of a tensor, or of the block of `shape` that starts at `offset`.
+
+        Raises:
+            CheckpointError: no such tensor, the block sticks out, or a file cannot be read.
+        """
+        tensor = self._tensor(name)
+        start = (0,) * len(tensor.shape) if offset is None else tuple(offset)
+        if len(start) != len(tensor.shape):
+            raise self._refusal(f"tensor '{name}' has shape {list(tensor.shape)}, asked at {list(start)}")
+        extent = tuple(g - o for g, o in zip(tensor.shape, start, strict=True)) if shape is None else tuple(shape)
+        inside = len(extent) == len(start) and all(
+            o >= 0 and s >= 0 and o + s <= g for o, s, g in zip(start, extent, tensor.shape, strict=True)
+        )
+        if not inside:
+            raise self._refusal(
+                f"tensor '{name}' has shape {list(tensor.shape)}; a block of {list(extent)} at {list(start)} sticks out"
+            )
+        wanted = Block(start, extent)
+        result = torch.empty(extent, dtype=tensor.dtype)
+        for block, file, key in tensor.pieces:
+            common = block.common(wanted)
+            if common is None:
+                continue
+            try:
+                self._copy(file, key, block, common, result, wanted)
+            except (OSError, SafetensorError) as failure:
+                raise self._refusal(f"{file} cannot be read: {failure}") from failure
+        return result
+
+    def _copy(self, file: str, key: str, block: Block, common: Block, result: torch.Tensor, wanted: Block) -> None:
+        opened = self._shard(file)
+        part = opened.get_tensor(key) if common == block else opened.get_slice(key)[_slices(common, block)]
+        result[_slices(common, wanted)].copy_(part)
+
+    def check_hashes(self, names: Iterable[str]) -> None:
+        """Passes if the named files have the size and SHA-256 of the manifest.
+
+        Raises:
+            CheckpointError: one does not; names it.
+        """
+        wanted = [(name, self.manifest.files[name]) for name in names]
+        try:
+            with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+                got = pool.map(files.hash_file, [self.folder / name for name, _ in wanted])
+                for (name, facts), found in zip(wanted, got, strict=True):
+                    if found != facts:
+                        raise self._refusal(
+                            f"{name} is damaged: SHA-256 {found.sha256[:16]}... of {found.size:,} bytes, "
+                            f"the manifest has {str(facts.sha256)[:16]}... of {facts.size:,} bytes"
+                        )
+        except OSError as failure:
+            raise self._refusal(f"{failure.filename} cannot be read: {failure.strerror}") from failure
+
+    def _refusal(self, what: str) -> CheckpointError:
+        return CheckpointError(f"checkpoint: {self.folder}: {what}.")
+
+    def _tensor(self, name: str) -> _Tensor:
+        try:
+            return self._tensors[name]
+        except KeyError:
+            raise self._refusal(f"holds no tensor '{name}'; it holds {len(self._tensors)} others") from None
+
+    def _check_members(self) -> None:
+        named = layout.step_of(self.folder.name)
+        if named is not None and named != self.step:
+            raise self._refusal(f"holds step {self.step}; was the folder renamed or swapped with another?")
+        listed = {name: facts.size for name, facts in self.manifest.files.items()}
+        found = files.regular_files(self.folder)
+        found.pop(layout.MANIFEST, None)
+        if missing := sorted(listed.keys() - found.keys()):
+            raise self._refusal(f"{', '.join(missing[:5])} is missing")
+        if extra := sorted(found.keys() - listed.keys()):
+            raise self._refusal(f"{', '.join(extra[:5])} is not part of it; move it elsewhere")
+        for name, size in listed.items():
+            if found[name] != size:
+                got = "is not a regular file" if found[name] < 0 else f"has {found[name]:,} bytes"
+                raise self._refusal(f"{name} {got}, the manifest says {size:,} bytes")
+
+    def _json(self, name: str) -> Any:
+        # These are parsed at once, so they are checked now whether or not the rest is verified.
+        self.check_hashes([name])
+        content = json.loads((self.folder / name).read_bytes())
+        if content["step"] != self.step:
+            raise self._refusal(f"{name} is of step {content['step']}, the manifest of step {self.step}")
+        return content
+
+    def _read_index(self) -> dict[str, _Tensor]:
+        tensors = {}
+        for name, entry in self._json(layout.INDEX)["tensors"].items():
+            pieces = tuple(
+                (Block(_dims(piece["offset"]), _dims(piece["shape"])), piece["file"], piece["key"])
+                for piece in entry["pieces"]
+            )
+            shape = _dims(entry["shape"])
+            check_tiling(name, shape, [block for block, _, _ in pieces])
+            tensors[name] = _Tensor(DTYPES[entry["dtype"]], shape, pieces)
+        return tensors
+
+    def _check_header(self, file: str) -> None:
+        expected = {
+            key: (DTYPE_NAMES[tensor.dtype], list(block.shape))
+            for tensor in self._tensors.values()
+            for block, where, key in tensor.pieces
+            if where == file
+        }
+        opened = self._shard(file)
+        found = {}
+        for key in opened.keys():  # noqa: SIM118 - not a mapping
+            part = opened.get_slice(key)
+            found[key] = (part.get_dtype(), part.get_shape())
+        if found != expected:
+            differing = sorted(key for key in {*found, *expected} if found.get(key) != expected.get(key))
+            raise self._refusal(f"{file} and {layout.INDEX} disagree about {', '.join(differing[:3])}")
+
+    def _read_state(self) -> dict[str, Any]:
+        content = self._json(layout.STATE)
+        self.check_hashes([layout.STATE_TENSORS])
+        opened = self._shard(layout.STATE_TENSORS)
+        tensors = {key: opened.get_tensor(key).clone() for key in opened.keys()}  # noqa: SIM118
+        state = decode(content["state"], tensors)
+        if not isinstance(state, dict):
+            raise self._refusal(f"{layout.STATE} holds a {type(state).__name__}, not a mapping")
+        return state
+
+    def _shard(self, file: str) -> Any:
+        if file not in self.manifest.files:
+            raise self._refusal(f"{layout.INDEX} names {file}, which is not part of the checkpoint")
+        if file not in self._open:
+            self._open[file] = safe_open(self.folder / file, framework="pt", device="cpu")
+        return self._open[file]
+
+
+def _slices(part: Block, within: Block) -> tuple[slice, ...]:
+    return tuple(
+        slice(o - base, o - base + s) for o, s, base in zip(part.offset, part.shape, within.offset, strict=True)
+    )
+
+
+def _dims(value: Any) -> tuple[int, ...]:
+    if not isinstance(value, list) or not all(type(item) is int and item >= 0 for item in value):
+        raise ValueError(f"not a shape or offset: {value!r}")
+    return tuple(value)

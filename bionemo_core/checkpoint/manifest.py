@@ -1,0 +1,103 @@
+"""What a checkpoint consists of: its step, and size and SHA-256 of each file; sealed by a hash of itself."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import bionemo_core
+from bionemo_core.checkpoint.files import FileFacts
+from bionemo_core.checkpoint.layout import MANIFEST
+from bionemo_core.errors import CheckpointError
+
+FORMAT = 1
+_MAX_BYTES = 64 * 2**20
+_SEAL = "sha256_of_the_rest"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The content of `manifest.json`; `facts` as `state.encode` wrote them."""
+
+    step: int
+    consumed_samples: int
+    files: Mapping[str, FileFacts]
+    facts: Any
+    versions: Mapping[str, str | None]
+
+
+@cache
+def versions() -> dict[str, str | None]:
+    """The versions of what wrote a checkpoint; None for what is not installed."""
+
+    def version(name: str) -> str | None:
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            return None
+
+    found = {name: version(name) for name in ("torch", "pytorch-lightning", "megatron-core", "safetensors")}
+    return {"bionemo-run": bionemo_core.__version__, **found}
+
+
+def to_json(value: object) -> bytes:
+    """The one way in which checkpoint files spell JSON; the order of mappings is kept."""
+    return (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
+
+
+def pack(manifest: Manifest) -> bytes:
+    """The bytes of `manifest.json`."""
+    body = {
+        "format": FORMAT,
+        "step": manifest.step,
+        "consumed_samples": manifest.consumed_samples,
+        "files": {name: {"size": f.size, "sha256": f.sha256} for name, f in manifest.files.items()},
+        "facts": manifest.facts,
+        "versions": dict(manifest.versions),
+    }
+    return to_json({**body, _SEAL: _seal(body)})
+
+
+def read(folder: Path) -> Manifest:
+    """The manifest of the checkpoint in `folder`.
+
+    Raises:
+        CheckpointError: it is missing, damaged, edited, or of a newer format.
+    """
+    path = folder / MANIFEST
+    try:
+        with path.open("rb") as file:
+            raw = file.read(_MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise CheckpointError(f"checkpoint: {folder} has no {MANIFEST}, so it is not a complete checkpoint.") from None
+    except OSError as failure:
+        raise CheckpointError(f"checkpoint: {path} cannot be read: {failure.strerror}.") from failure
+    if len(raw) > _MAX_BYTES:
+        raise CheckpointError(f"checkpoint: {path} is larger than {_MAX_BYTES} bytes, which no manifest is.")
+    try:
+        return _parse(raw)
+    except CheckpointError as refusal:
+        raise CheckpointError(f"checkpoint: {path}: {refusal}") from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as failure:
+        raise CheckpointError(f"checkpoint: {path} is damaged or was edited: {failure!r}.") from failure
+
+
+def _parse(raw: bytes) -> Manifest:
+    body = json.loads(raw)
+    if type(body["format"]) is int and body["format"] > FORMAT:
+        raise CheckpointError(f"format {body['format']} is newer than {FORMAT}, which this version reads; update it.")
+    if to_json(body) != raw or body.pop(_SEAL) != _seal(body) or body["format"] != FORMAT:
+        raise CheckpointError("it does not match its own checksum; it is damaged or was edited.")
+    step, consumed = body["step"], body["consumed_samples"]
+    if type(step) is not int or type(consumed) is not int:
+        raise ValueError("step or consumed_samples is not a whole number")
+    files = {name: FileFacts(facts["size"], facts["sha256"]) for name, facts in body["files"].items()}
+    return Manifest(step, consumed, files, body["facts"], dict(body["versions"]))
+
+
+def _seal(body: Mapping[str, object]) -> str:
+    return hashlib.sha256(to_json(body)).hexdigest()

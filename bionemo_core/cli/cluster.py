@@ -1,0 +1,35 @@
+"""`bionemo-run cluster IN.fasta OUT.tsv`: groups similar sequences, so that a split by clusters does not leak."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from bionemo_core.errors import ConfigError
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"cluster: {message}. Usage: bionemo-run cluster IN.fasta OUT.tsv [--identity 0.3]")
+
+
+def run(arguments: list[str]) -> int:
+    """Writes a table `cluster_id<TAB>member_id`, for `data.clusters=OUT.tsv`.
+
+    Raises:
+        ConfigError: An argument is wrong.
+        DataError: The input cannot be read.
+    """
+    parser = _Parser(add_help=False)
+    parser.add_argument("source", type=Path)
+    parser.add_argument("target", type=Path)
+    parser.add_argument("--identity", type=float, default=0.3)
+    chosen = parser.parse_args(arguments)
+    from bionemo_core.data.clusters import cluster_fasta
+
+    found = cluster_fasta(chosen.source, chosen.target, identity=chosen.identity)
+    sys.stdout.write(
+        f"{found.num_sequences:,} sequences in {found.num_clusters:,} clusters, the largest of {found.largest:,}; "
+        f"written to {chosen.target}\nUse it by data=fasta data.path={chosen.source} data.clusters={chosen.target}\n"
+    )
+    return 0

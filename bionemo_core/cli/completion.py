@@ -1,0 +1,18 @@
+"""`bionemo-run completion bash|zsh|fish`: prints the script that makes the shell complete choices and keys."""
+
+from bionemo_core.errors import ConfigError
+
+SHELLS = ("bash", "zsh", "fish")
+
+
+def run(arguments: list[str]) -> int:
+    """Prints the script; `eval "$(bionemo-run completion bash)"` puts it to work.
+
+    Raises:
+        ConfigError: The shell is not one of the three.
+    """
+    if len(arguments) != 1 or arguments[0] not in SHELLS:
+        raise ConfigError(f"completion: got {' '.join(arguments)!r}, expected one of {', '.join(SHELLS)}")
+    from bionemo_core.cli import run as run_command
+
+    return run_command.run(["-sc", f"install={arguments[0]}"])

@@ -1,0 +1,116 @@
+"""`bionemo-run doctor`: what works on this machine, what does not, and what to do about it."""
+
+import os
+import platform
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from bionemo_core import __version__, machine
+from bionemo_core.builtin import load_registry
+from bionemo_core.errors import ConfigError
+
+GIB = 2**30
+LOW_DISK_BYTES = 10 * GIB
+OPTIONAL = {
+    "tensorboard": "logger=tensorboard",
+    "wandb": "logger=wandb",
+    "transformer_engine": "faster layers on some GPUs",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line: good, to be known, or bad, and what to do."""
+
+    level: str  # ok, note, fail
+    text: str
+    advice: str = ""
+
+
+def run(arguments: list[str]) -> int:
+    """Prints the findings; the status is 2 if something needed does not work.
+
+    Raises:
+        ConfigError: An argument is given.
+    """
+    if arguments:
+        raise ConfigError(f"doctor: unknown argument {arguments[0]!r}. Usage: bionemo-run doctor")
+    checks: tuple[Callable[[], Iterable[Finding]], ...] = (_program, _torch, _megatron, _optional, _plugins, _home)
+    failed = False
+    for check in checks:
+        for finding in check():
+            failed = failed or finding.level == "fail"
+            advice = f"\n        {finding.advice}" if finding.advice else ""
+            sys.stdout.write(f"{finding.level:<5} {finding.text}{advice}\n")
+    return 2 if failed else 0
+
+
+def _program() -> Iterable[Finding]:
+    yield Finding(
+        "ok", f"bionemo-run {__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}"
+    )
+    yield Finding("ok", f"{machine.cpu_threads()} CPU cores")
+
+
+def _torch() -> Iterable[Finding]:
+    version = machine.package_version("torch")
+    if version is None:
+        yield Finding("fail", "torch is not installed", "pip install -c constraints.txt torch")
+        return
+    try:
+        num_gpus = machine.num_gpus()
+    except Exception as error:  # a broken torch fails in many ways, the doctor goes on
+        yield Finding("fail", f"torch {version} cannot be imported: {error}", "Install torch again.")
+        return
+    yield Finding("ok", f"torch {version}")
+    for name in machine.gpu_names():
+        yield Finding("ok", f"GPU: {name}")
+    if num_gpus == 0:
+        yield Finding("note", "no GPU that torch can use: training runs on the CPU", "esm1nv_tiny is made for that.")
+
+
+def _megatron() -> Iterable[Finding]:
+    for module in ("megatron.core", "pytorch_lightning"):
+        version = machine.package_version(module)
+        name = machine.PACKAGE_OF_MODULE[module]
+        if version is None or not machine.has_package(module):
+            yield Finding("fail", f"{name} is not installed", f"pip install -c constraints.txt {name}")
+        else:
+            yield Finding("ok", f"{name} {version}")
+
+
+def _optional() -> Iterable[Finding]:
+    for module, purpose in OPTIONAL.items():
+        version = machine.package_version(module)
+        if version is None:
+            yield Finding("note", f"{machine.PACKAGE_OF_MODULE[module]} is not installed, only needed for {purpose}")
+        else:
+            yield Finding("ok", f"{machine.PACKAGE_OF_MODULE[module]} {version}")
+
+
+def _plugins() -> Iterable[Finding]:
+    registry = load_registry()
+    for record in registry.records[1:]:
+        if record.status == "ok":
+            yield Finding("ok", f"plugin {record.distribution} {record.version}, {len(record.components)} components")
+        else:
+            yield Finding("note", f"plugin {record.describe()}", "bionemo-run plugins --trace shows more.")
+    if not registry.names("model"):
+        yield Finding("note", "no plugin offers a model", "pip install -c constraints.txt -e . -e plugins/bionemo-esm")
+
+
+def _home() -> Iterable[Finding]:
+    home = Path(os.environ.get("BIONEMO_HOME", "~/.bionemo")).expanduser()
+    if machine.is_writable(home):
+        yield Finding("ok", f"home folder {home}")
+    else:
+        yield Finding(
+            "fail", f"home folder {home} cannot be written to", "Set BIONEMO_HOME to a folder you can write to."
+        )
+    free = machine.disk_free_bytes(home)
+    level = "ok" if free >= LOW_DISK_BYTES else "note"
+    yield Finding(
+        level, f"{free / GIB:.1f} GiB free there", "" if level == "ok" else "Checkpoints of large models need more."
+    )

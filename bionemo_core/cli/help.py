@@ -1,0 +1,136 @@
+"""`bionemo-run help` and `--help`: groups, choices with summaries, keys, examples. Composes nothing."""
+
+import dataclasses
+import sys
+from typing import Any
+
+from bionemo_core.builtin import load_registry
+from bionemo_core.cli import SUBCOMMANDS
+from bionemo_core.config.aliases import render_aliases
+from bionemo_core.config.schema import CORE_GROUPS
+from bionemo_core.errors import ConfigError
+from bionemo_core.plugins import RegisteredComponent, Registry
+from bionemo_core.plugins.hookspecs import GROUPS
+from bionemo_core.plugins.names import did_you_mean
+from bionemo_core.plugins.parameters import parameter_fields
+
+GROUP_ORDER = ("model", "tokenizer", "data", "optim", "scheduler", "logger", "callbacks", "connector", "task")
+USAGE = {
+    "plugins": "bionemo-run plugins [--trace]",
+    "doctor": "bionemo-run doctor",
+    "runs": "bionemo-run runs [NAME]",
+    "cluster": "bionemo-run cluster IN.fasta OUT.tsv [--identity 0.3]",
+    "completion": "bionemo-run completion bash|zsh|fish",
+    "help": "bionemo-run help [GROUP | GROUP=NAME | aliases]",
+}
+EXAMPLES = (
+    ("bionemo-run model=esm1nv_tiny", "train on the proteins that ship with the core"),
+    ("bionemo-run model=esm1nv data=fasta data.path=my.fasta.gz trainer.max_steps=1000", "on your own"),
+    ("bionemo-run model=esm1nv data=csv data.dataset_path=DIR data.train=x[000..049]", "on CSV shards"),
+    ("bionemo-run model=esm2_8m batch.micro_batch_size=4 trainer.devices=2 trainer.precision=bf16-mixed", ""),
+    ("bionemo-run model=esm1nv name=mine resume=auto", "go on with the newest run of that name"),
+    ("bionemo-run -m model=esm1nv_tiny optim.lr=1e-3,2e-3", "a sweep"),
+    ("bionemo-run model=esm1nv --cfg job", "show the whole configuration, run nothing"),
+    ("bionemo-run --config-dir my_configs +experiment=small model=esm1nv", "with YAML of your own"),
+)
+
+
+def run(arguments: list[str]) -> int:
+    """Prints the page that is asked for: all, a group, a component, a subcommand, or the v1 spellings.
+
+    Raises:
+        ConfigError: There is no such page.
+    """
+    registry = load_registry()
+    pages = [_page(topic, registry) for topic in arguments]
+    sys.stdout.write("\n".join(pages) if pages else _overview(registry))
+    return 0
+
+
+def _page(topic: str, registry: Registry) -> str:
+    group, separator, name = topic.partition("=")
+    if separator and group in GROUPS:
+        return _component_page(registry.get(group, name))
+    if separator:
+        return ""
+    if topic == "aliases":
+        return render_aliases()
+    if topic in SUBCOMMANDS:
+        return f"{USAGE[topic]}\n    {SUBCOMMANDS[topic]}\n"
+    if topic in CORE_GROUPS:
+        return _schema_page(topic)
+    if topic in GROUPS:
+        return _group_page(topic, registry)
+    pages = [*GROUPS, *CORE_GROUPS, *SUBCOMMANDS, "aliases"]
+    raise ConfigError(f"help: nothing is called {topic!r}.{did_you_mean(topic, pages)} Pages: {', '.join(pages)}.")
+
+
+def _overview(registry: Registry) -> str:
+    lines = ["Train, fine-tune and use biomolecular language models that arrive as plugins.", ""]
+    lines += ["Usage: bionemo-run model=NAME [GROUP=CHOICE] [KEY=VALUE] [-m] [--config-dir DIR] [--cfg job]", ""]
+    for group in GROUP_ORDER:
+        lines += [f"{group}=", *_choices(group, registry)]
+    lines += ["", "Keys of the core (bionemo-run help trainer, and so on, shows each with its default):"]
+    for group, schema in CORE_GROUPS.items():
+        lines.append(f"  {group}.  {', '.join(one.name for one in dataclasses.fields(schema))}")
+    lines.append("  name, home, seed, resume=last|auto|PATH, restore_from_path")
+    lines += ["", "Commands:"]
+    lines += [f"  {name:<11} {summary}" for name, summary in SUBCOMMANDS.items()]
+    lines += ["", "Examples:"]
+    for command, meaning in EXAMPLES:
+        lines.append(f"  {command}" + (f"\n      {meaning}" if meaning else ""))
+    failed = registry.failures()
+    if failed:
+        lines += ["", f"{len(failed)} plugin(s) are not loaded; bionemo-run plugins says why."]
+    lines += ["", "v1's spellings are understood: bionemo-run help aliases"]
+    return "\n".join(lines) + "\n"
+
+
+def _choices(group: str, registry: Registry) -> list[str]:
+    components = {one.qualified_name: one for one in registry.components(group)}
+    if not components:
+        return ["  (none installed)"]
+    lines = []
+    for one in components.values():
+        typed = one.name if registry.owner(group, one.name) is one else one.qualified_name
+        lines.append(f"  {typed:<22} {one.component.summary}")
+    return lines
+
+
+def _group_page(group: str, registry: Registry) -> str:
+    return "\n".join([f"{group}=", *_choices(group, registry)]) + f"\n\nbionemo-run help {group}=NAME shows its keys.\n"
+
+
+def _component_page(registered: RegisteredComponent) -> str:
+    component = registered.component
+    lines = [f"{registered.group}={registered.name}  ({registered.distribution} {registered.version})"]
+    lines += [f"  {component.summary}"] if component.summary else []
+    if component.capabilities:
+        lines.append(f"  can: {', '.join(sorted(component.capabilities))}")
+    for group, value in component.defaults.items():
+        shown = value if isinstance(value, str) else ", ".join(f"{key}={inner}" for key, inner in value.items())
+        lines.append(f"  brings {group}: {shown}")
+    fields = parameter_fields(registered)
+    lines += ["", "Keys:"] if fields else ["", "It has no keys of its own."]
+    lines += [f"  {registered.group}.{name} = {_default(one)}  ({_type(kind)})" for name, kind, one in fields]
+    return "\n".join(lines) + "\n"
+
+
+def _schema_page(group: str) -> str:
+    lines = [f"{group}: {(CORE_GROUPS[group].__doc__ or '').splitlines()[0]}", ""]
+    lines += [
+        f"  {group}.{one.name} = {_default(one)}  ({_type(one.type)})" for one in dataclasses.fields(CORE_GROUPS[group])
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _default(one: "dataclasses.Field[Any]") -> str:
+    value = one.default if one.default is not dataclasses.MISSING else None
+    if value is None and one.default_factory is not dataclasses.MISSING:
+        value = one.default_factory()
+    words = {None: "null", True: "true", False: "false", "???": "(must be given)"}
+    return words[value] if isinstance(value, bool | str | None) and value in words else str(value)
+
+
+def _type(kind: Any) -> str:
+    return kind.__name__ if isinstance(kind, type) else str(kind).replace("typing.", "")

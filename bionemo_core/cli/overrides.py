@@ -1,0 +1,88 @@
+"""What is checked on a typed command line before Hydra sees it: folders, v1 spellings, names of components."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from bionemo_core.config.rewriting import rewrite_command_line
+from bionemo_core.errors import ConfigError
+from bionemo_core.plugins import RegisteredComponent, Registry
+from bionemo_core.plugins.hookspecs import GROUPS
+from bionemo_core.plugins.parameters import parameter_fields
+
+CONFIG_DIR_FLAGS = ("--config-dir", "-cd")
+_OVERRIDE = re.compile(r"~|[^-][^=]*=")
+NO_NAME = ("null", "", "???")
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """Arguments for Hydra, the user's folders of YAML, and remarks to show."""
+
+    arguments: list[str]
+    folders: list[Path]
+    notes: list[str]
+
+
+def prepared(typed: list[str], registry: Registry) -> CommandLine:
+    """The command line in today's spelling, with every component it names known to be there.
+
+    Raises:
+        ConfigError: A name is unknown or taken twice, a v1 key asks for what is not here, or a folder is missing.
+    """
+    arguments, folders = _without_folders(typed)
+    arguments, notes = rewrite_command_line(arguments, own_keys(registry))
+    arguments = [_none_as_list(argument) for argument in arguments]
+    for argument in arguments:
+        key, separator, value = argument.partition("=")
+        if separator and key in GROUPS:
+            _check_names(key, value, folders, registry)
+    return CommandLine(_overrides_first(arguments), folders, notes)
+
+
+def own_keys(registry: Registry) -> frozenset[str]:
+    """Every `group.parameter` that some component has; such a key is never taken for a v1 leftover."""
+    return frozenset(key for registered in registry.components() for key in keys_of(registered))
+
+
+def keys_of(registered: RegisteredComponent) -> list[str]:
+    """The dotted keys of one component."""
+    return [f"{registered.group}.{name}" for name, _, _ in parameter_fields(registered)]
+
+
+def _none_as_list(argument: str) -> str:
+    """`tokenizer=null` as Hydra takes it, which knows no null choice: an empty list of choices."""
+    key, _, value = argument.partition("=")
+    return f"{key}=[]" if key in GROUPS and value == "null" else argument
+
+
+def _overrides_first(arguments: list[str]) -> list[str]:
+    """The same with flags at the end: Hydra's parser takes overrides only in one piece."""
+    overrides = [argument for argument in arguments if _OVERRIDE.match(argument)]
+    return [*overrides, *(argument for argument in arguments if not _OVERRIDE.match(argument))]
+
+
+def _without_folders(typed: list[str]) -> tuple[list[str], list[Path]]:
+    arguments: list[str] = []
+    folders: list[Path] = []
+    remaining = iter(typed)
+    for argument in remaining:
+        flag, separator, value = argument.partition("=")
+        if flag not in CONFIG_DIR_FLAGS:
+            arguments.append(argument)
+            continue
+        folder = value if separator else next(remaining, "")
+        if not folder:
+            raise ConfigError(f"{flag}: expected a folder after it, e.g. {flag} my_configs")
+        folders.append(Path(folder).expanduser())
+    return arguments, folders
+
+
+def _check_names(group: str, value: str, folders: Iterable[Path], registry: Registry) -> None:
+    for name in (part.strip().strip("'\"") for part in value.strip("[]").split(",")):
+        if name in NO_NAME or "${" in name or "(" in name:  # Hydra's own sweeps: choice(a,b), glob(*)
+            continue
+        if any((folder / group / f"{name}.yaml").is_file() for folder in folders):
+            continue
+        registry.get(group, name)

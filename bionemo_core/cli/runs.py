@@ -1,0 +1,88 @@
+"""`bionemo-run runs [NAME]`: what was run, how far it got, and what can be resumed."""
+
+import csv
+import json
+import os
+import sys
+from pathlib import Path
+
+from bionemo_core.errors import ConfigError
+
+COLUMNS = ("name", "started", "model", "step", "val_loss", "status")
+
+
+def run(arguments: list[str]) -> int:
+    """Prints a line for each run under `home`, oldest first; with a name, only the runs of that name.
+
+    Raises:
+        ConfigError: More than a name and `home=DIR` is given.
+    """
+    home = os.environ.get("BIONEMO_HOME", "~/.bionemo")
+    names: list[str] = []
+    for argument in arguments:
+        if argument.startswith("home="):
+            home = argument.removeprefix("home=")
+        elif argument.startswith("-") or "=" in argument or names:
+            raise ConfigError(f"runs: unknown argument {argument!r}. Usage: bionemo-run runs [NAME] [home=DIR]")
+        else:
+            names.append(argument)
+    root = Path(home).expanduser() / "runs"
+    folders = sorted(path.parent for path in root.glob(f"{names[0] if names else '*'}/*/run.json"))
+    if not folders:
+        sys.stdout.write(f"No runs in {root}.\n")
+        return 0
+    rows = [COLUMNS, *(described(folder) for folder in folders)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
+    for row in rows:
+        sys.stdout.write("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n")
+    return 0
+
+
+def described(folder: Path) -> tuple[str, ...]:
+    """The cells of one run's line; what cannot be read is shown as `?`, a listing never fails on one bad folder."""
+    spec = _json(folder / "run.json")
+    summary = _json(folder / "summary.json")
+    last = _last_values(folder / "metrics.csv")
+    chosen = spec.get("model")
+    model = str(chosen.get("name", "?")) if isinstance(chosen, dict) else "?"
+    saved = _saved_steps(folder / "checkpoints")
+    # A run that was killed has no summary: its metrics and checkpoints tell how far it got.
+    step = summary.get("steps", last.get("step", "-"))
+    losses = summary.get("val_loss")
+    loss = losses.get("last") if isinstance(losses, dict) else last.get("val_loss", "-")
+    status = summary.get("status") or (
+        f"unfinished, saved at step {max(saved)}" if saved else "unfinished, nothing saved"
+    )
+    return (folder.parent.name, folder.name, model, str(step), _short(loss), str(status))
+
+
+def _json(path: Path) -> dict[str, object]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _last_values(path: Path) -> dict[str, str]:
+    """The newest value of each column of `metrics.csv`; rows need not fill every column."""
+    newest: dict[str, str] = {}
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                newest.update({key: value for key, value in row.items() if key and value})
+    except (OSError, ValueError, csv.Error):
+        return newest
+    return newest
+
+
+def _saved_steps(checkpoints: Path) -> list[int]:
+    names = [path.name.removeprefix("step-") for path in checkpoints.glob("step-*")]
+    return [int(name) for name in names if name.isdigit()]
+
+
+def _short(value: object) -> str:
+    try:
+        return f"{float(str(value)):.4f}"
+    except ValueError:
+        return "-"

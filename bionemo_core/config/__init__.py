@@ -1,0 +1,8 @@
+"""Configuration: schemas, the store of choices, v1's spellings, and the run that comes out of them.
+
+`schema`, `plan`, `spec` and `store` are imported by name; only what is light stands here.
+"""
+
+from bionemo_core.config.schema import Batch, Checkpoint, Choice, Parallel, RunSpec, Train, Trainer
+
+__all__ = ["Batch", "Checkpoint", "Choice", "Parallel", "RunSpec", "Train", "Trainer"]

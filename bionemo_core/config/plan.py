@@ -1,0 +1,116 @@
+"""How a run's batch lies over its processes: the arithmetic of sizes, before anything starts."""
+
+from dataclasses import dataclass
+
+from bionemo_core.config.schema import RunSpec
+from bionemo_core.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """Sizes that multiply: micro x accumulate x data parallel = global, in rows."""
+
+    data_parallel_size: int
+    tensor_parallel_size: int
+    micro_batch_size: int
+    accumulate_grad_batches: int
+    global_batch_size: int
+
+
+def batch_plan(
+    spec: RunSpec, world_size: int | None = None, *, frozen_global_batch_size: int | None = None
+) -> BatchPlan:
+    """The sizes of a run.
+
+    Args:
+        spec: The run.
+        world_size: The number of processes; devices x nodes by default.
+        frozen_global_batch_size: What the run began with, for a resume: accumulation follows from it, never the batch.
+
+    Raises:
+        ConfigError: The sizes contradict each other; the message holds the arithmetic.
+    """
+    refuse_impossible(spec, device="cpu" if spec.trainer.accelerator == "cpu" else "unknown")
+    world = spec.trainer.devices * spec.trainer.num_nodes if world_size is None else world_size
+    tensor, pipeline = spec.parallel.tensor_model_parallel_size, spec.parallel.pipeline_model_parallel_size
+    if world < 1 or world % (tensor * pipeline):
+        raise ConfigError(
+            f"{world} processes (trainer.devices={spec.trainer.devices} x trainer.num_nodes={spec.trainer.num_nodes}) "
+            f"cannot be split into groups of {tensor * pipeline} = parallel.tensor_model_parallel_size={tensor} x "
+            f"parallel.pipeline_model_parallel_size={pipeline}. Change one so that it divides."
+        )
+    data_parallel = world // (tensor * pipeline)
+    micro, accumulate = spec.batch.micro_batch_size, spec.batch.accumulate_grad_batches
+    wanted = _wanted_global(spec, frozen_global_batch_size)
+    if wanted is not None and (frozen_global_batch_size is not None or accumulate == 1):
+        accumulate = _accumulation(wanted, micro, data_parallel, frozen=frozen_global_batch_size is not None)
+    computed = micro * accumulate * data_parallel
+    if wanted is not None and wanted != computed:
+        raise ConfigError(
+            f"batch.global_batch_size={wanted} contradicts the rest: "
+            f"{_arithmetic(micro, accumulate, spec, world, computed)}. "
+            f"Leave batch.global_batch_size out, or set batch.accumulate_grad_batches=1 to have it computed."
+        )
+    return BatchPlan(data_parallel, tensor, micro, accumulate, computed)
+
+
+def refuse_impossible(spec: RunSpec, device: str) -> None:
+    """Accepts a layout that can work on `device` (cpu, cuda, or unknown yet).
+
+    Raises:
+        ConfigError: Pipeline parallelism, or sequence parallelism where it cannot work.
+    """
+    pipeline = spec.parallel.pipeline_model_parallel_size
+    if pipeline > 1:
+        raise ConfigError(
+            f"parallel.pipeline_model_parallel_size={pipeline}: pipeline parallelism is not supported. "
+            "Use parallel.tensor_model_parallel_size and data parallelism."
+        )
+    if not spec.parallel.sequence_parallel:
+        return
+    if device == "cpu":
+        raise ConfigError(
+            "parallel.sequence_parallel=true: sequence parallelism does not work on a CPU. "
+            "Use parallel.sequence_parallel=false."
+        )
+    if spec.parallel.tensor_model_parallel_size == 1:
+        raise ConfigError(
+            "parallel.sequence_parallel=true needs parallel.tensor_model_parallel_size above 1: it splits the "
+            "sequence over the tensor-parallel ranks."
+        )
+
+
+def _wanted_global(spec: RunSpec, frozen: int | None) -> int | None:
+    given = spec.batch.global_batch_size
+    if frozen is not None and given is not None and given != frozen:
+        raise ConfigError(
+            f"batch.global_batch_size={given}: the run that is resumed began with {frozen}, and a run keeps its batch. "
+            "Leave batch.global_batch_size out, or start a new run with restore_from_path."
+        )
+    return given if frozen is None else frozen
+
+
+def _accumulation(wanted: int, micro: int, data_parallel: int, *, frozen: bool) -> int:
+    accumulate, rest = divmod(wanted, micro * data_parallel)
+    if rest == 0 and accumulate > 0:
+        return accumulate
+    share, uneven = divmod(wanted, data_parallel)
+    if uneven or share == 0:
+        advice = (
+            f"Choose a number of data-parallel processes that divides {wanted}; {data_parallel} cannot share it evenly."
+        )
+    else:
+        fitting = max(size for size in range(1, min(micro, share) + 1) if share % size == 0)
+        advice = f"With batch.micro_batch_size={fitting} it fits, in {share // fitting} accumulation steps."
+    source = "the global batch this run began with is" if frozen else "batch.global_batch_size is"
+    raise ConfigError(
+        f"{source} {wanted}, which is no multiple of micro {micro} x data parallel {data_parallel} = "
+        f"{micro * data_parallel}. {advice}"
+    )
+
+
+def _arithmetic(micro: int, accumulate: int, spec: RunSpec, world: int, computed: int) -> str:
+    tensor, pipeline = spec.parallel.tensor_model_parallel_size, spec.parallel.pipeline_model_parallel_size
+    devices, nodes = spec.trainer.devices, spec.trainer.num_nodes
+    spread = f"devices {devices} x nodes {nodes}" if devices * nodes == world else f"processes {world}"
+    return f"micro {micro} x accumulate {accumulate} x {spread} / (tp {tensor} x pp {pipeline}) = {computed}"

@@ -1,0 +1,293 @@
+"""A composed configuration as a `RunSpec`: registry names and plain parameters, to JSON and back."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from bionemo_core.config.brought import missing_defaults
+from bionemo_core.config.checks import check_values
+from bionemo_core.config.schema import CORE_GROUPS, Choice, RunSpec
+from bionemo_core.config.store import COMPONENT_KEY
+from bionemo_core.errors import ArtefactError, BioNeMoError, ConfigError
+from bionemo_core.plugins import Registry
+
+FORMAT = "bionemo-run/run-spec"
+FORMAT_VERSION = 1
+SINGLE_GROUPS = ("task", "model", "tokenizer", "data", "optim", "scheduler")
+_SCALARS = {"name": str, "home": str, "seed": int, "restore_from_path": (str, type(None)), "resume": (str, type(None))}
+
+
+class Change(NamedTuple):
+    """A key whose value differs between two runs."""
+
+    key: str
+    old: Any
+    new: Any
+
+
+def make_spec(config: DictConfig, registry: Registry) -> RunSpec:
+    """The run that a composed configuration describes; every interpolation is resolved.
+
+    Raises:
+        ConfigError: A value is missing, cannot be resolved, or is out of its range; or a component is not there.
+    """
+    try:
+        missing = sorted(OmegaConf.missing_keys(config))
+        if missing:
+            raise ConfigError(f"these have no value yet: {', '.join(missing)}. Give each as KEY=VALUE.")
+        plain = OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(explained(error)) from error
+    assert isinstance(plain, dict)
+    content = {str(key): value for key, value in plain.items()}
+    singles = {group: _chosen(group, content.get(group), registry) for group in (*SINGLE_GROUPS, "connector")}
+    _check_brought(singles, registry)
+    parts: dict[str, Any] = {group: choice for group, choice in singles.items() if choice is not None}
+    parts |= {group: schema(**content[group]) for group, schema in CORE_GROUPS.items()}
+    for group, field in (("logger", "loggers"), ("callbacks", "callbacks")):
+        nodes = (content.get(group) or {}).values()
+        parts[field] = tuple(_chosen_or_fail(group, node, registry) for node in nodes)
+    spec = RunSpec(
+        name=content["name"] or parts["model"].name,
+        home=str(Path(content["home"]).expanduser().absolute()),
+        seed=content["seed"],
+        restore_from_path=content["restore_from_path"],
+        resume=content["resume"],
+        **parts,
+    )
+    _refuse_unsafe(dataclasses.asdict(spec), "", ConfigError)
+    check_values(spec)
+    check_capabilities(spec, registry)
+    return spec
+
+
+def check_capabilities(spec: RunSpec, registry: Registry) -> None:
+    """Accepts a run whose model can do what is asked of it.
+
+    Raises:
+        ConfigError: Packing or tensor parallelism is asked of a model that does not declare it.
+    """
+    registered = registry.get("model", f"{spec.model.distribution}/{spec.model.name}")
+    wanted = {
+        "packing": (spec.batch.packing, "batch.packing=true", "batch.packing=false"),
+        "tensor_parallel": (
+            spec.parallel.tensor_model_parallel_size > 1,
+            f"parallel.tensor_model_parallel_size={spec.parallel.tensor_model_parallel_size}",
+            "parallel.tensor_model_parallel_size=1",
+        ),
+    }
+    for capability, (asked, typed, instead) in wanted.items():
+        if asked and capability not in registered.component.capabilities:
+            raise ConfigError(
+                f"model {registered.qualified_name} does not declare {capability!r}, which {typed} asks for. "
+                f"Use {instead}."
+            )
+
+
+def to_json(spec: RunSpec) -> str:
+    """The run as JSON, the same text for the same run.
+
+    Raises:
+        ConfigError: A parameter is not a plain value.
+    """
+    content = {"format": FORMAT, "format_version": FORMAT_VERSION, **dataclasses.asdict(spec)}
+    try:
+        return json.dumps(content, indent=2, allow_nan=False) + "\n"
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"the run cannot be written as JSON: {error}") from error
+
+
+def from_json(text: str) -> RunSpec:
+    """The run that `to_json` wrote; nothing in the text is resolved, looked up or called.
+
+    Raises:
+        ArtefactError: It is not such a text, has unknown or missing keys, or holds `_target_` or `${...}`.
+    """
+    try:
+        content = json.loads(text, object_pairs_hook=_without_twins, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise ArtefactError(f"run specification: not readable as JSON ({error})") from error
+    if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
+        raise ArtefactError(f"run specification: expected an object with format {FORMAT!r}")
+    version = content.pop("format_version", None)
+    if version != FORMAT_VERSION:
+        raise ArtefactError(f"run specification: format_version {version!r}, this program reads {FORMAT_VERSION}")
+    _refuse_unsafe(content, "", ArtefactError)
+    _check_keys(content, [one.name for one in dataclasses.fields(RunSpec)], "run specification")
+    for key, kinds in _SCALARS.items():
+        _check_type(content[key], kinds, key)
+    parts: dict[str, Any] = {key: content[key] for key in _SCALARS}
+    parts |= {group: _choice_from(content[group], group) for group in SINGLE_GROUPS}
+    if content["connector"] is not None:
+        parts["connector"] = _choice_from(content["connector"], "connector")
+    for group, field in (("logger", "loggers"), ("callbacks", "callbacks")):
+        parts[field] = _choices_from(content[field], field, group)
+    parts |= {group: _schema_from(content[group], group, schema) for group, schema in CORE_GROUPS.items()}
+    spec = RunSpec(**parts)
+    try:
+        check_values(spec)
+    except ConfigError as error:
+        raise ArtefactError(f"run specification: {error}") from error
+    return spec
+
+
+def difference(old: RunSpec, new: RunSpec) -> list[Change]:
+    """The keys whose values differ, in the order of the specification; dotted as a user would type them."""
+    before, after = _flat(dataclasses.asdict(old)), _flat(dataclasses.asdict(new))
+    absent = "(absent)"
+    keys = [*before, *(key for key in after if key not in before)]
+    return [
+        Change(key, before.get(key, absent), after.get(key, absent))
+        for key in keys
+        if before.get(key, absent) != after.get(key, absent)
+    ]
+
+
+def composed_yaml(config: DictConfig) -> str:
+    """The composed configuration for people; interpolations stay as written, so no environment value enters it."""
+    return OmegaConf.to_yaml(config, resolve=False)
+
+
+def explained(error: OmegaConfBaseException) -> str:
+    """The first line of OmegaConf's message, with the key and, for an unset variable, what to do."""
+    first_line = str(error).splitlines()[0]
+    key = f"{error.full_key}: " if getattr(error, "full_key", None) else ""
+    if "Environment variable" in first_line:
+        first_line += ". Set it, or give a default: ${oc.env:NAME,default}"
+    return f"{key}{first_line}"
+
+
+def _chosen(group: str, node: Any, registry: Registry) -> Choice | None:
+    return None if not node else _chosen_or_fail(group, node, registry)
+
+
+def _chosen_or_fail(group: str, node: Any, registry: Registry) -> Choice:
+    if not isinstance(node, dict) or COMPONENT_KEY not in node:
+        raise ConfigError(
+            f"{group}: the values {node!r} belong to no component. Choose one by {group}=NAME; "
+            f"available: {', '.join(registry.names(group))}."
+        )
+    registered = registry.get(group, node[COMPONENT_KEY])
+    params = {str(key): value for key, value in node.items() if key != COMPONENT_KEY}
+    return Choice(group, registered.name, params, registered.distribution, registered.version)
+
+
+def _check_brought(singles: Mapping[str, Choice | None], registry: Registry) -> None:
+    model = singles["model"]
+    if model is None:
+        raise ConfigError(f"model: none is chosen. Available: {', '.join(registry.names('model')) or 'none'}.")
+    absent = [group for group in SINGLE_GROUPS if singles[group] is None]
+    if not absent:
+        return
+    brought = missing_defaults(registry.get("model", f"{model.distribution}/{model.name}"), registry)
+    for group, name in brought:
+        if group in absent:
+            raise ConfigError(
+                f"model {model.name!r} brings {group} {name!r}, which no loaded plugin offers. "
+                f"Choose one by {group}=NAME; available: {', '.join(registry.names(group)) or 'none'}."
+            )
+    raise ConfigError(
+        f"{absent[0]}: none is chosen and model {model.name!r} brings none. Choose one by {absent[0]}=NAME; "
+        f"available: {', '.join(registry.names(absent[0])) or 'none'}."
+    )
+
+
+def _refuse_unsafe(value: Any, where: str, error: type[BioNeMoError]) -> None:
+    """Raises where a value could be more than itself: an interpolation, a hidden key, a value still missing."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            if not isinstance(key, str) or key.startswith("_") or "${" in key:
+                raise error(f"{where or 'run specification'}: the key {key!r} is not allowed")
+            _refuse_unsafe(inner, f"{where}.{key}" if where else key, error)
+    elif isinstance(value, list | tuple):
+        for position, inner in enumerate(value):
+            _refuse_unsafe(inner, f"{where}[{position}]", error)
+    elif isinstance(value, str):
+        if "${" in value or value == "???":
+            raise error(f"{where}: the value {value!r} is not allowed, interpolations are not resolved here")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise error(f"{where}: got {value}, expected a finite number")
+    elif value is not None and not isinstance(value, bool | int | float):
+        raise error(f"{where}: got {type(value).__name__}, expected a plain value")
+
+
+def _check_keys(content: Any, known: list[str], where: str) -> None:
+    if not isinstance(content, dict):
+        raise ArtefactError(f"{where}: expected an object, got {type(content).__name__}")
+    unknown = sorted(set(content) - set(known))
+    missing = [key for key in known if key not in content]
+    if unknown or missing:
+        parts = [f"unknown: {', '.join(unknown)}"] if unknown else []
+        parts += [f"missing: {', '.join(missing)}"] if missing else []
+        raise ArtefactError(f"{where}: wrong keys ({'; '.join(parts)})")
+
+
+def _check_type(value: Any, kinds: Any, where: str) -> None:
+    if not isinstance(value, kinds) or (isinstance(value, bool) and kinds is int):
+        raise ArtefactError(f"run specification: {where} is {value!r} of type {type(value).__name__}")
+
+
+def _choice_from(content: Any, group: str) -> Choice:
+    where = f"run specification: {group}"
+    _check_keys(content, [one.name for one in dataclasses.fields(Choice)], where)
+    for key in ("group", "name", "distribution", "version"):
+        _check_type(content[key], str, f"{group}.{key}")
+    _check_type(content["params"], dict, f"{group}.params")
+    if content["group"] != group:
+        raise ArtefactError(f"{where}: is a choice of group {content['group']!r}")
+    return Choice(**content)
+
+
+def _choices_from(content: Any, field: str, group: str) -> tuple[Choice, ...]:
+    _check_type(content, list, field)
+    return tuple(_choice_from(one, group) for one in content)
+
+
+def _schema_from(content: Any, group: str, schema: type) -> Any:
+    _check_keys(content, [one.name for one in dataclasses.fields(schema)], f"run specification: {group}")
+    try:
+        typed = OmegaConf.merge(OmegaConf.structured(schema), content)
+        plain = OmegaConf.to_container(typed, resolve=False)
+    except OmegaConfBaseException as error:
+        raise ArtefactError(f"run specification: {group}: {str(error).splitlines()[0]}") from error
+    assert isinstance(plain, dict)
+    return schema(**{str(key): value for key, value in plain.items()})
+
+
+def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) != len(pairs):
+        raise ValueError("a key occurs twice")
+    return content
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a number")
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Leaves by dotted key. A choice's parameters stand under its group, as on the command line: `model.num_layers`."""
+    if not isinstance(value, dict):
+        return {prefix: value}
+    if set(value) == {one.name for one in dataclasses.fields(Choice)}:
+        return {
+            prefix: value["name"],
+            f"{prefix}.distribution": value["distribution"],
+            f"{prefix}.version": value["version"],
+            **{f"{prefix}.{key}": inner for key, inner in value["params"].items()},
+        }
+    flat: dict[str, Any] = {}
+    for key, inner in value.items():
+        dotted = f"{prefix}.{key}" if prefix else key
+        if isinstance(inner, list | tuple) and inner and all(isinstance(one, dict) for one in inner):
+            for one in inner:
+                flat.update(_flat(one, f"{dotted}.{one['name']}"))
+        else:
+            flat.update(_flat(inner, dotted))
+    return flat

@@ -1,0 +1,158 @@
+"""Fills Hydra's store with every group, through hydra-zen, and nothing is written as YAML.
+
+A component is the node `group/name`, and `group/distribution/name` always. A node holds the factory's parameters and
+the qualified name of the component, no `_target_`: what is built is looked up in the registry.
+No `from __future__ import annotations` here: OmegaConf reads these annotations at run time.
+"""
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+from hydra_zen import ZenStore
+
+from bionemo_core.config import resolvers as resolvers  # registers the interpolations
+from bionemo_core.config.brought import brought, schema_node
+from bionemo_core.config.schema import CORE_GROUPS
+from bionemo_core.plugins import RegisteredComponent, Registry
+from bionemo_core.plugins.checks import BASED_GROUPS, VALUE_GROUPS
+from bionemo_core.plugins.factories import default_field
+from bionemo_core.plugins.parameters import parameter_fields
+
+CONFIG_NAME = "bionemo"
+COMPONENT_KEY = "_component_"
+DEFAULT_NODE = "default"
+HOME_DEFAULT = "${oc.env:BIONEMO_HOME,'~/.bionemo'}"
+SEVERAL_AT_ONCE = ("logger", "callbacks")
+"""Groups where each choice has a key of its own: `logger=[csv,wandb]` fills `logger.csv` and `logger.wandb`."""
+
+DEFAULT_CHOICES: tuple[tuple[str, Any], ...] = (
+    ("task", "train"),
+    ("tokenizer", None),
+    ("data", "sample"),
+    ("trainer", DEFAULT_NODE),
+    ("batch", DEFAULT_NODE),
+    ("parallel", DEFAULT_NODE),
+    ("checkpoint", DEFAULT_NODE),
+    ("optim", "adamw"),
+    ("scheduler", "cosine"),
+    ("logger", ["csv"]),
+    ("callbacks", None),
+    ("connector", None),
+    ("model", "???"),
+)
+"""In the order of merging. Hydra visits the list from its end, so the model, whose own list overrides the
+others, stands last; an experiment is appended after it and overrides the model's."""
+
+
+def _primary_defaults() -> list[Any]:
+    chosen: list[Any] = [{group: choice} for group, choice in DEFAULT_CHOICES]
+    return ["_self_", *chosen, *({f"override hydra/{kind}": "none"} for kind in ("job_logging", "hydra_logging"))]
+
+
+def _hydra_folders() -> dict[str, Any]:
+    # Without these Hydra makes `outputs/` and `multirun/` where the command is typed.
+    return {
+        "run": {"dir": "${expanduser:${home}}"},
+        "sweep": {"dir": "${expanduser:${home}}/sweeps/${now:%Y%m%d-%H%M%S}", "subdir": "."},
+        "output_subdir": None,
+        "job": {"name": "bionemo-run", "chdir": False},
+    }
+
+
+@dataclass
+class Primary:
+    """The top of the composed configuration."""
+
+    defaults: list[Any] = field(default_factory=_primary_defaults)
+    hydra: Any = field(default_factory=_hydra_folders)
+    name: Optional[str] = None
+    home: str = HOME_DEFAULT
+    seed: int = 1234
+    restore_from_path: Optional[str] = None
+    resume: Optional[str] = None
+    task: Any = None
+    model: Any = None
+    tokenizer: Any = None
+    data: Any = None
+    trainer: Any = None
+    batch: Any = None
+    parallel: Any = None
+    checkpoint: Any = None
+    optim: Any = None
+    scheduler: Any = None
+    logger: Any = field(default_factory=dict)
+    callbacks: Any = field(default_factory=dict)
+    connector: Any = None
+
+
+def fill_store(registry: Registry) -> None:
+    """Puts the primary configuration and a node for every choice where Hydra finds them."""
+    store = ZenStore("bionemo", deferred_to_config=False, overwrite_ok=True)(to_config=lambda node: node)
+    store(Primary, name=CONFIG_NAME)
+    for group, schema in CORE_GROUPS.items():
+        store(schema_node(schema, {}), group=group, name=DEFAULT_NODE)
+    for registered in registry.components():
+        node = _component_node(registered, _override_list(registered, registry))
+        package = f"{registered.group}.{registered.name}" if registered.group in SEVERAL_AT_ONCE else None
+        names = [registered.qualified_name]
+        if registry.owner(registered.group, registered.name) is registered:
+            names.append(registered.name)
+        for name in names:
+            _put(store, registered.group, name, node, package)
+        for group, refined in _refined_nodes(registered, registry):
+            _put(store, group, registered.qualified_name, refined, None)
+    store.add_to_hydra_store(overwrite_ok=True)
+
+
+def _put(store: Any, group: str, name: str, node: type, package: str | None) -> None:
+    folder, _, plain = name.rpartition("/")
+    placed = {} if package is None else {"package": package}
+    store(node, group=f"{group}/{folder}" if folder else group, name=plain, **placed)
+
+
+def _component_node(registered: RegisteredComponent, overrides: list[Any]) -> type:
+    fields: list[Any] = [(COMPONENT_KEY, str, field(default=registered.qualified_name))]
+    fields += parameter_fields(registered)
+    if overrides:
+        fields.append(("defaults", list[Any], field(default_factory=lambda: ["_self_", *overrides])))
+    return _node(registered.name, fields)
+
+
+def _override_list(registered: RegisteredComponent, registry: Registry) -> list[Any]:
+    """The defaults-list entries by which a model brings its tokenizer, data and values.
+
+    In a config of group `model` Hydra needs `override /tokenizer@_global_.tokenizer`; the plain
+    form looks for `tokenizer@model.tokenizer`.
+    """
+    choices: dict[str, Any] = {}
+    for group, value in brought(registered).items():
+        if not isinstance(value, str):
+            choices[group] = registered.qualified_name
+            continue
+        found = registry.find(group, value, near=registered.distribution)
+        if found is not None:
+            own = registry.owner(group, found.name) is found
+            choices[group] = found.name if own else found.qualified_name
+    return [{f"override /{group}@_global_.{group}": name} for group, name in choices.items()]
+
+
+def _refined_nodes(registered: RegisteredComponent, registry: Registry) -> Iterable[tuple[str, type]]:
+    for group, values in brought(registered).items():
+        if isinstance(values, str):
+            continue
+        if group in VALUE_GROUPS:
+            yield group, schema_node(CORE_GROUPS[group], values)
+        elif group in BASED_GROUPS:
+            base = registry.get(group, str(values["base"]))
+            fields: list[Any] = [(COMPONENT_KEY, str, field(default=base.qualified_name))]
+            fields += [
+                (name, kind, default_field(values[name]) if name in values else old)
+                for name, kind, old in parameter_fields(base)
+            ]
+            yield group, _node(base.name, fields)
+
+
+def _node(name: str, fields: list[Any]) -> type:
+    return dataclasses.make_dataclass(name.replace("-", "_"), fields)

@@ -1,0 +1,121 @@
+"""What a model is given: the tensors of one micro batch, and the micro batches of one optimizer step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from bionemo_core.data.rows import RowArrays
+
+
+@dataclass
+class TokenBatch:
+    """One micro batch. Packed: all its sequences end to end in one row. Padded: one sequence a row."""
+
+    tokens: Tensor
+    """Ids after masking, int64[rows, length]."""
+    labels: Tensor
+    """Original ids, int64[rows, length]."""
+    loss_mask: Tensor
+    """Where the loss lies, bool[rows, length]."""
+    position_ids: Tensor
+    """Place within the sequence, from 0, int64[rows, length]."""
+    padding_mask: Tensor
+    """True at real tokens, bool[rows, length]."""
+    segment_ids: Tensor
+    """Number of the sequence in a packed row (padding: the number after the last), else of the row."""
+    cu_seqlens: Tensor | None
+    """Where the segments of a packed row begin and end, int32[segments + 1]; under static shapes the padding is
+    cut into segments too, and the last boundary repeats up to a fixed length."""
+    lengths: list[int]
+    """Tokens of each real sequence."""
+    max_seqlen: int
+    """No segment is longer; constant under static shapes."""
+    num_loss_tokens: int
+    num_tokens: int
+    """Real tokens."""
+    num_sequences: int
+    budget: int
+    """Tokens there was room for: `seq_length` a pack, or rows x length."""
+
+    @classmethod
+    def of(cls, arrays: RowArrays) -> TokenBatch:
+        """The batch that shares the memory of `arrays`."""
+        values = arrays._asdict()
+        for name in _TENSORS:
+            if values[name] is not None:
+                values[name] = torch.from_numpy(values[name])
+        return cls(**values)
+
+    @property
+    def packed(self) -> bool:
+        """Whether sequences share a row."""
+        return self.cu_seqlens is not None
+
+    def to(self, device: torch.device | str, **options: Any) -> TokenBatch:
+        """A copy whose tensors are on `device`; `options` are those of `Tensor.to`."""
+        if torch.device(device).type == "cuda":
+            options.setdefault("non_blocking", True)
+        return self._map(lambda tensor: tensor.to(device, **options))
+
+    def pin_memory(self) -> TokenBatch:
+        """A copy in page-locked memory."""
+        return self._map(lambda tensor: tensor.pin_memory())
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> TokenBatch:
+        tensors: dict[str, Any] = {name: getattr(self, name) for name in _TENSORS}
+        changed: dict[str, Any] = {name: change(value) for name, value in tensors.items() if value is not None}
+        return replace(self, **changed)
+
+
+_TENSORS = tuple(f.name for f in fields(TokenBatch) if "Tensor" in str(f.type))
+
+
+@dataclass
+class StepBatch:
+    """What this rank sees in one optimizer step."""
+
+    micro_batches: list[TokenBatch]
+    step: int
+    """Number of the step, from 0."""
+    consumed_samples: int
+    """Sequences that all ranks together have seen after this step."""
+
+    def to(self, device: torch.device | str, **options: Any) -> StepBatch:
+        """A copy whose tensors are on `device`."""
+        return replace(self, micro_batches=[batch.to(device, **options) for batch in self.micro_batches])
+
+    def pin_memory(self) -> StepBatch:
+        """A copy in page-locked memory."""
+        return replace(self, micro_batches=[batch.pin_memory() for batch in self.micro_batches])
+
+    @property
+    def num_loss_tokens(self) -> int:
+        """Tokens that this rank's loss sums over."""
+        return sum(batch.num_loss_tokens for batch in self.micro_batches)
+
+    @property
+    def num_tokens(self) -> int:
+        """Real tokens of this rank."""
+        return sum(batch.num_tokens for batch in self.micro_batches)
+
+    @property
+    def num_sequences(self) -> int:
+        """Sequences of this rank."""
+        return sum(batch.num_sequences for batch in self.micro_batches)
+
+    @property
+    def capacity(self) -> int:
+        """Tokens there was room for on this rank."""
+        return sum(batch.budget for batch in self.micro_batches)
+
+    @property
+    def fill(self) -> float:
+        """Real tokens as a share of the capacity."""
+        return self.num_tokens / self.capacity if self.capacity else 0.0

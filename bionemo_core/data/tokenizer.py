@@ -1,0 +1,73 @@
+"""A tokenizer whose pieces are single characters and a few special tokens: all that residues need."""
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bionemo_core.errors import ConfigError
+
+
+class CharacterTokenizer:
+    """Looks every byte of a text up in a table of 256 ids; satisfies `bionemo_core.protocols.Tokenizer`.
+
+    Text is taken as it comes: upper-casing and what to do with letters outside the alphabet are decided when data
+    is prepared, so that a sequence reads the same wherever it is tokenised.
+    """
+
+    def __init__(
+        self, pieces: Sequence[str], *, pad_id: int, bos_id: int, eos_id: int, unk_id: int, mask_id: int
+    ) -> None:
+        """Take the pieces in the order of their ids; a piece longer than one character must be special, as `<pad>`.
+
+        Raises:
+            ConfigError: a piece occurs twice or is not usable, or a special id names no piece.
+        """
+        self.pieces: tuple[str, ...] = tuple(pieces)
+        self.pad_id, self.bos_id, self.eos_id, self.unk_id, self.mask_id = pad_id, bos_id, eos_id, unk_id, mask_id
+        if len(set(self.pieces)) != len(self.pieces):
+            twice = next(piece for piece in self.pieces if self.pieces.count(piece) > 1)
+            raise ConfigError(f"tokenizer: piece {twice!r} occurs twice; every id needs a piece of its own.")
+        named = {"pad_id": pad_id, "bos_id": bos_id, "eos_id": eos_id, "unk_id": unk_id, "mask_id": mask_id}
+        for key, value in named.items():
+            if not 0 <= value < len(self.pieces):
+                raise ConfigError(f"tokenizer: {key} is {value}, expected 0 to {len(self.pieces) - 1}.")
+        self.special_ids: Collection[int] = frozenset(
+            i for i, piece in enumerate(self.pieces) if piece.startswith("<") or i in named.values()
+        )
+        self._table = np.full(256, unk_id, dtype=np.int32)
+        for i, piece in enumerate(self.pieces):
+            if i in self.special_ids:
+                continue
+            if len(piece) != 1 or not piece.isascii():
+                raise ConfigError(
+                    f"tokenizer: piece {piece!r} (id {i}) is not one ASCII character. "
+                    "Write special tokens as <name>; longer pieces need a tokenizer of their own."
+                )
+            self._table[ord(piece)] = i
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of pieces, special ones included, without padding."""
+        return len(self.pieces)
+
+    def encode(self, text: str | bytes) -> NDArray[np.int32]:
+        """The ids of `text`, shape [characters]; what the alphabet lacks becomes `unk_id`."""
+        if isinstance(text, str):
+            text = text.encode("latin-1", errors="replace")
+        return self._table[np.frombuffer(text, dtype=np.uint8)]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of `ids`, special tokens left out.
+
+        Raises:
+            ConfigError: an id names no piece.
+        """
+        size = len(self.pieces)
+        text = []
+        for i in ids:
+            if not 0 <= i < size:
+                raise ConfigError(f"tokenizer: id {i} names no piece, expected 0 to {size - 1}.")
+            if i not in self.special_ids:
+                text.append(self.pieces[i])
+        return "".join(text)

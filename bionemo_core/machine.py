@@ -1,0 +1,91 @@
+"""What this machine can do: the only place that asks. torch is imported in the bodies that need it."""
+
+import os
+import shutil
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from bionemo_core._metadata import PackageNotFoundError, version
+
+PACKAGE_OF_MODULE = {
+    "h5py": "h5py",
+    "matplotlib": "matplotlib",
+    "megatron.core": "megatron-core",
+    "pytorch_lightning": "pytorch-lightning",
+    "tensorboard": "tensorboard",
+    "torch": "torch",
+    "transformer_engine": "transformer-engine",
+    "wandb": "wandb",
+}
+"""Import names that are asked for, and the distributions that bring them."""
+
+
+def has_package(module: str) -> bool:
+    """Whether `module` can be imported; it is not imported."""
+    try:
+        return find_spec(module) is not None
+    except (ImportError, ValueError):  # a parent that is absent or half initialised
+        return False
+
+
+def package_version(module: str) -> str | None:
+    """The installed version of the distribution behind `module`, none if it is absent."""
+    try:
+        found: str = version(PACKAGE_OF_MODULE.get(module, module))
+    except PackageNotFoundError:
+        return None
+    return found
+
+
+@lru_cache(maxsize=1)
+def num_gpus() -> int:
+    """The number of CUDA devices that torch can use."""
+    if not has_package("torch"):
+        return 0
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def device(accelerator: str = "auto") -> str:
+    """`cuda` or `cpu`, for `trainer.accelerator` as the user gave it."""
+    if accelerator == "cpu" or (accelerator == "auto" and num_gpus() == 0):
+        return "cpu"
+    return "cuda"
+
+
+def gpu_names() -> list[str]:
+    """The name and memory of each CUDA device."""
+    if num_gpus() == 0:
+        return []
+    import torch
+
+    described = []
+    for index in range(num_gpus()):
+        properties = torch.cuda.get_device_properties(index)
+        described.append(f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB")
+    return described
+
+
+def cpu_threads() -> int:
+    """The number of CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def disk_free_bytes(path: Path) -> int:
+    """Free bytes on the disk of `path`, or of its nearest parent that exists."""
+    existing = path.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    return shutil.disk_usage(existing).free
+
+
+def is_writable(folder: Path) -> bool:
+    """Whether files can be made in `folder`, or in its nearest parent that exists."""
+    existing = folder.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)

@@ -1,0 +1,98 @@
+"""A bidirectional encoder with a masked-language head: the network of every BERT-like model here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from megatron.core.packed_seq_params import PackedSeqParams
+from megatron.core.transformer.transformer_block import TransformerBlock
+from megatron.core.transformer.transformer_config import TransformerConfig
+from torch import Tensor
+
+from bionemo_core.nn.embedding import EmbeddingOptions, TokenEmbedding
+from bionemo_core.nn.heads import MaskedLanguageHead, token_cross_entropy
+from bionemo_core.nn.layers import encoder_block_spec
+from bionemo_core.nn.rotary import RotaryAngles
+from bionemo_core.parallel.groups import ProcessGroups
+
+if TYPE_CHECKING:
+    from bionemo_core.data.batch import TokenBatch
+
+
+def padded_vocab_size(vocab_size: int, multiple: int = 128) -> int:
+    """`vocab_size` rounded up to a multiple that every tensor-parallel size in use divides."""
+    return -(-vocab_size // multiple) * multiple
+
+
+class EncoderLM(torch.nn.Module):
+    """Embedding, pre-norm transformer layers, final norm, masked-language head with tied weights.
+
+    Args:
+        config: from `bionemo_core.nn.layers.transformer_config`.
+        vocab_size: pieces of the tokenizer; the tables are padded to a multiple of 128.
+        embedding: what stands between ids and the first layer.
+        rotary: rotate queries and keys by position.
+        groups: the process groups to split over.
+    """
+
+    def __init__(
+        self,
+        config: TransformerConfig,
+        vocab_size: int,
+        embedding: EmbeddingOptions,
+        *,
+        rotary: bool,
+        groups: ProcessGroups,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.vocab_size = vocab_size
+        self.groups = groups
+        columns = padded_vocab_size(vocab_size)
+        self.embedding = TokenEmbedding(config, columns, embedding, groups)
+        self.rotary = RotaryAngles(config.kv_channels) if rotary else None
+        self.encoder = TransformerBlock(config, encoder_block_spec(config), pg_collection=groups.collection)
+        self.head = MaskedLanguageHead(config, columns, groups)
+
+    @property
+    def layers(self) -> torch.nn.ModuleList:
+        """The repeated blocks: what is compiled and sharded one by one."""
+        return self.encoder.layers
+
+    def hidden_states(self, batch: TokenBatch) -> Tensor:
+        """Hidden states after the final norm, shape [length, rows, hidden]."""
+        hidden = self.embedding(batch)
+        angles = None if self.rotary is None else self.rotary(batch.position_ids)
+        if batch.packed:
+            return self.encoder(hidden, None, rotary_pos_emb=angles, packed_seq_params=_packed_params(batch))
+        hidden_keys = ~batch.padding_mask[:, None, None, :]
+        mask = None if batch.num_tokens == batch.tokens.numel() else hidden_keys
+        return self.encoder(hidden, mask, rotary_pos_emb=angles)
+
+    def logits(self, batch: TokenBatch) -> Tensor:
+        """This rank's columns of the logits, shape [rows, length, padded vocabulary / tensor ranks]."""
+        hidden = self.hidden_states(batch)
+        return self.head(hidden, self.embedding.word_embeddings.weight).transpose(0, 1)
+
+    def forward(self, batch: TokenBatch) -> Tensor:
+        """The masked-language loss summed over the batch's loss positions, a float32 scalar in nats."""
+        hidden = self.hidden_states(batch)
+        labels = batch.labels.transpose(0, 1)
+        chosen: Tensor | None = batch.loss_mask.transpose(0, 1)
+        if not hidden.is_cuda:  # shapes may vary here, so the head need not see what has no label
+            hidden, labels, chosen = hidden[chosen], labels[chosen], None
+        logits = self.head(hidden, self.embedding.word_embeddings.weight)
+        losses = token_cross_entropy(logits, labels, self.vocab_size, self.groups)
+        return losses.sum() if chosen is None else (losses * chosen).sum()
+
+
+def _packed_params(batch: TokenBatch) -> PackedSeqParams:
+    # "sbhd": the row stays [T, 1, H] and rotary angles come by position, not by looping over sequences.
+    return PackedSeqParams(
+        qkv_format="sbhd",
+        cu_seqlens_q=batch.cu_seqlens,
+        cu_seqlens_kv=batch.cu_seqlens,
+        max_seqlen_q=batch.max_seqlen,
+        max_seqlen_kv=batch.max_seqlen,
+    )

@@ -1,0 +1,51 @@
+"""Output heads over hidden states."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from megatron.core.tensor_parallel.cross_entropy import vocab_parallel_cross_entropy
+from megatron.core.transformer.transformer_config import TransformerConfig
+from torch import Tensor
+
+from bionemo_core.nn.layers import ColumnLinear, Norm
+from bionemo_core.parallel.groups import ProcessGroups
+
+
+class MaskedLanguageHead(torch.nn.Module):
+    """Dense, erf gelu, norm, then the tied embedding with a bias of its own (BERT's head, ESM's too)."""
+
+    def __init__(self, config: TransformerConfig, padded_vocab_size: int, groups: ProcessGroups) -> None:
+        super().__init__()
+        self.dense = torch.nn.Linear(config.hidden_size, config.hidden_size, dtype=config.params_dtype)
+        config.init_method(self.dense.weight)
+        torch.nn.init.zeros_(self.dense.bias)
+        self.layer_norm = Norm(config, config.hidden_size, config.layernorm_epsilon)
+        self.output = ColumnLinear(
+            config.hidden_size,
+            padded_vocab_size,
+            config=config,
+            init_method=config.init_method,
+            bias=True,
+            skip_weight_param_allocation=True,
+            tp_group=groups.tensor,
+        )
+
+    def forward(self, hidden: Tensor, tied_weight: Tensor) -> Tensor:
+        """Logits of this rank's columns, shape [..., padded vocabulary / tensor ranks]."""
+        return self.output(self.layer_norm(F.gelu(self.dense(hidden))), weight=tied_weight)[0]
+
+
+def token_cross_entropy(logits: Tensor, labels: Tensor, vocab_size: int, groups: ProcessGroups) -> Tensor:
+    """Cross entropy in nats of each token, float32, shape of `labels`.
+
+    `logits` are this rank's columns [..., padded vocabulary / tensor ranks]; padded columns take no part.
+    """
+    columns = logits.shape[-1]
+    first = groups.tensor_rank * columns
+    padded = torch.arange(first, first + columns, device=logits.device) >= vocab_size
+    # Out of place: megatron-core's vocabulary-parallel loss works in place on what it is given.
+    logits = logits.float().masked_fill(padded, torch.finfo(torch.float32).min)
+    if groups.tensor_size > 1:
+        return vocab_parallel_cross_entropy(logits, labels)
+    return F.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="none").view(labels.shape)

@@ -1,0 +1,41 @@
+"""Dropout as a function of where we are, so that no generator state has to be saved.
+
+Before each micro batch the default generator is seeded from (seed, step, data-parallel rank, micro
+batch). Inside a tensor-parallel region, where each rank holds other heads, a second stream with the
+tensor-parallel rank mixed in takes its place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+_region_seed: int = 0
+_region_draws: int = 0
+
+
+def _mix(*parts: int) -> int:
+    digest = hashlib.blake2b(b"".join(part.to_bytes(8, "little", signed=True) for part in parts), digest_size=8)
+    return int.from_bytes(digest.digest(), "little") >> 1
+
+
+def seed_micro_batch(seed: int, step: int, data_rank: int, micro_batch: int, tensor_rank: int = 0) -> None:
+    """Seed this device's default generator for one forward pass."""
+    global _region_seed, _region_draws
+    torch.manual_seed(_mix(seed, step, data_rank, micro_batch))
+    _region_seed = _mix(seed, step, data_rank, micro_batch, tensor_rank + 1)
+    _region_draws = 0
+
+
+@contextmanager
+def tensor_parallel_stream(device: torch.device) -> Iterator[None]:
+    """Draw from this tensor-parallel rank's own stream inside the block."""
+    global _region_draws
+    _region_draws += 1
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(_mix(_region_seed, _region_draws))
+        yield

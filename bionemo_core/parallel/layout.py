@@ -1,0 +1,104 @@
+"""Which part of each parameter this rank holds, and which parts it writes.
+
+Two things split a parameter: tensor parallelism along one dim (megatron-core marks it on the
+parameter), and data-parallel sharding along dim 0 of what is left (FSDP2). The marks are read
+before sharding, which replaces the parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from bionemo_core.checkpoint.pieces import Piece
+from bionemo_core.parallel.groups import ProcessGroups
+
+
+@dataclass(frozen=True)
+class ParameterLayout:
+    """How one parameter is split over the tensor-parallel ranks."""
+
+    global_shape: tuple[int, ...]
+    dim: int | None
+    """The dim that is split; None where every rank holds the whole."""
+    stride: int = 1
+    """Runs that are split one by one: 2 where a gate and its input lie stacked (gated linear units)."""
+
+
+def read_layouts(network: nn.Module, groups: ProcessGroups) -> dict[str, ParameterLayout]:
+    """The layout of every parameter by name; call before sharding."""
+    layouts = {}
+    for name, parameter in network.named_parameters():
+        shape = list(parameter.shape)
+        dim = None
+        if getattr(parameter, "tensor_model_parallel", False) and groups.tensor_size > 1:
+            dim = parameter.partition_dim  # type: ignore[attr-defined]  # megatron-core sets it
+            shape[dim] *= groups.tensor_size
+        layouts[name] = ParameterLayout(tuple(shape), dim, getattr(parameter, "partition_stride", 1) or 1)
+    return layouts
+
+
+@dataclass(frozen=True)
+class LocalBlock:
+    """A block of a parameter: where it lies in this rank's local tensor, and where in the whole."""
+
+    local: tuple[slice, ...]
+    offset: tuple[int, ...]
+
+
+def local_blocks(layout: ParameterLayout, parameter: Tensor, groups: ProcessGroups) -> Iterator[LocalBlock]:
+    """The blocks that make up this rank's local part of `parameter`; none where the part is empty."""
+    shape = parameter.shape  # of this tensor-parallel rank, before data-parallel sharding
+    local = parameter.to_local() if isinstance(parameter, DTensor) else parameter
+    if local.numel() == 0:
+        return
+    first_row = 0
+    if isinstance(parameter, DTensor):
+        first_row = groups.data_rank * -(-shape[0] // groups.data_size)
+    if not shape:
+        yield LocalBlock((), ())
+        return
+    for start, stop, target in _runs(layout, shape, groups):
+        offset = [0] * len(shape)
+        where = [slice(0, size) for size in local.shape]
+        if layout.dim is not None:
+            offset[layout.dim] = target
+            where[layout.dim] = slice(start, stop)
+        # Cut the run to the rows that this data-parallel rank holds.
+        rows = range(max(start, first_row), min(stop, first_row + local.shape[0])) if layout.dim == 0 else None
+        if rows is not None:
+            if not rows:
+                continue
+            where[0] = slice(rows.start - first_row, rows.stop - first_row)
+            offset[0] = target + rows.start - start
+        else:
+            offset[0] += first_row
+        yield LocalBlock(tuple(where), tuple(offset))
+
+
+def _runs(layout: ParameterLayout, shape: torch.Size, groups: ProcessGroups) -> Iterator[tuple[int, int, int]]:
+    """(start, stop, start in the whole) along the split dim, one for each run."""
+    if layout.dim is None:
+        yield 0, shape[0], 0
+        return
+    width = shape[layout.dim] // layout.stride
+    for run in range(layout.stride):
+        target = run * width * groups.tensor_size + groups.tensor_rank * width
+        yield run * width, (run + 1) * width, target
+
+
+def owned_pieces(
+    name: str, layout: ParameterLayout, parameter: Tensor, values: Tensor, groups: ProcessGroups
+) -> Iterator[Piece]:
+    """The pieces of `values` (laid out like `parameter`) that this rank writes: each element has one owner."""
+    replicated = layout.dim is None and groups.tensor_rank != 0
+    unsharded_copy = not isinstance(parameter, DTensor) and groups.data_rank != 0
+    if replicated or unsharded_copy:
+        return
+    local = values.to_local() if isinstance(values, DTensor) else values
+    for block in local_blocks(layout, parameter, groups):
+        yield Piece(name, local[block.local].detach(), layout.global_shape, block.offset)

@@ -1,0 +1,73 @@
+"""The hooks: five for plugins, four more that only the core implements for its own groups.
+
+Each is a function without arguments that yields `Component`s. A plugin's module marks its
+functions with `@hookimpl`, states `BIONEMO_PLUGIN_API = 1`, and imports nothing heavy.
+"""
+
+from collections.abc import Iterable
+
+import pluggy
+
+from bionemo_core.plugins.component import Component
+
+hookspec = pluggy.HookspecMarker("bionemo")
+
+
+class PluginHooks:
+    """What a plugin may offer."""
+
+    @hookspec
+    def bionemo_tokenizers(self) -> Iterable[Component]:  # type: ignore[empty-body]
+        """Yields tokenizers; a factory returns a `Tokenizer`."""
+
+    @hookspec
+    def bionemo_datasets(self) -> Iterable[Component]:  # type: ignore[empty-body]
+        """Yields datasets; a factory takes `tokenizer` if it wants it and returns `DataSplits`."""
+
+    @hookspec
+    def bionemo_models(self) -> Iterable[Component]:  # type: ignore[empty-body]
+        """Yields models; a factory takes `tokenizer` and `context` and returns a `LightningModule`."""
+
+    @hookspec
+    def bionemo_connectors(self) -> Iterable[Component]:  # type: ignore[empty-body]
+        """Yields connectors, which turn foreign checkpoints into ours and back."""
+
+    @hookspec
+    def bionemo_callbacks(self) -> Iterable[Component]:  # type: ignore[empty-body]
+        """Yields callbacks; a factory returns a Lightning callback."""
+
+
+class CoreHooks(PluginHooks):
+    """The same, and what the core alone supplies."""
+
+    @hookspec
+    def bionemo_optimizers(self) -> Iterable[Component]:  # type: ignore[empty-body]
+        """Yields optimizer settings."""
+
+    @hookspec
+    def bionemo_schedulers(self) -> Iterable[Component]:  # type: ignore[empty-body]
+        """Yields learning-rate schedules."""
+
+    @hookspec
+    def bionemo_loggers(self) -> Iterable[Component]:  # type: ignore[empty-body]
+        """Yields metric loggers."""
+
+    @hookspec
+    def bionemo_tasks(self) -> Iterable[Component]:  # type: ignore[empty-body]
+        """Yields what `task=` can be."""
+
+
+GROUP_OF_HOOK = {
+    "bionemo_tokenizers": "tokenizer",
+    "bionemo_datasets": "data",
+    "bionemo_models": "model",
+    "bionemo_connectors": "connector",
+    "bionemo_callbacks": "callbacks",
+    "bionemo_optimizers": "optim",
+    "bionemo_schedulers": "scheduler",
+    "bionemo_loggers": "logger",
+    "bionemo_tasks": "task",
+}
+"""Which configuration group the components of a hook enter."""
+
+GROUPS = tuple(GROUP_OF_HOOK.values())

@@ -1,0 +1,115 @@
+"""Imports one plugin and collects what it offers; whatever goes wrong stays in its record."""
+
+import time
+import traceback
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import pluggy
+
+from bionemo_core.errors import ConfigError
+from bionemo_core.plugins.checks import check_component
+from bionemo_core.plugins.component import PLUGIN_API
+from bionemo_core.plugins.discovery import FoundPlugin
+from bionemo_core.plugins.hookspecs import GROUP_OF_HOOK, PluginHooks
+from bionemo_core.plugins.names import did_you_mean
+from bionemo_core.plugins.records import PluginRecord, RegisteredComponent, Status
+
+PROJECT = "bionemo"
+API_VARIABLE = "BIONEMO_PLUGIN_API"
+
+
+class HookFailedError(Exception):
+    """A hook of a plugin raised; the cause is chained."""
+
+
+def load_plugin(found: FoundPlugin) -> PluginRecord:
+    """The record of a plugin after importing it and calling its hooks."""
+    began = time.perf_counter()
+    record = _load(found)
+    return replace(record, seconds=time.perf_counter() - began)
+
+
+def _load(found: FoundPlugin) -> PluginRecord:
+    try:
+        plugin = found.entry_point.load()
+    except (Exception, SystemExit) as error:  # any code may run in a stranger's module, sys.exit() too
+        return found.record(Status.BROKEN, f"import failed, {_summary(error)}", traceback.format_exc())
+    spoken = getattr(plugin, API_VARIABLE, None)
+    if spoken != PLUGIN_API:
+        got = "states no" if spoken is None else f"speaks {spoken!r} as its"
+        reason = f"it {got} {API_VARIABLE}, this core speaks {PLUGIN_API}. Install a {found.distribution} made for it."
+        return found.record(Status.INCOMPATIBLE, reason)
+    try:
+        offered = offered_components(plugin, PluginHooks)
+    except HookFailedError as error:
+        return found.record(Status.BROKEN, str(error), traceback.format_exc())
+    except (ConfigError, pluggy.PluginValidationError) as error:
+        return found.record(Status.REJECTED, str(error), traceback.format_exc())
+    registered = tuple(
+        RegisteredComponent(group, component, found.distribution, found.version) for group, component in offered
+    )
+    return replace(found.record(Status.OK), components=registered)
+
+
+def offered_components(plugin: Any, hooks: type[PluginHooks], *, checked: bool = True) -> list[tuple[str, Any]]:
+    """Pairs of group and component that `plugin`'s hooks yield, each checked unless they are the core's own.
+
+    Raises:
+        ConfigError: A hook is misspelt or unmarked, or a component cannot be used.
+        HookFailedError: A hook raised.
+    """
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(hooks)
+    _check_hook_names(plugin, manager, [name for name in dir(hooks) if name in GROUP_OF_HOOK])
+    manager.register(plugin)
+    offered: list[tuple[str, Any]] = []
+    seen: set[tuple[str, str]] = set()
+    for caller in manager.get_hookcallers(plugin) or []:
+        group = GROUP_OF_HOOK[caller.name]
+        for implementation in caller.get_hookimpls():
+            for component in _called(implementation.function, caller.name):
+                if checked:
+                    _check(component, group, caller.name)
+                if (group, component.name) in seen:
+                    raise ConfigError(f"{caller.name}: {group} {component.name!r} is yielded twice")
+                seen.add((group, component.name))
+                offered.append((group, component))
+    if not offered:
+        raise ConfigError(f"it offers nothing. Implement one of {', '.join(sorted(GROUP_OF_HOOK)[:5])} with @hookimpl.")
+    return offered
+
+
+def _check(component: Any, group: str, hook: str) -> None:
+    try:
+        check_component(component, group)
+    except ConfigError as error:
+        raise ConfigError(f"{hook}: {error}") from error
+
+
+def _check_hook_names(plugin: Any, manager: pluggy.PluginManager, known: list[str]) -> None:
+    for name in dir(plugin):
+        options = manager.parse_hookimpl_opts(plugin, name)
+        hook = (options and options.get("specname")) or name
+        if options and hook not in known:
+            raise ConfigError(f"unknown hook {hook!r}.{did_you_mean(hook, known)} The hooks are {', '.join(known)}.")
+        if not options and name in known and callable(getattr(plugin, name)):
+            raise ConfigError(f"{name} is not marked with @hookimpl, so it would never be called")
+
+
+def _called(function: Any, hook: str) -> Iterable[Any]:
+    try:
+        result = function()
+        if result is None:
+            return ()
+        return list(result)
+    except ConfigError:
+        raise  # `configure` says what is wrong with a factory: the plugin is rejected, not broken
+    except (Exception, SystemExit) as error:
+        raise HookFailedError(f"{hook} raised {_summary(error)}") from error
+
+
+def _summary(error: BaseException) -> str:
+    first_line = next(iter(str(error).splitlines()), "")
+    return f"{type(error).__name__}: {first_line}" if first_line else type(error).__name__

@@ -1,0 +1,68 @@
+"""What a run computes on, and in which precision."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import torch
+
+from bionemo_core.config.schema import RunSpec
+from bionemo_core.errors import ConfigError
+from bionemo_core.protocols import BuildContext
+
+DTYPES = {"32": torch.float32, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+
+
+@dataclass(frozen=True)
+class Device:
+    """One kind of device for all ranks of a run."""
+
+    accelerator: str  # cpu, gpu
+    precision: str  # 32, bf16-mixed, 16-mixed
+
+    @property
+    def name(self) -> str:
+        """Torch's word for it."""
+        return "cuda" if self.accelerator == "gpu" else "cpu"
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What layers compute in; weights and optimizer state are float32 always."""
+        return DTYPES[self.precision]
+
+    def context(self, spec: RunSpec) -> BuildContext:
+        """What factories are told."""
+        return BuildContext(
+            seed=spec.seed,
+            device=self.name,
+            dtype=str(self.dtype).removeprefix("torch."),
+            tensor_model_parallel_size=spec.parallel.tensor_model_parallel_size,
+            deterministic=spec.trainer.deterministic,
+            home=spec.home,
+        )
+
+
+def choose_device(spec: RunSpec) -> Device:
+    """The device that the run asks for; sets threads and determinism for this process.
+
+    Raises:
+        ConfigError: there is no such device here, or it cannot compute as asked.
+    """
+    accelerator, precision = spec.trainer.accelerator, spec.trainer.precision
+    if accelerator == "auto":
+        accelerator = "gpu" if torch.cuda.is_available() else "cpu"
+    if accelerator == "gpu" and not torch.cuda.is_available():
+        raise ConfigError(
+            "trainer.accelerator=gpu: torch sees no GPU here. Use trainer.accelerator=cpu, or see `bionemo-run doctor`."
+        )
+    if precision == "auto":
+        precision = "bf16-mixed" if accelerator == "gpu" else "32"
+    if precision == "16-mixed" and accelerator == "cpu":
+        raise ConfigError("trainer.precision=16-mixed needs a GPU; on a CPU use 32 or bf16-mixed.")
+    if spec.trainer.num_threads:
+        torch.set_num_threads(spec.trainer.num_threads)
+    if spec.trainer.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+    return Device(accelerator, precision)

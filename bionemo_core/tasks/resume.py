@@ -1,0 +1,118 @@
+"""Where a run works and what it goes on from: its folder, its checkpoint, and what a resume may not change."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from torch import nn
+
+from bionemo_core.checkpoint.load import CheckpointReader, newest_valid, open_checkpoint
+from bionemo_core.config.schema import RunSpec
+from bionemo_core.config.spec import difference, to_json
+from bionemo_core.errors import ConfigError
+from bionemo_core.parallel.groups import ProcessGroups
+from bionemo_core.parallel.layout import read_layouts
+from bionemo_core.parallel.weights import load_weights
+from bionemo_core.protocols import DataSplits
+from bionemo_core.tasks.run_folder import FOLDER_VARIABLE, RunFolder, find_folder, lock, new_folder
+
+log = logging.getLogger("bionemo")
+
+FROZEN_GROUPS = ("model", "tokenizer", "data")
+FROZEN_KEYS = ("seed", "batch.packing", "batch.pack_window", "batch.seq_length")
+"""What decides the network or the order of the data: a resume may not change it."""
+
+_SET_FOR_RANKS = (FOLDER_VARIABLE, "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+def open_folder(spec: RunSpec) -> tuple[RunFolder, CheckpointReader | None]:
+    """The folder to work in, and the checkpoint to go on from.
+
+    Raises:
+        ConfigError: `resume` names no run.
+        CheckpointError: the run has no checkpoint that verifies.
+    """
+    home = Path(spec.home)
+    folder = find_folder(home, spec.name, spec.resume) if spec.resume else None
+    if folder is None:
+        return new_folder(home, spec.name), None
+    named = Path(str(spec.resume)).expanduser()
+    if named.name.startswith("step-"):
+        return folder, open_checkpoint(named)
+    reader, skipped = newest_valid(folder.checkpoints)
+    for one in skipped:
+        log.warning("checkpoint %s is passed over: %s", one.path, one.reason)
+    return folder, reader
+
+
+@contextmanager
+def held(folder: RunFolder) -> Iterator[None]:
+    """Lock the folder, tell it to the ranks that this process starts, and clean the environment afterwards."""
+    before = dict(os.environ)
+    first = FOLDER_VARIABLE not in before and int(before.get("RANK", before.get("SLURM_PROCID", "0"))) == 0
+    os.environ[FOLDER_VARIABLE] = str(folder.path)
+    try:
+        if first:
+            with lock(folder):
+                yield
+        else:
+            yield
+    finally:
+        for name in _SET_FOR_RANKS:
+            os.environ.pop(name, None)
+            if name in before:
+                os.environ[name] = before[name]
+
+
+def check_resume(saved: RunSpec, spec: RunSpec, reader: CheckpointReader, splits: DataSplits) -> None:
+    """Refuse a resume that would not go on with the same network over the same data.
+
+    Raises:
+        ConfigError: names what changed.
+    """
+    changed = [change for change in difference(saved, spec) if _is_frozen(change.key)]
+    if changed:
+        listed = "; ".join(f"{change.key}: {change.old} -> {change.new}" for change in changed)
+        raise ConfigError(
+            f"resume: this run was started with other settings: {listed}. Give the old values, or start a new run "
+            "from these weights with restore_from_path."
+        )
+    old = reader.facts.get("data_fingerprint")
+    if old != splits.fingerprint:
+        raise ConfigError(
+            f"resume: the data changed since the checkpoint (fingerprint {old} then, {splits.fingerprint} now). "
+            "Put the old files back, or start a new run from these weights with restore_from_path."
+        )
+
+
+def _is_frozen(key: str) -> bool:
+    group, _, leaf = key.partition(".")
+    # A plugin may be upgraded between two starts; whether its weights still fit shows when they are loaded.
+    return key in FROZEN_KEYS or (group in FROZEN_GROUPS and leaf not in ("version", "distribution"))
+
+
+def restore_weights(path: str, network: nn.Module, groups: ProcessGroups) -> None:
+    """Fill the network from a run folder's newest checkpoint, or from one checkpoint.
+
+    Raises:
+        CheckpointError: there is none, or it does not fit.
+    """
+    source = Path(path).expanduser()
+    is_run = (source / "run.json").is_file()
+    reader = newest_valid(source / "checkpoints")[0] if is_run else open_checkpoint(source)
+    with reader:
+        load_weights(network, read_layouts(network, groups), groups, reader)
+
+
+def write_spec(folder: RunFolder, spec: RunSpec, composed_yaml: str) -> None:
+    """Leave the run's specification, and its configuration for people, in the folder; once, at the first start."""
+    if folder.spec.exists():
+        return
+    folder.composed.write_text(composed_yaml)
+    temporary = folder.spec.with_suffix(".tmp")
+    temporary.write_text(to_json(spec))
+    temporary.replace(folder.spec)

@@ -1,0 +1,151 @@
+"""Checks that a model is typed, and that what it declares beyond training is true."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from bionemo_core.plugins import RegisteredComponent
+from bionemo_core.plugins.parameters import parameter_fields
+from bionemo_core.protocols import Example, Model, TensorType
+from bionemo_core.testing.runs import BuiltModel, alone_in_process, build_model, run_spec, trained, trained_on_ranks
+from bionemo_core.testing.subject import Subject, fail, failed
+
+if TYPE_CHECKING:
+    from bionemo_core.data.batch import TokenBatch
+
+MEMBERS = ("input_types", "output_types", "seq_length", "objective")
+PACKED_TOGETHER = 3
+PACKING_TOLERANCE = 1e-5
+RANKS = 2
+RANKS_TOLERANCE = 1e-5
+RANKS_STEPS = 4
+
+
+def check_types(subject: Subject, registered: RegisteredComponent) -> None:
+    """Accepts a model that is a LightningModule and says what goes in and what comes out.
+
+    Raises:
+        ConformanceError: names the member.
+    """
+    import pytorch_lightning as pl
+    import torch
+
+    where = f"model {registered.name!r}"
+    with alone_in_process():
+        module = build_model(subject, registered).module
+    if not isinstance(module, pl.LightningModule):
+        fail(f"{where}: its factory returns {type(module).__name__}, expected a pytorch_lightning.LightningModule.")
+    if not isinstance(module, Model):
+        missing = ", ".join(name for name in MEMBERS if not hasattr(module, name))
+        fail(f"{where}: it lacks {missing}, which bionemo_core.protocols.Model asks for.")
+    for member in ("input_types", "output_types"):
+        types = getattr(module, member)
+        if not isinstance(types, Mapping) or not types:
+            fail(f"{where}: {member} is {types!r}, expected a mapping of names to TensorType.")
+        for name, one in types.items():
+            if not isinstance(one, TensorType) or not isinstance(getattr(torch, one.dtype, None), torch.dtype):
+                fail(
+                    f"{where}: {member}[{name!r}] is {one!r}, expected a TensorType such as "
+                    'TensorType(("rows", "length"), "int64").'
+                )
+    if not isinstance(module.seq_length, int) or module.seq_length < 3:
+        fail(f"{where}: seq_length is {module.seq_length!r}, expected the longest sequence in tokens.")
+
+
+def check_packing(subject: Subject, registered: RegisteredComponent) -> None:
+    """Accepts a model for which a sequence in a pack has the loss that it has alone.
+
+    Raises:
+        ConformanceError: shows both losses of the first sequence that differs.
+    """
+    where = f"model {registered.name!r} declares 'packing'"
+    with alone_in_process():
+        built = build_model(subject, registered)
+        network = getattr(built.module, "network", None)
+        if network is None:
+            fail(f"{where}, but has no `network` that maps a TokenBatch to its summed loss; see LanguageModule.")
+        built.module.eval()
+        examples = _examples(built)
+        try:
+            alone = [_loss(network, [one], built, packed=False) for one in examples]
+            together = [
+                _loss(network, [_judged(one, i == chosen) for i, one in enumerate(examples)], built, packed=True)
+                for chosen in range(len(examples))
+            ]
+        except Exception as error:
+            raise failed(f"{where}: its forward on a packed row", error) from error
+    for number, (one, packed) in enumerate(zip(alone, together, strict=True)):
+        if not abs(packed - one) <= PACKING_TOLERANCE * abs(one):
+            fail(
+                f"{where}, but sequence {number + 1} of {len(examples)} has the loss {one:.7f} a token alone and "
+                f"{packed:.7f} in a pack. Positions come from batch.position_ids, attention stays between "
+                "batch.cu_seqlens (or within batch.segment_ids), and nothing is averaged over the row."
+            )
+
+
+def _examples(built: BuiltModel) -> list[Example]:
+    from bionemo_core.data.draw import Draw
+    from bionemo_core.data.loader import with_ends
+
+    records = built.splits.train
+    limit = (built.spec.batch.seq_length or built.module.seq_length) // PACKED_TOGETHER
+    framed = (with_ends(built.tokenizer, records[i], limit) for i in range(min(len(records), PACKED_TOGETHER)))
+    # Cut by different amounts, so that no sequence begins where rows of one length would.
+    cut = [ids[: max(3, limit - 5 * number)] for number, ids in enumerate(framed)]
+    return [built.module.objective.example(ids, Draw(1, 0, number, "masking")) for number, ids in enumerate(cut)]
+
+
+def _judged(example: Example, judged: bool) -> Example:
+    """The example, with its loss left out unless it is the one that is judged."""
+    return example if judged else example._replace(loss_mask=example.loss_mask & False)
+
+
+def _loss(network: Any, examples: Sequence[Example], built: BuiltModel, *, packed: bool) -> float:
+    """Loss a token; the row is as long as its tokens."""
+    import torch
+
+    batch = _batch(examples, built, packed=packed)
+    with torch.no_grad():
+        return float(network(batch)) / max(batch.num_loss_tokens, 1)
+
+
+def _batch(examples: Sequence[Example], built: BuiltModel, *, packed: bool) -> "TokenBatch":
+    from bionemo_core.data.batch import TokenBatch
+    from bionemo_core.data.rows import RowShape, lay
+
+    length = sum(len(one.tokens) for one in examples)
+    rows = 1 if packed else len(examples)
+    shape = RowShape(length, rows, built.tokenizer.pad_id, packed, max_sequences_per_pack=len(examples))
+    return TokenBatch.of(lay(examples, rows, shape))
+
+
+def check_tensor_parallel(subject: Subject, registered: RegisteredComponent) -> None:
+    """Accepts a model that learns on two tensor-parallel ranks what it learns on one, without dropout.
+
+    Raises:
+        ConformanceError: a rank fails, or shows the first step that differs.
+    """
+    where = f"model {registered.name!r} declares 'tensor_parallel'"
+    no_dropout = {
+        f"model__{name}": 0.0
+        for name, _, one in parameter_fields(registered)
+        if name.endswith("dropout") and isinstance(one.default, float)
+    }
+    one_rank = run_spec(subject, registered.name, trainer__max_steps=RANKS_STEPS, **no_dropout)
+    two_ranks = replace(
+        one_rank,
+        trainer=replace(one_rank.trainer, devices=RANKS),
+        parallel=replace(one_rank.parallel, tensor_model_parallel_size=RANKS),
+    )
+    folder = subject.folder / "runs"
+    expected = trained(one_rank, subject, f"{where}: one rank", folder / f"{registered.name}-one")
+    got = trained_on_ranks(two_ranks, subject, f"{where}: {RANKS} ranks", folder / f"{registered.name}-two", RANKS)
+    if got.keys() != expected.keys():
+        fail(f"{where}, but one rank ran {len(expected)} steps and {RANKS} ranks ran {len(got)}.")
+    for step, loss in expected.items():
+        if not abs(got[step] - loss) <= RANKS_TOLERANCE * abs(loss):
+            fail(
+                f"{where}, but the loss of step {step} is {loss:.7f} on one rank and {got[step]:.7f} on {RANKS}. Split "
+                "layers are megatron-core's, initialised the same on any layout, and what is not split is the same on "
+                "every rank; parameters whose names end in 'dropout' were 0."
+            )

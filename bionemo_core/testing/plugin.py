@@ -1,0 +1,160 @@
+"""The base class of a plugin's own conformance tests."""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import pytest
+
+from bionemo_core.errors import BioNeMoError
+from bionemo_core.plugins import RegisteredComponent
+from bionemo_core.testing import capabilities, configs, datasets, imports, tokenizers, training
+from bionemo_core.testing.subject import ConformanceError, Settings, Subject
+
+SLOW_VARIABLE = "BIONEMO_TEST_SLOW"
+
+
+class PluginConformance:
+    """Tests that every plugin must pass, with it and the core alone.
+
+    Put this into the plugin's tests, and run pytest:
+
+        from bionemo_core.testing import PluginConformance
+
+        class TestMine(PluginConformance):
+            plugin = "mine"
+            small = {"num_layers": 2, "hidden_size": 64}
+
+    What a model declares as capabilities is tested for each; `tensor_parallel`, which starts two processes, only if
+    BIONEMO_TEST_SLOW=1 is set or pytest is asked for `-m slow`.
+    """
+
+    plugin: ClassVar[str] = ""
+    """The plugin, by its entry point or its distribution."""
+
+    models: ClassVar[Sequence[str] | None] = None
+    """The models to train; all of the plugin's by default."""
+
+    small: ClassVar[Mapping[str, Any]] = {}
+    """Parameters that make every model small enough to train in seconds."""
+
+    parameters: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Parameters of single components: `{"model/large": {"num_layers": 2}, "data/mine": {"path": "tests/ten.csv"}}`."""
+
+    overrides: ClassVar[Sequence[str]] = ()
+    """More of the command line of the runs, in Hydra's form: `["data=mine"]`."""
+
+    steps: ClassVar[int] = 16
+    """Optimizer steps of a run; a checkpoint is saved in the middle."""
+
+    learning_rate: ClassVar[float] = 2e-3
+    """The rate at which the loss must fall within those steps."""
+
+    @pytest.fixture
+    def subject(self, tmp_path_factory: pytest.TempPathFactory) -> Subject:
+        """The plugin under test; one for all tests of a class."""
+        cls = type(self)
+        if "_subject" not in vars(cls):
+            cls._subject = Subject(_settings(cls), tmp_path_factory.mktemp("conformance"))
+        return cls._subject
+
+    _subject: ClassVar[Subject]
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """One test for each component that a test is about."""
+        for argument, group in _ARGUMENTS.items():
+            if argument in metafunc.fixturenames:
+                found = _offered(type(self), group, argument)
+                marks = _marks(metafunc)
+                several = group is None
+                ids = [f"{one.group}-{one.name}" if several else one.name for one in found]
+                rows = [pytest.param(one, id=name, marks=marks) for one, name in zip(found, ids, strict=True)]
+                metafunc.parametrize(argument, rows)
+
+    def test_is_found_and_loads(self, subject: Subject) -> None:
+        imports.check_found(subject)
+
+    def test_declares_which_core_it_needs(self, subject: Subject) -> None:
+        imports.check_core_requirement(subject)
+
+    def test_is_light_to_import(self, subject: Subject) -> None:
+        imports.check_light_import(subject)
+
+    def test_names_are_its_own(self, subject: Subject) -> None:
+        imports.check_names(subject)
+
+    def test_parameters_are_typed(self, subject: Subject, any_component: RegisteredComponent) -> None:
+        configs.check_parameters(subject, any_component)
+
+    def test_defaults_exist(self, subject: Subject, any_model: RegisteredComponent) -> None:
+        configs.check_defaults(subject, any_model)
+
+    def test_configuration_survives_files(self, subject: Subject, any_model: RegisteredComponent) -> None:
+        configs.check_round_trip(subject, any_model)
+
+    def test_tokenizer_round_trip(self, subject: Subject, tokenizer: RegisteredComponent) -> None:
+        tokenizers.check_tokenizer(subject, tokenizer)
+
+    def test_dataset_is_deterministic(self, subject: Subject, dataset: RegisteredComponent) -> None:
+        datasets.check_dataset(subject, dataset)
+
+    def test_model_is_typed(self, subject: Subject, model: RegisteredComponent) -> None:
+        capabilities.check_types(subject, model)
+
+    def test_model_trains(self, subject: Subject, model: RegisteredComponent) -> None:
+        training.check_trains(subject, model)
+
+    def test_model_resumes(self, subject: Subject, model: RegisteredComponent) -> None:
+        training.check_resumes(subject, model)
+
+    def test_packed_equals_unpacked(self, subject: Subject, packing_model: RegisteredComponent) -> None:
+        capabilities.check_packing(subject, packing_model)
+
+    def test_two_ranks_equal_one(
+        self, subject: Subject, tensor_parallel_model: RegisteredComponent, request: pytest.FixtureRequest
+    ) -> None:
+        if not os.environ.get(SLOW_VARIABLE) and "slow" not in request.config.getoption("markexpr"):
+            pytest.skip(f"starts two processes; set {SLOW_VARIABLE}=1 or give -m slow")
+        capabilities.check_tensor_parallel(subject, tensor_parallel_model)
+
+
+_ARGUMENTS = {
+    "any_component": None,
+    "any_model": "model",
+    "tokenizer": "tokenizer",
+    "dataset": "data",
+    "model": "model",
+    "packing_model": "model",
+    "tensor_parallel_model": "model",
+}
+"""Arguments of the tests, and the group whose components they stand for."""
+
+
+def _settings(cls: type[PluginConformance]) -> Settings:
+    if not cls.plugin:
+        raise ConformanceError(f'{cls.__name__}: name the plugin under test, as in `plugin = "mine"`.')
+    return Settings(cls.plugin, cls.models, cls.small, cls.parameters, cls.overrides, cls.steps, cls.learning_rate)
+
+
+def _offered(cls: type[PluginConformance], group: str | None, argument: str) -> list[RegisteredComponent]:
+    """The components for an argument; none if the plugin cannot be used, which a test of its own says."""
+    from pathlib import Path
+
+    subject = Subject(_settings(cls), Path())
+    try:
+        components = subject.components(group)
+    except (ConformanceError, BioNeMoError):
+        return []
+    if group == "model" and argument != "any_model":
+        if cls.models is not None:
+            components = [subject.component("model", name) for name in cls.models]
+        capability = argument.removesuffix("_model")
+        if capability != argument:
+            components = [one for one in components if capability in one.component.capabilities]
+    return components
+
+
+def _marks(metafunc: pytest.Metafunc) -> list[pytest.MarkDecorator]:
+    """`slow` for what starts processes, where the author's project knows that mark."""
+    known = any(line.split(":")[0].strip() == "slow" for line in metafunc.config.getini("markers"))
+    return [pytest.mark.slow] if known and "tensor_parallel_model" in metafunc.fixturenames else []

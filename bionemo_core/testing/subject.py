@@ -1,0 +1,263 @@
+"""The plugin under test, in a registry that holds it and the core and nothing else."""
+
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from bionemo_core import builtin
+from bionemo_core.config.brought import problem_with_defaults
+from bionemo_core.errors import ConfigError
+from bionemo_core.plugins import PluginRecord, RegisteredComponent, Registry
+from bionemo_core.plugins.discovery import LOAD_VARIABLE, FoundPlugin, found_plugins
+from bionemo_core.plugins.names import did_you_mean
+from bionemo_core.plugins.records import canonical
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from bionemo_core.config.schema import RunSpec
+
+
+class ConformanceError(AssertionError):
+    """A plugin does not do what the core and its users rely on; the message tells its author what to change."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What an author says about the plugin; the attributes of `PluginConformance` under the same names."""
+
+    plugin: str
+    models: Sequence[str] | None = None
+    small: Mapping[str, Any] = field(default_factory=dict)
+    parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    overrides: Sequence[str] = ()
+    steps: int = 16
+    learning_rate: float = 2e-3
+
+
+class Subject:
+    """One plugin with all that the checks ask of it; what is slow to get is kept.
+
+    Args:
+        settings: what the author says.
+        folder: an empty folder for runs and prepared data.
+    """
+
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        self.settings = settings
+        self.folder = folder
+        self.kept: dict[Any, Any] = {}
+        """Results that several checks share, such as a training run."""
+
+    @cached_property
+    def found(self) -> FoundPlugin:
+        """The plugin's entry point.
+
+        Raises:
+            ConformanceError: no installed distribution offers it.
+        """
+        wanted, plugins = canonical(self.settings.plugin), found_plugins()
+        for names in ("distribution", "entry point"):
+            for plugin in plugins:
+                name = plugin.distribution if names == "distribution" else canonical(plugin.entry_point.name)
+                if name == wanted:
+                    return plugin
+        known = [plugin.distribution for plugin in plugins]
+        raise ConformanceError(
+            f"no installed plugin is called {self.settings.plugin!r}.{did_you_mean(self.settings.plugin, known)} "
+            f"Installed: {', '.join(known) or 'none'}. Give its distribution or entry point as `plugin`, state the "
+            'entry point in pyproject.toml under [project.entry-points."bionemo.plugins"], and install it, as in '
+            "`pip install -e .`"
+        )
+
+    @property
+    def distribution(self) -> str:
+        """The name of the plugin's distribution.
+
+        Raises:
+            ConformanceError: it is not installed.
+        """
+        return self.found.distribution
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a process needs in its environment to see this plugin only, from where this process sees it."""
+        return {LOAD_VARIABLE: self.distribution, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+    @cached_property
+    def registry(self) -> Registry:
+        """The core's components and this plugin's.
+
+        Raises:
+            ConformanceError: it is not installed.
+        """
+        environ = {LOAD_VARIABLE: self.distribution}
+        return Registry.load(builtin, environ=environ, check_defaults=problem_with_defaults)
+
+    @property
+    def record(self) -> PluginRecord:
+        """What became of the plugin when it was loaded.
+
+        Raises:
+            ConformanceError: it is not installed.
+        """
+        return next(record for record in self.registry.records if record.distribution == self.distribution)
+
+    def components(self, group: str | None = None) -> list[RegisteredComponent]:
+        """What the plugin offers, in its own order.
+
+        Raises:
+            ConformanceError: it cannot be used at all.
+        """
+        record = self.record
+        if not record.usable:
+            trace = f"\n{record.trace}" if record.trace else ""
+            raise ConformanceError(f"{record.describe()}{trace}")
+        return [one for one in record.components if group in (None, one.group)]
+
+    def component(self, group: str, name: str) -> RegisteredComponent:
+        """The plugin's component of that name.
+
+        Raises:
+            ConformanceError: it offers none.
+        """
+        offered = {one.name: one for one in self.components(group)}
+        if name not in offered:
+            raise ConformanceError(
+                f"{self.distribution} offers no {group} {name!r}.{did_you_mean(name, offered)} "
+                f"It offers: {', '.join(offered) or 'none'}."
+            )
+        return offered[name]
+
+    def parameters(self, registered: RegisteredComponent) -> dict[str, Any]:
+        """The values that the author gives for a component, `small` included for a model."""
+        small = dict(self.settings.small) if registered.group == "model" else {}
+        key = f"{registered.group}/{registered.name}"
+        return {**small, **self.settings.parameters.get(key, {})}
+
+    def build(self, registered: RegisteredComponent, **runtime: Any) -> Any:
+        """What the component's factory returns, with the author's values.
+
+        Raises:
+            ConformanceError: it refuses them, or fails.
+        """
+        from bionemo_core.config.schema import Choice
+
+        key = f"{registered.group}/{registered.name}"
+        given = self.parameters(registered)
+        choice = Choice(registered.group, registered.name, given, registered.distribution, registered.version)
+        try:
+            return self.registry.build(choice, **runtime)
+        except ConfigError as error:
+            raise ConformanceError(
+                f"{registered.group} {registered.name!r} cannot be built with {given or 'its defaults'}: {error} "
+                f"Give values that work as `parameters = {{{key!r}: {{...}}}}` in the test class."
+            ) from error
+        except Exception as error:
+            raise failed(f"{registered.group} {registered.name!r}: its factory", error) from error
+
+    def composed(self, model: str, *overrides: str) -> "DictConfig":
+        """The configuration that `bionemo-run model=<model>` composes with the overrides.
+
+        Raises:
+            ConformanceError: it does not compose.
+        """
+        from hydra import compose
+        from hydra.errors import HydraException
+        from omegaconf.errors import OmegaConfBaseException
+
+        from bionemo_core.config.store import CONFIG_NAME
+
+        words = [f"model={self.distribution}/{model}", *overrides, *self.settings.overrides]
+        key = ("composed", *words)
+        if key in self.kept:
+            return deepcopy(self.kept[key])
+        try:
+            with _hydra(self.registry):
+                config = compose(CONFIG_NAME, overrides=words)
+                self._fill_in(config)
+        except (ConfigError, HydraException, OmegaConfBaseException) as error:
+            raise ConformanceError(
+                f"model {model!r} does not compose with {' '.join(words)}: {_first_lines(error)} "
+                "Correct its `defaults`, or the class's `overrides`, `small` or `parameters`."
+            ) from error
+        self.kept[key] = config
+        return deepcopy(config)
+
+    def _fill_in(self, config: "DictConfig") -> None:
+        """Give the chosen components of this plugin the author's values."""
+        from omegaconf import OmegaConf
+
+        from bionemo_core.config.store import COMPONENT_KEY
+
+        offered = {(one.group, one.qualified_name): one for one in self.components()}
+        for group in ("model", "tokenizer", "data"):
+            node = config[group]
+            registered = offered.get((group, node[COMPONENT_KEY])) if node else None
+            for name, value in self.parameters(registered).items() if registered else ():
+                OmegaConf.update(config, f"{group}.{name}", value, merge=False)
+
+    def spec(self, config: "DictConfig") -> "RunSpec":
+        """The run that a composed configuration describes.
+
+        Raises:
+            ConformanceError: it describes none.
+        """
+        from bionemo_core.config.spec import make_spec
+
+        try:
+            return make_spec(config, self.registry)
+        except ConfigError as error:
+            raise ConformanceError(
+                f"model {config.model._component_!r} composes, but to no run: {error} What a model needs and the core "
+                "does not have, it names in its `defaults`; values without a default come from the class's "
+                "`parameters`."
+            ) from error
+
+
+def failed(what: str, error: BaseException) -> ConformanceError:
+    """The failure of a plugin's own code; raise it from `error`, whose traceback shows where."""
+    return ConformanceError(f"{what} failed with {type(error).__name__}: {_first_lines(error)}")
+
+
+def fail(message: str) -> NoReturn:
+    """Stop a check.
+
+    Raises:
+        ConformanceError: always.
+    """
+    raise ConformanceError(message)
+
+
+def _first_lines(error: BaseException, limit: int = 3) -> str:
+    return " ".join(str(error).splitlines()[:limit])
+
+
+@contextmanager
+def _hydra(registry: Registry) -> Iterator[None]:
+    """Hydra with this registry's configurations; what was in its store before is there again afterwards."""
+    from hydra import initialize
+    from hydra.core.config_store import ConfigStore
+    from hydra.core.plugins import Plugins
+
+    from bionemo_core.config.store import fill_store
+
+    Plugins.instance()  # the first call puts Hydra's own launcher and sweeper into the store
+    store = ConfigStore.instance()
+    before = _folders(store.repo)
+    try:
+        fill_store(registry)
+        with initialize(config_path=None, version_base="1.3"):
+            yield
+    finally:
+        store.repo = before
+
+
+def _folders(repo: dict[str, Any]) -> dict[str, Any]:
+    return {name: _folders(entry) if isinstance(entry, dict) else entry for name, entry in repo.items()}

@@ -1,0 +1,1 @@
+"""One optimizer step and all that surrounds it: the module, schedules, gradients, metrics, callbacks."""

@@ -1,0 +1,146 @@
+"""Any `LightningModule` in a run: what `LanguageModule` does itself, done from outside.
+
+Such a module is trained by Lightning's automatic optimization. It is given one micro batch (a
+`TokenBatch`) at a time; its own `configure_optimizers` is used if it has one, else the run's optimizer
+and schedule. Random numbers are seeded before each micro batch, so that it resumes exactly too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from numpy.typing import NDArray
+from pytorch_lightning.utilities.model_helpers import is_overridden
+
+from bionemo_core.errors import ConfigError
+from bionemo_core.parallel.dropout import seed_micro_batch
+from bionemo_core.parallel.strategy import strategy_of
+from bionemo_core.protocols import Example
+from bionemo_core.training.module import Recipe
+
+
+class WholeSequence:
+    """The objective of a module that brings none: every token as it is, with a label on each."""
+
+    def example(self, ids: NDArray[np.int32], draw: object) -> Example:
+        """The record itself."""
+        return Example(ids, ids, np.ones(len(ids), dtype=np.bool_))
+
+
+@dataclass(frozen=True)
+class ForeignModel:
+    """What the data side asks of a model, for a module that may not say it."""
+
+    objective: Any
+    seq_length: int
+
+    @classmethod
+    def of(cls, module: pl.LightningModule, seq_length: int | None) -> ForeignModel:
+        """The module's own objective and length where it has them.
+
+        Raises:
+            ConfigError: nobody says how long sequences may be.
+        """
+        length = getattr(module, "seq_length", None) or seq_length
+        if not length:
+            raise ConfigError(
+                f"model: {type(module).__name__} has no seq_length, so batch.seq_length must say how many tokens a "
+                "sequence may have."
+            )
+        return cls(getattr(module, "objective", None) or WholeSequence(), int(length))
+
+
+class Flattened:
+    """The micro batches of an evaluation, one by one."""
+
+    def __init__(self, steps: Any) -> None:
+        self._steps = steps
+
+    def __iter__(self) -> Iterator[Any]:
+        for step in self._steps:
+            yield from step.micro_batches
+
+
+class MicroBatches:
+    """The micro batches of a training stream, one by one; remembers how many sequences each step ends with."""
+
+    def __init__(self, steps: Any, consumed_samples: int) -> None:
+        self._steps = steps
+        self._consumed: dict[int, int] = {}
+        self._at_start = consumed_samples
+
+    def __iter__(self) -> Iterator[Any]:
+        for step in self._steps:
+            self._consumed[step.step] = step.consumed_samples
+            yield from step.micro_batches
+
+    def consumed_after(self, steps: int) -> int:
+        """Sequences seen once this many optimizer steps of the run are done."""
+        for step in [step for step in self._consumed if step < steps - 1]:
+            del self._consumed[step]
+        return self._consumed.get(steps - 1, self._at_start)
+
+
+class ForeignRun(pl.Callback):
+    """Seeds each micro batch, and keeps the run's position and metrics."""
+
+    def __init__(self, seed: int, batches: MicroBatches) -> None:
+        self.seed = seed
+        self.batches = batches
+        self._place = (-1, 0)
+        """The step under way, and the next micro batch of it."""
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        groups, step = strategy_of(trainer).groups, trainer.global_step
+        micro_batch = self._place[1] if self._place[0] == step else 0
+        self._place = (step, micro_batch + 1)
+        seed_micro_batch(self.seed, step, groups.data_rank, micro_batch, groups.tensor_rank)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
+        metrics = {
+            **{key: float(value) for key, value in trainer.callback_metrics.items() if not key.startswith("val")},
+            "lr": trainer.optimizers[0].param_groups[0]["lr"],
+            "consumed_samples": float(self.batches.consumed_after(trainer.global_step)),
+            "global_step": float(trainer.global_step),
+        }
+        if loss is not None:
+            metrics["reduced_train_loss"] = float(loss) * trainer.accumulate_grad_batches
+        pl_module.metrics = metrics  # type: ignore[assignment]  # torch's stub allows tensors and modules only
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        logged = {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("val")}
+        pl_module.validation_metrics = logged  # type: ignore[assignment]  # as above
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        checkpoint["consumed_samples"] = self.batches.consumed_after(trainer.global_step)
+
+
+def adopt(module: pl.LightningModule, trainer: pl.Trainer, recipe: Recipe, accumulate: int) -> None:
+    """Have Lightning accumulate and clip for this module, and give it the run's optimizer if it brings none."""
+    trainer.accumulate_grad_batches = accumulate
+    trainer.val_check_interval = int(trainer.val_check_interval) * accumulate  # Lightning counts micro batches here
+    if module.automatic_optimization:
+        trainer.gradient_clip_val = recipe.gradient_clip_val
+    if is_overridden("configure_optimizers", module):
+        return
+
+    def configure_optimizers() -> dict[str, Any]:
+        optimizer = recipe.optim.build(module.named_parameters())
+        base = recipe.optim.lr
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: recipe.learning_rate(step) / base)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    # On this instance alone, as a subclass would do it.
+    module.configure_optimizers = configure_optimizers  # type: ignore[method-assign, assignment]

@@ -1,0 +1,96 @@
+"""The global gradient norm, clipping by it, and the loss scale of 16-bit training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from bionemo_core.parallel.groups import ProcessGroups
+from bionemo_core.parallel.layout import ParameterLayout
+
+
+def gradient_norm(
+    named_parameters: Iterable[tuple[str, nn.Parameter]],
+    layouts: Mapping[str, ParameterLayout],
+    groups: ProcessGroups,
+    device: torch.device,
+) -> Tensor:
+    """The 2-norm of the whole model's gradient, a float32 scalar, the same on every rank."""
+    split: list[Tensor] = []
+    replicated: list[Tensor] = []
+    sharded = False
+    for name, parameter in named_parameters:
+        if parameter.grad is None:
+            continue
+        sharded |= isinstance(parameter.grad, DTensor)
+        (replicated if layouts[name].dim is None else split).append(_local(parameter.grad))
+    total = _sum_of_squares(split, device)
+    if groups.tensor_rank == 0:  # what every tensor-parallel rank holds is counted once
+        total = total + _sum_of_squares(replicated, device)
+    if sharded and groups.data_size > 1:
+        dist.all_reduce(total, group=groups.data)
+    if groups.tensor_size > 1:
+        dist.all_reduce(total, group=groups.tensor)
+    return total.sqrt()
+
+
+def scale_gradients(parameters: Iterable[nn.Parameter], factor: float | Tensor) -> None:
+    """Multiply every gradient in place."""
+    gradients = [_local(parameter.grad) for parameter in parameters if parameter.grad is not None]
+    if gradients:
+        torch._foreach_mul_(gradients, factor)
+
+
+def clip_factor(norm: float, limit: float | None) -> float:
+    """What to multiply gradients of this norm by; 1.0 where they are short enough (v1's formula)."""
+    return 1.0 if not limit or norm <= limit else limit / (norm + 1e-6)
+
+
+def _local(tensor: Tensor) -> Tensor:
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def _sum_of_squares(tensors: list[Tensor], device: torch.device) -> Tensor:
+    if not tensors:
+        return torch.zeros((), device=device)
+    return nn.utils.get_total_norm(tensors).float().square().to(device)
+
+
+@dataclass
+class LossScaler:
+    """Dynamic loss scaling for float16, with v1's numbers; a scale of 1 that never moves elsewhere."""
+
+    scale: float = 1.0
+    dynamic: bool = False
+    growth_interval: int = 1000
+    hysteresis: int = 2
+    good_steps: int = 0
+    overflows_left: int = 2
+    skipped_in_a_row: int = 0
+
+    @classmethod
+    def for_dtype(cls, dtype: torch.dtype) -> LossScaler:
+        """The scaler that this dtype needs."""
+        return cls(scale=2.0**32, dynamic=True) if dtype == torch.float16 else cls()
+
+    def update(self, overflow: bool) -> None:
+        """Move the scale after a step: halve it on the second overflow, double it after 1,000 good steps."""
+        if not self.dynamic:
+            return
+        if overflow:
+            self.skipped_in_a_row += 1
+            self.good_steps = 0
+            self.overflows_left -= 1
+            if self.overflows_left <= 0:
+                self.scale = max(1.0, self.scale / 2)
+            return
+        self.skipped_in_a_row = 0
+        self.good_steps += 1
+        if self.good_steps % self.growth_interval == 0:
+            self.overflows_left = self.hysteresis
+            self.scale *= 2

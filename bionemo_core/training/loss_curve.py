@@ -1,0 +1,107 @@
+"""A picture of the losses of a run."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+_TRAIN, _VAL, _INK = "#2166ac", "#d6604d", "#333333"
+
+Points = Sequence[tuple[int, float]]
+
+
+def draw(path: Path, train: Points, val: Points, samples: Points, title: str) -> None:
+    """Writes a PNG of the training loss, raw and smoothed, and the validation loss, by step.
+
+    Args:
+        path: where to.
+        train: step and training loss, by step.
+        val: step and validation loss, by step.
+        samples: step and sequences consumed, by step; gives the axis at the top.
+        title: stands above.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter, MaxNLocator
+
+    figure = Figure(figsize=(8, 4.8), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    if train:
+        steps, losses = zip(*train, strict=True)
+        many = len(train) > 20
+        label = None if many else "training"
+        style = {"linewidth": 0.7, "alpha": 0.35} if many else {"linewidth": 1.6, "marker": "o", "markersize": 3}
+        axes.plot(steps, losses, color=_TRAIN, label=label, **style)
+        if many:
+            axes.plot(steps, smooth(losses), color=_TRAIN, linewidth=1.8, label="training (smoothed)")
+    if val:
+        steps, losses = zip(*val, strict=True)
+        axes.plot(steps, losses, color=_VAL, linewidth=1.0, marker="o", markersize=4, label=_with_best(val), zorder=3)
+    axes.set_xlabel("step")
+    axes.set_ylabel("loss (nats per token)")
+    axes.set_title(title, loc="left", fontsize=10, color=_INK)
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, steps=[1, 2, 5, 10]))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.margins(x=0.02)
+    axes.grid(color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
+    for side in ("right", "top"):
+        axes.spines[side].set_visible(False)
+    axes.legend(frameon=False, loc="upper right")
+    _add_samples(axes, samples)
+    figure.savefig(path, format="png")
+
+
+def smooth(values: Sequence[float]) -> list[float]:
+    """The mean over a fiftieth of the values, around each; narrower at the ends, without what is not finite."""
+    # Centred and symmetric: a running mean of the past would lie above a falling curve.
+    widest = max(2, len(values) // 100)
+    sums, counts = [0.0], [0]
+    for value in values:
+        finite = math.isfinite(value)
+        sums.append(sums[-1] + (value if finite else 0.0))
+        counts.append(counts[-1] + finite)
+    result = []
+    for i in range(len(values)):
+        half = min(widest, i, len(values) - 1 - i)
+        start, stop = i - half, i + half + 1
+        count = counts[stop] - counts[start]
+        result.append((sums[stop] - sums[start]) / count if count else math.nan)
+    return result
+
+
+def _with_best(val: Points) -> str:
+    finite = [(loss, step) for step, loss in val if math.isfinite(loss)]
+    if not finite:
+        return "validation"
+    loss, step = min(finite)
+    return f"validation (best {loss:.4f} at step {step:,})"
+
+
+def _add_samples(axes: "Axes", samples: Points) -> None:  # type: ignore[name-defined]  # noqa: F821
+    """Sequences consumed at the top; they grow with the steps, though not evenly when packs differ."""
+    import numpy as np
+    from matplotlib.ticker import EngFormatter, MaxNLocator
+
+    if len(samples) < 2 or samples[0][1] >= samples[-1][1]:
+        return
+    steps, counts = (np.maximum.accumulate(np.asarray(column, dtype=float)) for column in zip(*samples, strict=True))
+    slope = (counts[-1] - counts[0]) / max(steps[-1] - steps[0], 1.0)
+    # Beyond the ends the mean rate holds, so that the axis covers the margins too.
+    wide_steps = np.concatenate([[steps[0] - steps[-1] - 1], steps, [2 * steps[-1] + 1]])
+    wide_counts = np.concatenate(
+        [[counts[0] - slope * (steps[-1] + 1)], counts, [counts[-1] + slope * (steps[-1] + 1)]]
+    )
+    top = axes.secondary_xaxis(
+        "top",
+        functions=(
+            lambda step: np.interp(step, wide_steps, wide_counts),
+            lambda count: np.interp(count, wide_counts, wide_steps),
+        ),
+    )
+    top.set_xlabel("sequences seen")
+    top.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
+    top.xaxis.set_major_formatter(EngFormatter(sep=""))

@@ -1,0 +1,177 @@
+"""What is done with a checkout: `nox -s demo`, `nox -s tests`, and so on; `nox --list` shows all.
+
+Each session makes its own environment the first time and uses it again later. Core and plugins are always
+installed by one pip command, together with `constraints.txt`, so that no public package of the same name is
+fetched in their place. Arguments after `--` go to the command that the session runs.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import tomllib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import nox
+
+ROOT = Path(__file__).parent
+PLUGINS = {path.parent.name: path.parent for path in sorted((ROOT / "plugins").glob("*/pyproject.toml"))}
+QUICK = "not slow and not faults_full"
+START_UP = "tests/e2e/test_start_up.py"
+
+nox.needs_version = ">=2025.2"
+nox.options.sessions = ["tests"]
+nox.options.reuse_venv = "yes"
+
+if sys.version_info[:2] not in {(3, 11), (3, 12), (3, 13)}:
+    raise SystemExit(f"noxfile: Python {sys.version.split()[0]} runs nox, expected 3.11 to 3.13: make .venv with one.")
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Train `esm1nv` for 15 steps on the proteins that ship with the core, and say where the run is."""
+    _install(session, ["bionemo-esm"])
+    home = Path(os.environ.get("BIONEMO_HOME", ROOT / "demo-home")).resolve()
+    settings = [
+        "name=demo",
+        "batch.micro_batch_size=1",
+        "scheduler.warmup_steps=5",
+        "scheduler.constant_steps=0",
+        "trainer.max_steps=15",
+        "trainer.log_every_n_steps=1",
+    ]
+    session.run("bionemo-run", "model=esm1nv", *settings, *session.posargs, env={"BIONEMO_HOME": str(home)})
+    runs = sorted((home / "runs" / "demo").glob("*/metrics.csv"))
+    if not runs:
+        session.error(f"no run was left in {home / 'runs' / 'demo'}")
+    session.log(f"The run is in {runs[-1].parent}")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run all tests but the slow ones; first those of the command's start-up, alone because they take the time."""
+    _install(session, PLUGINS, extra="test")
+    with _seclusion() as env:
+        if not session.posargs:
+            session.run("pytest", "-q", START_UP, env=env)
+        session.run("pytest", "-n", "2", "-m", QUICK, *session.posargs, env=env)
+
+
+@nox.session(default=False)
+def coverage(session: nox.Session) -> None:
+    """Run the same tests and show which lines none of them reaches."""
+    _install(session, PLUGINS, extra="test")
+    with _seclusion() as env:
+        session.run("coverage", "erase")
+        session.run("coverage", "run", "-m", "pytest", "-n", "2", "-m", QUICK, *session.posargs, env=env)
+        session.run("coverage", "combine", "--quiet")
+        session.run("coverage", "report")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and format with ruff; `nox -s lint -- --fix` mends what it can."""
+    session.install("-c", "constraints.txt", *_requirements("ruff"))
+    session.run("ruff", "check", *session.posargs, ".")
+    session.run("ruff", "format", *([] if "--fix" in session.posargs else ["--check"]), ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check types with mypy: strictly in plugins, config and data, normally in the layers that touch torch."""
+    _install(session, PLUGINS, also=_requirements("mypy", "pytest>"))
+    packages = ["bionemo_core", *(name.replace("-", "_") for name in PLUGINS)]
+    session.run("mypy", *(argument for package in packages for argument in ("-p", package)), *session.posargs)
+
+
+@nox.session
+def layers(session: nox.Session) -> None:
+    """Check that upper layers import lower ones only, the core no plugin, and a plugin only what is public."""
+    session.install("-c", "constraints.txt", *_requirements("import-linter"))
+    session.run(
+        "lint-imports", *session.posargs, env={"PYTHONPATH": os.pathsep.join(map(str, [ROOT, *PLUGINS.values()]))}
+    )
+
+
+@nox.session(default=False)
+@nox.parametrize("plugin", [nox.param(name, id=name) for name in ["core", *PLUGINS]])
+def alone(session: nox.Session, plugin: str) -> None:
+    """Install the core with one plugin, or the core alone, and check that it works and says what is missing."""
+    with _seclusion() as env:
+        if plugin != "core":
+            _install(session, [plugin], extra="test")
+            session.run("bionemo-run", "plugins", env=env)
+            session.run("pytest", "-q", "-m", QUICK, f"plugins/{plugin}/tests", *session.posargs, env=env)
+            return
+        _install(session, [])
+        session.run("bionemo-run", "plugins", env=env)
+        session.run("bionemo-run", "doctor", env=env)
+        said = session.run("bionemo-run", "model=esm1nv", success_codes=[2], silent=True, env=env)
+        session.log(f"`bionemo-run model=esm1nv` leaves with status 2 and says: {said}")
+        if "Install a plugin" not in str(said):
+            session.error("it does not say what to do")
+
+
+@nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """Run the benchmarks that need no GPU: `benchmarks/bench_*.py`, without those that end in `_gpu`."""
+    _install(session, PLUGINS, extra="test")
+    scripts = [path for path in sorted((ROOT / "benchmarks").glob("bench_*.py")) if not path.stem.endswith("_gpu")]
+    with _seclusion() as env:
+        # A benchmark may use every core; it says itself how many threads it takes.
+        alone = {name: value for name, value in env.items() if not name.endswith("_NUM_THREADS")}
+        for script in scripts:
+            if not session.posargs or script.stem in session.posargs:
+                session.run("python", str(script), env=alone)
+
+
+@nox.session(default=False)
+def faults(session: nox.Session) -> None:
+    """Run the whole fault matrix, for hours; BIONEMO_FAULTS_R1=5 sets the N of one row, `-- -k c1` chooses rows."""
+    _install(session, PLUGINS, extra="test")
+    report = ROOT / "fault-matrix.json"
+    with _seclusion() as env:
+        wanted = {"BIONEMO_FAULTS": "full", "BIONEMO_FAULTS_REPORT": str(report)}
+        session.run("pytest", "tests/faults", "--timeout", "0", *session.posargs, env={**env, **wanted})
+    session.log(f"The rows are in {report}")
+
+
+def _install(
+    session: nox.Session, plugins: Sequence[str] | dict[str, Path], *, extra: str = "", also: Sequence[str] = ()
+) -> None:
+    """Install the core and these plugins in one pip command."""
+    editable = [f".[{extra}]" if extra else ".", *(str(PLUGINS[name].relative_to(ROOT)) for name in plugins)]
+    arguments = [argument for path in editable for argument in ("-e", path)]
+    session.install("-c", "constraints.txt", *arguments, *also)
+
+
+def _requirements(*names: str) -> list[str]:
+    """The requirements of these tools as pyproject.toml bounds them."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    return [line for line in extras["test"] + extras["dev"] if line.startswith(names)]
+
+
+@contextmanager
+def _seclusion() -> Iterator[dict[str, str | None]]:
+    """Variables for tests: a short temporary folder of their own, no network, no account of the user's.
+
+    One thread a process: two test workers fit two cores, and sums come out the same everywhere.
+    """
+    with tempfile.TemporaryDirectory(prefix="bionemo-", ignore_cleanup_errors=True) as folder:
+        yield {
+            "TMPDIR": folder,
+            "BIONEMO_HOME": str(Path(folder) / "home"),
+            "BIONEMO_LOAD_PLUGINS": None,
+            "BIONEMO_BLOCK_PLUGINS": None,
+            "PYTHONPATH": None,
+            "OMP_NUM_THREADS": "1",
+            "MKL_NUM_THREADS": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+            "MPLBACKEND": "Agg",
+            "HF_HUB_OFFLINE": "1",
+            "WANDB_MODE": "offline",
+            "WANDB_API_KEY": None,
+        }

@@ -1,0 +1,82 @@
+"""The family's networks: one encoder, three kinds of embedding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bionemo_core.data.masking import MaskedLanguageObjective
+from bionemo_core.nn.embedding import EmbeddingOptions
+from bionemo_core.nn.encoder import EncoderLM
+from bionemo_core.nn.layers import transformer_config
+from bionemo_core.parallel.groups import start_groups
+from bionemo_core.protocols import BuildContext, Tokenizer
+from bionemo_core.training.module import LanguageModule
+
+
+@dataclass(frozen=True)
+class EsmShape:
+    """Sizes and switches of one family member."""
+
+    num_layers: int
+    hidden_size: int
+    num_attention_heads: int
+    seq_length: int
+    ffn_hidden_size: int | None = None
+    activation: str = "gelu"
+    rotary: bool = False
+    position_offset: int = 0
+    embedding_norm: bool = False
+    token_dropout: bool = False
+    hidden_dropout: float = 0.0
+    attention_dropout: float = 0.0
+    layernorm_epsilon: float = 1e-5
+    init_method_std: float = 0.02
+
+
+@dataclass(frozen=True)
+class Masking:
+    """Shares of the masked-language objective, as v1 names them."""
+
+    modify_percent: float = 0.15
+    mask_percent: float = 0.8
+    perturb_percent: float = 0.1
+    identity_percent: float = 0.1
+
+
+def build(shape: EsmShape, masking: Masking, tokenizer: Tokenizer, context: BuildContext) -> LanguageModule:
+    """A trainable model of this shape; the same seed gives the same weights on every layout."""
+    import torch
+
+    groups = start_groups(context.tensor_model_parallel_size)
+    config = transformer_config(
+        num_layers=shape.num_layers,
+        hidden_size=shape.hidden_size,
+        num_attention_heads=shape.num_attention_heads,
+        ffn_hidden_size=shape.ffn_hidden_size,
+        activation=shape.activation,
+        hidden_dropout=shape.hidden_dropout,
+        attention_dropout=shape.attention_dropout,
+        layernorm_epsilon=shape.layernorm_epsilon,
+        init_method_std=shape.init_method_std,
+        tensor_model_parallel_size=context.tensor_model_parallel_size,
+        deterministic=context.deterministic,
+    )
+    embedding = EmbeddingOptions(
+        max_positions=None if shape.rotary else shape.seq_length,
+        position_offset=shape.position_offset,
+        layer_norm=shape.embedding_norm,
+        token_dropout_mask_id=tokenizer.mask_id if shape.token_dropout else None,
+        dropout=shape.hidden_dropout,
+    )
+    torch.manual_seed(context.seed)
+    network = EncoderLM(config, tokenizer.vocab_size, embedding, rotary=shape.rotary, groups=groups)
+    objective = MaskedLanguageObjective(
+        mask_id=tokenizer.mask_id,
+        special_ids=tokenizer.special_ids,
+        vocab_size=tokenizer.vocab_size,
+        modify_percent=masking.modify_percent,
+        mask_percent=masking.mask_percent,
+        perturb_percent=masking.perturb_percent,
+        identity_percent=masking.identity_percent,
+    )
+    return LanguageModule(network, objective, seq_length=shape.seq_length)

@@ -1,0 +1,70 @@
+"""What this plugin offers. Light to import: networks are imported when one is built."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from bionemo_core import Component, configure, hookimpl
+from bionemo_esm import presets
+
+BIONEMO_PLUGIN_API = 1
+
+_CAPABILITIES = frozenset({"packing", "tensor_parallel", "exact_resume"})
+
+_Recipe = Mapping[str, str | Mapping[str, Any]]
+
+# Recipes of v1: the base_config.yaml of ESM-1nv and of ESM-2nv.
+_ESM1NV_RECIPE: _Recipe = {
+    "tokenizer": "esm1nv",
+    "data": "sample",
+    "optim": {"base": "adamw", "lr": 2e-4, "weight_decay": 0.01, "betas": [0.9, 0.98]},
+    "scheduler": {"base": "cosine", "warmup_steps": 500, "constant_steps": 50_000, "min_lr": 2e-5},
+}
+_TINY_RECIPE: _Recipe = {
+    "tokenizer": "esm1nv",
+    "data": "sample",
+    "optim": {"base": "adamw", "lr": 6e-4, "weight_decay": 0.01, "betas": [0.9, 0.98]},
+    "scheduler": {"base": "cosine", "warmup_steps": 100, "constant_steps": 0, "min_lr": 2e-5},
+    "trainer": {"max_steps": 5_000, "val_check_interval": 250},
+}
+_ESM2_RECIPE: _Recipe = {
+    "tokenizer": "esm2",
+    "data": "sample",
+    "optim": {"base": "adamw", "lr": 4e-4, "weight_decay": 0.01, "betas": [0.9, 0.98]},
+    "scheduler": {"base": "warmup_anneal_hold", "warmup_steps": 2000, "min_lr": 4e-5},
+    "trainer": {"max_steps": 500_000},
+    "batch": {"micro_batch_size": 2},
+}
+
+# name: layers, hidden, heads (Lin et al. 2023, table S1)
+_ESM2_SIZES = {
+    "esm2_8m": (6, 320, 20),
+    "esm2_35m": (12, 480, 20),
+    "esm2_150m": (30, 640, 20),
+    "esm2_650m": (33, 1280, 20),
+    "esm2_3b": (36, 2560, 40),
+    "esm2_15b": (48, 5120, 40),
+}
+
+
+@hookimpl
+def bionemo_tokenizers() -> Iterator[Component]:
+    """The alphabets of ESM-1nv and of ESM-1b and ESM-2."""
+    yield Component("esm1nv", configure(presets.esm1nv_alphabet), "30 pieces of ESM-1nv and ProtT5nv (v1 ids)")
+    yield Component("esm2", configure(presets.esm2_alphabet), "33 tokens of ESM-1b and ESM-2")
+
+
+@hookimpl
+def bionemo_models() -> Iterator[Component]:
+    """The family, smallest first within a kind."""
+    # Wide and shallow: on a CPU few large products are quicker than many small ones.
+    tiny = configure(presets.esm1nv, num_layers=3, hidden_size=192, num_attention_heads=4, ffn_hidden_size=640)
+    yield _model("esm1nv", configure(presets.esm1nv), "ESM-1nv, 44M: 6 layers, 768 hidden", _ESM1NV_RECIPE)
+    yield _model("esm1nv_tiny", tiny, "ESM-1nv for a laptop, 1.3M: 3 layers, 192 hidden", _TINY_RECIPE)
+    for name, (layers, hidden, heads) in _ESM2_SIZES.items():
+        config = configure(presets.esm2, num_layers=layers, hidden_size=hidden, num_attention_heads=heads)
+        yield _model(name, config, f"ESM-2, {layers} layers, {hidden} hidden", _ESM2_RECIPE)
+    yield _model("esm1b", configure(presets.esm1b), "ESM-1b, 650M: 33 layers, 1280 hidden", _ESM2_RECIPE)
+
+
+def _model(name: str, config: object, summary: str, recipe: _Recipe) -> Component:
+    return Component(name, config, summary, defaults=recipe, capabilities=_CAPABILITIES)

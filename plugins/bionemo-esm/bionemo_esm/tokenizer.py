@@ -1,0 +1,19 @@
+"""The two residue alphabets of the family, in the order of their published ids."""
+
+from bionemo_core.data.tokenizer import CharacterTokenizer
+
+# ESM-1nv (BioNeMo v1): the SentencePiece pieces by id; residues by falling frequency in UniRef50.
+ESM1NV_PIECES = ("<unk>", "<s>", "</s>", "<pad>", "<mask>", *"LASGVERTDIPKNFQYHMCWXBZUO")
+
+# ESM-1b and ESM-2 (fair-esm's alphabet, as Hugging Face ships it).
+ESM2_PIECES = ("<cls>", "<pad>", "<eos>", "<unk>", *"LAGVSERTIDPKQNFYMHWCXBUZO.-", "<null_1>", "<mask>")
+
+
+def esm1nv_tokenizer() -> CharacterTokenizer:
+    """The 30 pieces of ESM-1nv and ProtT5nv."""
+    return CharacterTokenizer(ESM1NV_PIECES, unk_id=0, bos_id=1, eos_id=2, pad_id=3, mask_id=4)
+
+
+def esm2_tokenizer() -> CharacterTokenizer:
+    """The 33 tokens of ESM-1b and ESM-2."""
+    return CharacterTokenizer(ESM2_PIECES, bos_id=0, pad_id=1, eos_id=2, unk_id=3, mask_id=32)

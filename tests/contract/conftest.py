@@ -1,0 +1,30 @@
+"""The small plugin of these tests, with a fault put in, as the subject of a check."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_plugin import FILES, MakeSubject
+
+from bionemo_core.testing import Settings, Subject, installed, make_plugin
+
+
+@pytest.fixture
+def small_plugin(tmp_path: Path) -> Iterator[MakeSubject]:
+    """Makes the plugin `small`, in whose file `where` each first text became the second, and gives it as a subject."""
+    with ExitStack() as stack:
+
+        def make(*changes: str, where: str = "__init__.py", **others: Any) -> Subject:
+            files = dict(FILES)
+            for old, new in zip(changes[::2], changes[1::2], strict=True):
+                assert old in files[where], f"the small plugin has no {old!r} in {where}"
+                files[where] = files[where].replace(old, new)
+            code = files.pop("__init__.py")
+            requires = others.pop("requires", ("bionemo-run>=0.1,<0.2",))
+            plugin = make_plugin(tmp_path / "plugin", "small", code, files=files, requires=requires)
+            stack.enter_context(installed(plugin))
+            return Subject(Settings("small", **others), tmp_path / "work")
+
+        yield make

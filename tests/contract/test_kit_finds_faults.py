@@ -1,0 +1,277 @@
+"""Each check of the kit on a plugin with one fault: it fails, and says what and what to do."""
+
+from pathlib import Path
+
+import pytest
+from small_plugin import HOOKS, MakeSubject, finds
+
+from bionemo_core.testing import (
+    Settings,
+    Subject,
+    capabilities,
+    configs,
+    datasets,
+    imports,
+    installed,
+    make_plugin,
+    tokenizers,
+    training,
+)
+
+API = "BIONEMO_PLUGIN_API = 1"
+
+
+def test_the_plugin_without_a_fault_passes(small_plugin: MakeSubject):
+    subject = small_plugin()
+    imports.check_found(subject)
+    imports.check_core_requirement(subject)
+    imports.check_light_import(subject)
+    imports.check_names(subject)
+    for component in subject.components():
+        configs.check_parameters(subject, component)
+    model = subject.component("model", "bag")
+    configs.check_defaults(subject, model)
+    configs.check_round_trip(subject, model)
+    tokenizers.check_tokenizer(subject, subject.component("tokenizer", "letters"))
+    datasets.check_dataset(subject, subject.component("data", "peptides"))
+    capabilities.check_types(subject, model)
+    training.check_trains(subject, model)
+    training.check_resumes(subject, model)
+    capabilities.check_packing(subject, model)
+
+
+# Found and loads.
+
+
+def test_a_plugin_that_is_not_installed(tmp_path: Path):
+    with finds("no installed plugin is called 'nobodys'", "bionemo.plugins", "pip install"):
+        imports.check_found(Subject(Settings("nobodys"), tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (API, "import absent_package", "absent_package"),
+        (API, "BIONEMO_PLUGIN_API = 99", "99"),
+        ("def bionemo_models", "def bionemo_model", "bionemo_models"),
+        ('{"tokenizer": "letters", "data": "peptides"}', '{"optim": {"base": "adamw", "rate": 1}}', "rate"),
+    ],
+    ids=["import", "api", "hook", "recipe"],
+)
+def test_a_plugin_that_cannot_be_used(small_plugin: MakeSubject, old: str, new: str, message: str):
+    with finds("bionemo-small 1.0", message):
+        imports.check_found(small_plugin(old, new))
+
+
+@pytest.mark.parametrize(
+    ("requires", "message"),
+    [((), "does not declare that it needs bionemo-run"), (("bionemo-run>=0.1",), "admits every later core")],
+    ids=["nothing", "no upper bound"],
+)
+def test_a_plugin_that_does_not_say_which_core_it_needs(
+    small_plugin: MakeSubject, requires: tuple[str, ...], message: str
+):
+    with finds(message, "bionemo-run>=0.1,<0.2"):
+        imports.check_core_requirement(small_plugin(requires=requires))
+
+
+# Light to import.
+
+
+def test_a_plugin_that_imports_torch(small_plugin: MakeSubject):
+    with finds("imports torch (imported at", "small/__init__.py:5)", "body of the factory"):
+        imports.check_light_import(small_plugin(API, f"import torch\n{API}"))
+
+
+def test_a_plugin_that_is_slow_to_import(small_plugin: MakeSubject):
+    slow = f"import time\nwhile time.process_time() < 1.5: pass\n{API}"
+    with finds("s of CPU", "importtime", "import small"):
+        imports.check_light_import(small_plugin(API, slow))
+
+
+def test_a_plugin_that_ends_the_process(small_plugin: MakeSubject):
+    with finds("importing 'small' ended the process with status 3"):
+        imports.check_light_import(small_plugin(API, "import os\nos._exit(3)"))
+
+
+# Names.
+
+
+def test_a_name_of_the_cores(small_plugin: MakeSubject):
+    with finds("data 'sample' is the core's own", "choose another name"):
+        imports.check_names(small_plugin('"peptides", configure', '"sample", configure'))
+
+
+def test_a_name_of_another_plugin(small_plugin: MakeSubject, tmp_path: Path):
+    subject = small_plugin()
+    with installed(make_plugin(tmp_path / "other", "other", HOOKS)):
+        with finds("bionemo-other", "bionemo-small", "choose another name"):
+            imports.check_names(subject)
+        assert [one.distribution for one in subject.registry.records if one.usable] == ["bionemo-run", "bionemo-small"]
+
+
+# Parameters.
+
+
+WITH_HYDRA_ZEN = """\
+from typing import TYPE_CHECKING
+from hydra_zen import builds
+if TYPE_CHECKING:
+    from somewhere import Network
+def configure(factory):
+    hidden = [name for name in ("tokenizer", "context") if name in factory.__code__.co_varnames]
+    return builds(factory, populate_full_signature=True, zen_exclude=hidden)
+BIONEMO_PLUGIN_API = 1"""
+
+BY_HAND = """\
+from dataclasses import make_dataclass
+def configure(factory):
+    fields = [("_target_", str, f"{factory.__module__}.{factory.__name__}")]
+    return make_dataclass("ByHand", [*fields, *FIELDS])
+BIONEMO_PLUGIN_API = 1"""
+
+
+def check_model_parameters(subject: Subject):
+    configs.check_parameters(subject, subject.component("model", "bag"))
+
+
+def test_a_parameter_without_a_type(small_plugin: MakeSubject):
+    with finds("model 'bag'", "'width' has no type", "Annotate it"):
+        check_model_parameters(small_plugin("width: int = 32", "width=32"))
+
+
+def test_a_parameter_said_to_be_anything(small_plugin: MakeSubject):
+    changes = ("width: int = 32", "width: Any = 32", API, f"from typing import Any\n{API}")
+    with finds("'width' is annotated typing.Any", "became Any"):
+        check_model_parameters(small_plugin(*changes))
+
+
+def test_a_configuration_that_hydra_zen_made(small_plugin: MakeSubject):
+    check_model_parameters(small_plugin(API, WITH_HYDRA_ZEN))
+
+
+def test_types_that_hydra_zen_lost_through_a_return_annotation(small_plugin: MakeSubject):
+    returned = ("    context: BuildContext,\n):", '    context: BuildContext,\n) -> "Network":')
+    with finds("'width' is annotated", "became Any", "TYPE_CHECKING"):
+        check_model_parameters(small_plugin(API, WITH_HYDRA_ZEN, *returned))
+
+
+def test_a_key_that_the_factory_does_not_accept(small_plugin: MakeSubject):
+    code = BY_HAND.replace("FIELDS", '[("depth", int, 2)]')
+    with finds("a key 'depth' that the factory bag does not accept", "configure(factory)"):
+        check_model_parameters(small_plugin(API, code))
+
+
+def test_an_argument_that_nobody_gives(small_plugin: MakeSubject):
+    with finds("needs 'vocabulary'", "tokenizer, context, run"):
+        code = BY_HAND.replace("FIELDS", "[]")
+        check_model_parameters(small_plugin(API, code, "width: int = 32", "vocabulary: int"))
+
+
+# Defaults and round trips.
+
+
+def check_model_defaults(subject: Subject):
+    configs.check_defaults(subject, subject.component("model", "bag"))
+
+
+def test_a_default_that_nobody_offers(small_plugin: MakeSubject):
+    with finds("brings tokenizer 'esm2', which neither bionemo-small nor the core offers", "Offer it in this plugin"):
+        check_model_defaults(small_plugin('"tokenizer": "letters"', '"tokenizer": "esm2"'))
+
+
+def test_a_parameter_without_a_value(small_plugin: MakeSubject):
+    with finds("no value yet: model.width", "`parameters`"):
+        check_model_defaults(small_plugin("    width: int = 32,\n", "    width: int,\n"))
+
+
+def test_a_small_parameter_that_does_not_exist(small_plugin: MakeSubject):
+    with finds("num_layers", "`small`"):
+        check_model_defaults(small_plugin(small={"num_layers": 2}))
+
+
+def test_a_model_that_brings_no_tokenizer(small_plugin: MakeSubject):
+    subject = small_plugin('"tokenizer": "letters", ', "")
+    with finds("composes, but to no run", "tokenizer", "`defaults`"):
+        configs.check_round_trip(subject, subject.component("model", "bag"))
+
+
+ENUMERATION = "from enum import Enum\nclass Kind(Enum):\n    SMALL = 1\n"
+
+
+@pytest.mark.parametrize(
+    ("parameter", "message"),
+    [
+        ("scales: dict = {1: 0.5}", "the key 1 is not allowed"),
+        ("rate: float = float('nan')", "model differ"),
+        ("kind: Kind = Kind.SMALL", "model differ"),
+    ],
+    ids=["number as a key", "not a number", "enumeration"],
+)
+def test_a_parameter_that_is_not_plain(small_plugin: MakeSubject, parameter: str, message: str):
+    subject = small_plugin("    width: int", f"    {parameter},\n    width: int", API, f"{ENUMERATION}{API}")
+    with finds("model", message):
+        configs.check_round_trip(subject, subject.component("model", "bag"))
+
+
+# Tokenizers.
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        ("vocab_size = 128", ["vocab_size is 128 and there are 25 pieces"]),
+        ("bos_id = property(lambda self: 2, lambda self, value: None)", ["bos_id and eos_id are both 2"]),
+        ("mask_id = property(lambda self: 40, lambda self, value: None)", ["mask_id is 40", "0 to 24"]),
+        ("decode = lambda self, ids: ' '.join(self.pieces[i] for i in ids)", ["comes back as", "(ids ["]),
+        ("decode = lambda self, ids: ''.join(self.pieces[i] for i in ids)", ["leaves special tokens", "<s>"]),
+        ("encode = lambda self, text: [5 for _ in text]", ["encode gives list", "int32"]),
+        ("encode = lambda self, text: 1 / 0", ["failed with ZeroDivisionError"]),
+        (
+            "def encode(self, text):\n        ids = CharacterTokenizer.encode(self, text)\n        return ids[ids > 0]",
+            ["unknown character '~'", "expected unk_id 0"],
+        ),
+        (
+            "def encode(self, text):\n        ids = CharacterTokenizer.encode(self, text)\n"
+            "        return __import__('numpy').append(ids, 2).astype('int32')",
+            ["special ids [2]", "adds BOS and EOS itself"],
+        ),
+    ],
+    ids=["size", "twins", "outside", "spaces", "special text", "list", "raises", "drops unknown", "adds EOS"],
+)
+def test_a_tokenizer_that_breaks_the_contract(small_plugin: MakeSubject, method: str, message: list[str]):
+    subject = small_plugin("    def __init__", f"    {method}\n\n    def __init__", where="alphabet.py")
+    with finds("tokenizer 'letters'", *message):
+        tokenizers.check_tokenizer(subject, subject.component("tokenizer", "letters"))
+
+
+def test_a_special_token_that_masking_would_touch(small_plugin: MakeSubject):
+    subject = small_plugin("mask_id=4)", "mask_id=4)\n        self.special_ids = {0, 1, 2, 3}", where="alphabet.py")
+    with finds("tokenizer 'letters': mask_id 4 is not in special_ids [0, 1, 2, 3]"):
+        tokenizers.check_tokenizer(subject, subject.component("tokenizer", "letters"))
+
+
+# Datasets.
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("default_rng(first)", "default_rng()", ["record 0 differs from one reading to the next"]),
+        ("return self.texts[index]", "return self.texts[index] + 'A'", ["`lengths` says", "the tokenizer makes"]),
+        ("self.lengths = np.array([", "self.lengths = np.array([1] + [", ["`lengths` has the shape", "one a record"]),
+        (
+            'fingerprint=f"peptides of {size}"',
+            "fingerprint=__import__('os').urandom(8).hex()",
+            ["fingerprints differ", "no time"],
+        ),
+        (', fingerprint=f"peptides of {size}"', "", ["no fingerprint", "resume"]),
+        ("Peptides(0, size), val", "Peptides(0, 0), val", ["'train' is empty"]),
+        ("return self.texts[index]", "return self.texts[index].split()", ["record 0 is list, expected str or bytes"]),
+    ],
+    ids=["random", "other lengths", "a length too many", "other fingerprint", "no fingerprint", "empty", "no text"],
+)
+def test_a_dataset_that_breaks_the_contract(small_plugin: MakeSubject, old: str, new: str, message: list[str]):
+    subject = small_plugin(old, new, where="records.py")
+    with finds("data 'peptides'", *message):
+        datasets.check_dataset(subject, subject.component("data", "peptides"))

@@ -1,0 +1,33 @@
+"""The blocks of code in Markdown files."""
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+class CodeBlock(NamedTuple):
+    """One fenced block: ```LANGUAGE FILE, where a file may be named."""
+
+    language: str
+    file: str
+    text: str
+    line: int
+
+
+def code_blocks(path: Path) -> list[CodeBlock]:
+    """The fenced blocks of a Markdown file, in order."""
+    text = path.read_text()
+    found = re.finditer(r"^```(\w*) ?(\S*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    return [CodeBlock(one[1], one[2], one[3], text.count("\n", 0, one.start()) + 1) for one in found]
+
+
+def write_named_blocks(path: Path, folder: Path) -> list[str]:
+    """Writes the blocks that name a file into `folder`; their names."""
+    named = [block for block in code_blocks(path) if block.file]
+    for block in named:
+        target = folder / block.file
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(block.text)
+    return [block.file for block in named]

@@ -1,0 +1,119 @@
+"""What README and docs tell a user to type works, and says what they say it does."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from documents import PROJECT, code_blocks, write_named_blocks
+
+DOCUMENTS = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
+TASKS_OF_ITS_OWN = {"cluster"}  # needs a file; what it does is tested where it lives
+
+
+def _commands():
+    for path in DOCUMENTS:
+        for block in code_blocks(path):
+            if block.language != "console":
+                continue
+            for line in block.text.splitlines():
+                if line.startswith("$ bionemo-run "):
+                    yield pytest.param(line.removeprefix("$ "), id=f"{path.name}: {line.removeprefix('$ ')}")
+
+
+def _same_but_for_numbers(text, home):
+    text = text.replace(str(home), "HOME")
+    text = re.sub(r"\d[\d.,:]*k?(e-\d+)?", "N", text)
+    return [" ".join(line.split()) for line in text.splitlines()]
+
+
+@pytest.mark.parametrize("command", list(_commands()))
+def test_command_is_accepted(bionemo_run, tmp_path, command):
+    write_named_blocks(PROJECT / "docs/configuration.md", tmp_path)
+    arguments = shlex.split(command)[1:]
+    if arguments[0] in TASKS_OF_ITS_OWN:
+        pytest.skip("needs a file")
+    if "=" in arguments[0] or arguments[0].startswith("-"):
+        arguments += [] if "--cfg" in arguments else ["--cfg", "job"]
+    done = bionemo_run(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+def test_first_screen_is_true(bionemo_run, tmp_path):
+    block = next(one for one in code_blocks(PROJECT / "README.md") if one.language == "console")
+    command, _, expected = block.text.partition("\n")
+    assert block.line < 12
+    done = bionemo_run(*shlex.split(command.removeprefix("$ "))[1:], "trainer.accelerator=cpu")
+    assert done.returncode == 0, done.stderr
+    assert _same_but_for_numbers(done.stdout, tmp_path / "home") == _same_but_for_numbers(expected, "/home/me/.bionemo")
+    losses = [float(value) for value in re.findall(r"^step .*loss ([\d.]+)", done.stdout, re.MULTILINE)]
+    assert losses[-1] < losses[0]
+
+
+def test_links_lead_somewhere():
+    for path in [*DOCUMENTS, PROJECT / "CONTRIBUTING.md", PROJECT / "SECURITY.md"]:
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text()):
+            assert (path.parent / target).exists(), f"{path.name} links to {target}"
+
+
+def test_tables_are_current():
+    done = subprocess.run(
+        [sys.executable, PROJECT / "docs/generate.py", "--check"],
+        env={**os.environ, "BIONEMO_LOAD_PLUGINS": ",".join(path.name for path in (PROJECT / "plugins").iterdir())},
+        text=True,
+        capture_output=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_plugin_of_the_documentation_trains(bionemo_run, tmp_path):
+    site = tmp_path / "site"
+    names = write_named_blocks(PROJECT / "docs/plugins.md", site)
+    assert names == ["pyproject.toml", "bionemo_mixer/__init__.py", "bionemo_mixer/network.py"]
+    _pretend_installed(site)
+    listed = bionemo_run("plugins", PYTHONPATH=str(site)).stdout
+    assert re.search(r"^bionemo-mixer 0\.1\.0 +ok", listed, re.MULTILINE), listed
+    done = bionemo_run("model=mixer", "trainer.max_steps=40", "trainer.accelerator=cpu", PYTHONPATH=str(site))
+    assert done.returncode == 0, done.stderr
+    losses = [float(value) for value in re.findall(r"^step .*loss ([\d.]+)", done.stdout, re.MULTILINE)]
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.slow
+def test_demo_from_a_bare_machine(tmp_path):
+    """The README's first set-up command, in a copy of what is tracked or new, with nothing but Python and pip."""
+    blocks = [one.text.strip() for one in code_blocks(PROJECT / "README.md") if one.language == "sh"]
+    command = next(one for one in blocks if one.endswith("nox -s demo"))
+    checkout = tmp_path / "checkout"
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=PROJECT,
+        capture_output=True,
+        check=True,
+    )
+    for name in filter(None, listed.stdout.decode().split("\0")):
+        if (PROJECT / name).is_file():
+            (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+            (checkout / name).write_bytes((PROJECT / name).read_bytes())
+    kept = {name: value for name, value in os.environ.items() if name.startswith("PIP_") or name in ("PATH", "HOME")}
+    done = subprocess.run(["bash", "-c", command], cwd=checkout, env=kept, text=True, capture_output=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert list((checkout / "demo-home/runs/demo").glob("*/metrics.csv"))
+
+
+def _pretend_installed(site: Path) -> None:
+    """What pip would leave behind, without the network that building needs."""
+    project = tomllib.loads((site / "pyproject.toml").read_text())["project"]
+    folder = site / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+    folder.mkdir()
+    requires = "".join(f"Requires-Dist: {line}\n" for line in project["dependencies"])
+    (folder / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n{requires}"
+    )
+    points = [f"{key} = {value}\n" for key, value in project["entry-points"]["bionemo.plugins"].items()]
+    (folder / "entry_points.txt").write_text("[bionemo.plugins]\n" + "".join(points))

@@ -1,0 +1,58 @@
+"""What a run leaves behind: what was asked for, and nothing that was not."""
+
+import json
+
+from runs import Home, read_metrics
+
+from bionemo_core.config.spec import from_json
+
+V1_METRICS = {
+    *("reduced_train_loss", "val_loss", "grad_norm", "loss_scale", "lr", "epoch", "consumed_samples", "global_step"),
+    *("validation_step_timing", "train_step_timing", "train_backward_timing"),
+}
+
+
+def test_the_folder_holds_the_run(home: Home) -> None:
+    run = home.finish("name=left", "trainer.max_steps=10")
+    folder = run.folder
+    spec = from_json((folder / "run.json").read_text())
+    assert (spec.name, spec.model.name, spec.model.params["num_layers"]) == ("left", "esm1nv_tiny", 2)
+    assert "_target_" not in (folder / "run.json").read_text()
+    assert "num_layers: 2" in (folder / "config.yaml").read_text()
+    header = set((folder / "metrics.csv").read_text().splitlines()[0].split(","))
+    assert header >= V1_METRICS | {"tokens_per_second", "fill"}
+    assert json.loads((folder / "summary.json").read_text())["status"] == "done"
+    assert (folder / "loss.png").read_bytes().startswith(b"\x89PNG")
+    losses = [float(row["reduced_train_loss"]) for row in read_metrics(folder).values()]
+    assert len(losses) == 10 and losses[-1] < losses[0]
+
+
+def test_the_best_and_the_last_checkpoints_are_kept(home: Home) -> None:
+    # Losses fall, so with mode=max the best validation is the first one.
+    run = home.finish("name=kept", "checkpoint.mode=max", "checkpoint.save_top_k=1", "checkpoint.keep_last=2")
+    assert run.checkpoints == [10, 35, 40]
+
+
+def test_a_monitor_that_nobody_logs_is_said(home: Home) -> None:
+    run = home.finish("name=no-monitor", "checkpoint.monitor=val_accuracy", "trainer.max_steps=10")
+    assert "checkpoint.monitor=val_accuracy is not among the metrics" in run.output()
+
+
+def test_weights_alone_start_a_new_run(home: Home) -> None:
+    first = home.finish("name=first", "trainer.max_steps=20")
+    second = home.finish("name=second", "trainer.max_steps=1", f"restore_from_path={first.folder}")
+    scratch = home.finish("name=scratch", "trainer.max_steps=1")
+    restored, fresh = (float(read_metrics(run.folder)[1]["reduced_train_loss"]) for run in (second, scratch))
+    assert restored < fresh - 0.2
+
+
+def test_weights_of_another_shape_are_refused_by_name(home: Home) -> None:
+    first = home.finish("name=narrow", "trainer.max_steps=5")
+    run = home.finish("name=wide", "model.hidden_size=32", f"restore_from_path={first.folder}", status=5)
+    assert "embedding.word_embeddings.weight (128, 64) instead of (128, 32)" in run.output()
+    assert "Traceback" not in run.output()
+
+
+def test_testing_after_training(home: Home) -> None:
+    run = home.finish("name=tested", "trainer.max_steps=2", "do_testing=true", "trainer.val_check_interval=2")
+    assert "test_loss" in (run.folder / "metrics.csv").read_text()

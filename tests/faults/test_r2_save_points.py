@@ -1,0 +1,34 @@
+"""R2: killed at any point of the save protocol, a run loses at most one interval, and its losses do not change."""
+
+import signal
+from pathlib import Path
+
+import pytest
+from matrix import row
+from runs import Home, assert_same_metrics
+
+from bionemo_core.checkpoint.faults import SAVE_POINTS
+from bionemo_core.checkpoint.load import newest_valid
+
+pytestmark = pytest.mark.faults
+
+INTERVAL = 5
+SAVES = (1, 4, 8)
+"""The first, a middle and the last save of the run."""
+
+
+def test_r2_killed_while_saving(home: Home, reference: Path) -> None:
+    matrix = row("R2", subset=len(SAVE_POINTS), full=len(SAVE_POINTS) * len(SAVES))
+    for case in range(matrix.n):
+        point = SAVE_POINTS[case % len(SAVE_POINTS)]
+        which = SAVES[1 if matrix.n <= len(SAVE_POINTS) else case // len(SAVE_POINTS)]
+        with matrix.case(f"{point} of save {which}"):
+            name = f"name=saving-{case}"
+            run = home.start(name, BIONEMO_FAULT_POINT=f"{point}:{which}")
+            assert run.wait() == -signal.SIGKILL, run.output()
+            assert f"fault point {point} reached" in run.output()
+            if which > 1:
+                reader, _ = newest_valid(run.folder / "checkpoints")
+                assert reader.step >= (which - 1) * INTERVAL
+            assert_same_metrics(home.finish(name, "resume=auto").folder, reference)
+    matrix.check()

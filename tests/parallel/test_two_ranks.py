@@ -1,0 +1,64 @@
+"""Two gloo ranks against one process: same global batches, same losses, and checkpoints that go between them.
+
+Each layout is run by the command itself, which starts its ranks as a user's would.
+"""
+
+from pathlib import Path
+
+import pytest
+from runs import Home, read_metrics
+
+STEPS = 6
+COMMON = (
+    "model.hidden_dropout=0",
+    "model.attention_dropout=0",
+    "batch.micro_batch_size=2",
+    "batch.global_batch_size=4",
+    f"trainer.max_steps={STEPS}",
+    "trainer.val_check_interval=3",
+    "checkpoint.every_n_steps=3",
+)
+LAYOUTS = {
+    "data": ("trainer.devices=2",),
+    "tensor": ("trainer.devices=2", "parallel.tensor_model_parallel_size=2"),
+    "bf16": ("trainer.devices=2", "trainer.precision=bf16-mixed"),
+}
+TOLERANCE = {"data": 1e-5, "tensor": 1e-5, "bf16": 3e-3}
+"""Relative, on losses; bf16 has 8 bits of mantissa, and is compared with float32."""
+
+
+@pytest.fixture(scope="module")
+def one_process(home: Home) -> Path:
+    return home.finish("name=one-process", *COMMON).folder
+
+
+def assert_close(folder: Path, reference: Path, tolerance: float) -> None:
+    got, expected = read_metrics(folder), read_metrics(reference)
+    assert list(got) == list(expected) == list(range(1, STEPS + 1))
+    for step in expected:
+        assert got[step]["consumed_samples"] == expected[step]["consumed_samples"], "other sequences were seen"
+        for key in ("reduced_train_loss", "val_loss"):
+            if expected[step][key]:
+                assert float(got[step][key]) == pytest.approx(float(expected[step][key]), rel=tolerance), (step, key)
+        assert float(got[step]["grad_norm"]) == pytest.approx(float(expected[step]["grad_norm"]), rel=10 * tolerance)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_two_ranks_reach_the_losses_of_one_process(home: Home, one_process: Path, layout: str) -> None:
+    run = home.finish(f"name=two-{layout}", *COMMON, *LAYOUTS[layout])
+    assert_close(run.folder, one_process, TOLERANCE[layout])
+
+
+@pytest.mark.parametrize("layout", ["data", "tensor"])
+def test_a_run_stopped_on_two_ranks_goes_on_on_one(home: Home, one_process: Path, layout: str) -> None:
+    name = f"name=from-two-{layout}"
+    home.finish(name, *COMMON, *LAYOUTS[layout], "trainer.max_steps=3")
+    run = home.finish(name, *COMMON, "resume=last")
+    assert "resume  step 3" in run.output()
+    assert_close(run.folder, one_process, TOLERANCE[layout])
+
+
+def test_a_run_stopped_on_one_process_goes_on_on_two_ranks(home: Home, one_process: Path) -> None:
+    home.finish("name=from-one", *COMMON, "trainer.max_steps=3")
+    run = home.finish("name=from-one", *COMMON, *LAYOUTS["data"], "resume=last")
+    assert_close(run.folder, one_process, TOLERANCE["data"])

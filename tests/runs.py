@@ -1,0 +1,168 @@
+"""Runs of the command that a test can start, watch, kill and compare."""
+
+import contextlib
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+TINY = (
+    "model=esm1nv_tiny",
+    "model.num_layers=2",
+    "model.hidden_size=64",
+    "batch.seq_length=128",
+    "batch.micro_batch_size=2",
+    "batch.num_workers=0",
+    "batch.pack_window=64",
+    "trainer.max_steps=40",
+    "trainer.val_check_interval=10",
+    "trainer.limit_val_batches=2",
+    "trainer.log_every_n_steps=1",
+    "trainer.num_threads=1",
+    "trainer.progress_bar=false",
+    "checkpoint.every_n_steps=5",
+    "checkpoint.save_top_k=2",
+    "optim.lr=2e-3",
+    "scheduler.warmup_steps=10",
+)
+"""The model of the fault matrix: 2 layers, 64 hidden, dropout 0.1."""
+
+COMPARED = ("reduced_train_loss", "val_loss", "grad_norm", "lr", "consumed_samples")
+
+
+@dataclass
+class Home:
+    """A home folder and the server that runs commands in it."""
+
+    path: Path
+    server: subprocess.Popen[str]
+
+    def start(self, *arguments: str, **environment: str) -> "Run":
+        """Start a run of the tiny model; `name=` is among the arguments, and later ones take the place of earlier."""
+        chosen = {argument.partition("=")[0].lstrip("~"): argument for argument in (*TINY, *arguments)}
+        # `~key` takes a setting back that the model at hand does not have.
+        typed = [argument for argument in chosen.values() if not argument.startswith("~")]
+        name = chosen["name"].removeprefix("name=")
+        log = self.path / f"{name}.log"
+        return Run(self, name, log, self._start(typed, log, environment))
+
+    def command(self, *arguments: str, **environment: str) -> str:
+        """What the command prints for these arguments and no others."""
+        log = self.path / "command.log"
+        log.unlink(missing_ok=True)
+        self.ask({"wait": self._start(arguments, log, environment), "timeout_s": 60})
+        return log.read_text()
+
+    def _start(self, arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> int:
+        variables = {"BIONEMO_HOME": str(self.path), **environment}
+        return self.ask({"start": list(arguments), "environment": variables, "log": str(log)})["pid"]
+
+    def finish(self, *arguments: str, status: int = 0, **environment: str) -> "Run":
+        """Start a run and wait for this exit status."""
+        run = self.start(*arguments, **environment)
+        got = run.wait()
+        assert got == status, f"exit status {got}, expected {status}\n{run.output()}"
+        return run
+
+    def ask(self, request: dict[str, object]) -> dict[str, int]:
+        """The server's answer."""
+        assert self.server.stdin and self.server.stdout
+        self.server.stdin.write(json.dumps(request) + "\n")
+        self.server.stdin.flush()
+        return json.loads(self.server.stdout.readline())
+
+
+@dataclass
+class Run:
+    """One process of the command, and the folder that it writes."""
+
+    home: Home
+    name: str
+    log: Path
+    pid: int
+
+    def wait(self, timeout_s: float = 120) -> int | None:
+        """The exit status; negative for a signal, None if it still runs."""
+        return self.home.ask({"wait": self.pid, "timeout_s": timeout_s})["status"]
+
+    def kill(self) -> None:
+        """End the process and its loader workers at once, as the kernel would."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self.wait()
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the main process only, as a scheduler does."""
+        os.kill(self.pid, number)
+
+    def output(self) -> str:
+        """Everything that it printed."""
+        return self.log.read_text()
+
+    @property
+    def folder(self) -> Path:
+        """The newest run folder of this name."""
+        return max((self.home.path / "runs" / self.name).iterdir(), key=lambda path: path.stat().st_mtime_ns)
+
+    @property
+    def checkpoints(self) -> list[int]:
+        """The steps of the published checkpoints."""
+        return sorted(int(path.name.removeprefix("step-")) for path in self.folder.glob("checkpoints/step-*"))
+
+    def last_step(self) -> int:
+        """The last step in the metrics file, 0 before there is one."""
+        try:
+            rows = read_metrics(self.folder)
+        except (OSError, ValueError):
+            return 0
+        return max(rows, default=0)
+
+    def wait_for(self, condition: Callable[["Run"], bool], timeout_s: float = 60) -> bool:
+        """True once the condition holds; False if the process ended first."""
+        until = time.monotonic() + timeout_s
+        while time.monotonic() < until:
+            if condition(self):
+                return True
+            if self.home.ask({"wait": self.pid, "timeout_s": 0.005})["status"] is not None:
+                return False
+        raise AssertionError(f"nothing came within {timeout_s} s\n{self.output()}")
+
+
+def read_metrics(folder: Path) -> dict[int, dict[str, str]]:
+    """The compared columns of every step, as they are written: equal text is equal bits."""
+    with (folder / "metrics.csv").open() as file:
+        return {
+            int(float(row["step"])): {key: row.get(key) or "" for key in COMPARED}
+            for row in csv.DictReader(file)
+            # While the run writes, the last row may be torn.
+            if row.get("reduced_train_loss")
+            and row.get("global_step")
+            and float(row["global_step"]) == float(row["step"])
+        }
+
+
+def assert_same_metrics(folder: Path, reference: Path) -> None:
+    """Every step of both runs has the same losses, norms and rates, bit for bit."""
+    got, expected = read_metrics(folder), read_metrics(reference)
+    different = [step for step in expected if got.get(step) != expected[step]]
+    assert got.keys() == expected.keys(), f"steps {sorted(expected.keys() ^ got.keys())} are in one run only"
+    assert not different, f"from step {different[0]} on: {got[different[0]]} instead of {expected[different[0]]}"
+
+
+def start_server(arguments: Sequence[str] = ()) -> subprocess.Popen[str]:
+    """A server that is ready to fork runs."""
+    server = subprocess.Popen(
+        [sys.executable, "-W", "ignore", str(Path(__file__).with_name("fork_server.py")), *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "BIONEMO_LOAD_PLUGINS": "bionemo-esm"},
+    )
+    assert server.stdout and json.loads(server.stdout.readline())["ready"]
+    return server

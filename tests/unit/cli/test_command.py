@@ -1,0 +1,194 @@
+"""The command as a person meets it: messages, exit statuses, and what it must not import."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from bionemo_core import builtin, cli
+from bionemo_core.cli import run as run_module
+from bionemo_core.config.schema import RunSpec
+from bionemo_core.errors import DataError, Preempted
+
+pytest.importorskip("bionemo_esm")
+
+HEAVY = ("torch", "pytorch_lightning", "megatron", "transformers", "numpy", "pandas", "wandb", "pyarrow")
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("BIONEMO_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def runs_seen(monkeypatch: pytest.MonkeyPatch) -> list[RunSpec]:
+    """The runs that reach the task, which a recording stand-in takes the place of."""
+    seen: list[RunSpec] = []
+
+    def stand_in(spec, registry, *, overrides, composed_yaml):
+        seen.append(spec)
+        assert "_component_" in composed_yaml
+        assert sys.argv == argv, "Lightning repeats the command line as typed"
+
+    argv = list(sys.argv)
+    module = type(sys)("stand_in_task")
+    module.train = stand_in
+    monkeypatch.setitem(sys.modules, "stand_in_task", module)
+    monkeypatch.setitem(run_module.TASKS, "train", "stand_in_task")
+    return seen
+
+
+def test_help_plugins_and_a_typo_import_nothing_heavy_and_answer_quickly():
+    script = (
+        "import sys, time; began = time.perf_counter(); from bionemo_core.cli import main; status = main({argv!r});"
+        "print('seconds', time.perf_counter() - began, file=sys.stderr);"
+        f"print('heavy', [name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr); sys.exit(status)"
+    )
+    for argv, status in (
+        (["--help"], 0),
+        (["plugins"], 0),
+        (["model=esm1nvv"], 2),
+        (["model=esm1nv", "--cfg", "job"], 0),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", script.replace("{argv!r}", repr(argv))], capture_output=True, text=True
+        )
+        assert done.returncode == status, done.stderr
+        assert "heavy []" in done.stderr
+
+
+def test_a_misspelt_model_names_the_close_one(capsys):
+    began = time.perf_counter()
+    assert cli.main(["model=esm1nvv"]) == 2
+    assert time.perf_counter() - began < 5
+    error = capsys.readouterr().err
+    assert error.startswith("error[config]: no model is called 'esm1nvv'. Did you mean 'esm1nv'")
+    assert "Traceback" not in error
+
+
+def test_a_run_reaches_its_task_and_leaves_nothing_behind_where_it_was_typed(runs_seen, tmp_path):
+    assert cli.main(["model=esm1nv_tiny", "model.data.modify_percent=0.3", "trainer.max_steps=2", "-m"]) == 0
+    assert cli.main(["--cfg", "job", "model=esm1nv_tiny"]) == 0
+    assert cli.main(["model=esm1nv_tiny", "trainer.max_steps=2"]) == 0
+    assert [spec.trainer.max_steps for spec in runs_seen] == [2, 2]
+    assert runs_seen[0].model.params["modify_percent"] == 0.3
+    assert {path.name for path in tmp_path.iterdir()} == {"home"}
+
+
+def test_a_sweep_runs_every_combination(runs_seen):
+    assert cli.main(["-m", "model=esm1nv,esm1nv_tiny", "trainer.max_steps=1,2"]) == 0
+    assert [(spec.model.name, spec.trainer.max_steps) for spec in runs_seen] == [
+        ("esm1nv", 1), ("esm1nv", 2), ("esm1nv_tiny", 1), ("esm1nv_tiny", 2),
+    ]  # fmt: skip
+
+
+def test_lightnings_repeated_command_line_is_understood(runs_seen, home):
+    repeated = [f'hydra.run.dir="{home}"', "hydra.job.name=train_ddp_process_1", "hydra.output_subdir=null"]
+    assert cli.main(["model=esm1nv_tiny", "data.dataset.train=x[0..1]", "data.dataset_path=/x", *repeated]) == 0
+    assert runs_seen[0].data.params["train"] == "x[0..1]"
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        ([], "nothing to do"),
+        (["trainer.max_steps=3"], "You must specify 'model'"),
+        (["model=esm1nv", "trainer.max_step=3"], "Did you mean 'trainer.max_steps'"),
+        (["model=esm1nv", "modle.num_layers=3"], "modle.num_layers"),
+        (["model=esm1nv", "model.num_layers=two"], "could not be converted to Integer"),
+        (["model=esm1nv", "data=fasta"], "data.path"),
+        (["model=esm1nv", "data.path=x"], "It is a key of data=fasta"),
+        (["model=esm1nv", "home=${oc.env:SURELY_UNSET_VARIABLE}"], "SURELY_UNSET_VARIABLE"),
+        (["model=esm1nv", "trainer.devices=[0,1]"], "CUDA_VISIBLE_DEVICES"),
+        (["model=esm1nv", "--config-dir", "nowhere"], "nowhere is not a folder"),
+        (["model=esm1nv", "x=[1"], "x=[1"),
+        (["plugins", "--trcae"], "Usage"),
+        (["help", "modle"], "Did you mean 'model'"),
+        (["completion", "tcsh"], "bash, zsh, fish"),
+        (["cluster", "only_one"], "Usage"),
+    ],
+)
+def test_a_users_mistake_is_a_message_and_exit_2(capsys, typed, words):
+    assert cli.main(typed) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert "error[config]" in error
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "words"),
+    [
+        (DataError("x.fasta:1 bad"), 3, "error[data]: x.fasta:1 bad"),
+        (Preempted("saved"), 75, "error[preempted]"),
+        (ZeroDivisionError("oops"), 70, "error[bug]"),
+    ],
+)
+def test_a_failure_of_the_task_has_its_own_status(monkeypatch, capsys, runs_seen, raised, status, words):
+    def fail(*_, **__):
+        raise raised
+
+    monkeypatch.setattr(sys.modules["stand_in_task"], "train", fail)
+    assert cli.main(["model=esm1nv_tiny"]) == status
+    error = capsys.readouterr().err
+    assert words in error
+    assert ("Traceback" in error) is (status == 70)
+
+
+def test_plugins_lists_what_is_installed(capsys):
+    assert cli.main(["plugins", "--trace"]) == 0
+    shown = capsys.readouterr().out
+    assert "bionemo-esm" in shown
+    assert "model: esm1nv" in shown
+
+
+@pytest.mark.parametrize("topic", ["model", "model=esm1nv", "trainer", "aliases", "runs"])
+def test_every_page_of_help_is_there(capsys, topic):
+    assert cli.main(["help", topic]) == 0
+    assert capsys.readouterr().out.strip()
+
+
+def test_completion_prints_a_script(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["bionemo-run"])
+    assert cli.main(["completion", "bash"]) == 0
+    assert "complete -o" in capsys.readouterr().out
+
+
+def test_version(capsys):
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("bionemo-run 0.1.0")
+
+
+def test_runs_lists_finished_killed_and_damaged_ones(capsys, home):
+    done, killed, damaged = (home / "runs" / "mine" / time for time in ("2026-01-01", "2026-01-02", "2026-01-03"))
+    for folder in (done, killed, damaged):
+        folder.mkdir(parents=True)
+        (folder / "run.json").write_text('{"model": {"name": "esm1nv"}}')
+    (done / "summary.json").write_text('{"status": "done", "steps": 9, "val_loss": {"last": 2.5}}')
+    (killed / "metrics.csv").write_text("step,val_loss\n10,2.75\n20,\n")
+    (killed / "checkpoints" / "step-00000015").mkdir(parents=True)
+    (damaged / "run.json").write_text("{")
+    assert cli.main(["runs", "mine"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split()[2:] == ["esm1nv", "9", "2.5000", "done"]
+    assert "20" in lines[2]
+    assert "2.7500" in lines[2]
+    assert "saved at step 15" in lines[2]
+    assert len(lines) == 4
+
+
+def test_doctor_names_what_is_there(capsys, home):
+    os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+    assert cli.main(["doctor"]) == 0
+    shown = capsys.readouterr().out
+    assert "megatron-core" in shown
+    assert str(home) in shown
+
+
+def test_the_registry_is_one_a_process():
+    assert builtin.load_registry() is builtin.load_registry()

@@ -1,0 +1,44 @@
+"""Composition as the command does it, in this process."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize
+from omegaconf import DictConfig
+
+from bionemo_core.builtin import load_registry
+from bionemo_core.cli.overrides import own_keys, prepared
+from bionemo_core.config.schema import RunSpec
+from bionemo_core.config.spec import make_spec
+from bionemo_core.config.store import CONFIG_NAME, fill_store
+from bionemo_core.config.user_yaml import use_folders
+from bionemo_core.plugins import Registry
+
+pytest.importorskip("bionemo_esm")
+
+
+@pytest.fixture(scope="session")
+def registry() -> Registry:
+    registry = load_registry()
+    fill_store(registry)
+    return registry
+
+
+@pytest.fixture(scope="session")
+def composed(registry: Registry) -> Callable[..., DictConfig]:
+    def _composed(*typed: str, folder: Path | None = None) -> DictConfig:
+        command = prepared([*typed, *(["--config-dir", str(folder)] if folder else [])], registry)
+        use_folders(command.folders, own_keys(registry))
+        with initialize(version_base="1.3", config_path=None):
+            return compose(CONFIG_NAME, overrides=command.arguments)
+
+    return _composed
+
+
+@pytest.fixture(scope="session")
+def spec_of(composed: Callable[..., DictConfig], registry: Registry) -> Callable[..., RunSpec]:
+    def _spec_of(*typed: str, folder: Path | None = None) -> RunSpec:
+        return make_spec(composed(*typed, folder=folder), registry)
+
+    return _spec_of

@@ -1,0 +1,29 @@
+"""A transformer layer compiles as one graph, which is what makes it fast on a GPU."""
+
+import pytest
+import torch
+
+from bionemo_core.nn.layers import encoder_block_spec, transformer_config
+from bionemo_core.nn.rotary import RotaryAngles
+from bionemo_core.parallel.groups import start_groups
+
+
+@pytest.mark.parametrize("rotary", [False, True])
+@pytest.mark.parametrize("padded", [False, True])
+def test_a_layer_has_no_graph_break(rotary: bool, padded: bool) -> None:
+    from megatron.core.transformer.transformer_block import TransformerBlock
+
+    config = transformer_config(num_layers=1, hidden_size=32, num_attention_heads=4, hidden_dropout=0.1)
+    groups = start_groups()
+    block = TransformerBlock(config, encoder_block_spec(config), pg_collection=groups.collection)
+    layer = block.layers[0]
+    hidden = torch.randn(10, 2, 32)
+    mask = torch.zeros(2, 1, 1, 10, dtype=torch.bool) if padded else None
+    if padded:
+        mask[1, ..., 7:] = True
+    angles = RotaryAngles(8)(torch.arange(10).unsqueeze(0)) if rotary else None
+    layer.eval()
+    expected, _ = layer(hidden, mask, rotary_pos_emb=angles)
+    compiled = torch.compile(layer, fullgraph=True, backend="eager", dynamic=False)
+    got, _ = compiled(hidden, mask, rotary_pos_emb=angles)
+    torch.testing.assert_close(got, expected)

@@ -1,0 +1,63 @@
+"""The project's own files say the same of every plugin, and keep to the limits they set."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[2]
+PLUGINS = sorted(path.parent for path in (PROJECT / "plugins").glob("*/pyproject.toml"))
+CORE = tomllib.loads((PROJECT / "pyproject.toml").read_text())
+
+
+@pytest.mark.parametrize("plugin", PLUGINS, ids=lambda path: path.name)
+def test_plugin_pins_the_core_of_this_checkout(plugin):
+    project = tomllib.loads((plugin / "pyproject.toml").read_text())["project"]
+    assert f"bionemo-run=={CORE['project']['version']}" in project["dependencies"]
+    assert "Private :: Do Not Upload" in project["classifiers"]
+    assert len(project["entry-points"]["bionemo.plugins"]) == 1
+
+
+@pytest.mark.parametrize("plugin", PLUGINS, ids=lambda path: path.name)
+def test_tools_know_the_plugin(plugin):
+    package = plugin.name.replace("-", "_")
+    tools = CORE["tool"]
+    contracts = {one["name"]: one for one in tools["importlinter"]["contracts"]}
+    assert package in tools["importlinter"]["root_packages"]
+    assert package in contracts["The core imports no plugin"]["forbidden_modules"]
+    assert package in contracts["A plugin uses the public part of the core"]["source_modules"]
+    assert package in tools["coverage"]["run"]["source"]
+    assert package in tools["ruff"]["lint"]["isort"]["known-first-party"]
+    assert f"plugins/{plugin.name}" in tools["mypy"]["mypy_path"]
+
+
+def test_core_version_is_one():
+    from bionemo_core import __version__
+
+    assert __version__ == CORE["project"]["version"]
+
+
+def test_constraints_admit_what_the_core_asks_for():
+    from packaging.requirements import Requirement
+
+    pinned = {}
+    for line in (PROJECT / "constraints.txt").read_text().splitlines():
+        if line and not line.startswith("#"):
+            name, _, version = line.partition("==")
+            pinned[name] = version
+    asked = [Requirement(line) for line in CORE["project"]["dependencies"]]
+    assert pinned.keys() <= {one.name for one in asked}
+    for one in asked:
+        assert one.name not in pinned or pinned[one.name] in one.specifier, one
+
+
+def test_contributing_is_short():
+    assert len((PROJECT / "CONTRIBUTING.md").read_text().splitlines()) < 60
+
+
+def test_fault_rows_of_the_documentation_exist():
+    text = (PROJECT / "docs/reliability.md").read_text()
+    named = set(re.findall(r"\b([A-Z]\d)\b", text))
+    there = {path.name.split("_")[1].upper() for path in (PROJECT / "tests/faults").glob("test_*.py")}
+    assert named <= there, f"no test for {sorted(named - there)}"

@@ -1,0 +1,44 @@
+"""A signal is remembered, does nothing else, and a second one does no harm."""
+
+import os
+import signal
+import threading
+
+import pytest
+
+from bionemo_core.training.signals import STOP_SIGNALS, StopSignal
+
+
+@pytest.mark.parametrize("number", STOP_SIGNALS, ids=lambda number: number.name)
+def test_the_first_signal_is_remembered(number):
+    with StopSignal() as stop:
+        assert stop.requested is None
+        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.requested == number.name
+    assert stop.requested == number.name
+
+
+def test_handlers_come_back_even_if_another_library_put_its_own_in_between():
+    before = [signal.getsignal(number) for number in STOP_SIGNALS]
+    with StopSignal() as stop:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        stop.install()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.requested == "SIGTERM"
+    assert [signal.getsignal(number) for number in STOP_SIGNALS] == before
+
+
+def test_in_another_thread_nothing_is_installed():
+    before = [signal.getsignal(number) for number in STOP_SIGNALS]
+    seen = []
+
+    def enter():
+        with StopSignal() as stop:
+            seen.append((stop.requested, [signal.getsignal(number) for number in STOP_SIGNALS]))
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    assert seen == [(None, before)]
