@@ -20,7 +20,6 @@ import nox
 ROOT = Path(__file__).parent
 PLUGINS = {path.parent.name: path.parent for path in sorted((ROOT / "plugins").glob("*/pyproject.toml"))}
 QUICK = "not slow and not faults_full"
-START_UP = "tests/e2e/test_start_up.py"
 
 nox.needs_version = ">=2025.2"
 nox.options.sessions = ["tests"]
@@ -52,11 +51,9 @@ def demo(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run all tests but the slow ones; first those of the command's start-up, alone because they take the time."""
+    """Run all tests but the slow ones."""
     _install(session, PLUGINS, extra="test")
     with _seclusion() as env:
-        if not session.posargs:
-            session.run("pytest", "-q", START_UP, env=env)
         session.run("pytest", "-n", "2", "-m", QUICK, *session.posargs, env=env)
 
 

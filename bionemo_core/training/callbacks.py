@@ -82,10 +82,12 @@ class CheckpointSaver(AfterStep):
         self._told_that_monitor_is_missing = False
 
     def after_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        step = trainer.global_step
-        validation_follows = trainer.enable_validation and step % self.validate_every == 0
-        if step % self.every_n_steps == 0 and not validation_follows:
+        if trainer.global_step % self.every_n_steps == 0 and not self.validation_follows(trainer):
             self.save(trainer)
+
+    def validation_follows(self, trainer: pl.Trainer) -> bool:
+        """Whether the step just done is to be validated, which a resume from it would not repeat."""
+        return trainer.enable_validation and trainer.global_step % self.validate_every == 0
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn != "fit":
@@ -131,7 +133,11 @@ class CheckpointSaver(AfterStep):
 
 
 class StopWhenTold(AfterStep):
-    """On a signal, agreed between the ranks at a step's end, saves and leaves with exit status 75."""
+    """On a signal, agreed between the ranks at a step's end, saves and leaves with exit status 75.
+
+    Told before or during a validation it saves at once, in case the grace is short, and leaves once the validation is
+    done, because a resume would not repeat it.
+    """
 
     def __init__(self, stop: StopSignal, saver: CheckpointSaver) -> None:
         self.stop = stop
@@ -143,10 +149,12 @@ class StopWhenTold(AfterStep):
         self.stop.install()
 
     def after_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._leave_if_told(trainer, pl_module)
+        if not self.saver.validation_follows(trainer):
+            self._leave_if_told(trainer, pl_module)
+        elif self._told(trainer, pl_module):
+            self.saver.save(trainer)
 
     def on_validation_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
-        # Saved at once, in case the grace is short; the validation goes on, because a resume would not repeat it.
         if trainer.state.fn == "fit" and self._told(trainer, pl_module):
             self.saver.save(trainer)
 

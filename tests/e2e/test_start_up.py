@@ -1,13 +1,14 @@
-"""What must answer at once does so, and without importing torch."""
+"""What must answer at once imports nothing heavy; `benchmarks/bench_start_up.py` times it."""
 
 import json
 import subprocess
 import sys
-from time import perf_counter
 
 import pytest
 
-HEAVY = {"torch", "pytorch_lightning", "megatron", "wandb", "tensorboard", "matplotlib", "pyarrow", "transformers"}
+HEAVY = {
+    "torch", "pytorch_lightning", "megatron", "wandb", "tensorboard", "matplotlib", "pyarrow", "transformers", "pandas",
+}  # fmt: skip
 REPORT = """
 import json, sys
 from bionemo_core.cli import main
@@ -33,22 +34,6 @@ def test_no_heavy_import(arguments, status):
     got, modules = json.loads(done.stderr.splitlines()[-1])
     assert got == status, done.stderr
     assert not HEAVY & set(modules)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "limit_s"),
-    [(["--help"], 0.5), (["plugins"], 0.5), (["model=esm1nvv"], 1.0)],
-    ids=["help", "plugins", "misspelt"],
-)
-def test_answers_at_once(bionemo_run, arguments, limit_s):
-    times = []
-    for _ in range(10):  # the best of several: this is about the command, not about what else the machine does
-        began = perf_counter()
-        bionemo_run(*arguments)
-        times.append(perf_counter() - began)
-        if min(times) < limit_s:
-            return
-    pytest.fail(f"bionemo-run {' '.join(arguments)} took {min(times):.2f} s at best, expected under {limit_s} s")
 
 
 def test_misspelt_model_is_answered_with_the_close_name(bionemo_run):
