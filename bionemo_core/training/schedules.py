@@ -119,11 +119,11 @@ class WarmupAnnealing:
 
 @dataclass(frozen=True)
 class WarmupAnnealHold:
-    """Linear warm-up, hold at the top, linear down to `min_lr`, hold there.
+    """Linear warm-up from `min_lr`, hold at the top, linear down, hold at a share of the top.
 
-    `hold_steps` is how long the top lasts; `anneal_percentage` the share of the run's steps, at its end, that is
-    held at `min_lr`. With no hold at the top and a share of 0.10 it is ESM-2's: warm-up of 2,000 steps, then down to
-    a tenth over 90 % of the training (Lin et al. 2023, supplementary). With a hold: `LinearWarmupHoldDecayPolicy`.
+    The fall is aimed at 0 at the end of the run and stops at `anneal_percentage` of the top. With no hold at the top
+    and 0.10 it is ESM-2's: 2,000 steps up, then down to a tenth over 90 % of the rest (Lin et al. 2023,
+    supplementary; formula as in the public successor of v1). With a hold: `LinearWarmupHoldDecayPolicy`.
     """
 
     warmup_steps: int
@@ -138,12 +138,12 @@ class WarmupAnnealHold:
             ConfigError: `min_lr` is above `base_lr`.
         """
         _check_floor(self.min_lr, base_lr, "WarmupAnnealDecayHold")
-        if self.warmup_steps > 0 and step <= self.warmup_steps:
-            return _warmed_up(step, self.warmup_steps, base_lr)
+        if step < self.warmup_steps:
+            return self.min_lr + (base_lr - self.min_lr) * step / self.warmup_steps
         top_ends = self.warmup_steps + self.hold_steps
         if step <= top_ends:
             return base_lr
-        return _linear(step, top_ends, round(max_steps * (1.0 - self.anneal_percentage)), base_lr, self.min_lr)
+        return max(_linear(step, top_ends, max_steps, base_lr, 0.0), base_lr * self.anneal_percentage)
 
 
 def constant(warmup_steps: int = 0):

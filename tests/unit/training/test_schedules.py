@@ -36,10 +36,13 @@ from bionemo_core.training.schedules import (
         (noam(16, 4, 0.1), 25, 1.0, 100, 0.1),
         (warmup_annealing(10, 0.0), 55, 1.0, 100, 0.5),
         (warmup_annealing(10, 0.5), 100, 1.0, 100, 0.5),
-        (warmup_anneal_hold(10, 0.2, 0, 0.1), 50, 1.0, 100, 0.6),
-        (warmup_anneal_hold(10, 0.2, 0, 0.1), 90, 1.0, 100, 0.2),
-        (warmup_anneal_hold(10, 0.2, 20, 0.1), 30, 1.0, 100, 1.0),
-        (warmup_anneal_hold(10, 0.2, 20, 0.1), 60, 1.0, 100, 0.6),
+        (warmup_anneal_hold(10, 0.2, 0, 0.1), 0, 1.0, 110, 0.2),
+        (warmup_anneal_hold(10, 0.2, 0, 0.1), 5, 1.0, 110, 0.6),
+        (warmup_anneal_hold(10, 0.2, 0, 0.1), 60, 1.0, 110, 0.5),
+        (warmup_anneal_hold(10, 0.2, 0, 0.1), 105, 1.0, 110, 0.1),  # a tenth of the top from 90 % of the fall on
+        (warmup_anneal_hold(10, 0.2, 20, 0.1), 30, 1.0, 110, 1.0),
+        (warmup_anneal_hold(10, 0.2, 20, 0.1), 70, 1.0, 110, 0.5),
+        (warmup_anneal_hold(10, 0.2, 0, 0.1), 11, 1.0, 10, 0.1),  # a run that ends in its warm-up
         (constant(), 0, 0.3, 100, 0.3),
         (constant(3), 1, 1.0, 100, 0.5),
     ],
