@@ -12,6 +12,7 @@ SUBCOMMANDS = {
     "doctor": "what works on this machine, what does not, and what to do",
     "runs": "what was run, and how far it got",
     "cluster": "group similar sequences of a FASTA file, for a split that does not leak",
+    "new-plugin": "write a plugin that trains as it is, to start one's own from",
     "completion": "a script for the shell that completes choices and keys",
 }
 
@@ -41,5 +42,5 @@ def _dispatch(typed: list[str]) -> int:
 
 
 def _run(subcommand: str, arguments: list[str]) -> int:
-    status: int = import_module(f"bionemo_core.cli.{subcommand}").run(arguments)
+    status: int = import_module(f"bionemo_core.cli.{subcommand.replace('-', '_')}").run(arguments)
     return status

@@ -20,6 +20,7 @@ USAGE = {
     "doctor": "bionemo-run doctor",
     "runs": "bionemo-run runs [NAME]",
     "cluster": "bionemo-run cluster IN.fasta OUT.tsv [--identity 0.3]",
+    "new-plugin": "bionemo-run new-plugin NAME [--folder FOLDER]",
     "completion": "bionemo-run completion bash|zsh|fish",
     "help": "bionemo-run help [GROUP | GROUP=NAME | aliases]",
 }

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bionemo_core.config.rewriting import rewrite_command_line
+from bionemo_core.config.schema import OPENING_TASKS
 from bionemo_core.errors import ConfigError
 from bionemo_core.plugins import RegisteredComponent, Registry
 from bionemo_core.plugins.hookspecs import GROUPS
@@ -33,7 +34,7 @@ def prepared(typed: list[str], registry: Registry) -> CommandLine:
     """
     arguments, folders = _without_folders(typed)
     arguments, notes = rewrite_command_line(arguments, own_keys(registry))
-    arguments = [_none_as_list(argument) for argument in arguments]
+    arguments = [_none_as_list(argument) for argument in [*arguments, *_no_model(arguments)]]
     for argument in arguments:
         key, separator, value = argument.partition("=")
         if separator and key in GROUPS:
@@ -49,6 +50,13 @@ def own_keys(registry: Registry) -> frozenset[str]:
 def keys_of(registered: RegisteredComponent) -> list[str]:
     """The dotted keys of one component."""
     return [f"{registered.group}.{name}" for name, _, _ in parameter_fields(registered)]
+
+
+def _no_model(arguments: list[str]) -> list[str]:
+    """`model=null` for a task that opens its model, where none is named."""
+    keys = {argument.partition("=")[0] for argument in arguments}
+    tasks = {argument.partition("=")[2].rpartition("/")[2] for argument in arguments if argument.startswith("task=")}
+    return ["model=null"] if tasks & OPENING_TASKS and "model" not in keys else []
 
 
 def _none_as_list(argument: str) -> str:

@@ -1,6 +1,7 @@
 """The blocks of code in Markdown files."""
 
 import re
+import tomllib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,3 +32,16 @@ def write_named_blocks(path: Path, folder: Path) -> list[str]:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(block.text)
     return [block.file for block in named]
+
+
+def pretend_installed(site: Path) -> None:
+    """What pip would leave behind, without the network that building needs."""
+    project = tomllib.loads((site / "pyproject.toml").read_text())["project"]
+    folder = site / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+    folder.mkdir()
+    requires = "".join(f"Requires-Dist: {line}\n" for line in project["dependencies"])
+    (folder / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n{requires}"
+    )
+    points = [f"{key} = {value}\n" for key, value in project["entry-points"]["bionemo.plugins"].items()]
+    (folder / "entry_points.txt").write_text("[bionemo.plugins]\n" + "".join(points))

@@ -5,11 +5,9 @@ import re
 import shlex
 import subprocess
 import sys
-import tomllib
-from pathlib import Path
 
 import pytest
-from documents import PROJECT, code_blocks, write_named_blocks
+from documents import PROJECT, code_blocks, pretend_installed, write_named_blocks
 
 DOCUMENTS = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
 TASKS_OF_ITS_OWN = {"cluster"}  # needs a file; what it does is tested where it lives
@@ -75,7 +73,7 @@ def test_plugin_of_the_documentation_trains(bionemo_run, tmp_path):
     site = tmp_path / "site"
     names = write_named_blocks(PROJECT / "docs/plugins.md", site)
     assert names == ["pyproject.toml", "bionemo_mixer/__init__.py", "bionemo_mixer/network.py"]
-    _pretend_installed(site)
+    pretend_installed(site)
     listed = bionemo_run("plugins", PYTHONPATH=str(site)).stdout
     assert re.search(r"^bionemo-mixer 0\.1\.0 +ok", listed, re.MULTILINE), listed
     done = bionemo_run("model=mixer", "trainer.max_steps=40", "trainer.accelerator=cpu", PYTHONPATH=str(site))
@@ -104,16 +102,3 @@ def test_demo_from_a_bare_machine(tmp_path):
     done = subprocess.run(["bash", "-c", command], cwd=checkout, env=kept, text=True, capture_output=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert list((checkout / "demo-home/runs/demo").glob("*/metrics.csv"))
-
-
-def _pretend_installed(site: Path) -> None:
-    """What pip would leave behind, without the network that building needs."""
-    project = tomllib.loads((site / "pyproject.toml").read_text())["project"]
-    folder = site / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
-    folder.mkdir()
-    requires = "".join(f"Requires-Dist: {line}\n" for line in project["dependencies"])
-    (folder / "METADATA").write_text(
-        f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n{requires}"
-    )
-    points = [f"{key} = {value}\n" for key, value in project["entry-points"]["bionemo.plugins"].items()]
-    (folder / "entry_points.txt").write_text("[bionemo.plugins]\n" + "".join(points))

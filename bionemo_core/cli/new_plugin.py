@@ -1,0 +1,79 @@
+"""`bionemo-run new-plugin NAME`: writes a plugin that trains as it is, to be changed into one's own."""
+
+import argparse
+import re
+import sys
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from string import Template
+from typing import NoReturn
+
+from bionemo_core.builtin import load_registry
+from bionemo_core.errors import ConfigError, StorageError
+
+_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+_USAGE = "Usage: bionemo-run new-plugin NAME [--folder FOLDER]"
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"new-plugin: {message}. {_USAGE}")
+
+
+def run(arguments: list[str]) -> int:
+    """Writes the package `bionemo-NAME` into a new folder and says what to do next.
+
+    Raises:
+        ConfigError: The name cannot be used, or the folder is there already.
+        StorageError: The folder cannot be written.
+    """
+    parser = _Parser(add_help=False)
+    parser.add_argument("name")
+    parser.add_argument("--folder", type=Path)
+    chosen = parser.parse_args(arguments)
+    name = chosen.name.removeprefix("bionemo-")
+    if not _NAME.fullmatch(name):
+        raise ConfigError(
+            f"new-plugin: {chosen.name!r} cannot name a package. Give small letters, digits and single hyphens, "
+            "e.g. bionemo-run new-plugin antibody"
+        )
+    words = {"name": name, "model": name.replace("-", "_"), "package": f"bionemo_{name.replace('-', '_')}"}
+    words["test_class"] = "".join(part.capitalize() for part in name.split("-"))
+    _check_free(words["model"])
+    folder = chosen.folder or Path(f"bionemo-{name}")
+    _write(folder, words)
+    sys.stdout.write(
+        f"{folder} holds a plugin with one model. Install it beside bionemo-run, train it, test it:\n"
+        f"  pip install -e {folder}\n"
+        f"  bionemo-run model={words['model']} trainer.max_steps=100\n"
+        f"  pytest {folder}\n"
+    )
+    return 0
+
+
+def _check_free(model: str) -> None:
+    owners = [one.distribution for one in load_registry().components() if (one.group, one.name) == ("model", model)]
+    if owners:
+        raise ConfigError(f"new-plugin: {owners[0]} already has a model {model!r}. Choose another name.")
+
+
+def _write(folder: Path, words: dict[str, str]) -> None:
+    try:
+        folder.mkdir(parents=True)
+        for template, target in _templates(files("bionemo_core.cli").joinpath("skeleton"), folder, words):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(Template(template.read_text()).substitute(words))
+    except FileExistsError:
+        raise ConfigError(f"new-plugin: {folder} is there already. Choose another name, or give --folder.") from None
+    except OSError as error:
+        raise StorageError(f"new-plugin: {folder} cannot be written: {error.strerror}.") from error
+
+
+def _templates(source: Traversable, target: Path, words: dict[str, str]) -> list[tuple[Traversable, Path]]:
+    """Every template and the file it becomes; `NAME` in a path stands for the package's name."""
+    found = []
+    for entry in sorted(source.iterdir(), key=lambda one: one.name):
+        place = target / entry.name.removesuffix(".txt").replace("NAME", words["package"])
+        found += _templates(entry, place, words) if entry.is_dir() else [(entry, place)]
+    return found

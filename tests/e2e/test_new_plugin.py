@@ -1,0 +1,44 @@
+"""`bionemo-run new-plugin`: what it writes is found, trains and passes the conformance kit."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from documents import pretend_installed
+
+
+def test_what_it_writes_passes_the_kit(bionemo_run, tmp_path: Path):
+    done = bionemo_run("new-plugin", "night-owl")
+    assert done.returncode == 0, done.stderr
+    assert "bionemo-run model=night_owl" in done.stdout
+    folder = tmp_path / "bionemo-night-owl"
+    assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()) == [
+        "README.md",
+        "bionemo_night_owl/__init__.py",
+        "bionemo_night_owl/network.py",
+        "bionemo_night_owl/plugin.py",
+        "pyproject.toml",
+        "tests/test_bionemo_night_owl_conformance.py",
+    ]
+    pretend_installed(folder)
+    tested = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-W", "error", "--rootdir", ".", "-c", os.devnull, "tests"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(folder)},
+        text=True,
+        capture_output=True,
+    )
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+
+
+def test_a_name_or_folder_that_cannot_be_used_is_refused(bionemo_run, tmp_path: Path):
+    for name, words in (("Night Owl", "cannot name a package"), ("esm1nv-tiny", "already has a model")):
+        done = bionemo_run("new-plugin", name)
+        assert done.returncode == 2
+        assert words in done.stderr
+    (tmp_path / "bionemo-owl").mkdir()
+    done = bionemo_run("new-plugin", "owl")
+    assert done.returncode == 2
+    assert "is there already" in done.stderr
+    assert not list((tmp_path / "bionemo-owl").iterdir())
