@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -42,7 +42,16 @@ class Tokenizer(Protocol):
 
 @runtime_checkable
 class RecordDataset(Protocol):
-    """Records by index. A `lengths` array (tokens before BOS/EOS, shape [records]) is used where offered."""
+    """Records by index.
+
+    Three more members are used where a dataset offers them:
+
+    - `lengths`: tokens before BOS and EOS, shape [records]; an array, or anything that an array of indices selects
+      from. Without it every record is read once before packing.
+    - `draw_record(index, draw) -> str | bytes`: the record for this pass over the data, chosen by `draw` alone; it is
+      then asked for instead of `dataset[index]`, and `lengths` are upper bounds.
+    - `order(seed) -> Order`: the order in which training sees the records; without it every pass sees each once.
+    """
 
     def __len__(self) -> int: ...
 
@@ -68,11 +77,61 @@ class Example(NamedTuple):
     loss_mask: NDArray[np.bool_]
 
 
+class Seq2SeqExample(NamedTuple):
+    """A source and what is to be made of it, ready for a model; the last three have the same shape [target tokens]."""
+
+    source: NDArray[np.int32]
+    """What the encoder reads, shape [source tokens]."""
+    decoder_input: NDArray[np.int32]
+    labels: NDArray[np.int32]
+    loss_mask: NDArray[np.bool_]
+
+
 class Objective(Protocol):
     """Turns one tokenised record into a training example; pure, numpy only, runs in loader workers."""
 
     def example(self, ids: NDArray[np.int32], draw: Draw) -> Example:
         """The example for `ids` (BOS and EOS included); every random choice comes from `draw`."""
+        ...
+
+
+@runtime_checkable
+class RecordObjective(Protocol):
+    """An objective that sees the record itself, before a tokenizer does: it may rewrite it, and tokenises it."""
+
+    def record_example(self, record: str | bytes, draw: Draw) -> Example | Seq2SeqExample:
+        """The example for `record`; every random choice comes from `draw`."""
+        ...
+
+
+@runtime_checkable
+class Seq2SeqObjective(Protocol):
+    """An objective for an encoder and a decoder; it makes `Seq2SeqExample`s."""
+
+    target_length: int
+    """Tokens of decoder row that a pack has room for, beside its `seq_length` tokens of encoder row."""
+
+    def record_example(self, record: str | bytes, draw: Draw) -> Seq2SeqExample:
+        """The example for `record`; every random choice comes from `draw`."""
+        ...
+
+    def laid_lengths(self, lengths: NDArray[np.integer]) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
+        """Upper bounds of the source and target tokens of records of `lengths` tokens before BOS and EOS.
+
+        Each is at most the row's; any array may be asked about, all shapes are [k].
+        """
+        ...
+
+
+AnyObjective: TypeAlias = Objective | RecordObjective | Seq2SeqObjective
+"""What a model may ask of its data."""
+
+
+class Order(Protocol):
+    """Which record stands at a position of a training run; a pure function, so any process may ask for any."""
+
+    def locate(self, positions: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The pass over the data and the record of each position, from 0; all shapes are [k]."""
         ...
 
 
@@ -91,7 +150,11 @@ class Model(Protocol):
     input_types: Mapping[str, TensorType]
     output_types: Mapping[str, TensorType]
     seq_length: int
-    objective: Objective
+
+    @property
+    def objective(self) -> AnyObjective:
+        """Makes this model's examples from records."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -104,9 +167,47 @@ class BuildContext:
     tensor_model_parallel_size: int = 1
     deterministic: bool = False
     home: str = ""  # where prepared data and runs live; empty: $BIONEMO_HOME, else ~/.bionemo
+    preparation_workers: int | None = None  # processes that judge records; None: one a CPU where that takes long
 
 
-RUNTIME_ARGUMENTS = ("tokenizer", "context", "run")
+class Oracle(Protocol):
+    """Scores texts; higher is better. A function of this signature that a module defines can go to other processes."""
+
+    def __call__(self, texts: Sequence[str], starts: Sequence[str], /) -> Sequence[float] | NDArray[np.float64]:
+        """The score of each text, shape [texts]; `starts` holds the text that the search for each began from."""
+        ...
+
+
+@runtime_checkable
+class TextJudge(Protocol):
+    """What a plugin knows of the texts that its models write; a module may offer one as `judge`.
+
+    It has no state of its own and can be sent to another process.
+    """
+
+    noun: str
+    """What a text stands for, in the singular: molecule."""
+    oracles: Mapping[str, Oracle]
+    """Scores that a configuration can ask for by name; they are given canonical texts."""
+
+    def canonical(self, text: str) -> str | None:
+        """The one spelling of what `text` stands for; None where it stands for nothing."""
+        ...
+
+    def similarity(self, texts: Sequence[str], references: Sequence[str]) -> NDArray[np.float64]:
+        """How alike each text and its reference are, from 0 to 1, shape [texts]; both are canonical."""
+        ...
+
+    def draw_grid(self, texts: Sequence[str], captions: Sequence[str], path: str) -> None:
+        """Write a PNG picture of all texts, each above its caption.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        ...
+
+
+RUNTIME_ARGUMENTS = ("tokenizer", "context", "run", "registry")
 """Keyword parameters that the core passes to factories; never part of a configuration."""
 
 

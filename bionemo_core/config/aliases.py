@@ -143,6 +143,29 @@ ALIASES: tuple[Alias, ...] = (
     _moved("data.mask_percent", "model.mask_percent"),
     _moved("data.perturb_percent", "model.perturb_percent"),
     _moved("data.identity_percent", "model.identity_percent"),
+    *(
+        _moved(f"data.{flag}", f"model.{flag}")
+        for flag in (
+            "canonicalize_target_smile",
+            "canonicalize_encoder_input",
+            "canonicalize_decoder_output",
+            "encoder_augment",
+            "decoder_independent_augment",
+            "encoder_mask",
+            "mask_prob",
+            "span_lambda",
+        )
+    ),
+    _refused("data.decoder_mask", "the decoder's input is never masked", "false"),
+    *(
+        _moved(f"data.{key}", f"model.{key}")
+        for key in ("seq_length_dec", "masked_lm_prob", "max_ngram_size", "mean_ngram_size", "geometric_dist")
+    ),
+    *(
+        _refused(f"data.{key}", "span corruption has no such option here", "false", "0", "0.0")
+        for key in ("short_seq_prob", "permutation", "whole_word_masking", "favor_longer_ngrams")
+    ),
+    _ignored("data.canonicalize_input", "the other flags say which spellings are canonical"),
     _choice("data.data_impl", "data", SOURCES),
     _moved("data.dataset_path", "data.dataset_path", implies="data=csv"),
     _moved("data.dataset.train", "data.train", implies="data=csv"),
@@ -159,9 +182,9 @@ ALIASES: tuple[Alias, ...] = (
     _ignored("data.skip_lines", "name header lines by data.header_lines", "0"),
     _ignored("data.pin_memory", _ENGINE, "false", "true"),
     _ignored("data.dataloader_type", "the order of samples is a function of seed and position", "single"),
-    _ignored("data.ngc_registry_target", "nothing is downloaded"),
-    _ignored("data.ngc_registry_version", "nothing is downloaded"),
-    _ignored("data.data_url", "nothing is downloaded"),
+    _ignored("data.ngc_registry_target", "data=uniref50 downloads from UniProt"),
+    _ignored("data.ngc_registry_version", "data=uniref50 downloads from UniProt"),
+    _ignored("data.data_url", "data=uniref50 downloads from UniProt"),
     _ignored("data.data_prefix", "name the files in full", "", "null"),
     _ignored("data.skip_warmup", "there are no index files", "true", "false"),
     *(
@@ -175,12 +198,14 @@ ALIASES: tuple[Alias, ...] = (
         for key in ("reset_position_ids", "reset_attention_mask", "eod_mask_loss")
     ),
     # model: what v1 tuned by hand, and what is not here
+    _moved("model.tokenizer.num_sentinel_tokens", "tokenizer.num_sentinel_tokens"),
+    _refused("model.headscale", "heads are not scaled here", "false"),
     _ignored("model.tokenizer.*", "the model brings its tokenizer; choose another by tokenizer=NAME"),
     _ignored("model.max_position_embeddings", "as long as model.seq_length"),
     _ignored("model.encoder_seq_length", "the same as model.seq_length"),
     _refused("model.bert_binary_head", "there is no sentence-order head", "false"),
-    _refused("model.dwnstr_task_validation.enabled", "downstream validation while training is not available", "false"),
-    _ignored("model.dwnstr_task_validation.*", "downstream validation while training is not available"),
+    _refused("model.dwnstr_task_validation.enabled", "choose callbacks=[downstream] and its keys", "false"),
+    _ignored("model.dwnstr_task_validation.*", "its keys are callbacks.downstream.* here"),
     *(
         _ignored(f"model.{key}", _ENGINE)
         for key in (

@@ -1,7 +1,9 @@
 """From files to deterministic batches.
 
-Reading: `readers`, `ranges`, `prepare` (with `writer`) and `store`; `sources` offers them as components.
-Splitting: `splits`, and `clusters` (with `alignment`) for families of related proteins.
-Order: `draw` (randomness), `order`, `packing`, `plans` (what each step holds).
+Reading: `readers`, `ranges`, `rules`, `prepare` (with `prepare_records`, `prepare_report`, `writer`) and `store`;
+`sources` offers them as components.
+Downloading: `download`, on `remote`; `uniref50` and `uniref90` (with `id_index`) are what is made of large ones.
+Splitting: `splits`, `split_labels` and `splitting` (the options), and `clusters` (with `alignment`) for families.
+Order: `draw` (randomness), `order`, `blending` (with `blend`, its component), `packing`, `plans` (what each step holds).
 Batches: `tokenizer`, `masking`, `rows` in numpy; `batch` and `loader` are where torch begins.
 """

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor
 
+from bionemo_core.data.rows import RowArrays, Seq2SeqArrays
+
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from bionemo_core.data.rows import RowArrays
 
 
 @dataclass
@@ -78,10 +78,71 @@ _TENSORS = tuple(f.name for f in fields(TokenBatch) if "Tensor" in str(f.type))
 
 
 @dataclass
+class Seq2SeqBatch:
+    """One micro batch for an encoder and a decoder; the n-th sequence of `source` belongs to the n-th of `target`.
+
+    Packed, the two `cu_seqlens` have the same length and number the same segments, so that they are at once the query
+    and key boundaries of cross attention. Only under static shapes are there segments of padding; one that finds no
+    padding left on the other side is empty there. Attention over no keys must then give zeros, as varlen kernels do.
+    """
+
+    source: TokenBatch
+    """What the encoder reads; it has no loss, and its labels are its tokens."""
+    target: TokenBatch
+    """The decoder's inputs as `tokens`, and what it must answer as `labels` and `loss_mask`."""
+
+    @classmethod
+    def of(cls, arrays: Seq2SeqArrays) -> Seq2SeqBatch:
+        """The batch that shares the memory of `arrays`."""
+        return cls(TokenBatch.of(arrays.source), TokenBatch.of(arrays.target))
+
+    @property
+    def packed(self) -> bool:
+        """Whether sequences share a row."""
+        return self.source.packed
+
+    @property
+    def num_loss_tokens(self) -> int:
+        """Tokens that the loss sums over."""
+        return self.target.num_loss_tokens
+
+    @property
+    def num_tokens(self) -> int:
+        """Real tokens of both sides."""
+        return self.source.num_tokens + self.target.num_tokens
+
+    @property
+    def num_sequences(self) -> int:
+        """Pairs of a source and a target."""
+        return self.source.num_sequences
+
+    @property
+    def budget(self) -> int:
+        """Tokens there was room for, on both sides."""
+        return self.source.budget + self.target.budget
+
+    def to(self, device: torch.device | str, **options: Any) -> Seq2SeqBatch:
+        """A copy whose tensors are on `device`; `options` are those of `Tensor.to`."""
+        return Seq2SeqBatch(self.source.to(device, **options), self.target.to(device, **options))
+
+    def pin_memory(self) -> Seq2SeqBatch:
+        """A copy in page-locked memory."""
+        return Seq2SeqBatch(self.source.pin_memory(), self.target.pin_memory())
+
+
+MicroBatch: TypeAlias = TokenBatch | Seq2SeqBatch
+
+
+def micro_batch_of(arrays: RowArrays | Seq2SeqArrays) -> MicroBatch:
+    """The batch that shares the memory of `arrays`, one-sided or two-sided as they are."""
+    return Seq2SeqBatch.of(arrays) if isinstance(arrays, Seq2SeqArrays) else TokenBatch.of(arrays)
+
+
+@dataclass
 class StepBatch:
     """What this rank sees in one optimizer step."""
 
-    micro_batches: list[TokenBatch]
+    micro_batches: list[MicroBatch]
     step: int
     """Number of the step, from 0."""
     consumed_samples: int

@@ -3,24 +3,34 @@
 import logging
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from bionemo_core.data.batch import StepBatch, TokenBatch
+from bionemo_core.data.batch import StepBatch, micro_batch_of
 from bionemo_core.data.draw import Draw
+from bionemo_core.data.order import SampleOrder
+from bionemo_core.data.packing import LaidLengths
 from bionemo_core.data.plans import MicroPlan, Planner, StepPlan
-from bionemo_core.data.rows import RowArrays, RowShape, lay
+from bionemo_core.data.rows import RowArrays, RowShape, Seq2SeqArrays, lay, lay_pairs
 from bionemo_core.errors import BioNeMoError, ConfigError, DataError
-from bionemo_core.protocols import Objective, RecordDataset, Tokenizer
+from bionemo_core.protocols import (
+    AnyObjective,
+    Example,
+    RecordDataset,
+    Seq2SeqExample,
+    Seq2SeqObjective,
+    Tokenizer,
+)
 
 log = logging.getLogger("bionemo")
 
 TRAINING = "masking"
 EVALUATION = "masking for evaluation"
+RECORD = "record"
 _GRACE_S = 30
 
 
@@ -29,7 +39,7 @@ class StepArrays(NamedTuple):
 
     step: int
     consumed_samples: int
-    micro_batches: list[RowArrays]
+    micro_batches: list[RowArrays | Seq2SeqArrays]
 
 
 class WorkerFailure(NamedTuple):
@@ -46,14 +56,15 @@ class StepDataset(Dataset[Any]):
         self,
         records: RecordDataset,
         tokenizer: Tokenizer,
-        objective: Objective,
+        objective: AnyObjective,
         shape: RowShape,
         seed: int,
         purpose: str,
     ) -> None:
         self._records = records
+        self._draw_record = getattr(records, "draw_record", None)
         self._tokenizer = tokenizer
-        self._objective = objective
+        self._objective: Any = objective
         self._shape = shape
         self._seed = seed
         self._purpose = purpose
@@ -67,13 +78,56 @@ class StepDataset(Dataset[Any]):
             return WorkerFailure(type(error), str(error))
         return StepArrays(plan.step, plan.consumed_samples, micro_batches)
 
-    def _micro_batch(self, plan: MicroPlan) -> RowArrays:
-        examples = []
-        for data_pass, index in zip(plan.data_passes.tolist(), plan.indices.tolist(), strict=True):
-            ids = with_ends(self._tokenizer, self._records[index], self._shape.seq_length)
-            examples.append(self._objective.example(ids, Draw(self._seed, data_pass, index, self._purpose)))
-        rows = lay(examples, plan.num_packs, self._shape)
+    def _micro_batch(self, plan: MicroPlan) -> RowArrays | Seq2SeqArrays:
+        examples: Any = self._examples(plan.data_passes.tolist(), plan.indices.tolist())
+        check_sizes(examples, plan)
+        lay_examples: Any = lay_pairs if self._shape.target_length else lay
+        rows: RowArrays | Seq2SeqArrays = lay_examples(examples, plan.num_packs, self._shape)
         return rows if plan.counted else rows.uncounted()
+
+    def _examples(self, data_passes: list[int], indices: list[int]) -> Sequence[Example | Seq2SeqExample]:
+        drawn = list(zip(data_passes, indices, strict=True))
+        draws = [Draw(self._seed, data_pass, index, self._purpose) for data_pass, index in drawn]
+        records = [self._record(data_pass, index) for data_pass, index in drawn]
+        if hasattr(self._objective, "record_example"):
+            return [self._objective.record_example(*one) for one in zip(records, draws, strict=True)]
+        ids = [with_ends(self._tokenizer, record, self._shape.seq_length) for record in records]
+        if hasattr(self._objective, "examples"):
+            together: Sequence[Example] = self._objective.examples(ids, draws)
+            return together
+        return [self._objective.example(*one) for one in zip(ids, draws, strict=True)]
+
+    def _record(self, data_pass: int, index: int) -> str | bytes:
+        if self._draw_record is None:
+            return self._records[index]
+        record: str | bytes = self._draw_record(index, Draw(self._seed, data_pass, index, RECORD))
+        return record
+
+
+def check_sizes(examples: Sequence[Example | Seq2SeqExample], plan: MicroPlan) -> None:
+    """Accept examples that have tokens, and no more than their packs were made for.
+
+    Each is compared with its own bound, so that the same records fail however they are dealt to ranks.
+
+    Raises:
+        DataError: names the first record that does not fit.
+    """
+    for number, (side, lengths) in enumerate(_lengths_of_sides(examples).items()):
+        bounds = [max(lengths)] * len(lengths) if plan.bounds is None else plan.bounds[number].tolist()
+        for index, length, bound in zip(plan.indices.tolist(), lengths, bounds, strict=True):
+            if not length:
+                raise DataError(f"data: record {index}: its example has 0 {side}, expected at least 1.")
+            if length > bound:
+                raise DataError(
+                    f"data: record {index}: its example has {length} {side}, at most {bound} were declared. "
+                    "The dataset's `lengths` or the objective's `laid_lengths` are too low: correct them."
+                )
+
+
+def _lengths_of_sides(examples: Sequence[Example | Seq2SeqExample]) -> dict[str, list[int]]:
+    if all(isinstance(example, Example) for example in examples):
+        return {"tokens": [len(example[0]) for example in examples]}
+    return {"source tokens": [len(e[0]) for e in examples], "target tokens": [len(e[1]) for e in examples]}
 
 
 def with_ends(tokenizer: Tokenizer, record: str | bytes, seq_length: int) -> NDArray[np.int32]:
@@ -115,9 +169,8 @@ class StepLoader(DataLoader[Any]):
             for arrays in super().__iter__():
                 if isinstance(arrays, WorkerFailure):
                     raise arrays.kind(arrays.message)
-                batch = StepBatch(
-                    [TokenBatch.of(rows) for rows in arrays.micro_batches], arrays.step, arrays.consumed_samples
-                )
+                micro_batches = [micro_batch_of(rows) for rows in arrays.micro_batches]
+                batch = StepBatch(micro_batches, arrays.step, arrays.consumed_samples)
                 yield batch.pin_memory() if self.pin_batches else batch
         except RuntimeError as error:
             raise worker_death(error) or error from error
@@ -158,29 +211,55 @@ def _start_worker(worker: int) -> None:
 
 
 def _planner(
-    dataset: RecordDataset, tokenizer: Tokenizer, what: str, *, seq_length: int, packing: bool, **settings: Any
+    dataset: RecordDataset,
+    tokenizer: Tokenizer,
+    objective: AnyObjective,
+    what: str,
+    *,
+    seq_length: int,
+    packing: bool,
+    seed: int,
+    **settings: Any,
 ) -> Planner:
     if len(dataset) == 0:
         raise DataError(f"data: the {what} split has no sequences. Name another file or a larger share.")
+    if seq_length < 3:
+        raise ConfigError(f"batch.seq_length: {seq_length}, expected at least 3: BOS, a token, EOS.")
+    own_order = getattr(dataset, "order", None) if what == "train" else None
+    order = own_order(seed) if own_order else SampleOrder(len(dataset), seed)
+    lengths = _lengths(dataset, tokenizer, what) if packing else np.broadcast_to(np.int32(1), len(dataset))
+    if isinstance(objective, Seq2SeqObjective):
+        laid = LaidLengths(lengths, (seq_length, objective.target_length), objective.laid_lengths)
+    else:
+        laid = LaidLengths(lengths, (seq_length,), lambda lengths: (np.minimum(lengths + 2, seq_length),))
+    return Planner(order, laid, packing=packing, seed=seed, **settings)
+
+
+def _lengths(dataset: RecordDataset, tokenizer: Tokenizer, what: str) -> Any:
+    """Tokens of each record, as the dataset offers them or, failing that, counted."""
     lengths = getattr(dataset, "lengths", None)
-    if lengths is None and packing:
-        log.info("The %s split offers no lengths; reading its %d records once to pack them.", what, len(dataset))
-        lengths = np.array([len(tokenizer.encode(dataset[i])) for i in range(len(dataset))], dtype=np.int32)
-    elif lengths is None:
-        lengths = np.broadcast_to(np.int32(1), len(dataset))
-    laid = np.minimum(np.asarray(lengths) + 2, seq_length)
-    return Planner(lengths=laid, seq_length=seq_length, packing=packing, **settings)
+    if lengths is not None:
+        return lengths
+    if hasattr(dataset, "draw_record"):
+        raise ConfigError(
+            f"data: the {what} split draws its records but offers no `lengths`, which packing needs as upper bounds. "
+            "Offer them, or use batch.packing=false."
+        )
+    log.info("The %s split offers no lengths; reading its %d records once to pack them.", what, len(dataset))
+    return np.array([len(tokenizer.encode(dataset[i])) for i in range(len(dataset))], dtype=np.int32)
 
 
 def _shape(planner: Planner, tokenizer: Tokenizer, dynamic_padding: bool, static_shapes: bool) -> RowShape:
+    seq_length, *target_length = planner.laid.capacities
     return RowShape(
-        planner.seq_length,
+        seq_length,
         planner.micro_batch_size,
         tokenizer.pad_id,
         planner.packing,
         dynamic_padding,
         static_shapes,
         planner.max_sequences,
+        *target_length,
     )
 
 
@@ -209,7 +288,7 @@ def _loader(
 def train_loader(
     dataset: RecordDataset,
     tokenizer: Tokenizer,
-    objective: Objective,
+    objective: AnyObjective,
     *,
     seq_length: int,
     micro_batch_size: int,
@@ -238,6 +317,7 @@ def train_loader(
     planner = _planner(
         dataset,
         tokenizer,
+        objective,
         "train",
         seq_length=seq_length,
         packing=packing,
@@ -257,7 +337,7 @@ def train_loader(
 def eval_loader(
     dataset: RecordDataset,
     tokenizer: Tokenizer,
-    objective: Objective,
+    objective: AnyObjective,
     *,
     seq_length: int,
     micro_batch_size: int,
@@ -284,6 +364,7 @@ def eval_loader(
     planner = _planner(
         dataset,
         tokenizer,
+        objective,
         "evaluation",
         seq_length=seq_length,
         packing=packing,

@@ -1,6 +1,6 @@
 """The masked-language objective: which tokens a model must guess, and what it sees in their place."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,30 +68,50 @@ class MaskedLanguageObjective:
         self._rank[ordinary] = np.arange(len(ordinary))
 
     def example(self, ids: NDArray[np.int32], draw: Draw) -> Example:
-        """The example for `ids`, BOS and EOS included, shape [tokens]; every random choice comes from `draw`.
+        """The example for `ids`, BOS and EOS included, shape [tokens]; every random choice comes from `draw`."""
+        return self.examples([ids], [draw])[0]
+
+    def examples(self, ids: Sequence[NDArray[np.int32]], draws: Sequence[Draw]) -> list[Example]:
+        """The examples of several records, each a function of its own ids and draw, made in one go.
 
         One random word a token decides everything: whether it is chosen, and, stretched to [0, 1) given that it
-        was, what becomes of it and which token replaces it.
+        was, what becomes of it and which token replaces it. Two more words serve a record of which no token was
+        chosen: they name one, and decide its fate.
         """
-        num_tokens = len(ids)
-        words = draw.words(num_tokens + 2)
-        loss_mask = words[:num_tokens] < self._threshold
+        lengths = [len(one) for one in ids]
+        ends = np.cumsum(lengths)
+        starts = ends - lengths
+        drawn = [draw.words(length + 2) for draw, length in zip(draws, lengths, strict=True)]
+        words = np.concatenate([own[:-2] for own in drawn])
+        labels = np.concatenate(ids)
+        loss_mask = words < self._threshold
         chosen = np.flatnonzero(loss_mask)
-        if chosen.size:
+        if self.modify_percent > 0:
             fate = words[chosen] * (_TO_UNIT / self.modify_percent)
-        elif self.modify_percent == 0 or num_tokens == 0:
-            return Example(ids, ids, loss_mask)
+            bare = np.flatnonzero(np.searchsorted(chosen, starts) == np.searchsorted(chosen, ends)).tolist()
+            named = [(starts[i] + min(int(drawn[i][-2] * _TO_UNIT * n), n - 1), i) for i in bare if (n := lengths[i])]
+            if named:
+                places, numbers = (list(column) for column in zip(*named, strict=True))
+                loss_mask[places] = True
+                chosen = np.concatenate([chosen, places])
+                fate = np.concatenate([fate, [drawn[i][-1] * _TO_UNIT for i in numbers]])
+            tokens = self._changed(labels, chosen, fate)
         else:
-            fate = words[num_tokens + 1 :] * _TO_UNIT
-            chosen = np.array([min(int(words[num_tokens] * _TO_UNIT * num_tokens), num_tokens - 1)])
-            loss_mask[chosen] = True
+            tokens = labels
+        bounds = zip(starts.tolist(), ends.tolist(), strict=True)
+        return [Example(tokens[a:b], labels[a:b], loss_mask[a:b]) for a, b in bounds]
+
+    def _changed(
+        self, ids: NDArray[np.int32], chosen: NDArray[np.int64], fate: NDArray[np.float64]
+    ) -> NDArray[np.int32]:
+        """The ids after each chosen one met its fate, a number in [0, 1)."""
         tokens = ids.copy()
         tokens[chosen[fate < self.mask_percent]] = self.mask_id
         perturbed = np.flatnonzero((fate >= self.mask_percent) & (fate < self.mask_percent + self.perturb_percent))
         if perturbed.size:
             places = chosen[perturbed]
             tokens[places] = self._another(ids[places], (fate[perturbed] - self.mask_percent) / self.perturb_percent)
-        return Example(tokens, ids, loss_mask)
+        return tokens
 
     def _another(self, ids: NDArray[np.int32], uniform: NDArray[np.floating]) -> NDArray[np.int32]:
         """An ordinary token for each of `ids` that differs from it: draw from one fewer, then step over it."""

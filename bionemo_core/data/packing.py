@@ -1,7 +1,7 @@
 """Sequences laid end to end into fixed token budgets, chosen by best fit within windows of the order."""
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,25 +9,82 @@ from numpy.typing import NDArray
 from bionemo_core.data.draw import Draw
 from bionemo_core.data.order import SampleOrder
 from bionemo_core.errors import ConfigError
+from bionemo_core.protocols import Order
+
+_SAMPLED_RECORDS = 1 << 16
 
 
 class Pack(NamedTuple):
-    """Positions of the order that share one token budget."""
+    """Positions of the order that share one token budget, or one of source and one of target tokens."""
 
     positions: NDArray[np.int64]
-    num_tokens: int
+    data_passes: NDArray[np.int64]
+    indices: NDArray[np.int64]
+    """The pass over the data and the record at each position, shape [sequences]."""
+    sizes: NDArray[np.int64]
+    """Tokens of each sequence on each side, shape [sides, sequences]."""
 
 
-def max_sequences_per_pack(lengths: NDArray[np.integer], capacity: int) -> int:
-    """The most sequences a pack may hold: three times what fits on average, so that static shapes stay small."""
-    mean = float(np.mean(lengths)) if len(lengths) else 1.0
-    return int(3 * capacity / max(mean, 1.0)) + 8
+class LaidLengths:
+    """Tokens that records take in the rows of a batch, worked out only for the records that are asked about.
+
+    So the lengths of a billion records may stay in a memory map.
+    """
+
+    def __init__(
+        self,
+        lengths: Any,
+        capacities: Sequence[int],
+        rule: Callable[[NDArray[np.int64]], Sequence[NDArray[np.integer]]] = lambda lengths: (lengths,),
+    ) -> None:
+        """Take what a dataset offers.
+
+        Args:
+            lengths: anything that has a length and that an array of indices selects from.
+            capacities: tokens that a pack can hold on each side: one, or source and target.
+            rule: from the chosen `lengths` to the tokens on each side.
+        """
+        self.capacities = tuple(capacities)
+        self._lengths = lengths
+        self._rule = rule
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def of(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The tokens of these records, shape [sides, k].
+
+        Raises:
+            ConfigError: a record has more than a pack can hold.
+        """
+        sides = self._rule(np.asarray(self._lengths[indices], dtype=np.int64))
+        sizes = np.stack([np.asarray(side, dtype=np.int64) for side in sides])
+        names = ("tokens",) if len(sizes) == 1 else ("source tokens", "target tokens")
+        for name, side, capacity in zip(names, sizes, self.capacities, strict=True):
+            if side.size and side.max() > capacity:
+                worst = int(np.argmax(side))
+                raise ConfigError(
+                    f"packing: record {indices[worst]} has {side[worst]} {name}, a pack holds {capacity}. "
+                    "Truncate it, or raise batch.seq_length."
+                )
+        return sizes
+
+    def max_sequences_per_pack(self) -> int:
+        """The most sequences a pack may hold: three times what fits on average, so that static shapes stay small.
+
+        Of many records a sample decides, which is a fact of the data and so the same on every rank and device.
+        """
+        if not len(self):
+            return 8
+        some = np.arange(min(len(self), _SAMPLED_RECORDS))
+        indices = SampleOrder(len(self), seed=0).locate(some)[1]
+        means = np.maximum(self.of(indices).mean(axis=1), 1.0)
+        return int((3 * np.array(self.capacities) / means).min()) + 8
 
 
 def packs(
-    order: SampleOrder,
-    lengths: NDArray[np.integer],
-    capacity: int,
+    order: Order,
+    laid: LaidLengths,
     window: int,
     start: int = 0,
     *,
@@ -44,31 +101,27 @@ def packs(
 
     Args:
         order: which record stands at a position.
-        lengths: tokens of every record as it will be laid, BOS and EOS included and truncated, shape [records].
-        capacity: tokens a pack can hold.
+        laid: tokens of every record as it will be laid, and how many a pack can hold.
         window: positions that are packed together.
         start: sequences already consumed; always the end of a pack.
         stop: the position to end before; without it the packs never end.
         packing: False gives one sequence a pack, in plain order.
         seed: shuffles the packs of a window.
-        max_sequences: the most sequences a pack may hold; without it `max_sequences_per_pack` decides.
+        max_sequences: the most sequences a pack may hold; without it `laid.max_sequences_per_pack` decides.
 
     Raises:
         ConfigError: a sequence is longer than the capacity, or `start` lies inside a pack.
     """
-    if len(lengths) and int(np.max(lengths)) > capacity:
-        index = int(np.argmax(lengths))
-        raise ConfigError(f"packing: record {index} has {lengths[index]} tokens, a pack holds {capacity}. Truncate it.")
     if not packing:
-        yield from _single(order, lengths, window, start, stop)
+        yield from _single(order, laid, window, start, stop)
         return
-    limit = max_sequences or max_sequences_per_pack(lengths, capacity)
+    limit = max_sequences or laid.max_sequences_per_pack()
     first = start // window
     number, skip = first, start - first * window
     while stop is None or number * window < stop:
         begin = number * window
         end = begin + window if stop is None else min(begin + window, stop)
-        for pack in _window_packs(order, lengths, capacity, begin, end, Draw(seed, 0, number, "pack order"), limit):
+        for pack in _window_packs(order, laid, begin, end, Draw(seed, 0, number, "pack order"), limit):
             if skip > 0:
                 skip -= len(pack.positions)
                 if skip < 0:
@@ -81,59 +134,102 @@ def packs(
         number += 1
 
 
-def _single(
-    order: SampleOrder, lengths: NDArray[np.integer], window: int, start: int, stop: int | None
-) -> Iterator[Pack]:
+def _single(order: Order, laid: LaidLengths, window: int, start: int, stop: int | None) -> Iterator[Pack]:
     begin = start
     while stop is None or begin < stop:
         end = begin + window if stop is None else min(begin + window, stop)
         positions = np.arange(begin, end, dtype=np.int64)
-        tokens = lengths[order.locate(positions)[1]].tolist()
-        for i, count in enumerate(tokens):
-            yield Pack(positions[i : i + 1], count)
+        data_passes, indices = order.locate(positions)
+        sizes = laid.of(indices)
+        for i in range(len(positions)):
+            one = slice(i, i + 1)
+            yield Pack(positions[one], data_passes[one], indices[one], sizes[:, one])
         begin = end
 
 
-def _window_packs(
-    order: SampleOrder,
-    lengths: NDArray[np.integer],
-    capacity: int,
-    begin: int,
-    end: int,
-    draw: Draw,
-    max_sequences: int,
-) -> list[Pack]:
+def _window_packs(order: Order, laid: LaidLengths, begin: int, end: int, draw: Draw, limit: int) -> list[Pack]:
     positions = np.arange(begin, end, dtype=np.int64)
-    sizes = lengths[order.locate(positions)[1]]
-    bins = best_fit(sizes, capacity, max_sequences)
-    result = [Pack(positions[chosen], int(sizes[chosen].sum())) for chosen in bins]
+    data_passes, indices = order.locate(positions)
+    sizes = laid.of(indices)
+    one_sided = len(sizes) == 1
+    bins = (
+        best_fit(sizes[0], laid.capacities[0], limit) if one_sided else best_fit_of_pairs(sizes, laid.capacities, limit)
+    )
+    result = [Pack(positions[one], data_passes[one], indices[one], sizes[:, one]) for one in bins]
     return [result[i] for i in np.argsort(draw.words(len(result)), kind="stable")]
 
 
 def best_fit(sizes: NDArray[np.integer], capacity: int, max_sequences: int) -> list[NDArray[np.int64]]:
-    """Bins of item numbers, ascending in each: longest first, each into the bin that it leaves least room in.
+    """Bins of item numbers, ascending in each: longest first, each into the bin that it leaves least room in."""
+    bins = _OpenBins(capacity, 0, max_sequences)
+    by_length = np.argsort(-sizes.astype(np.int64), kind="stable")
+    for item, size in zip(by_length.tolist(), sizes[by_length].tolist(), strict=True):
+        bins.put(item, size, 0, 0)
+    return bins.sorted()
 
-    Bins are kept by the room they have left, with one bit a room in an integer, so that the search for the
-    tightest bin is a shift and a lowest set bit instead of a walk.
+
+def best_fit_of_pairs(
+    sizes: NDArray[np.int64], capacities: Sequence[int], max_sequences: int
+) -> list[NDArray[np.int64]]:
+    """Bins of item numbers that are within both capacities; length and room are those of the side that fills first.
+
+    Args:
+        sizes: tokens of each item on each side, shape [2, items].
+        capacities: tokens that a bin holds on each side.
+        max_sequences: the most items of a bin.
     """
-    bins: list[list[int]] = []
-    by_room: list[list[int]] = [[] for _ in range(capacity + 1)]
-    rooms = 0
-    by_length = np.argsort(-sizes.astype(np.int64), kind="stable").tolist()
-    for item, size in zip(by_length, sizes[by_length].tolist(), strict=True):
-        fitting = rooms >> size
-        if fitting:
-            room = size + (fitting & -fitting).bit_length() - 1
-            chosen = by_room[room].pop()
-            if not by_room[room]:
-                rooms ^= 1 << room
-            bins[chosen].append(item)
-        else:
-            room, chosen = capacity, len(bins)
-            bins.append([item])
+    main = int(np.argmax(sizes.sum(axis=1) / np.array(capacities)))
+    bins = _OpenBins(capacities[main], capacities[1 - main], max_sequences)
+    by_length = np.argsort(-sizes[main], kind="stable")
+    lengths, others = sizes[main, by_length], sizes[1 - main, by_length]
+    least_to_come = [*np.minimum.accumulate(others[::-1])[::-1].tolist()[1:], 0]
+    for given in zip(by_length.tolist(), lengths.tolist(), others.tolist(), least_to_come, strict=True):
+        bins.put(*given)
+    return bins.sorted()
+
+
+class _OpenBins:
+    """Bins by the room they have left, with one bit a room in an integer.
+
+    So the search for the tightest bin is a shift and a lowest set bit instead of a walk. A bin is closed, and not
+    looked at again, when it is full or when its other side has no room for anything that is still to come.
+    """
+
+    def __init__(self, capacity: int, other_capacity: int, max_items: int) -> None:
+        self._items: list[list[int]] = []
+        self._other_rooms: list[int] = []
+        self._by_room: list[list[int]] = [[] for _ in range(capacity + 1)]
+        self._rooms = 0
+        self._capacity, self._other_capacity, self._max_items = capacity, other_capacity, max_items
+
+    def sorted(self) -> list[NDArray[np.int64]]:
+        """The items of each bin, ascending."""
+        return [np.sort(np.array(items, dtype=np.int64)) for items in self._items]
+
+    def put(self, item: int, size: int, other: int, least_to_come: int) -> None:
+        """Put an item into the tightest bin that holds it; `least_to_come` is the least `other` of later items."""
+        room, chosen = self._take(size, other)
+        self._items[chosen].append(item)
+        self._other_rooms[chosen] -= other
         left = room - size
-        if left and len(bins[chosen]) < max_sequences:
-            if not by_room[left]:
-                rooms |= 1 << left
-            by_room[left].append(chosen)
-    return [np.sort(np.array(b, dtype=np.int64)) for b in bins]
+        if left and len(self._items[chosen]) < self._max_items and self._other_rooms[chosen] >= least_to_come:
+            if not self._by_room[left]:
+                self._rooms |= 1 << left
+            self._by_room[left].append(chosen)
+
+    def _take(self, size: int, other: int) -> tuple[int, int]:
+        """The room and the number of the tightest bin that holds the item, taken out of the open ones, or a new one."""
+        fitting = self._rooms >> size
+        while fitting:
+            room = size + (fitting & -fitting).bit_length() - 1
+            bins = self._by_room[room]
+            for place in range(len(bins) - 1, -1, -1):
+                if self._other_rooms[bins[place]] >= other:
+                    chosen = bins.pop(place)
+                    if not bins:
+                        self._rooms ^= 1 << room
+                    return room, chosen
+            fitting &= fitting - 1
+        self._items.append([])
+        self._other_rooms.append(self._other_capacity)
+        return self._capacity, len(self._items) - 1

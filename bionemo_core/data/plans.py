@@ -2,15 +2,16 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bionemo_core.data.order import SampleOrder
-from bionemo_core.data.packing import Pack, max_sequences_per_pack, packs
+from bionemo_core.data.packing import LaidLengths, Pack, packs
 from bionemo_core.errors import ConfigError
+from bionemo_core.protocols import Order
 
 
 class MicroPlan(NamedTuple):
@@ -18,6 +19,8 @@ class MicroPlan(NamedTuple):
 
     data_passes: NDArray[np.int64]
     indices: NDArray[np.int64]
+    bounds: NDArray[np.int64] | None
+    """The most tokens of each record on each side, which its packs were made for, shape [sides, records]."""
     num_packs: int
     counted: bool = True
 
@@ -38,9 +41,8 @@ class Planner:
     step's global batch is the same set of sequences for every number of ranks.
     """
 
-    lengths: NDArray[np.integer]
-    """Tokens of every record as it is laid, shape [records]."""
-    seq_length: int
+    order: Order
+    laid: LaidLengths
     micro_batch_size: int
     global_batch_size: int
     packing: bool
@@ -55,7 +57,7 @@ class Planner:
         Raises:
             ConfigError: it does not, or a size is not positive.
         """
-        for key in ("seq_length", "micro_batch_size", "global_batch_size", "pack_window", "dp_size"):
+        for key in ("micro_batch_size", "global_batch_size", "pack_window", "dp_size"):
             if getattr(self, key) < 1:
                 raise ConfigError(f"batch: {key} is {getattr(self, key)}, expected at least 1.")
         share = self.micro_batch_size * self.dp_size
@@ -65,15 +67,10 @@ class Planner:
                 f"{self.micro_batch_size} x {self.dp_size} data-parallel ranks = {share}."
             )
 
-    @property
-    def order(self) -> SampleOrder:
-        """The shuffled order of the records."""
-        return SampleOrder(len(self.lengths), self.seed)
-
-    @property
+    @cached_property
     def max_sequences(self) -> int:
         """The most sequences in one pack; a fact of the data, so the same on every rank and device."""
-        return max_sequences_per_pack(self.lengths, self.seq_length) if self.packing else 1
+        return self.laid.max_sequences_per_pack() if self.packing else 1
 
     def training(self, consumed_samples: int, first_step: int, last_step: int) -> Iterator[StepPlan]:
         """The steps first_step .. last_step - 1, beginning after `consumed_samples` sequences.
@@ -81,33 +78,30 @@ class Planner:
         Raises:
             ConfigError: `consumed_samples` is not the end of a step of this data and these settings.
         """
-        order = self.order
-        stream = self._packs(order, consumed_samples, None)
+        stream = self._packs(consumed_samples, None)
         for step in range(first_step, last_step):
             chosen = list(islice(stream, self.global_batch_size))
             consumed_samples += sum(len(pack.positions) for pack in chosen)
-            yield StepPlan(step, consumed_samples, self._deal(order, chosen))
+            yield StepPlan(step, consumed_samples, self._deal(chosen))
 
     def evaluation(self, limit_batches: int | None) -> list[StepPlan]:
         """One pass over the records, or its first `limit_batches` steps, the same every time.
 
         Every rank gets the same number of micro batches; where the packs run out, a copy that does not count.
         """
-        order = self.order
         limit = None if limit_batches is None else limit_batches * self.global_batch_size
-        stream = islice(self._packs(order, 0, len(self.lengths)), limit)
+        stream = islice(self._packs(0, len(self.laid)), limit)
         plans: list[StepPlan] = []
         seen = 0
         while chosen := list(islice(stream, self.global_batch_size)):
             seen += sum(len(pack.positions) for pack in chosen)
-            plans.append(StepPlan(len(plans), seen, self._deal(order, chosen)))
+            plans.append(StepPlan(len(plans), seen, self._deal(chosen)))
         return plans
 
-    def _packs(self, order: SampleOrder, start: int, stop: int | None) -> Iterator[Pack]:
+    def _packs(self, start: int, stop: int | None) -> Iterator[Pack]:
         return packs(
-            order,
-            self.lengths,
-            self.seq_length,
+            self.order,
+            self.laid,
             self.pack_window,
             start,
             stop=stop,
@@ -116,7 +110,7 @@ class Planner:
             max_sequences=self.max_sequences,
         )
 
-    def _deal(self, order: SampleOrder, chosen: Sequence[Pack]) -> tuple[MicroPlan, ...]:
+    def _deal(self, chosen: Sequence[Pack]) -> tuple[MicroPlan, ...]:
         size = self.micro_batch_size
         share = size * self.dp_size
         micro_batches = []
@@ -124,6 +118,8 @@ class Planner:
             mine = chosen[first : first + size]
             counted = bool(mine)
             mine = mine or chosen[:size]
-            data_passes, indices = order.locate(np.concatenate([pack.positions for pack in mine]))
-            micro_batches.append(MicroPlan(data_passes, indices, len(mine), counted))
+            data_passes = np.concatenate([pack.data_passes for pack in mine])
+            indices = np.concatenate([pack.indices for pack in mine])
+            bounds = np.concatenate([pack.sizes for pack in mine], axis=1) if self.packing else None
+            micro_batches.append(MicroPlan(data_passes, indices, bounds, len(mine), counted))
         return tuple(micro_batches)

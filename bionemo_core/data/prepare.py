@@ -5,16 +5,20 @@ import logging
 import os
 import shutil
 import socket
-from collections import Counter
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from bionemo_core.data.readers import Record, Source
+from bionemo_core.data.prepare_records import Tally, judged, worker_pool
+from bionemo_core.data.prepare_report import length_histogram, progress, summary
+from bionemo_core.data.readers.records import Source, blocks_of
+from bionemo_core.data.rules import RecordRules
 from bionemo_core.data.store import (
     FORMAT,
     KEPT,
@@ -29,119 +33,12 @@ from bionemo_core.data.store import (
     seal,
 )
 from bionemo_core.data.writer import RecordWriter
-from bionemo_core.errors import ConfigError, DataError, StorageError
-from bionemo_core.protocols import BuildContext, Tokenizer
+from bionemo_core.errors import DataError, StorageError
+from bionemo_core.protocols import BuildContext
 
 log = logging.getLogger("bionemo")
 
-_EXAMPLES = 10
-_WHITE_SPACE = b" \t\n\r"
-_ON_INVALID = ("skip", "error", "unk")
-_SKIP = "Skip such records with data.on_invalid=skip."
-
-
-@dataclass(frozen=True)
-class Rules:
-    """Which records are used. Everything here is part of the store's fingerprint."""
-
-    alphabet: str
-    on_invalid: str = "skip"
-    min_length: int = 1
-    max_length: int | None = None
-    deduplicate: bool = False
-
-    @classmethod
-    def of(cls, tokenizer: Tokenizer, **options: Any) -> "Rules":
-        """The rules for sequences that `tokenizer` will read: its alphabet is its one-character pieces.
-
-        Raises:
-            ConfigError: an option is out of its range, or the tokenizer has no such pieces.
-        """
-        letters = {p for i, p in enumerate(tokenizer.pieces) if len(p) == 1 and i not in tokenizer.special_ids}
-        return cls("".join(sorted(letters)), **options)
-
-    def __post_init__(self) -> None:
-        """Check the options.
-
-        Raises:
-            ConfigError: one is out of its range.
-        """
-        if not self.alphabet:
-            raise ConfigError("tokenizer: has no one-character pieces, so it cannot read residues.")
-        if self.on_invalid not in _ON_INVALID:
-            raise ConfigError(f"data.on_invalid: {self.on_invalid!r}, expected one of {', '.join(_ON_INVALID)}.")
-        if self.min_length < 1:
-            raise ConfigError(f"data.min_length: {self.min_length}, expected at least 1 residue.")
-        if self.max_length is not None and self.max_length < self.min_length:
-            raise ConfigError(f"data.max_length: {self.max_length} is below data.min_length {self.min_length}.")
-
-
-class Cleaner:
-    """Applies the rules to one record after another and keeps the counts."""
-
-    def __init__(self, rules: Rules, kind: str, advice: str = _SKIP) -> None:
-        self.rules = rules
-        self.kind = kind
-        self.advice = advice
-        self.read = 0
-        self.rejected: Counter[str] = Counter()
-        self.notes: Counter[str] = Counter()
-        self.examples: dict[str, list[str]] = {}
-        self._alphabet = rules.alphabet.encode("latin-1", errors="ignore")
-        lower = [c for c in range(ord("a"), ord("z") + 1) if c not in self._alphabet]
-        self._upper = bytes(c - 32 if c in lower else c for c in range(256))
-
-    def clean(self, record: Record, path: Path) -> bytes | None:
-        """The sequence to store, or None where the record is rejected.
-
-        Raises:
-            DataError: the record has a residue outside the alphabet and the rules say error.
-        """
-        self.read += 1
-        sequence = record.sequence.translate(self._upper, _WHITE_SPACE)
-        has_stop = sequence.endswith(b"*") and b"*" not in self._alphabet
-        sequence = sequence[:-1] if has_stop else sequence
-        reason = record.problem or self._length_problem(len(sequence))
-        unknown = b"" if reason else sequence.translate(None, self._alphabet)
-        detail = ""
-        if unknown and self.rules.on_invalid != "unk":
-            reason = "residue outside the alphabet"
-            position = sequence.index(unknown[:1]) + 1
-            detail = f": residue {unknown[:1].decode('latin-1')!r} at position {position}"
-            if self.rules.on_invalid == "error":
-                raise DataError(
-                    f"{self.kind}: {_where(record, path)}{detail} is not in the tokenizer's alphabet "
-                    f"({len(self._alphabet)} letters: {self.rules.alphabet}). {self.advice}"
-                )
-        if reason:
-            self._reject(reason, _where(record, path) + detail)
-            return None
-        self.notes["stop removed from the end"] += has_stop
-        self.notes["with unknown residues, kept"] += bool(unknown)
-        return sequence
-
-    def _length_problem(self, length: int) -> str:
-        if length == 0:
-            return "empty sequence"
-        if length < self.rules.min_length:
-            return f"shorter than {self.rules.min_length}"
-        if self.rules.max_length is not None and length > self.rules.max_length:
-            return f"longer than {self.rules.max_length}"
-        return ""
-
-    def reject_repeat(self, reason: str, name: bytes) -> None:
-        """Count a record that repeats an earlier one."""
-        self._reject(reason, f"record {name[:80].decode('latin-1')!r}")
-
-    def _reject(self, reason: str, example: str) -> None:
-        self.rejected[reason] += 1
-        kept = self.examples.setdefault(reason, [])
-        if len(kept) < _EXAMPLES:
-            kept.append(example)
-
-
-def _where(record: Record, path: Path) -> str:
-    return f"{path.name}:{record.line} record {record.id[:80].decode('latin-1')!r}"
+_STAMP_RESOLUTION_NS = 2_000_000_000
 
 
 def home_folder(context: BuildContext) -> Path:
@@ -149,20 +46,31 @@ def home_folder(context: BuildContext) -> Path:
     return Path(context.home or os.environ.get("BIONEMO_HOME") or Path.home() / ".bionemo").expanduser()
 
 
-def prepare(source: Source, rules: Rules, context: BuildContext, advice: str = _SKIP) -> PreparedStore:
+def prepare(source: Source, rules: RecordRules, context: BuildContext) -> PreparedStore:
     """The verified store of a source, made now unless it exists.
 
     The store's folder is named after everything it depends on: the bytes of the files, the way to read them, the
-    rules and the format. A changed file therefore gets another store; a damaged store is made again. `advice` says
-    what to do about a residue that the rules refuse, where that is not to skip its record.
+    rules and the format. A changed file therefore gets another store; a damaged store is made again.
+
+    Args:
+        source: files and how to read them.
+        rules: which records are used.
+        context: where prepared data lives, and how many processes judge records; the store is the same whatever
+            their number.
 
     Raises:
         DataError: a file cannot be read or has no usable record.
         StorageError: the store cannot be written.
     """
-    facts = {"kind": source.kind, "options": source.options, "rules": asdict(rules), "version": VERSION}
-    sources = [_source_facts(path, source.kind) for path in source.paths]
-    facts["sources"] = [item["sha256"] for item in sources]
+    facts = {
+        "kind": source.kind,
+        "options": source.options,
+        "columns": list(source.columns),
+        "rules": rules.facts(),
+        "version": VERSION,
+    }
+    before = [SourceFile.of(path, source.kind) for path in source.paths]
+    facts["sources"] = [one.sha256 for one in before]
     fingerprint = fingerprint_of(facts)
     parent = home_folder(context) / "prepared"
     folder = parent / fingerprint
@@ -173,30 +81,84 @@ def prepare(source: Source, rules: Rules, context: BuildContext, advice: str = _
             with _lock(parent / f".{fingerprint}.lock"):
                 store = _usable(folder, fingerprint)
                 if store is None:
-                    facts = {**facts, "sources": sources, "fingerprint": fingerprint}
-                    _build(source, Cleaner(rules, source.kind, advice), facts, folder)
+                    facts = {**facts, "sources": [one.facts for one in before], "fingerprint": fingerprint}
+                    num_bytes = sum(one.facts["bytes"] for one in before)
+                    with worker_pool(context.preparation_workers, rules, num_bytes) as pool:
+                        _build(_Preparation(source, rules, before, pool), facts, folder)
         except OSError as error:
             raise StorageError(
                 f"prepare: {error.filename or folder}: {error.strerror or error}. "
                 "Free space there, or set BIONEMO_HOME to a folder that can be written."
             ) from error
-        store = store or PreparedStore(folder, fingerprint)
+        store = store or PreparedStore(folder, fingerprint, verify=False)  # hashed as it was written
     log.info("%s", summary(store.manifest))
+    for collected in _collectors:
+        collected.append(store)
     return store
 
 
-def summary(manifest: dict[str, Any]) -> str:
-    """One line: read = used + rejected, with the reasons."""
-    records, names = manifest["records"], [item["name"] for item in manifest["sources"]]
-    title = names[0] if len(names) == 1 else f"{names[0]} .. {names[-1]} ({len(names)} files)"
-    total = sum(records["rejected"].values())
-    by_count = sorted(records["rejected"].items(), key=lambda item: (-item[1], item[0]))
-    reasons = ", ".join(f"{reason} {count:,}" for reason, count in by_count)
-    notes = "".join(f"; {note} {count:,}" for note, count in records["notes"].items())
-    return (
-        f"{title}: read {records['read']:,} = used {records['used']:,} + rejected {total:,}"
-        f"{f' ({reasons})' if reasons else ''}{notes}"
-    )
+_collectors: list[list[PreparedStore]] = []
+
+
+@contextmanager
+def collected() -> Iterator[list[PreparedStore]]:
+    """The stores that are prepared or found by anything called inside."""
+    stores: list[PreparedStore] = []
+    _collectors.append(stores)
+    try:
+        yield stores
+    finally:
+        _collectors.remove(stores)
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A source's file as it was before it was read."""
+
+    path: Path
+    kind: str
+    sha256: str
+    stamp: tuple[int, ...]
+    looked_at_ns: int
+
+    @classmethod
+    def of(cls, path: Path, kind: str) -> "SourceFile":
+        """Look at a file and hash it.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        try:
+            looked_at, stamp = time.time_ns(), _stamp(path)
+            return cls(path, kind, file_sha256(path), stamp, looked_at)
+        except OSError as error:
+            raise DataError(f"{kind}: {path}: cannot be read ({error.strerror}). Check the path.") from error
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the manifest says of it."""
+        return {"name": self.path.name, "bytes": self.stamp[0], "sha256": self.sha256}
+
+    def check_unchanged(self) -> None:
+        """Accept a file that is still what it was.
+
+        Raises:
+            DataError: it is another one.
+        """
+        now = SourceFile.of(self.path, self.kind) if self._may_hide_a_change() else None
+        if _stamp(self.path) != self.stamp or (now and now.sha256 != self.sha256):
+            raise DataError(
+                f"{self.kind}: {self.path}: changed while it was read. Run again when nothing writes to it."
+            )
+
+    def _may_hide_a_change(self) -> bool:
+        """Whether it was written so shortly before that a later write may have left the same time stamp."""
+        return self.looked_at_ns - max(self.stamp[1:3]) < _STAMP_RESOLUTION_NS
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
 
 
 def _usable(folder: Path, fingerprint: str) -> PreparedStore | None:
@@ -207,13 +169,6 @@ def _usable(folder: Path, fingerprint: str) -> PreparedStore | None:
     except DataError as error:
         log.warning("%s It is prepared again.", error)
         return None
-
-
-def _source_facts(path: Path, kind: str) -> dict[str, Any]:
-    try:
-        return {"name": path.name, "bytes": path.stat().st_size, "sha256": file_sha256(path)}
-    except OSError as error:
-        raise DataError(f"{kind}: {path}: cannot be read ({error.strerror}). Check the path.") from error
 
 
 @contextmanager
@@ -228,7 +183,15 @@ def _lock(path: Path) -> Iterator[None]:
         yield
 
 
-def _build(source: Source, cleaner: Cleaner, facts: dict[str, Any], folder: Path) -> None:
+@dataclass(frozen=True)
+class _Preparation:
+    source: Source
+    rules: RecordRules
+    files: list[SourceFile]
+    pool: Any
+
+
+def _build(preparation: _Preparation, facts: dict[str, Any], folder: Path) -> None:
     """Write the store beside its place and rename it there; the caller holds the lock."""
     prefix = f".{folder.name}.{socket.gethostname()}."
     for leftover in folder.parent.glob(f"{prefix}*"):  # of a process on this machine that died; it held the lock
@@ -236,7 +199,7 @@ def _build(source: Source, cleaner: Cleaner, facts: dict[str, Any], folder: Path
     temporary = folder.parent / f"{prefix}{os.getpid()}"
     temporary.mkdir()
     try:
-        manifest = _write(source, cleaner, facts, temporary)
+        manifest = _write(preparation, facts, temporary)
         for name in manifest["files"]:
             _sync(temporary / name)
         (temporary / MANIFEST).write_bytes(canonical(seal(manifest)))
@@ -270,47 +233,53 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _write(source: Source, cleaner: Cleaner, facts: dict[str, Any], folder: Path) -> dict[str, Any]:
-    with RecordWriter(folder, cleaner.rules.deduplicate) as writer:
+def _write(preparation: _Preparation, facts: dict[str, Any], folder: Path) -> dict[str, Any]:
+    source, rules, tally = preparation.source, preparation.rules, Tally()
+    with RecordWriter(folder, source.columns, rules.deduplicate) as writer, progress(source.paths) as advance:
         for path in source.paths:
-            for record in source.records(path):
-                sequence = cleaner.clean(record, path)
-                if sequence is not None:
-                    writer.add(record.id, sequence)
-    kept = writer.kept_rows(cleaner.reject_repeat)
-    for path, before in zip(source.paths, facts["sources"], strict=True):
-        if _source_facts(path, source.kind) != before:
-            raise DataError(f"{source.kind}: {path}: changed while it was read. Run again when nothing writes to it.")
-    lengths = np.frombuffer(writer.lengths, dtype=np.int32)
-    np.save(folder / LENGTHS, lengths)
-    names = [RECORDS, LENGTHS]
+            for block in judged(blocks_of(source, path), rules, source.kind, path, preparation.pool):
+                writer.add(block)
+                tally.add(block.tally)
+                advance(path, block.position)
+    kept = writer.kept_rows(
+        getattr(rules, "on_duplicate_id", "drop"),
+        lambda reason, name: tally.reject(reason, f"record {name[:80].decode('latin-1')!r}"),
+        lambda note: tally.notes.update([note]),
+    )
+    for file in preparation.files:
+        file.check_unchanged()
+    lengths = writer.lengths
+    hashes = {RECORDS: writer.sha256, LENGTHS: _save(folder / LENGTHS, lengths)}
     if kept is not None:
-        np.save(folder / KEPT, kept)
-        names.append(KEPT)
+        hashes[KEPT] = _save(folder / KEPT, kept)
         lengths = lengths[kept]
     if not lengths.size:
-        reasons = ", ".join(f"{reason} {count}" for reason, count in cleaner.rejected.items())
-        examples = next(iter(cleaner.examples.values()), ["it has none"])
-        raise DataError(
-            f"{source.kind}: {source.paths[0]}: none of {cleaner.read} records can be used ({reasons or 'no records'}; "
-            f"first: {examples[0]}). Check that the file and the tokenizer belong together."
-        )
+        raise _nothing_left(source, tally)
     return {
         "format": FORMAT,
         **facts,
         "records": {
-            "read": cleaner.read,
-            "used": len(lengths),
-            "rejected": dict(cleaner.rejected),
-            "notes": dict(+cleaner.notes),
+            "read": tally.read,
+            "used": tally.read - sum(tally.rejected.values()),
+            "rows": len(lengths),
+            "rejected": dict(tally.rejected),
+            "notes": dict(+tally.notes),
         },
-        "examples": cleaner.examples,
-        "residues": {
-            "total": int(lengths.sum(dtype=np.int64)),
-            "shortest": int(lengths.min()),
-            "longest": int(lengths.max()),
-        },
-        "files": {
-            name: {"bytes": (folder / name).stat().st_size, "sha256": file_sha256(folder / name)} for name in names
-        },
+        "examples": tally.examples,
+        "lengths": length_histogram(lengths),
+        "files": {name: {"bytes": (folder / name).stat().st_size, "sha256": digest} for name, digest in hashes.items()},
     }
+
+
+def _save(path: Path, values: NDArray[Any]) -> str:
+    np.save(path, values)
+    return file_sha256(path)
+
+
+def _nothing_left(source: Source, tally: Tally) -> DataError:
+    reasons = ", ".join(f"{reason} {count}" for reason, count in tally.rejected.items())
+    examples = next(iter(tally.examples.values()), ["it has none"])
+    return DataError(
+        f"{source.kind}: {source.paths[0]}: none of {tally.read} records can be used ({reasons or 'no records'}; "
+        f"first: {examples[0]}). Check that the file and the tokenizer belong together."
+    )

@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+from bionemo_core.data.readers.formats import EXTENSIONS, split_extension
+from bionemo_core.data.readers.streams import COMPRESSED_EXTENSIONS
 from bionemo_core.errors import ConfigError, DataError
 
 _RANGE = re.compile(
@@ -11,16 +13,17 @@ _RANGE = re.compile(
 _OPENERS = re.compile(r"[\[(<]|_OP_|[\])>]|_CL_|\.\.")
 _PAIRS = {"[": "]", "(": ")", "<": ">", "_OP_": "_CL_"}
 _EXTENSION = ".csv"
-_KNOWN_EXTENSIONS = (".csv", ".tsv", ".txt", ".gz")
+_KNOWN_EXTENSIONS = (*EXTENSIONS, ".txt")
 MAX_MEMBERS = 100_000
 
 
-def range_names(text: str, key: str = "data") -> list[str]:
-    """The file names that a range stands for, `.csv` appended where no extension is given.
+def range_names(text: str, key: str = "data", extension: str = _EXTENSION) -> list[str]:
+    """The file names that a range stands for, `extension` appended where the text has none that is known.
 
     Args:
         text: `x000`, `x[000..049]`, `x(000..049)`, `x<000..049>` or `x_OP_000..049_CL_`, with or without extension.
         key: the setting that the text comes from, for messages.
+        extension: with its dot, `.csv` as in v1.
 
     Raises:
         ConfigError: the text is not such a range.
@@ -32,7 +35,7 @@ def range_names(text: str, key: str = "data") -> list[str]:
     if match is None:
         if _OPENERS.search(text.replace("../", "")):
             raise ConfigError(f"{key}: {text!r} is not a range of files. {expected}")
-        return [_with_extension(text)]
+        return [_with_extension(text, extension)]
     before, first, last, after = match.group("before", "first", "last", "after")
     opener = text[len(before) : match.start("first")]
     closer = text[match.end("last") : len(text) - len(after)]
@@ -43,21 +46,30 @@ def range_names(text: str, key: str = "data") -> list[str]:
         raise ConfigError(f"{key}: {text!r} counts down from {low} to {high}. {expected}")
     if high - low >= MAX_MEMBERS:
         raise ConfigError(f"{key}: {text!r} names {high - low + 1} files, at most {MAX_MEMBERS} are allowed.")
-    return [_with_extension(f"{before}{number:0{len(first)}d}{after}") for number in range(low, high + 1)]
+    names = (f"{before}{number:0{len(first)}d}{after}" for number in range(low, high + 1))
+    return [_with_extension(name, extension) for name in names]
 
 
-def _with_extension(name: str) -> str:
-    return name if name.endswith(_KNOWN_EXTENSIONS) else name + _EXTENSION
+def _with_extension(name: str, extension: str) -> str:
+    return name if _has_extension(name) else name + extension
+
+
+def _has_extension(name: str) -> bool:
+    return name.lower().endswith(COMPRESSED_EXTENSIONS) or split_extension(name)[1] in _KNOWN_EXTENSIONS
 
 
 def expand_range(folder: Path, text: str, key: str = "data") -> list[Path]:
     """The files of a range inside `folder`; every one exists.
 
+    Without an extension the files are `.csv`, as in v1, or what the first of them is in the folder.
+
     Raises:
-        ConfigError: the text is not a range.
+        ConfigError: the text is not a range, or has no extension where files of several formats would fit.
         DataError: a member is missing; the first is named, and how many others are.
     """
-    paths = [folder / name for name in range_names(text, key)]
+    first = range_names(text, key, "")[0]
+    extension = _EXTENSION if _has_extension(first) else _found_extension(folder / first, key)
+    paths = [folder / name for name in range_names(text, key, extension)]
     missing = [path for path in paths if not path.is_file()]
     if missing:
         others = f" and {len(missing) - 1} more of the {len(paths)}" if len(missing) > 1 else ""
@@ -66,3 +78,13 @@ def expand_range(folder: Path, text: str, key: str = "data") -> list[Path]:
             "Name the shards that exist, or check data.dataset_path."
         )
     return paths
+
+
+def _found_extension(first: Path, key: str) -> str:
+    if first.with_name(first.name + _EXTENSION).is_file():
+        return _EXTENSION
+    endings = [extension + more for extension in _KNOWN_EXTENSIONS for more in ("", *COMPRESSED_EXTENSIONS)]
+    found = [ending for ending in endings if first.with_name(first.name + ending).is_file()]
+    if len(found) > 1:
+        raise ConfigError(f"{key}: {first} may be {', '.join(first.name + one for one in found)}. Add the extension.")
+    return found[0] if found else _EXTENSION

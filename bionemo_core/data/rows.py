@@ -7,13 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bionemo_core.errors import DataError
-from bionemo_core.protocols import Example
+from bionemo_core.protocols import Example, Seq2SeqExample
 
 PADDING_MULTIPLE = 8
 
 
 class RowShape(NamedTuple):
-    """How large the rows of a micro batch are."""
+    """How large the rows of a micro batch are; with a `target_length`, those of its sources and of its targets."""
 
     seq_length: int
     micro_batch_size: int
@@ -22,6 +22,12 @@ class RowShape(NamedTuple):
     dynamic_padding: bool = True
     static_shapes: bool = False
     max_sequences_per_pack: int = 1
+    target_length: int = 0
+
+    @property
+    def target(self) -> "RowShape":
+        """The shape of the rows of targets."""
+        return self._replace(seq_length=self.target_length, target_length=0)
 
     @property
     def num_boundaries(self) -> int:
@@ -53,26 +59,68 @@ class RowArrays(NamedTuple):
         )
 
 
+class Seq2SeqArrays(NamedTuple):
+    """The fields of a `Seq2SeqBatch`, still in numpy."""
+
+    source: RowArrays
+    target: RowArrays
+
+    def uncounted(self) -> "Seq2SeqArrays":
+        """The same rows with nothing to learn from."""
+        return Seq2SeqArrays(self.source.uncounted(), self.target.uncounted())
+
+
 def lay(examples: Sequence[Example], num_packs: int, shape: RowShape) -> RowArrays:
     """The rows of one micro batch that holds `examples`, which came from `num_packs` packs.
 
     Raises:
         DataError: the examples do not fit, because the lengths their packs were made with are not theirs.
     """
-    return _lay_packed(examples, num_packs, shape) if shape.packing else _lay_padded(examples, shape)
+    if not shape.packing:
+        return _lay_padded(examples, shape)
+    padding = _padding(examples, num_packs, shape)
+    return _lay_packed(examples, _cut(padding, -(-padding // shape.seq_length)), num_packs, shape)
 
 
-def _lay_packed(examples: Sequence[Example], num_packs: int, shape: RowShape) -> RowArrays:
-    lengths = [len(example.tokens) for example in examples]
-    num_tokens = sum(lengths)
-    row_length = shape.micro_batch_size * shape.seq_length if shape.static_shapes else num_tokens
+def lay_pairs(examples: Sequence[Seq2SeqExample], num_packs: int, shape: RowShape) -> Seq2SeqArrays:
+    """The rows of sources and of targets of one micro batch; the n-th segments of both belong together.
+
+    Padding is cut into as many stretches on both sides, so that their boundaries can serve cross attention. A side
+    whose row is full has only empty ones.
+
+    Raises:
+        DataError: the examples do not fit, because the lengths their packs were made with are not theirs.
+    """
+    sources = [Example(e.source, e.source, np.zeros(len(e.source), dtype=np.bool_)) for e in examples]
+    targets = [Example(e.decoder_input, e.labels, e.loss_mask) for e in examples]
+    if not shape.packing:
+        return Seq2SeqArrays(_lay_padded(sources, shape), _lay_padded(targets, shape.target))
+    of_sources = _padding(sources, num_packs, shape, "source ")
+    of_targets = _padding(targets, num_packs, shape.target, "target ")
+    count = max(-(-of_sources // shape.seq_length), -(-of_targets // shape.target_length))
+    return Seq2SeqArrays(
+        _lay_packed(sources, _cut(of_sources, count), num_packs, shape),
+        _lay_packed(targets, _cut(of_targets, count), num_packs, shape.target),
+    )
+
+
+def _padding(examples: Sequence[Example], num_packs: int, shape: RowShape, side: str = "") -> int:
+    """Tokens of padding at the end of the row of these examples."""
+    num_tokens = sum(len(example.tokens) for example in examples)
     if num_tokens > num_packs * shape.seq_length:
         raise DataError(
-            f"packing: {len(examples)} sequences have {num_tokens} tokens, their packs hold "
+            f"packing: {len(examples)} sequences have {num_tokens} {side}tokens, their packs hold "
             f"{num_packs} x {shape.seq_length}. The dataset's `lengths` are smaller than its records: correct them."
         )
-    segments = lengths + _stretches(row_length - num_tokens, shape.seq_length)
+    return shape.micro_batch_size * shape.seq_length - num_tokens if shape.static_shapes else 0
+
+
+def _lay_packed(examples: Sequence[Example], stretches: list[int], num_packs: int, shape: RowShape) -> RowArrays:
+    lengths = [len(example.tokens) for example in examples]
+    num_tokens = sum(lengths)
+    segments = lengths + stretches
     ends = np.cumsum(segments)
+    row_length = num_tokens + sum(stretches)
     tokens, labels, loss_mask, padding_mask = _blank(1, row_length, shape.pad_id)
     np.concatenate([e.tokens for e in examples], out=tokens[0, :num_tokens], casting="same_kind")
     np.concatenate([e.labels for e in examples], out=labels[0, :num_tokens], casting="same_kind")
@@ -102,10 +150,9 @@ def _lay_packed(examples: Sequence[Example], num_packs: int, shape: RowShape) ->
     )
 
 
-def _stretches(padding: int, seq_length: int) -> list[int]:
-    """`padding` cut into pieces that attention and position tables can take."""
-    pieces = [seq_length] * (padding // seq_length)
-    return [*pieces, padding % seq_length] if padding % seq_length else pieces
+def _cut(padding: int, count: int) -> list[int]:
+    """`padding` in `count` pieces of about the same length, which attention and position tables can take."""
+    return [padding * (i + 1) // count - padding * i // count for i in range(count)]
 
 
 def _lay_padded(examples: Sequence[Example], shape: RowShape) -> RowArrays:

@@ -1,5 +1,6 @@
 """Which records train and which judge: at random, or by whole clusters of related sequences."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -15,6 +16,9 @@ from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.protocols import DataSplits
 
 CLUSTER_HEADER = ("cluster_id", "member_id")
+TRAIN, VAL, TEST = 0, 1, 2
+WINDOW = re.compile(r"/\d+\Z")
+"""What the id of a window has after the record's own."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,12 @@ class SplitIndices:
     train: NDArray[np.int64]
     val: NDArray[np.int64]
     test: NDArray[np.int64]
+
+    @classmethod
+    def of_sides(cls, sides: NDArray[np.int8]) -> "SplitIndices":
+        """The split in which record i is on side `sides[i]`: 0 trains, 1 validates, 2 tests; shape [records]."""
+        train, val, test = (np.flatnonzero(sides == side) for side in (TRAIN, VAL, TEST))
+        return cls(train, val, test)
 
     def of(
         self, store: PreparedStore, val: PreparedStore | None = None, test: PreparedStore | None = None
@@ -104,35 +114,52 @@ def split_by_clusters(
 ) -> SplitIndices:
     """A split in which every cluster lies wholly on one side.
 
-    Clusters are dealt in a random order; one that would overfill a split goes to training, so that a large family
-    never becomes the whole of a validation set. The sizes are therefore reached from below.
-
     Raises:
         ConfigError: nothing is left to train on.
         DataError: a record has no cluster, or no cluster is small enough for a split.
     """
-    _check_sizes(len(ids), val_size, test_size)
     numbers: dict[str, int] = {}
     labels = np.array([numbers.setdefault(_cluster(name, cluster_of), len(numbers)) for name in ids])
-    sizes = np.bincount(labels)
+    return split_groups(labels, val_size, test_size, seed, "clusters")
+
+
+def split_groups(groups: NDArray[np.integer], val_size: int, test_size: int, seed: int, what: str) -> SplitIndices:
+    """A split in which records of the same group lie on the same side.
+
+    Groups are dealt in a random order; one that would overfill a split goes to training, so that a large family
+    never becomes the whole of a validation set. The sizes are therefore reached from below.
+
+    Args:
+        groups: the number of each record's group, from 0, shape [records].
+        val_size: records to validate on.
+        test_size: records to test on.
+        seed: decides which groups go where.
+        what: what the groups are, for messages.
+
+    Raises:
+        ConfigError: nothing is left to train on.
+        DataError: no group is small enough for a split.
+    """
+    _check_sizes(len(groups), val_size, test_size)
+    sizes = np.bincount(groups)
     side = np.zeros(len(sizes), dtype=np.int8)
     wanted = {1: val_size, 2: test_size}
     given = {1: 0, 2: 0}
-    for cluster in np.argsort(Draw(seed, 0, 0, "cluster split").words(len(sizes)), kind="stable"):
+    for group in np.argsort(Draw(seed, 0, 0, "cluster split").words(len(sizes)), kind="stable"):
         for split in (1, 2):
-            if given[split] + sizes[cluster] <= wanted[split]:
-                side[cluster] = split
-                given[split] += int(sizes[cluster])
+            if given[split] + sizes[group] <= wanted[split]:
+                side[group] = split
+                given[split] += int(sizes[group])
                 break
+        if given == wanted:
+            break
     for split, key in ((1, "validation"), (2, "test")):
         if wanted[split] and not given[split]:
             raise DataError(
-                f"clusters: none of {len(sizes)} clusters fits the {wanted[split]} sequences of {key}; "
+                f"{what}: none of {len(sizes)} {what} fits the {wanted[split]} sequences of {key}; "
                 f"the smallest has {sizes.min()}. Ask for more sequences, or cluster more strictly."
             )
-    sides = side[labels]
-    train, val, test = (np.flatnonzero(sides == split) for split in (0, 1, 2))
-    return SplitIndices(train, val, test)
+    return SplitIndices.of_sides(side[groups])
 
 
 def _cluster(name: str, cluster_of: Mapping[str, str]) -> str:
@@ -140,6 +167,8 @@ def _cluster(name: str, cluster_of: Mapping[str, str]) -> str:
     cluster = cluster_of.get(name)
     if cluster is None and name.count("|") == 2:
         cluster = cluster_of.get(name.split("|")[1])
+    if cluster is None and (record := WINDOW.sub("", name)) != name:
+        return _cluster(record, cluster_of)
     if cluster is None:
         raise DataError(
             f"clusters: sequence {name!r} is in no cluster. Cluster the same file that data.path names; "

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from bionemo_core.errors import DataError
 
 FORMAT = "bionemo prepared sequences"
-VERSION = 1
+VERSION = 2
 MANIFEST = "manifest.json"
 RECORDS = "records.arrow"
 LENGTHS = "lengths.npy"
+ID, SEQUENCE = "id", "sequence"
 KEPT = "kept.npy"
 """Rows that are used, where duplicates were found after they had been written; absent: all of them."""
 
@@ -76,6 +77,11 @@ class ArrowRecords:
     def __len__(self) -> int:
         return self._num_rows
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the columns."""
+        return tuple(self._columns)
+
     def value(self, row: int, column: str) -> bytes:
         """One value, copied out of the map."""
         number = bisect_right(self._starts, row) - 1
@@ -100,17 +106,17 @@ class PreparedStore:
         """
         self.folder = folder
         self.manifest = read_manifest(folder)
-        self.fingerprint: str = self.manifest["fingerprint"]
-        if fingerprint is not None and fingerprint != self.fingerprint:
-            raise DataError(f"store: {folder}: made of {self.fingerprint}, expected {fingerprint}.")
-        _check_files(folder, self.manifest["files"], verify)
         try:
+            self.fingerprint: str = self.manifest["fingerprint"]
+            if fingerprint is not None and fingerprint != self.fingerprint:
+                raise DataError(f"store: {folder}: made of {self.fingerprint}, expected {fingerprint}.")
+            _check_files(folder, self.manifest["files"], verify)
             self._open()
-        except (OSError, ValueError, KeyError) as error:  # ArrowInvalid is a ValueError
+            rows = self.manifest["records"]["rows"]
+        except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:  # ArrowInvalid is a ValueError
             raise DataError(f"store: {folder}: cannot be opened ({error}). Remove the folder.") from error
-        used = self.manifest["records"]["used"]
-        if used != len(self):
-            raise DataError(f"store: {folder}: holds {len(self)} sequences, its manifest says {used}.")
+        if rows != len(self):
+            raise DataError(f"store: {folder}: holds {len(self)} sequences, its manifest says {rows}.")
 
     def _open(self) -> None:
         self._records = ArrowRecords(self.folder / RECORDS)
@@ -128,15 +134,32 @@ class PreparedStore:
         return len(self.lengths)
 
     def __getitem__(self, index: int) -> bytes:
-        return self._value(index, "sequence")
+        return self._value(index, SEQUENCE)
 
     def id(self, index: int) -> str:
         """The id of a record: the first word of its FASTA header, or `file:line` of a table."""
-        return _text(self._value(index, "id"))
+        return _text(self._value(index, ID))
 
     def ids(self) -> list[str]:
         """The ids of all records, in order."""
         return [self.id(index) for index in range(len(self))]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the values that are stored beside id and sequence."""
+        return tuple(name for name in self._records.columns if name not in (ID, SEQUENCE))
+
+    def column(self, index: int, name: str) -> bytes:
+        """A further value of a record, by the name that its source gives it.
+
+        Raises:
+            DataError: there is no such column.
+        """
+        if name not in self.columns:
+            raise DataError(
+                f"store: {self.folder}: has no column {name!r}, only {', '.join(self.columns) or 'id and sequence'}."
+            )
+        return self._value(index, name)
 
     def _value(self, index: int, column: str) -> bytes:
         if not 0 <= index < len(self.lengths):

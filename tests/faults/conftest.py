@@ -10,3 +10,9 @@ from runs import Home
 def reference(home: Home) -> Path:
     """The folder of a run that nothing disturbed."""
     return home.finish("name=reference").folder
+
+
+@pytest.fixture
+def without_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Preparation does not wait for the disk: a busy one would make up most of the time, and nothing cuts the power."""
+    monkeypatch.setattr("bionemo_core.data.prepare._sync", lambda path: None)

@@ -6,10 +6,11 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bionemo_core.data.blending import BlendOrder, schedule
 from bionemo_core.data.draw import Draw
 from bionemo_core.data.masking import MaskedLanguageObjective
 from bionemo_core.data.order import SampleOrder
-from bionemo_core.data.packing import best_fit, packs
+from bionemo_core.data.packing import LaidLengths, best_fit, best_fit_of_pairs, packs
 
 seeds = st.integers(0, 2**64 - 1)
 
@@ -44,11 +45,12 @@ def test_packs_partition_every_window(
 ) -> None:
     order, sizes = SampleOrder(len(lengths), seed), np.array(lengths)
     stop = window * num_windows
-    result = list(packs(order, sizes, 64, window, stop=stop, packing=packing, seed=seed))
+    result = list(packs(order, LaidLengths(sizes, (64,)), window, stop=stop, packing=packing, seed=seed))
     seen = 0
     for pack in result:
         tokens = sizes[order.locate(pack.positions)[1]]
-        assert pack.num_tokens == tokens.sum() <= 64
+        assert pack.sizes.tolist() == [tokens.tolist()]
+        assert tokens.sum() <= 64
         assert {int(p) // window for p in pack.positions} == {seen // window}
         seen += len(pack.positions)
         assert packing or pack.positions.tolist() == [seen - 1]
@@ -57,10 +59,10 @@ def test_packs_partition_every_window(
 
 @given(st.lists(st.integers(1, 64), min_size=1, max_size=60), st.integers(1, 40), st.integers(0, 30))
 def test_packs_resume_at_every_boundary(lengths: list[int], window: int, place: int) -> None:
-    order, sizes = SampleOrder(len(lengths), 1), np.array(lengths)
-    whole = list(islice(packs(order, sizes, 64, window), place + 5))
+    order, laid = SampleOrder(len(lengths), 1), LaidLengths(np.array(lengths), (64,))
+    whole = list(islice(packs(order, laid, window), place + 5))
     consumed = sum(len(pack.positions) for pack in whole[:place])
-    rest = list(islice(packs(order, sizes, 64, window, consumed), 5))
+    rest = list(islice(packs(order, laid, window, consumed), 5))
     assert [p.positions.tolist() for p in rest] == [p.positions.tolist() for p in whole[place:]]
 
 
@@ -69,6 +71,50 @@ def test_best_fit_respects_both_limits(sizes: list[int], max_sequences: int) -> 
     bins = best_fit(np.array(sizes, dtype=np.int64), 32, max_sequences)
     assert sorted(i for chosen in bins for i in chosen.tolist()) == list(range(len(sizes)))
     assert all(sum(sizes[i] for i in chosen) <= 32 and len(chosen) <= max_sequences for chosen in bins)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 32), st.integers(1, 20)), min_size=1, max_size=200),
+    st.integers(1, 10),
+)
+def test_best_fit_respects_the_budgets_of_both_sides(pairs: list[tuple[int, int]], max_sequences: int) -> None:
+    bins = best_fit_of_pairs(np.array(pairs, dtype=np.int64).T, (32, 20), max_sequences)
+    assert sorted(i for chosen in bins for i in chosen.tolist()) == list(range(len(pairs)))
+    for chosen in bins:
+        assert sum(pairs[i][0] for i in chosen) <= 32 and sum(pairs[i][1] for i in chosen) <= 20
+        assert len(chosen) <= max_sequences
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=12))
+def test_a_blend_is_in_proportion_after_any_number_of_positions(shares: list[int]) -> None:
+    parts, total = schedule(shares), sum(shares)
+    for part, share in enumerate(shares):
+        counts = np.cumsum(parts == part)
+        # In whole numbers, times `total`: strictly within one record of the exact share.
+        assert (np.abs(counts * total - np.arange(1, total + 1) * share) < total).all()
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 40), st.integers(1, 9)), min_size=1, max_size=6),
+    seeds,
+    st.lists(st.integers(0, 10**17), min_size=1, max_size=20),
+)
+def test_a_blend_has_random_access_and_passes_over_each_part(
+    parts: list[tuple[int, int]], seed: int, positions: list[int]
+) -> None:
+    sizes, shares = (list(column) for column in zip(*parts, strict=True))
+    order = BlendOrder([SampleOrder(size, seed) for size in sizes], sizes, shares)
+    together = order.locate(np.array(positions))
+    one_by_one = [order.locate(np.array([position])) for position in positions]
+    assert together[1].tolist() == [int(i[0]) for _, i in one_by_one]
+    rounds = 40 * sum(shares)
+    data_pass, index = order.locate(np.arange(rounds))
+    pairs = set(zip(data_pass.tolist(), index.tolist(), strict=True))
+    assert len(pairs) == rounds  # no record twice in one pass over its part
+    for first, size, share in zip(np.cumsum([0, *sizes]).tolist(), sizes, shares, strict=False):
+        mine = (index >= first) & (index < first + size)
+        assert mine.sum() == 40 * share
+        assert data_pass[mine].max() == (40 * share - 1) // size
 
 
 @given(

@@ -77,7 +77,7 @@ def test_lightnings_repeated_command_line_is_understood(runs_seen, home):
         (["model=esm1nv", "modle.num_layers=3"], "modle.num_layers"),
         (["model=esm1nv", "model.num_layers=two"], "could not be converted to Integer"),
         (["model=esm1nv", "data=fasta"], "data.path"),
-        (["model=esm1nv", "data.path=x"], "It is a key of data=fasta"),
+        (["model=esm1nv", "data.path=x"], "It is a key of data=csv and data=fasta"),
         (["model=esm1nv", "home=${oc.env:SURELY_UNSET_VARIABLE}"], "SURELY_UNSET_VARIABLE"),
         (["model=esm1nv", "trainer.devices=[0,1]"], "CUDA_VISIBLE_DEVICES"),
         (["model=esm1nv", "--config-dir", "nowhere"], "nowhere is not a folder"),

@@ -24,6 +24,30 @@ def test_shares_are_those_asked_for(tokenizer: CharacterTokenizer, objective: Ma
     assert replacements.min() > 0.7 * replacements.mean()
 
 
+@pytest.mark.parametrize("modify_percent", [0.15, 0.01, 1e-9, 0.0, 1.0])
+def test_masks_do_not_depend_on_the_company(modify_percent: float) -> None:
+    """Records masked together get what the rule, spelt out for one token after the other, gives each alone."""
+    objective = MaskedLanguageObjective(mask_id=4, special_ids=range(5), vocab_size=30, modify_percent=modify_percent)
+    rng = np.random.default_rng(0)
+    records = [rng.integers(0, 30, length).astype(np.int32) for length in [*rng.integers(1, 60, 100), 0]]
+    together = objective.examples(records, [Draw(9, 2, i, "m") for i in range(len(records))])
+    for number, (ids, example) in enumerate(zip(records, together, strict=True)):
+        words = [int(word) / 2**64 for word in Draw(9, 2, number, "m").words(len(ids) + 2)]
+        fates = {i: words[i] / modify_percent for i in range(len(ids)) if words[i] < modify_percent}
+        if not fates and modify_percent and len(ids):
+            fates = {int(words[-2] * len(ids)): words[-1]}
+        tokens = ids.tolist()
+        for place, fate in fates.items():
+            others = [token for token in range(5, 30) if token != ids[place]]
+            if fate < 0.8:
+                tokens[place] = 4
+            elif fate < 0.9:
+                tokens[place] = others[int((fate - 0.8) / 0.1 * len(others))]
+        assert example.tokens.tolist() == tokens
+        assert np.flatnonzero(example.loss_mask).tolist() == sorted(fates)
+        assert example.labels.tolist() == ids.tolist()
+
+
 def test_one_token_is_always_chosen() -> None:
     objective = MaskedLanguageObjective(mask_id=4, special_ids=range(5), vocab_size=30, modify_percent=1e-9)
     places = [objective.example(np.arange(5, 9, dtype=np.int32), Draw(0, 0, i, "m")).loss_mask for i in range(400)]

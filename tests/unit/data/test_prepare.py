@@ -5,15 +5,20 @@ import json
 import logging
 import multiprocessing
 import os
+import time
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bionemo_core.data import prepare as prepare_module
-from bionemo_core.data.prepare import Rules, prepare, summary
+from bionemo_core.data.prepare import collected, prepare
+from bionemo_core.data.prepare_report import draw_lengths, summary
 from bionemo_core.data.readers import CsvSource, FastaSource
+from bionemo_core.data.rules import ResidueRules
 from bionemo_core.data.store import PreparedStore, seal
 from bionemo_core.data.tokenizer import CharacterTokenizer
 from bionemo_core.errors import BioNeMoError, ConfigError, DataError, StorageError
@@ -27,7 +32,7 @@ def prepared(tmp_path: Path, tokenizer: CharacterTokenizer, context: BuildContex
     def run(text: bytes, name: str = "a.fasta", **options: Any) -> PreparedStore:
         path = tmp_path / name
         path.write_bytes(text)
-        return prepare(FastaSource(path), Rules.of(tokenizer, **options), context)
+        return prepare(FastaSource(path), ResidueRules.of(tokenizer, **options), context)
 
     return run
 
@@ -50,7 +55,8 @@ def test_reading_is_used_plus_rejected(prepared: Prepare, caplog: pytest.LogCapt
     records = store.manifest["records"]
     assert contents(store) == {"a": b"MKT"}
     assert records["rejected"] == {
-        "residue outside the alphabet": 3,
+        "residue outside the alphabet": 2,
+        "stop inside": 1,
         "empty sequence": 1,
         "no id": 1,
         "longer than 5": 1,
@@ -59,7 +65,7 @@ def test_reading_is_used_plus_rejected(prepared: Prepare, caplog: pytest.LogCapt
         "duplicate sequence": 1,
     }
     assert records["read"] == 10 == records["used"] + sum(records["rejected"].values())
-    assert "a.fasta: read 10 = used 1 + rejected 9 (residue outside the alphabet 3," in caplog.text
+    assert "a.fasta: read 10 = used 1 + rejected 9 (residue outside the alphabet 2," in caplog.text
     examples = store.manifest["examples"]["residue outside the alphabet"]
     assert examples[0] == "a.fasta:3 record 'b': residue 'J' at position 2"
 
@@ -85,7 +91,8 @@ def test_invalid_residues_can_stop_or_stay(prepared: Prepare, tokenizer: Charact
         (gzip.compress(b">a\nMKT\n", mtime=0)[:-8] + b"\0" * 8, "damaged"),
         (gzip.compress(b"", mtime=0), "holds no record"),
         (b">a\n>b\n", "none of 2 records can be used .empty sequence 2"),
-        (b"PK\x03\x04zip", "expected '>'"),
+        (b"PK\x03\x04zip", "zip archive"),
+        (b"PK zip", "expected '>'"),
     ],
 )
 def test_unreadable_files_are_named(prepared: Prepare, text: bytes, message: str) -> None:
@@ -99,7 +106,7 @@ def test_missing_file_and_folder_are_named(
 ) -> None:
     for path in (tmp_path / "none.fasta", tmp_path):
         with pytest.raises(DataError, match="cannot be read"):
-            prepare(FastaSource(path), Rules.of(tokenizer), context)
+            prepare(FastaSource(path), ResidueRules.of(tokenizer), context)
 
 
 def test_byte_order_mark_gzip_and_line_ends_change_nothing(prepared: Prepare) -> None:
@@ -113,7 +120,7 @@ def test_records_across_blocks(prepared: Prepare, monkeypatch: pytest.MonkeyPatc
     text = b"".join(b">r%d\r\nMKT%s\r\nAY\r\n" % (i, b"L" * (i % 7)) for i in range(50))
     expected = {f"r{i}": b"MKT" + b"L" * (i % 7) + b"AY" for i in range(50)}
     for size in (1, 2, 3, 5, 8, 13, 64):
-        monkeypatch.setattr("bionemo_core.data.readers._BLOCK_BYTES", size)
+        monkeypatch.setattr("bionemo_core.data.readers.streams.BLOCK_BYTES", size)
         assert contents(prepared(text, f"{size}.fasta", min_length=1 + size % 2)) == expected
 
 
@@ -131,11 +138,11 @@ def test_store_is_reused_until_the_source_changes(prepared: Prepare, monkeypatch
 def test_foreign_version_is_prepared_again(prepared: Prepare) -> None:
     store = prepared(b">a\nMKT\n")
     path = store.folder / "manifest.json"
-    path.write_text(json.dumps(seal({**store.manifest, "version": 2})))
-    with pytest.raises(DataError, match="has version 2, expected 1"):
+    path.write_text(json.dumps(seal({**store.manifest, "version": 1})))
+    with pytest.raises(DataError, match="has version 1, expected 2"):
         PreparedStore(store.folder)
     assert contents(prepared(b">a\nMKT\n")) == {"a": b"MKT"}
-    assert json.loads(path.read_text())["version"] == 1
+    assert json.loads(path.read_text())["version"] == 2
 
 
 def test_store_of_something_else_is_refused(prepared: Prepare) -> None:
@@ -146,14 +153,14 @@ def test_store_of_something_else_is_refused(prepared: Prepare) -> None:
 
 
 def test_a_source_that_changes_meanwhile_is_refused(prepared: Prepare, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = prepare_module.Cleaner.clean
+    real = prepare_module.judged
 
-    def meddle(self: Any, record: Any, path: Path) -> bytes | None:
+    def meddle(blocks: Any, rules: Any, kind: str, path: Path, pool: Any) -> Any:
         with path.open("ab") as stream:
             stream.write(b">late\nMKT\n")
-        return real(self, record, path)
+        return real(blocks, rules, kind, path, pool)
 
-    monkeypatch.setattr(prepare_module.Cleaner, "clean", meddle)
+    monkeypatch.setattr(prepare_module, "judged", meddle)
     with pytest.raises(DataError, match="changed while it was read"):
         prepared(b">a\nMKT\n")
 
@@ -174,10 +181,12 @@ def test_a_home_that_is_a_file_is_a_storage_error(tmp_path: Path, tokenizer: Cha
     (tmp_path / "home").touch()
     (tmp_path / "a.fasta").write_bytes(b">a\nMKT\n")
     with pytest.raises(StorageError, match="BIONEMO_HOME"):
-        prepare(FastaSource(tmp_path / "a.fasta"), Rules.of(tokenizer), BuildContext(home=str(tmp_path / "home")))
+        prepare(
+            FastaSource(tmp_path / "a.fasta"), ResidueRules.of(tokenizer), BuildContext(home=str(tmp_path / "home"))
+        )
 
 
-def _prepare_and_report(path: Path, rules: Rules, context: BuildContext, queue: Any) -> None:
+def _prepare_and_report(path: Path, rules: ResidueRules, context: BuildContext, queue: Any) -> None:
     try:
         store = prepare(FastaSource(path), rules, context)
         queue.put((len(store), store[len(store) - 1]))
@@ -192,7 +201,7 @@ def test_processes_may_prepare_the_same_store_at_once(
     path.write_bytes(b"".join(b">r%d\nMKTAYIAKQR\n" % i for i in range(20_000)))
     fork = multiprocessing.get_context("fork")
     queue = fork.Queue()
-    arguments = (path, Rules.of(tokenizer), context, queue)
+    arguments = (path, ResidueRules.of(tokenizer), context, queue)
     processes = [fork.Process(target=_prepare_and_report, args=arguments) for _ in range(4)]
     for process in processes:
         process.start()
@@ -211,11 +220,11 @@ def test_a_killed_preparation_leaves_no_store(
     child = os.fork()
     if child == 0:
         prepare_module._publish = lambda *_: os.kill(os.getpid(), 9)
-        prepare(FastaSource(path), Rules.of(tokenizer), context)
+        prepare(FastaSource(path), ResidueRules.of(tokenizer), context)
     os.waitpid(child, 0)
     parent = Path(context.home) / "prepared"
     assert [p.name[0] for p in parent.iterdir() if p.is_dir()] == ["."]
-    assert contents(prepare(FastaSource(path), Rules.of(tokenizer), context)) == {"a": b"MKT", "b": b"MKL"}
+    assert contents(prepare(FastaSource(path), ResidueRules.of(tokenizer), context)) == {"a": b"MKT", "b": b"MKL"}
     assert len([p for p in parent.iterdir() if p.is_dir()]) == 1
 
 
@@ -228,7 +237,7 @@ def _csv(tmp_path: Path, text: str, name: str = "x000.csv") -> Path:
 def test_csv_by_number_and_by_name(tmp_path: Path, tokenizer: CharacterTokenizer, context: BuildContext) -> None:
     path = _csv(tmp_path, 'record_id,name,n,sequence\n0,"a, b",3,MKT\n\n1,\xe9,2,ll\n2,c\n3,d,1,J\n')
     for column in (3, "sequence"):
-        store = prepare(CsvSource([path], column), Rules.of(tokenizer), context)
+        store = prepare(CsvSource([path], column), ResidueRules.of(tokenizer), context)
         assert contents(store) == {"x000.csv:2": b"MKT", "x000.csv:4": b"LL"}
         assert store.manifest["records"]["rejected"] == {"too few columns": 1, "residue outside the alphabet": 1}
 
@@ -247,11 +256,125 @@ def test_bad_tables_are_named(
     tmp_path: Path, tokenizer: CharacterTokenizer, context: BuildContext, text: str, column: int | str, message: str
 ) -> None:
     with pytest.raises(DataError, match=message):
-        prepare(CsvSource([_csv(tmp_path, text)], column), Rules.of(tokenizer), context)
+        prepare(CsvSource([_csv(tmp_path, text)], column), ResidueRules.of(tokenizer), context)
+
+
+def test_columns_of_the_source_come_back(tmp_path: Path, tokenizer: CharacterTokenizer, context: BuildContext) -> None:
+    path = tmp_path / "a.fasta"
+    path.write_bytes(b">a SET=train\nMKT\n>b SET=test\nMJ\n>c SET=test VALIDATION=True\nMKTLL\n>d\nLL\n")
+    rules = ResidueRules.of(tokenizer, max_length=3, on_long="window")
+    store = prepare(FastaSource(path, ["description"]), rules, context)
+    assert store.columns == ("description",)
+    found = [(store.id(i), store[i], store.column(i, "description")) for i in range(len(store))]
+    assert found == [
+        ("a", b"MKT", b"SET=train"),
+        ("c/1", b"MKT", b"SET=test VALIDATION=True"),
+        ("c/2", b"LL", b"SET=test VALIDATION=True"),
+        ("d", b"LL", b""),
+    ]
+    with pytest.raises(DataError, match="no column 'SET', only description"):
+        store.column(0, "SET")
+    assert prepare(FastaSource(path), rules, context).columns == ()
+
+
+def test_a_windowed_record_counts_once(prepared: Prepare) -> None:
+    text = b">a\nMKTAY\n>b\nMKTLL\n>a\nSSSSS\n>c\nAYMKT\n>d\nAY\n"
+    store = prepared(text, max_length=3, on_long="window", deduplicate=True)
+    assert contents(store) == {"a/1": b"MKT", "a/2": b"AY", "b/2": b"LL", "c/1": b"AYM", "c/2": b"KT"}
+    records = store.manifest["records"]
+    assert records["rejected"] == {"duplicate id": 1, "duplicate sequence": 1}
+    assert (records["read"], records["used"], records["rows"]) == (5, 3, 5)
+    assert records["notes"] == {"cut into windows": 4, "with duplicate windows, dropped": 1}
+
+
+def test_duplicate_ids_by_option(prepared: Prepare) -> None:
+    text = b">a\nMKT\n>b\nLL\n>a\nAY\n"
+    assert contents(prepared(text)) == {"a": b"MKT", "b": b"LL"}
+    kept = prepared(text, on_duplicate_id="keep")
+    assert kept.ids() == ["a", "b", "a"]
+    assert kept.manifest["records"]["notes"] == {"with the id of an earlier record, kept": 1}
+    with pytest.raises(DataError, match="1 records have the id of an earlier one, the first is 'a'"):
+        prepared(text, on_duplicate_id="error")
+
+
+def test_lengths_are_counted(prepared: Prepare) -> None:
+    store = prepared(b"".join(b">r%d\n%s\n" % (i, b"M" * i) for i in range(1, 101)))
+    lengths = store.manifest["lengths"]
+    assert (lengths["shortest"], lengths["longest"], lengths["mean"], lengths["total"]) == (1, 100, 50.5, 5050)
+    assert sum(lengths["counts"]) == 100
+    # One sequence of each length: a bin of n lengths holds n.
+    assert [b - a for a, b in pairwise(lengths["edges"])] == lengths["counts"]
+    for number, sequences in enumerate((["M" * 7], ["M", "M" * 5000])):
+        text = "".join(f">{i}\n{s}\n" for i, s in enumerate(sequences)).encode()
+        draw_lengths(prepared(text).manifest, store.folder / f"{number}.png")
+        assert (store.folder / f"{number}.png").stat().st_size > 5000
+
+
+def test_other_processes_judge_to_the_same_store(
+    tmp_path: Path, tokenizer: CharacterTokenizer, context: BuildContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bionemo_core.data.readers.streams.BLOCK_BYTES", 4096)
+    path = tmp_path / "a.fasta"
+    path.write_bytes(b"".join(b">r%d x\n%s\n" % (i % 900, b"MKTJ*"[: 3 + i % 3] * (i % 5)) for i in range(1000)))
+    rules = ResidueRules.of(tokenizer, max_length=10, on_long="window", deduplicate=True)
+    stores = [
+        prepare(FastaSource(path), rules, replace(context, home=str(tmp_path / str(n)), preparation_workers=n))
+        for n in (0, 2)
+    ]
+    files = [sorted((p.name, p.read_bytes()) for p in store.folder.iterdir()) for store in stores]
+    assert files[0] == files[1]
+    with pytest.raises(DataError, match=r"a\.fasta:\d+ record 'r\d+': residue 'J'"):
+        prepare(FastaSource(path), replace(rules, on_invalid="error"), replace(context, preparation_workers=1))
+    with pytest.raises(ConfigError, match=r"task\.num_workers: -1"):
+        prepare(FastaSource(path), replace(rules, min_length=2), replace(context, preparation_workers=-1))
+
+
+def test_a_bar_is_shown_on_a_terminal(
+    prepared: Prepare, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bionemo_core.data.prepare_report._WORTH_A_BAR_BYTES", 1)
+    prepared(b">a\nMKT\n")
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    prepared(b">b\nMKT\n", "name.fasta")
+    assert "prepare name.fasta" in capsys.readouterr().err
+
+
+def test_stores_that_are_prepared_are_collected(prepared: Prepare) -> None:
+    with collected() as stores:
+        first = prepared(b">a\nMKT\n")
+        prepared(b">a\nMKT\n")
+    prepared(b">b\nMKT\n")
+    assert [store.folder for store in stores] == [first.folder] * 2
+
+
+def test_a_preparation_killed_at_any_time_starts_clean(
+    tmp_path: Path, tokenizer: CharacterTokenizer, context: BuildContext
+) -> None:
+    path = tmp_path / "a.fasta"
+    path.write_bytes(b"".join(b">r%d\nMKTAYIAKQR\n" % i for i in range(50_000)))
+    rules = ResidueRules.of(tokenizer)
+    parent = Path(context.home) / "prepared"
+    for after_s in (0.01, 0.03, 0.06):
+        child = os.fork()
+        if child == 0:
+            prepare(FastaSource(path), rules, context)
+            os._exit(0)
+        time.sleep(after_s)
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+    assert len(prepare(FastaSource(path), rules, context)) == 50_000
+    assert [p.name for p in parent.iterdir() if p.is_dir() and p.name.startswith(".")] == []
 
 
 def test_real_proteins(realdata: Path, tokenizer: CharacterTokenizer, context: BuildContext) -> None:
-    store = prepare(FastaSource(realdata / "uniprot_16k.fasta.gz"), Rules.of(tokenizer, deduplicate=True), context)
+    store = prepare(
+        FastaSource(realdata / "uniprot_16k.fasta.gz"), ResidueRules.of(tokenizer, deduplicate=True), context
+    )
     assert summary(store.manifest) == (
         "uniprot_16k.fasta.gz: read 16,000 = used 15,178 + rejected 822 (duplicate sequence 822)"
     )
+    flip = FastaSource(realdata / "flip_secondary_structure/sequences.fasta.gz")
+    store = prepare(flip, ResidueRules.of(tokenizer), context)
+    assert summary(store.manifest) == "sequences.fasta.gz: read 11,156 = used 11,156 + rejected 0"
+    assert len(store) == 11_156

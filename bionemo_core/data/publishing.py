@@ -1,0 +1,98 @@
+"""Files and folders that appear whole or not at all, made by one process at a time."""
+
+import fcntl
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bionemo_core.errors import StorageError
+
+log = logging.getLogger("bionemo")
+
+
+@contextmanager
+def exclusive(path: Path, purpose: str) -> Iterator[None]:
+    """Keeps other processes from making `path` meanwhile; the system lets go when a process dies.
+
+    Raises:
+        StorageError: the folder of `path` cannot be written.
+    """
+    lock = path.with_name(f".{path.name}.lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stream = lock.open("w")
+    except OSError as error:
+        raise refused(path, error) from error
+    with stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.info("%s: waiting for another process that makes %s.", purpose, path)
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder beside `folder`, which takes its name when the block ends well and is removed otherwise.
+
+    The caller holds `folder` exclusively, so what an interrupted process left is removed first.
+
+    Raises:
+        StorageError: the file system refused.
+    """
+    temporary = folder.with_name(f".{folder.name}.part")
+    try:
+        if temporary.exists():
+            shutil.rmtree(temporary)
+        temporary.mkdir(parents=True)
+        yield temporary
+        for path in sorted(temporary.rglob("*")):
+            sync(path)
+        sync(temporary)
+        temporary.rename(folder)
+        sync(folder.parent)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise refused(folder, error) from error
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def publish_file(temporary: Path, path: Path) -> None:
+    """Give a finished file its name, durably.
+
+    Raises:
+        StorageError: the file system refused.
+    """
+    try:
+        sync(temporary)
+        temporary.replace(path)
+        sync(path.parent)
+    except OSError as error:
+        raise refused(path, error) from error
+
+
+def sync(path: Path) -> None:
+    """Flush a file or a folder to the disk.
+
+    Raises:
+        OSError: the file system refused.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def refused(path: Path, error: OSError) -> StorageError:
+    """The classified form of what the file system said when `path` was to be written."""
+    return StorageError(
+        f"{error.filename or path}: cannot be written ({error.strerror or error}). Free space there, or name a folder "
+        "that can be written."
+    )

@@ -1,0 +1,38 @@
+"""Records out of files, in a bounded amount of memory.
+
+`records` says what a record and a source are, `streams` decompresses; one module a format reads it, and `formats`
+chooses by extension. A reader yields every record it meets, good or not; what cannot be used is decided by rules.
+"""
+
+from bionemo_core.data.readers.biopython import FlatFileSource, StructureSource
+from bionemo_core.data.readers.fasta import FastaSource, fasta_blocks
+from bionemo_core.data.readers.fastq import FastqSource
+from bionemo_core.data.readers.formats import EXTENSIONS, FORMATS, format_of, source_for, split_extension
+from bionemo_core.data.readers.parquet import ParquetSource
+from bionemo_core.data.readers.records import Column, Record, RecordBlock, Source, blocks_of
+from bionemo_core.data.readers.smiles import SmilesSource
+from bionemo_core.data.readers.streams import ByteStream, open_bytes
+from bionemo_core.data.readers.tables import CsvSource
+
+__all__ = [
+    "EXTENSIONS",
+    "FORMATS",
+    "ByteStream",
+    "Column",
+    "CsvSource",
+    "FastaSource",
+    "FastqSource",
+    "FlatFileSource",
+    "ParquetSource",
+    "Record",
+    "RecordBlock",
+    "SmilesSource",
+    "Source",
+    "StructureSource",
+    "blocks_of",
+    "fasta_blocks",
+    "format_of",
+    "open_bytes",
+    "source_for",
+    "split_extension",
+]

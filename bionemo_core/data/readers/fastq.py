@@ -1,0 +1,89 @@
+"""FASTQ: reads with their qualities, which are checked and left out."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from bionemo_core.data.readers.records import Record, listed
+from bionemo_core.data.readers.streams import MAX_RECORD_BYTES, open_bytes, text_lines
+from bionemo_core.errors import DataError
+
+
+class FastqSource:
+    """FASTQ files, sequence and quality on one line each or on several; an id is the first word of a header."""
+
+    kind = "fastq"
+    columns: tuple[str, ...] = ()
+
+    def __init__(self, paths: Path | Sequence[Path]) -> None:
+        self.paths = listed(paths)
+
+    @property
+    def options(self) -> dict[str, object]:
+        """Nothing but the files decides."""
+        return {}
+
+    def records(self, path: Path) -> Iterator[Record]:
+        """The records in the order of the file.
+
+        Raises:
+            DataError: the file is not FASTQ, is cut off, or cannot be read.
+        """
+        where = f"fastq: {path}"
+        with open_bytes(path, self.kind) as stream:
+            numbered = enumerate(text_lines(stream, where), start=1)
+            empty = True
+            for number, line in numbered:
+                if not line.strip():
+                    continue
+                if not line.startswith(b"@"):
+                    raise DataError(
+                        f"{where}:{number}: starts with {line[:20]!r}, expected '@' and an id. "
+                        "Give a FASTQ file, plain or compressed."
+                    )
+                empty = False
+                yield _record(line, number, numbered, where)
+            if empty:
+                raise DataError(f"{where}: holds no record. Give a FASTQ file with at least one.")
+
+
+def _record(header: bytes, first: int, numbered: Iterator[tuple[int, bytes]], where: str) -> Record:
+    words = header[1:].split(None, 1)
+    name = words[0] if words else b""
+    parts: list[bytes] = []
+    size = 0
+    for _, line in numbered:
+        if line.startswith(b"+"):
+            if line[1:].split() not in ([], header[1:].split()):
+                raise DataError(
+                    f"{where}:{first}: record {_shown(name)}: another id stands after '+'. The file is damaged."
+                )
+            break
+        parts.append(line.strip())
+        size += len(parts[-1])
+        if size > MAX_RECORD_BYTES:
+            raise DataError(
+                f"{where}:{first}: record {_shown(name)} has more than {MAX_RECORD_BYTES >> 20} MB before its '+'."
+            )
+    else:
+        raise _cut(where, first, name)
+    quality = 0
+    while quality < size:
+        number, line = next(numbered, (0, b""))
+        if not number:
+            raise _cut(where, first, name)
+        quality += len(line.rstrip())
+    problem = "" if words else "no id"
+    if quality > size:
+        problem = "quality longer than the sequence"
+    return Record(name, b"".join(parts), first, problem)
+
+
+def _cut(where: str, line: int, name: bytes) -> DataError:
+    return DataError(
+        f"{where}:{line}: record {_shown(name)} has no whole quality; the file ends in it or is damaged. "
+        "Copy or download it again."
+    )
+
+
+def _shown(name: bytes) -> str:
+    return repr(name[:80].decode("latin-1"))

@@ -1,0 +1,293 @@
+"""The bytes behind an address, from a given one on; the standard library, which does all that one large file needs."""
+
+import base64
+import ftplib
+import http.client
+import os
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from email.message import Message
+from netrc import NetrcParseError, netrc
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.error import HTTPError, URLError
+from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.request import HTTPRedirectHandler, OpenerDirector, Request, build_opener, url2pathname
+
+from bionemo_core.errors import ConfigError, DataError, NetworkError
+
+_BUSY = (408, 425, 429)
+_PASSING = (OSError, EOFError, http.client.HTTPException, ftplib.error_temp, ftplib.error_proto, ftplib.error_reply)
+"""What a connection may end with; a server may do better at the next try."""
+
+
+class Interrupted(Exception):
+    """It did not work this time."""
+
+    def __init__(self, reason: str, wait_s: float = 0.0) -> None:
+        super().__init__(reason)
+        self.wait_s = wait_s
+
+
+class Stale(Interrupted):
+    """What has arrived so far does not belong to what the server has now."""
+
+
+class Version(NamedTuple):
+    """What a server says of the state of a file; what it does not say is empty."""
+
+    etag: str = ""
+    modified: str = ""
+
+    def __bool__(self) -> bool:
+        return bool(self.etag or self.modified)
+
+    @property
+    def validator(self) -> str:
+        """What may stand in If-Range; a weak tag must not (RFC 9110, 13.1.5)."""
+        return self.etag if self.etag and not self.etag.startswith("W/") else self.modified
+
+    def may_be(self, answered: "Version") -> bool:
+        """Whether a partial answer is of this version; it need not repeat what If-Range has made sure of."""
+        for mine, other in zip(self, answered, strict=True):
+            if mine and other:
+                return mine == other
+        return not self or bool(self.validator)
+
+
+@dataclass(frozen=True)
+class Body:
+    """The rest of a file."""
+
+    start: int
+    """Where in the file it begins: where it was asked to, or 0."""
+    total: int | None
+    """Bytes of the whole file; None: not known."""
+    version: Version
+    read: Callable[[int], bytes]
+    """Up to so many bytes, none at the end; raises `Interrupted`."""
+
+
+def hidden(url: str) -> str:
+    """The address without what may be a secret: user, password, query and fragment."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        return "(an address that cannot be read)"
+    user = "***@" if parts.username or parts.password else ""
+    query = "?***" if parts.query else ""
+    return f"{parts.scheme}://{user}{host}{port}{parts.path}{query}"
+
+
+def opened(url: str, offset: int, version: Version, timeout_s: float) -> AbstractContextManager[Body]:
+    """The file from byte `offset` on if it still has this version, else all of it.
+
+    Raises:
+        ConfigError: no http, https, ftp or file address.
+        DataError: a file: address names no file.
+        NetworkError: the server does not give it.
+        Interrupted: it may at another try.
+    """
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        parts = SplitResult("", "", "", "", "")
+    if parts.scheme in ("http", "https") and parts.hostname:
+        return _http(url, parts, offset, version, timeout_s)
+    if parts.scheme == "ftp" and parts.hostname:
+        return _ftp(url, parts, offset, version, timeout_s)
+    if parts.scheme == "file" and parts.path:
+        return _file(parts)
+    raise ConfigError(f"download: {hidden(url)}: expected an address with http://, https://, ftp:// or file://.")
+
+
+@contextmanager
+def _file(parts: SplitResult) -> Iterator[Body]:
+    path = Path(url2pathname(parts.path))
+    try:
+        with path.open("rb") as stream:
+            yield Body(0, path.stat().st_size, Version(), stream.read)
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        if error.filename != str(path):
+            raise
+        raise DataError(f"download: file://{path}: cannot be read ({error.strerror}). Check the path.") from error
+
+
+class _Redirects(HTTPRedirectHandler):
+    """Follows to http and https; the password goes along only where it was meant to go."""
+
+    def redirect_request(
+        self, req: Request, fp: Any, code: int, msg: str, headers: Message, newurl: str
+    ) -> Request | None:
+        request = super().redirect_request(req, fp, code, msg, headers, newurl)  # type: ignore[arg-type]
+        secret = req.unredirected_hdrs.get("Authorization")
+        if request is not None and secret and request.type == req.type and request.host == req.host:
+            request.add_unredirected_header("Authorization", secret)
+        return request
+
+
+def _opener() -> OpenerDirector:
+    return build_opener(_Redirects)
+
+
+@contextmanager
+def _http(url: str, parts: SplitResult, offset: int, version: Version, timeout_s: float) -> Iterator[Body]:
+    name = hidden(url)
+    with _asked(_request(parts, offset, version), name, timeout_s) as response:
+        now = Version(response.headers.get("ETag", ""), response.headers.get("Last-Modified", ""))
+        length = _number(response.headers.get("Content-Length"))
+        start, total = 0, length
+        if response.status == 206:
+            start, total = _content_range(response.headers.get("Content-Range", ""))
+            if start != offset or not version.may_be(now):
+                raise Stale("the file on the server has changed")
+        yield Body(start, total, now, _reader(response.read))
+
+
+def _request(parts: SplitResult, offset: int, version: Version) -> Request:
+    host = parts.netloc.rpartition("@")[2]
+    request = Request(parts._replace(netloc=host, fragment="").geturl())  # noqa: S310  the scheme was looked at
+    # A server that compresses on the way would make offsets and lengths those of other bytes.
+    request.add_header("Accept-Encoding", "identity")
+    request.add_header("User-Agent", "bionemo-run")
+    if login := _login(parts):
+        secret = base64.b64encode(":".join(login).encode()).decode()
+        request.add_unredirected_header("Authorization", f"Basic {secret}")
+    if offset:
+        request.add_header("Range", f"bytes={offset}-")
+        if version.validator:
+            request.add_header("If-Range", version.validator)
+    return request
+
+
+def _login(parts: SplitResult) -> tuple[str, str] | None:
+    """User and password: the address's own, else those of its host in $NETRC or ~/.netrc."""
+    if parts.username is not None:
+        return unquote(parts.username), unquote(parts.password or "")
+    try:
+        found = netrc(os.environ.get("NETRC")).hosts.get(parts.hostname or "")
+    except (OSError, NetrcParseError):
+        return None
+    return (found[0], found[2]) if found else None
+
+
+@contextmanager
+def _asked(request: Request, name: str, timeout_s: float) -> Iterator[Any]:
+    try:
+        response = _opener().open(request, timeout=timeout_s)
+    except HTTPError as error:
+        with error:
+            raise _http_failure(error, name) from None
+    except URLError as error:
+        raise _no_connection(error.reason, name) from None
+    except http.client.InvalidURL:
+        raise ConfigError(f"download: {name}: is not an address. Write spaces and the like as %20.") from None
+    except _PASSING as error:
+        raise Interrupted(f"the connection failed ({_said(error)})") from None
+    with response:
+        yield response
+
+
+def _http_failure(error: HTTPError, name: str) -> Exception:
+    if error.code == 416:
+        return Stale("the server has no bytes after those that have arrived")
+    if error.code in _BUSY or error.code >= 500:
+        return Interrupted(
+            f"the server answered {error.code} {error.reason}", float(_number(error.headers.get("Retry-After")) or 0)
+        )
+    advice = {
+        401: "It wants a user and a password: put them into ~/.netrc.",
+        403: "It does not give this file to you.",
+        404: "There is no such file; check the address.",
+        410: "There is no such file any more; check the address.",
+    }.get(error.code, "Check the address.")
+    return NetworkError(f"download: {name}: the server answered {error.code} {error.reason}. {advice}")
+
+
+def _no_connection(reason: Any, name: str) -> Exception:
+    if isinstance(reason, socket.gaierror) and reason.errno == socket.EAI_NONAME:
+        return NetworkError(f"download: {name}: there is no such host. Check the address.")
+    if isinstance(reason, ssl.SSLCertVerificationError):
+        return NetworkError(
+            f"download: {name}: the server's certificate is not trusted ({reason.verify_message}). Check the address, "
+            "or set SSL_CERT_FILE to the certificates of your site."
+        )
+    if isinstance(reason, OSError):
+        return Interrupted(f"the connection failed ({_said(reason)})")
+    return NetworkError(f"download: {name}: cannot be opened ({reason}). Check the address.")
+
+
+def _content_range(text: str) -> tuple[int, int | None]:
+    """Start and total of `bytes 100-199/200`.
+
+    Raises:
+        Stale: it is none.
+    """
+    unit, _, rest = text.partition(" ")
+    span, _, total = rest.partition("/")
+    start = _number(span.partition("-")[0])
+    if unit != "bytes" or start is None:
+        raise Stale(f"the server answered with the range {text[:60]!r}")
+    return start, _number(total)
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text and text.isascii() and text.isdigit() else None
+
+
+def _reader(read: Callable[[int], bytes]) -> Callable[[int], bytes]:
+    def guarded(size: int) -> bytes:
+        try:
+            return read(size)
+        except _PASSING as error:
+            raise Interrupted(f"the connection broke ({_said(error)})") from None
+
+    return guarded
+
+
+def _said(error: BaseException) -> str:
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return text.strip() or type(error).__name__
+
+
+@contextmanager
+def _ftp(url: str, parts: SplitResult, offset: int, version: Version, timeout_s: float) -> Iterator[Body]:
+    name, path = hidden(url), unquote(parts.path)
+    assert parts.hostname
+    try:
+        ftp = ftplib.FTP(timeout=timeout_s)  # noqa: S321
+        ftp.connect(parts.hostname, parts.port or ftplib.FTP_PORT)
+    except OSError as error:
+        raise _no_connection(error, name) from None
+    with ftp:
+        try:
+            ftp.login(*(_login(parts) or ()))
+            ftp.voidcmd("TYPE I")
+            total = _number(_fact(ftp, "SIZE", path))
+            now = Version(modified=_fact(ftp, "MDTM", path))
+            start = offset if now == version else 0
+            connection = ftp.transfercmd(f"RETR {path}", rest=start or None)
+        except ftplib.error_perm as error:
+            raise NetworkError(f"download: {name}: the server answered {_said(error)}. Check the address.") from None
+        except ValueError:
+            raise ConfigError(f"download: {name}: is not an address; it holds a line break.") from None
+        except _PASSING as error:
+            raise Interrupted(f"the connection failed ({_said(error)})") from None
+        with connection:
+            yield Body(start, total, now, _reader(connection.recv))
+
+
+def _fact(ftp: ftplib.FTP, command: str, path: str) -> str:
+    """What the server says of a file; empty where it does not know the command."""
+    try:
+        return ftp.sendcmd(f"{command} {path}").partition(" ")[2].strip()
+    except ftplib.error_perm as error:
+        if str(error)[:3] in ("500", "502", "504"):
+            return ""
+        raise

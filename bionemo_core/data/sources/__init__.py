@@ -1,0 +1,12 @@
+"""The core's data components, a file each: a factory names files and rules, and returns the splits of prepared stores.
+
+`files` is what those that read a user's files share.
+"""
+
+from bionemo_core.data.sources.fasta import fasta
+from bionemo_core.data.sources.records import records
+from bionemo_core.data.sources.sample import sample
+from bionemo_core.data.sources.uniref50 import uniref50
+from bionemo_core.data.sources.uniref90 import uniref90
+
+__all__ = ["fasta", "records", "sample", "uniref50", "uniref90"]

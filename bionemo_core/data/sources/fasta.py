@@ -1,0 +1,100 @@
+"""The data component `fasta`.
+
+No `from __future__ import annotations` and no unions but `Optional` here: the configuration reads these signatures.
+Numpy and pyarrow are imported in the bodies, because listing the components must stay quick.
+"""
+
+from typing import Any, Optional
+
+from bionemo_core.data.sources.records import records
+from bionemo_core.protocols import BuildContext, DataSplits, Tokenizer
+
+
+def fasta(
+    path: Any,
+    val_path: Optional[Any] = None,
+    test_path: Optional[Any] = None,
+    val_fraction: Optional[float] = None,
+    test_fraction: Optional[float] = None,
+    val_size: Optional[int] = None,
+    test_size: Optional[int] = None,
+    clusters: Optional[str] = None,
+    split_column: Optional[str] = None,
+    split_headers: bool = False,
+    split_file: Optional[str] = None,
+    split_seed: int = 0,
+    id_column: Optional[str] = None,
+    on_invalid: str = "skip",
+    min_length: int = 1,
+    max_length: Optional[int] = None,
+    on_long: str = "drop",
+    window_overlap: int = 0,
+    on_duplicate_id: str = "drop",
+    deduplicate: bool = False,
+    lower_case: str = "upper",
+    on_stop: str = "strip",
+    on_gap: str = "reject",
+    *,
+    tokenizer: Tokenizer,
+    context: BuildContext,
+) -> DataSplits:
+    """Proteins of FASTA files, plain or compressed, split by clusters, as a file says, or at random.
+
+    Args:
+        path: the proteins to train on, and to split where no other file is named: a file, a range such as
+            `x[000..049].fasta`, a pattern with `*`, an http(s) or ftp address, or a list of these.
+        val_path: files of their own for validation; nothing is then split off for it.
+        test_path: the same for testing.
+        val_fraction: the share of records that validation gets; null: 0.01 unless another option decides.
+        test_fraction: the same for testing.
+        val_size: what validation gets as a number of records.
+        test_size: the same for testing.
+        clusters: a table `cluster_id<TAB>member_id`; a cluster then lies wholly in one split.
+        split_column: the column of a table in split_file that says train, val (valid, validation) or test.
+        split_headers: headers say it, as FLIP's do: `SET=train VALIDATION=False`.
+        split_file: another file says it for the same ids: FASTA with such headers, or a table with split_column.
+        split_seed: decides which records or clusters go where; independent of the run's seed.
+        id_column: the column of the ids in a table that split_file names; null: its first.
+        on_invalid: what to do with a residue outside the tokenizer's alphabet: skip the record, error or unk.
+        min_length: shorter sequences are rejected, in residues.
+        max_length: longer sequences are treated as on_long says; null keeps them all (training truncates).
+        on_long: what to do with more than max_length residues: drop, truncate, window or keep.
+        window_overlap: residues that neighbouring windows share.
+        on_duplicate_id: what to do with the id of an earlier record: drop, error or keep.
+        deduplicate: keep one of several identical sequences.
+        lower_case: what lower-case residues are: upper to read them as others, reject, or keep as soft-masked.
+        on_stop: what to do with `*`: strip it from the end and reject it inside, or reject both.
+        on_gap: what to do with `-` and `.` where the alphabet lacks them: reject or strip.
+
+    Raises:
+        ConfigError: an option is out of its range or contradicts another one, or nothing is left to train on.
+        DataError: a file cannot be read as FASTA, or on_invalid=error met such a record.
+    """
+    return records(
+        path,
+        val_path,
+        test_path,
+        format="fasta",
+        val_fraction=val_fraction,
+        test_fraction=test_fraction,
+        val_size=val_size,
+        test_size=test_size,
+        clusters=clusters,
+        split_column=split_column,
+        split_headers=split_headers,
+        split_file=split_file,
+        split_seed=split_seed,
+        id_column=id_column,
+        on_invalid=on_invalid,
+        min_length=min_length,
+        max_length=max_length,
+        on_long=on_long,
+        window_overlap=window_overlap,
+        on_duplicate_id=on_duplicate_id,
+        deduplicate=deduplicate,
+        lower_case=lower_case,
+        on_stop=on_stop,
+        on_gap=on_gap,
+        tokenizer=tokenizer,
+        context=context,
+    )

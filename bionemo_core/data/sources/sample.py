@@ -1,0 +1,36 @@
+"""The data component `sample`.
+
+No `from __future__ import annotations` and no unions but `Optional` here: the configuration reads these signatures.
+Numpy and pyarrow are imported in the bodies, because listing the components must stay quick.
+"""
+
+from importlib.resources import as_file, files
+
+from bionemo_core.protocols import BuildContext, DataSplits, Tokenizer
+
+
+def sample(
+    seed: int = 0,
+    val_size: int = 32,
+    test_size: int = 32,
+    *,
+    tokenizer: Tokenizer,
+    context: BuildContext,
+) -> DataSplits:
+    """512 UniProt proteins that ship with the core, split at random: enough to try a model, not to judge one.
+
+    Raises:
+        ConfigError: the two sizes leave nothing to train on.
+        DataError: the tokenizer's alphabet lacks a residue of the proteins.
+    """
+    from bionemo_core.data.prepare import prepare
+    from bionemo_core.data.readers import FastaSource
+    from bionemo_core.data.rules import ResidueRules
+    from bionemo_core.data.splits import split_at_random
+
+    with as_file(files("bionemo_core.data") / "sample" / "uniprot_sample_512.fasta") as path:
+        advice = "Choose another tokenizer (tokenizer=...), or data of your own with data=fasta data.path=..."
+        rules = ResidueRules.of(tokenizer, on_invalid="error", advice=advice)
+        store = prepare(FastaSource(path), rules, context)
+    parts = split_at_random(len(store), val_size, test_size, seed)
+    return parts.of(store)

@@ -1,0 +1,78 @@
+"""The data component `uniref90`.
+
+No `from __future__ import annotations` and no unions but `Optional` here: the configuration reads these signatures.
+Numpy and pyarrow are imported in the bodies, because listing the components must stay quick.
+"""
+
+from typing import Any, Optional
+
+from bionemo_core.errors import ConfigError
+from bionemo_core.protocols import BuildContext, DataSplits, Tokenizer
+
+
+def uniref90(
+    uf50_path: Any,
+    uf90_path: Any,
+    cluster_mapping_tsv: str,
+    val_path: Optional[Any] = None,
+    test_path: Optional[Any] = None,
+    val_fraction: Optional[float] = None,
+    test_fraction: Optional[float] = None,
+    val_size: Optional[int] = None,
+    test_size: Optional[int] = None,
+    split_seed: int = 0,
+    on_invalid: str = "skip",
+    min_length: int = 1,
+    max_length: Optional[int] = None,
+    on_long: str = "drop",
+    *,
+    tokenizer: Tokenizer,
+    context: BuildContext,
+) -> DataSplits:
+    """UniRef50 clusters, of which training sees a random UniRef90 member at each pass, validation the representative.
+
+    Each file may also be given by its address, and is then downloaded.
+
+    Args:
+        uf50_path: FASTA of the UniRef50 representatives to train on; their ids are those of the clusters.
+        uf90_path: FASTA of the UniRef90 members.
+        cluster_mapping_tsv: a table with a header, `cluster_id<TAB>member1,member2,...`.
+        val_path: FASTA of representatives for validation; nothing is then split off for it.
+        test_path: the same for testing.
+        val_fraction: the share of clusters that validation gets; null: 0.01 unless another option decides.
+        test_fraction: the same for testing.
+        val_size: what validation gets as a number of clusters.
+        test_size: the same for testing.
+        split_seed: decides which clusters go where; independent of the run's seed.
+        on_invalid: what to do with a residue outside the tokenizer's alphabet: skip the record, error or unk.
+        min_length: shorter sequences are rejected, in residues.
+        max_length: longer sequences are treated as on_long says; null keeps them all (training truncates).
+        on_long: what to do with more than max_length residues: drop, truncate or keep.
+
+    Raises:
+        ConfigError: an option is out of its range or contradicts another one, or nothing is left to train on.
+        DataError: a file cannot be read, or the files do not belong together.
+        NetworkError: a file cannot be downloaded.
+    """
+    from bionemo_core.data.prepare import prepare
+    from bionemo_core.data.readers import FastaSource
+    from bionemo_core.data.rules import ResidueRules
+    from bionemo_core.data.sources.files import named_files
+    from bionemo_core.data.splitting import Splitting
+    from bionemo_core.data.uniref90 import cluster_splits
+
+    if on_long == "window":
+        raise ConfigError("data.on_long: a member of a cluster is one sequence, expected drop, truncate or keep.")
+    rules = ResidueRules.of(
+        tokenizer, on_invalid=on_invalid, min_length=min_length, max_length=max_length, on_long=on_long
+    )
+    given = {"uf50_path": uf50_path, "uf90_path": uf90_path, "val_path": val_path, "test_path": test_path}
+    splitting = Splitting(val_fraction, test_fraction, val_size, test_size, split_seed=split_seed)
+    splitting.check([split for split in ("val", "test") if given[f"{split}_path"]])
+    mapping = named_files(cluster_mapping_tsv, "data.cluster_mapping_tsv", context)[0]
+    stores = {
+        key.removesuffix("_path"): prepare(FastaSource(named_files(names, f"data.{key}", context)), rules, context)
+        for key, names in given.items()
+        if names
+    }
+    return cluster_splits(stores, mapping, splitting, context)

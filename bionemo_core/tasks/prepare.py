@@ -1,0 +1,66 @@
+"""Prepare the data of a run without running it; imports no torch, so that it can be done on any machine."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from bionemo_core.config.schema import RunSpec
+from bionemo_core.config.task_schemas.prepare import Prepare
+from bionemo_core.data.prepare import collected
+from bionemo_core.data.prepare_report import PICTURE, draw_lengths, summary
+from bionemo_core.errors import ConfigError, StorageError
+from bionemo_core.protocols import BuildContext
+
+if TYPE_CHECKING:
+    from bionemo_core.data.store import PreparedStore
+    from bionemo_core.plugins.registry import Registry
+
+_EXAMPLES = 3
+
+
+def prepare(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> None:
+    """Build the stores of the data component, and print what was read, used and rejected.
+
+    Raises:
+        BioNeMoError: every failure that a user can meet.
+    """
+    settings = Prepare(**spec.task.params)
+    context = BuildContext(seed=spec.seed, home=spec.home, preparation_workers=settings.num_workers)
+    tokenizer = registry.build(spec.tokenizer, context=context)
+    with collected() as stores:
+        splits = registry.build(spec.data, tokenizer=tokenizer, context=context)
+    if not stores:
+        raise ConfigError(f"data={spec.data.name} prepares nothing: its records are not read through a store.")
+    for store in dict.fromkeys(stores):
+        if settings.picture:
+            _draw(store)
+        sys.stdout.write(_report(store, settings.picture))
+    named = (("train", splits.train), ("val", splits.val), ("test", splits.test))
+    sizes = ", ".join(f"{len(part):,} {name}" for name, part in named if part is not None)
+    sys.stdout.write(f"splits: {sizes}\n")
+
+
+def _draw(store: PreparedStore) -> None:
+    path = store.folder / PICTURE
+    try:
+        if not path.exists():
+            draw_lengths(store.manifest, path)
+    except OSError as error:
+        raise StorageError(
+            f"prepare: {path}: {error.strerror or error}. Leave it out with task.picture=false."
+        ) from error
+
+
+def _report(store: PreparedStore, picture: bool) -> str:
+    manifest = store.manifest
+    lengths = manifest["lengths"]
+    lines = [summary(manifest)]
+    for reason, examples in sorted(manifest["examples"].items()):
+        lines += [f"  {reason}: {example}" for example in examples[:_EXAMPLES]]
+    lines.append(
+        f"  lengths {lengths['shortest']:,} to {lengths['longest']:,}, mean {lengths['mean']:,}, "
+        f"{lengths['total']:,} in all{f'; drawn in {PICTURE}' if picture else ''}"
+    )
+    lines.append(f"  store {store.folder}")
+    return "\n".join(lines) + "\n"

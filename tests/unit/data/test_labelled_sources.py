@@ -1,0 +1,87 @@
+"""Labelled sequences out of v1's tables and FLIP's FASTA files."""
+
+from pathlib import Path
+
+import pytest
+
+from bionemo_core.data.labelled_sources import flip_fasta, labelled_csv
+from bionemo_core.errors import DataError
+
+TABLE = "id,sequence,3state,resolved\na,MKV,CEH,110\nb,mkva,CCCC,1111\nc,MK!,CEH,111\n"
+
+
+def folders(root: Path, text: str) -> Path:
+    for split in ("train", "val", "test"):
+        (root / split).mkdir(parents=True)
+        (root / split / "x000.csv").write_text(text)
+    return root
+
+
+def test_v1_token_level_tables(tmp_path, tokenizer, context):
+    root = folders(tmp_path / "ss", TABLE)
+    splits = labelled_csv(str(root), target_column="3state", mask_column="resolved", tokenizer=tokenizer, context=context)
+    assert splits.train.ids == ("a", "b")
+    assert splits.train[0] == (0, b"MKV", "CEH", "110")
+    assert splits.train[1].sequence == b"MKVA"
+    assert [len(part) for part in splits.parts().values()] == [2, 2, 2]
+    with pytest.raises(DataError, match="record 'c': residue '!'"):
+        labelled_csv(
+            str(root), target_column="3state", mask_column="resolved", on_invalid="error", tokenizer=tokenizer, context=context
+        )
+
+
+def test_one_table_is_split_the_same_every_time(tmp_path, tokenizer, context):
+    path = tmp_path / "delaney.csv"
+    path.write_text("smiles,expt\n" + "".join(f"{'MKV' + 'A' * n},{n}.5\n" for n in range(40)))
+    options = {"sequence_column": "smiles", "target_column": "expt", "tokenizer": tokenizer, "context": context}
+    first, second = (labelled_csv(str(path), **options) for _ in range(2))
+    assert [len(part) for part in first.parts().values()] == [28, 6, 6]
+    assert first.fingerprint == second.fingerprint
+    assert first.train.ids == second.train.ids
+    everyone = [name for part in first.parts().values() for name in part.ids]
+    assert len(set(everyone)) == 40
+    other = labelled_csv(str(path), **options, split_seed=1)
+    assert other.fingerprint != first.fingerprint
+
+
+def test_flip_headers_say_which_split(tmp_path, tokenizer, context):
+    path = tmp_path / "scl.fasta"
+    path.write_text(
+        ">a TARGET=Nucleus SET=train VALIDATION=False\nMKV\n"
+        ">b TARGET=Membrane SET=train VALIDATION=True\nMKVA\n"
+        ">c TARGET=Nucleus SET=test VALIDATION=False\nMKVAA\n"
+    )
+    splits = flip_fasta(str(path), tokenizer=tokenizer, context=context)
+    assert {name: part.ids for name, part in splits.parts().items()} == {"train": ("a",), "val": ("b",), "test": ("c",)}
+    assert splits.train[0].label == "Nucleus"
+    path.write_text(">a SET=train VALIDATION=False\nMKV\n")
+    with pytest.raises(DataError, match=r"the header of 'a' has no TARGET="):
+        flip_fasta(str(path), tokenizer=tokenizer, context=context)
+
+
+def test_labels_must_be_as_long_as_the_sequence(tmp_path, tokenizer, context):
+    (tmp_path / "s.fasta").write_text(">a\nMKV\n")
+    (tmp_path / "l.fasta").write_text(">a SET=train VALIDATION=False\nCE\n")
+    with pytest.raises(DataError, match="'a' has 3 residues and 2 labels"):
+        flip_fasta(str(tmp_path / "s.fasta"), str(tmp_path / "l.fasta"), tokenizer=tokenizer, context=context)
+
+
+def test_flip_secondary_structure_as_published(realdata, tokenizer, context):
+    folder = realdata / "flip_secondary_structure"
+    splits = flip_fasta(
+        *(str(folder / f"{name}.fasta.gz") for name in ("sequences", "sampled", "mask")), tokenizer=tokenizer, context=context
+    )
+    assert {name: len(part) for name, part in splits.parts().items()} == {"train": 9712, "val": 1080, "test": 364}
+    record = splits.train[0]
+    assert len(record.sequence) == len(record.label) == len(record.mask)
+    assert set("".join(splits.test.labels)) == {"C", "E", "H"}
+
+
+def test_long_sequences_are_left_out_aloud(tmp_path, tokenizer, context, caplog):
+    root = folders(tmp_path / "ss", TABLE)
+    splits = labelled_csv(str(root), target_column="3state", tokenizer=tokenizer, context=context)
+    kept = splits.up_to(3)
+    assert kept.train.ids == ("a",)
+    assert "1 of 2 sequences are longer than the model's 3 residues" in caplog.text
+    with pytest.raises(DataError, match="every sequence is longer"):
+        splits.up_to(2)

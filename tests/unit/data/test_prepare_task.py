@@ -1,0 +1,44 @@
+"""`task=prepare`, as it is typed."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+COMMAND = """
+import json, sys
+from bionemo_core.cli import main
+status = main(sys.argv[1:])
+sys.stderr.write("\\n" + json.dumps([status, sorted({name.partition(".")[0] for name in sys.modules})]))
+"""
+
+
+def typed(home: Path, *arguments: str) -> tuple[int, set[str], str, str]:
+    command = [sys.executable, "-c", COMMAND, "task=prepare", f"home={home}", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    status, modules = json.loads(done.stderr.splitlines()[-1])
+    return status, set(modules), done.stdout, done.stderr
+
+
+def test_a_tokenizer_is_enough_and_torch_is_not_needed(tmp_path: Path) -> None:
+    path = tmp_path / "a.fasta"
+    path.write_text("".join(f">r{i}\n{'MKT' * (i % 9 + 1)}\n" for i in range(200)) + ">bad\nMJ\n")
+    arguments = (f"data.path={path}", "data=fasta", "data.deduplicate=true", "data.val_fraction=0.2")
+    status, modules, out, err = typed(tmp_path / "home", "tokenizer=esm1nv", *arguments)
+    assert status == 0, err
+    assert not {"torch", "megatron", "pytorch_lightning", "transformers", "rdkit", "pandas"} & modules
+    lines = out.splitlines()
+    assert lines[0] == (
+        "a.fasta: read 201 = used 9 + rejected 192 (duplicate sequence 191, residue outside the alphabet 1)"
+    )
+    assert "  residue outside the alphabet: a.fasta:401 record 'bad': residue 'J' at position 2" in lines
+    assert lines[-1] == "splits: 6 train, 2 val, 1 test"
+    (store,) = (tmp_path / "home/prepared").glob("*/manifest.json")
+    assert f"  store {store.parent}" in lines
+    assert (store.parent / "lengths.png").read_bytes().startswith(b"\x89PNG")
+    assert sum(json.loads(store.read_text())["lengths"]["counts"]) == 9
+
+
+def test_without_model_and_tokenizer_it_says_so(tmp_path: Path) -> None:
+    status, _, _, err = typed(tmp_path / "home", "data=sample")
+    assert status == 2 and "neither model= nor tokenizer= is given" in err
