@@ -6,9 +6,21 @@ from functools import lru_cache
 
 from bionemo_core.config.brought import problem_with_defaults
 from bionemo_core.config.schema import Train
-from bionemo_core.data.sources import csv as csv_shards
-from bionemo_core.data.sources import fasta, sample
+from bionemo_core.config.task_schemas.convert import Convert
+from bionemo_core.config.task_schemas.embed import Embed
+from bionemo_core.config.task_schemas.evaluate import Evaluate
+from bionemo_core.config.task_schemas.finetune import Finetune
+from bionemo_core.config.task_schemas.optimize import Optimize
+from bionemo_core.config.task_schemas.predict import Predict
+from bionemo_core.config.task_schemas.prepare import Prepare
+from bionemo_core.config.task_schemas.sample import Sample
+from bionemo_core.data.blend import blend
+from bionemo_core.data.labelled_sources import flip_fasta, labelled_csv
+from bionemo_core.data.sources import fasta, records, sample, uniref50, uniref90
 from bionemo_core.plugins import Component, Registry, configure, hookimpl
+from bionemo_core.training.downstream import downstream
+from bionemo_core.training.finetuning import FINETUNED, finetuned
+from bionemo_core.training.finetuning_heads import convnet, mlp
 from bionemo_core.training.loggers import csv, tensorboard, wandb
 from bionemo_core.training.optim import adamw
 from bionemo_core.training.schedules import (
@@ -19,6 +31,20 @@ from bionemo_core.training.schedules import (
     warmup_anneal_hold,
     warmup_annealing,
 )
+
+FINETUNE_BRINGS: dict[str, str | dict[str, object]] = {
+    # v1's downstream configurations: Adam at 5e-4, WarmupAnnealing; a row of the batch is a sequence.
+    "optim": {"base": "adamw", "lr": 5e-4},
+    "scheduler": {"base": "warmup_annealing", "warmup_steps": 10, "min_lr": 1e-5},
+    "trainer": {
+        "max_steps": 1000,
+        "val_check_interval": 100,
+        "limit_val_batches": 1_000_000,
+        "limit_test_batches": 1_000_000,
+    },
+    "batch": {"packing": False, "micro_batch_size": 32},
+    "checkpoint": {"save_top_k": 1},
+}
 
 
 @lru_cache(maxsize=1)
@@ -34,8 +60,38 @@ def load_registry() -> Registry:
 def bionemo_datasets() -> Iterator[Component]:
     """Protein sources, which serve several plugins."""
     yield Component("sample", configure(sample), "512 UniProt proteins that ship with the core")
-    yield Component("fasta", configure(fasta), "a FASTA file, plain or gzip")
-    yield Component("csv", configure(csv_shards), "CSV shards, train/x000.csv and so on")
+    yield Component("fasta", configure(fasta), "FASTA files, plain or compressed")
+    yield Component("csv", configure(records, format="csv", data_col=3), "a CSV table, or shards train/x000.csv ...")
+    yield Component("records", configure(records), "files of any format: FASTQ, PDB, mmCIF, GenBank, TSV, Parquet ...")
+    yield Component("uniref50", configure(uniref50), "UniRef50 from UniProt, shuffled and split as in v1")
+    yield Component("uniref90", configure(uniref90), "UniRef50 clusters, a random UniRef90 member at each pass")
+    yield Component("blend", configure(blend), "several of these at once, by weight")
+    yield Component("labelled_csv", configure(labelled_csv), "tables of sequences with labels, for fine-tuning")
+    yield Component("flip_fasta", configure(flip_fasta), "the FLIP benchmark's FASTA files, for fine-tuning")
+
+
+@hookimpl
+def bionemo_models() -> Iterator[Component]:
+    """What fine-tuning makes of a pre-trained model."""
+    yield Component(
+        FINETUNED,
+        configure(finetuned),
+        "an encoder with a head, as task=finetune makes it",
+        capabilities=frozenset({"packing", "exact_resume"}),
+    )
+
+
+@hookimpl
+def bionemo_callbacks() -> Iterator[Component]:
+    """What may run beside the training."""
+    yield Component("downstream", configure(downstream), "a small head on frozen states at every validation")
+
+
+@hookimpl
+def bionemo_heads() -> Iterator[Component]:
+    """What can be put on an encoder."""
+    yield Component("mlp", configure(mlp), "linear layers over the mean of a sequence, or every residue (v1: MLPModel)")
+    yield Component("convnet", configure(convnet), "two convolutions along the sequence (v1: ConvNet)")
 
 
 @hookimpl
@@ -71,3 +127,11 @@ def bionemo_loggers() -> Iterator[Component]:
 def bionemo_tasks() -> Iterator[Component]:
     """What `task=` can be."""
     yield Component("train", configure(Train), "pre-train the model")
+    yield Component("embed", configure(Embed), "embeddings of the sequences in a file")
+    yield Component("finetune", configure(Finetune), "train a head, and the encoder if asked", defaults=FINETUNE_BRINGS)
+    yield Component("evaluate", configure(Evaluate), "loss, perplexity and metrics on a split, and a report page")
+    yield Component("predict", configure(Predict), "a fine-tuned model's answers, or scores of mutations")
+    yield Component("sample", configure(Sample), "texts near those of a file, or from the model's prior")
+    yield Component("optimize", configure(Optimize), "search a latent space for texts that score higher")
+    yield Component("prepare", configure(Prepare), "prepare the data, and say what became of each record")
+    yield Component("convert", configure(Convert), "write a model in another form: artefact, .nemo, Hugging Face")

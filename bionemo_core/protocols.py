@@ -187,8 +187,11 @@ class TextJudge(Protocol):
 
     noun: str
     """What a text stands for, in the singular: molecule."""
-    oracles: Mapping[str, Oracle]
-    """Scores that a configuration can ask for by name; they are given canonical texts."""
+
+    @property
+    def oracles(self) -> Mapping[str, Oracle]:
+        """Scores that a configuration can ask for by name; they are given canonical texts."""
+        ...
 
     def canonical(self, text: str) -> str | None:
         """The one spelling of what `text` stands for; None where it stands for nothing."""

@@ -1,4 +1,6 @@
-"""Run checkpoints: safetensors shards with a JSON index and a manifest of hashes; nothing in them is pickled.
+"""Checkpoints of runs, models that travel, and weights from elsewhere.
+
+Run checkpoints are safetensors shards with a JSON index and a manifest of hashes; nothing in them is pickled.
 
 layout     the names of folders and files (no torch)
 files      writes that are on the disk when they return, and hashes
@@ -11,4 +13,15 @@ peers      the ranks that save together
 save       the save protocol
 load       verification and reading, resharding included
 retention  which checkpoints to delete, safely
+
+Models that travel, and weights from elsewhere:
+
+stored             a model at rest: names and parameters to build it, tensors to fill it
+artefact           our own form for travelling
+safetensors_files  tensors in safetensors files, ours or others'
+publishing         results that appear whole or not at all
+foreign            v1 archives, Hugging Face folders, and what connectors are
+hub                downloads, kept and checked
+resize             vocabularies and position tables of another size
+load_report        what became of every tensor
 """

@@ -7,6 +7,7 @@ endian), the header (JSON, padded with spaces to 8 bytes), the tensors' bytes wi
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -50,24 +51,22 @@ def check_storable(tensor: torch.Tensor, where: str) -> None:
     raise CheckpointError(f"checkpoint: {where} {got}.")
 
 
-def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], at_half: Callable[[], None]) -> FileFacts:
+def write_tensors(
+    path: Path,
+    tensors: Mapping[str, torch.Tensor],
+    at_half: Callable[[], None] = lambda: None,
+    metadata: Mapping[str, str] | None = None,
+) -> FileFacts:
     """Writes `tensors` to a new safetensors file, on the disk when it returns; `at_half` is called midway.
+
+    `metadata` are texts that the header holds beside the tensors.
 
     Raises:
         OSError: with `filename` set.
     """
-    # Widest elements first, so that every tensor in the file is aligned to its element size.
-    keys = sorted(tensors, key=lambda key: (-tensors[key].element_size(), key))
-    header: dict[str, dict[str, object]] = {}
-    end = 0
-    for key in keys:
-        tensor = tensors[key]
-        start, end = end, end + tensor.numel() * tensor.element_size()
-        header[key] = {
-            "dtype": DTYPE_NAMES[tensor.dtype],
-            "shape": list(tensor.shape),
-            "data_offsets": [start, end],
-        }
+    keys = stored_order(tensors)
+    header: dict[str, Any] = {} if metadata is None else {"__metadata__": dict(metadata)}
+    header |= tensor_header(tensors)
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
 
@@ -77,12 +76,47 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], at_half: Call
         for i, key in enumerate(keys):
             if i == len(keys) // 2:
                 at_half()
-            yield _bytes(tensors[key])
+            yield tensor_bytes(tensors[key])
 
     return write_file(path, chunks())
 
 
-def _bytes(tensor: torch.Tensor) -> memoryview:
+def stored_order(tensors: Mapping[str, torch.Tensor]) -> list[str]:
+    """The names in the order of a file: widest elements first, so that each is aligned to its element size."""
+    return sorted(tensors, key=lambda key: (-tensors[key].element_size(), key))
+
+
+def split_by_size(tensors: Mapping[str, torch.Tensor], most_bytes: int) -> list[list[str]]:
+    """The names in groups, one a file, of at most so many bytes each; a larger tensor has a group of its own."""
+    groups: list[list[str]] = [[]]
+    used = 0
+    for name, tensor in tensors.items():
+        size = tensor.numel() * tensor.element_size()
+        if groups[-1] and used + size > most_bytes:
+            groups.append([])
+            used = 0
+        groups[-1].append(name)
+        used += size
+    return groups
+
+
+def tensor_header(tensors: Mapping[str, torch.Tensor]) -> dict[str, dict[str, Any]]:
+    """What the header says of each tensor, in the order of the file."""
+    header: dict[str, dict[str, Any]] = {}
+    end = 0
+    for key in stored_order(tensors):
+        tensor = tensors[key]
+        start, end = end, end + tensor.numel() * tensor.element_size()
+        header[key] = {
+            "dtype": DTYPE_NAMES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [start, end],
+        }
+    return header
+
+
+def tensor_bytes(tensor: torch.Tensor) -> memoryview:
+    """The elements of a tensor as the format holds them."""
     if tensor.numel() == 0:
         return memoryview(b"")
     flat = tensor.detach().to("cpu").contiguous().reshape(-1)

@@ -14,7 +14,7 @@ from bionemo_core.plugins.hookspecs import GROUPS
 from bionemo_core.plugins.names import did_you_mean
 from bionemo_core.plugins.parameters import parameter_fields
 
-GROUP_ORDER = ("model", "tokenizer", "data", "optim", "scheduler", "logger", "callbacks", "connector", "task")
+GROUP_ORDER = ("model", "tokenizer", "data", "optim", "scheduler", "logger", "callbacks", "connector", "head", "task")
 USAGE = {
     "plugins": "bionemo-run plugins [--trace]",
     "doctor": "bionemo-run doctor",

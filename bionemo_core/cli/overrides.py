@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bionemo_core.config.rewriting import rewrite_command_line
-from bionemo_core.config.schema import OPENING_TASKS
+from bionemo_core.config.schema import OPENING_TASKS, TOKENIZER_TASKS
 from bionemo_core.errors import ConfigError
 from bionemo_core.plugins import RegisteredComponent, Registry
 from bionemo_core.plugins.hookspecs import GROUPS
@@ -53,10 +53,10 @@ def keys_of(registered: RegisteredComponent) -> list[str]:
 
 
 def _no_model(arguments: list[str]) -> list[str]:
-    """`model=null` for a task that opens its model, where none is named."""
+    """`model=null` for a task that opens its model, or needs none, where none is named."""
     keys = {argument.partition("=")[0] for argument in arguments}
     tasks = {argument.partition("=")[2].rpartition("/")[2] for argument in arguments if argument.startswith("task=")}
-    return ["model=null"] if tasks & OPENING_TASKS and "model" not in keys else []
+    return ["model=null"] if tasks & (OPENING_TASKS | TOKENIZER_TASKS) and "model" not in keys else []
 
 
 def _none_as_list(argument: str) -> str:

@@ -17,7 +17,17 @@ if TYPE_CHECKING:
 
 # Hydra and hydra-zen are imported in the bodies: a name that is misspelt is answered without them.
 
-TASKS = {"train": "bionemo_core.tasks.train"}
+TASKS = {
+    "train": "bionemo_core.tasks.train",
+    "embed": "bionemo_core.tasks.embed",
+    "finetune": "bionemo_core.tasks.finetune",
+    "evaluate": "bionemo_core.tasks.evaluate",
+    "predict": "bionemo_core.tasks.predict",
+    "sample": "bionemo_core.tasks.sample",
+    "optimize": "bionemo_core.tasks.optimize",
+    "convert": "bionemo_core.tasks.convert",
+    "prepare": "bionemo_core.tasks.prepare",
+}
 """Where the function of a task lives; it has the task's own name."""
 
 _UNKNOWN_KEY = re.compile(r"(?:Could not override '(?P<key>[\w.]+)'|Key '(?P<leaf>\w+)' (?:is )?not in)")

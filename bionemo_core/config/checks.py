@@ -3,13 +3,15 @@
 import math
 import re
 
-from bionemo_core.config.schema import Batch, Checkpoint, Parallel, RunSpec, Trainer
+from bionemo_core.config.schema import Batch, Checkpoint, Parallel, Restore, RunSpec, Trainer
 from bionemo_core.errors import ConfigError
 from bionemo_core.plugins.names import did_you_mean
 
 ACCELERATORS = ("auto", "cpu", "gpu")
 PRECISIONS = ("auto", "32", "bf16-mixed", "16-mixed")
 MODES = ("min", "max")
+VOCABULARY_METHODS = ("tile", "mean")
+POSITION_METHODS = ("tile", "cut", "interpolate", "restart")
 MAX_SEED = 2**32 - 1
 _RUN_NAME = re.compile(r"[\w][\w.+=@ -]*")
 
@@ -33,6 +35,19 @@ def check_values(spec: RunSpec) -> None:
     _check_batch(spec.batch)
     _check_parallel(spec.parallel)
     _check_checkpoint(spec.checkpoint)
+    check_restore(spec.restore)
+
+
+def check_restore(restore: Restore) -> None:
+    """Accepts rules for loading weights whose words are known.
+
+    Raises:
+        ConfigError: One is not.
+    """
+    if restore.vocabulary is not None:
+        _one_of("restore.vocabulary", restore.vocabulary, VOCABULARY_METHODS)
+    if restore.positions is not None:
+        _one_of("restore.positions", restore.positions, POSITION_METHODS)
 
 
 def _check_trainer(trainer: Trainer) -> None:

@@ -63,6 +63,15 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
+class Restore:
+    """What taking weights by `restore_from_path` may do where source and model differ."""
+
+    strict: bool = True  # refuse a source that lacks a tensor of the model, or has one that the model lacks
+    vocabulary: Optional[str] = None  # another vocabulary: tile (v1's way), mean; refused without one
+    positions: Optional[str] = None  # other positions: tile (v1's way), cut, interpolate, restart; refused without one
+
+
+@dataclass(frozen=True)
 class Train:
     """Pre-train the model, then test it if asked."""
 
@@ -70,7 +79,16 @@ class Train:
     do_testing: bool = False
 
 
-CORE_GROUPS = {"trainer": Trainer, "batch": Batch, "parallel": Parallel, "checkpoint": Checkpoint}
+OPENING_TASKS = frozenset({"embed", "finetune", "evaluate", "predict", "sample", "optimize", "convert"})
+"""Tasks that open the model at `restore_from_path`, so that neither `model` nor `tokenizer` need be chosen."""
+
+TOKENIZER_TASKS = frozenset({"prepare"})
+"""Tasks that need a tokenizer, their own or a model's, and no model."""
+
+OPENED = "opened"
+"""Stands for the name of a model or tokenizer that is known only once `restore_from_path` is opened."""
+
+CORE_GROUPS = {"trainer": Trainer, "batch": Batch, "parallel": Parallel, "checkpoint": Checkpoint, "restore": Restore}
 """Groups with a single schema each; the others hold one entry per component."""
 
 
@@ -102,6 +120,7 @@ class RunSpec:
     batch: Batch = field(default_factory=Batch)
     parallel: Parallel = field(default_factory=Parallel)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
+    restore: Restore = field(default_factory=Restore)
     loggers: tuple[Choice, ...] = ()
     callbacks: tuple[Choice, ...] = ()
     connector: Optional[Choice] = None

@@ -2,19 +2,19 @@
 
 import dataclasses
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from bionemo_core.config.brought import missing_defaults
 from bionemo_core.config.checks import check_values
-from bionemo_core.config.schema import CORE_GROUPS, Choice, RunSpec
+from bionemo_core.config.plain import check_keys, check_type, choice_from, parse_json, refuse_unsafe
+from bionemo_core.config.schema import CORE_GROUPS, OPENED, OPENING_TASKS, TOKENIZER_TASKS, Choice, RunSpec
 from bionemo_core.config.store import COMPONENT_KEY
-from bionemo_core.errors import ArtefactError, BioNeMoError, ConfigError
+from bionemo_core.errors import ArtefactError, ConfigError
 from bionemo_core.plugins import Registry
 
 FORMAT = "bionemo-run/run-spec"
@@ -47,6 +47,7 @@ def make_spec(config: DictConfig, registry: Registry) -> RunSpec:
     assert isinstance(plain, dict)
     content = {str(key): value for key, value in plain.items()}
     singles = {group: _chosen(group, content.get(group), registry) for group in (*SINGLE_GROUPS, "connector")}
+    _leave_to_opening(singles, content["restore_from_path"] or content["resume"])
     _check_brought(singles, registry)
     parts: dict[str, Any] = {group: choice for group, choice in singles.items() if choice is not None}
     parts |= {group: schema(**content[group]) for group, schema in CORE_GROUPS.items()}
@@ -54,14 +55,14 @@ def make_spec(config: DictConfig, registry: Registry) -> RunSpec:
         nodes = (content.get(group) or {}).values()
         parts[field] = tuple(_chosen_or_fail(group, node, registry) for node in nodes)
     spec = RunSpec(
-        name=content["name"] or parts["model"].name,
+        name=content["name"] or _name_of(parts["task"], parts["model"]),
         home=str(Path(content["home"]).expanduser().absolute()),
         seed=content["seed"],
         restore_from_path=content["restore_from_path"],
         resume=content["resume"],
         **parts,
     )
-    _refuse_unsafe(dataclasses.asdict(spec), "", ConfigError)
+    refuse_unsafe(dataclasses.asdict(spec), "", ConfigError)
     check_values(spec)
     check_capabilities(spec, registry)
     return spec
@@ -73,6 +74,8 @@ def check_capabilities(spec: RunSpec, registry: Registry) -> None:
     Raises:
         ConfigError: Packing or tensor parallelism is asked of a model that does not declare it.
     """
+    if spec.model.name == OPENED:
+        return
     registered = registry.get("model", f"{spec.model.distribution}/{spec.model.name}")
     wanted = {
         "packing": (spec.batch.packing, "batch.packing=true", "batch.packing=false"),
@@ -109,23 +112,20 @@ def from_json(text: str) -> RunSpec:
     Raises:
         ArtefactError: It is not such a text, has unknown or missing keys, or holds `_target_` or `${...}`.
     """
-    try:
-        content = json.loads(text, object_pairs_hook=_without_twins, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        raise ArtefactError(f"run specification: not readable as JSON ({error})") from error
+    content = parse_json(text, "run specification")
     if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
         raise ArtefactError(f"run specification: expected an object with format {FORMAT!r}")
     version = content.pop("format_version", None)
     if version != FORMAT_VERSION:
         raise ArtefactError(f"run specification: format_version {version!r}, this program reads {FORMAT_VERSION}")
-    _refuse_unsafe(content, "", ArtefactError)
-    _check_keys(content, [one.name for one in dataclasses.fields(RunSpec)], "run specification")
+    refuse_unsafe(content, "", ArtefactError)
+    check_keys(content, [one.name for one in dataclasses.fields(RunSpec)], "run specification")
     for key, kinds in _SCALARS.items():
-        _check_type(content[key], kinds, key)
+        check_type(content[key], kinds, f"run specification: {key}")
     parts: dict[str, Any] = {key: content[key] for key in _SCALARS}
-    parts |= {group: _choice_from(content[group], group) for group in SINGLE_GROUPS}
+    parts |= {group: choice_from(content[group], group, f"run specification: {group}") for group in SINGLE_GROUPS}
     if content["connector"] is not None:
-        parts["connector"] = _choice_from(content["connector"], "connector")
+        parts["connector"] = choice_from(content["connector"], "connector", "run specification: connector")
     for group, field in (("logger", "loggers"), ("callbacks", "callbacks")):
         parts[field] = _choices_from(content[field], field, group)
     parts |= {group: _schema_from(content[group], group, schema) for group, schema in CORE_GROUPS.items()}
@@ -178,6 +178,28 @@ def _chosen_or_fail(group: str, node: Any, registry: Registry) -> Choice:
     return Choice(group, registered.name, params, registered.distribution, registered.version)
 
 
+def _leave_to_opening(singles: dict[str, Choice | None], source: str | None) -> None:
+    """Puts a stand-in where a task is to learn the model and the tokenizer from what it opens."""
+    task = singles["task"]
+    if task is not None and task.name in TOKENIZER_TASKS and singles["model"] is None:
+        if singles["tokenizer"] is None:
+            raise ConfigError(f"task={task.name}: neither model= nor tokenizer= is given. Choose one of them.")
+        singles["model"] = Choice("model", OPENED)
+    if task is None or task.name not in OPENING_TASKS or singles["model"] is not None:
+        return
+    if not source:
+        raise ConfigError(
+            f"task={task.name}: no model is given. Name one by restore_from_path=PATH: a run folder, a checkpoint or "
+            "an artefact."
+        )
+    singles["model"] = Choice("model", OPENED)
+    singles["tokenizer"] = singles["tokenizer"] or Choice("tokenizer", OPENED)
+
+
+def _name_of(task: Choice, model: Choice) -> str:
+    return task.name if model.name == OPENED else model.name
+
+
 def _check_brought(singles: Mapping[str, Choice | None], registry: Registry) -> None:
     model = singles["model"]
     if model is None:
@@ -185,7 +207,8 @@ def _check_brought(singles: Mapping[str, Choice | None], registry: Registry) -> 
     absent = [group for group in SINGLE_GROUPS if singles[group] is None]
     if not absent:
         return
-    brought = missing_defaults(registry.get("model", f"{model.distribution}/{model.name}"), registry)
+    opened = model.name == OPENED
+    brought = [] if opened else missing_defaults(registry.get("model", f"{model.distribution}/{model.name}"), registry)
     for group, name in brought:
         if group in absent:
             raise ConfigError(
@@ -198,59 +221,13 @@ def _check_brought(singles: Mapping[str, Choice | None], registry: Registry) -> 
     )
 
 
-def _refuse_unsafe(value: Any, where: str, error: type[BioNeMoError]) -> None:
-    """Raises where a value could be more than itself: an interpolation, a hidden key, a value still missing."""
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            if not isinstance(key, str) or key.startswith("_") or "${" in key:
-                raise error(f"{where or 'run specification'}: the key {key!r} is not allowed")
-            _refuse_unsafe(inner, f"{where}.{key}" if where else key, error)
-    elif isinstance(value, list | tuple):
-        for position, inner in enumerate(value):
-            _refuse_unsafe(inner, f"{where}[{position}]", error)
-    elif isinstance(value, str):
-        if "${" in value or value == "???":
-            raise error(f"{where}: the value {value!r} is not allowed, interpolations are not resolved here")
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise error(f"{where}: got {value}, expected a finite number")
-    elif value is not None and not isinstance(value, bool | int | float):
-        raise error(f"{where}: got {type(value).__name__}, expected a plain value")
-
-
-def _check_keys(content: Any, known: list[str], where: str) -> None:
-    if not isinstance(content, dict):
-        raise ArtefactError(f"{where}: expected an object, got {type(content).__name__}")
-    unknown = sorted(set(content) - set(known))
-    missing = [key for key in known if key not in content]
-    if unknown or missing:
-        parts = [f"unknown: {', '.join(unknown)}"] if unknown else []
-        parts += [f"missing: {', '.join(missing)}"] if missing else []
-        raise ArtefactError(f"{where}: wrong keys ({'; '.join(parts)})")
-
-
-def _check_type(value: Any, kinds: Any, where: str) -> None:
-    if not isinstance(value, kinds) or (isinstance(value, bool) and kinds is int):
-        raise ArtefactError(f"run specification: {where} is {value!r} of type {type(value).__name__}")
-
-
-def _choice_from(content: Any, group: str) -> Choice:
-    where = f"run specification: {group}"
-    _check_keys(content, [one.name for one in dataclasses.fields(Choice)], where)
-    for key in ("group", "name", "distribution", "version"):
-        _check_type(content[key], str, f"{group}.{key}")
-    _check_type(content["params"], dict, f"{group}.params")
-    if content["group"] != group:
-        raise ArtefactError(f"{where}: is a choice of group {content['group']!r}")
-    return Choice(**content)
-
-
 def _choices_from(content: Any, field: str, group: str) -> tuple[Choice, ...]:
-    _check_type(content, list, field)
-    return tuple(_choice_from(one, group) for one in content)
+    check_type(content, list, f"run specification: {field}")
+    return tuple(choice_from(one, group, f"run specification: {field}") for one in content)
 
 
 def _schema_from(content: Any, group: str, schema: type) -> Any:
-    _check_keys(content, [one.name for one in dataclasses.fields(schema)], f"run specification: {group}")
+    check_keys(content, [one.name for one in dataclasses.fields(schema)], f"run specification: {group}")
     try:
         typed = OmegaConf.merge(OmegaConf.structured(schema), content)
         plain = OmegaConf.to_container(typed, resolve=False)
@@ -258,17 +235,6 @@ def _schema_from(content: Any, group: str, schema: type) -> Any:
         raise ArtefactError(f"run specification: {group}: {str(error).splitlines()[0]}") from error
     assert isinstance(plain, dict)
     return schema(**{str(key): value for key, value in plain.items()})
-
-
-def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) != len(pairs):
-        raise ValueError("a key occurs twice")
-    return content
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a number")
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

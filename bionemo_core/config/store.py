@@ -28,22 +28,24 @@ SEVERAL_AT_ONCE = ("logger", "callbacks")
 """Groups where each choice has a key of its own: `logger=[csv,wandb]` fills `logger.csv` and `logger.wandb`."""
 
 DEFAULT_CHOICES: tuple[tuple[str, Any], ...] = (
-    ("task", "train"),
     ("tokenizer", None),
     ("data", "sample"),
     ("trainer", DEFAULT_NODE),
     ("batch", DEFAULT_NODE),
     ("parallel", DEFAULT_NODE),
     ("checkpoint", DEFAULT_NODE),
+    ("restore", DEFAULT_NODE),
     ("optim", "adamw"),
     ("scheduler", "cosine"),
     ("logger", ["csv"]),
     ("callbacks", None),
     ("connector", None),
     ("model", "???"),
+    ("task", "train"),
 )
 """In the order of merging. Hydra visits the list from its end, so the model, whose own list overrides the
-others, stands last; an experiment is appended after it and overrides the model's."""
+others, stands behind them, and the task, whose list overrides the model's, behind it; an experiment is appended after
+both and overrides theirs."""
 
 
 def _primary_defaults() -> list[Any]:
@@ -80,6 +82,7 @@ class Primary:
     batch: Any = None
     parallel: Any = None
     checkpoint: Any = None
+    restore: Any = None
     optim: Any = None
     scheduler: Any = None
     logger: Any = field(default_factory=dict)

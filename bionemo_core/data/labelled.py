@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ log = logging.getLogger("bionemo")
 class LabelledRecord(NamedTuple):
     """One sequence and its label."""
 
-    index: int
+    number: int
     """Its place in the data set, before any was left out."""
     sequence: bytes
     label: str
@@ -65,7 +65,7 @@ class LabelledRecords:
         return np.fromiter(map(len, self.sequences), dtype=np.int32, count=len(self))
 
     def chosen(self, rows: Sequence[int] | NDArray[np.integer]) -> LabelledRecords:
-        """Some of the records, in this order; they keep their `index`."""
+        """Some of the records, in this order; they keep their numbers."""
         picks = [int(row) for row in rows]
         return LabelledRecords(
             tuple(self.ids[row] for row in picks),
@@ -105,9 +105,10 @@ class LabelledRecords:
 class LabelledSplits(DataSplits):
     """What a dataset component with labels returns: every split is a `LabelledRecords`."""
 
-    train: LabelledRecords
-    val: LabelledRecords | None = None
-    test: LabelledRecords | None = None
+    # A labelled record stands where others have a text: only the objective, which made them so, looks inside.
+    train: LabelledRecords  # type: ignore[assignment]
+    val: LabelledRecords | None = None  # type: ignore[assignment]
+    test: LabelledRecords | None = None  # type: ignore[assignment]
 
     @classmethod
     def made_of(
@@ -124,4 +125,5 @@ class LabelledSplits(DataSplits):
 
     def up_to(self, max_residues: int) -> LabelledSplits:
         """The same without sequences that are longer."""
-        return replace(self, **{name: part.up_to(max_residues, name) for name, part in self.parts().items()})
+        kept: dict[str, Any] = {name: part.up_to(max_residues, name) for name, part in self.parts().items()}
+        return replace(self, **kept)

@@ -37,20 +37,31 @@ class EmbeddingOptions:
 
 
 class TokenEmbedding(torch.nn.Module):
-    """Hidden states [length, batch, hidden] of a `TokenBatch`."""
+    """Hidden states [length, batch, hidden] of a `TokenBatch`.
+
+    With `own_words=False` the word table is another embedding's, handed over in each call.
+    """
 
     def __init__(
-        self, config: TransformerConfig, padded_vocab_size: int, options: EmbeddingOptions, groups: ProcessGroups
+        self,
+        config: TransformerConfig,
+        padded_vocab_size: int,
+        options: EmbeddingOptions,
+        groups: ProcessGroups,
+        *,
+        own_words: bool = True,
     ) -> None:
         super().__init__()
         self.options = options
-        self.word_embeddings = VocabParallelEmbedding(
-            padded_vocab_size,
-            config.hidden_size,
-            init_method=config.init_method,
-            config=config,
-            tp_group=groups.tensor,
-        )
+        self.word_embeddings: VocabParallelEmbedding | None = None
+        if own_words:
+            self.word_embeddings = VocabParallelEmbedding(
+                padded_vocab_size,
+                config.hidden_size,
+                init_method=config.init_method,
+                config=config,
+                tp_group=groups.tensor,
+            )
         self.position_embeddings: torch.nn.Embedding | None = None
         if options.max_positions is not None:
             rows = options.max_positions + options.position_offset
@@ -58,18 +69,29 @@ class TokenEmbedding(torch.nn.Module):
             config.init_method(self.position_embeddings.weight)
         self.layer_norm = Norm(config, config.hidden_size, config.layernorm_epsilon) if options.layer_norm else None
 
-    def forward(self, batch: TokenBatch) -> Tensor:
-        hidden = self.word_embeddings(batch.tokens)
+    def forward(self, batch: TokenBatch, words: VocabParallelEmbedding | None = None) -> Tensor:
+        hidden = self._words(words)(batch.tokens)
         if self.options.token_dropout_mask_id is not None:
             hidden = hidden * token_dropout_scale(batch, self.options.token_dropout_mask_id).to(hidden.dtype)
-        if self.position_embeddings is not None:
-            hidden = hidden + self.position_embeddings(batch.position_ids + self.options.position_offset)
-        if self.layer_norm is not None:
-            hidden = self.layer_norm(hidden)
+        hidden = self._placed(hidden, batch.position_ids)
         if not batch.packed:
             hidden = hidden * batch.padding_mask.unsqueeze(-1)
         hidden = F.dropout(hidden, self.options.dropout, self.training)
         return hidden.transpose(0, 1).contiguous()
+
+    def at(self, tokens: Tensor, position: Tensor, words: VocabParallelEmbedding | None = None) -> Tensor:
+        """Hidden states [1, rows, hidden] of one token a row, int64[rows], all at one position, int64[1]."""
+        return self._placed(self._words(words)(tokens), position).unsqueeze(0)
+
+    def _placed(self, hidden: Tensor, position_ids: Tensor) -> Tensor:
+        if self.position_embeddings is not None:
+            hidden = hidden + self.position_embeddings(position_ids + self.options.position_offset)
+        return hidden if self.layer_norm is None else self.layer_norm(hidden)
+
+    def _words(self, words: VocabParallelEmbedding | None) -> VocabParallelEmbedding:
+        table = self.word_embeddings if words is None else words
+        assert table is not None, "this embedding shares its table: hand it over"
+        return table
 
 
 def token_dropout_scale(batch: TokenBatch, mask_id: int) -> Tensor:

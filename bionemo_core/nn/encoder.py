@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from megatron.core.packed_seq_params import PackedSeqParams
 from megatron.core.transformer.transformer_block import TransformerBlock
 from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor
 
+from bionemo_core.nn.attention import packed_params
 from bionemo_core.nn.embedding import EmbeddingOptions, TokenEmbedding
-from bionemo_core.nn.heads import MaskedLanguageHead, token_cross_entropy
+from bionemo_core.nn.heads import MaskedLanguageHead, summed_loss
 from bionemo_core.nn.layers import encoder_block_spec
 from bionemo_core.nn.rotary import RotaryAngles
 from bionemo_core.parallel.groups import ProcessGroups
@@ -65,7 +65,8 @@ class EncoderLM(torch.nn.Module):
         hidden = self.embedding(batch)
         angles = None if self.rotary is None else self.rotary(batch.position_ids)
         if batch.packed:
-            return self.encoder(hidden, None, rotary_pos_emb=angles, packed_seq_params=_packed_params(batch))
+            bounds = packed_params(batch.cu_seqlens, batch.max_seqlen)
+            return self.encoder(hidden, None, rotary_pos_emb=angles, packed_seq_params=bounds)
         hidden_keys = ~batch.padding_mask[:, None, None, :]
         mask = None if batch.num_tokens == batch.tokens.numel() else hidden_keys
         return self.encoder(hidden, mask, rotary_pos_emb=angles)
@@ -77,22 +78,7 @@ class EncoderLM(torch.nn.Module):
 
     def forward(self, batch: TokenBatch) -> Tensor:
         """The masked-language loss summed over the batch's loss positions, a float32 scalar in nats."""
-        hidden = self.hidden_states(batch)
-        labels = batch.labels.transpose(0, 1)
-        chosen: Tensor | None = batch.loss_mask.transpose(0, 1)
-        if not hidden.is_cuda:  # shapes may vary here, so the head need not see what has no label
-            hidden, labels, chosen = hidden[chosen], labels[chosen], None
-        logits = self.head(hidden, self.embedding.word_embeddings.weight)
-        losses = token_cross_entropy(logits, labels, self.vocab_size, self.groups)
-        return losses.sum() if chosen is None else (losses * chosen).sum()
-
-
-def _packed_params(batch: TokenBatch) -> PackedSeqParams:
-    # "sbhd": the row stays [T, 1, H] and rotary angles come by position, not by looping over sequences.
-    return PackedSeqParams(
-        qkv_format="sbhd",
-        cu_seqlens_q=batch.cu_seqlens,
-        cu_seqlens_kv=batch.cu_seqlens,
-        max_seqlen_q=batch.max_seqlen,
-        max_seqlen_kv=batch.max_seqlen,
-    )
+        words = self.embedding.word_embeddings.weight
+        return summed_loss(
+            self.hidden_states(batch), batch, lambda hidden: self.head(hidden, words), self.vocab_size, self.groups
+        )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from megatron.core.tensor_parallel.cross_entropy import vocab_parallel_cross_entropy
@@ -10,6 +13,9 @@ from torch import Tensor
 
 from bionemo_core.nn.layers import ColumnLinear, Norm
 from bionemo_core.parallel.groups import ProcessGroups
+
+if TYPE_CHECKING:
+    from bionemo_core.data.batch import TokenBatch
 
 
 class MaskedLanguageHead(torch.nn.Module):
@@ -34,6 +40,59 @@ class MaskedLanguageHead(torch.nn.Module):
     def forward(self, hidden: Tensor, tied_weight: Tensor) -> Tensor:
         """Logits of this rank's columns, shape [..., padded vocabulary / tensor ranks]."""
         return self.output(self.layer_norm(F.gelu(self.dense(hidden))), weight=tied_weight)[0]
+
+
+class TokensHead(torch.nn.Module):
+    """Logits straight from hidden states, by a table of its own or a tied one.
+
+    Args:
+        tied: take the weight that each call brings, and have none.
+        bias: add one for each piece of the vocabulary.
+        scale: factor on hidden states; T5 with a tied head has hidden_size ** -0.5.
+    """
+
+    def __init__(
+        self,
+        config: TransformerConfig,
+        padded_vocab_size: int,
+        groups: ProcessGroups,
+        *,
+        tied: bool,
+        bias: bool,
+        scale: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.scale = scale
+        self.output = ColumnLinear(
+            config.hidden_size,
+            padded_vocab_size,
+            config=config,
+            init_method=config.init_method,
+            bias=bias,
+            skip_weight_param_allocation=tied,
+            tp_group=groups.tensor,
+        )
+
+    def forward(self, hidden: Tensor, tied_weight: Tensor | None = None) -> Tensor:
+        """Logits of this rank's columns, shape [..., padded vocabulary / tensor ranks]."""
+        if self.scale != 1.0:
+            hidden = hidden * self.scale
+        return self.output(hidden, weight=tied_weight)[0]
+
+
+def summed_loss(
+    hidden: Tensor, batch: TokenBatch, head: Callable[[Tensor], Tensor], vocab_size: int, groups: ProcessGroups
+) -> Tensor:
+    """The cross entropy in nats summed over the batch's loss positions, a float32 scalar.
+
+    `hidden` has the shape [length, rows, hidden]; `head` maps it to this rank's columns of the logits.
+    """
+    labels = batch.labels.transpose(0, 1)
+    chosen: Tensor | None = batch.loss_mask.transpose(0, 1)
+    if not hidden.is_cuda:  # shapes may vary here, so the head need not see what has no label
+        hidden, labels, chosen = hidden[chosen], labels[chosen], None
+    losses = token_cross_entropy(head(hidden), labels, vocab_size, groups)
+    return losses.sum() if chosen is None else (losses * chosen).sum()
 
 
 def token_cross_entropy(logits: Tensor, labels: Tensor, vocab_size: int, groups: ProcessGroups) -> Tensor:

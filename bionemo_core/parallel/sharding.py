@@ -31,7 +31,7 @@ def shard(network: nn.Module, groups: ProcessGroups, dtype: torch.dtype, device:
     )
     for part in (*getattr(network, "layers", ()), network):
         fully_shard(part, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
-    for method in ("hidden_states", "logits"):
+    for method in ("hidden_states", "logits", "encode", "decoder_logits", "decoder_loss", "start", "step"):
         if hasattr(network, method):
             register_fsdp_forward_method(network, method)
 
@@ -41,6 +41,13 @@ def reduce_gradients_now(network: nn.Module, now: bool) -> None:
     if isinstance(network, FSDPModule):
         network.set_requires_gradient_sync(now)
         network.set_is_last_backward(now)
+
+
+def gather(network: nn.Module) -> None:
+    """Have every part of a sharded network hold its whole parameters, until `reshard`."""
+    for module in network.modules():
+        if isinstance(module, FSDPModule):
+            module.unshard()
 
 
 def reshard(network: nn.Module) -> None:

@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from pytorch_lightning.strategies import DDPStrategy
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from bionemo_core.checkpoint.load import CheckpointReader, open_checkpoint
 from bionemo_core.checkpoint.peers import Disagreement
@@ -91,6 +92,10 @@ class MegatronStrategy(DDPStrategy):
                 layer.compile(dynamic=False)
         if needs_sharding(self.groups, self.dtype):
             shard(self.network, self.groups, self.dtype, self.root_device)
+            # A test after the training would have Lightning copy rank 0's weights to all; here each has its own part.
+            module = self.lightning_module
+            kept = [name for name, _ in (*module.named_parameters(), *module.named_buffers())]
+            DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(module, kept)
 
     @property
     def restore_checkpoint_after_setup(self) -> bool:

@@ -84,7 +84,7 @@ def _ask_omegaconf(config: Any, where: str) -> None:
 def _check_defaults(defaults: Any, group: str, where: str) -> None:
     if not isinstance(defaults, Mapping):
         raise ConfigError(f"{where}: defaults is {defaults!r}, expected a mapping of group to name or values")
-    if defaults and group != "model":
+    if defaults and group not in ("model", "task"):
         raise ConfigError(f"{where}: only a model brings defaults, this is a {group}")
     for key, value in defaults.items():
         known = (*(name for name in GROUPS if name != "model"), *VALUE_GROUPS)

@@ -1,4 +1,4 @@
-"""The hooks: five for plugins, four more that only the core implements for its own groups.
+"""The hooks: six for plugins, four more that only the core implements for its own groups.
 
 Each is a function without arguments that yields `Component`s. A plugin's module marks its
 functions with `@hookimpl`, states `BIONEMO_PLUGIN_API = 1`, and imports nothing heavy.
@@ -36,6 +36,10 @@ class PluginHooks:
     def bionemo_callbacks(self) -> Iterable[Component]:  # type: ignore[empty-body]
         """Yields callbacks; a factory returns a Lightning callback."""
 
+    @hookspec
+    def bionemo_heads(self) -> Iterable[Component]:  # type: ignore[empty-body]
+        """Yields heads for fine-tuning; a factory returns settings with `build(hidden_size, outputs, per_residue)`."""
+
 
 class CoreHooks(PluginHooks):
     """The same, and what the core alone supplies."""
@@ -63,6 +67,7 @@ GROUP_OF_HOOK = {
     "bionemo_models": "model",
     "bionemo_connectors": "connector",
     "bionemo_callbacks": "callbacks",
+    "bionemo_heads": "head",
     "bionemo_optimizers": "optim",
     "bionemo_schedulers": "scheduler",
     "bionemo_loggers": "logger",

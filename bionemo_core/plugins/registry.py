@@ -133,7 +133,8 @@ class Registry:
     def build(self, choice: ChosenComponent, **runtime: Any) -> Any:
         """What the factory of the chosen component returns.
 
-        The factory gets the choice's parameters and those of `runtime` that it has in its signature.
+        The factory gets the choice's parameters and those of `runtime` that it has in its signature; one that asks
+        for `registry`, because it is made of other components, gets this one.
 
         Raises:
             ConfigError: The component is not there, its parameters do not fit, or it needs a package that is absent.
@@ -141,8 +142,9 @@ class Registry:
         registered = self._of_choice(choice)
         settings = validated(registered, choice.params)
         factory = registered.factory
+        own = {"registry": self} if "registry" in signature(factory).parameters else {}
         try:
-            return factory(**settings, **_accepted(factory, runtime))
+            return factory(**settings, **_accepted(factory, runtime), **own)
         except ModuleNotFoundError as error:
             where = f"{registered.group} {registered.qualified_name}"
             raise ConfigError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -21,14 +21,26 @@ GIB = 1024**3
 
 
 def print_plan(
-    spec: RunSpec, plan: BatchPlan, module: nn.Module, splits: DataSplits, device: Device, folder: RunFolder
+    spec: RunSpec,
+    plan: BatchPlan,
+    module: nn.Module,
+    splits: DataSplits,
+    read: Sequence[str],
+    device: Device,
+    folder: RunFolder,
 ) -> None:
-    """Print what was derived from the configuration, in one block."""
-    print(plan_text(spec, plan, module, splits, device, folder), flush=True)
+    """Print what was derived from the configuration, in one block; `read` says what came of each file."""
+    print(plan_text(spec, plan, module, splits, read, device, folder), flush=True)
 
 
 def plan_text(
-    spec: RunSpec, plan: BatchPlan, module: Any, splits: DataSplits, device: Device, folder: RunFolder
+    spec: RunSpec,
+    plan: BatchPlan,
+    module: Any,
+    splits: DataSplits,
+    read: Sequence[str],
+    device: Device,
+    folder: RunFolder,
 ) -> str:
     """The derived plan of a run as aligned lines."""
     parameters = sum(p.numel() for p in module.parameters()) * plan.tensor_parallel_size
@@ -39,6 +51,7 @@ def plan_text(
         ("model", f"{spec.model.name} of {spec.model.distribution}, {parameters / 1e6:,.1f}M parameters"),
         ("tokenizer", f"{spec.tokenizer.name}"),
         ("data", _data_line(spec, splits)),
+        *(("", line) for line in read),
         (
             "layout",
             f"{plan.data_parallel_size * plan.tensor_parallel_size} x {device.name} "

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torch import nn
 
 from bionemo_core.checkpoint.load import CheckpointReader, newest_valid, open_checkpoint
+from bionemo_core.checkpoint.load_report import LoadReport
+from bionemo_core.checkpoint.stored import StoredModel, Vocabulary
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.config.spec import difference, to_json
-from bionemo_core.errors import ConfigError
+from bionemo_core.errors import ArtefactError, ConfigError
+from bionemo_core.parallel.fitting import Vocabularies, fit_weights
 from bionemo_core.parallel.groups import ProcessGroups
-from bionemo_core.parallel.layout import read_layouts
-from bionemo_core.parallel.weights import load_weights
-from bionemo_core.protocols import DataSplits
+from bionemo_core.protocols import BuildContext, DataSplits, Tokenizer
+from bionemo_core.tasks.opening import check_offered, check_vocabulary
 from bionemo_core.tasks.run_folder import FOLDER_VARIABLE, RunFolder, find_folder, lock, new_folder
+from bionemo_core.tasks.sources import open_stored
+
+if TYPE_CHECKING:
+    from bionemo_core.plugins.registry import Registry
 
 log = logging.getLogger("bionemo")
 
@@ -95,17 +104,48 @@ def _is_frozen(key: str) -> bool:
     return key in FROZEN_KEYS or (group in FROZEN_GROUPS and leaf not in ("version", "distribution"))
 
 
-def restore_weights(path: str, network: nn.Module, groups: ProcessGroups) -> None:
-    """Fill the network from a run folder's newest checkpoint, or from one checkpoint.
+def restore_weights(
+    spec: RunSpec, network: nn.Module, groups: ProcessGroups, registry: Registry, tokenizer: Tokenizer
+) -> LoadReport:
+    """Fill the network from what lies at `restore_from_path`, by the run's rules; its state is left alone.
 
     Raises:
-        CheckpointError: there is none, or it does not fit.
+        ArtefactError: it is refused, its vocabulary is another, or it does not fit.
+        CheckpointError: no checkpoint in it verifies, or it does not fit.
     """
-    source = Path(path).expanduser()
-    is_run = (source / "run.json").is_file()
-    reader = newest_valid(source / "checkpoints")[0] if is_run else open_checkpoint(source)
-    with reader:
-        load_weights(network, read_layouts(network, groups), groups, reader)
+    assert spec.restore_from_path
+    stored = open_stored(spec.restore_from_path, registry, spec.connector, home=spec.home)
+    try:
+        theirs = _vocabulary_of(stored, spec, registry)
+        other = theirs != Vocabulary.of(tokenizer.pieces)
+        if other and spec.restore.vocabulary is None:
+            raise ArtefactError(
+                f"{stored.source}: its tokenizer {stored.spec.tokenizer.name!r} ({theirs.size} pieces) is not "
+                f"this run's {spec.tokenizer.name!r} ({tokenizer.vocab_size} pieces), so a row of its tables means "
+                "something else here. restore.vocabulary=tile or mean takes them all the same."
+            )
+        if other:
+            note = f"tokenizer {stored.spec.tokenizer.name!r} has other pieces than this run's"
+            stored = replace(stored, notes=(*stored.notes, note))
+        vocabularies = Vocabularies(tokenizer.vocab_size, theirs.size)
+        return fit_weights(network, groups, stored, spec.restore, vocabularies)
+    finally:
+        stored.close()
+
+
+def _vocabulary_of(stored: StoredModel, spec: RunSpec, registry: Registry) -> Vocabulary:
+    if stored.foreign_vocab_size is not None:
+        return Vocabulary(stored.foreign_vocab_size, "")
+    check_offered(stored.spec, registry, stored.source)
+    tokenizer = registry.build(stored.spec.tokenizer, context=BuildContext(home=spec.home))
+    check_vocabulary(stored, tokenizer)
+    return Vocabulary.of(tokenizer.pieces)
+
+
+def record_restore(folder: RunFolder, report: LoadReport) -> None:
+    """Print what became of every tensor, and leave it in the folder as `restore.json`."""
+    print(report.text(), flush=True)
+    (folder.path / "restore.json").write_text(json.dumps(report.facts(), indent=1) + "\n")
 
 
 def write_spec(folder: RunFolder, spec: RunSpec, composed_yaml: str) -> None:

@@ -9,18 +9,22 @@ from typing import TYPE_CHECKING, Any
 import pytorch_lightning as pl
 
 from bionemo_core.checkpoint.load import CheckpointReader
+from bionemo_core.checkpoint.load_report import LoadReport
 from bionemo_core.checkpoint.retention import set_aside_after
 from bionemo_core.config.plan import BatchPlan, batch_plan
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.config.spec import difference, from_json
+from bionemo_core.data.prepare import collected
+from bionemo_core.data.prepare_report import summary
 from bionemo_core.parallel.strategy import strategy_of
 from bionemo_core.protocols import DataSplits, Tokenizer
+from bionemo_core.tasks.additions import Additions, Built
 from bionemo_core.tasks.device import Device, choose_device
 from bionemo_core.tasks.report import print_plan, print_resume, quieten_libraries
-from bionemo_core.tasks.resume import check_resume, held, open_folder, restore_weights, write_spec
+from bionemo_core.tasks.resume import check_resume, held, open_folder, record_restore, write_spec
 from bionemo_core.tasks.run_folder import RunFolder
 from bionemo_core.tasks.streams import Streams
-from bionemo_core.tasks.trainer import fit, make_trainer, start_ranks
+from bionemo_core.tasks.trainer import fit, make_trainer, start_ranks, tell_callbacks
 from bionemo_core.training.callbacks import CheckpointSaver, StopWhenTold
 from bionemo_core.training.foreign import Flattened, ForeignModel, ForeignRun, MicroBatches, adopt
 from bionemo_core.training.gradients import LossScaler
@@ -32,24 +36,26 @@ if TYPE_CHECKING:
     from bionemo_core.plugins.registry import Registry
 
 
-def train(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> None:
-    """Run the task to its end, or to a signal, and leave a run folder.
+def train(spec: RunSpec, registry: Registry, *, composed_yaml: str = "", additions: Additions | None = None) -> None:
+    """Run the task to its end, or to a signal, and leave a run folder; `additions` are another task's.
 
     Raises:
         BioNeMoError: every failure that a user can meet.
     """
     quieten_libraries()
+    additions = additions or Additions()
     device = choose_device(spec)
     folder, reader = open_folder(spec)
     with held(folder), StopSignal() as stop:
         saver = CheckpointSaver(folder.checkpoints, spec.checkpoint, spec.trainer.val_check_interval)
-        trainer = make_trainer(spec, registry, device, folder, reader, [saver, StopWhenTold(stop, saver)])
+        last = [*additions.callbacks(spec), saver, StopWhenTold(stop, saver)]
+        trainer = make_trainer(spec, registry, device, folder, reader, last)
         start_ranks(trainer)
         started = monotonic()
-        run = _Run.build(spec, registry, device, folder, reader, trainer)
+        run = _Run.build(spec, registry, device, folder, reader, trainer, additions)
         if trainer.is_global_zero:
             run.announce(composed_yaml)
-        run.fit()
+        run.fit(additions)
         if trainer.is_global_zero:
             print(write_summary(folder.path, wall_time_s=monotonic() - started).text)
 
@@ -67,8 +73,12 @@ class _Run:
     trainer: pl.Trainer
     tokenizer: Tokenizer
     splits: DataSplits
+    read: tuple[str, ...]
+    """What came of each source: read = used + rejected."""
     module: pl.LightningModule
     recipe: Recipe
+    restored: LoadReport | None
+    """What `restore_from_path` gave; None where nothing was taken."""
 
     @classmethod
     def build(
@@ -79,33 +89,48 @@ class _Run:
         folder: RunFolder,
         reader: CheckpointReader | None,
         trainer: pl.Trainer,
+        additions: Additions,
     ) -> _Run:
         """Names become objects: tokenizer, data, model, in that order, on every rank."""
         saved = from_json(folder.spec.read_text()) if reader else None
         frozen = saved.batch.global_batch_size if saved else None
         plan = batch_plan(spec, trainer.world_size, frozen_global_batch_size=frozen)
         spec = replace(spec, batch=replace(spec.batch, global_batch_size=plan.global_batch_size), resume=None)
+        spec = additions.settled(spec, saved, registry, device)
         context = device.context(spec)
         tokenizer = registry.build(spec.tokenizer, context=context)
-        splits = registry.build(spec.data, tokenizer=tokenizer, context=context)
+        tell_callbacks(trainer, tokenizer, context)
+        with collected() as stores:
+            splits = registry.build(spec.data, tokenizer=tokenizer, context=context)
+        read = tuple(dict.fromkeys(summary(store.manifest) for store in stores))
         if saved and reader:
             check_resume(saved, spec, reader, splits)
         module = registry.build(spec.model, tokenizer=tokenizer, context=context)
-        if spec.restore_from_path and not reader:
-            restore_weights(spec.restore_from_path, getattr(module, "network", module), strategy_of(trainer).groups)
+        restored = additions.restored(spec, module, trainer, registry, tokenizer, reader)
+        parts = additions.built(Built(spec, device, folder, trainer, tokenizer, splits, module))
         strategy_of(trainer).facts = {"run": spec.name, "data_fingerprint": splits.fingerprint}
         recipe = _recipe(spec, registry, device)
-        return cls(spec, saved, plan, device, folder, reader, trainer, tokenizer, splits, module, recipe)
+        splits, module = parts.splits, parts.module
+        return cls(
+            spec, saved, plan, device, folder, reader, trainer, tokenizer, splits, read, module, recipe, restored
+        )
+
+    @property
+    def parts(self) -> Built:
+        """What a task's additions look at."""
+        return Built(self.spec, self.device, self.folder, self.trainer, self.tokenizer, self.splits, self.module)
 
     def announce(self, composed_yaml: str) -> None:
         """Write what the run is and print what was derived; on the first rank only."""
         write_spec(self.folder, self.spec, composed_yaml)
-        print_plan(self.spec, self.plan, self.module, self.splits, self.device, self.folder)
+        print_plan(self.spec, self.plan, self.module, self.splits, self.read, self.device, self.folder)
+        if self.restored:
+            record_restore(self.folder, self.restored)
         if self.reader and self.saved:
             print_resume(self.reader, difference(self.saved, self.spec))
             set_aside_after(self.reader.folder.parent, self.reader.step)
 
-    def fit(self) -> None:
+    def fit(self, additions: Additions) -> None:
         """Train, and test if the task says so."""
         foreign = not hasattr(self.module, "network")
         model: Any = ForeignModel.of(self.module, self.spec.batch.seq_length) if foreign else self.module
@@ -120,6 +145,7 @@ class _Run:
         else:
             model.recipe = self.recipe
         fit(self.trainer, self.module, train, val, self.reader)
+        additions.trained(self.parts)
         if test is not None:
             self.trainer.test(self.module, dataloaders=test, verbose=False)
 

@@ -21,6 +21,7 @@ from bionemo_core.training.progress import RunProgress
 
 if TYPE_CHECKING:
     from bionemo_core.plugins.registry import Registry
+    from bionemo_core.protocols import BuildContext, Tokenizer
 
 
 def make_trainer(
@@ -71,6 +72,14 @@ def start_ranks(trainer: pl.Trainer) -> None:
     if launcher is not None:
         launcher.launch(lambda: None, trainer=trainer)
     trainer.strategy.setup_environment()
+
+
+def tell_callbacks(trainer: pl.Trainer, tokenizer: Tokenizer, context: BuildContext) -> None:
+    """Tell every callback that has a `meet_run(tokenizer, context)` what the run reads with, before it starts."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Lightning declares it nowhere
+        meet = getattr(callback, "meet_run", None)
+        if meet is not None:
+            meet(tokenizer, context)
 
 
 def fit(trainer: pl.Trainer, module: pl.LightningModule, train: Any, val: Any, reader: CheckpointReader | None) -> None:

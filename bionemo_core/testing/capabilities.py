@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from bionemo_core.plugins import RegisteredComponent
 from bionemo_core.plugins.parameters import parameter_fields
-from bionemo_core.protocols import Example, Model, TensorType
+from bionemo_core.protocols import Example, Model, Seq2SeqExample, TensorType
 from bionemo_core.testing.runs import BuiltModel, alone_in_process, build_model, run_spec, trained, trained_on_ranks
 from bionemo_core.testing.subject import Subject, fail, failed
 
 if TYPE_CHECKING:
-    from bionemo_core.data.batch import TokenBatch
+    from bionemo_core.data.batch import MicroBatch
 
 MEMBERS = ("input_types", "output_types", "seq_length", "objective")
 PACKED_TOGETHER = 3
@@ -83,11 +83,18 @@ def check_packing(subject: Subject, registered: RegisteredComponent) -> None:
             )
 
 
-def _examples(built: BuiltModel) -> list[Example]:
+AnyExample = Example | Seq2SeqExample
+
+
+def _examples(built: BuiltModel) -> list[AnyExample]:
     from bionemo_core.data.draw import Draw
     from bionemo_core.data.loader import with_ends
 
     records = built.splits.train
+    whole = getattr(built.module.objective, "record_example", None)
+    if whole is not None:  # such a record need not mean anything when it is cut
+        numbers = range(min(len(records), PACKED_TOGETHER))
+        return [whole(records[number], Draw(1, 0, number, "masking")) for number in numbers]
     limit = (built.spec.batch.seq_length or built.module.seq_length) // PACKED_TOGETHER
     framed = (with_ends(built.tokenizer, records[i], limit) for i in range(min(len(records), PACKED_TOGETHER)))
     # Cut by different amounts, so that no sequence begins where rows of one length would.
@@ -95,28 +102,34 @@ def _examples(built: BuiltModel) -> list[Example]:
     return [built.module.objective.example(ids, Draw(1, 0, number, "masking")) for number, ids in enumerate(cut)]
 
 
-def _judged(example: Example, judged: bool) -> Example:
+def _judged(example: AnyExample, judged: bool) -> AnyExample:
     """The example, with its loss left out unless it is the one that is judged."""
     return example if judged else example._replace(loss_mask=example.loss_mask & False)
 
 
-def _loss(network: Any, examples: Sequence[Example], built: BuiltModel, *, packed: bool) -> float:
+def _loss(network: Any, examples: Sequence[AnyExample], built: BuiltModel, *, packed: bool) -> float:
     """Loss a token; the row is as long as its tokens."""
     import torch
 
+    from bionemo_core.training.losses import Losses
+
     batch = _batch(examples, built, packed=packed)
     with torch.no_grad():
-        return float(network(batch)) / max(batch.num_loss_tokens, 1)
+        return float(Losses.of(network(batch)).tokens) / max(batch.num_loss_tokens, 1)
 
 
-def _batch(examples: Sequence[Example], built: BuiltModel, *, packed: bool) -> "TokenBatch":
-    from bionemo_core.data.batch import TokenBatch
-    from bionemo_core.data.rows import RowShape, lay
+def _batch(examples: Sequence[AnyExample], built: BuiltModel, *, packed: bool) -> "MicroBatch":
+    from bionemo_core.data.batch import micro_batch_of
+    from bionemo_core.data.rows import RowShape, lay, lay_pairs
 
-    length = sum(len(one.tokens) for one in examples)
     rows = 1 if packed else len(examples)
+    length = sum(len(one[0]) for one in examples)
     shape = RowShape(length, rows, built.tokenizer.pad_id, packed, max_sequences_per_pack=len(examples))
-    return TokenBatch.of(lay(examples, rows, shape))
+    pairs = [one for one in examples if isinstance(one, Seq2SeqExample)]
+    if pairs:
+        target_length = sum(len(one.labels) for one in pairs)
+        return micro_batch_of(lay_pairs(pairs, rows, shape._replace(target_length=target_length)))
+    return micro_batch_of(lay([one for one in examples if isinstance(one, Example)], rows, shape))
 
 
 def check_tensor_parallel(subject: Subject, registered: RegisteredComponent) -> None:

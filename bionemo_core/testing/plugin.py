@@ -8,7 +8,7 @@ import pytest
 
 from bionemo_core.errors import BioNeMoError
 from bionemo_core.plugins import RegisteredComponent
-from bionemo_core.testing import capabilities, configs, datasets, imports, tokenizers, training
+from bionemo_core.testing import capabilities, configs, datasets, decoding, imports, tokenizers, training
 from bionemo_core.testing.subject import ConformanceError, Settings, Subject
 
 SLOW_VARIABLE = "BIONEMO_TEST_SLOW"
@@ -110,6 +110,9 @@ class PluginConformance:
     def test_packed_equals_unpacked(self, subject: Subject, packing_model: RegisteredComponent) -> None:
         capabilities.check_packing(subject, packing_model)
 
+    def test_decoding_is_exact(self, subject: Subject, decoding_model: RegisteredComponent) -> None:
+        decoding.check_decoding(subject, decoding_model)
+
     def test_two_ranks_equal_one(
         self, subject: Subject, tensor_parallel_model: RegisteredComponent, request: pytest.FixtureRequest
     ) -> None:
@@ -125,6 +128,7 @@ _ARGUMENTS = {
     "dataset": "data",
     "model": "model",
     "packing_model": "model",
+    "decoding_model": "model",
     "tensor_parallel_model": "model",
 }
 """Arguments of the tests, and the group whose components they stand for."""

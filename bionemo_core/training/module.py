@@ -1,13 +1,13 @@
 """A network and its objective as a Lightning module: one training step, written out.
 
 A batch is a whole optimizer step's share of this rank (`StepBatch`): the step runs its micro
-batches, so that the loss is the sum over all masked tokens of the global batch divided by their
-number, whatever the number of ranks and micro batches.
+batches, so that the loss is the sum over all loss tokens of the global batch divided by their
+number, whatever the number of ranks and micro batches; a loss of whole sequences likewise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -20,9 +20,11 @@ from bionemo_core.errors import ConfigError, NonFiniteError
 from bionemo_core.parallel.dropout import seed_micro_batch
 from bionemo_core.parallel.sharding import reduce_gradients_now, reshard
 from bionemo_core.parallel.strategy import MegatronStrategy, strategy_of
-from bionemo_core.protocols import Objective, TensorType
+from bionemo_core.protocols import AnyObjective, Seq2SeqObjective, TensorType, TextJudge
 from bionemo_core.training.gradients import LossScaler, clip_factor, gradient_norm, scale_gradients
+from bionemo_core.training.losses import Losses, LossSums, check_names
 from bionemo_core.training.optim import AdamWSettings
+from bionemo_core.training.probes import Probe
 
 if TYPE_CHECKING:
     from bionemo_core.data.batch import StepBatch
@@ -43,34 +45,56 @@ class Recipe:
     scaler: LossScaler = field(default_factory=LossScaler)
 
 
+_TOKEN_TYPES = {"tokens": "int64", "labels": "int64", "loss_mask": "bool"}
+_TOKEN_TYPES |= {"position_ids": "int64", "padding_mask": "bool"}
+
+
 class LanguageModule(pl.LightningModule):
-    """Trains any network that maps a `TokenBatch` to a summed loss.
+    """Trains any network that maps a `TokenBatch`, or a `Seq2SeqBatch`, to a summed loss.
 
     Args:
-        network: its forward gives the loss summed over the batch's loss positions.
+        network: its forward gives the loss summed over the batch's loss tokens, or `Losses`. If it has a
+            `set_step(step)`, it is told the number of the optimizer step before each, from 0; an evaluation counts
+            to the step that comes after it.
         objective: makes examples from records, in the loader.
-        seq_length: the longest sequence in tokens, BOS and EOS included.
+        seq_length: the longest sequence in tokens, BOS and EOS included; of an encoder-decoder the longest source.
+        probes: metrics of an evaluation beside the loss.
+        judge: what is known of the texts that the network writes; `task=sample` and `task=optimize` ask it.
     """
 
     input_types: Mapping[str, TensorType] = {
-        "tokens": TensorType(("rows", "length"), "int64"),
-        "labels": TensorType(("rows", "length"), "int64"),
-        "loss_mask": TensorType(("rows", "length"), "bool"),
-        "position_ids": TensorType(("rows", "length"), "int64"),
-        "padding_mask": TensorType(("rows", "length"), "bool"),
+        name: TensorType(("rows", "length"), dtype) for name, dtype in _TOKEN_TYPES.items()
     }
     output_types: Mapping[str, TensorType] = {"loss": TensorType((), "float32")}
 
-    def __init__(self, network: nn.Module, objective: Objective, *, seq_length: int) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        objective: AnyObjective,
+        *,
+        seq_length: int,
+        probes: Sequence[Probe] = (),
+        judge: TextJudge | None = None,
+    ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.network = network
         self.objective = objective
         self.seq_length = seq_length
+        self.probes = tuple(probes)
+        self.judge: TextJudge | None = judge
+        if isinstance(objective, Seq2SeqObjective):
+            self.input_types = {
+                f"{side}.{name}": TensorType(("rows", f"{side} length"), dtype)
+                for side in ("source", "target")
+                for name, dtype in _TOKEN_TYPES.items()
+            }
         self.recipe: Recipe | None = None
         self.consumed_samples = 0
         self.metrics: dict[str, float] = {}
         """What the last step measured, under v1's names."""
+        self.validation_metrics: dict[str, float] = {}
+        """What the last evaluation measured."""
 
     @property
     def _strategy(self) -> MegatronStrategy:
@@ -94,9 +118,10 @@ class LanguageModule(pl.LightningModule):
         started = perf_counter()
         recipe, optimizer = self._recipe, self.optimizers()
         optimizer.zero_grad(set_to_none=True)
+        self._tell_step(batch.step)
         total = self._totals(batch)
-        loss_sum, backward_s = self._accumulate(batch, recipe.scaler.scale / total["loss_tokens"])
-        loss, norm = self._reduce(loss_sum / total["loss_tokens"])
+        sums, names, backward_s = self._accumulate(batch, total)
+        loss, norm, logged = self._reduce(sums, total)
         norm /= recipe.scaler.scale
         learning_rate = self._update(optimizer, loss, norm, batch.step)
         self.consumed_samples = batch.consumed_samples
@@ -113,33 +138,49 @@ class LanguageModule(pl.LightningModule):
             "train_backward_timing": backward_s,
             "tokens_per_second": total["tokens"] / elapsed,
             "fill": total["tokens"] / total["capacity"],
+            **{f"reduced_train_{name}": value for name, value in zip(names, logged, strict=True)},
         }
 
+    def _tell_step(self, step: int) -> None:
+        tell: Callable[[int], None] | None = getattr(self.network, "set_step", None)
+        if tell is not None:
+            tell(step)
+
     def _totals(self, batch: StepBatch) -> dict[str, float]:
-        names = ("loss_tokens", "tokens", "capacity")
-        local = [batch.num_loss_tokens, batch.num_tokens, batch.capacity]
+        names = ("loss_tokens", "sequences", "tokens", "capacity")
+        local = [batch.num_loss_tokens, batch.num_sequences, batch.num_tokens, batch.capacity]
         counts = torch.tensor(local, dtype=torch.float64, device=self.device)
         return dict(zip(names, self._strategy.groups.sum_over_data(counts).tolist(), strict=True))
 
-    def _accumulate(self, batch: StepBatch, factor: float) -> tuple[Tensor, float]:
+    def _accumulate(self, batch: StepBatch, total: dict[str, float]) -> tuple[Tensor, tuple[str, ...], float]:
+        """The values of `Losses` summed over this rank's micro batches, the names of those logged, and seconds."""
         groups, backward_s = self._strategy.groups, 0.0
-        factor *= groups.data_size  # reduced gradients are means over ranks, and the loss is a sum
-        loss_sum = torch.zeros((), device=self.device)
+        factor = self._recipe.scaler.scale * groups.data_size  # reduced gradients are means, and the loss is a sum
+        sums, names = torch.zeros((), device=self.device), None
         for index, micro_batch in enumerate(batch.micro_batches):
             seed_micro_batch(self._recipe.seed, batch.step, groups.data_rank, index, groups.tensor_rank)
             reduce_gradients_now(self.network, index == len(batch.micro_batches) - 1)
-            part = self.network(micro_batch)
+            losses = Losses.of(self.network(micro_batch))
+            counted = 1.0 if micro_batch.num_sequences else 0.0
+            part = losses.tokens * (factor / total["loss_tokens"] * counted)
+            if losses.sequences.requires_grad:
+                part = part + losses.sequences * (factor / total["sequences"] * counted)
             before = perf_counter()
-            (part * factor).backward()
+            part.backward()
             backward_s += perf_counter() - before
-            loss_sum += part.detach()
-        return loss_sum, backward_s
+            sums = sums + losses.values() * counted
+            names = tuple(losses.logged) if names is None else names
+            check_names(tuple(losses.logged), names)
+        return sums, names or (), backward_s
 
-    def _reduce(self, loss: Tensor) -> tuple[float, float]:
+    def _reduce(self, sums: Tensor, total: dict[str, float]) -> tuple[float, float, list[float]]:
+        """Loss, gradient norm, and what else is logged, of the global batch."""
         strategy = self._strategy
-        loss = strategy.groups.sum_over_data(loss)
+        tokens = sums[:1] / total["loss_tokens"]
+        means = strategy.groups.sum_over_data(torch.cat((tokens, sums[1:] / total["sequences"])))
         norm = gradient_norm(self.network.named_parameters(), strategy.layouts, strategy.groups, self.device)
-        return tuple(torch.stack((loss, norm)).tolist())  # the step's one wait for the device
+        values = torch.cat((means, norm.reshape(1))).tolist()  # the step's one wait for the device
+        return values[0] + values[1], values[-1], values[2:-1]
 
     def _update(self, optimizer: Any, loss: float, norm: float, step: int) -> float:
         recipe = self._recipe
@@ -162,31 +203,46 @@ class LanguageModule(pl.LightningModule):
         return learning_rate
 
     def on_validation_epoch_start(self) -> None:
-        self._validation_sums = torch.zeros(2, dtype=torch.float64, device=self.device)
-        self._validation_started = perf_counter()
+        self._evaluated = LossSums()
+        self._evaluation_started = perf_counter()
+        self._tell_step(self.trainer.global_step)
+        for probe in self.probes:
+            probe.reset()
 
     def validation_step(self, batch: StepBatch, batch_idx: int) -> None:
         for micro_batch in batch.micro_batches:
-            loss = self.network(micro_batch)
-            self._validation_sums += torch.stack((loss.double(), loss.new_tensor(micro_batch.num_loss_tokens).double()))
+            self._evaluated.add(Losses.of(self.network(micro_batch)), micro_batch)
+            for probe in self.probes:
+                probe.update(self.network, micro_batch)
 
     def on_validation_epoch_end(self) -> None:
         reshard(self.network)
-        loss_sum, tokens = self._strategy.groups.sum_over_data(self._validation_sums).tolist()
-        if tokens == 0:
+        metrics = self._metrics_of_evaluation("val")
+        if not metrics:
             return
-        loss = loss_sum / tokens
-        elapsed = perf_counter() - self._validation_started
-        self.validation_metrics = {"val_loss": loss, "validation_step_timing": elapsed}
-        # For callbacks that watch it; the loggers get the exact value from `validation_metrics`.
-        self.log("val_loss", loss, logger=False, prog_bar=True, batch_size=1, sync_dist=True)
+        self.validation_metrics = metrics | {"validation_step_timing": perf_counter() - self._evaluation_started}
+        for name, value in metrics.items():
+            # For callbacks that watch them; the loggers get the exact values from `validation_metrics`.
+            self.log(name, value, logger=False, prog_bar=name == "val_loss", batch_size=1, sync_dist=True)
 
     test_step = validation_step
     on_test_epoch_start = on_validation_epoch_start
 
     def on_test_epoch_end(self) -> None:
-        loss_sum, tokens = self._strategy.groups.sum_over_data(self._validation_sums).tolist()
-        self.validation_metrics = {"test_loss": loss_sum / max(tokens, 1.0)}
+        reshard(self.network)
+        self.validation_metrics = self._metrics_of_evaluation("test") or {"test_loss": 0.0}
+
+    def _metrics_of_evaluation(self, prefix: str) -> dict[str, float]:
+        groups = self._strategy.groups
+        means = self._evaluated.means(groups)
+        probed = [probe.compute(groups) for probe in self.probes]
+        if means is None:
+            return {}
+        loss, logged = means
+        named = {"loss": loss} | logged
+        for metrics in probed:
+            named |= metrics
+        return {f"{prefix}_{name}": value for name, value in named.items()}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["consumed_samples"] = self.consumed_samples

@@ -36,7 +36,7 @@ _ESM2_RECIPE: _Recipe = {
 }
 
 # name: layers, hidden, heads (Lin et al. 2023, table S1)
-_ESM2_SIZES = {
+ESM2_SIZES = {
     "esm2_8m": (6, 320, 20),
     "esm2_35m": (12, 480, 20),
     "esm2_150m": (30, 640, 20),
@@ -60,10 +60,17 @@ def bionemo_models() -> Iterator[Component]:
     tiny = configure(presets.esm1nv, num_layers=3, hidden_size=192, num_attention_heads=4, ffn_hidden_size=640)
     yield _model("esm1nv", configure(presets.esm1nv), "ESM-1nv, 44M: 6 layers, 768 hidden", _ESM1NV_RECIPE)
     yield _model("esm1nv_tiny", tiny, "ESM-1nv for a laptop, 1.3M: 3 layers, 192 hidden", _TINY_RECIPE)
-    for name, (layers, hidden, heads) in _ESM2_SIZES.items():
+    for name, (layers, hidden, heads) in ESM2_SIZES.items():
         config = configure(presets.esm2, num_layers=layers, hidden_size=hidden, num_attention_heads=heads)
         yield _model(name, config, f"ESM-2, {layers} layers, {hidden} hidden", _ESM2_RECIPE)
     yield _model("esm1b", configure(presets.esm1b), "ESM-1b, 650M: 33 layers, 1280 hidden", _ESM2_RECIPE)
+
+
+@hookimpl
+def bionemo_connectors() -> Iterator[Component]:
+    """Between the family's models and their forms elsewhere."""
+    yield Component("esm1nv_nemo", configure(presets.esm1nv_nemo), "ESM-1nv as a v1 .nemo archive")
+    yield Component("esm_huggingface", configure(presets.esm_huggingface), "ESM-2 and ESM-1b as Hugging Face folders")
 
 
 def _model(name: str, config: object, summary: str, recipe: _Recipe) -> Component:

@@ -146,3 +146,17 @@ def esm1b(
     )
     masking = Masking(modify_percent, mask_percent, perturb_percent, identity_percent)
     return build(shape, masking, tokenizer, context)
+
+
+def esm1nv_nemo():
+    """The connector to v1's archives."""
+    from bionemo_esm.connector import Esm1nvNemo
+
+    return Esm1nvNemo()
+
+
+def esm_huggingface():
+    """The connector to Hugging Face folders."""
+    from bionemo_esm.connector import EsmHuggingFace
+
+    return EsmHuggingFace()

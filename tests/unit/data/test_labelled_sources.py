@@ -19,14 +19,21 @@ def folders(root: Path, text: str) -> Path:
 
 def test_v1_token_level_tables(tmp_path, tokenizer, context):
     root = folders(tmp_path / "ss", TABLE)
-    splits = labelled_csv(str(root), target_column="3state", mask_column="resolved", tokenizer=tokenizer, context=context)
+    splits = labelled_csv(
+        str(root), target_column="3state", mask_column="resolved", tokenizer=tokenizer, context=context
+    )
     assert splits.train.ids == ("a", "b")
     assert splits.train[0] == (0, b"MKV", "CEH", "110")
     assert splits.train[1].sequence == b"MKVA"
     assert [len(part) for part in splits.parts().values()] == [2, 2, 2]
     with pytest.raises(DataError, match="record 'c': residue '!'"):
         labelled_csv(
-            str(root), target_column="3state", mask_column="resolved", on_invalid="error", tokenizer=tokenizer, context=context
+            str(root),
+            target_column="3state",
+            mask_column="resolved",
+            on_invalid="error",
+            tokenizer=tokenizer,
+            context=context,
         )
 
 
@@ -69,7 +76,9 @@ def test_labels_must_be_as_long_as_the_sequence(tmp_path, tokenizer, context):
 def test_flip_secondary_structure_as_published(realdata, tokenizer, context):
     folder = realdata / "flip_secondary_structure"
     splits = flip_fasta(
-        *(str(folder / f"{name}.fasta.gz") for name in ("sequences", "sampled", "mask")), tokenizer=tokenizer, context=context
+        *(str(folder / f"{name}.fasta.gz") for name in ("sequences", "sampled", "mask")),
+        tokenizer=tokenizer,
+        context=context,
     )
     assert {name: len(part) for name, part in splits.parts().items()} == {"train": 9712, "val": 1080, "test": 364}
     record = splits.train[0]

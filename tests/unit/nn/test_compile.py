@@ -3,9 +3,15 @@
 import pytest
 import torch
 
-from bionemo_core.nn.layers import encoder_block_spec, transformer_config
+from bionemo_core.nn.layers import BLOCK_TYPES, block_spec, encoder_block_spec, transformer_config
+from bionemo_core.nn.relative import RelativeBias
 from bionemo_core.nn.rotary import RotaryAngles
 from bionemo_core.parallel.groups import start_groups
+
+
+@pytest.fixture(autouse=True)
+def nothing_compiled_yet() -> None:
+    torch._dynamo.reset()
 
 
 @pytest.mark.parametrize("rotary", [False, True])
@@ -26,4 +32,23 @@ def test_a_layer_has_no_graph_break(rotary: bool, padded: bool) -> None:
     expected, _ = layer(hidden, mask, rotary_pos_emb=angles)
     compiled = torch.compile(layer, fullgraph=True, backend="eager", dynamic=False)
     got, _ = compiled(hidden, mask, rotary_pos_emb=angles)
+    torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.parametrize("block_type", BLOCK_TYPES)
+@pytest.mark.parametrize("relative", [False, True])
+def test_a_decoder_layer_has_no_graph_break(block_type: str, relative: bool) -> None:
+    from megatron.core.transformer.transformer_block import TransformerBlock
+
+    config = transformer_config(num_layers=1, hidden_size=32, num_attention_heads=4, hidden_dropout=0.1)
+    groups = start_groups()
+    spec = block_spec(config, block_type, causal=True, cross_groups=groups)
+    layer = TransformerBlock(config, spec, pg_collection=groups.collection).layers[0].eval()
+    bias = RelativeBias(config, groups, bidirectional=False)(10).detach().requires_grad_() if relative else None
+    hidden, memory = torch.randn(10, 2, 32), torch.randn(7, 2, 32)
+    hidden_keys = torch.zeros(2, 1, 1, 7, dtype=torch.bool)
+    hidden_keys[1, ..., 4:] = True
+    inputs = {"context": memory, "context_mask": hidden_keys, "attention_bias": bias}
+    expected, _ = layer(hidden, None, **inputs)
+    got, _ = torch.compile(layer, fullgraph=True, backend="eager", dynamic=False)(hidden, None, **inputs)
     torch.testing.assert_close(got, expected)

@@ -1,0 +1,131 @@
+"""Embedding on CPU against Hugging Face's ESM-2 of the same size, all sides in one run.
+
+Lengths are log-normal as UniRef50 has them (mu 5.45, sigma 0.75, cut at 1,024; mean 301). Three sides, float32:
+
+- ours: `bionemo_core.inference.embedding`, packed;
+- padded: Hugging Face, batches of 16 in the order of the file, padded to the longest of each;
+- sorted: Hugging Face, the same after sorting all sequences by length.
+
+Every side takes text and gives the mean over residues, so that tokenising and pooling count too. The sides alternate;
+medians are printed in real tokens a second.
+
+    python benchmarks/bench_embedding.py [--sequences 64] [--rounds 3] [--threads 2] [--model 8m]
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import megatron.core
+import numpy as np
+import torch
+import transformers
+
+from bionemo_core.inference.embedding import Embedder, EmbeddingSettings
+from bionemo_core.protocols import BuildContext
+from bionemo_esm import presets
+from bionemo_esm.tokenizer import esm2_tokenizer
+
+RESIDUES = list("LAGVSERTIDPKQNFYMHWC")
+SIZES = {"8m": (6, 320, 20), "35m": (12, 480, 20), "150m": (30, 640, 20)}
+BATCH = 16
+
+
+def proteins(count: int, seed: int = 2) -> list[str]:
+    """Random residues with the lengths of UniRef50."""
+    draw = np.random.default_rng(seed)
+    lengths = np.clip(draw.lognormal(5.45, 0.75, size=count), 10, 1024).astype(int) - 2
+    return ["".join(draw.choice(RESIDUES, size=length)) for length in lengths]
+
+
+def hugging_face(layers: int, hidden: int, heads: int) -> torch.nn.Module:
+    """Their encoder with random weights."""
+    config = transformers.EsmConfig(
+        vocab_size=33,
+        mask_token_id=32,
+        pad_token_id=1,
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=4 * hidden,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        max_position_embeddings=1026,
+        position_embedding_type="rotary",
+        token_dropout=True,
+        attn_implementation="sdpa",
+    )
+    return transformers.EsmForMaskedLM(config).eval()
+
+
+@torch.inference_mode()
+def their_embeddings(model: torch.nn.Module, sequences: list[str], by_length: bool) -> np.ndarray:
+    """The mean over residues by their network, batches padded to their longest."""
+    tokenizer = esm2_tokenizer()
+    order = sorted(range(len(sequences)), key=lambda i: len(sequences[i])) if by_length else range(len(sequences))
+    order = list(order)
+    result: list[np.ndarray | None] = [None] * len(sequences)
+    for start in range(0, len(order), BATCH):
+        chosen = order[start : start + BATCH]
+        longest = max(len(sequences[i]) for i in chosen) + 2
+        tokens = torch.full((len(chosen), longest), tokenizer.pad_id)
+        residues = torch.zeros((len(chosen), longest))
+        for row, i in enumerate(chosen):
+            length = len(sequences[i])
+            tokens[row, 0] = tokenizer.bos_id
+            tokens[row, 1 : length + 1] = torch.from_numpy(tokenizer.encode(sequences[i]))
+            tokens[row, length + 1] = tokenizer.eos_id
+            residues[row, 1 : length + 1] = 1
+        hidden = model.esm(tokens, attention_mask=(tokens != tokenizer.pad_id).long()).last_hidden_state
+        means = (hidden * residues[..., None]).sum(1) / residues.sum(1, keepdim=True)
+        for row, i in enumerate(chosen):
+            result[i] = means[row].numpy()
+    return np.stack(result)
+
+
+def main() -> None:
+    """Print the three medians and the two ratios."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sequences", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--model", choices=sorted(SIZES), default="8m")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(0)
+    layers, hidden, heads = SIZES[arguments.model]
+    tokenizer = esm2_tokenizer()
+    shape = {"num_layers": layers, "hidden_size": hidden, "num_attention_heads": heads}
+    module = presets.esm2(**shape, tokenizer=tokenizer, context=BuildContext())
+    embedder = Embedder(module, tokenizer, EmbeddingSettings())
+    theirs = hugging_face(layers, hidden, heads)
+    sequences = proteins(arguments.sequences)
+    tokens = sum(map(len, sequences)) + 2 * len(sequences)
+    sides: dict[str, Callable[[], object]] = {
+        "ours": lambda: embedder.run(sequences),
+        "padded": lambda: their_embeddings(theirs, sequences, by_length=False),
+        "sorted": lambda: their_embeddings(theirs, sequences, by_length=True),
+    }
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for index in range(arguments.rounds + 1):
+        for name, side in sides.items():
+            started = time.perf_counter()
+            side()
+            if index:
+                times[name].append(time.perf_counter() - started)
+    rates = {name: tokens / statistics.median(seconds) for name, seconds in times.items()}
+    print(
+        f"torch {torch.__version__}, megatron-core {megatron.core.__version__}, transformers "
+        f"{transformers.__version__}; ESM-2 {arguments.model} shape, float32, {arguments.threads} threads, "
+        f"{len(sequences)} sequences, {tokens:,} real tokens"
+    )
+    print("real tokens/s: " + ", ".join(f"{name} {rate:,.0f}" for name, rate in rates.items()))
+    print(
+        f"ratios: ours / padded {rates['ours'] / rates['padded']:.2f}, "
+        f"ours / sorted {rates['ours'] / rates['sorted']:.2f}"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""A foreign configuration, value by value: each is checked when it is taken, and nothing is resolved."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from bionemo_core.errors import ArtefactError
+
+_REQUIRED: Any = object()
+MAX_SIZE = 2**24
+"""No size of a model is larger; a larger number is a mistake or an attack on memory."""
+
+
+class Settings:
+    """Plain values under string keys, with the name of where they came from for messages."""
+
+    def __init__(self, values: Mapping[str, Any], where: str) -> None:
+        self.values, self.where = values, where
+
+    def has(self, key: str) -> bool:
+        """Whether there is a value other than null."""
+        return self.values.get(key) is not None
+
+    def size(self, key: str, default: int = _REQUIRED) -> int:
+        """A whole number from 1 on.
+
+        Raises:
+            ArtefactError: it is missing without a default, or is no such number.
+        """
+        value = self._value(key, default)
+        if type(value) is not int or not 1 <= value <= MAX_SIZE:
+            raise self.refusal(key, value, f"a whole number from 1 to {MAX_SIZE}")
+        return value
+
+    def number(self, key: str, default: float = _REQUIRED) -> float:
+        """A finite number.
+
+        Raises:
+            ArtefactError: it is missing without a default, or is no number.
+        """
+        value = self._value(key, default)
+        if type(value) not in (int, float) or not math.isfinite(value):
+            raise self.refusal(key, value, "a number")
+        return float(value)
+
+    def flag(self, key: str, default: bool = _REQUIRED) -> bool:
+        """True or false.
+
+        Raises:
+            ArtefactError: it is missing without a default, or is neither.
+        """
+        value = self._value(key, default)
+        if type(value) is not bool:
+            raise self.refusal(key, value, "true or false")
+        return value
+
+    def text(self, key: str, default: str = _REQUIRED) -> str:
+        """A text.
+
+        Raises:
+            ArtefactError: it is missing without a default, or is none.
+        """
+        value = self._value(key, default)
+        if type(value) is not str:
+            raise self.refusal(key, value, "a text")
+        return value
+
+    def section(self, key: str) -> "Settings":
+        """The mapping under `key`; an empty one if there is none.
+
+        Raises:
+            ArtefactError: it is something else.
+        """
+        value = self._value(key, {})
+        if not isinstance(value, dict):
+            raise self.refusal(key, value, "a mapping")
+        return Settings(value, f"{self.where}: {key}")
+
+    def must_be(self, key: str, *allowed: Any, default: Any = None) -> None:
+        """Accepts one of the allowed values.
+
+        Raises:
+            ArtefactError: it is another, so that the model computes something that ours does not.
+        """
+        value = self.values.get(key, default)
+        if value not in allowed:
+            raise self.refusal(key, value, " or ".join(repr(one) for one in allowed) + "; nothing else is supported")
+
+    def refusal(self, key: str, value: Any, expected: str) -> ArtefactError:
+        """The error for a value that cannot be used."""
+        return ArtefactError(f"{self.where}: {key} is {str(value)[:80]!r}, expected {expected}.")
+
+    def _value(self, key: str, default: Any) -> Any:
+        value = self.values.get(key)
+        if value is None:
+            if default is _REQUIRED:
+                raise ArtefactError(f"{self.where}: {key} is missing, without which the model cannot be built.")
+            return default
+        return value

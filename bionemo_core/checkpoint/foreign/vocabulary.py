@@ -1,0 +1,142 @@
+"""SentencePiece models, piece by piece: read and written in the wire form of protocol buffers, no library needed.
+
+Message and field numbers are those of sentencepiece_model.proto (https://github.com/google/sentencepiece).
+"""
+
+import struct
+from collections.abc import Iterator, Sequence
+from enum import IntEnum
+from typing import NamedTuple
+
+from bionemo_core.errors import ArtefactError
+
+_PIECES, _TRAINER, _NORMALIZER = 1, 2, 3
+_TEXT, _SCORE, _KIND = 1, 2, 3
+_MODEL_TYPE, _VOCAB_SIZE, _PAD_ID = 3, 4, 43
+_NAME, _DUMMY_PREFIX = 1, 3
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+
+
+class Kind(IntEnum):
+    """What a piece is to SentencePiece."""
+
+    NORMAL = 1
+    UNKNOWN = 2
+    CONTROL = 3
+    USER_DEFINED = 4
+
+
+class ModelType(IntEnum):
+    """How SentencePiece cuts a text."""
+
+    UNIGRAM = 1
+    CHARACTER = 4
+
+
+class Piece(NamedTuple):
+    """One piece; its place in the list is its id."""
+
+    text: str
+    score: float = 0.0
+    kind: Kind = Kind.NORMAL
+
+
+def read_pieces(model: bytes, where: str) -> list[Piece]:
+    """The pieces of a SentencePiece model in the order of their ids.
+
+    Raises:
+        ArtefactError: it is no such model.
+    """
+    try:
+        found = [_piece(content) for number, content in _fields(model) if number == _PIECES]
+    except (IndexError, struct.error, UnicodeDecodeError, ValueError, TypeError) as error:
+        raise ArtefactError(f"{where}: not readable as a SentencePiece model ({error}).") from error
+    if not found:
+        raise ArtefactError(f"{where}: a SentencePiece model without pieces.")
+    return found
+
+
+def write_model(pieces: Sequence[Piece], pad_id: int, model_type: ModelType = ModelType.CHARACTER) -> bytes:
+    """A SentencePiece model of these pieces: by default of single characters, else of words with a space before."""
+    written = [
+        _field(_PIECES, _field(_TEXT, one.text.encode()) + _score(one.score) + _kind(one.kind)) for one in pieces
+    ]
+    trainer = _number(_MODEL_TYPE, model_type) + _number(_VOCAB_SIZE, len(pieces)) + _number(_PAD_ID, pad_id)
+    normalizer = _field(_NAME, b"identity") + _number(_DUMMY_PREFIX, int(model_type is ModelType.UNIGRAM))
+    return b"".join(written) + _field(_TRAINER, trainer) + _field(_NORMALIZER, normalizer)
+
+
+def write_table(pieces: Sequence[Piece]) -> bytes:
+    """The `.vocab` file beside a model: a line a piece, with its score."""
+    return "".join(f"{one.text}\t{one.score:g}\n" for one in pieces).encode()
+
+
+def _piece(message: bytes | int) -> Piece:
+    values = dict(_fields(_as_bytes(message)))
+    score = struct.unpack("<f", _as_bytes(values.get(_SCORE, bytes(4))))[0]
+    kind = values.get(_KIND, Kind.NORMAL)
+    # Kinds that we do not write, byte pieces say, are ordinary pieces to us.
+    known = Kind(kind) if kind in list(Kind) else Kind.NORMAL
+    return Piece(_as_bytes(values.get(_TEXT, b"")).decode(), score, known)
+
+
+def _as_bytes(value: bytes | int) -> bytes:
+    if not isinstance(value, bytes):
+        raise ValueError("a number where a message was expected")
+    return value
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, bytes | int]]:
+    position = 0
+    while position < len(message):
+        tag, position = _varint(message, position)
+        number, wire = tag >> 3, tag & 7
+        if wire == _VARINT:
+            value, position = _varint(message, position)
+            yield number, value
+            continue
+        if wire == _BYTES:
+            length, position = _varint(message, position)
+        elif wire in (_FIXED32, _FIXED64):
+            length = 4 if wire == _FIXED32 else 8
+        else:
+            raise ValueError(f"wire type {wire}")
+        if position + length > len(message):
+            raise ValueError("it is cut")
+        yield number, message[position : position + length]
+        position += length
+
+
+def _varint(message: bytes, position: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 64, 7):
+        byte = message[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+    raise ValueError("a number of more than 64 bits")
+
+
+def _encoded(value: int) -> bytes:
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*encoded, value])
+
+
+def _field(number: int, content: bytes) -> bytes:
+    return _encoded(number << 3 | _BYTES) + _encoded(len(content)) + content
+
+
+def _number(number: int, value: int) -> bytes:
+    return _encoded(number << 3 | _VARINT) + _encoded(value)
+
+
+def _score(value: float) -> bytes:
+    return _encoded(_SCORE << 3 | _FIXED32) + struct.pack("<f", value)
+
+
+def _kind(value: Kind) -> bytes:
+    return b"" if value is Kind.NORMAL else _number(_KIND, int(value))

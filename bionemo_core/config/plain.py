@@ -1,0 +1,100 @@
+"""Plain values that came from a file: parsed and checked, never resolved, looked up or called."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, NoReturn
+
+from bionemo_core.config.schema import Choice
+from bionemo_core.errors import ArtefactError, BioNeMoError
+
+
+def parse_json(text: str | bytes, where: str) -> Any:
+    """The content of a JSON text in which no key occurs twice and every number is finite.
+
+    Raises:
+        ArtefactError: It is not such a text; names `where` it came from.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_without_twins, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise ArtefactError(f"{where}: not readable as JSON ({error})") from error
+
+
+def refuse_unsafe(value: Any, where: str, error: type[BioNeMoError], *, depth: int = 64) -> None:
+    """Accepts plain values only: no interpolation, no hidden key such as `_target_`, no value still missing.
+
+    Raises:
+        BioNeMoError: Of the kind `error`; names the key.
+    """
+    if depth == 0:
+        raise error(f"{where}: nested too deeply")
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            if not isinstance(key, str) or key.startswith("_") or "${" in key:
+                raise error(f"{where or 'run specification'}: the key {key!r} is not allowed")
+            refuse_unsafe(inner, f"{where}.{key}" if where else key, error, depth=depth - 1)
+    elif isinstance(value, list | tuple):
+        for position, inner in enumerate(value):
+            refuse_unsafe(inner, f"{where}[{position}]", error, depth=depth - 1)
+    elif isinstance(value, str):
+        if "${" in value or value == "???":
+            raise error(f"{where}: the value {value!r} is not allowed, interpolations are not resolved here")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise error(f"{where}: got {value}, expected a finite number")
+    elif value is not None and not isinstance(value, bool | int | float):
+        raise error(f"{where}: got {type(value).__name__}, expected a plain value")
+
+
+def check_keys(content: Any, known: Iterable[str], where: str) -> None:
+    """Accepts an object with exactly these keys.
+
+    Raises:
+        ArtefactError: It is none, or has other keys.
+    """
+    if not isinstance(content, dict):
+        raise ArtefactError(f"{where}: expected an object, got {type(content).__name__}")
+    known = list(known)
+    unknown = sorted(set(content) - set(known))
+    missing = [key for key in known if key not in content]
+    if unknown or missing:
+        parts = [f"unknown: {', '.join(unknown)}"] if unknown else []
+        parts += [f"missing: {', '.join(missing)}"] if missing else []
+        raise ArtefactError(f"{where}: wrong keys ({'; '.join(parts)})")
+
+
+def check_type(value: Any, kinds: Any, where: str) -> None:
+    """Accepts a value of these types; True is no number.
+
+    Raises:
+        ArtefactError: It is of another.
+    """
+    if not isinstance(value, kinds) or (isinstance(value, bool) and kinds is int):
+        raise ArtefactError(f"{where} is {value!r} of type {type(value).__name__}")
+
+
+def choice_from(content: Any, group: str, where: str) -> Choice:
+    """The choice of a component of `group` that an object describes.
+
+    Raises:
+        ArtefactError: It has other keys, values of another type, or is of another group.
+    """
+    check_keys(content, [one.name for one in dataclasses.fields(Choice)], where)
+    for key in ("group", "name", "distribution", "version"):
+        check_type(content[key], str, f"{where}.{key}")
+    check_type(content["params"], dict, f"{where}.params")
+    if content["group"] != group:
+        raise ArtefactError(f"{where}: is a choice of group {content['group']!r}")
+    return Choice(**content)
+
+
+def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) != len(pairs):
+        raise ValueError("a key occurs twice")
+    return content
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a number")

@@ -1,0 +1,73 @@
+"""`task=optimize`, and how a latent space is searched.
+
+No `from __future__ import annotations` here: OmegaConf reads these annotations at run time.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Optional
+
+from bionemo_core.errors import ConfigError
+
+ALGORITHMS = ("cma-es", "random")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSettings:
+    """How to search from each start; v1's names and defaults where it had them."""
+
+    algorithm: str = "cma-es"  # cma-es, random (perturb the start's latent again and again)
+    population: int = 20  # candidates of a start in one iteration
+    iterations: int = 30
+    sigma: float = 1.0  # standard deviation of the first candidates around the start's latent
+    minimum_similarity: float = 0.0  # a candidate less similar to the start is never the best
+    scaled_radius: float = 1.0  # standard deviation of random perturbation
+    diagonal: bool = False  # learn the variances of dimensions only: cheaper
+    minimize: bool = False  # look for low scores
+    seed: int = 1234
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            ConfigError: a value is out of its range.
+        """
+        if self.algorithm not in ALGORITHMS:
+            raise ConfigError(f"search: algorithm is {self.algorithm!r}, expected one of {', '.join(ALGORITHMS)}.")
+        for name, least in (("population", 2), ("iterations", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"search: {name} is {getattr(self, name)}, expected {least} or more.")
+        for name in ("sigma", "scaled_radius"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0.0):
+                raise ConfigError(f"search: {name} is {value}, expected a number above 0.")
+        if not 0.0 <= self.minimum_similarity <= 1.0:
+            raise ConfigError(f"search: minimum_similarity is {self.minimum_similarity}, expected 0 to 1.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimize:
+    """Search the model's latent space, from each text of a file, for texts that score higher."""
+
+    input: str  # SMILES, CSV, TSV, Parquet and others, plain or compressed
+    oracle: str  # what to raise; for molecules qed, logp, penalized_logp, tanimoto, molmim_qed_with_similarity
+    output: Optional[str] = None  # a folder; null: a new run folder
+    limit: Optional[int] = None  # only the first texts of the file
+    worst: Optional[int] = None  # of these only so many, those that score lowest
+    algorithm: str = SearchSettings.algorithm
+    population: int = SearchSettings.population
+    iterations: int = SearchSettings.iterations
+    sigma: float = SearchSettings.sigma
+    minimum_similarity: float = SearchSettings.minimum_similarity
+    scaled_radius: float = SearchSettings.scaled_radius
+    diagonal: bool = SearchSettings.diagonal
+    minimize: bool = SearchSettings.minimize
+    baseline: bool = False  # perturb at random too, with as many oracle calls
+    num_workers: int = 0  # processes that propose and score while this one decodes
+    batch_size: Optional[int] = None  # rows decoded together; null: 256 on a CPU, 8,192 on a GPU
+    picture: bool = True  # draw the trajectory and the texts
+    format: Optional[str] = None  # of the input; null: as its extension tells
+    sequence_column: Optional[str] = None  # of a table; null: `sequence`, or `smiles`
+    id_column: Optional[str] = None  # of a table; null: `id` where it has one
+    on_invalid: str = "error"  # a token that the tokenizer lacks: error, skip, unk
+    on_long: str = "error"  # a text longer than the model: error, skip

@@ -1,0 +1,76 @@
+"""How one token is drawn from the logits of one step: temperature, top-k, top-p, and the draw itself.
+
+Shape letters: R rows, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bionemo_core.errors import ConfigError
+
+PURPOSE = "token"
+
+
+@dataclass(frozen=True)
+class TokenSampling:
+    """What is drawn from: v1's `topkp-sampling`, with its names and defaults."""
+
+    top_k: int = 0
+    """Only the k likeliest tokens; 0 takes all."""
+    top_p: float = 0.9
+    """Only the fewest likeliest tokens whose probabilities add up to p; 0 or 1 takes all."""
+    temperature: float = 1.0
+    """Logits are divided by it first."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            ConfigError: a value is out of its range.
+        """
+        if self.top_k < 0:
+            raise ConfigError(f"sampling: top_k is {self.top_k}, expected 0 (all tokens) or more.")
+        if not 0.0 <= self.top_p <= 1.0:
+            raise ConfigError(f"sampling: top_p is {self.top_p}, expected 0 to 1.")
+        if not (math.isfinite(self.temperature) and self.temperature > 0.0):
+            raise ConfigError(f"sampling: temperature is {self.temperature}, expected a number above 0.")
+
+
+def kept_probabilities(logits_RV: Tensor, sampling: TokenSampling) -> Tensor:
+    """Probabilities of the tokens that may be drawn, float64 [R, V], not normalised; 0 for the others.
+
+    Top-k is applied before top-p, on what top-k left. Tokens that tie with the last one kept are kept as well, so
+    that the choice does not depend on how a device sorts.
+    """
+    scaled_RV = logits_RV.double() / sampling.temperature
+    p_RV = torch.softmax(scaled_RV, dim=-1)
+    columns = p_RV.shape[-1]
+    if 0 < sampling.top_k < columns:
+        smallest_R1 = p_RV.topk(sampling.top_k, dim=-1).values[:, -1:]
+        p_RV = p_RV.masked_fill(p_RV < smallest_R1, 0.0)
+    if 0.0 < sampling.top_p < 1.0:
+        sorted_RV = p_RV.sort(dim=-1, descending=True).values
+        before_RV = sorted_RV.cumsum(dim=-1) - sorted_RV
+        kept_RV = before_RV < sampling.top_p * p_RV.sum(dim=-1, keepdim=True)
+        smallest_R1 = sorted_RV.gather(-1, kept_RV.sum(dim=-1, keepdim=True) - 1)
+        p_RV = p_RV.masked_fill(p_RV < smallest_R1, 0.0)
+    return p_RV
+
+
+def draw_tokens(logits_RV: Tensor, uniform_R: Tensor, sampling: TokenSampling) -> Tensor:
+    """One token a row, int64 [R]: the inverse of the cumulative probabilities, in the order of ids, at `uniform_R`.
+
+    In the order of ids and not of probability, so that two tokens which change places by rounding do not change
+    what is drawn.
+    """
+    cumulative_RV = kept_probabilities(logits_RV, sampling).cumsum(dim=-1)
+    total_R1 = cumulative_RV[:, -1:]
+    # The first token whose cumulative probability exceeds the threshold: a token of probability 0 never does. Where
+    # rounding lifts the threshold to the total, the last token that has a probability.
+    passed_RV = (cumulative_RV <= uniform_R[:, None] * total_R1) & (cumulative_RV < total_R1)
+    return passed_RV.sum(dim=-1)

@@ -1,0 +1,219 @@
+"""Guided optimisation in the latent space of a model: CMA-ES for many starts at once.
+
+Each start has a search of its own; the candidates of all are decoded together. With workers, proposing and scoring
+happen in other processes, a share of the starts in each, and decoding goes on with whatever is ready. Neither the
+number of workers nor the company of a start changes what is found.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import torch
+
+from bionemo_core.config.task_schemas.optimize import SearchSettings
+from bionemo_core.errors import ConfigError, DataError
+from bionemo_core.inference.evolution import SearchGroup, Step
+from bionemo_core.inference.search_workers import LocalGroup, RemoteGroup, first_ready
+from bionemo_core.plugins.names import did_you_mean
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from bionemo_core.inference.sampling import Seq2SeqInference
+    from bionemo_core.protocols import Oracle, TextJudge
+
+__all__ = ["LatentSpace", "ModelLatents", "SearchResult", "SearchSettings", "Step", "of_each_text", "optimize"]
+
+
+class LatentSpace(Protocol):
+    """Texts to points of fixed size and back."""
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float64]:
+        """The latents, [texts, D]."""
+        ...
+
+    def decode(self, latents: NDArray[np.float32]) -> list[str]:
+        """The text of each latent, which depends on nothing else."""
+        ...
+
+
+class ModelLatents:
+    """The latent space of an opened model, decoded greedily.
+
+    Raises:
+        ConfigError: the model has none of fixed size.
+    """
+
+    def __init__(self, inference: Seq2SeqInference) -> None:
+        shape = getattr(inference.network, "latent_shape", None)
+        if shape is None:
+            raise ConfigError(
+                f"optimize: {type(inference.network).__name__} has no latent space of fixed size to search. "
+                "Use a model that has one, such as molmim."
+            )
+        self.inference = inference
+        self.shape: tuple[int, int] = tuple(shape)
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float64]:
+        hiddens, _ = self.inference.seq_to_hiddens(texts)
+        return np.asarray(hiddens.flatten(1).double().cpu().numpy(), dtype=np.float64)
+
+    def decode(self, latents: NDArray[np.float32]) -> list[str]:
+        hiddens = torch.from_numpy(np.ascontiguousarray(latents)).view(-1, *self.shape)
+        return self.inference.hiddens_to_seq(hiddens, torch.ones(hiddens.shape[:2], dtype=torch.bool))
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search found."""
+
+    settings: SearchSettings
+    starts: list[str]
+    """Canonical texts."""
+    steps: list[Step]
+    """By start, then by iteration, from 0, the start itself."""
+
+    @property
+    def first(self) -> list[Step]:
+        """The starts."""
+        return [step for step in self.steps if step.iteration == 0]
+
+    @property
+    def best(self) -> list[Step]:
+        """Where each search ended."""
+        return [step for step in self.steps if step.iteration == self.settings.iterations]
+
+    @property
+    def mean_gain(self) -> float:
+        """By how much the best scores exceed those of their starts, on average; towards lower ones when minimising."""
+        gains = [best.score - first.score for first, best in zip(self.first, self.best, strict=True)]
+        return math.fsum(-gain if self.settings.minimize else gain for gain in gains) / len(gains)
+
+
+def of_each_text(function: Callable[[str], float]) -> Oracle:
+    """An oracle from a function of one text; it can go to workers if the function is defined in a module."""
+    return _OfEachText(function)
+
+
+class _OfEachText:
+    def __init__(self, function: Callable[[str], float]) -> None:
+        self.function = function
+
+    def __call__(self, texts: Sequence[str], starts: Sequence[str], /) -> NDArray[np.float64]:
+        return np.array([self.function(text) for text in texts], dtype=np.float64)
+
+
+def optimize(
+    latent_space: LatentSpace,
+    starts: Sequence[str],
+    oracle: str | Oracle,
+    judge: TextJudge,
+    settings: SearchSettings | None = None,
+    *,
+    num_workers: int = 0,
+    progress: Callable[[Step], None] | None = None,
+) -> SearchResult:
+    """Search from each of `starts` for texts that `oracle` scores higher.
+
+    Args:
+        latent_space: where to search; `ModelLatents(Seq2SeqInference.of(opened))` for an opened model.
+        starts: texts to begin from; each must stand for something.
+        oracle: one of the judge's by name, or a function of (texts, starts), as `bionemo_core.protocols.Oracle` says.
+        judge: tells validity, canonical form and similarity.
+        settings: population, iterations and so on.
+        num_workers: processes that propose and score; 0 does it in this one. A function of the user's must then be
+            defined in a module that they can import.
+        progress: called with every step.
+
+    Raises:
+        ConfigError: the oracle is unknown or gives no number for a start, or a worker ended.
+        DataError: there is no start, or one stands for nothing or does not fit the model.
+    """
+    settings = settings or SearchSettings()
+    canonical = _canonical_starts(starts, judge)
+    latents = latent_space.encode(canonical)
+    shares = _shares(len(canonical), num_workers)
+    made = [
+        SearchGroup(
+            judge,
+            named_oracle(oracle, judge),
+            settings,
+            numbers=share,
+            starts=[canonical[number] for number in share],
+            latents=latents[share],
+        )
+        for share in shares
+    ]
+    groups: list[LocalGroup | RemoteGroup] = [RemoteGroup(one) if num_workers else LocalGroup(one) for one in made]
+    try:
+        steps = _run(groups, latent_space, progress)
+    finally:
+        for group in groups:
+            group.stop()
+    steps.sort(key=lambda step: (step.start, step.iteration))
+    return SearchResult(settings, canonical, steps)
+
+
+def named_oracle(oracle: str | Oracle, judge: TextJudge) -> Oracle:
+    """The oracle that a name stands for; a function is itself.
+
+    Raises:
+        ConfigError: the judge has none of that name.
+    """
+    if not isinstance(oracle, str):
+        return oracle
+    if oracle not in judge.oracles:
+        known = ", ".join(judge.oracles)
+        raise ConfigError(f"oracle: got {oracle!r}.{did_you_mean(oracle, judge.oracles)} Known: {known}.")
+    return judge.oracles[oracle]
+
+
+def _run(
+    groups: Sequence[LocalGroup | RemoteGroup],
+    latent_space: LatentSpace,
+    progress: Callable[[Step], None] | None,
+) -> list[Step]:
+    steps: list[Step] = []
+    for group in groups:
+        group.begin()
+    running = list(groups)
+    while running:
+        asked: list[tuple[LocalGroup | RemoteGroup, NDArray[np.float32]]] = []
+        for group in first_ready(running):
+            found, candidates = group.receive()
+            steps += found
+            if progress is not None:
+                for step in found:
+                    progress(step)
+            if len(candidates):
+                asked.append((group, candidates))
+            else:
+                running.remove(group)
+        texts = latent_space.decode(np.concatenate([candidates for _, candidates in asked])) if asked else []
+        for group, candidates in asked:
+            own, texts = texts[: len(candidates)], texts[len(candidates) :]
+            group.send(own)
+    return steps
+
+
+def _canonical_starts(starts: Sequence[str], judge: TextJudge) -> list[str]:
+    if not starts:
+        raise DataError("optimize: there is nothing to start from. Give at least one text.")
+    found = []
+    for number, text in enumerate(starts):
+        canonical = judge.canonical(text)
+        if canonical is None:
+            raise DataError(f"optimize: start {number}, {text[:80]!r}, is no {judge.noun}. Correct it or leave it out.")
+        found.append(canonical)
+    return found
+
+
+def _shares(num_starts: int, num_workers: int) -> list[list[int]]:
+    """Numbers of starts, dealt out to at most `num_workers` groups; one group without workers."""
+    groups = max(1, min(num_workers, num_starts))
+    return [list(range(first, num_starts, groups)) for first in range(groups)]

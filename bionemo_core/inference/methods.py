@@ -1,0 +1,91 @@
+"""v1's five ways to sample around hidden states: their names, options and defaults, and the noise they add."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bionemo_core.errors import ConfigError
+from bionemo_core.inference.choosing import TokenSampling
+from bionemo_core.inference.streams import Streams
+from bionemo_core.plugins.names import did_you_mean
+
+NOISE = "noise"
+_NOISE_AT_ONCE = 1 << 24  # numbers
+SINGLE_SAMPLE = "beam-search-single-sample"
+_BEAM = {"beam_size": 5, "keep_only_best_tokens": False, "beam_alpha": 0.0}
+
+SAMPLING_METHODS: Mapping[str, Mapping[str, Any]] = {
+    "greedy-perturbate": {},
+    "topkp-perturbate": asdict(TokenSampling()),
+    "beam-search-perturbate": {**_BEAM, "keep_only_best_tokens": True},
+    SINGLE_SAMPLE: {**_BEAM, "beam_size": None},  # as many beams as samples
+    "beam-search-perturbate-sample": _BEAM,
+}
+"""v1's methods by their names, with the options each takes and their defaults."""
+
+
+def perturbed(hiddens: Tensor, streams: Streams, scaled_radius: float) -> Tensor:
+    """`hiddens` [rows, T, H] with noise of this standard deviation; position and dimension decide which number."""
+    if scaled_radius == 0.0:
+        return hiddens
+    size = hiddens[0].numel() if len(hiddens) else 0
+    rows = torch.arange(len(hiddens), device=hiddens.device)
+    # Part by part: the generator's words take ten times the room of the noise.
+    parts = rows.split(max(1, _NOISE_AT_ONCE // max(size, 1)))
+    noise = [streams.select(part).normal(NOISE, size).to(hiddens.dtype) for part in parts]
+    return hiddens + scaled_radius * torch.cat(noise).view(hiddens.shape)
+
+
+def method_options(method: str, options: Mapping[str, Any], num_samples: int, scaled_radius: float) -> dict[str, Any]:
+    """All options of a sampling method: those given, and its defaults.
+
+    Raises:
+        ConfigError: the method or an option is unknown, or a value is out of its range.
+    """
+    if method not in SAMPLING_METHODS:
+        known = ", ".join(SAMPLING_METHODS)
+        raise ConfigError(f"sampling_method: got {method!r}.{did_you_mean(method, SAMPLING_METHODS)} Known: {known}.")
+    defaults = SAMPLING_METHODS[method]
+    for name in options:
+        if name not in defaults:
+            raise ConfigError(
+                f"sampling_method {method}: no option {name!r}.{did_you_mean(name, defaults)} "
+                f"It has: {', '.join(defaults) or 'none'}."
+            )
+    if num_samples < 1:
+        raise ConfigError(f"num_samples: got {num_samples}, expected 1 or more.")
+    if not (math.isfinite(scaled_radius) and scaled_radius >= 0.0):
+        raise ConfigError(f"scaled_radius: got {scaled_radius}, expected a number from 0.")
+    settings = {**defaults, **options}
+    if method == SINGLE_SAMPLE:
+        if settings["beam_size"] not in (None, num_samples):
+            raise ConfigError(
+                f"sampling_method {method}: beam_size is {settings['beam_size']} and num_samples {num_samples}; "
+                "its samples are the beams. Leave beam_size out."
+            )
+        settings["beam_size"] = num_samples
+    return settings
+
+
+def flat(beams: list[list[str]], settings: Mapping[str, Any]) -> list[Any]:
+    """Of each list of hypotheses the best alone, unless the method keeps them all."""
+    return [one[0] for one in beams] if settings.get("keep_only_best_tokens", True) else list(beams)
+
+
+def given_max_length(hiddens_to_seq_kwargs: Mapping[str, Any] | None) -> int | None:
+    """The length that v1's `hiddens_to_seq_kwargs` ask for, if any.
+
+    Raises:
+        ConfigError: an option is unknown.
+    """
+    given = dict(hiddens_to_seq_kwargs or {})
+    length: int | None = given.pop("max_length", None)
+    if given:
+        raise ConfigError(f"hiddens_to_seq_kwargs: no option {next(iter(given))!r}. It has: max_length.")
+    return length

@@ -1,0 +1,150 @@
+"""Results on the way to a file: parts that are published one by one, so that a killed embedding can go on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from bionemo_core.checkpoint.files import sync_folder, write_file
+from bionemo_core.checkpoint.shards import write_tensors
+from bionemo_core.data.store import canonical, file_sha256
+from bionemo_core.errors import StorageError
+from bionemo_core.inference.embedding import Embedded
+
+_LENGTHS, _IDS, _ID_ENDS = "lengths", "ids", "id_ends"
+
+
+@dataclass(frozen=True)
+class Part:
+    """The results of consecutive sequences."""
+
+    ids: list[str]
+    embedded: Embedded
+
+
+@dataclass(frozen=True)
+class PartStore:
+    """A folder of parts, all of one input, model and settings: `fingerprint` stands for these."""
+
+    folder: Path
+    fingerprint: str
+
+    def clear_others(self) -> None:
+        """Make the folder; remove what another input, model or setting has left in it.
+
+        Raises:
+            StorageError: the file system refuses.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for path in self.folder.iterdir():
+                if not path.name.startswith(self._prefix) or path.suffix == ".tmp":
+                    path.unlink()
+        except OSError as error:
+            raise _refused(error, self.folder) from error
+
+    def has(self, number: int) -> bool:
+        """Whether the part was published, whole, by this or an earlier process."""
+        record, data = self._record(number), self._data(number)
+        try:
+            facts = json.loads(record.read_bytes())
+            return bool(data.stat().st_size == facts["bytes"] and file_sha256(data) == facts["sha256"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+
+    def write(self, number: int, part: Part) -> None:
+        """Publish a part: data first, then the record that vouches for it, each flushed and renamed into place.
+
+        Raises:
+            StorageError: the file system refuses.
+        """
+        names = [name.encode() for name in part.ids]
+        tensors = {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in part.embedded.arrays.items()}
+        tensors[_LENGTHS] = torch.from_numpy(part.embedded.lengths)
+        tensors[_IDS] = torch.from_numpy(np.frombuffer(b"".join(names), dtype=np.uint8).copy())
+        tensors[_ID_ENDS] = torch.from_numpy(np.cumsum([len(name) for name in names], dtype=np.int64))
+        data, record = self._data(number), self._record(number)
+        try:
+            temporary = data.with_suffix(".tmp")
+            temporary.unlink(missing_ok=True)
+            facts = write_tensors(temporary, tensors, lambda: None)
+            temporary.replace(data)
+            temporary.unlink(missing_ok=True)
+            write_file(temporary, [canonical({"bytes": facts.size, "sha256": facts.sha256})])
+            temporary.replace(record)
+            sync_folder(self.folder)
+        except OSError as error:
+            raise _refused(error, data) from error
+
+    def read(self, number: int) -> Part:
+        """A published part.
+
+        Raises:
+            StorageError: it cannot be read.
+        """
+        path = self._data(number)
+        try:
+            arrays: dict[str, NDArray[Any]] = {name: tensor.numpy() for name, tensor in load_file(path).items()}
+        except (OSError, SafetensorError) as error:
+            raise StorageError(f"embedding: {path} cannot be read: {error}. Run the same command again.") from error
+        lengths, ids, ends = arrays.pop(_LENGTHS), arrays.pop(_IDS).tobytes(), arrays.pop(_ID_ENDS).tolist()
+        names = [ids[start:stop].decode() for start, stop in zip([0, *ends], ends, strict=False)]
+        return Part(names, Embedded(lengths, arrays))
+
+    def remove(self) -> None:
+        """Delete the folder."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    @property
+    def _prefix(self) -> str:
+        return f"{self.fingerprint[:12]}-"
+
+    def _data(self, number: int) -> Path:
+        return self.folder / f"{self._prefix}{number:06d}.safetensors"
+
+    def _record(self, number: int) -> Path:
+        return self.folder / f"{self._prefix}{number:06d}.json"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """All parts of one embedding, in order, as often as they are asked for."""
+
+    store: PartStore
+    count: int
+    facts: Mapping[str, Any]
+    """Plain values that travel with the output: model, settings, counts."""
+
+    def __iter__(self) -> Iterator[Part]:
+        return (self.store.read(number) for number in range(self.count))
+
+
+def part_bounds(lengths: Sequence[int] | NDArray[np.integer], max_tokens: int, max_sequences: int) -> list[int]:
+    """Where parts of consecutive sequences begin, and the end of the last: `[0, 100, 180]` for two.
+
+    A part has at most `max_tokens` tokens, unless one sequence alone has more, and at most `max_sequences`.
+    """
+    bounds, tokens = [0], 0
+    for index, length in enumerate(np.asarray(lengths).tolist()):
+        if index > bounds[-1] and (tokens + length > max_tokens or index - bounds[-1] >= max_sequences):
+            bounds.append(index)
+            tokens = 0
+        tokens += length
+    return [*bounds, len(lengths)]
+
+
+def _refused(error: OSError, path: Path) -> StorageError:
+    return StorageError(
+        f"embedding: {error.filename or path}: {error.strerror or error}. What was computed so far is kept: free "
+        "space or mend the permissions there, then run the same command again."
+    )

@@ -1,0 +1,180 @@
+"""The one file that comes out: HDF5, Parquet or NPZ, written part by part and renamed into place when it is whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bionemo_core.checkpoint.files import sync_folder
+from bionemo_core.errors import ConfigError, StorageError
+from bionemo_core.inference.embedding import EMBEDDINGS, RAGGED
+from bionemo_core.inference.outputs import Parts
+from bionemo_core.machine import has_package
+
+SUFFIXES = {".h5": "hdf5", ".hdf5": "hdf5", ".parquet": "parquet", ".npz": "npz"}
+
+
+def file_kind(path: Path) -> str:
+    """`hdf5`, `parquet` or `npz`, by the extension.
+
+    Raises:
+        ConfigError: the extension is none of these, or h5py is not installed.
+    """
+    kind = SUFFIXES.get(path.suffix.lower())
+    if kind is None:
+        raise ConfigError(f"task.output={path}: expected a name that ends in {', '.join(SUFFIXES)}.")
+    if kind == "hdf5" and not has_package("h5py"):
+        raise ConfigError(
+            f"task.output={path}: HDF5 needs the package h5py, which is not installed. Run "
+            "`pip install bionemo-run[hdf5]`, or choose a name that ends in .parquet or .npz."
+        )
+    return kind
+
+
+def write_output(path: Path, parts: Parts) -> None:
+    """Write all parts to `path`, whole or not at all.
+
+    Raises:
+        StorageError: the file system refuses.
+    """
+    write = _WRITERS[file_kind(path)]
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary, parts, _Totals.of(parts))
+        descriptor = os.open(temporary, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
+        raise StorageError(
+            f"embedding: {path} was not written: {error.strerror or error}. What was computed is kept: run the same "
+            "command again when there is room."
+        ) from error
+
+
+@dataclass(frozen=True)
+class _Totals:
+    """Sizes of the whole."""
+
+    sequences: int
+    rows: int
+    widths: dict[str, tuple[int, ...]]
+    """The shape of one row of each output: (hidden,), (vocabulary,), or () for a number."""
+    ids: list[str]
+    lengths: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, parts: Parts) -> _Totals:
+        ids: list[str] = []
+        lengths = []
+        widths: dict[str, tuple[int, ...]] = {}
+        for part in parts:
+            ids += part.ids
+            lengths.append(part.embedded.lengths)
+            widths = {name: array.shape[1:] for name, array in part.embedded.arrays.items()}
+        joined = np.concatenate(lengths) if lengths else np.zeros(0, dtype=np.int64)
+        return cls(len(ids), int(joined.sum()), widths, ids, joined)
+
+    @property
+    def offsets(self) -> NDArray[np.int64]:
+        """Where the rows of each sequence begin, and where the last ones end, shape [sequences + 1]."""
+        return np.concatenate([[0], np.cumsum(self.lengths)]).astype(np.int64)
+
+    @property
+    def is_ragged(self) -> bool:
+        return any(name in RAGGED for name in self.widths)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of an output as one array."""
+        return (self.sequences if name == EMBEDDINGS else self.rows, *self.widths[name])
+
+
+def _write_hdf5(path: Path, parts: Parts, totals: _Totals) -> None:
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        file.attrs["facts"] = json.dumps(parts.facts, sort_keys=True)
+        file.create_dataset("ids", data=totals.ids, dtype=h5py.string_dtype())
+        file.create_dataset("lengths", data=totals.lengths)
+        if totals.is_ragged:
+            file.create_dataset("offsets", data=totals.offsets)
+        written = dict.fromkeys(totals.widths, 0)
+        targets = {name: file.create_dataset(name, totals.shape(name), np.float32) for name in totals.widths}
+        for part in parts:
+            for name, array in part.embedded.arrays.items():
+                targets[name][written[name] : written[name] + len(array)] = array
+                written[name] += len(array)
+
+
+def _write_parquet(path: Path, parts: Parts, totals: _Totals) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    def kind(name: str) -> Any:
+        value = pa.float32()
+        row = pa.list_(value, totals.widths[name][0]) if totals.widths[name] else value
+        return row if name == EMBEDDINGS else pa.list_(row)
+
+    fields = [pa.field("id", pa.string()), pa.field("length", pa.int64())]
+    fields += [pa.field(name, kind(name)) for name in totals.widths]
+    schema = pa.schema(fields, metadata={"facts": json.dumps(parts.facts, sort_keys=True)})
+    with pq.ParquetWriter(path, schema) as writer:
+        for part in parts:
+            lengths = part.embedded.lengths
+            offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
+            columns = [pa.array(part.ids, pa.string()), pa.array(lengths)]
+            for name, array in part.embedded.arrays.items():
+                values = pa.array(array.reshape(-1), pa.float32())
+                if totals.widths[name]:
+                    values = pa.FixedSizeListArray.from_arrays(values, totals.widths[name][0])
+                columns.append(values if name == EMBEDDINGS else pa.ListArray.from_arrays(offsets, values))
+            writer.write_table(pa.table(columns, schema=schema))
+
+
+def _write_npz(path: Path, parts: Parts, totals: _Totals) -> None:
+    def blocks(name: str) -> Iterator[bytes]:
+        for part in parts:
+            yield np.ascontiguousarray(part.embedded.arrays[name]).tobytes()
+
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for name, array in (
+            ("ids", np.array(totals.ids, dtype=np.str_)),
+            ("lengths", totals.lengths),
+            *((("offsets", totals.offsets),) if totals.is_ragged else ()),
+            ("facts", np.array(json.dumps(parts.facts, sort_keys=True))),
+        ):
+            _member(archive, name, array.shape, array.dtype, iter([array.tobytes()]))
+        for name in totals.widths:
+            _member(archive, name, totals.shape(name), np.dtype(np.float32), blocks(name))
+
+
+def _member(
+    archive: zipfile.ZipFile, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], blocks: Iterator[bytes]
+) -> None:
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+        np.lib.format.write_array_header_2_0(member, header)
+        for block in blocks:
+            member.write(block)
+
+
+_WRITERS: dict[str, Callable[[Path, Parts, _Totals], None]] = {
+    "hdf5": _write_hdf5,
+    "parquet": _write_parquet,
+    "npz": _write_npz,
+}

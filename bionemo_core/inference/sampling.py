@@ -1,0 +1,342 @@
+"""An opened encoder-decoder as v1's inference interface: texts to hidden states and back, sampling, interpolation.
+
+Shape letters: B sequences, T encoder positions (or K latents), H hidden, S samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bionemo_core.data.batch import TokenBatch
+from bionemo_core.data.rows import RowShape, lay
+from bionemo_core.errors import ConfigError, DataError
+from bionemo_core.inference.batched import BatchedDecoding
+from bionemo_core.inference.decoding import StepDecoder
+from bionemo_core.inference.methods import SINGLE_SAMPLE, flat, given_max_length, method_options, perturbed
+from bionemo_core.inference.recording import RecordedSteps
+from bionemo_core.inference.streams import Streams
+from bionemo_core.protocols import Example, Tokenizer
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+PRIOR = "prior"
+
+
+class Opened(Protocol):
+    """A model as `open_model` gives it."""
+
+    @property
+    def module(self) -> Any:
+        """The Lightning module; its `network` offers `encode`, `start`, `step`."""
+        ...
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """What it was trained with."""
+        ...
+
+
+@dataclass(frozen=True)
+class Seq2SeqInference:
+    """Encodes, decodes and samples with a trained encoder-decoder; results do not depend on `batch_size`.
+
+    `Seq2SeqInference.of(open_model(path, registry)).sample(seqs=["CCO"], num_samples=10)`
+    """
+
+    network: Any
+    tokenizer: Tokenizer
+    seq_length: int
+    """The longest source in tokens; the encoder sees neither begin nor end token."""
+    max_length: int
+    """The most tokens that are decoded, the end token included."""
+    batch_size: int = 256
+    """Rows that are encoded or decoded together."""
+    decoder: StepDecoder | None = None
+    """What decodes, where it is not the network itself: its steps recorded, say."""
+
+    @classmethod
+    def of(
+        cls, opened: Opened, *, batch_size: int = 256, max_length: int | None = None, record_steps: bool = False
+    ) -> Seq2SeqInference:
+        """The interface to an opened model; `record_steps` has a GPU replay decoding steps (`recording`).
+
+        Raises:
+            ConfigError: the model is not an encoder-decoder, or a size is below 1.
+        """
+        module = opened.module
+        network = getattr(module, "network", module)
+        absent = [name for name in ("encode", "start", "step") if not hasattr(network, name)]
+        if absent:
+            raise ConfigError(
+                f"sampling: {type(network).__name__} offers no {', '.join(absent)}: it cannot decode. "
+                "Use an encoder-decoder such as megamolbart or molmim."
+            )
+        objective = getattr(module, "objective", None)
+        source = getattr(objective, "max_tokens", module.seq_length)
+        longest = max_length or getattr(objective, "target_length", module.seq_length)
+        if batch_size < 1 or longest < 1:
+            raise ConfigError(f"sampling: batch_size {batch_size} and max_length {longest} must be 1 or more.")
+        decoder = RecordedSteps(network) if record_steps else None
+        return cls(network, opened.tokenizer, source, longest, batch_size, decoder)
+
+    def tokenize(self, seqs: Sequence[str]) -> list[NDArray[np.int32]]:
+        """The ids of each sequence, without begin and end token.
+
+        Raises:
+            DataError: a sequence is empty or longer than the model's `seq_length`.
+        """
+        ids = [np.asarray(self.tokenizer.encode(text), dtype=np.int32) for text in seqs]
+        for number, (text, one) in enumerate(zip(seqs, ids, strict=True)):
+            if not 0 < len(one) <= self.seq_length:
+                shown = text if len(text) <= 60 else f"{text[:57]}..."
+                raise DataError(
+                    f"sequence {number} ({shown!r}) has {len(one)} tokens, the model takes 1 to {self.seq_length}. "
+                    "Leave it out or cut it."
+                )
+        return ids
+
+    def detokenize(self, tokens: Tensor) -> list[str]:
+        """The text of each row of ids, int64[rows, length], up to its first end token."""
+        return [self.tokenizer.decode(row) for row in _until_end(tokens, self.tokenizer.eos_id)]
+
+    def seq_to_hiddens(self, seqs: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """What the decoder attends to, [B, T, H], and where it is real, bool[B, T].
+
+        Of MegaMolBART the encoder's states, padded to the longest; of MolMIM the K latents' means, all real.
+
+        Raises:
+            DataError: a sequence is empty or longer than the model's `seq_length`.
+        """
+        parts = list(self._encoded(self.tokenize(seqs), self.batch_size))
+        if not parts:
+            raise DataError("sampling: there are no sequences to encode.")
+        longest, hidden = max(h.shape[1] for _, h, _ in parts), parts[0][1]
+        hiddens_BTH = hidden.new_zeros(len(seqs), longest, hidden.shape[2])
+        mask_BT = torch.zeros(len(seqs), longest, dtype=torch.bool, device=hidden.device)
+        for rows, part, mask in parts:
+            hiddens_BTH[rows, : part.shape[1]], mask_BT[rows, : part.shape[1]] = part, mask
+        return hiddens_BTH, mask_BT
+
+    def hiddens_to_embedding(self, hiddens_BTH: Tensor, mask_BT: Tensor) -> Tensor:
+        """The mean over real positions, [B, H].
+
+        Raises:
+            DataError: a row of the mask is empty.
+        """
+        empty = (~mask_BT.any(dim=1)).nonzero().flatten().tolist()
+        if empty:
+            raise DataError(f"embedding: row {empty[0]} of the mask is empty, so there is nothing to take the mean of.")
+        weight_BT1 = mask_BT[:, :, None].to(hiddens_BTH.dtype)
+        return (hiddens_BTH * weight_BT1).sum(dim=1) / weight_BT1.sum(dim=1)
+
+    def seq_to_embeddings(self, seqs: Sequence[str]) -> Tensor:
+        """The mean of each sequence's hidden states, [B, H].
+
+        Raises:
+            DataError: a sequence is empty or longer than the model's `seq_length`.
+        """
+        return self.hiddens_to_embedding(*self.seq_to_hiddens(seqs))
+
+    def hiddens_to_seq(self, hiddens_BTH: Tensor, mask_BT: Tensor, *, max_length: int | None = None) -> list[str]:
+        """The text that each row of hidden states decodes to, greedily."""
+        streams = Streams.of(0, len(hiddens_BTH), device=self._device)
+        return [texts[0] for texts in self._decoded(hiddens_BTH, mask_BT, streams, "greedy-perturbate", {}, max_length)]
+
+    def sample(
+        self,
+        num_samples: int = 1,
+        return_embedding: bool = False,
+        sampling_method: str = "greedy-perturbate",
+        hiddens_to_seq_kwargs: Mapping[str, Any] | None = None,
+        scaled_radius: float = 1.0,
+        *,
+        seqs: Sequence[str] | None = None,
+        hiddens: Tensor | None = None,
+        enc_masks: Tensor | None = None,
+        seed: int = 1234,
+        first_sequence: int = 0,
+        **options: Any,
+    ) -> Any:
+        """Texts near `seqs` (or near `hiddens`): Gaussian noise is added to the hidden states, which are decoded.
+
+        Args:
+            num_samples: how many a sequence.
+            return_embedding: also return the embeddings of what was decoded, [B, S, H].
+            sampling_method: one of `methods.SAMPLING_METHODS`.
+            hiddens_to_seq_kwargs: `max_length`, where it shall differ from the model's.
+            scaled_radius: standard deviation of the noise.
+            seqs: texts to start from.
+            hiddens: hidden states to start from, [B, T, H], with `enc_masks`, bool[B, T].
+            enc_masks: where `hiddens` are real.
+            seed: decides noise and draws, with the number of the sequence and of the sample.
+            first_sequence: number of the first sequence, so that a file can be sampled in parts.
+            **options: those of the method, see `methods.SAMPLING_METHODS`.
+
+        Returns:
+            Texts [B][S]; [B][S][beam] from a beam search that keeps more than the best tokens, except that
+            beam-search-single-sample gives its S beams as the samples. With `return_embedding` a pair.
+
+        Raises:
+            ConfigError: an option is unknown or out of its range.
+            DataError: a sequence is empty or longer than the model's `seq_length`.
+        """
+        settings = method_options(sampling_method, options, num_samples, scaled_radius)
+        max_length = given_max_length(hiddens_to_seq_kwargs)
+        copies = 1 if sampling_method == SINGLE_SAMPLE else num_samples
+        if (seqs is None) == (hiddens is None) or (hiddens is None) != (enc_masks is None):
+            raise ConfigError("sample: give either seqs, or hiddens together with enc_masks.")
+        if seqs is not None:
+            number, parts = len(seqs), self._encoded(self.tokenize(seqs), max(1, self.batch_size // copies))
+        else:
+            assert hiddens is not None and enc_masks is not None
+            rows = torch.arange(len(hiddens))
+            number, parts = len(hiddens), iter([(rows, hiddens.to(self._device), enc_masks.to(self._device))])
+        texts: list[Any] = [None] * number
+        embeddings: list[Tensor] = [torch.empty(0)] * number
+        for rows, part, mask in parts:
+            sequence = (rows + first_sequence).to(part.device).repeat_interleave(copies)
+            streams = Streams(seed, sequence, torch.arange(copies, device=part.device).repeat(len(rows)))
+            noisy = perturbed(part.repeat_interleave(copies, dim=0), streams, scaled_radius)
+            mask = mask.repeat_interleave(copies, dim=0)
+            decoded = self._decoded(noisy, mask, streams, sampling_method, settings, max_length)
+            means = self.hiddens_to_embedding(noisy, mask).unflatten(0, (len(rows), copies)) if return_embedding else []
+            for place, row in enumerate(rows.tolist()):
+                own = decoded[place * copies : (place + 1) * copies]
+                texts[row] = own[0] if sampling_method == SINGLE_SAMPLE else flat(own, settings)
+                if return_embedding:
+                    embeddings[row] = means[place]
+        return (texts, torch.stack(embeddings)) if return_embedding else texts
+
+    def sample_prior(
+        self,
+        num_samples: int,
+        *,
+        sampling_method: str = "greedy-perturbate",
+        seed: int = 1234,
+        first_sequence: int = 0,
+        **options: Any,
+    ) -> list[Any]:
+        """Texts decoded from latents drawn from the prior N(0, I), one a latent, [S].
+
+        Raises:
+            ConfigError: the model has no latent space, or an option is unknown.
+        """
+        shape = getattr(self.network, "latent_shape", None)
+        if shape is None:
+            raise ConfigError(
+                f"sampling from the prior: {type(self.network).__name__} has no latent space. Use a model that has "
+                "one, such as molmim, or give sequences to start from."
+            )
+        settings = method_options(sampling_method, options, 1, 0.0)
+        latents, hidden = shape
+        found: list[Any] = []
+        for start in range(0, num_samples, self.batch_size):
+            rows = min(self.batch_size, num_samples - start)
+            streams = Streams.of(seed, rows, first_sequence=first_sequence + start, device=self._device)
+            z_BTH = streams.normal(PRIOR, latents * hidden).to(self._dtype).view(rows, latents, hidden)
+            mask = torch.ones(rows, latents, dtype=torch.bool, device=self._device)
+            decoded = self._decoded(z_BTH, mask, streams, sampling_method, settings, None)
+            found += [flat([texts], settings)[0] for texts in decoded]
+        return found
+
+    def interpolate_samples(
+        self,
+        sample1: str,
+        sample2: str,
+        num_interpolations: int = 11,
+        num_samples: int = 1,
+        return_embedding: bool = False,
+        sampling_method: str = "greedy-perturbate",
+        sampling_kwarg: Mapping[str, Any] | None = None,
+        seed: int = 1234,
+    ) -> Any:
+        """Texts at the points k / (n + 1) of the line between two, k = 1 .. n: the end points are left out.
+
+        Where the two have different numbers of real positions, missing ones count as zeros and the longer mask
+        holds. `sampling_kwarg` are further arguments of `sample`; by default the radius is 0.
+
+        Raises:
+            ConfigError: an option is unknown or out of its range.
+            DataError: a text is empty or longer than the model's `seq_length`.
+        """
+        if num_interpolations < 1:
+            raise ConfigError(f"interpolation: num_interpolations is {num_interpolations}, expected 1 or more.")
+        hiddens_BTH, mask_BT = self.seq_to_hiddens([sample1, sample2])
+        ends_BTH = hiddens_BTH * mask_BT[:, :, None]
+        share = torch.arange(1, num_interpolations + 1, device=hiddens_BTH.device) / (num_interpolations + 1)
+        points = torch.lerp(ends_BTH[:1], ends_BTH[1:], share.to(hiddens_BTH.dtype)[:, None, None])
+        return self.sample(
+            num_samples,
+            return_embedding,
+            sampling_method,
+            hiddens=points,
+            enc_masks=mask_BT.any(dim=0, keepdim=True).expand(num_interpolations, -1),
+            seed=seed,
+            **{"scaled_radius": 0.0, **(sampling_kwarg or {})},
+        )
+
+    @property
+    def _device(self) -> torch.device:
+        return next(iter(_parameters(self.network))).device
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return next(iter(_parameters(self.network))).dtype
+
+    @torch.no_grad()
+    def _encoded(self, ids: Sequence[NDArray[np.int32]], rows_at_once: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Numbers of sequences int64[b], their hidden states [b, T, H] and masks bool[b, T]; like lengths together."""
+        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+        for start in range(0, len(ids), rows_at_once):
+            rows = order[start : start + rows_at_once]
+            batch = source_batch([ids[i] for i in rows], self.tokenizer.pad_id, self.seq_length)
+            memory = self.network.encode(batch.to(self._device))
+            hiddens = memory.states.transpose(0, 1)
+            mask = memory.padding_mask
+            if mask is None:
+                mask = torch.ones(hiddens.shape[:2], dtype=torch.bool, device=hiddens.device)
+            yield torch.tensor(rows), hiddens, mask
+
+    def _decoded(
+        self,
+        hiddens_BTH: Tensor,
+        mask_BT: Tensor,
+        streams: Streams,
+        method: str,
+        settings: Mapping[str, Any],
+        max_length: int | None,
+    ) -> list[list[str]]:
+        """The texts that each row decodes to: several, best first, where a beam search keeps them."""
+        decoder = self.decoder or self.network
+        length = self.max_length if max_length is None else max_length
+        decoding = BatchedDecoding(decoder, self.tokenizer, method, settings, length, self.batch_size)
+        hiddens = hiddens_BTH.to(self._device, self._dtype)
+        tokens = decoding.tokens(hiddens, mask_BT.to(self._device), streams)
+        texts, kept = self.detokenize(tokens.flatten(0, 1)), tokens.shape[1]
+        return [texts[start : start + kept] for start in range(0, len(texts), kept)]
+
+
+def source_batch(ids: Sequence[NDArray[np.int32]], pad_id: int, seq_length: int) -> TokenBatch:
+    """Token ids as a padded batch, one sequence a row, nothing to learn from."""
+    examples = [Example(one, one, np.zeros(len(one), dtype=np.bool_)) for one in ids]
+    shape = RowShape(seq_length=seq_length, micro_batch_size=len(ids), pad_id=pad_id, packing=False)
+    return TokenBatch.of(lay(examples, len(ids), shape))
+
+
+def _until_end(tokens: Tensor, eos_id: int) -> Iterator[list[int]]:
+    """The ids of each row before its first end token; one transfer from the device."""
+    is_end = tokens == eos_id
+    lengths = torch.where(is_end.any(dim=1), is_end.int().argmax(dim=1), tokens.shape[1])
+    for row, length in zip(tokens.tolist(), lengths.tolist(), strict=True):
+        yield row[:length]
+
+
+def _parameters(network: Any) -> Iterator[nn.Parameter]:
+    yield from network.parameters()

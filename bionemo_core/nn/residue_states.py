@@ -1,0 +1,115 @@
+"""Hidden states at residues, from any network that encodes: what embedding, heads and scoring have in common.
+
+Shape letters: L length, B rows, R residues of all sequences end to end, N sequences, H hidden width.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from bionemo_core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from bionemo_core.data.batch import TokenBatch
+
+
+class ResidueStates(NamedTuple):
+    """Hidden states without those of special tokens and padding."""
+
+    states: Tensor
+    """Shape [R, H]: the sequences one after the other, in the order of the batch."""
+    lengths: Tensor
+    """How many states belong to each sequence, int64[N]."""
+
+    def mean(self) -> Tensor:
+        """The mean over the states of each sequence, float32 [N, H] (v1's embedding)."""
+        return torch.segment_reduce(self.states.float(), "mean", lengths=self.lengths, axis=0)
+
+
+class ResidueEncoder(Protocol):
+    """A network seen as something that encodes sequences."""
+
+    framed: bool
+    """Whether a sequence stands between BOS and EOS; these have no residue states."""
+    fixed_states: int | None
+    """The number of states of every sequence where that is not its length: a perceiver's latents."""
+
+    def __call__(self, batch: TokenBatch) -> ResidueStates: ...
+
+
+class EncoderOfTokens:
+    """A network that offers `hidden_states(batch)`, [L, B, H], over BOS, residues and EOS."""
+
+    framed = True
+    fixed_states: int | None = None
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network: Any = network
+
+    def __call__(self, batch: TokenBatch) -> ResidueStates:
+        """The states at residues."""
+        return at_residues(self.network.hidden_states(batch), batch, framed=True)
+
+
+class EncoderOfMemory:
+    """A network that offers `encode(batch)`, a memory for its decoder, over residues alone."""
+
+    framed = False
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network: Any = network
+        self.fixed_states: int | None = getattr(network, "hidden_steps", None)
+
+    def __call__(self, batch: TokenBatch) -> ResidueStates:
+        """The states of the memory: one a residue, or the perceiver's latents."""
+        states_LBH = self.network.encode(batch).states
+        if self.fixed_states is None:
+            return at_residues(states_LBH, batch, framed=False)
+        steps, rows, hidden = states_LBH.shape
+        rows = min(rows, len(batch.lengths))
+        states = states_LBH[:, :rows].transpose(0, 1).reshape(-1, hidden)
+        return ResidueStates(states, torch.full((rows,), steps, device=states.device))
+
+
+def encoder_of(network: nn.Module) -> ResidueEncoder:
+    """The network, or the encoder inside a fine-tuned one, as something that encodes.
+
+    Raises:
+        ConfigError: it offers neither `hidden_states` nor `encode`.
+    """
+    base = encoder_network(network)
+    if hasattr(base, "hidden_states"):
+        return EncoderOfTokens(base)
+    if hasattr(base, "encode"):
+        return EncoderOfMemory(base)
+    raise ConfigError(
+        f"{type(base).__name__} has neither hidden_states(batch) nor encode(batch), so it gives no embeddings. "
+        "Choose a model that declares the capability 'embedding'."
+    )
+
+
+def encoder_network(network: nn.Module) -> nn.Module:
+    """The pre-trained network: the one inside a fine-tuned network, else the network itself."""
+    return getattr(network, "encoder_network", network)
+
+
+def at_residues(hidden_LBH: Tensor, batch: TokenBatch, *, framed: bool) -> ResidueStates:
+    """The states at residues of `hidden_LBH`, which has a state a token."""
+    lengths = torch.tensor(batch.lengths) - (2 if framed else 0)
+    states = hidden_LBH.transpose(0, 1)[residue_mask(batch, framed=framed)]
+    # Rows that only static shapes ask for stand at the end.
+    return ResidueStates(states[: int(lengths.sum())], lengths.to(states.device))
+
+
+def residue_mask(batch: TokenBatch, *, framed: bool) -> Tensor:
+    """True at residues, bool[B, L]: real tokens, and with `framed` neither the first nor the last of a sequence."""
+    real = batch.padding_mask
+    if not framed:
+        return real
+    segments = batch.segment_ids
+    goes_on = torch.zeros_like(real)
+    goes_on[:, :-1] = real[:, 1:] & (segments[:, 1:] == segments[:, :-1])
+    return real & (batch.position_ids > 0) & goes_on

@@ -1,0 +1,127 @@
+"""A model from one form to another: opened through the registry, checked tensor by tensor, written whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from bionemo_core.checkpoint.artefact import Artefact, write_artefact
+from bionemo_core.checkpoint.foreign.connector import OurModel
+from bionemo_core.checkpoint.foreign.huggingface import write_folder
+from bionemo_core.checkpoint.foreign.nemo import write_nemo
+from bionemo_core.checkpoint.stored import StoredModel, Vocabulary
+from bionemo_core.config.schema import RunSpec
+from bionemo_core.config.task_schemas.convert import Convert
+from bionemo_core.errors import ConfigError
+from bionemo_core.parallel.fitting import persistent_buffers
+from bionemo_core.plugins.names import did_you_mean
+from bionemo_core.tasks.opening import DTYPES, OpenedModel, open_from
+from bionemo_core.tasks.report import quieten_libraries
+from bionemo_core.tasks.sources import connectors, open_stored
+
+if TYPE_CHECKING:
+    from bionemo_core.plugins.registry import Registry
+
+FORMS = ("artefact", "nemo", "huggingface")
+MIB = 2**20
+
+
+def convert(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> None:
+    """Run the task: write `task.output`, and print what became of each tensor.
+
+    Raises:
+        BioNeMoError: every failure that a user can meet.
+    """
+    quieten_libraries()
+    settings = Convert(**spec.task.params)
+    form = _form(settings)
+    target = Path(settings.output).expanduser()
+    if target.exists():
+        raise ConfigError(f"task.output={settings.output}: it is there already. Name another, or move it away first.")
+    if not spec.restore_from_path:
+        raise ConfigError("task=convert: restore_from_path=PATH says what to convert.")
+    # Either end may be foreign: `connector` is the reader's where the source is, else the writer's.
+    reader = spec.connector if form == "artefact" else None
+    stored = open_stored(spec.restore_from_path, registry, reader, home=spec.home)
+    try:
+        opened = open_from(stored, registry, overrides={}, restore=spec.restore)
+    finally:
+        stored.close()
+    print(opened.report.text(), flush=True)
+    network = getattr(opened.module, "network", opened.module)
+    tensors = network_tensors(network)
+    shard_bytes = settings.max_shard_mib * MIB
+    if form == "artefact":
+        _to_artefact(target, stored, opened, tensors, DTYPES[settings.dtype], shard_bytes)
+    else:
+        _to_foreign(target, form, stored, opened, tensors, spec, registry, shard_bytes)
+    print(f"{'written':>10}  {target} ({form}, {sum(t.numel() for t in tensors.values()) / 1e6:,.1f}M numbers)")
+
+
+def network_tensors(network: nn.Module) -> dict[str, Tensor]:
+    """Parameters and persistent buffers by name."""
+    return {name: tensor.detach() for name, tensor in (*network.named_parameters(), *persistent_buffers(network))}
+
+
+def _form(settings: Convert) -> str:
+    form = settings.to or ("nemo" if settings.output.endswith(".nemo") else "artefact")
+    if form not in FORMS:
+        raise ConfigError(f"task.to: got {form!r}.{did_you_mean(form, FORMS)} Known: {', '.join(FORMS)}.")
+    if settings.dtype not in DTYPES:
+        raise ConfigError(f"task.dtype: got {settings.dtype!r}. Known: {', '.join(DTYPES)}.")
+    if settings.dtype != "float32" and form != "artefact":
+        raise ConfigError(f"task.dtype={settings.dtype}: only an artefact is written in another dtype than float32.")
+    if settings.max_shard_mib < 1:
+        raise ConfigError(f"task.max_shard_mib: got {settings.max_shard_mib}, expected 1 or more.")
+    return form
+
+
+def _to_artefact(
+    target: Path,
+    stored: StoredModel,
+    opened: OpenedModel,
+    tensors: dict[str, Tensor],
+    dtype: torch.dtype,
+    shard_bytes: int,
+) -> None:
+    artefact = Artefact(
+        opened.spec,
+        Vocabulary.of(opened.tokenizer.pieces),
+        training=opened.facts,
+        # The name only: a whole path would tell strangers about this machine.
+        origin={"format": stored.format, "name": Path(stored.source).name, "dtype": str(dtype).removeprefix("torch.")},
+    )
+    cast = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    write_artefact(target, artefact, cast, stored.carried, shard_bytes=shard_bytes)
+
+
+def _to_foreign(
+    target: Path,
+    form: str,
+    stored: StoredModel,
+    opened: OpenedModel,
+    tensors: dict[str, Tensor],
+    spec: RunSpec,
+    registry: Registry,
+    shard_bytes: int,
+) -> None:
+    choice = opened.spec.model
+    fitting = [
+        connector
+        for registered, connector in connectors(form, registry, spec.connector)
+        if choice.name in connector.models and (spec.connector or registered.distribution == choice.distribution)
+    ]
+    if not fitting:
+        raise ConfigError(
+            f"model {choice.name!r} of {choice.distribution}: no connector writes it as {form}. "
+            "Write an artefact with task.to=artefact."
+        )
+    ours = OurModel(choice.name, choice.params, opened.tokenizer, tensors, stored.carried)
+    foreign = fitting[0].write(ours)
+    if form == "nemo":
+        write_nemo(target, foreign)
+    else:
+        write_folder(target, foreign, shard_bytes=shard_bytes)

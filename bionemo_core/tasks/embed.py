@@ -1,0 +1,256 @@
+"""Embed the sequences of a file: parts that are published one by one, then one output file."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bionemo_core import __version__
+from bionemo_core.config.schema import RunSpec
+from bionemo_core.config.task_schemas.embed import Embed
+from bionemo_core.data.prepare import prepare
+from bionemo_core.data.readers import source_for
+from bionemo_core.data.readers.formats import format_of
+from bionemo_core.data.store import PreparedStore, fingerprint_of
+from bionemo_core.data.table_columns import column_names
+from bionemo_core.data.text_rules import rules_for
+from bionemo_core.errors import ConfigError, StorageError
+from bionemo_core.inference.embedding import EMBEDDINGS, RAGGED, Embedder, EmbeddingSettings
+from bionemo_core.inference.embedding import embed as embed_sequences
+from bionemo_core.inference.outputs import Part, Parts, PartStore, part_bounds
+from bionemo_core.inference.outputs_files import file_kind, write_output
+from bionemo_core.protocols import Tokenizer
+from bionemo_core.tasks.device import choose_device
+from bionemo_core.tasks.opening import OpenedModel, open_model
+from bionemo_core.tasks.report import quieten_libraries
+from bionemo_core.tasks.using import Ranks, open_for_use, start_workers, weights_fingerprint
+
+if TYPE_CHECKING:
+    from bionemo_core.plugins.registry import Registry
+
+log = logging.getLogger("bionemo")
+
+_TABLES = ("csv", "tsv", "parquet")
+_CPU_BATCH, _GPU_BATCH = 4_096, 65_536
+_PART_TOKENS, _RAGGED_PART_TOKENS = 1 << 20, 1 << 17
+_PART_SEQUENCES = 1 << 14
+
+
+def embed(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> None:
+    """Run the task to its end; a second start goes on where the first was stopped.
+
+    Raises:
+        BioNeMoError: every failure that a user can meet.
+    """
+    quieten_libraries()
+    task = Embed(**spec.task.params)
+    output = Path(task.output).expanduser()
+    file_kind(output)
+    device = choose_device(spec)
+    ranks = start_workers(spec, device)
+    opened = open_for_use(spec, registry, device, ranks)
+    embedder = Embedder(opened.module, opened.tokenizer, settings_of(task, device.name == "cuda"))
+    if device.name == "cuda" and spec.trainer.compile is not False:
+        for layer in getattr(embedder.network, "layers", ()):
+            layer.compile(dynamic=False)
+    store = open_input(task.input, task, opened.tokenizer, device.context(spec))
+    job = _Job.of(task, output, store, embedder, opened)
+    if job.is_done():
+        print(f"{output}: has been written by the same command before; nothing is left to do.")
+        return
+    job.refuse_to_overwrite()
+    if ranks.leads:
+        job.parts.clear_others()
+    ranks.meet()
+    job.compute(ranks, spec.trainer.progress_bar)
+    ranks.meet()
+    if ranks.leads:
+        job.finish()
+    ranks.meet()
+
+
+def embed_with(
+    model: str, sequences: Sequence[str | bytes], registry: Registry, *, device: str = "cpu", **settings: Any
+) -> NDArray[np.float32]:
+    """The embeddings of sequences by the model at a path, float32 [sequences, hidden].
+
+    Raises:
+        BioNeMoError: the model cannot be opened, or a sequence cannot be used.
+    """
+    opened = open_model(model, registry, device=device)
+    return embed_sequences(opened.module, opened.tokenizer, sequences, **settings)
+
+
+def settings_of(task: Embed, on_gpu: bool) -> EmbeddingSettings:
+    """What the task asks of the embedder."""
+    return EmbeddingSettings(
+        outputs=tuple(task.outputs or (EMBEDDINGS,)),
+        on_long=task.on_long,
+        window_overlap=task.window_overlap,
+        tokens_per_batch=task.tokens_per_batch or (_GPU_BATCH if on_gpu else _CPU_BATCH),
+        unknown="unk",  # the store holds such records only where the user has said so
+        static_shapes=on_gpu,
+    )
+
+
+def open_input(path: str, task: Any, tokenizer: Tokenizer, context: Any) -> PreparedStore:
+    """The sequences of a file, cleaned, in its order, with repeated ids; `task` has `Embed`'s keys for reading.
+
+    Raises:
+        ConfigError: the format cannot be told.
+        DataError: the file or a record cannot be used.
+    """
+    paths = [Path(path).expanduser()]
+    kind = task.format or format_of(paths)
+    options: dict[str, Any] = {}
+    if kind in _TABLES:
+        names = column_names(paths[0], kind)
+        options["column"] = task.sequence_column or next((n for n in ("sequence", "smiles") if n in names), "sequence")
+        id_column = task.id_column or ("id" if "id" in names else None)
+        if id_column:
+            options["id_column"] = id_column
+    source = source_for(paths, kind, **options)
+    return prepare(source, rules_for(tokenizer, task.on_invalid), context)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One embedding: what goes in, what comes out, and the parts between."""
+
+    task: Embed
+    output: Path
+    store: PreparedStore
+    embedder: Embedder
+    parts: PartStore
+    bounds: list[int]
+    facts: dict[str, Any]
+
+    @classmethod
+    def of(cls, task: Embed, output: Path, store: PreparedStore, embedder: Embedder, opened: OpenedModel) -> _Job:
+        lengths = store.lengths
+        settings = embedder.settings
+        if settings.on_long == "error" and embedder.long_rule.max_residues < int(np.max(lengths)):
+            _refuse_long(store, embedder)
+        ragged = any(name in RAGGED for name in settings.outputs)
+        tokens = task.tokens_per_part or (_RAGGED_PART_TOKENS if ragged else _PART_TOKENS)
+        facts = {
+            "bionemo_run": __version__,
+            "model": asdict(opened.spec.model),
+            "tokenizer": asdict(opened.spec.tokenizer),
+            "weights": weights_fingerprint(opened.module),
+            "settings": {
+                "outputs": list(settings.outputs),
+                "on_long": settings.on_long,
+                "window_overlap": embedder.long_rule.overlap,
+                "pooling": "mean over residues, without special tokens",
+            },
+            "input": store.fingerprint,
+            "records": store.manifest["records"],
+        }
+        fingerprint = fingerprint_of({**facts, "tokens_per_part": tokens})
+        parts = PartStore(output.with_name(f"{output.name}.parts"), fingerprint)
+        return cls(task, output, store, embedder, parts, part_bounds(lengths, tokens, _PART_SEQUENCES), facts)
+
+    @property
+    def record(self) -> Path:
+        """What the output is, as JSON beside it."""
+        return self.output.with_name(f"{self.output.name}.json")
+
+    def is_done(self) -> bool:
+        """Whether the output is there and was made of the same things."""
+        try:
+            return self.output.is_file() and json.loads(self.record.read_bytes()) == self.facts
+        except (OSError, ValueError):
+            return False
+
+    def refuse_to_overwrite(self) -> None:
+        """Accept the output's place.
+
+        Raises:
+            ConfigError: something else is there.
+        """
+        begun = any(self.parts.has(number) for number in range(len(self.bounds) - 1))
+        if self.output.exists() and not self.task.overwrite and not begun:
+            raise ConfigError(
+                f"task.output={self.output}: is there already, and was not made of this input by this model. "
+                "Choose another name, or set task.overwrite=true."
+            )
+
+    def compute(self, ranks: Ranks, progress_bar: bool) -> None:
+        """Publish this rank's parts that no earlier start has published."""
+        bounds = list(zip(self.bounds, self.bounds[1:], strict=False))
+        mine = [number for number in range(len(bounds)) if number % ranks.size == ranks.rank]
+        left = [number for number in mine if not self.parts.has(number)]
+        if len(left) < len(mine):
+            log.info("%d of %d parts were computed before.", len(mine) - len(left), len(mine))
+        progress = _Progress(sum(bounds[n][1] - bounds[n][0] for n in left), ranks, progress_bar)
+        for number in left:
+            rows = range(*bounds[number])
+            ids = [self.store.id(row) for row in rows]
+            embedded = self.embedder.run([self.store[row] for row in rows], ids)
+            self.parts.write(number, Part(ids, embedded))
+            progress.advance(len(rows), int(self.store.lengths[rows.start : rows.stop].sum()))
+        progress.end()
+
+    def finish(self) -> None:
+        """Write the output and its record, and forget the parts.
+
+        Raises:
+            StorageError: the file system refuses.
+        """
+        write_output(self.output, Parts(self.parts, len(self.bounds) - 1, self.facts))
+        try:
+            self.record.write_text(json.dumps(self.facts, indent=2, sort_keys=True) + "\n")
+        except OSError as error:
+            raise StorageError(f"embedding: {self.record}: {error.strerror or error}.") from error
+        self.parts.remove()
+        counts = self.facts["records"]
+        rejected = sum(counts["rejected"].values())
+        print(
+            f"{self.output}: {', '.join(self.embedder.settings.outputs)} of {len(self.store):,} sequences; "
+            f"read {counts['read']:,} = used {counts['used']:,} + rejected {rejected:,}"
+        )
+
+
+def _refuse_long(store: PreparedStore, embedder: Embedder) -> None:
+    """Say which sequence is too long before anything is computed; one token a letter is an upper bound only."""
+    for row in np.flatnonzero(store.lengths > embedder.long_rule.max_residues).tolist():
+        embedder.check_length(len(embedder.tokenizer.encode(store[row])), store.id(row))
+
+
+class _Progress:
+    """A line on standard error that is written over, or a line now and then where that is no terminal."""
+
+    def __init__(self, total: int, ranks: Ranks, shown: bool) -> None:
+        self._total, self._shown, self._many = total, shown and ranks.leads and total > 0, ranks.size > 1
+        self._done = self._tokens = 0
+        self._started = self._said = monotonic()
+
+    def advance(self, sequences: int, tokens: int) -> None:
+        """Count what was done."""
+        self._done += sequences
+        self._tokens += tokens
+        now = monotonic()
+        terminal = sys.stderr.isatty()
+        if not self._shown or not (terminal or now - self._said > 30 or self._done == self._total):
+            return
+        self._said = now
+        rate = self._tokens / max(now - self._started, 1e-9)
+        left = (now - self._started) / self._done * (self._total - self._done)
+        of_rank = " of the first rank" if self._many else ""
+        line = f"embed {self._done:,} / {self._total:,} sequences{of_rank}, {rate:,.0f} residues/s, {left:,.0f} s left"
+        sys.stderr.write(f"\r{line:<100}" if terminal else f"{line}\n")
+
+    def end(self) -> None:
+        """Leave the line."""
+        if self._shown and sys.stderr.isatty():
+            sys.stderr.write("\n")

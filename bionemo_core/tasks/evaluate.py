@@ -1,0 +1,224 @@
+"""Measure a model on a split: loss, perplexity, a fine-tuned model's metrics, pseudo-perplexity, and a report page."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bionemo_core import __version__
+from bionemo_core.config.schema import RunSpec
+from bionemo_core.config.task_schemas.evaluate import Evaluate
+from bionemo_core.data.labelled import LabelledRecords
+from bionemo_core.data.loader import eval_loader
+from bionemo_core.errors import ConfigError, StorageError
+from bionemo_core.inference.embedding import EmbeddingSettings
+from bionemo_core.inference.scoring import MaskedScorer
+from bionemo_core.inference.scoring_answers import Predictor
+from bionemo_core.nn.residue_states import encoder_of
+from bionemo_core.parallel.groups import start_groups
+from bionemo_core.protocols import RecordDataset
+from bionemo_core.tasks.device import Device, choose_device
+from bionemo_core.tasks.opening import OpenedModel
+from bionemo_core.tasks.predict import write_csv
+from bionemo_core.tasks.report import quieten_libraries
+from bionemo_core.tasks.report_page import Figure, bars, confusion, histogram, page, points, scatter
+from bionemo_core.tasks.using import open_for_use, single_process
+from bionemo_core.training.losses import Losses, LossSums
+
+if TYPE_CHECKING:
+    from bionemo_core.plugins.registry import Registry
+
+SPLITS = ("train", "val", "test")
+
+
+def evaluate(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> None:
+    """Run the task: fill the folder `task.output`.
+
+    Raises:
+        BioNeMoError: every failure that a user can meet.
+    """
+    quieten_libraries()
+    task = Evaluate(**spec.task.params)
+    folder = Path(task.output).expanduser()
+    if folder.exists() and not task.overwrite:
+        raise ConfigError(f"task.output={folder}: is there already. Choose another name, or set task.overwrite=true.")
+    if task.split not in SPLITS:
+        raise ConfigError(f"task.split: got {task.split!r}, expected one of {', '.join(SPLITS)}.")
+    device = choose_device(spec)
+    opened = open_for_use(spec, registry, device, single_process(spec, device))
+    splits = registry.build(spec.data, tokenizer=opened.tokenizer, context=device.context(spec))
+    records: RecordDataset | None = getattr(splits, task.split)
+    if records is None or not len(records):
+        raise ConfigError(f"task.split={task.split}: the data set {spec.data.name!r} has no such split.")
+    evaluation = _Evaluation(spec, task, opened, device)
+    evaluation.measure(records)
+    if evaluation.answers:
+        assert isinstance(records, LabelledRecords)
+        evaluation.predict(records, folder)
+    if task.pseudo_perplexity:
+        evaluation.pseudo_perplexity(records, task.pseudo_perplexity)
+    evaluation.write(folder, len(records))
+
+
+@dataclass
+class _Evaluation:
+    """What was measured so far."""
+
+    spec: RunSpec
+    task: Evaluate
+    opened: OpenedModel
+    device: Device
+    metrics: dict[str, float] = field(default_factory=dict)
+    figures: list[Figure] = field(default_factory=list)
+
+    @property
+    def module(self) -> Any:
+        return self.opened.module
+
+    @property
+    def answers(self) -> Any:
+        """What a fine-tuned model's answers mean; None for a model without a head of that kind."""
+        return getattr(self.module, "answers", None)
+
+    @torch.inference_mode()
+    def measure(self, records: RecordDataset) -> None:
+        """The loss over the whole split, as a validation would have it, and the metrics of the module's probes."""
+        if self.answers and not isinstance(records, LabelledRecords):
+            raise ConfigError(
+                "data: a fine-tuned model is evaluated on labels: choose data=labelled_csv or flip_fasta."
+            )
+        module, batch = self.module, self.spec.batch
+        if self.answers:
+            framed = encoder_of(module.network).framed
+            records = records.up_to(module.seq_length - (2 if framed else 0), self.task.split)  # type: ignore[attr-defined]
+        loader = eval_loader(
+            records,
+            self.opened.tokenizer,
+            module.objective,
+            seq_length=batch.seq_length or module.seq_length,
+            micro_batch_size=batch.micro_batch_size,
+            global_batch_size=batch.micro_batch_size,
+            packing=batch.packing,
+            pack_window=batch.pack_window,
+            dynamic_padding=batch.dynamic_padding,
+            seed=self.spec.seed,
+            num_workers=batch.num_workers,
+        )
+        sums, groups = LossSums(), start_groups()
+        probes = getattr(module, "probes", ())
+        for probe in probes:
+            probe.reset()
+        for step in loader:
+            for micro_batch in step.to(next(module.parameters()).device).micro_batches:
+                sums.add(Losses.of(module.network(micro_batch)), micro_batch)
+                for probe in probes:
+                    probe.update(module.network, micro_batch)
+        means = sums.means(groups)
+        if means is not None:
+            self.metrics["loss"] = means[0]
+            self.metrics |= means[1]
+            if not self.answers:
+                self.metrics["perplexity"] = math.exp(min(means[0], 700.0))
+        for probe in probes:
+            self.metrics |= probe.compute(groups)
+
+    def predict(self, records: LabelledRecords, folder: Path) -> None:
+        """Write every prediction beside its label, and draw them."""
+        settings = EmbeddingSettings(on_long="truncate", unknown="unk", static_shapes=self.device.name == "cuda")
+        predictor = Predictor(self.module, self.opened.tokenizer, settings)
+        answers = predictor.answers(records.sequences, records.ids)
+        labels = records.labels
+        rows = [
+            [name, label, *predictor.row(answer)]
+            for name, label, answer in zip(records.ids, labels, answers, strict=True)
+        ]
+        write_csv(folder / "predictions.csv", ["id", "label", *predictor.header()], rows)
+        limit = self.module.seq_length - 2
+        kept = [row for row in range(len(records)) if len(records.sequences[row]) <= limit]
+        self.figures += _drawn(self.module.objective, records, answers, kept)
+
+    def pseudo_perplexity(self, records: RecordDataset, count: int) -> None:
+        """Mask each residue alone, on the first sequences that the model can take whole."""
+        scorer = MaskedScorer(self.module, self.opened.tokenizer, 65_536 if self.device.name == "cuda" else 4_096)
+        chosen: list[str] = []
+        for row in range(len(records)):
+            record: Any = records[row]
+            text = getattr(record, "sequence", record)
+            text = text.decode("latin-1") if isinstance(text, bytes) else text
+            if len(self.opened.tokenizer.encode(text)) <= scorer.seq_length - 2:
+                chosen.append(text)
+            if len(chosen) == count:
+                break
+        if not chosen:
+            raise ConfigError("task.pseudo_perplexity: no sequence of the split fits the model.")
+        scores = [scorer.pseudo_log_likelihood(text) for text in chosen]
+        total = -float(np.concatenate(scores).mean(dtype=np.float64))
+        self.metrics |= {"pseudo_perplexity": math.exp(total), "pseudo_perplexity_sequences": float(len(chosen))}
+        each = np.array([math.exp(-float(score.mean())) for score in scores])
+        of_residue: dict[str, list[float]] = {}
+        for text, score in zip(chosen, scores, strict=True):
+            for letter, value in zip(text, score.tolist(), strict=False):
+                of_residue.setdefault(letter, []).append(-value)
+        lengths = np.array([len(text) for text in chosen])
+        self.figures += [
+            histogram(each, "pseudo-perplexity", "Pseudo-perplexity of the sequences."),
+            points(lengths, each, ("residues", "pseudo-perplexity"), "Pseudo-perplexity by length."),
+            bars(
+                {letter: float(np.mean(values)) for letter, values in of_residue.items()},
+                "nats",
+                "How surprised the model is by each residue when it alone is masked (mean of -log p).",
+            ),
+        ]
+
+    def write(self, folder: Path, num_records: int) -> None:
+        """Leave metrics and report in the folder.
+
+        Raises:
+            StorageError: the file system refuses.
+        """
+        facts = {
+            "model": f"{self.opened.spec.model.name} ({self.opened.spec.model.distribution})",
+            "weights": self.spec.restore_from_path or "random",
+            "data": f"{self.spec.data.name}, {self.task.split}: {num_records:,} sequences",
+            "made by": f"bionemo-run {__version__}, {self.device.name}, precision {self.device.precision}",
+        }
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            told = {**facts, "weights": Path(facts["weights"]).name, "metrics": self.metrics}
+            (folder / "metrics.json").write_text(json.dumps(told, indent=2) + "\n")
+            (folder / "report.html").write_text(
+                page(f"Evaluation of {facts['model']}", facts, self.metrics, self.figures)
+            )
+        except OSError as error:
+            raise StorageError(f"evaluation: {folder}: {error.strerror or error}.") from error
+        width = max(map(len, self.metrics), default=0)
+        print("\n".join(f"{name:>{width}}  {value:.5g}" for name, value in self.metrics.items()))
+        print(f"{folder / 'report.html'}")
+
+
+def _drawn(
+    objective: Any, records: LabelledRecords, answers: list[NDArray[np.float32]], rows: list[int]
+) -> list[Figure]:
+    """The figures of a fine-tuned model's answers for some rows."""
+    meaning = objective.answers
+    predicted, labels = [], []
+    for row in rows:
+        values, counts = objective.targets(records[row], len(answers[row]))
+        if meaning.of_classes:
+            predicted.append(answers[row].argmax(-1)[counts])
+            labels.append(values[counts].astype(np.int64))
+        else:
+            predicted.append(answers[row][counts, 0].astype(np.float64))
+            labels.append(values[counts].view(np.float32) * meaning.scale + meaning.mean)
+    if not rows:
+        return []
+    if meaning.of_classes:
+        return confusion(np.concatenate(predicted), np.concatenate(labels), meaning.classes)
+    return scatter(np.concatenate(predicted), np.concatenate(labels).astype(np.float64))

@@ -1,0 +1,278 @@
+"""Fine-tune a pre-trained model: the run is that of pre-training, with a head, labels and metrics added."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytorch_lightning as pl
+import torch
+import torch.distributed as dist
+from torch.distributed.tensor import DTensor
+
+from bionemo_core import __version__
+from bionemo_core.checkpoint.artefact import Artefact, write_artefact
+from bionemo_core.checkpoint.load_report import LoadReport
+from bionemo_core.checkpoint.stored import ModelSpec, Vocabulary
+from bionemo_core.config.schema import Choice, RunSpec
+from bionemo_core.config.task_schemas.finetune import Finetune
+from bionemo_core.data.labelled import LabelledSplits
+from bionemo_core.errors import ConfigError
+from bionemo_core.inference.embedding import EMBEDDINGS, HIDDENS, Embedder, EmbeddingSettings
+from bionemo_core.nn.finetune_heads import FineTunedNetwork, StoredStates
+from bionemo_core.nn.lora import TARGETS, adapter_names
+from bionemo_core.parallel.layout import read_layouts
+from bionemo_core.parallel.strategy import strategy_of
+from bionemo_core.parallel.weights import load_weights
+from bionemo_core.plugins.records import CORE_DISTRIBUTION
+from bionemo_core.tasks.adapters import (
+    BASE_WEIGHTS,
+    ENCODER,
+    copy_weights,
+    fingerprint,
+    named_weights,
+    pretrained_network,
+)
+from bionemo_core.tasks.additions import Additions, Built
+from bionemo_core.tasks.device import Device
+from bionemo_core.tasks.opening import OpenedModel, open_model
+from bionemo_core.tasks.stored_states import numbered, stored_states
+from bionemo_core.tasks.train import train
+from bionemo_core.tasks.using import Ranks, open_for_use, weights_fingerprint
+from bionemo_core.training.averaging import AveragedCheckpoints, newest
+from bionemo_core.training.finetuning import ENCODERS, FINETUNED, KINDS, V1_KINDS, PlainChoice, check_kind
+from bionemo_core.training.finetuning_callbacks import StopEarly
+from bionemo_core.training.finetuning_objective import (
+    StoredStatesObjective,
+    class_counts,
+    classes_of,
+    mean_and_scale,
+)
+
+if TYPE_CHECKING:
+    from bionemo_core.checkpoint.load import CheckpointReader
+    from bionemo_core.plugins.registry import Registry
+    from bionemo_core.protocols import Tokenizer
+
+log = logging.getLogger("bionemo")
+
+ARTEFACT = "model"
+ADAPTER = "adapter"
+"""Folders in the run folder: the fine-tuned model, and with LoRA what was trained of it alone."""
+
+_SHORTEST = 3
+
+
+def finetune(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> None:
+    """Run the task to its end, or to a signal, and leave a run folder with the fine-tuned model.
+
+    Raises:
+        BioNeMoError: every failure that a user can meet.
+    """
+    task = Finetune(**spec.task.params)
+    task = replace(task, kind=V1_KINDS.get(task.kind, task.kind))
+    check_kind(task.kind)
+    if task.encoder not in ENCODERS:
+        raise ConfigError(f"task.encoder: got {task.encoder!r}, expected one of {', '.join(ENCODERS)}.")
+    if spec.parallel.tensor_model_parallel_size > 1:
+        raise ConfigError("task=finetune: parallel.tensor_model_parallel_size must be 1; use trainer.devices.")
+    train(spec, registry, composed_yaml=composed_yaml, additions=FineTuning(task, registry))
+
+
+class FineTuning(Additions):
+    """What fine-tuning adds to a run."""
+
+    def __init__(self, task: Finetune, registry: Registry) -> None:
+        self.task = task
+        self.registry = registry
+        self.per_residue, self.of_classes = KINDS[task.kind]
+        self._opened: OpenedModel | None = None
+
+    def settled(self, spec: RunSpec, saved: RunSpec | None, registry: Registry, device: Device) -> RunSpec:
+        """The run with the fine-tuned model in the place of the one it is made of.
+
+        Raises:
+            ConfigError: the data has no labels.
+        """
+        if saved is not None:
+            return replace(spec, model=saved.model, tokenizer=saved.tokenizer)
+        opened = self._open(spec, registry, device)
+        tokenizer = opened.spec.tokenizer
+        splits = _labelled(registry.build(spec.data, tokenizer=opened.tokenizer, context=device.context(spec)))
+        params = self._params(opened, splits, registry)
+        self._opened = opened
+        return replace(
+            spec, model=Choice("model", FINETUNED, params, CORE_DISTRIBUTION, __version__), tokenizer=tokenizer
+        )
+
+    def callbacks(self, spec: RunSpec) -> list[pl.Callback]:
+        """Early stopping, where it is asked for."""
+        if self.task.early_stopping is None:
+            return []
+        return [StopEarly(spec.checkpoint.monitor, spec.checkpoint.mode, self.task.early_stopping)]
+
+    def restored(
+        self,
+        spec: RunSpec,
+        module: pl.LightningModule,
+        trainer: pl.Trainer,
+        registry: Registry,
+        tokenizer: Tokenizer,
+        reader: CheckpointReader | None,
+    ) -> LoadReport | None:
+        """Copy the pre-trained weights under the head; of a resumed run its own, whose states are asked for next."""
+        network = _network(module)
+        if reader:
+            groups = strategy_of(trainer).groups
+            load_weights(network, read_layouts(network, groups), groups, reader)
+            return None
+        opened, self._opened = self._opened, None
+        assert opened is not None
+        copy_weights(pretrained_network(opened), network.encoder_network)
+        return opened.report if opened.report.matched else None
+
+    def built(self, parts: Built) -> Built:
+        """Leave out what is too long; with a frozen encoder, compute its states and train on these."""
+        network = _network(parts.module)
+        seq_length: int = parts.module.seq_length  # type: ignore[assignment]  # torch's stub allows modules only
+        limit = parts.spec.batch.seq_length or seq_length
+        splits = _labelled(parts.splits).up_to(limit - (2 if network.encoder.framed else 0))
+        if self.task.encoder != "frozen":
+            return replace(parts, splits=splits)
+        splits, records = numbered(splits)
+        ranks = Ranks(dist.get_rank(), dist.get_world_size(), str(strategy_of(parts.trainer).root_device))
+        embedder = self._embedder(parts, ranks)
+        kept = stored_states(
+            Path(parts.spec.home),
+            records,
+            embedder,
+            weights_fingerprint(embedder.module),
+            self.per_residue,
+            self.task.states_dtype,
+            ranks,
+        )
+        network.stored = StoredStates(kept.table)
+        parts.module.objective = StoredStatesObjective(parts.module.objective, kept.offsets)  # type: ignore
+        if not self.per_residue:
+            parts.module.seq_length = _SHORTEST  # type: ignore[assignment]  # as above
+        return replace(parts, splits=splits)
+
+    def trained(self, parts: Built) -> None:
+        """Average if asked; write the model, and the adapters alone."""
+        strategy = strategy_of(parts.trainer)
+        if self.task.average_last > 0:
+            folders = newest(parts.folder.checkpoints, self.task.average_last)
+            with AveragedCheckpoints(folders) as mean:
+                load_weights(strategy.network, strategy.layouts, strategy.groups, mean)  # type: ignore[arg-type]  # reads as one
+            log.info("The weights are the mean of %d checkpoints.", len(folders))
+        tensors = {name: _whole(tensor) for name, tensor in named_weights(strategy.network)}
+        if parts.trainer.is_global_zero:
+            self._write(parts, tensors)
+
+    def _open(self, spec: RunSpec, registry: Registry, device: Device) -> OpenedModel:
+        if spec.restore_from_path:
+            return open_model(
+                spec.restore_from_path, registry, restore=spec.restore, connector=spec.connector, home=spec.home
+            )
+        return open_for_use(spec, registry, replace(device, precision="32"), Ranks())
+
+    def _params(self, opened: OpenedModel, splits: LabelledSplits, registry: Registry) -> dict[str, Any]:
+        """The parameters of the fine-tuned model: what it is made of, and what its answers mean."""
+        task = self.task
+        base = asdict(opened.spec.model)
+        if base["name"] == FINETUNED:  # a new head on the encoder of an earlier fine-tuning
+            base = {"group": "model", **base["params"]["encoder"]}
+        head = registry.get("head", task.head or ("convnet" if self.per_residue else "mlp"))
+        params: dict[str, Any] = {
+            "encoder": {key: base[key] for key in ("name", "params", "distribution", "version")},
+            "kind": task.kind,
+            "head": {
+                "name": head.name,
+                "params": dict(task.head_params or {}),
+                "distribution": head.distribution,
+                "version": head.version,
+            },
+            "encoder_training": task.encoder,
+            "freeze_layers": task.freeze_layers,
+        }
+        if task.encoder == "lora":
+            params["lora"] = {
+                "rank": task.lora_rank,
+                "alpha": task.lora_alpha,
+                "dropout": task.lora_dropout,
+                "targets": list(task.lora_targets or TARGETS),
+            }
+        return params | self._meaning(splits)
+
+    def _meaning(self, splits: LabelledSplits) -> dict[str, Any]:
+        if not self.of_classes:
+            mean, scale = mean_and_scale(splits.train, self.per_residue) if self.task.standardise else (0.0, 1.0)
+            return {"mean": mean, "scale": scale}
+        classes = classes_of(splits.train, self.per_residue)
+        weights = self.task.class_weights
+        if weights is not None and len(weights) != len(classes):
+            raise ConfigError(
+                f"task.class_weights: {len(weights)} numbers for {len(classes)} classes: {', '.join(classes)}."
+            )
+        if self.task.balance_classes:
+            counts = class_counts(splits.train, classes, self.per_residue)
+            weights = [float(counts.sum() / (len(classes) * count)) for count in counts]
+        return {"classes": classes, "class_weights": weights}
+
+    def _embedder(self, parts: Built, ranks: Ranks) -> Embedder:
+        """A copy of the encoder that computes as the device does best; training keeps its own in float32."""
+        chosen = PlainChoice.of(parts.spec.model.params["encoder"], "model")
+        context = parts.device.context(parts.spec)
+        module: pl.LightningModule = self.registry.build(chosen, tokenizer=parts.tokenizer, context=context)
+        copy_weights(_network(parts.module).encoder_network, module.network)  # type: ignore[arg-type]
+        module.to(device=torch.device(ranks.device), dtype=parts.device.dtype).eval()
+        on_gpu = parts.device.name == "cuda"
+        settings = EmbeddingSettings(
+            outputs=(HIDDENS if self.per_residue else EMBEDDINGS,),
+            tokens_per_batch=65_536 if on_gpu else 4_096,
+            unknown="unk",
+            static_shapes=on_gpu,
+        )
+        return Embedder(module, parts.tokenizer, settings)
+
+    def _write(self, parts: Built, tensors: dict[str, torch.Tensor]) -> None:
+        spec = ModelSpec(parts.spec.model, parts.spec.tokenizer)
+        training = {"run": parts.spec.name, "step": parts.trainer.global_step, "seed": parts.spec.seed}
+        artefact = Artefact(spec, Vocabulary.of(parts.tokenizer.pieces), training=training)
+        target = parts.folder.path / ARTEFACT
+        if target.exists():  # of the same run, before it was resumed
+            target.rename(target.with_name(f"superseded-{ARTEFACT}-{parts.trainer.global_step}"))
+        write_artefact(target, artefact, tensors)
+        print(f"{'model':>10}  {target}")
+        if self.task.encoder == "lora":
+            kept = {*adapter_names(list(tensors)), *(name for name in tensors if name.startswith("head."))}
+            adapter = parts.folder.path / ADAPTER
+            if adapter.exists():
+                adapter.rename(adapter.with_name(f"superseded-{ADAPTER}-{parts.trainer.global_step}"))
+            base = [(name.removeprefix(ENCODER), tensors[name]) for name in tensors if name.startswith(ENCODER)]
+            frozen = fingerprint((name, tensor) for name, tensor in base if not adapter_names([name]))
+            artefact = replace(artefact, training={**training, BASE_WEIGHTS: frozen})
+            write_artefact(adapter, artefact, {name: tensors[name] for name in sorted(kept)})
+            print(f"{'adapter':>10}  {adapter}, {sum(tensors[name].numel() for name in kept):,} numbers")
+
+
+def _labelled(splits: Any) -> LabelledSplits:
+    if isinstance(splits, LabelledSplits):
+        return splits
+    raise ConfigError(
+        "data: task=finetune needs sequences with labels, which this data set has not. Choose data=labelled_csv or "
+        "data=flip_fasta."
+    )
+
+
+def _network(module: Any) -> FineTunedNetwork:
+    network = module.network
+    assert isinstance(network, FineTunedNetwork)
+    return network
+
+
+def _whole(tensor: torch.Tensor) -> torch.Tensor:
+    tensor = tensor.detach()
+    return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).cpu()

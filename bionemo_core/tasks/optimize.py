@@ -1,0 +1,222 @@
+"""Search a model's latent space, from each text of a file, for texts that score higher."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bionemo_core.config.schema import RunSpec
+from bionemo_core.config.task_schemas.optimize import Optimize, SearchSettings
+from bionemo_core.errors import ConfigError
+from bionemo_core.inference.latent_search import ModelLatents, SearchResult, Step, named_oracle
+from bionemo_core.inference.latent_search import optimize as search
+from bionemo_core.protocols import Oracle, TextJudge
+from bionemo_core.tasks.device import choose_device
+from bionemo_core.tasks.report import quieten_libraries
+from bionemo_core.tasks.search_picture import draw_trajectory
+from bionemo_core.tasks.texts import (
+    Progress,
+    Table,
+    Texts,
+    inference_of,
+    judge_of,
+    read_texts,
+    refuse_several_devices,
+    results_folder,
+    start_on,
+    write_json,
+)
+from bionemo_core.tasks.using import Ranks, open_for_use
+
+if TYPE_CHECKING:
+    from bionemo_core.plugins.registry import Registry
+
+RESULTS, TRAJECTORY, SUMMARY = "optimized.csv", "trajectory.csv", "summary.json"
+PICTURE, GRID = "trajectory.png", "optimized.png"
+MOST_DRAWN = 30
+BASELINE = "random"
+
+_STEP_COLUMNS = ("iteration", "oracle_calls", "text", "score", "similarity", "mean_score", "valid")
+
+
+def optimize(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> None:
+    """Run the task to its end: two tables, a summary and two pictures in the results folder.
+
+    Raises:
+        BioNeMoError: every failure that a user can meet.
+    """
+    quieten_libraries()
+    task = Optimize(**spec.task.params)
+    settings = settings_of(task, spec.seed)
+    refuse_several_devices(spec)
+    device = choose_device(spec)
+    opened = open_for_use(spec, registry, device, Ranks(device=start_on(device)))
+    judge = judge_of(opened)
+    if judge is None:
+        raise ConfigError(
+            f"task=optimize: model {opened.spec.model.name!r} of {opened.spec.model.distribution} offers no judge of "
+            "its texts, so nothing can be scored. Use a model that has one, such as molmim."
+        )
+    oracle = named_oracle(task.oracle, judge)
+    inference = inference_of(opened, spec, task.batch_size)
+    space = ModelLatents(inference)
+    texts = read_texts(task, task.input, inference, device.context(spec))
+    texts = usable_starts(texts, oracle, judge, task)
+    folder = results_folder(spec, task.output, composed_yaml)
+    started = monotonic()
+    searches = [settings, replace(settings, algorithm=BASELINE)] if task.baseline else [settings]
+    found = []
+    for one in searches:
+        progress = Progress(one.algorithm, one.iterations * len(texts.texts), spec.trainer.progress_bar)
+        counted = _Counted(progress)
+        found.append(search(space, texts.texts, oracle, judge, one, num_workers=task.num_workers, progress=counted))
+        progress.end()
+    report = _Report(task, texts, judge, found, monotonic() - started)
+    report.write(folder.path)
+    print(report.text())
+    print(f"{'folder':>12}  {folder.path}", flush=True)
+
+
+def settings_of(task: Optimize, seed: int) -> SearchSettings:
+    """How the task searches.
+
+    Raises:
+        ConfigError: a value is out of its range.
+    """
+    for name in ("limit", "worst", "batch_size"):
+        value = getattr(task, name)
+        if value is not None and value < 1:
+            raise ConfigError(f"task.{name}: got {value}, expected 1 or more.")
+    if task.num_workers < 0:
+        raise ConfigError(f"task.num_workers: got {task.num_workers}, expected 0 or more.")
+    if task.baseline and task.algorithm == BASELINE:
+        raise ConfigError(f"task.baseline=true compares with task.algorithm={BASELINE}, which is asked for itself.")
+    shared = [one.name for one in dataclasses.fields(SearchSettings) if hasattr(task, one.name)]
+    return SearchSettings(**{name: getattr(task, name) for name in shared}, seed=seed)
+
+
+def usable_starts(texts: Texts, oracle: Oracle, judge: TextJudge, task: Optimize) -> Texts:
+    """The texts that stand for something; of these the `task.worst` that score lowest, in their order.
+
+    Raises:
+        ConfigError: none is left.
+    """
+    canonical = [judge.canonical(text) for text in texts.texts]
+    rows = [row for row, form in enumerate(canonical) if form is not None]
+    forms = [str(canonical[row]) for row in rows]
+    if not rows:
+        raise ConfigError(f"task.input={task.input}: none of its {len(canonical)} texts is a {judge.noun}.")
+    if task.worst is not None and task.worst < len(rows):
+        scores = np.nan_to_num(np.asarray(oracle(forms, forms), dtype=np.float64), nan=math.inf)
+        lowest = np.argsort(-scores if task.minimize else scores, kind="stable")[: task.worst]
+        rows = [rows[place] for place in sorted(lowest.tolist())]
+    invalid = sum(form is None for form in canonical)
+    chosen = [texts.ids[row] for row in rows], [texts.texts[row] for row in rows]
+    return Texts(*chosen, texts.num_rejected, texts.num_long, invalid)
+
+
+class _Counted:
+    """Counts steps for the line of progress."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress, self._done = progress, 0
+        self._best: dict[int, float] = {}
+
+    def __call__(self, step: Step) -> None:
+        self._done += step.iteration > 0
+        self._best[step.start] = step.score
+        self._progress.at(self._done, f" iterations, mean of the best {np.mean(list(self._best.values())):.4f}")
+
+
+@dataclass(frozen=True)
+class _Report:
+    """What the searches found, as files and lines."""
+
+    task: Optimize
+    texts: Texts
+    judge: TextJudge
+    found: Sequence[SearchResult]
+    seconds: float
+
+    def write(self, folder: Path) -> None:
+        """Write tables, summary and pictures.
+
+        Raises:
+            StorageError: the file system refuses.
+        """
+        self._write_results(folder / RESULTS)
+        trajectory = Table(folder / TRAJECTORY, ("algorithm", "id", *_STEP_COLUMNS))
+        for one in self.found:
+            rows = ((one.settings.algorithm, self.texts.ids[step.start], step) for step in one.steps)
+            trajectory.add((a, name, *(getattr(step, column) for column in _STEP_COLUMNS)) for a, name, step in rows)
+        trajectory.close()
+        write_json(folder / SUMMARY, self.summary())
+        if self.task.picture:
+            draw_trajectory(folder / PICTURE, self.found, self.task.oracle)
+            pairs = list(zip(self.found[0].first, self.found[0].best, strict=True))[: MOST_DRAWN // 2]
+            drawn = [step for pair in pairs for step in pair]
+            captions = [f"{step.score:.3f}" if step.iteration == 0 else _caption(step) for step in drawn]
+            self.judge.draw_grid([step.text for step in drawn], captions, str(folder / GRID))
+
+    def _write_results(self, path: Path) -> None:
+        names = [one.settings.algorithm.replace("-", "_") for one in self.found]
+        own = [f"{name}_{column}" for name in names for column in ("text", "score", "similarity")]
+        table = Table(path, ("id", "start", "start_score", *own))
+        for row, first in enumerate(self.found[0].first):
+            best = [one.best[row] for one in self.found]
+            values = [value for step in best for value in (step.text, step.score, step.similarity)]
+            table.add([(self.texts.ids[row], first.text, first.score, *values)])
+        table.close()
+
+    def summary(self) -> dict[str, Any]:
+        """The task and, of each algorithm, means over the starts."""
+        first = [step.score for step in self.found[0].first]
+        content: dict[str, Any] = {
+            "task": asdict(self.task),
+            "starts": len(first),
+            "left_out": self.texts.left_out,
+            "seconds": self.seconds,
+            "mean_start_score": float(np.mean(first)),
+        }
+        for one in self.found:
+            best, later = one.best, [step for step in one.steps if step.iteration]
+            content[one.settings.algorithm] = {
+                "oracle_calls": sum(step.oracle_calls for step in best),
+                "mean_score": float(np.mean([step.score for step in best])),
+                "mean_gain": one.mean_gain,
+                "improved": sum(step.text != start.text for step, start in zip(best, one.first, strict=True)),
+                "mean_similarity": float(np.mean([step.similarity for step in best])),
+                "valid": float(np.mean([step.valid for step in later])),
+            }
+        return content
+
+    def text(self) -> str:
+        """A few aligned lines to print."""
+        summary = self.summary()
+        lines = [("starts", f"{summary['starts']:,}, mean {self.task.oracle} {summary['mean_start_score']:.4f}")]
+        if self.texts.left_out:
+            lines.append(("left out", self.texts.left_out))
+        for one in self.found:
+            own = summary[one.settings.algorithm]
+            lines.append(
+                (
+                    one.settings.algorithm,
+                    f"mean {own['mean_score']:.4f} (gain {own['mean_gain']:+.4f}), {own['improved']} of "
+                    f"{summary['starts']} improved, similarity {own['mean_similarity']:.3f}, "
+                    f"{own['oracle_calls']:,} oracle calls, {own['valid']:.1%} valid",
+                )
+            )
+        calls = sum(summary[one.settings.algorithm]["oracle_calls"] for one in self.found)
+        lines.append(("time", f"{self.seconds:,.1f} s, {calls / max(self.seconds, 1e-9):,.0f} candidates a second"))
+        return "\n".join(f"{name:>12}  {what}" for name, what in lines)
+
+
+def _caption(step: Step) -> str:
+    return f"{step.score:.3f}, similarity {step.similarity:.2f}"

@@ -1,0 +1,126 @@
+"""Predictions with ids, as a CSV file: a fine-tuned model's answers, or zero-shot scores of mutations."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bionemo_core.config.schema import RunSpec
+from bionemo_core.config.task_schemas.predict import Predict
+from bionemo_core.data.readers import CsvSource, FastaSource
+from bionemo_core.errors import ConfigError, DataError, StorageError
+from bionemo_core.inference.embedding import EmbeddingSettings
+from bionemo_core.inference.outputs import part_bounds
+from bionemo_core.inference.scoring import MaskedScorer, read_variant
+from bionemo_core.inference.scoring_answers import Predictor
+from bionemo_core.tasks.device import choose_device
+from bionemo_core.tasks.embed import open_input
+from bionemo_core.tasks.opening import OpenedModel
+from bionemo_core.tasks.report import quieten_libraries
+from bionemo_core.tasks.using import open_for_use, single_process
+
+if TYPE_CHECKING:
+    from bionemo_core.plugins.registry import Registry
+
+_PART_TOKENS, _PART_SEQUENCES = 1 << 18, 1 << 13
+
+
+def predict(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> None:
+    """Run the task: write `task.output`.
+
+    Raises:
+        BioNeMoError: every failure that a user can meet.
+    """
+    quieten_libraries()
+    task = Predict(**spec.task.params)
+    output = Path(task.output).expanduser()
+    if output.exists() and not task.overwrite:
+        raise ConfigError(f"task.output={output}: is there already. Choose another name, or set task.overwrite=true.")
+    if (task.input is None) == (task.variants is None):
+        raise ConfigError(
+            "task=predict: give either task.input, for a fine-tuned model, or task.variants with task.wild_type, for "
+            "a masked language model."
+        )
+    device = choose_device(spec)
+    ranks = single_process(spec, device)
+    opened = open_for_use(spec, registry, device, ranks)
+    tokens = task.tokens_per_batch or (65_536 if device.name == "cuda" else 4_096)
+    rows: Iterable[list[str]]
+    if task.variants is not None:
+        header, rows = _scores(task, opened, tokens)
+    else:
+        header, rows = _answers(task, opened, tokens, spec, device.name == "cuda")
+    count = write_csv(output, header, rows)
+    print(f"{output}: {count:,} predictions")
+
+
+def _scores(task: Predict, opened: OpenedModel, tokens: int) -> tuple[list[str], list[list[str]]]:
+    if task.wild_type is None or task.variants is None:
+        raise ConfigError("task.variants: the mutations need the sequence that they change: set task.wild_type.")
+    wild_type = _wild_type(task.wild_type)
+    source = CsvSource(Path(task.variants).expanduser(), column=task.variant_column)
+    texts = [r.sequence.decode("latin-1").strip() for path in source.paths for r in source.records(path)]
+    variants = [read_variant(text, wild_type, task.first_position) for text in texts]
+    scores = MaskedScorer(opened.module, opened.tokenizer, tokens).scores(wild_type, variants, task.scoring)
+    rows = [
+        [text, str(len(variant)), f"{score:.6f}"] for text, variant, score in zip(texts, variants, scores, strict=True)
+    ]
+    return ["variant", "num_mutations", "score"], rows
+
+
+def _wild_type(given: str) -> str:
+    path = Path(given).expanduser()
+    if not path.is_file():
+        if not given.isalpha():
+            raise ConfigError(f"task.wild_type={given[:60]}: neither a file nor a sequence of residues.")
+        return given.upper()
+    record = next(iter(FastaSource(path).records(path)), None)
+    if record is None:
+        raise DataError(f"fasta: {path}: holds no record.")
+    return b"".join(record.sequence.split()).decode("latin-1").upper()
+
+
+def _answers(
+    task: Predict, opened: OpenedModel, tokens: int, spec: RunSpec, on_gpu: bool
+) -> tuple[list[str], Iterable[list[str]]]:
+    assert task.input is not None
+    settings = EmbeddingSettings(on_long=task.on_long, tokens_per_batch=tokens, unknown="unk", static_shapes=on_gpu)
+    predictor = Predictor(opened.module, opened.tokenizer, settings)
+    store = open_input(task.input, task, opened.tokenizer, choose_device(spec).context(spec))
+
+    def rows() -> Iterable[list[str]]:
+        bounds = part_bounds(store.lengths, _PART_TOKENS, _PART_SEQUENCES)
+        for start, stop in itertools.pairwise(bounds):
+            ids = [store.id(row) for row in range(start, stop)]
+            for name, answer in zip(ids, predictor.answers([store[r] for r in range(start, stop)], ids), strict=True):
+                yield [name, *predictor.row(answer)]
+
+    return ["id", *predictor.header()], rows()
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> int:
+    """Write a table, whole or not at all; the number of rows.
+
+    Raises:
+        StorageError: the file system refuses.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    count = 0
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("w", newline="") as stream:
+            writer = csv.writer(stream)
+            writer.writerow(header)
+            for row in rows:
+                writer.writerow(row)
+                count += 1
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise StorageError(f"predictions: {path} was not written: {error.strerror or error}.") from error
+    return count

@@ -1,0 +1,161 @@
+"""Write texts near those of a file, or from the model's prior, and say how many are of use."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from bionemo_core.config.schema import RunSpec
+from bionemo_core.config.task_schemas.sample import Sample
+from bionemo_core.errors import ConfigError
+from bionemo_core.inference.methods import method_options
+from bionemo_core.inference.sampling import Seq2SeqInference
+from bionemo_core.protocols import TextJudge
+from bionemo_core.tasks.device import choose_device
+from bionemo_core.tasks.report import quieten_libraries
+from bionemo_core.tasks.sample_counts import COLUMNS, SampleCounts, Written
+from bionemo_core.tasks.texts import (
+    Progress,
+    Table,
+    Texts,
+    inference_of,
+    judge_of,
+    read_texts,
+    refuse_several_devices,
+    results_folder,
+    start_on,
+    write_json,
+)
+from bionemo_core.tasks.using import Ranks, open_for_use
+
+if TYPE_CHECKING:
+    from bionemo_core.plugins.registry import Registry
+
+TABLE, SUMMARY, PICTURE = "samples.csv", "summary.json", "samples.png"
+_OPTIONS = ("top_k", "top_p", "temperature", "beam_size", "keep_only_best_tokens", "beam_alpha")
+
+
+def sample(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> None:
+    """Run the task to its end: `samples.csv`, `summary.json` and `samples.png` in the results folder.
+
+    Raises:
+        BioNeMoError: every failure that a user can meet.
+    """
+    quieten_libraries()
+    task = Sample(**spec.task.params)
+    options = _options(task)
+    refuse_several_devices(spec)
+    device = choose_device(spec)
+    opened = open_for_use(spec, registry, device, Ranks(device=start_on(device)))
+    inference, judge = inference_of(opened, spec, task.batch_size, task.max_length), judge_of(opened)
+    context = device.context(spec)
+    texts = read_texts(task, task.input, inference, context) if task.input else None
+    known = _known(task, inference, judge, context) if task.known else None
+    folder = results_folder(spec, task.output, composed_yaml)
+    started = monotonic()
+    counts = SampleCounts(judge, known)
+    table = Table(folder.path / TABLE, COLUMNS)
+    total = len(texts.texts) if texts else int(task.num_molecules or 0)
+    progress = Progress("sample", total, spec.trainer.progress_bar)
+    job = _Job(task, options, spec.seed, inference)
+    for done, written in job.near(texts) if texts else job.from_prior(total):
+        table.add(counts.judged(written))
+        progress.at(done)
+    progress.end()
+    table.close()
+    summary = {
+        "task": asdict(task),
+        "num_inputs": len(texts.texts) if texts else 0,
+        "left_out": texts.left_out if texts else "",
+        **counts.summary(),
+        "seconds": monotonic() - started,
+    }
+    write_json(folder.path / SUMMARY, summary)
+    drawn = counts.draw(folder.path / PICTURE, task.picture)
+    if texts and texts.left_out:
+        print(f"{'left out':>17}  {texts.left_out}")
+    print(counts.text(summary))
+    print(f"{'folder':>17}  {folder.path}: {', '.join([TABLE, SUMMARY, *([PICTURE] if drawn else [])])}", flush=True)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is asked of the model."""
+
+    task: Sample
+    options: dict[str, Any]
+    seed: int
+    inference: Seq2SeqInference
+
+    def near(self, texts: Texts) -> Iterator[tuple[int, list[Written]]]:
+        """How many texts are done, and what was written near the last of them."""
+        task = self.task
+        at_once = max(1, 4 * self.inference.batch_size // task.num_samples)
+        for first in range(0, len(texts.texts), at_once):
+            part = slice(first, first + at_once)
+            found = self.inference.sample(
+                task.num_samples,
+                sampling_method=task.sampling_method,
+                scaled_radius=task.scaled_radius,
+                seqs=texts.texts[part],
+                seed=self.seed,
+                first_sequence=first,
+                **self.options,
+            )
+            written = []
+            for name, start, samples in zip(texts.ids[part], texts.texts[part], found, strict=True):
+                for number, one in enumerate(samples):
+                    written += [Written(name, start, number, *beam) for beam in _beams(one)]
+            yield first + len(found), written
+
+    def from_prior(self, total: int) -> Iterator[tuple[int, list[Written]]]:
+        """How many texts are done, and the last of them."""
+        at_once = 4 * self.inference.batch_size
+        for first in range(0, total, at_once):
+            number = min(at_once, total - first)
+            found = self.inference.sample_prior(
+                number,
+                sampling_method=self.task.sampling_method,
+                seed=self.seed,
+                first_sequence=first,
+                **self.options,
+            )
+            written = []
+            for place, one in enumerate(found, start=first):
+                written += [Written("", "", place, *beam) for beam in _beams(one)]
+            yield first + number, written
+
+
+def _beams(sampled: str | Sequence[str]) -> Iterator[tuple[int, str]]:
+    yield from enumerate([sampled] if isinstance(sampled, str) else sampled)
+
+
+def _options(task: Sample) -> dict[str, Any]:
+    """The options that were given, checked before a model is opened."""
+    if (task.input is None) == (task.num_molecules is None):
+        raise ConfigError(
+            "task=sample: give either task.input=FILE, texts to start from, or task.num_molecules=N, "
+            "how many to draw from the prior."
+        )
+    for name in ("num_molecules", "limit", "batch_size", "max_length"):
+        value = getattr(task, name)
+        if value is not None and value < 1:
+            raise ConfigError(f"task.{name}: got {value}, expected 1 or more.")
+    if not math.isfinite(task.scaled_radius):
+        raise ConfigError(f"task.scaled_radius: got {task.scaled_radius}, expected a number from 0.")
+    options = {name: getattr(task, name) for name in _OPTIONS if getattr(task, name) is not None}
+    method_options(task.sampling_method, options, task.num_samples, task.scaled_radius)
+    return options
+
+
+def _known(task: Sample, inference: Seq2SeqInference, judge: TextJudge | None, context: Any) -> set[str]:
+    """The canonical forms of the texts that count as known."""
+    every = read_texts(
+        replace(task, limit=None, on_long="skip", on_invalid="skip"), str(task.known), inference, context
+    )
+    if judge is None:
+        return set(every.texts)
+    return {text for text in map(judge.canonical, every.texts) if text is not None}

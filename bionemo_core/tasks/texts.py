@@ -1,0 +1,234 @@
+"""What the tasks that decode share: the texts of a file, the folder of results, tables and progress."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import torch
+
+from bionemo_core.config.schema import RunSpec
+from bionemo_core.errors import ConfigError, DataError, StorageError
+from bionemo_core.inference.sampling import Seq2SeqInference
+from bionemo_core.protocols import BuildContext, TextJudge
+from bionemo_core.tasks.device import Device
+from bionemo_core.tasks.embed import open_input
+from bionemo_core.tasks.opening import OpenedModel
+from bionemo_core.tasks.resume import write_spec
+from bionemo_core.tasks.run_folder import RunFolder, new_folder
+
+ON_LONG = ("error", "skip")
+_CPU_BATCH, _GPU_BATCH = 256, 8_192
+_SECONDS_BETWEEN_LINES = 30.0
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Texts of a file, in its order."""
+
+    ids: list[str]
+    texts: list[str]
+    num_rejected: int = 0
+    """Records of the whole file that its rules rejected."""
+    num_long: int = 0
+    """Left out because the model takes no texts as long."""
+    num_invalid: int = 0
+    """Left out because they stand for nothing."""
+
+    @property
+    def left_out(self) -> str:
+        """What was left out and why; empty where nothing was."""
+        reasons = (
+            (self.num_rejected, "rejected"),
+            (self.num_long, "too long"),
+            (self.num_invalid, "standing for nothing"),
+        )
+        return ", ".join(f"{number:,} {reason}" for number, reason in reasons if number)
+
+
+def inference_of(
+    opened: OpenedModel, spec: RunSpec, batch_size: int | None, max_length: int | None = None
+) -> Seq2SeqInference:
+    """The interface to an opened model, with the batch that suits its device.
+
+    Raises:
+        ConfigError: the model cannot decode.
+    """
+    on_gpu = any(parameter.is_cuda for parameter in opened.module.parameters())
+    size = batch_size if batch_size is not None else _GPU_BATCH if on_gpu else _CPU_BATCH
+    recorded = on_gpu and spec.trainer.compile is True
+    return Seq2SeqInference.of(opened, batch_size=size, max_length=max_length, record_steps=recorded)
+
+
+def judge_of(opened: OpenedModel) -> TextJudge | None:
+    """What the model's plugin knows of the texts that it writes, if anything."""
+    judge = getattr(opened.module, "judge", None)
+    return judge if isinstance(judge, TextJudge) else None
+
+
+def read_texts(task: Any, path: str, inference: Seq2SeqInference, context: BuildContext) -> Texts:
+    """The texts of a file that the model can take; `task` has the keys for reading, `limit` and `on_long`.
+
+    Raises:
+        ConfigError: a key is out of its range, or the format cannot be told.
+        DataError: the file or a record cannot be used, or none is left.
+    """
+    if task.on_long not in ON_LONG:
+        raise ConfigError(f"task.on_long: got {task.on_long!r}, expected one of {', '.join(ON_LONG)}.")
+    store = open_input(path, task, inference.tokenizer, context)
+    ids, texts, num_long = [], [], 0
+    for row in range(len(store) if task.limit is None else min(task.limit, len(store))):
+        text, name = store[row].decode("latin-1"), str(store.id(row))
+        num_tokens = len(inference.tokenizer.encode(text))
+        if num_tokens <= inference.seq_length:
+            ids.append(name)
+            texts.append(text)
+        elif task.on_long == "skip":
+            num_long += 1
+        else:
+            raise DataError(
+                f"{path}: record {name!r} has {num_tokens} tokens, the model takes {inference.seq_length}. "
+                "Leave such records out with task.on_long=skip."
+            )
+    if not texts:
+        raise DataError(f"{path}: there is no text to start from; {num_long} were left out as too long.")
+    return Texts(ids, texts, sum(store.manifest["records"]["rejected"].values()), num_long)
+
+
+def results_folder(spec: RunSpec, output: str | None, composed_yaml: str) -> RunFolder:
+    """An empty folder for the results, with the specification of the run in it.
+
+    Raises:
+        ConfigError: the folder that was named holds something.
+        StorageError: it cannot be made.
+    """
+    if output is None:
+        folder = new_folder(Path(spec.home), spec.name)
+    else:
+        path = Path(output).expanduser()
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            if any(path.iterdir()):
+                raise ConfigError(f"task.output={output}: the folder is not empty. Choose another, or leave it out.")
+        except OSError as error:
+            raise StorageError(f"task.output={output}: cannot be made: {error.strerror or error}.") from error
+        folder = RunFolder(path)
+    write_spec(folder, spec, composed_yaml)
+    return folder
+
+
+def refuse_several_devices(spec: RunSpec) -> None:
+    """Accept a run on one device.
+
+    Raises:
+        ConfigError: more are asked for.
+    """
+    if spec.trainer.devices * spec.trainer.num_nodes > 1:
+        raise ConfigError(
+            f"task={spec.task.name} runs on one device, and trainer.devices={spec.trainer.devices}, "
+            f"trainer.num_nodes={spec.trainer.num_nodes} were asked for. Leave them at 1."
+        )
+
+
+def start_on(device: Device) -> str:
+    """Torch's name of the one device that decodes."""
+    if device.name == "cuda":
+        torch.cuda.set_device(0)
+        return "cuda:0"
+    return "cpu"
+
+
+class Table:
+    """A CSV file that appears under its name when it is whole."""
+
+    def __init__(self, path: Path, columns: Sequence[str]) -> None:
+        """Begin it.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        self._path, self._temporary = path, path.with_name(f"{path.name}.new")
+        try:
+            self._stream = self._temporary.open("w", newline="", encoding="utf-8")
+        except OSError as error:
+            raise _refused(path, error) from error
+        self._writer = csv.writer(self._stream, lineterminator="\n")
+        self.add([columns])
+
+    def add(self, rows: Iterable[Sequence[Any]]) -> None:
+        """Write rows; None and NaN leave a place empty.
+
+        Raises:
+            StorageError: the file system refuses.
+        """
+        try:
+            self._writer.writerows([[_plain(value) for value in row] for row in rows])
+        except OSError as error:
+            raise _refused(self._path, error) from error
+
+    def close(self) -> None:
+        """Give it its name.
+
+        Raises:
+            StorageError: the file system refuses.
+        """
+        try:
+            self._stream.close()
+            self._temporary.replace(self._path)
+        except OSError as error:
+            raise _refused(self._path, error) from error
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write plain values, NaN as null.
+
+    Raises:
+        StorageError: the file system refuses.
+    """
+    known = {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in content.items()}
+    try:
+        path.write_text(json.dumps(known, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise _refused(path, error) from error
+
+
+class Progress:
+    """A line on standard error that is written over; where that is no terminal, one every half minute."""
+
+    def __init__(self, what: str, total: int, shown: bool) -> None:
+        self._what, self._total, self._shown = what, total, shown
+        self._started = self._said = monotonic()
+
+    def at(self, done: int, note: str = "") -> None:
+        """Say how far it is."""
+        now, terminal = monotonic(), sys.stderr.isatty()
+        if not self._shown or not (terminal or now - self._said > _SECONDS_BETWEEN_LINES):
+            return
+        self._said = now
+        left = (now - self._started) / max(done, 1) * (self._total - done)
+        line = f"{self._what} {done:,} / {self._total:,}{note}, {left:,.0f} s left"
+        sys.stderr.write(f"\r{line:<100}" if terminal else f"{line}\n")
+
+    def end(self) -> None:
+        """Leave the line."""
+        if self._shown and sys.stderr.isatty():
+            sys.stderr.write("\n")
+
+
+def _plain(value: Any) -> Any:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, bool):
+        return int(value)
+    return f"{value:.6g}" if isinstance(value, float) else value
+
+
+def _refused(path: Path, error: OSError) -> StorageError:
+    return StorageError(f"{path}: cannot be written: {error.strerror or error}.")

@@ -1,0 +1,123 @@
+"""What tasks share that use a trained model: its opening, and the ranks that split the work."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import pytorch_lightning as pl
+import torch
+import torch.distributed as dist
+
+from bionemo_core.checkpoint.load_report import LoadReport
+from bionemo_core.checkpoint.stored import ModelSpec
+from bionemo_core.config.schema import OPENED, RunSpec
+from bionemo_core.errors import ConfigError
+from bionemo_core.parallel.strategy import MegatronStrategy
+from bionemo_core.tasks.adapters import fingerprint, named_weights, open_with_adapter
+from bionemo_core.tasks.device import Device
+from bionemo_core.tasks.opening import OpenedModel, open_model
+from bionemo_core.tasks.trainer import start_ranks
+
+if TYPE_CHECKING:
+    from bionemo_core.plugins.registry import Registry
+
+log = logging.getLogger("bionemo")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those that share a task's work."""
+
+    rank: int = 0
+    size: int = 1
+    device: str = "cpu"
+
+    @property
+    def leads(self) -> bool:
+        """Whether this rank writes and speaks for all."""
+        return self.rank == 0
+
+    def meet(self) -> None:
+        """Wait until every rank is here."""
+        if self.size > 1:
+            dist.barrier()
+
+
+def start_workers(spec: RunSpec, device: Device) -> Ranks:
+    """Start this node's other processes where the run asks for several devices; returns in each of them.
+
+    Raises:
+        ConfigError: tensor parallelism is asked for, which using a model does not know.
+    """
+    if spec.parallel.tensor_model_parallel_size > 1:
+        raise ConfigError(
+            f"parallel.tensor_model_parallel_size={spec.parallel.tensor_model_parallel_size}: task={spec.task.name} "
+            "splits the sequences over trainer.devices, not the model. Leave it at 1."
+        )
+    if spec.trainer.devices * spec.trainer.num_nodes == 1:
+        return Ranks(device="cuda:0" if device.name == "cuda" else "cpu")
+    trainer = pl.Trainer(
+        strategy=MegatronStrategy(dtype=device.dtype),
+        accelerator=device.accelerator,
+        devices=spec.trainer.devices,
+        num_nodes=spec.trainer.num_nodes,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+    start_ranks(trainer)
+    return Ranks(dist.get_rank(), dist.get_world_size(), str(trainer.strategy.root_device))
+
+
+def single_process(spec: RunSpec, device: Device) -> Ranks:
+    """This process alone.
+
+    Raises:
+        ConfigError: several are asked for.
+    """
+    if spec.trainer.devices * spec.trainer.num_nodes * spec.parallel.tensor_model_parallel_size > 1:
+        raise ConfigError(f"task={spec.task.name} works on one device: leave trainer.devices and the like at 1.")
+    return Ranks(device="cuda:0" if device.name == "cuda" else "cpu")
+
+
+def open_for_use(spec: RunSpec, registry: Registry, device: Device, ranks: Ranks) -> OpenedModel:
+    """The model that the run names: the one at `restore_from_path`, else a new one with random weights.
+
+    Raises:
+        BioNeMoError: it cannot be opened or built.
+    """
+    dtype = str(device.dtype).removeprefix("torch.")
+    if spec.restore_from_path:
+        if spec.model.name != OPENED:
+            raise ConfigError(
+                f"model={spec.model.name} and restore_from_path={spec.restore_from_path}: what lies there says itself "
+                f"which model it is, so task={spec.task.name} takes no model=. Leave it out."
+            )
+        adapter = spec.task.params.get("adapter")
+        if adapter:
+            return open_with_adapter(spec.restore_from_path, adapter, registry, device=ranks.device, dtype=dtype)
+        return open_model(
+            spec.restore_from_path,
+            registry,
+            device=ranks.device,
+            dtype=dtype,
+            restore=spec.restore,
+            connector=spec.connector,
+            home=spec.home,
+        )
+    log.warning("model=%s without restore_from_path: its weights are random.", spec.model.name)
+    context = replace(device.context(spec), dtype=dtype)
+    tokenizer = registry.build(spec.tokenizer, context=context)
+    module: pl.LightningModule = registry.build(spec.model, tokenizer=tokenizer, context=context)
+    module.to(device=torch.device(ranks.device), dtype=device.dtype).eval()
+    chosen = ModelSpec(spec.model, spec.tokenizer)
+    return OpenedModel(module, tokenizer, chosen, {}, LoadReport("random weights"))
+
+
+def weights_fingerprint(module: torch.nn.Module) -> str:
+    """32 hexadecimal digits that stand for every weight of the model, in the dtype that they have now."""
+    return fingerprint(named_weights(module))

@@ -1,0 +1,47 @@
+"""What fine-tuning does between steps beside every run's own: stop when it does not get better."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytorch_lightning as pl
+
+from bionemo_core.errors import ConfigError
+
+log = logging.getLogger("bionemo")
+
+
+class StopEarly(pl.Callback):
+    """Ends the training after so many validations in a row without a better value of the monitored metric."""
+
+    def __init__(self, monitor: str, mode: str, patience: int) -> None:
+        if patience < 1:
+            raise ConfigError(f"task.early_stopping: got {patience}, expected 1 or more validations, or null.")
+        self.monitor = monitor
+        self.sign = 1.0 if mode == "min" else -1.0
+        self.patience = patience
+        self.best = float("inf")
+        self.worse = 0
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.state.fn != "fit":
+            return
+        found = trainer.callback_metrics.get(self.monitor)
+        if found is None:
+            raise ConfigError(
+                f"task.early_stopping: checkpoint.monitor={self.monitor} is not among the metrics: "
+                f"{', '.join(sorted(trainer.callback_metrics))}."
+            )
+        value = self.sign * float(found)
+        self.worse = 0 if value < self.best else self.worse + 1
+        self.best = min(value, self.best)
+        if self.worse >= self.patience:
+            log.info("%s was not better in %d validations: training ends.", self.monitor, self.worse)
+            trainer.should_stop = True
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "worse": self.worse}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best, self.worse = state_dict["best"], state_dict["worse"]

@@ -1,0 +1,70 @@
+"""Which spelling of a molecule the encoder reads and which the decoder writes: v1's flags, and names for four of them.
+
+| mode | encoder reads | decoder writes |
+|---|---|---|
+| `canonicalized` (MolMIM as released) | canonical | canonical |
+| `equivariant` (MegaMolBART as released) | random | the same |
+| `invariant` | random | canonical |
+| `independent` | random | another random one |
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from bionemo_core.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """v1's flags under v1's names."""
+
+    canonicalize_encoder_input: bool
+    canonicalize_decoder_output: bool
+    encoder_augment: bool
+    decoder_independent_augment: bool
+    canonicalize_target_smile: bool = False
+    """Canonicalise each record as it is loaded. `smiles` and `zinc15` do so when data are prepared, once."""
+
+    def __post_init__(self) -> None:
+        """Check that the flags agree.
+
+        Raises:
+            ConfigError: the decoder is asked for a canonical and a random spelling, or the encoder is.
+        """
+        pairs = (
+            ("canonicalize_decoder_output", "decoder_independent_augment"),
+            ("canonicalize_encoder_input", "encoder_augment"),
+        )
+        for canonical, random in pairs:
+            if getattr(self, canonical) and getattr(self, random):
+                raise ConfigError(
+                    f"model.{canonical} and model.{random} are both true: a spelling is canonical or random. "
+                    f"Set one to false, or choose model.mode={'|'.join(MODES)}."
+                )
+
+    @property
+    def random_target(self) -> bool:
+        """Whether the decoder writes a random spelling."""
+        if self.canonicalize_decoder_output:
+            return False
+        return self.decoder_independent_augment or self.encoder_augment
+
+
+MODES: Mapping[str, Spelling] = {
+    "canonicalized": Spelling(True, True, False, False),
+    "equivariant": Spelling(False, False, True, False),
+    "invariant": Spelling(False, True, True, False),
+    "independent": Spelling(False, False, True, True),
+}
+
+
+def spelling(mode: str, **flags: bool | None) -> Spelling:
+    """The spelling of a mode, changed by those of v1's flags that are not None.
+
+    Raises:
+        ConfigError: there is no such mode, or the flags contradict each other.
+    """
+    if mode not in MODES:
+        raise ConfigError(f"model.mode: {mode!r}, expected one of {', '.join(MODES)}.")
+    given = {name: value for name, value in flags.items() if value is not None}
+    return replace(MODES[mode], **given)

@@ -1,0 +1,100 @@
+"""All that is asked of RDKit: molecules from SMILES and back, fragments, properties, random spellings."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from rdkit import Chem, rdBase
+from rdkit.Chem import QED, Crippen, Descriptors, Lipinski
+
+RDKIT_VERSION: str = rdBase.rdkitVersion
+
+_PARAMETERS = Chem.SmilesParserParams()
+_PARAMETERS.parseName = False
+_PARAMETERS.allowCXSMILES = False
+_MAX_SEED = 2**31 - 1
+
+
+def parsed(smiles: str) -> Chem.Mol | None:
+    """The sanitised molecule of a SMILES, or None; nothing is written to RDKit's log.
+
+    RDKit takes the empty text for a molecule without atoms, and white space for the end of the SMILES: who must know
+    looks before asking.
+    """
+    with rdBase.BlockLogs():
+        return Chem.MolFromSmiles(smiles, _PARAMETERS)
+
+
+def why_not(smiles: str) -> str:
+    """Why `parsed` gives None: RDKit's complaint about the chemistry, or that the text is no SMILES."""
+    parameters = Chem.SmilesParserParams()
+    parameters.sanitize = False
+    parameters.parseName = False
+    parameters.allowCXSMILES = False
+    with rdBase.BlockLogs():
+        molecule = Chem.MolFromSmiles(smiles, parameters)
+        if molecule is None:
+            return "is not SMILES"
+        problems = Chem.DetectChemistryProblems(molecule)
+    return problems[0].Message() if problems else "cannot be sanitised"
+
+
+def canonical(molecule: Chem.Mol) -> str:
+    """RDKit's canonical SMILES, stereochemistry and isotopes included."""
+    return str(Chem.MolToSmiles(molecule))
+
+
+def canonical_smiles(smiles: str) -> str | None:
+    """The canonical form of a SMILES, or None where it is none."""
+    molecule = parsed(smiles) if smiles and not smiles.isspace() else None
+    return None if molecule is None else canonical(molecule)
+
+
+def randomised(molecule: Chem.Mol, seed: int) -> str:
+    """A random spelling of the molecule, decided by `seed` (0 .. 2**31 - 2) and RDKit's version alone.
+
+    RDKit draws from one generator a process. A seed above 0 sets that generator anew before anything is drawn, so
+    neither earlier calls nor the number of workers show.
+    """
+    return str(Chem.MolToRandomSmilesVect(molecule, 1, randomSeed=1 + seed % _MAX_SEED)[0])
+
+
+def largest_fragment(molecule: Chem.Mol) -> Chem.Mol:
+    """The part with most heavy atoms; of equals the heavier one, then the first by canonical SMILES."""
+    parts = Chem.GetMolFrags(molecule, asMols=True)
+    return min(parts, key=lambda part: (-part.GetNumHeavyAtoms(), -Descriptors.MolWt(part), canonical(part)))
+
+
+class Limit(NamedTuple):
+    """A property and the values that pass."""
+
+    name: str
+    value: Callable[[Chem.Mol], float]
+    low: float | None = None
+    high: float | None = None
+
+    def refuses(self, molecule: Chem.Mol) -> str:
+        """What to call the refusal, or nothing where the molecule passes."""
+        value = self.value(molecule)
+        if self.high is not None and value > self.high:
+            return f"{self.name} above {self.high:g}"
+        if self.low is not None and value < self.low:
+            return f"{self.name} below {self.low:g}"
+        return ""
+
+
+def property_limits(
+    max_weight: float | None, max_logp: float | None, max_donors: int | None, max_acceptors: int | None
+) -> tuple[Limit, ...]:
+    """Limits on weight (g/mol), Crippen's logP, hydrogen-bond donors and acceptors; None is no limit."""
+    limits = (
+        Limit("weight", Descriptors.MolWt, high=max_weight),
+        Limit("hydrogen-bond donors", Lipinski.NumHDonors, high=max_donors),
+        Limit("hydrogen-bond acceptors", Lipinski.NumHAcceptors, high=max_acceptors),
+        Limit("logP", Crippen.MolLogP, high=max_logp),
+    )
+    return tuple(limit for limit in limits if limit.high is not None)
+
+
+def qed_limit(min_qed: float) -> Limit:
+    """At least this drug-likeness (QED, Bickerton et al. 2012), from 0 to 1."""
+    return Limit("QED", QED.qed, low=min_qed)

@@ -1,0 +1,111 @@
+"""What this plugin offers. Light to import: networks and RDKit are imported when something is built."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from bionemo_core import Component, configure, hookimpl
+from bionemo_molbart import presets, sources
+
+BIONEMO_PLUGIN_API = 1
+
+_CAPABILITIES = frozenset({"packing", "tensor_parallel", "exact_resume", "decoding"})
+
+_Recipe = Mapping[str, str | Mapping[str, Any]]
+
+
+def _megamolbart_recipe(hidden_size: int) -> _Recipe:
+    """v1's pretrain configs: Noam, whose rate is a scale, 8,000 steps of warm-up, 32 molecules a micro batch."""
+    return {
+        "tokenizer": "smiles",
+        "data": "sample_molecules",
+        "optim": {"base": "adamw", "lr": 1.0, "weight_decay": 0.01, "betas": [0.9, 0.999]},
+        "scheduler": {"base": "noam", "d_model": hidden_size, "warmup_steps": 8000, "min_lr": 1e-5},
+        "trainer": {"max_steps": 2_000_000, "val_check_interval": 10_000, "limit_val_batches": 200},
+        "batch": {"micro_batch_size": 32},
+    }
+
+
+# v1's pretrain_base; its warm-up and its constant part are 0.01 and 0.05 of max_steps.
+_MOLMIM_STEPS = 425_000
+_MOLMIM_RECIPE: _Recipe = {
+    "tokenizer": "smiles",
+    "data": "sample_molecules",
+    "optim": {"base": "adamw", "lr": 5e-4, "weight_decay": 0.001, "betas": [0.9, 0.999]},
+    "scheduler": {
+        "base": "cosine",
+        "warmup_steps": _MOLMIM_STEPS // 100,
+        "constant_steps": _MOLMIM_STEPS // 20,
+        "min_lr": 5e-5,
+    },
+    "trainer": {"max_steps": _MOLMIM_STEPS, "val_check_interval": 10_000, "limit_val_batches": 200},
+    "batch": {"micro_batch_size": 32},
+}
+
+# For a laptop: v1's other settings would warm up for a day.
+_LAPTOP: Mapping[str, Mapping[str, Any]] = {
+    "trainer": {"max_steps": 10_000, "val_check_interval": 500, "limit_val_batches": 20},
+    "scheduler": {"warmup_steps": 500},
+    "batch": {"micro_batch_size": 8},
+}
+
+# name: layers, hidden, heads of v1's configs
+MEGAMOLBART_SIZES = {
+    "megamolbart": (6, 512, 8),
+    "megamolbart_xsmall": (2, 256, 4),
+    "megamolbart_small": (6, 512, 8),
+    "megamolbart_base": (3, 768, 12),
+    "megamolbart_large": (8, 1024, 16),
+}
+# v1 gives `base` 12 heads, which do not divide 512; its other models of that width have 8.
+MOLMIM_SIZES = {
+    "molmim": (6, 512, 8),
+    "molmim_70m": (6, 512, 8),
+    "molmim_xsmall": (2, 256, 4),
+    "molmim_small": (6, 512, 8),
+    "molmim_base": (3, 512, 8),
+    "molmim_large": (8, 1024, 16),
+}
+
+
+@hookimpl
+def bionemo_tokenizers() -> Iterator[Component]:
+    """SMILES to ids."""
+    yield Component("smiles", configure(presets.smiles_vocabulary), "SMILES: 523 tokens of MegaMolBART and MolMIM")
+
+
+@hookimpl
+def bionemo_datasets() -> Iterator[Component]:
+    """Molecules."""
+    yield Component("sample_molecules", configure(sources.sample_molecules), "5,000 NCI molecules that RDKit ships")
+    yield Component("smiles", configure(sources.smiles), "SMI, CSV or Parquet files, or v1's folder of shards")
+    yield Component("zinc15", configure(sources.zinc15), "ZINC15 by a list of its tranches (v1: Zinc15Preprocess)")
+
+
+@hookimpl
+def bionemo_models() -> Iterator[Component]:
+    """The family; of each kind the released model first."""
+    for name, (layers, hidden, heads) in MEGAMOLBART_SIZES.items():
+        yield _model(name, "MegaMolBART", presets.megamolbart, (layers, hidden, heads), _megamolbart_recipe(hidden))
+    for name, sizes in MOLMIM_SIZES.items():
+        yield _model(name, "MolMIM", presets.molmim, sizes, _MOLMIM_RECIPE)
+
+
+@hookimpl
+def bionemo_connectors() -> Iterator[Component]:
+    """Between the family's models and their forms elsewhere."""
+    yield Component("megamolbart_nemo", configure(presets.megamolbart_nemo), "MegaMolBART as a v1 .nemo archive")
+    yield Component("molmim_nemo", configure(presets.molmim_nemo), "MolMIM as a v1 .nemo archive")
+
+
+def _model(name: str, kind: str, factory: Any, sizes: tuple[int, int, int], recipe: _Recipe) -> Component:
+    layers, hidden, heads = sizes
+    config = configure(factory, num_layers=layers, hidden_size=hidden, num_attention_heads=heads)
+    if name.endswith("_xsmall"):
+        recipe = {group: _refined(values, _LAPTOP.get(group, {})) for group, values in recipe.items()}
+    released = " as released" if name in ("megamolbart", "molmim_70m") else ""
+    summary = f"{kind}{released}, {layers} + {layers} layers, {hidden} hidden, {heads} heads"
+    return Component(name, config, summary, defaults=recipe, capabilities=_CAPABILITIES)
+
+
+def _refined(values: str | Mapping[str, Any], changes: Mapping[str, Any]) -> str | Mapping[str, Any]:
+    return values if isinstance(values, str) else {**values, **{k: v for k, v in changes.items() if k in values}}

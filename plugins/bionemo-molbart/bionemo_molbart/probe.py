@@ -1,0 +1,147 @@
+"""v1's metrics of a validation: does the model write the molecules that it was shown?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from bionemo_core.data.batch import Seq2SeqBatch, TokenBatch
+from bionemo_core.data.rows import RowShape, lay
+from bionemo_core.errors import ConfigError
+from bionemo_core.inference.decoding import greedy
+from bionemo_core.parallel.sharding import reshard
+from bionemo_core.protocols import Example, Seq2SeqExample, Tokenizer
+from bionemo_molbart.molecules import canonical_smiles
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from bionemo_core.parallel.groups import ProcessGroups
+
+ROOM = 8
+"""Tokens that decoding may take beyond the longest answer; a molecule that is longer is counted as wrong anyway."""
+
+
+class MoleculeProbe:
+    """Character accuracy, molecular accuracy and the share of invalid SMILES, of the first molecules of a validation.
+
+    The molecules are kept until the end of the evaluation and decoded together, so that every rank runs the network
+    as often as any other does, however many molecules it saw.
+
+    Args:
+        tokenizer: the model's.
+        max_length: the most tokens to decode.
+        num_molecules: how many to look at on each rank.
+
+    Raises:
+        ConfigError: `num_molecules` is not positive.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, max_length: int, num_molecules: int = 256) -> None:
+        if num_molecules < 1:
+            raise ConfigError(f"model.val_molecules: {num_molecules}, expected 0 (no metrics of molecules) or more.")
+        self._tokenizer = tokenizer
+        self._max_length = max_length
+        self._num_molecules = num_molecules
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what was seen; an evaluation begins."""
+        self._kept: list[Seq2SeqExample] = []
+        self._counted = 0
+        self._network: Any = None
+
+    def update(self, network: torch.nn.Module, micro_batch: Any) -> None:
+        """Keep the molecules of one micro batch, until there are enough."""
+        if not isinstance(micro_batch, Seq2SeqBatch):
+            raise ConfigError(
+                "model: MoleculeProbe looks at the molecules of an encoder-decoder, got one-sided batches."
+            )
+        self._network = network
+        wanted = self._num_molecules - self._counted
+        if micro_batch.num_sequences == 0:  # a copy that keeps ranks in step: one of it will do, if there is no other
+            self._kept = self._kept or _examples(micro_batch, 1)
+        elif wanted > 0:
+            found = _examples(micro_batch, wanted)
+            self._kept = [*self._kept[: self._counted], *found]
+            self._counted += len(found)
+
+    @torch.no_grad()
+    def compute(self, groups: ProcessGroups) -> dict[str, float]:
+        """The shares over all ranks, from 0 to 1; NaN where no rank saw a molecule."""
+        sums = torch.zeros(5, dtype=torch.float64)
+        if self._network is not None and self._kept:
+            sums = self._sums(self._kept, self._counted)
+        device = torch.device("cpu") if self._network is None else next(self._network.parameters()).device
+        tokens, right_tokens, molecules, right, invalid = groups.sum_over_data(sums.to(device)).tolist()
+        if self._network is not None:
+            reshard(self._network)
+        if not molecules:
+            return {}
+        return {
+            "character_accuracy": right_tokens / max(tokens, 1.0),
+            "molecular_accuracy": right / molecules,
+            "percent_invalid": invalid / molecules,
+        }
+
+    def _sums(self, kept: Sequence[Seq2SeqExample], counted: int) -> Tensor:
+        """Tokens, right ones, molecules, right ones and invalid ones; float64 [5]."""
+        network, tokenizer = self._network, self._tokenizer
+        device = next(network.parameters()).device
+        sources = [Example(one.source, one.source, one.source < 0) for one in kept]
+        memory = network.encode(_in_rows(sources, tokenizer).to(device))
+        answers = [Example(one.decoder_input, one.labels, one.loss_mask) for one in kept]
+        target = _in_rows(answers, tokenizer).to(device)
+        hit = _hits(network, memory, target)[:counted]
+        room = min(self._max_length, target.tokens.shape[1] + ROOM)
+        decoded = greedy(network, memory, tokenizer, max_length=room)[:counted].tolist()
+        right = invalid = 0
+        for example, ids in zip(kept, decoded, strict=False):
+            end = ids.index(tokenizer.eos_id) if tokenizer.eos_id in ids else len(ids)
+            wanted = canonical_smiles(tokenizer.decode(example.labels.tolist()))
+            got = canonical_smiles(tokenizer.decode(ids[:end]))
+            invalid += got is None
+            right += got is not None and got == wanted
+        tokens = int(target.loss_mask[:counted].sum())
+        return torch.tensor([tokens, int(hit.sum()), counted, right, invalid], dtype=torch.float64)
+
+
+def _examples(batch: Seq2SeqBatch, limit: int) -> list[Seq2SeqExample]:
+    """The first sequences of a micro batch, taken apart again."""
+    source = _sequences(batch.source, batch.source.tokens, limit)
+    target = [_sequences(batch.target, part, limit) for part in _parts(batch.target)]
+    return [Seq2SeqExample(*one) for one in zip(source, *target, strict=True)]
+
+
+def _parts(batch: TokenBatch) -> tuple[Tensor, Tensor, Tensor]:
+    return batch.tokens, batch.labels, batch.loss_mask
+
+
+def _sequences(batch: TokenBatch, values: Tensor, limit: int) -> list[NDArray[np.generic]]:
+    lengths = batch.lengths[:limit]
+    if batch.packed:
+        return [one.numpy() for one in values[0, : sum(lengths)].cpu().split(lengths)]
+    return [row[:length].numpy() for row, length in zip(values[: len(lengths)].cpu(), lengths, strict=True)]
+
+
+def _in_rows(examples: Sequence[Example], tokenizer: Tokenizer) -> TokenBatch:
+    """A row a sequence, padded to the longest."""
+    longest = max(len(one.tokens) for one in examples)
+    return TokenBatch.of(
+        lay(examples, len(examples), RowShape(longest, len(examples), tokenizer.pad_id, packing=False))
+    )
+
+
+def _hits(network: Any, memory: Any, target: TokenBatch) -> Tensor:
+    """Where the likeliest token, given all right ones before it, is the right one; bool [rows, length].
+
+    Step by step, because a step gives the whole vocabulary, however many ranks it is split over.
+    """
+    length = target.tokens.shape[1]
+    state = network.start(memory, length)
+    steps = [network.step(target.tokens[:, place], state).argmax(dim=-1) for place in range(length)]
+    return (torch.stack(steps, dim=1) == target.labels) & target.loss_mask

@@ -1,0 +1,247 @@
+"""Which molecules are used: the rules that `prepare` applies to every record of a source."""
+
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
+from typing import ClassVar
+
+from rdkit import Chem
+
+from bionemo_core.data.readers import Record, Source
+from bionemo_core.data.rules import Verdict
+from bionemo_core.data.sources.files import Files
+from bionemo_core.data.split_labels import TABLES
+from bionemo_core.errors import ConfigError
+from bionemo_core.protocols import Tokenizer
+from bionemo_molbart.molecules import (
+    RDKIT_VERSION,
+    Limit,
+    canonical,
+    largest_fragment,
+    parsed,
+    property_limits,
+    qed_limit,
+    why_not,
+)
+from bionemo_molbart.tokenizer import smiles_tokens
+
+SMILES = "smiles"
+"""The name of the format, and of the column in tables."""
+LIPINSKI_WEIGHT, LIPINSKI_LOGP, LIPINSKI_DONORS, LIPINSKI_ACCEPTORS = 500.0, 5.0, 5, 10
+"""The rule of five (Lipinski et al. 1997)."""
+_CHOICES = {
+    "on_invalid": ("skip", "error"),
+    "unknown_tokens": ("skip", "error", "unk"),
+    "salts": ("keep", "strip", "reject"),
+    "on_duplicate_id": ("drop", "error", "keep"),
+}
+_FIRST, _LAST = 0x21, 0x7E
+_PRINTABLE = bytes(range(_FIRST, _LAST + 1))
+_WHITE_SPACE = b" \t\r\n\f\v"
+
+
+@dataclass(frozen=True)
+class MoleculeOptions:
+    """What a user decides; the names are those of the data components' keys."""
+
+    canonicalize: bool = True
+    on_invalid: str = "skip"
+    unknown_tokens: str = "skip"
+    salts: str = "keep"
+    max_smiles_length: int = 512
+    min_length: int = 1
+    max_length: int | None = None
+    lipinski: bool = False
+    max_weight: float | None = None
+    max_logp: float | None = None
+    min_qed: float | None = None
+    deduplicate: bool = False
+    on_duplicate_id: str = "drop"
+
+    def __post_init__(self) -> None:
+        """Check the options.
+
+        Raises:
+            ConfigError: one is out of its range.
+        """
+        for key, choices in _CHOICES.items():
+            if getattr(self, key) not in choices:
+                raise ConfigError(f"data.{key}: {getattr(self, key)!r}, expected one of {', '.join(choices)}.")
+        if self.max_smiles_length < 1 or self.min_length < 1:
+            raise ConfigError(
+                f"data.max_smiles_length {self.max_smiles_length} and data.min_length {self.min_length}: "
+                "expected at least 1 character and 1 token."
+            )
+        if self.max_length is not None and self.max_length < self.min_length:
+            raise ConfigError(f"data.max_length: {self.max_length} is below data.min_length {self.min_length}.")
+        if self.min_qed is not None and not 0 <= self.min_qed <= 1:
+            raise ConfigError(f"data.min_qed: {self.min_qed}, expected a number from 0 to 1.")
+
+
+@dataclass(frozen=True)
+class MoleculeFiles(Files):
+    """How files of molecules are read: as files of sequences, with the SMILES in a column of that name."""
+
+    def source(self, paths: list[Path], columns: tuple[str, ...] = ()) -> Source:
+        """The reader of some files.
+
+        Raises:
+            ConfigError: the format or an option cannot be used.
+        """
+        name = self.format_of(paths)
+        if name != SMILES and name not in TABLES:
+            raise ConfigError(
+                f"data.format: {name} files hold no molecules, expected {SMILES}, {', '.join(TABLES)}. "
+                "Name other files, or their format with data.format."
+            )
+        if name in TABLES and self.column is None and self.data_col is None:
+            return replace(self, column=SMILES).source(paths, columns)
+        return super().source(paths, columns)
+
+
+def token_verdict(text: bytes, tokenizer: Tokenizer, options: MoleculeOptions, notes: tuple[str, ...] = ()) -> Verdict:
+    """Whether a SMILES has tokens that the tokenizer knows, and as many as are wanted."""
+    ids = tokenizer.encode(text)
+    if not options.min_length <= len(ids) <= (options.max_length or len(ids)):
+        short = len(ids) < options.min_length
+        limit = options.min_length if short else options.max_length
+        return Verdict((), f"{'shorter' if short else 'longer'} than {limit} tokens")
+    unknown = ids == tokenizer.unk_id
+    if not unknown.any():
+        return Verdict((text,), notes=notes)
+    if options.unknown_tokens == "unk":
+        return Verdict((text,), notes=(*notes, "with unknown tokens, kept"))
+    token = _token_at(text, int(unknown.argmax()))
+    detail = f": {_shown(text)}: token {token!r} is not in the tokenizer's vocabulary."
+    fatal = options.unknown_tokens == "error"
+    advice = " Skip such molecules with data.unknown_tokens=skip." if fatal else ""
+    return Verdict((), "token outside the vocabulary", detail + advice, fatal=fatal)
+
+
+@dataclass(frozen=True)
+class TokenRules:
+    """Judges SMILES that this plugin has written itself: RDKit need not see them again."""
+
+    tokenizer: Tokenizer
+    options: MoleculeOptions
+
+    @property
+    def deduplicate(self) -> bool:
+        """Whether one of several records with the same SMILES is kept."""
+        return self.options.deduplicate
+
+    def facts(self) -> dict[str, object]:
+        """All that decides what is stored."""
+        return {"rules": "tokens", "vocabulary": _vocabulary(self.tokenizer), **asdict(self.options)}
+
+    def length(self, sequence: bytes) -> int:
+        """Tokens of a stored SMILES."""
+        return len(self.tokenizer.encode(sequence))
+
+    def judge(self, record: Record) -> Verdict:
+        """The SMILES as it is, or why it is not used."""
+        if record.problem:
+            return Verdict((), record.problem)
+        return token_verdict(record.sequence, self.tokenizer, self.options)
+
+
+@dataclass(frozen=True)
+class MoleculeRules:
+    """Judges SMILES for a tokenizer; satisfies `bionemo_core.data.rules.RecordRules`."""
+
+    tokenizer: Tokenizer
+    options: MoleculeOptions
+    slow: ClassVar[bool] = True
+    """RDKit takes longer over a molecule than sending it to another process does."""
+
+    @property
+    def deduplicate(self) -> bool:
+        """Whether one of several records with the same stored SMILES is kept."""
+        return self.options.deduplicate
+
+    @property
+    def on_duplicate_id(self) -> str:
+        """What becomes of the id of an earlier record: drop, error or keep."""
+        return self.options.on_duplicate_id
+
+    def facts(self) -> dict[str, object]:
+        """All that decides what is stored: RDKit's version too, since canonical SMILES change with it."""
+        return {
+            "rules": "molecules",
+            "rdkit": RDKIT_VERSION,
+            "vocabulary": _vocabulary(self.tokenizer),
+            **asdict(self.options),
+        }
+
+    def length(self, sequence: bytes) -> int:
+        """Tokens of a stored SMILES."""
+        return len(self.tokenizer.encode(sequence))
+
+    def judge(self, record: Record) -> Verdict:
+        """The SMILES to store, or why there is none."""
+        text = record.sequence.strip(_WHITE_SPACE)
+        reason = record.problem or self._problem_with_text(text)
+        if reason:
+            return self._refused(reason, f": {_shown(text)}: {reason}.")
+        molecule = parsed(text.decode())
+        if molecule is None:
+            return self._refused("invalid SMILES", f": {_shown(text)}: {why_not(text.decode())}.")
+        if molecule.GetNumAtoms() == 0:
+            return self._refused("no atoms", f": {_shown(text)}: no atoms.")
+        return self._of_molecule(molecule, text)
+
+    def _of_molecule(self, molecule: Chem.Mol, text: bytes) -> Verdict:
+        notes: tuple[str, ...] = ()
+        if self.options.salts != "keep" and b"." in text:
+            if self.options.salts == "reject":
+                return Verdict((), "several fragments")
+            molecule, notes = largest_fragment(molecule), ("stripped to the largest fragment",)
+        if self.options.canonicalize or notes:
+            text = canonical(molecule).encode()
+        for passes in limits_of(self.options):
+            if refusal := passes.refuses(molecule):
+                return Verdict((), refusal)
+        return token_verdict(text, self.tokenizer, self.options, notes)
+
+    def _problem_with_text(self, text: bytes) -> str:
+        """Why RDKit need not be asked: it takes some of this for a molecule, or for the start of one."""
+        if not text:
+            return "empty SMILES"
+        if len(text) > self.options.max_smiles_length:
+            return f"longer than {self.options.max_smiles_length} characters"
+        strange = text.translate(None, _PRINTABLE)
+        if strange.translate(None, _WHITE_SPACE):
+            return "characters that are not ASCII"
+        return "white space within the SMILES" if strange else ""
+
+    def _refused(self, reason: str, detail: str) -> Verdict:
+        fatal = self.options.on_invalid == "error"
+        advice = " Skip such records with data.on_invalid=skip." if fatal else ""
+        return Verdict((), reason, detail + advice, fatal=fatal)
+
+
+@lru_cache(maxsize=8)
+def limits_of(options: MoleculeOptions) -> tuple[Limit, ...]:
+    """The limits on properties, cheap ones first; a limit of its own goes before the one of Lipinski's rule."""
+    five = options.lipinski
+    limits = property_limits(
+        LIPINSKI_WEIGHT if five and options.max_weight is None else options.max_weight,
+        LIPINSKI_LOGP if five and options.max_logp is None else options.max_logp,
+        LIPINSKI_DONORS if five else None,
+        LIPINSKI_ACCEPTORS if five else None,
+    )
+    return limits if options.min_qed is None else (*limits, qed_limit(options.min_qed))
+
+
+def _vocabulary(tokenizer: Tokenizer) -> str:
+    return sha256("\n".join(tokenizer.pieces).encode()).hexdigest()
+
+
+def _shown(text: bytes) -> str:
+    return repr(text[:80].decode("latin-1"))
+
+
+def _token_at(text: bytes, place: int) -> str:
+    tokens = smiles_tokens(text)
+    return tokens[place].decode() if place < len(tokens) else ""

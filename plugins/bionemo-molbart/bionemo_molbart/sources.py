@@ -1,0 +1,251 @@
+"""Molecule data components: each factory names files and rules, and returns the splits of a prepared store.
+
+No `from __future__ import annotations` and no unions but `Optional` here: the configuration reads these signatures.
+RDKit, numpy and pyarrow are imported in the bodies, because listing the components must stay quick.
+"""
+
+from pathlib import Path
+from typing import Any, Optional
+
+from bionemo_core.errors import DataError
+from bionemo_core.protocols import BuildContext, DataSplits, Tokenizer
+
+
+def sample_molecules(
+    seed: int = 0,
+    val_size: int = 200,
+    test_size: int = 200,
+    max_length: Optional[int] = None,
+    *,
+    tokenizer: Tokenizer,
+    context: BuildContext,
+) -> DataSplits:
+    """5,000 molecules of the NCI that RDKit ships with: enough to try a model, not to judge one.
+
+    Args:
+        seed: decides which molecules are split off.
+        val_size: molecules to validate on.
+        test_size: molecules to test on.
+        max_length: molecules of more tokens are rejected.
+
+    Raises:
+        ConfigError: the two sizes leave nothing to train on.
+        DataError: RDKit is installed without its data, or the tokenizer cannot read SMILES.
+    """
+    from rdkit import RDConfig
+
+    from bionemo_core.data.prepare import prepare
+    from bionemo_core.data.readers import SmilesSource
+    from bionemo_core.data.splits import split_at_random
+    from bionemo_molbart.rules import MoleculeOptions, MoleculeRules
+
+    path = Path(RDConfig.RDDataDir) / "NCI" / "first_5K.smi"
+    if not path.is_file():
+        raise DataError(
+            f"data: {path} is not there: this RDKit was installed without its data. Install the `rdkit` wheel with "
+            "pip, or name molecules of your own with data=smiles data.path=..."
+        )
+    options = MoleculeOptions(max_length=max_length, deduplicate=True)
+    store = prepare(SmilesSource(path), MoleculeRules(tokenizer, options), context)
+    return split_at_random(len(store), val_size, test_size, seed).of(store)
+
+
+def smiles(
+    path: Optional[Any] = None,
+    val_path: Optional[Any] = None,
+    test_path: Optional[Any] = None,
+    dataset_path: Optional[str] = None,
+    train: str = "x[000..049]",
+    val: str = "x[000..049]",
+    test: str = "x[000..049]",
+    format: Optional[str] = None,
+    data_col: Optional[int] = None,
+    column: Optional[str] = None,
+    id_column: Optional[str] = None,
+    header_lines: Optional[int] = None,
+    data_sep: Optional[str] = None,
+    val_fraction: Optional[float] = None,
+    test_fraction: Optional[float] = None,
+    val_size: Optional[int] = None,
+    test_size: Optional[int] = None,
+    clusters: Optional[str] = None,
+    split_column: Optional[str] = None,
+    split_file: Optional[str] = None,
+    split_seed: int = 0,
+    canonicalize: bool = True,
+    on_invalid: str = "skip",
+    unknown_tokens: str = "skip",
+    salts: str = "keep",
+    max_smiles_length: int = 512,
+    min_length: int = 1,
+    max_length: Optional[int] = None,
+    lipinski: bool = False,
+    max_weight: Optional[float] = None,
+    max_logp: Optional[float] = None,
+    min_qed: Optional[float] = None,
+    deduplicate: bool = False,
+    on_duplicate_id: str = "drop",
+    *,
+    tokenizer: Tokenizer,
+    context: BuildContext,
+) -> DataSplits:
+    """Molecules of SMI, CSV, TSV or Parquet files, plain or compressed, or of v1's folder of shards.
+
+    Give `path`, which is split unless other files are named; or `dataset_path`, a folder with `train`, `val` and
+    `test`.
+
+    Args:
+        path: the molecules to train on, and to split where no other file is named: a file, a range such as
+            `x[000..049].csv`, a pattern with `*`, an http(s) or ftp address, or a list of these.
+        val_path: files of their own for validation; nothing is then split off for it.
+        test_path: the same for testing.
+        dataset_path: v1's layout, `<dataset_path>/{train,val,test}/x000.csv` with the header `zinc_id,smiles`.
+        train: the shards of `dataset_path` to train on: `x000`, `x[000..049]`, `x_OP_000..049_CL_` and so on.
+        val: the shards to validate on; empty: none.
+        test: the shards to test on; empty: none.
+        format: smiles, csv, tsv or parquet; null: as the extension tells.
+        data_col: the column of a CSV or TSV file that holds the SMILES, counted from 0; v1's shards have 1.
+        column: that column by its name in the header; overrides `data_col`. `smiles` where neither is given.
+        id_column: the column of the ids, in a table or in split_file; null: file and line, in split_file the first.
+        header_lines: lines to leave out at the top of every CSV or TSV file; null: one.
+        data_sep: what separates the columns of a CSV file, one character; null: a comma.
+        val_fraction: the share of molecules that validation gets; null: 0.01 unless another option decides.
+        test_fraction: the same for testing.
+        val_size: what validation gets as a number of molecules.
+        test_size: the same for testing.
+        clusters: a table `cluster_id<TAB>member_id`; a cluster then lies wholly in one split.
+        split_column: a column that says train, val (valid, validation) or test for each molecule.
+        split_file: another table says it for the same ids, in its column split_column.
+        split_seed: decides which molecules go where; independent of the run's seed.
+        canonicalize: store RDKit's canonical SMILES.
+        on_invalid: what to do with text that is not the SMILES of a molecule: skip or error.
+        unknown_tokens: what to do with a token that the tokenizer lacks: skip the molecule, error, or unk.
+        salts: what to do with several fragments: keep, strip to the largest one, or reject.
+        max_smiles_length: longer texts are rejected, in characters.
+        min_length: shorter molecules are rejected, in tokens.
+        max_length: longer molecules are rejected, in tokens; null keeps them all (training cuts them).
+        lipinski: reject what breaks the rule of five (weight 500, logP 5, 5 donors, 10 acceptors).
+        max_weight: heavier molecules are rejected, in g/mol.
+        max_logp: molecules of a higher logP (Crippen) are rejected.
+        min_qed: molecules of a lower drug-likeness (QED) are rejected.
+        deduplicate: keep one of several molecules with the same canonical SMILES.
+        on_duplicate_id: what to do with the id of an earlier molecule: drop, error or keep.
+
+    Raises:
+        ConfigError: an option is out of its range or contradicts another one, or nothing is left to train on.
+        DataError: a file is missing or cannot be read, or on_invalid=error met such a record.
+    """
+    from bionemo_core.data.sources.files import Named, prepared_splits
+    from bionemo_core.data.splitting import Splitting
+    from bionemo_molbart.rules import MoleculeFiles, MoleculeOptions, MoleculeRules
+
+    options = MoleculeOptions(
+        canonicalize=canonicalize,
+        on_invalid=on_invalid,
+        unknown_tokens=unknown_tokens,
+        salts=salts,
+        max_smiles_length=max_smiles_length,
+        min_length=min_length,
+        max_length=max_length,
+        lipinski=lipinski,
+        max_weight=max_weight,
+        max_logp=max_logp,
+        min_qed=min_qed,
+        deduplicate=deduplicate,
+        on_duplicate_id=on_duplicate_id,
+    )
+    splitting = Splitting(
+        val_fraction=val_fraction,
+        test_fraction=test_fraction,
+        val_size=val_size,
+        test_size=test_size,
+        clusters=clusters,
+        split_column=split_column,
+        split_file=split_file,
+        split_seed=split_seed,
+        id_column=id_column,
+    )
+    files = MoleculeFiles(format, data_col, column, id_column, header_lines, data_sep, bool(split_file))
+    named = Named.of(path, val_path, test_path, dataset_path, {"train": train, "val": val, "test": test})
+    return prepared_splits(named, files, MoleculeRules(tokenizer, options), splitting, context)
+
+
+def zinc15(
+    links_file: str,
+    output_dir: Optional[str] = None,
+    download_workers: int = 16,
+    train_samples_per_file: int = 10_050_000,
+    val_samples_per_file: int = 100,
+    test_samples_per_file: int = 50_000,
+    seed: int = 0,
+    max_smiles_length: int = 512,
+    max_weight: Optional[float] = 500.0,
+    max_logp: Optional[float] = 5.0,
+    lipinski: bool = False,
+    min_qed: Optional[float] = None,
+    salts: str = "keep",
+    on_invalid: str = "skip",
+    unknown_tokens: str = "skip",
+    min_length: int = 1,
+    max_length: Optional[int] = None,
+    deduplicate: bool = False,
+    *,
+    tokenizer: Tokenizer,
+    context: BuildContext,
+) -> DataSplits:
+    """ZINC15 from a list of its tranches: downloaded, canonicalised, merged and split as v1 did it.
+
+    Args:
+        links_file: a file or an address with the tranches to fetch, one a line; ZINC's own lists of commands do.
+        output_dir: where `raw/` and `processed/` go; null: `<home>/zinc15`.
+        download_workers: tranches that are fetched at a time.
+        train_samples_per_file: training molecules of one number of shard.
+        val_samples_per_file: validation molecules of it.
+        test_samples_per_file: test molecules of it; within each number the split is random.
+        seed: decides which molecules go where; independent of the run's seed.
+        max_smiles_length: longer texts are rejected, in characters.
+        max_weight: heavier molecules are rejected, in g/mol.
+        max_logp: molecules of a higher logP (Crippen) are rejected.
+        lipinski: reject what breaks the rule of five (weight 500, logP 5, 5 donors, 10 acceptors).
+        min_qed: molecules of a lower drug-likeness (QED) are rejected.
+        salts: what to do with several fragments: keep, strip to the largest one, or reject.
+        on_invalid: what to do with text that is not the SMILES of a molecule: skip or error.
+        unknown_tokens: what to do with a token that the tokenizer lacks: skip the molecule, error, or unk.
+        min_length: shorter molecules are rejected, in tokens.
+        max_length: longer molecules are rejected, in tokens; null keeps them all (training cuts them).
+        deduplicate: keep one of several molecules of a split with the same canonical SMILES.
+
+    Raises:
+        ConfigError: an option is out of its range.
+        DataError: a tranche cannot be read, or on_invalid=error met such a record.
+        NetworkError: a tranche cannot be fetched.
+        StorageError: the disk refuses a file.
+    """
+    from bionemo_core.data.prepare import home_folder
+    from bionemo_molbart.rules import MoleculeOptions, MoleculeRules, TokenRules
+    from bionemo_molbart.shards import ShardSizes
+    from bionemo_molbart.zinc15 import Zinc15, links_from, zinc15_splits
+
+    folder = Path(output_dir).expanduser() if output_dir else home_folder(context) / "zinc15"
+    of_shards = MoleculeOptions(
+        on_invalid=on_invalid,
+        unknown_tokens="unk",  # the shards serve any tokenizer; what it lacks is left out of its store
+        salts=salts,
+        max_smiles_length=max_smiles_length,
+        lipinski=lipinski,
+        max_weight=max_weight,
+        max_logp=max_logp,
+        min_qed=min_qed,
+    )
+    of_tokens = MoleculeOptions(
+        unknown_tokens=unknown_tokens, min_length=min_length, max_length=max_length, deduplicate=deduplicate
+    )
+    shards = Zinc15(
+        folder / "processed",
+        MoleculeRules(tokenizer, of_shards),
+        ShardSizes(train_samples_per_file, val_samples_per_file, test_samples_per_file),
+        seed,
+        context.preparation_workers,
+    )
+    links = links_from(links_file, folder)
+    return zinc15_splits(links, shards, TokenRules(tokenizer, of_tokens), context, download_workers)

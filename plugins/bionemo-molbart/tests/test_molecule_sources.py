@@ -1,0 +1,178 @@
+"""Molecules from files: what is read, what is stored, how it is split."""
+
+import gzip
+import random
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as parquet
+import pytest
+
+from bionemo_core.data.prepare_report import summary
+from bionemo_core.errors import BioNeMoError, ConfigError, DataError
+from bionemo_core.protocols import BuildContext, DataSplits
+from bionemo_molbart.sources import sample_molecules, smiles
+from bionemo_molbart.tokenizer import molbart_tokenizer
+
+TOKENIZER = molbart_tokenizer()
+MOLECULES = ["CCO", "c1ccccc1", "CC(=O)O", "CN", "[Na+].[Cl-]", "FC(F)F", "C1CC1", "OCC", "CCS", "CCCl"]
+
+
+@pytest.fixture(autouse=True)
+def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A handful of molecules is judged before another process has started."""
+    monkeypatch.setattr("bionemo_molbart.rules.MoleculeRules.slow", False)
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> BuildContext:
+    return BuildContext(home=str(tmp_path / "home"))
+
+
+def splits(context: BuildContext, **options: Any) -> DataSplits:
+    return smiles(**options, tokenizer=TOKENIZER, context=context)
+
+
+def texts(records: Any) -> list[str]:
+    return [] if records is None else [records[i].decode() for i in range(len(records))]
+
+
+def test_smi_file_with_names_and_rejections(tmp_path: Path, context: BuildContext) -> None:
+    path = tmp_path / "mine.smi"
+    path.write_text("\n".join(["OCC ethanol", "c1ccccc benzyne", "C(C)O twin", "[Zr]", "", "CN"]) + "\n")
+    made = splits(context, path=str(path), deduplicate=True, val_fraction=0.0, test_fraction=0.0)
+    assert texts(made.train) == ["CCO", "CN"]
+    assert (made.val, made.test) == (None, None)
+    assert made.train.lengths.tolist() == [3, 2]
+    assert made.train.ids() == ["ethanol", "mine.smi:6"]
+    assert summary(made.train.manifest) == (
+        "mine.smi: read 5 = used 2 + rejected 3 "
+        "(duplicate sequence 1, invalid SMILES 1, token outside the vocabulary 1)"
+    )
+
+
+def test_lengths_are_in_tokens_of_what_is_stored(tmp_path: Path, context: BuildContext) -> None:
+    path = tmp_path / "mine.smi"
+    path.write_text("C[C@@H](N)C(=O)[O-]\nBrCCCl\n")
+    made = splits(context, path=str(path), val_fraction=0.0, test_fraction=0.0)
+    assert made.train.lengths.tolist() == [11, 4]
+    assert made.train.lengths.tolist() == [len(TOKENIZER.encode(text)) for text in texts(made.train)]
+
+
+@pytest.mark.parametrize("kind", ["smi", "smi.gz", "csv", "tsv", "parquet"])
+def test_the_same_molecules_from_every_format(kind: str, tmp_path: Path, context: BuildContext) -> None:
+    path = tmp_path / f"mine.{kind}"
+    if kind == "parquet":
+        parquet.write_table(pa.table({"smiles": MOLECULES}), path)
+    else:
+        separator = {"csv": ",", "tsv": "\t"}.get(kind)
+        lines = [f"{i}{separator}{m}" if separator else m for i, m in enumerate(MOLECULES)]
+        text = "\n".join(["zinc_id,smiles".replace(",", separator), *lines] if separator else lines).encode()
+        path.write_bytes(gzip.compress(text) if kind.endswith("gz") else text)
+    made = splits(context, path=str(path), val_size=2, test_size=1)
+    everything = sorted(texts(made.train) + texts(made.val) + texts(made.test))
+    stored = {"[Na+].[Cl-]": "[Cl-].[Na+]", "OCC": "CCO"}
+    assert everything == sorted(stored.get(molecule, molecule) for molecule in MOLECULES)
+    assert (len(made.train), len(made.val or ()), len(made.test or ())) == (7, 2, 1)
+
+
+def test_v1_s_folder_of_shards(tmp_path: Path, context: BuildContext) -> None:
+    for split, numbers in (("train", (0, 1)), ("val", (0,)), ("test", (0,))):
+        folder = tmp_path / "processed" / split
+        folder.mkdir(parents=True)
+        for number in numbers:
+            (folder / f"x{number:03d}.csv").write_text(f"zinc_id,smiles\nZ1{split}{number},{'C' * (number + 2)}O\n")
+    options = {"dataset_path": str(tmp_path / "processed"), "val": "x000", "test": ""}
+    made = splits(context, train="x[000..001]", **options)
+    assert texts(made.train) == ["CCO", "CCCO"]
+    assert texts(made.val) == ["CCO"]
+    assert made.test is None
+    with pytest.raises(DataError, match=r"x002\.csv"):
+        splits(context, train="x[000..002]", **options)
+
+
+def test_split_by_a_column(tmp_path: Path, context: BuildContext) -> None:
+    path = tmp_path / "mine.csv"
+    sides = ["train", "test", "Valid", "train"]
+    path.write_text("smiles,side\n" + "".join(f"{m},{s}\n" for m, s in zip(MOLECULES, sides, strict=False)))
+    made = splits(context, path=str(path), column="smiles", split_column="side")
+    assert (texts(made.train), texts(made.val), texts(made.test)) == (["CCO", "CN"], ["CC(=O)O"], ["c1ccccc1"])
+    path.write_text("smiles,side\nC,train\nCC,holdout\n")
+    with pytest.raises(DataError, match=r"record 'mine\.csv:3' says 'holdout'"):
+        splits(context, path=str(path), column="smiles", split_column="side")
+
+
+def test_files_of_their_own(tmp_path: Path, context: BuildContext) -> None:
+    for name, molecule in (("a", "CC\nCCC"), ("b", "CCCC"), ("c", "CCCCC")):
+        (tmp_path / f"{name}.smi").write_text(molecule)
+    a, b, c = (str(tmp_path / f"{name}.smi") for name in "abc")
+    made = splits(context, path=a, val_path=b, test_path=c)
+    assert (len(made.train), texts(made.val), texts(made.test)) == (2, ["CCCC"], ["CCCCC"])
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "message"),
+    [
+        ({}, ConfigError, "neither is given"),
+        ({"path": "a.smi", "dataset_path": "b"}, ConfigError, "both are given"),
+        ({"path": "absent.smi"}, DataError, r"absent\.smi"),
+        ({"path": "proteins.fasta"}, ConfigError, "fasta files hold no molecules"),
+        ({"path": "mine.smi", "split_column": "side"}, ConfigError, "smiles files have no columns"),
+        ({"path": "mine.smi", "val_size": 9}, ConfigError, "leave nothing of 2"),
+        ({"path": "mine.smi", "on_invalid": "error"}, DataError, r"mine\.smi:2 .*'hello': is not SMILES\. Skip"),
+    ],
+)
+def test_what_cannot_be_used(
+    options: dict[str, Any], kind: type[BioNeMoError], message: str, tmp_path: Path, context: BuildContext
+) -> None:
+    (tmp_path / "mine.smi").write_text("CC\nhello\nCCC\n")
+    (tmp_path / "proteins.fasta").write_text(">a\nMK\n")
+    given = {key: str(tmp_path / value) if key == "path" else value for key, value in options.items()}
+    with pytest.raises(kind, match=message):
+        splits(context, **given)
+
+
+def test_another_rule_makes_another_store(tmp_path: Path, context: BuildContext) -> None:
+    path = tmp_path / "mine.smi"
+    path.write_text("OCC\nCCCCCC\nCCN\n")
+    one = splits(context, path=str(path), val_size=1, test_size=0)
+    assert one.fingerprint == splits(context, path=str(path), val_size=1, test_size=0).fingerprint
+    for change in ({"canonicalize": False}, {"max_length": 4}, {"split_seed": 3}, {"salts": "strip"}):
+        other = splits(context, path=str(path), **{"val_size": 1, "test_size": 0, **change})
+        assert other.fingerprint != one.fingerprint
+
+
+def test_sample_of_rdkit_s_molecules(context: BuildContext) -> None:
+    made = sample_molecules(max_length=60, tokenizer=TOKENIZER, context=context)
+    assert len(made.train) > 4000
+    assert (len(made.val or ()), len(made.test or ())) == (200, 200)
+    assert made.train.lengths.max() <= 60
+    manifest = made.train.store.manifest["records"]
+    assert manifest["read"] == manifest["used"] + sum(manifest["rejected"].values()) == 4999
+
+
+def test_mutated_files_are_read_or_refused(tmp_path: Path, context: BuildContext) -> None:
+    """Bytes of a good file changed, cut, doubled, compressed and cut: read = used + rejected, or a clear error."""
+    good = "\n".join(f"{molecule} m{i}" for i, molecule in enumerate(MOLECULES * 2)).encode()
+    chance = random.Random(5)
+    path = tmp_path / "mutated.smi"
+    for number in range(60):
+        data = bytearray(good)
+        for _ in range(chance.randint(1, 6)):
+            place = chance.randrange(len(data))
+            data[place : place + chance.randint(0, 2)] = chance.choice(
+                [b"\0", b"\xff", b"\r\n", b"\xef\xbb\xbf", b"(", b"[", b"%", "\uff23".encode(), b" ", b"C" * 600, b""]
+            )
+        text = bytes(data)
+        if number % 3 == 0:
+            text = gzip.compress(text)[: chance.randint(20, 120)]
+        path.write_bytes(text)
+        try:
+            made = splits(context, path=str(path), val_fraction=0.0, test_fraction=0.0)
+        except BioNeMoError as error:
+            assert error.exit_status in (2, 3)
+            continue
+        records = made.train.manifest["records"]
+        assert records["read"] == records["used"] + sum(records["rejected"].values())
+        assert all(TOKENIZER.encode(text).size for text in texts(made.train))

@@ -1,0 +1,224 @@
+"""MolMIM's transforms and losses against formulas written a second time, and the ramp of the latent weight."""
+
+import numpy as np
+import pytest
+import torch
+from torch.distributions import Independent, Normal, kl_divergence
+
+from bionemo_core.data.batch import Seq2SeqBatch
+from bionemo_core.data.draw import Draw
+from bionemo_core.data.loader import train_loader
+from bionemo_core.errors import ConfigError
+from bionemo_core.protocols import BuildContext
+from bionemo_molbart import presets
+from bionemo_molbart.latents import TRANSFORMS, Latents, a_mim, per_sequence, vae
+from bionemo_molbart.model import LatentOptions, LatentSeq2SeqLM
+from bionemo_molbart.tokenizer import molbart_tokenizer
+
+TOKENIZER = molbart_tokenizer()
+SMALL = {"num_layers": 2, "hidden_size": 32, "num_attention_heads": 4, "seq_length": 64}
+MOLECULES = ["CCO", "c1ccccc1O", "CC(=O)Oc1ccccc1C(=O)O", "CN(C)C", "C1CCCCC1"]
+
+
+def network(**options: object) -> LatentSeq2SeqLM:
+    built = presets.molmim(**{**SMALL, **options}, tokenizer=TOKENIZER, context=BuildContext())
+    found = built.network
+    assert isinstance(found, LatentSeq2SeqLM)
+    return found
+
+
+def batch(packing: bool = True, seq_length: int = 64) -> Seq2SeqBatch:
+    class Records:
+        lengths = np.array([len(TOKENIZER.encode(one)) for one in MOLECULES], dtype=np.int32)
+
+        def __len__(self) -> int:
+            return len(MOLECULES)
+
+        def __getitem__(self, index: int) -> str:
+            return MOLECULES[index]
+
+    objective = presets.molmim(**SMALL, tokenizer=TOKENIZER, context=BuildContext()).objective
+    size = {"micro_batch_size": 1 if packing else 5, "global_batch_size": 1 if packing else 5}
+    loader = train_loader(
+        Records(), TOKENIZER, objective, seq_length=seq_length, packing=packing, pack_window=5, last_step=1, **size
+    )
+    (step,) = loader
+    (micro_batch,) = step.micro_batches
+    assert isinstance(micro_batch, Seq2SeqBatch)
+    assert micro_batch.num_sequences == len(MOLECULES)
+    return micro_batch
+
+
+def random_latents(logvar_shape: tuple[int, ...] = (3, 4, 8)) -> Latents:
+    torch.manual_seed(3)
+    return Latents(torch.randn(3, 4, 8), torch.randn(logvar_shape), torch.randn(3, 4, 8))
+
+
+@pytest.mark.parametrize("logvar_shape", [(3, 4, 8), (1, 4, 1)])
+@pytest.mark.parametrize("aggregation", ["mean", "sum"])
+def test_a_mim_against_torch_distributions(aggregation: str, logvar_shape: tuple[int, ...]) -> None:
+    latents = random_latents(logvar_shape)
+    mean, logvar, z = latents.mean, latents.logvar.expand(3, 4, 8), latents.z
+    prior = Independent(Normal(torch.zeros(8), torch.ones(8)), 1)
+    posterior = Independent(Normal(mean, (logvar / 2).exp()), 1)
+    expected = (-0.5 * (prior.log_prob(z) + posterior.log_prob(z))).mean(0) / (8 if aggregation == "mean" else 1)
+    assert torch.allclose(per_sequence(a_mim(latents), aggregation), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("logvar_shape", [(3, 4, 8), (1, 4, 1)])
+def test_vae_against_torch_distributions(logvar_shape: tuple[int, ...]) -> None:
+    latents = random_latents(logvar_shape)
+    posterior = Normal(latents.mean, (latents.logvar.expand(3, 4, 8) / 2).exp())
+    expected = kl_divergence(posterior, Normal(0.0, 1.0)).sum(-1).mean(0)
+    assert torch.allclose(per_sequence(vae(latents), "sum"), expected, rtol=1e-5)
+
+
+def draws(name: str, count: int = 4000) -> tuple[Latents, torch.Tensor, torch.Tensor]:
+    """Many draws for one hidden state, and what the linear map says of it: the mean, and the log variance if any."""
+    made = network(hidden_transform=name)
+    transform = made.latent
+    hidden = torch.linspace(-1, 1, 32)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in transform.parameters():
+            parameter.normal_(0.0, 0.2)
+        linear = next(transform.children())
+        raw = linear(hidden)
+        drawn = transform.train()(hidden.expand(1, count, 32))
+    return drawn, raw[:32], raw[32:]
+
+
+def test_cond_gaussian_draws_from_its_gaussian() -> None:
+    latents, mean, logvar = draws("cond_gaussian")
+    assert torch.allclose(latents.mean[0, 0], mean, atol=1e-6)
+    assert torch.allclose(latents.logvar[0, 0], logvar, atol=1e-6)
+    noise = (latents.z - latents.mean) * torch.exp(-latents.logvar / 2)
+    assert noise.mean().abs() < 0.02
+    assert noise.std() == pytest.approx(1.0, abs=0.02)
+
+
+def test_variances_below_the_least_are_lifted() -> None:
+    made = network(hidden_transform="cond_gaussian", min_logvar=-0.1)
+    with torch.no_grad():
+        made.latent.hiddens_to_mean_logvar.bias[32:] = torch.linspace(-3, 3, 32)
+        latents = made.latent.eval()(torch.zeros(1, 1, 32))
+    assert torch.equal(latents.logvar.flatten(), torch.linspace(-3, 3, 32).clamp(min=-0.1))
+
+
+def test_sampled_variance_is_uniform_and_one_a_sequence() -> None:
+    latents, mean, _ = draws("sampled_var_cond_gaussian")
+    assert torch.allclose(latents.mean[0, 7], mean, atol=1e-6)
+    assert latents.logvar.shape == (1, 4000, 1)
+    share = (latents.logvar.flatten() + 6) / 6
+    assert share.min() >= 0
+    assert share.max() <= 1
+    assert torch.histc(share, 4, 0, 1) == pytest.approx([1000.0] * 4, rel=0.12)
+    noise = (latents.z - latents.mean) * torch.exp(-latents.logvar / 2)
+    assert noise.std() == pytest.approx(1.0, abs=0.02)
+
+
+def test_interpolated_mean_and_variance_share_one_draw() -> None:
+    latents, mean, logvar = draws("interp_var_cond_gaussian")
+    share = latents.mean[0] / mean
+    assert torch.allclose(share, share[:, :1].expand_as(share), atol=1e-3)
+    assert torch.allclose(latents.logvar[0], share[:, :1] * logvar.clamp(min=-6), atol=1e-3)
+    assert torch.histc(share[:, 0], 4, 0, 1) == pytest.approx([1000.0] * 4, rel=0.12)
+
+
+@pytest.mark.parametrize("name", list(TRANSFORMS))
+def test_nothing_is_drawn_outside_training(name: str) -> None:
+    transform = network(hidden_transform=name).latent.eval()
+    hidden = torch.randn(1, 5, 32)
+    first, second = transform(hidden), transform(hidden)
+    assert torch.equal(first.z, first.mean)
+    assert torch.equal(first.z, second.z)
+    assert torch.equal(first.logvar, second.logvar)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("loss", ["a_mim", "vae"])
+def test_forward_adds_the_weighted_latent_loss(loss: str) -> None:
+    made, both = network(hidden_loss=loss, loss_weight=0.5, loss_weight_ramp_steps=10).eval(), batch()
+    made.set_step(4)
+    losses = made(both)
+    memory, latents = made.latents(both.source)
+    function = {"a_mim": a_mim, "vae": vae}[loss]
+    expected = per_sequence(function(latents), "mean").sum()
+    assert losses.sequences.item() == pytest.approx(0.5 * 0.4 * expected.item(), rel=1e-5)
+    assert losses.tokens.item() == pytest.approx(made.decoder_loss(made.encode(both.source), both.target).item())
+    name = {"a_mim": "mim_loss", "vae": "vae_loss"}[loss]
+    assert list(losses.logged) == ["hiddens_loss", name]
+    assert losses.logged[name].item() == pytest.approx(expected.item(), rel=1e-5)
+    assert memory.states.shape == (1, len(MOLECULES), 32)
+
+
+@torch.no_grad()
+def test_packed_equals_unpacked_and_latents_do_not_see_padding() -> None:
+    made = network(hidden_transform="cond_gaussian", loss_weight_ramp_steps=0).eval()
+    packed, rows = batch(), batch(packing=False)
+    whole, apart = made(packed), made(rows)
+    assert whole.tokens.item() == pytest.approx(apart.tokens.item(), rel=1e-5)
+    assert whole.sequences.item() == pytest.approx(apart.sequences.item(), rel=1e-5)
+    means = made.latents(rows.source)[1].mean
+    longer = batch(packing=False, seq_length=40)
+    assert torch.allclose(made.latents(longer.source)[1].mean, means, atol=1e-6)
+
+
+def test_training_draws_follow_the_seed_of_the_micro_batch() -> None:
+    made, both = network(hidden_dropout=0.0, attention_dropout=0.0).train(), batch()
+    values = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        values.append(made(both).tokens.item())
+    assert values[0] == values[1] != values[2]
+
+
+def test_ramp_of_the_latent_weight() -> None:
+    options = LatentOptions(loss_weight=2.0)
+    assert [options.weight_at(step) for step in (0, 1, 500, 1000, 50_000)] == [0.0, 0.002, 1.0, 2.0, 2.0]
+    assert LatentOptions(ramp_steps=0).weight_at(0) == 1.0
+    made = network()
+    assert made.latent_weight == 0.0
+    made.set_step(250)
+    assert made.latent_weight == 0.25
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"hidden_transform": "gaussian"}, r"model\.hidden_transform: 'gaussian'"),
+        ({"hidden_loss": "elbo"}, r"model\.hidden_loss: 'elbo'"),
+        ({"hidden_aggregation_method": "max"}, r"model\.hidden_aggregation_method: 'max'"),
+        ({"loss_weight_ramp_steps": -1}, r"model\.loss_weight_ramp_steps: -1"),
+        ({"max_logvar": -7.0}, r"model\.max_logvar: -7"),
+        ({"num_attention_heads": 12}, "hidden_size=32 is not a multiple of num_attention_heads=12"),
+        ({"hidden_steps": 0}, "hidden_steps=0"),
+    ],
+)
+def test_what_cannot_be_built(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        network(**options)
+
+
+def test_latent_shape_and_several_latents() -> None:
+    made = network(hidden_steps=3).eval()
+    assert made.latent_shape == (3, 32)
+    with torch.no_grad():
+        assert made.encode(batch().source).states.shape == (3, len(MOLECULES), 32)
+
+
+def test_every_parameter_gets_a_gradient() -> None:
+    for name in TRANSFORMS:
+        made = network(hidden_transform=name, loss_weight_ramp_steps=0)
+        losses = made.train()(batch())
+        (losses.tokens + losses.sequences).backward()
+
+        lacking = [n for n, p in made.named_parameters() if p.grad is None]
+        assert not lacking
+
+
+def test_examples_of_the_encoder_have_no_ends() -> None:
+    objective = presets.molmim(**{**SMALL, "seq_length": 128}, tokenizer=TOKENIZER, context=BuildContext()).objective
+    example = objective.record_example("C" * 200, Draw(0, 0, 0, "masking"))
+    assert len(example.source) == 126
+    assert not {TOKENIZER.bos_id, TOKENIZER.eos_id} & set(example.source.tolist())

@@ -1,0 +1,1 @@
+"""ProtT5nv and its kin as a bionemo-run plugin."""

@@ -1,0 +1,306 @@
+"""The family's weights elsewhere: v1 archives of ProtT5nv, Hugging Face folders of T5 and ProtT5."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from bionemo_core.checkpoint.foreign.connector import ForeignModel, OurModel, Reading, check_pieces
+from bionemo_core.checkpoint.foreign.keys import Key, KeyTable, each_layer
+from bionemo_core.checkpoint.foreign.nemo_models import (
+    PROTEIN_PIECES,
+    carried_files,
+    sentencepiece_files,
+    sentencepiece_pieces,
+)
+from bionemo_core.checkpoint.foreign.nemo_seq2seq import (
+    decoder_keys,
+    embedding_keys,
+    encoder_keys,
+    head_keys,
+    position_rows,
+    read_params,
+    written_config,
+)
+from bionemo_core.checkpoint.foreign.settings import Settings
+from bionemo_core.checkpoint.foreign.vocabulary import Kind, ModelType, Piece, read_pieces, write_model
+from bionemo_core.checkpoint.stored import Carried
+from bionemo_core.errors import ArtefactError, ConfigError
+from bionemo_t5.tokenizer import NUM_PROTT5_SENTINELS, PROTT5_PIECES, PROTT5NV_PIECES, prott5_tokenizer
+
+_NEMO_TARGET = "bionemo.model.protein.prott5nv.prott5_model.ProtT5nvModel"
+_SENTENCEPIECE = "spiece.model"
+_WORD = "\N{LOWER ONE EIGHTH BLOCK}"
+"""How SentencePiece writes the space before a word; in ProtT5 each residue is one."""
+
+_ACTIVATIONS = {"relu": "relu", "gated-gelu": "geglu_tanh"}
+"""Hugging Face's `feed_forward_proj` and our activation."""
+
+
+def nemo_keys(num_layers: int, *, tied_head: bool, head_bias: bool, share_token_embeddings: bool = True) -> KeyTable:
+    """Names in a v1 archive of ProtT5nv."""
+    return KeyTable(
+        [
+            *embedding_keys(share_token_embeddings=share_token_embeddings),
+            *encoder_keys(num_layers),
+            *decoder_keys(num_layers),
+            *head_keys(tied=tied_head, bias=head_bias),
+        ]
+    )
+
+
+def huggingface_keys(num_layers: int, heads: int, *, gated: bool, tied_head: bool) -> KeyTable:
+    """Names in a Hugging Face `T5ForConditionalGeneration`."""
+    copies = ("encoder.embed_tokens", "decoder.embed_tokens", *(("lm_head",) if tied_head else ()))
+    keys = [
+        Key("encoder_embedding.word_embeddings", "shared", ("weight",), vocabulary=True, also=copies),
+        *(key for side in ("encoder", "decoder") for key in _side_keys(side, num_layers, heads, gated)),
+    ]
+    if not tied_head:
+        keys.append(Key("head.output", "lm_head", ("weight",), vocabulary=True))
+    # Written by early versions, and never used.
+    return KeyTable(keys, ignored=("decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",))
+
+
+def _side_keys(side: str, num_layers: int, heads: int, gated: bool) -> list[Key]:
+    ours, theirs = f"{side}.block.layers.{{i}}", f"{side}.block.{{i}}.layer"
+    last = 2 if side == "decoder" else 1
+    inner = f"{theirs}.{last}.DenseReluDense"
+
+    def attention(name: str, parts: str) -> tuple[str, ...]:
+        return tuple(f"{theirs}.{name}.{part}" for part in parts)
+
+    def key(one: str, other: str | tuple[str, ...], **options: Any) -> Key:
+        return Key(f"{ours}.{one}", other, ("weight",), **options)
+
+    keys = [
+        key("input_layernorm", f"{theirs}.0.layer_norm"),
+        key("self_attention.linear_qkv", attention("0.SelfAttention", "qkv"), heads=heads),
+        key("self_attention.linear_proj", f"{theirs}.0.SelfAttention.o"),
+        key("pre_mlp_layernorm", f"{theirs}.{last}.layer_norm"),
+        key("mlp.linear_fc1", (f"{inner}.wi_0", f"{inner}.wi_1") if gated else f"{inner}.wi"),
+        key("mlp.linear_fc2", f"{inner}.wo"),
+    ]
+    if side == "decoder":
+        keys += [
+            key("pre_cross_attn_layernorm", f"{theirs}.1.layer_norm"),
+            key("cross_attention.linear_q", f"{theirs}.1.EncDecAttention.q"),
+            key("cross_attention.linear_kv", attention("1.EncDecAttention", "kv"), heads=heads),
+            key("cross_attention.linear_proj", f"{theirs}.1.EncDecAttention.o"),
+        ]
+    relative = f"{side}.block.0.layer.0.SelfAttention.relative_attention_bias"
+    return [
+        *each_layer(num_layers, *keys),
+        Key(f"{side}.positions.relative", relative, ("weight",)),
+        Key(f"{side}.block.final_layernorm", f"{side}.final_layer_norm", ("weight",)),
+    ]
+
+
+class ProtT5nvNemo:
+    """ProtT5nv to and from v1's `.nemo`; a T5 of another vocabulary comes in to seed a model."""
+
+    format = "nemo"
+    models = frozenset({"prott5nv", "prott5nv_tiny"})
+
+    def recognises(self, config: Settings) -> bool:
+        """Whether the archive says that it is a ProtT5nv, or NeMo's T5, which is built alike."""
+        return str(config.values.get("target", "")).rpartition(".")[2] in ("ProtT5nvModel", "MegatronT5Model")
+
+    def read(self, source: ForeignModel) -> Reading:
+        """The archive's model.
+
+        Raises:
+            ArtefactError: it computes something else, or says that it is ProtT5nv and has another vocabulary.
+        """
+        params = read_params(source, "transformer")
+        params |= {"seq_length": position_rows(source, "encoder"), "seq_length_dec": position_rows(source, "decoder")}
+        found = self._keys(params).to_ours(source.tensors, source.where)
+        tokenizer = source.config.section("tokenizer")
+        if str(source.config.values["target"]).endswith("ProtT5nvModel"):
+            check_pieces(sentencepiece_pieces(source), PROTT5NV_PIECES, source.where)
+            sentinels = {"num_sentinel_tokens": tokenizer.size("num_sentinel_tokens", 96)}
+            name, vocab_size = "prott5nv", None
+        else:
+            rows = int(source.tensors["enc_dec_model.encoder_embedding.word_embeddings.weight"].shape[0])
+            name, sentinels, vocab_size = None, {}, rows
+        return Reading(
+            model="prott5nv",
+            params=params,
+            tokenizer=name,
+            tensors=found.tensors,
+            tokenizer_params=sentinels,
+            unexpected=found.unexpected,
+            notes=found.notes(),
+            carried=carried_files(source),
+            vocab_size=vocab_size,
+        )
+
+    def write(self, model: OurModel) -> ForeignModel:
+        """The archive's content.
+
+        Raises:
+            ConfigError: it has sizes, switches or a vocabulary that v1's archives have not.
+        """
+        params, where = model.params, f"model {model.name} as .nemo"
+        plain = len(PROTT5NV_PIECES)
+        if tuple(model.tokenizer.pieces[:plain]) != PROTT5NV_PIECES or params["kv_channels"]:
+            raise ConfigError(f"{where}: expected the tokenizer prott5nv, and no kv_channels of its own.")
+        config = written_config(params, "transformer", where)
+        files, section = sentencepiece_files(PROTEIN_PIECES, model.tokenizer.pad_id, model.carried)
+        config |= {
+            "tokenizer": section | {"num_sentinel_tokens": model.tokenizer.vocab_size - plain},
+            "data": {
+                "seq_length": params["seq_length"],
+                "seq_length_dec": params["seq_length_dec"],
+                "masked_lm_prob": params["masked_lm_prob"],
+                "dataset_type": "t5",
+            },
+            "target": _NEMO_TARGET,
+        }
+        tensors = self._keys(params).to_theirs(model.tensors, model.tokenizer.vocab_size)
+        return ForeignModel(Settings(config, where), tensors, files)
+
+    @staticmethod
+    def _keys(params: Mapping[str, Any]) -> KeyTable:
+        return nemo_keys(
+            params["num_layers"],
+            tied_head=params["share_decoder_tokens_head_embeddings"],
+            head_bias=params["tokens_head_bias"],
+            share_token_embeddings=params["share_token_embeddings"],
+        )
+
+
+class T5HuggingFace:
+    """T5 and ProtT5 to and from Hugging Face's `T5ForConditionalGeneration`."""
+
+    format = "huggingface"
+    models = frozenset({"prott5_xl"})
+
+    def recognises(self, config: Settings) -> bool:
+        """Whether the folder says that it is a T5."""
+        return config.values.get("model_type") == "t5"
+
+    def read(self, source: ForeignModel) -> Reading:
+        """The folder's model; its tokenizer is ours where its pieces are ProtT5's.
+
+        Raises:
+            ArtefactError: it computes something that ours does not.
+        """
+        config = source.config
+        config.must_be("feed_forward_proj", *_ACTIVATIONS, default="relu")
+        layers = config.size("num_layers")
+        config.must_be("num_decoder_layers", layers, None)
+        activation = _ACTIVATIONS[config.text("feed_forward_proj", "relu")]
+        params: dict[str, Any] = {
+            "num_layers": layers,
+            "hidden_size": config.size("d_model"),
+            "num_attention_heads": config.size("num_heads"),
+            "ffn_hidden_size": config.size("d_ff"),
+            "kv_channels": config.size("d_kv"),
+            "relative_attention_num_buckets": config.size("relative_attention_num_buckets", 32),
+            "relative_attention_max_distance": config.size("relative_attention_max_distance", 128),
+            "activation": activation,
+            "hidden_dropout": config.number("dropout_rate", 0.1),
+            "attention_dropout": config.number("dropout_rate", 0.1),
+            "layernorm_epsilon": config.number("layer_norm_epsilon", 1e-6),
+            "share_decoder_tokens_head_embeddings": _is_tied(source),
+        }
+        found = self._keys(params).to_ours(source.tensors, source.where)
+        rows = config.size("vocab_size")
+        ours = _is_prott5(source, rows)
+        return Reading(
+            model="prott5_xl",
+            params=params,
+            tokenizer="prott5" if ours else None,
+            tensors=found.tensors,
+            unexpected=found.unexpected,
+            notes=found.notes(),
+            carried=Carried(self.format, files=source.files),
+            vocab_size=None if ours else rows,
+        )
+
+    def write(self, model: OurModel) -> ForeignModel:
+        """The folder's content.
+
+        Raises:
+            ConfigError: its activation or vocabulary is one that Hugging Face's has not.
+        """
+        params, where = model.params, f"model {model.name} as a Hugging Face folder"
+        words = {ours: theirs for theirs, ours in _ACTIVATIONS.items()}
+        if params["activation"] not in words or params["hidden_dropout"] != params["attention_dropout"]:
+            raise ConfigError(f"{where}: expected activation {' or '.join(words)} and one dropout for all.")
+        tokenizer = model.tokenizer
+        config: dict[str, Any] = {
+            "architectures": ["T5ForConditionalGeneration"],
+            "model_type": "t5",
+            "is_encoder_decoder": True,
+            "num_layers": params["num_layers"],
+            "num_decoder_layers": params["num_layers"],
+            "d_model": params["hidden_size"],
+            "num_heads": params["num_attention_heads"],
+            "d_ff": params["ffn_hidden_size"],
+            "d_kv": params["kv_channels"] or params["hidden_size"] // params["num_attention_heads"],
+            "feed_forward_proj": words[params["activation"]],
+            "relative_attention_num_buckets": params["relative_attention_num_buckets"],
+            "relative_attention_max_distance": params["relative_attention_max_distance"],
+            "dropout_rate": params["hidden_dropout"],
+            "layer_norm_epsilon": params["layernorm_epsilon"],
+            "tie_word_embeddings": params["share_decoder_tokens_head_embeddings"],
+            "scale_decoder_outputs": params["share_decoder_tokens_head_embeddings"],
+            "vocab_size": tokenizer.vocab_size,
+            "pad_token_id": tokenizer.pad_id,
+            "eos_token_id": tokenizer.eos_id,
+            "decoder_start_token_id": tokenizer.bos_id,
+            "dtype": "float32",
+        }
+        tensors = self._keys(params).to_theirs(model.tensors, tokenizer.vocab_size)
+        files = dict(model.carried.files)
+        if not files and tuple(tokenizer.pieces) == tuple(prott5_tokenizer().pieces):
+            settings = {"tokenizer_class": "T5Tokenizer", "extra_ids": NUM_PROTT5_SENTINELS}
+            model_file = write_model(_words(), tokenizer.pad_id, ModelType.UNIGRAM)
+            files = {_SENTENCEPIECE: model_file, "tokenizer_config.json": json.dumps(settings).encode()}
+        return ForeignModel(Settings(config, where), tensors, files)
+
+    @staticmethod
+    def _keys(params: Mapping[str, Any]) -> KeyTable:
+        return huggingface_keys(
+            params["num_layers"],
+            params["num_attention_heads"],
+            gated=params["activation"] != "relu",
+            tied_head=params["share_decoder_tokens_head_embeddings"],
+        )
+
+
+def _is_tied(source: ForeignModel) -> bool:
+    """Whether the head is the word table; the tensors say it, since configurations say so of a head of its own too.
+
+    Raises:
+        ArtefactError: a tied head's states are not scaled, or those of a head of its own are.
+    """
+    config, head = source.config, source.tensors.get("lm_head.weight")
+    tied = head is None or torch.equal(head, source.tensors.get("shared.weight", head))
+    scaled = config.flag("scale_decoder_outputs", config.flag("tie_word_embeddings", True))
+    if scaled != tied:
+        raise ArtefactError(
+            f"{source.where}: scale_decoder_outputs is {scaled} and the head is {'tied' if tied else 'its own'}; ours "
+            "scales states before a tied head, and no others."
+        )
+    return tied
+
+
+def _words() -> list[Piece]:
+    """ProtT5's SentencePiece pieces: three special ones, and a word of one letter for each residue."""
+    kinds = (Kind.CONTROL, Kind.CONTROL, Kind.UNKNOWN)
+    special = [Piece(text, 0.0, kind) for text, kind in zip(PROTT5_PIECES, kinds, strict=False)]
+    return [*special, *(Piece(_WORD + letter, -1.0) for letter in PROTT5_PIECES[len(kinds) :])]
+
+
+def _is_prott5(source: ForeignModel, rows: int) -> bool:
+    """Whether its pieces are ProtT5's; without a SentencePiece model beside it, whether it has as many."""
+    if _SENTENCEPIECE in source.files:
+        pieces = [one.text.removeprefix(_WORD) for one in read_pieces(source.files[_SENTENCEPIECE], source.where)]
+        return pieces == list(PROTT5_PIECES)
+    return rows == len(PROTT5_PIECES) + NUM_PROTT5_SENTINELS

@@ -1,0 +1,105 @@
+"""The family's networks: one encoder-decoder, and the two sets of choices that v1 and T5 made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bionemo_core.nn.layers import transformer_config
+from bionemo_core.nn.seq2seq import Seq2SeqLM, Seq2SeqOptions, StackOptions
+from bionemo_core.parallel.groups import start_groups
+from bionemo_core.protocols import BuildContext, Tokenizer
+from bionemo_core.training.module import LanguageModule
+from bionemo_t5.spans import SpanCorruption
+
+
+@dataclass(frozen=True)
+class T5Shape:
+    """Sizes and switches of one family member; encoder and decoder are alike."""
+
+    num_layers: int
+    hidden_size: int
+    num_attention_heads: int
+    seq_length: int
+    seq_length_dec: int
+    ffn_hidden_size: int | None = None
+    kv_channels: int | None = None
+    softmax_scale: float | None = None
+    activation: str = "gelu_tanh"
+    normalization: str = "layernorm"
+    bias: bool = True
+    transformer_block_type: str = "pre_ln"
+    position_embedding_type: str = "learned_absolute"
+    relative_attention_num_buckets: int = 32
+    relative_attention_max_distance: int = 128
+    share_token_embeddings: bool = True
+    share_decoder_tokens_head_embeddings: bool = True
+    tokens_head_bias: bool = True
+    scale_tied_head: bool = False
+    hidden_dropout: float = 0.1
+    attention_dropout: float = 0.1
+    layernorm_epsilon: float = 1e-5
+    init_method_std: float = 0.015
+
+
+@dataclass(frozen=True)
+class Spans:
+    """The span corruption, as v1 names it."""
+
+    masked_lm_prob: float = 0.15
+    max_ngram_size: int = 1
+    mean_ngram_size: float | None = None
+    geometric_dist: bool = True
+
+
+def build(shape: T5Shape, spans: Spans, tokenizer: Tokenizer, context: BuildContext) -> LanguageModule:
+    """A trainable model of this shape; the same seed gives the same weights on every layout.
+
+    Raises:
+        ConfigError: sizes, words or the span corruption do not fit together.
+    """
+    import torch
+
+    objective = SpanCorruption(
+        tokenizer,
+        seq_length=shape.seq_length,
+        seq_length_dec=shape.seq_length_dec,
+        masked_lm_prob=spans.masked_lm_prob,
+        max_ngram_size=spans.max_ngram_size,
+        mean_ngram_size=spans.mean_ngram_size,
+        geometric_dist=spans.geometric_dist,
+    )
+    config = transformer_config(
+        num_layers=shape.num_layers,
+        hidden_size=shape.hidden_size,
+        num_attention_heads=shape.num_attention_heads,
+        ffn_hidden_size=shape.ffn_hidden_size,
+        kv_channels=shape.kv_channels,
+        softmax_scale=shape.softmax_scale,
+        activation=shape.activation,
+        normalization=shape.normalization,
+        bias=shape.bias,
+        hidden_dropout=shape.hidden_dropout,
+        attention_dropout=shape.attention_dropout,
+        layernorm_epsilon=shape.layernorm_epsilon,
+        init_method_std=shape.init_method_std,
+        tensor_model_parallel_size=context.tensor_model_parallel_size,
+        deterministic=context.deterministic,
+    )
+    options = Seq2SeqOptions(
+        max_source_positions=shape.seq_length,
+        max_target_positions=shape.seq_length_dec,
+        stack=StackOptions(
+            transformer_block_type=shape.transformer_block_type,
+            position_embedding_type=shape.position_embedding_type,
+            relative_attention_num_buckets=shape.relative_attention_num_buckets,
+            relative_attention_max_distance=shape.relative_attention_max_distance,
+        ),
+        share_token_embeddings=shape.share_token_embeddings,
+        share_decoder_tokens_head_embeddings=shape.share_decoder_tokens_head_embeddings,
+        tokens_head_bias=shape.tokens_head_bias,
+        scale_tied_head=shape.scale_tied_head,
+    )
+    groups = start_groups(context.tensor_model_parallel_size)
+    torch.manual_seed(context.seed)
+    network = Seq2SeqLM(config, config, tokenizer.vocab_size, options, groups=groups)
+    return LanguageModule(network, objective, seq_length=shape.seq_length)

@@ -1,0 +1,184 @@
+"""Fine-tuning as a user has it: three ways to train, and a model that opens in every other task."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from runs import Home, Run
+
+pytest.importorskip("bionemo_esm")
+
+RESIDUES = list("LAGVSERTIDPKQNFYMHWC")
+
+
+@pytest.fixture(scope="module")
+def pretrained(home: Home) -> Path:
+    """A run of a few steps without dropout, which would be drawn by rank."""
+    settings = ("model.hidden_dropout=0.0", "model.attention_dropout=0.0", "trainer.max_steps=2")
+    return home.finish("name=pre_ft", *settings, "trainer.val_check_interval=2").folder
+
+
+@pytest.fixture(scope="module")
+def tables(home: Home) -> Path:
+    """Proteins whose labels follow from their residues: hydrophobic ones are `H`."""
+    draw = np.random.default_rng(0)
+    root = home.path / "labelled"
+    for split, count in (("train", 48), ("val", 8), ("test", 8)):
+        (root / split).mkdir(parents=True)
+        lines = ["id,sequence,state,resolved,share"]
+        for number in range(count):
+            sequence = "".join(draw.choice(RESIDUES, size=int(draw.integers(8, 60))))
+            state = "".join("H" if letter in "LAVIFMW" else "C" for letter in sequence)
+            share = 100 * state.count("H") / len(state)
+            lines.append(f"{split}{number},{sequence},{state},{'1' * len(sequence)},{share:.3f}")
+        (root / split / "x000.csv").write_text("\n".join(lines) + "\n")
+    return root
+
+
+def data(tables: Path, target: str) -> tuple[str, ...]:
+    return ("data=labelled_csv", f"data.dataset_path={tables}", f"data.target_column={target}")
+
+
+def run(home: Home, name: str, *arguments: str) -> tuple[Path, str]:
+    """The newest folder of a run of this name, and what it said."""
+    common = ("trainer.num_threads=1", "trainer.accelerator=cpu", "trainer.progress_bar=false", "batch.num_workers=0")
+    said = home.command("task=finetune", f"name={name}", *common, *arguments)
+    folders = sorted((home.path / "runs" / name).glob("*"), key=lambda path: path.stat().st_mtime_ns)
+    assert folders, said
+    assert (folders[-1] / "metrics.csv").is_file(), said
+    return folders[-1], said
+
+
+def metrics(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("encoder", ["frozen", "full", "lora"])
+def test_it_learns_and_opens_everywhere(home, pretrained, tables, encoder, tmp_path):
+    labels = data(tables, "state")
+    folder, said = run(
+        home,
+        f"tune_{encoder}",
+        f"restore_from_path={pretrained}",
+        "task.kind=token_classification",
+        "task.head=mlp",
+        f"task.encoder={encoder}",
+        "task.average_last=2",
+        "optim.lr=1e-2",
+        "trainer.max_steps=40",
+        "trainer.val_check_interval=20",
+        "checkpoint.every_n_steps=20",
+        "batch.micro_batch_size=16",
+        *labels,
+    )
+    rows = metrics(folder)
+    tested = rows[-1]
+    assert float(tested["test_accuracy"]) > 0.8, said
+    assert float(rows[-1]["val_loss"]) < float(rows[-2]["val_loss"] or "inf")
+    spec = json.loads((folder / "run.json").read_text())
+    assert spec["model"]["name"] == "finetuned"
+    assert spec["model"]["params"]["classes"] == ["C", "H"]
+    assert (folder / "adapter").exists() == (encoder == "lora")
+    model = f"restore_from_path={folder / 'model'}"
+    report = tmp_path / "report"
+    home.command("task=evaluate", model, f"task.output={report}", "batch.num_workers=0", *labels)
+    found = json.loads((report / "metrics.json").read_text())["metrics"]
+    assert abs(found["accuracy"] - float(tested["test_accuracy"])) < 1e-6
+    assert "data:image/png;base64," in (report / "report.html").read_text()
+    output = tmp_path / "predicted.csv"
+    home.command("task=predict", model, f"task.input={tables / 'test' / 'x000.csv'}", f"task.output={output}")
+    with output.open() as file:
+        predicted = {row["id"]: row["prediction"] for row in csv.DictReader(file)}
+    with (tables / "test" / "x000.csv").open() as file:
+        truth = {row["id"]: row["state"] for row in csv.DictReader(file)}
+    assert list(predicted) == list(truth)
+    right = [a == b for name in truth for a, b in zip(predicted[name], truth[name], strict=True)]
+    assert abs(np.mean(right) - found["accuracy"]) < 1e-6
+    if encoder == "lora":
+        joined = tmp_path / "joined.csv"
+        parts = (f"restore_from_path={pretrained}", f"task.adapter={folder / 'adapter'}")
+        home.command("task=predict", *parts, f"task.input={tables / 'test' / 'x000.csv'}", f"task.output={joined}")
+        assert joined.read_text() == output.read_text()
+        other = (f"restore_from_path={folder}", f"task.adapter={folder / 'adapter'}", "task.overwrite=true")
+        said = home.command("task=predict", *other, "task.input=x.fasta", f"task.output={joined}")
+        assert "was trained on other weights" in said
+    embedded = tmp_path / "embedded.npz"
+    home.command("task=embed", model, f"task.input={tables / 'test' / 'x000.csv'}", f"task.output={embedded}")
+    assert np.load(embedded)["ids"].tolist() == list(truth)
+
+
+def test_a_regression_on_kept_states_resumes_exactly_and_keeps_them(home, pretrained, tables):
+    settings = (
+        "task.kind=sequence_regression",
+        "scheduler=constant",
+        "trainer.val_check_interval=5",
+        "trainer.log_every_n_steps=1",
+        "batch.micro_batch_size=8",
+        *data(tables, "share"),
+    )
+    start = f"restore_from_path={pretrained}"
+    whole, _ = run(home, "reg_whole", start, "trainer.max_steps=10", *settings)
+    run(home, "reg_cut", start, "trainer.max_steps=5", *settings)
+    tables_kept = {path: path.stat().st_mtime_ns for path in (home.path / "states").glob("*/states.npy")}
+    cut, said = run(home, "reg_cut", "resume=last", "trainer.max_steps=10", *settings)
+    assert {path: path.stat().st_mtime_ns for path in (home.path / "states").glob("*/states.npy")} == tables_kept, said
+    compared = ("reduced_train_loss", "val_loss", "val_mse", "val_spearman", "grad_norm", "test_mse")
+    last = [{key: rows[-1][key] for key in compared} for rows in (metrics(whole), metrics(cut))]
+    assert last[0] == last[1]
+
+
+def test_two_ranks_train_as_one(home, pretrained, tables):
+    settings = (
+        f"restore_from_path={pretrained}",
+        "task.kind=sequence_regression",
+        "task.encoder=full",
+        "task.head_params={dropout: 0.0}",
+        "trainer.max_steps=3",
+        "trainer.val_check_interval=3",
+        "trainer.log_every_n_steps=1",
+        "batch.micro_batch_size=4",
+        "batch.global_batch_size=8",
+        *data(tables, "share"),
+    )
+    one, two = (run(home, f"ranks{n}", f"trainer.devices={n}", *settings)[0] for n in (1, 2))
+    first, second = metrics(one), metrics(two)
+    assert first[0]["consumed_samples"] == second[0]["consumed_samples"] == "8.0"
+    for key in ("reduced_train_loss", "val_loss", "val_mse", "val_spearman", "test_mse"):
+        expected = float(first[-1][key])
+        assert abs(float(second[-1][key]) - expected) < 1e-4 * abs(expected), key
+
+
+def test_downstream_validation_stands_beside_the_loss_and_changes_nothing(home, tables):
+    plain = home.finish("name=without", "trainer.max_steps=4", "trainer.val_check_interval=2")
+    probed = home.finish(
+        "name=with",
+        "trainer.max_steps=4",
+        "trainer.val_check_interval=2",
+        "callbacks=[downstream]",
+        "callbacks.downstream.dataset=labelled_csv",
+        f"callbacks.downstream.dataset_params={{dataset_path: {tables}, target_column: state}}",
+        "callbacks.downstream.kind=token_classification",
+        "callbacks.downstream.task_name=ss",
+        "callbacks.downstream.num_epochs=1",
+    )
+    assert _losses(plain) == _losses(probed)
+    measured = [row["downstream_ss_accuracy"] for row in metrics(probed.folder) if row.get("val_loss")]
+    assert len(measured) == 2
+    assert all(0.3 < float(value) <= 1 for value in measured)
+
+
+def _losses(run: Run) -> list[tuple[str, str]]:
+    return [(row["step"], row["reduced_train_loss"], row["val_loss"]) for row in metrics(run.folder)]
+
+
+def test_what_cannot_be_fine_tuned_is_said(home, pretrained, tables):
+    start = f"restore_from_path={pretrained}"
+    assert "needs sequences with labels" in home.command("task=finetune", start, "task.kind=sequence_regression")
+    assert "task.kind: got 'guess'" in home.command("task=finetune", start, "task.kind=guess", *data(tables, "share"))
+    assert "no model is given" in home.command("task=finetune", "task.kind=sequence_regression", *data(tables, "share"))
+    assert "convnet answers for every residue" in home.command(
+        "task=finetune", start, "task.kind=sequence_regression", "task.head=convnet", *data(tables, "share")
+    )

@@ -1,0 +1,167 @@
+"""Embeddings depend on the sequence and the model alone, and mean what they say."""
+
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from bionemo_core.data.batch import TokenBatch
+from bionemo_core.data.rows import RowShape, lay
+from bionemo_core.errors import ConfigError, DataError
+from bionemo_core.inference.embedding import OUTPUTS, Embedder, EmbeddingSettings, embed
+from bionemo_core.inference.windows import LongRule, Window, averaged, windows
+from bionemo_core.protocols import BuildContext, Example
+
+presets = pytest.importorskip("bionemo_esm.presets")
+
+RESIDUES = list("LAGVSERTIDPKQNFYMHWC")
+SEQ_LENGTH = 66
+
+
+@pytest.fixture(scope="module", params=["esm1nv", "esm2"])
+def model(request):
+    """A small network with noise on every weight, and its tokenizer."""
+    alphabet = {"esm1nv": presets.esm1nv_alphabet, "esm2": presets.esm2_alphabet}[request.param]
+    tokenizer = alphabet()
+    factory = getattr(presets, request.param)
+    module = factory(
+        num_layers=2,
+        hidden_size=32,
+        num_attention_heads=4,
+        seq_length=SEQ_LENGTH,
+        tokenizer=tokenizer,
+        context=BuildContext(),
+    )
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in module.network.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    return module, tokenizer
+
+
+@pytest.fixture(scope="module")
+def sequences() -> list[str]:
+    draw = np.random.default_rng(0)
+    return ["".join(draw.choice(RESIDUES, size=size)) for size in draw.integers(1, SEQ_LENGTH - 2, size=24)]
+
+
+@pytest.fixture(scope="module")
+def run(model) -> Callable[..., dict[str, np.ndarray]]:
+    module, tokenizer = model
+
+    def compute(sequences: list[str], **settings: object) -> dict[str, np.ndarray]:
+        return Embedder(module, tokenizer, EmbeddingSettings(outputs=OUTPUTS, **settings)).run(sequences).arrays
+
+    return compute
+
+
+def relative(got: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.abs(got - expected).max() / np.abs(expected).max())
+
+
+def alone(module, tokenizer, sequence: str) -> tuple[np.ndarray, np.ndarray]:
+    """Hidden states and logits at the residues of one sequence in one padded row, by the network itself."""
+    ids = np.array([tokenizer.bos_id, *tokenizer.encode(sequence), tokenizer.eos_id], dtype=np.int32)
+    shape = RowShape(SEQ_LENGTH, 1, tokenizer.pad_id, packing=False, dynamic_padding=False)
+    batch = TokenBatch.of(lay([Example(ids, ids, np.ones(len(ids), dtype=bool))], 1, shape))
+    with torch.no_grad():
+        hidden = module.network.eval().hidden_states(batch)[1 : len(ids) - 1, 0]
+        logits = module.network.logits(batch)[0, 1 : len(ids) - 1, : tokenizer.vocab_size]
+    return hidden.numpy(), logits.numpy()
+
+
+def test_outputs_are_those_of_each_sequence_alone(model, sequences, run):
+    module, tokenizer = model
+    got = run(sequences)
+    hidden, logits = zip(*(alone(module, tokenizer, sequence) for sequence in sequences), strict=True)
+    assert relative(got["hiddens"], np.concatenate(hidden)) < 1e-5
+    assert relative(got["logits"], np.concatenate(logits)) < 1e-5
+    assert relative(got["embeddings"], np.stack([one.mean(axis=0) for one in hidden])) < 1e-6
+    expected = []
+    for sequence, one in zip(sequences, logits, strict=True):
+        log_probabilities = torch.from_numpy(one).log_softmax(-1).numpy()
+        expected += [row[token] for row, token in zip(log_probabilities, tokenizer.encode(sequence), strict=True)]
+    assert relative(got["log_likelihoods"], np.array(expected)) < 1e-5
+
+
+@pytest.mark.parametrize("tokens_per_batch", [1, 200, 100_000])
+def test_embeddings_depend_on_neither_batch_nor_order(sequences, run, tokens_per_batch):
+    reference = run(sequences)["embeddings"]
+    order = np.random.default_rng(tokens_per_batch).permutation(len(sequences))
+    shuffled = run([sequences[i] for i in order], tokens_per_batch=tokens_per_batch)["embeddings"]
+    assert relative(shuffled, reference[order]) < 1e-6
+
+
+def test_static_shapes_change_nothing(sequences, run):
+    fixed, free = run(sequences, static_shapes=True, tokens_per_batch=300), run(sequences)
+    assert all(relative(fixed[name], free[name]) < 1e-5 for name in OUTPUTS)
+    assert relative(fixed["embeddings"], free["embeddings"]) < 1e-6
+
+
+def test_windows_average_what_the_model_says(model, run):
+    module, tokenizer = model
+    limit = SEQ_LENGTH - 2
+    long = "".join(np.random.default_rng(5).choice(RESIDUES, size=150))
+    got = run(["MKV", long], on_long="window", window_overlap=16)
+    places = windows(150, limit, 16)
+    assert places == [Window(0, 64), Window(48, 112), Window(86, 150)]
+    total, count = np.zeros((150, 32)), np.zeros((150, 1))
+    for start, stop in places:
+        total[start:stop] += alone(module, tokenizer, long[start:stop])[0]
+        count[start:stop] += 1
+    assert relative(got["hiddens"][3:], total / count) < 1e-5
+    assert relative(got["embeddings"][1], (total / count).mean(axis=0)) < 1e-5
+    assert relative(got["embeddings"][:1], run(["MKV"])["embeddings"]) < 1e-6
+
+
+def test_a_long_sequence_is_refused_or_cut_as_asked(model, run):
+    module, tokenizer = model
+    long = "M" * 80
+    with pytest.raises(DataError, match=r"'2' has 80 tokens, the model takes 64.*on_long=window"):
+        embed(module, tokenizer, ["MKV", long])
+    cut = run([long], on_long="truncate")
+    assert relative(cut["embeddings"], run(["M" * 64])["embeddings"]) < 1e-6
+    assert len(cut["hiddens"]) == 64
+
+
+def test_what_cannot_be_embedded_is_named(model):
+    module, tokenizer = model
+    with pytest.raises(DataError, match="'1': token 3 '!' is not in the tokenizer's alphabet"):
+        embed(module, tokenizer, ["MK!V"])
+    with pytest.raises(DataError, match="'2' is empty"):
+        embed(module, tokenizer, ["MKV", ""])
+    with pytest.raises(ConfigError, match=r"outputs: got .*'embedding'"):
+        Embedder(module, tokenizer, EmbeddingSettings(outputs=("embedding",)))
+    with pytest.raises(ConfigError, match="on_long: got 'cut'"):
+        Embedder(module, tokenizer, EmbeddingSettings(on_long="cut"))
+
+
+def test_embedding_leaves_the_model_as_it_was(model, sequences):
+    module, tokenizer = model
+    before = {name: value.clone() for name, value in module.network.named_parameters()}
+    module.train()
+    first = embed(module, tokenizer, sequences[:3])
+    assert module.training
+    assert (first == embed(module, tokenizer, sequences[:3])).all(), "dropout must be off"
+    assert all((value == before[name]).all() for name, value in module.network.named_parameters())
+
+
+@pytest.mark.parametrize(("residues", "length", "overlap"), [(10, 10, 3), (11, 10, 0), (29, 10, 9), (30, 10, 5)])
+def test_windows_cover_every_residue_and_are_full(residues, length, overlap):
+    places = windows(residues, length, overlap)
+    assert set().union(*(range(*place) for place in places)) == set(range(residues))
+    assert all(stop - start == min(length, residues) for start, stop in places)
+    assert all(later.start <= earlier.stop - min(overlap, 1) for earlier, later in itertools.pairwise(places))
+
+
+def test_windows_must_advance():
+    with pytest.raises(ConfigError, match="window_overlap: 10 residues, expected 0 to 9"):
+        LongRule("window", 10, 10).check()
+
+
+def test_the_mean_over_windows_by_hand():
+    parts = [np.array([[1.0], [2.0], [3.0]], dtype=np.float32), np.array([[5.0], [7.0], [9.0]], dtype=np.float32)]
+    mean = averaged(parts, [Window(0, 3), Window(2, 5)], 5)
+    assert mean[:, 0].tolist() == [1.0, 2.0, 4.0, 7.0, 9.0]

@@ -1,0 +1,106 @@
+"""What is computed comes out in the same order in every format, and a damaged part is computed again."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bionemo_core.errors import ConfigError, StorageError
+from bionemo_core.inference.embedding import Embedded
+from bionemo_core.inference.outputs import Part, Parts, PartStore, part_bounds
+from bionemo_core.inference.outputs_files import write_output
+
+FACTS = {"model": "a", "records": 5}
+IDS = ["sp|P1", "p two", "\u03b1-3", "twice", "twice"]
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> Parts:
+    store = PartStore(tmp_path / "out.parts", "0123456789abcdef")
+    store.clear_others()
+    draw = np.random.default_rng(0)
+    for number, ids in enumerate((IDS[:3], IDS[3:])):
+        lengths = np.arange(1, len(ids) + 1)
+        rows = int(lengths.sum())
+        arrays = {
+            "embeddings": draw.normal(size=(len(ids), 4)).astype(np.float32),
+            "hiddens": draw.normal(size=(rows, 4)).astype(np.float32),
+            "log_likelihoods": draw.normal(size=rows).astype(np.float32),
+        }
+        store.write(number, Part(ids, Embedded(lengths, arrays)))
+    return Parts(store, 2, FACTS)
+
+
+def expected(parts: Parts, name: str) -> np.ndarray:
+    return np.concatenate([part.embedded.arrays[name] for part in parts])
+
+
+def test_hdf5_holds_everything_in_order(parts, tmp_path):
+    h5py = pytest.importorskip("h5py")
+    write_output(tmp_path / "out.h5", parts)
+    with h5py.File(tmp_path / "out.h5") as file:
+        assert [name.decode() for name in file["ids"][:]] == IDS
+        assert json.loads(file.attrs["facts"]) == FACTS
+        assert file["offsets"][:].tolist() == [0, 1, 3, 6, 7, 9]
+        for name in ("embeddings", "hiddens", "log_likelihoods"):
+            assert (file[name][:] == expected(parts, name)).all()
+
+
+def test_npz_needs_no_pickle(parts, tmp_path):
+    write_output(tmp_path / "out.npz", parts)
+    with np.load(tmp_path / "out.npz", allow_pickle=False) as file:
+        assert file["ids"].tolist() == IDS
+        assert file["lengths"].tolist() == [1, 2, 3, 1, 2]
+        for name in ("embeddings", "hiddens", "log_likelihoods"):
+            assert (file[name] == expected(parts, name)).all()
+
+
+def test_parquet_has_a_row_a_sequence(parts, tmp_path):
+    import pyarrow.parquet as pq
+
+    write_output(tmp_path / "out.parquet", parts)
+    table = pq.read_table(tmp_path / "out.parquet")
+    assert table["id"].to_pylist() == IDS
+    assert np.array_equal(np.array(table["embeddings"].to_pylist(), dtype=np.float32), expected(parts, "embeddings"))
+    rows = [np.array(row, dtype=np.float32) for row in table["hiddens"].to_pylist()]
+    assert [len(row) for row in rows] == [1, 2, 3, 1, 2]
+    assert np.array_equal(np.concatenate(rows), expected(parts, "hiddens"))
+    assert json.loads(table.schema.metadata[b"facts"]) == FACTS
+
+
+def test_the_same_parts_give_the_same_bytes(parts, tmp_path):
+    for name in ("a.npz", "a.parquet"):
+        write_output(tmp_path / name, parts)
+        first = (tmp_path / name).read_bytes()
+        write_output(tmp_path / name, parts)
+        assert (tmp_path / name).read_bytes() == first
+
+
+def test_a_damaged_or_foreign_part_does_not_count(parts):
+    store = parts.store
+    data = next(path for path in sorted(store.folder.glob("*.safetensors")))
+    content = bytearray(data.read_bytes())
+    content[-1] ^= 1
+    data.write_bytes(bytes(content))
+    assert not store.has(0)
+    assert store.has(1)
+    assert not store.has(2)
+    other = PartStore(store.folder, "fedcba9876543210")
+    assert not other.has(1)
+    other.clear_others()
+    assert not list(store.folder.iterdir())
+
+
+def test_an_output_is_never_half_there(parts, tmp_path):
+    with pytest.raises(ConfigError, match=r"expected a name that ends in \.h5"):
+        write_output(tmp_path / "out.pkl", parts)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="was not written"):
+        write_output(tmp_path / "file" / "out.npz", parts)
+    assert not (tmp_path / "out.npz").exists()
+
+
+def test_parts_keep_the_order_and_their_limits():
+    assert part_bounds([5, 5, 5, 20, 1], max_tokens=10, max_sequences=9) == [0, 2, 3, 4, 5]
+    assert part_bounds([1] * 5, max_tokens=10, max_sequences=2) == [0, 2, 4, 5]

@@ -1,0 +1,95 @@
+"""Scores of mutations against their definition, written out with one padded row a question."""
+
+import numpy as np
+import pytest
+import torch
+
+from bionemo_core.data.batch import TokenBatch
+from bionemo_core.data.rows import RowShape, lay
+from bionemo_core.errors import ConfigError, DataError
+from bionemo_core.inference.scoring import MASKED, WILD_TYPE, MaskedScorer, Mutation, read_variant
+from bionemo_core.protocols import BuildContext, Example
+
+presets = pytest.importorskip("bionemo_esm.presets")
+
+WILD = "MKTAYIAKQRQ"
+
+
+@pytest.fixture(scope="module")
+def scorer() -> MaskedScorer:
+    tokenizer = presets.esm2_alphabet()
+    shape = {"num_layers": 2, "hidden_size": 32, "num_attention_heads": 4, "seq_length": 32}
+    module = presets.esm2(**shape, tokenizer=tokenizer, context=BuildContext())
+    torch.manual_seed(2)
+    with torch.no_grad():
+        for parameter in module.network.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.2)
+    return MaskedScorer(module, tokenizer, tokens_per_batch=50)
+
+
+def asked(scorer: MaskedScorer, masked: list[int]) -> np.ndarray:
+    """Log-probabilities at every residue with these masked, by the network's own logits of one padded row."""
+    tokenizer = scorer.tokenizer
+    ids = np.array([tokenizer.bos_id, *tokenizer.encode(WILD), tokenizer.eos_id], dtype=np.int32)
+    ids[np.array(masked, dtype=int) + 1] = tokenizer.mask_id
+    shape = RowShape(32, 1, tokenizer.pad_id, packing=False)
+    batch = TokenBatch.of(lay([Example(ids, ids, np.zeros(len(ids), dtype=bool))], 1, shape))
+    with torch.no_grad():
+        logits = scorer.network.eval().logits(batch)[0, 1 : len(ids) - 1, : tokenizer.vocab_size]
+    return logits.log_softmax(-1).numpy()
+
+
+def test_masked_marginals_mask_all_mutated_positions_at_once(scorer):
+    variants = [read_variant(text, WILD) for text in ("K2R", "T3V:Q9A", "WT")]
+    got = scorer.scores(WILD, variants, MASKED)
+    token = {letter: int(scorer.tokenizer.encode(letter)[0]) for letter in "KRTVQA"}
+    one, both = asked(scorer, [1]), asked(scorer, [2, 8])
+    expected = [
+        one[1, token["R"]] - one[1, token["K"]],
+        both[2, token["V"]] - both[2, token["T"]] + both[8, token["A"]] - both[8, token["Q"]],
+        0.0,
+    ]
+    assert np.allclose(got, expected, atol=1e-5)
+
+
+def test_wild_type_marginals_mask_nothing(scorer):
+    got = scorer.scores(WILD, [read_variant("T3V:Q9A", WILD)], WILD_TYPE)
+    table = asked(scorer, [])
+    token = {letter: int(scorer.tokenizer.encode(letter)[0]) for letter in "TVQA"}
+    expected = table[2, token["V"]] - table[2, token["T"]] + table[8, token["A"]] - table[8, token["Q"]]
+    assert np.allclose(got, expected, atol=1e-5)
+
+
+def test_pseudo_likelihood_masks_each_residue_alone(scorer):
+    got = scorer.pseudo_log_likelihood(WILD)
+    tokens = scorer.tokenizer.encode(WILD)
+    expected = [asked(scorer, [place])[place, tokens[place]] for place in range(len(WILD))]
+    assert np.allclose(got, expected, atol=1e-5)
+
+
+def test_variants_are_read_as_people_write_them():
+    assert read_variant("k2r", WILD) == [Mutation("K", 1, "R")]
+    assert read_variant("K102R, T103V", WILD, first_position=101) == [Mutation("K", 1, "R"), Mutation("T", 2, "V")]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("K2", "cannot read 'K2'"),
+        ("A2G", "the wild type has K at position 2, not A"),
+        ("K99R", "position 99 is not within 1 to 11"),
+        ("K2R:K2A", "mutated twice"),
+    ],
+)
+def test_a_variant_that_does_not_fit_is_refused(text, message):
+    with pytest.raises(DataError, match=message):
+        read_variant(text, WILD)
+
+
+def test_what_cannot_be_scored_is_refused(scorer):
+    with pytest.raises(ConfigError, match="scoring: got 'guess'"):
+        scorer.scores(WILD, [], "guess")
+    with pytest.raises(DataError, match="31 residues, expected 1 to 30"):
+        scorer.pseudo_log_likelihood("M" * 31)
+    with pytest.raises(DataError, match="'J'"):
+        scorer.scores(WILD, [[Mutation("K", 1, "J")]], MASKED)

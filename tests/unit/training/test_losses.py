@@ -1,0 +1,46 @@
+"""Losses of tokens and of whole sequences, added up over the micro batches of an evaluation."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from bionemo_core.errors import ConfigError
+from bionemo_core.parallel.groups import start_groups
+from bionemo_core.training.losses import Losses, LossSums
+
+
+def micro_batch(tokens: int, sequences: int) -> SimpleNamespace:
+    return SimpleNamespace(num_loss_tokens=tokens, num_sequences=sequences)
+
+
+def losses(tokens: float, sequences: float, **logged: float) -> Losses:
+    return Losses(torch.tensor(tokens), torch.tensor(sequences), {k: torch.tensor(v) for k, v in logged.items()})
+
+
+def test_each_sum_is_divided_by_its_own_count() -> None:
+    sums = LossSums()
+    sums.add(losses(10.0, 3.0, latent=8.0), micro_batch(4, 1))
+    sums.add(losses(2.0, 6.0, latent=1.0), micro_batch(2, 2))
+    sums.add(losses(99.0, 99.0, latent=99.0), micro_batch(0, 0))  # it only keeps the ranks in step
+    assert sums.means(start_groups()) == (12 / 6 + 9 / 3, {"latent": 3.0})
+
+
+def test_a_bare_sum_is_a_loss_of_tokens() -> None:
+    sums = LossSums()
+    sums.add(Losses.of(torch.tensor(6.0)), micro_batch(3, 1))
+    assert sums.means(start_groups()) == (2.0, {})
+
+
+def test_nothing_to_judge_is_no_loss() -> None:
+    assert LossSums().means(start_groups()) is None
+    sums = LossSums()
+    sums.add(losses(0.0, 0.0), micro_batch(0, 0))
+    assert sums.means(start_groups()) is None
+
+
+def test_what_is_logged_must_stay() -> None:
+    sums = LossSums()
+    sums.add(losses(1.0, 1.0, latent=1.0), micro_batch(1, 1))
+    with pytest.raises(ConfigError, match="logs other of one micro batch and latent of another"):
+        sums.add(losses(1.0, 1.0, other=1.0), micro_batch(1, 1))
