@@ -1,10 +1,7 @@
 """Files to a prepared store: clean every record, count what is used and what is not, publish in one step."""
 
-import fcntl
 import logging
 import os
-import shutil
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +14,7 @@ from numpy.typing import NDArray
 
 from bionemo_core.data.prepare_records import Tally, judged, worker_pool
 from bionemo_core.data.prepare_report import length_histogram, progress, summary
+from bionemo_core.data.publishing import exclusive, new_folder
 from bionemo_core.data.readers.records import Source, blocks_of
 from bionemo_core.data.rules import RecordRules
 from bionemo_core.data.store import (
@@ -72,24 +70,16 @@ def prepare(source: Source, rules: RecordRules, context: BuildContext) -> Prepar
     before = [SourceFile.of(path, source.kind) for path in source.paths]
     facts["sources"] = [one.sha256 for one in before]
     fingerprint = fingerprint_of(facts)
-    parent = home_folder(context) / "prepared"
-    folder = parent / fingerprint
+    folder = home_folder(context) / "prepared" / fingerprint
     store = _usable(folder, fingerprint)
     if store is None:
-        try:
-            parent.mkdir(parents=True, exist_ok=True)
-            with _lock(parent / f".{fingerprint}.lock"):
-                store = _usable(folder, fingerprint)
-                if store is None:
-                    facts = {**facts, "sources": [one.facts for one in before], "fingerprint": fingerprint}
-                    num_bytes = sum(one.facts["bytes"] for one in before)
-                    with worker_pool(context.preparation_workers, rules, num_bytes) as pool:
-                        _build(_Preparation(source, rules, before, pool), facts, folder)
-        except OSError as error:
-            raise StorageError(
-                f"prepare: {error.filename or folder}: {error.strerror or error}. "
-                "Free space there, or set BIONEMO_HOME to a folder that can be written."
-            ) from error
+        with exclusive(folder, "prepare"):
+            store = _usable(folder, fingerprint)
+            if store is None:
+                facts = {**facts, "sources": [one.facts for one in before], "fingerprint": fingerprint}
+                num_bytes = sum(one.facts["bytes"] for one in before)
+                with worker_pool(context.preparation_workers, rules, num_bytes) as pool:
+                    _build(_Preparation(source, rules, before, pool), facts, folder)
         store = store or PreparedStore(folder, fingerprint, verify=False)  # hashed as it was written
     log.info("%s", summary(store.manifest))
     for collected in _collectors:
@@ -143,10 +133,15 @@ class SourceFile:
         """Accept a file that is still what it was.
 
         Raises:
-            DataError: it is another one.
+            DataError: it is another one, or gone.
         """
-        now = SourceFile.of(self.path, self.kind) if self._may_hide_a_change() else None
-        if _stamp(self.path) != self.stamp or (now and now.sha256 != self.sha256):
+        try:
+            same = _stamp(self.path) == self.stamp
+            if same and self._may_hide_a_change():
+                same = file_sha256(self.path) == self.sha256
+        except OSError:  # gone
+            same = False
+        if not same:
             raise DataError(
                 f"{self.kind}: {self.path}: changed while it was read. Run again when nothing writes to it."
             )
@@ -171,18 +166,6 @@ def _usable(folder: Path, fingerprint: str) -> PreparedStore | None:
         return None
 
 
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Holds `path` against other processes; the system lets go of it when a process dies."""
-    with path.open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log.info("Waiting for another process that prepares the same data.")
-            fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
-
-
 @dataclass(frozen=True)
 class _Preparation:
     source: Source
@@ -192,45 +175,15 @@ class _Preparation:
 
 
 def _build(preparation: _Preparation, facts: dict[str, Any], folder: Path) -> None:
-    """Write the store beside its place and rename it there; the caller holds the lock."""
-    prefix = f".{folder.name}.{socket.gethostname()}."
-    for leftover in folder.parent.glob(f"{prefix}*"):  # of a process on this machine that died; it held the lock
-        shutil.rmtree(leftover)
-    temporary = folder.parent / f"{prefix}{os.getpid()}"
-    temporary.mkdir()
+    """Publish the store; the caller holds its place."""
     try:
-        manifest = _write(preparation, facts, temporary)
-        for name in manifest["files"]:
-            _sync(temporary / name)
-        (temporary / MANIFEST).write_bytes(canonical(seal(manifest)))
-        _sync(temporary / MANIFEST)
-        _sync(temporary)
-        if folder.exists():  # damaged; a process that still reads it keeps its memory map
-            folder.rename(folder.parent / f"{prefix}damaged")
-        _publish(temporary, folder)
-        shutil.rmtree(folder.parent / f"{prefix}damaged", ignore_errors=True)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-
-
-def _publish(temporary: Path, folder: Path) -> None:
-    try:
-        temporary.rename(folder)
-    except OSError:
+        with new_folder(folder, replace=True) as temporary:
+            manifest = _write(preparation, facts, temporary)
+            (temporary / MANIFEST).write_bytes(canonical(seal(manifest)))
+    except StorageError:
         # Where the file system does not lock between machines, another one may have been first.
         if _usable(folder, folder.name) is None:
             raise
-        shutil.rmtree(temporary)
-    _sync(folder.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _write(preparation: _Preparation, facts: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -243,6 +196,7 @@ def _write(preparation: _Preparation, facts: dict[str, Any], folder: Path) -> di
                 advance(path, block.position)
     kept = writer.kept_rows(
         getattr(rules, "on_duplicate_id", "drop"),
+        f"{source.kind}: {source.paths[0]}" + (f" .. {source.paths[-1]}" if len(source.paths) > 1 else ""),
         lambda reason, name: tally.reject(reason, f"record {name[:80].decode('latin-1')!r}"),
         lambda note: tally.notes.update([note]),
     )
@@ -277,9 +231,13 @@ def _save(path: Path, values: NDArray[Any]) -> str:
 
 
 def _nothing_left(source: Source, tally: Tally) -> DataError:
-    reasons = ", ".join(f"{reason} {count}" for reason, count in tally.rejected.items())
-    examples = next(iter(tally.examples.values()), ["it has none"])
+    first, *others = source.paths
+    where = f"{source.kind}: {first}{f' and {len(others)} more files' if others else ''}"
+    if not tally.read:
+        return DataError(f"{where}: no record in it, expected at least one. Give a {source.kind} file with records.")
+    reasons = ", ".join(f"{reason} {count:,}" for reason, count in tally.rejected.items())
+    example = next(iter(tally.examples.values()))[0]
     return DataError(
-        f"{source.kind}: {source.paths[0]}: none of {tally.read} records can be used ({reasons or 'no records'}; "
-        f"first: {examples[0]}). Check that the file and the tokenizer belong together."
+        f"{where}: none of {tally.read:,} records can be used ({reasons}; first: {example}). Check that the file is "
+        "read as what it is, and that the tokenizer is made for it."
     )

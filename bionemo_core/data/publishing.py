@@ -1,9 +1,11 @@
 """Files and folders that appear whole or not at all, made by one process at a time."""
 
 import fcntl
+import glob
 import logging
 import os
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,25 +38,34 @@ def exclusive(path: Path, purpose: str) -> Iterator[None]:
 
 
 @contextmanager
-def new_folder(folder: Path) -> Iterator[Path]:
+def new_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
     """A temporary folder beside `folder`, which takes its name when the block ends well and is removed otherwise.
 
-    The caller holds `folder` exclusively, so what an interrupted process left is removed first.
+    The caller holds `folder` exclusively, so what an interrupted process of this machine left is removed first. That
+    of other machines is not: not every file system locks between them.
+
+    Args:
+        folder: the name.
+        replace: whether something damaged may have it; a process that still reads that keeps its memory maps.
 
     Raises:
-        StorageError: the file system refused.
+        StorageError: the file system refused, or the name is taken.
     """
-    temporary = folder.with_name(f".{folder.name}.part")
+    prefix = f".{folder.name}.{socket.gethostname()}."
+    temporary, damaged = folder.with_name(f"{prefix}{os.getpid()}"), folder.with_name(f"{prefix}damaged")
     try:
-        if temporary.exists():
-            shutil.rmtree(temporary)
+        for leftover in folder.parent.glob(f"{glob.escape(prefix)}*"):
+            shutil.rmtree(leftover)
         temporary.mkdir(parents=True)
         yield temporary
         for path in sorted(temporary.rglob("*")):
             sync(path)
         sync(temporary)
+        if replace and folder.exists():
+            folder.rename(damaged)
         temporary.rename(folder)
         sync(folder.parent)
+        shutil.rmtree(damaged, ignore_errors=True)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise refused(folder, error) from error
@@ -93,6 +104,6 @@ def sync(path: Path) -> None:
 def refused(path: Path, error: OSError) -> StorageError:
     """The classified form of what the file system said when `path` was to be written."""
     return StorageError(
-        f"{error.filename or path}: cannot be written ({error.strerror or error}). Free space there, or name a folder "
-        "that can be written."
+        f"{error.filename or path}: cannot be written ({error.strerror or error}). Free space there, or name another "
+        "folder; what is prepared or downloaded goes to home=FOLDER, or to that of BIONEMO_HOME."
     )

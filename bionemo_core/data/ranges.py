@@ -75,7 +75,7 @@ def expand_range(folder: Path, text: str, key: str = "data") -> list[Path]:
         others = f" and {len(missing) - 1} more of the {len(paths)}" if len(missing) > 1 else ""
         raise DataError(
             f"{key}: {text} needs {missing[0]}, which is not a file{others}. "
-            "Name the shards that exist, or check data.dataset_path."
+            "Name the shards that exist, or check the folder."
         )
     return paths
 

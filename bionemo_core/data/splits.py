@@ -66,7 +66,7 @@ def _check_sizes(num_records: int, val_size: int, test_size: int) -> None:
     if val_size < 0 or test_size < 0 or val_size + test_size >= num_records:
         raise ConfigError(
             f"data: {val_size} validation and {test_size} test sequences leave nothing of {num_records} to train on. "
-            "Lower them, or bring more data."
+            "Lower data.val_size and data.test_size (or the fractions; 0 is none), or bring more data."
         )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bionemo_core.data.draw import Draw
 from bionemo_core.errors import DataError
 
 FORMAT = "bionemo prepared sequences"
@@ -219,20 +220,34 @@ def _check_files(folder: Path, files: Mapping[str, Any], verify: bool) -> None:
 
 
 class Subset:
-    """Some records of a store, in the order of `indices`; a `RecordDataset` with lengths."""
+    """Some records of a store, in the order of `indices`; a `RecordDataset` with lengths.
+
+    It draws where its store does. An order of the store's own is one of all its records, and is not taken over.
+    """
 
     def __init__(self, store: PreparedStore, indices: NDArray[np.int64]) -> None:
+        """Take the records `indices`, shape [records]; these and their lengths are held in memory."""
         self.store = store
         self.indices = indices
         self.lengths: NDArray[np.int32] = store.lengths[indices]
+        if hasattr(store, "draw_record"):
+            self.draw_record = self._draw_record
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def __getitem__(self, index: int) -> bytes:
+        return self.store[self._row(index)]
+
+    def _draw_record(self, index: int, draw: Draw) -> str | bytes:
+        drawing: Any = self.store
+        record: str | bytes = drawing.draw_record(self._row(index), draw)
+        return record
+
+    def _row(self, index: int) -> int:
         if not 0 <= index < len(self.indices):
             raise IndexError(f"subset: record {index} of {len(self.indices)}")
-        return self.store[int(self.indices[index])]
+        return int(self.indices[index])
 
     def ids(self) -> list[str]:
         """The ids of the records, in order."""

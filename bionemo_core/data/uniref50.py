@@ -130,7 +130,7 @@ def write_shards(fasta: Path, processed: Path, layout: Layout) -> dict[str, Any]
                 }
             )
             if _stamp(fasta) != stamp:
-                raise DataError(f"uniref50: {fasta}: changed while it was read. Run again when nothing writes to it.")
+                raise _changed(fasta)
             (folder / MANIFEST).write_bytes(canonical(manifest))
     return manifest
 
@@ -254,13 +254,21 @@ def _shuffle(fasta: Path, folder: Path, layout: Layout, num_records: int, num_by
         streams = [stack.enter_context(path.open("wb", buffering=_BUFFER_BYTES)) for path in buckets]
         number = 0
         for block in FastaSource(fasta).blocks(fasta):
+            if number + len(block) > num_records:
+                raise _changed(fasta)
             for name, sequence in zip(block.ids.values(), block.sequences.values(), strict=True):
                 place = int(places[number])
                 number += 1
                 stream = streams[place * num_buckets // num_records]
                 stream.write(b"%d\t%d\t%b\t%b\n" % (place, number, name, _letters(sequence)))
+    if number < num_records:
+        raise _changed(fasta)
     del places
     _write_rows(folder, layout.shards(num_records), _sorted_lines(buckets))
+
+
+def _changed(fasta: Path) -> DataError:
+    return DataError(f"uniref50: {fasta}: changed while it was read. Run again when nothing writes to it.")
 
 
 def _letters(sequence: bytes) -> bytes:

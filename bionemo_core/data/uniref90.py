@@ -6,7 +6,6 @@ row of the members' store, a negative one, -1 - row, a row of the representative
 
 import json
 import logging
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -175,9 +174,7 @@ def _usable(folder: Path) -> ClusterTable | None:
 
 
 def _made(lookup: "_Lookup", facts: dict[str, Any], folder: Path) -> ClusterTable:
-    if folder.exists():  # damaged; a process that still reads it keeps its memory map
-        shutil.rmtree(folder)
-    with new_folder(folder) as temporary:
+    with new_folder(folder, replace=True) as temporary:
         held = temporary / "rows.bin"
         with held.open("wb") as stream:
             lookup.run(stream)

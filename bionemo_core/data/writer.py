@@ -97,7 +97,7 @@ class RecordWriter:
         return self._pa.BinaryArray.from_buffers(self._pa.binary(), len(offsets) - 1, buffers)
 
     def kept_rows(
-        self, on_duplicate_id: str, reject: Callable[[str, bytes], None], note: Callable[[str], None]
+        self, on_duplicate_id: str, where: str, reject: Callable[[str, bytes], None], note: Callable[[str], None]
     ) -> NDArray[np.int64] | None:
         """The rows that repeat no earlier id (nor sequence, if asked), or None where that is all of them.
 
@@ -106,6 +106,7 @@ class RecordWriter:
 
         Args:
             on_duplicate_id: drop a record with the id of an earlier one, error, or keep it.
+            where: the files, for messages.
             reject: called with a reason and the id of every record that is left out.
             note: called with a remark for every record that is kept though it repeats, wholly or in part.
 
@@ -122,7 +123,7 @@ class RecordWriter:
             values = np.concatenate([*hashes, np.zeros(0, np.int64)])[rows]
             found = repeats(values, rows, partial(records.value, column=column))
             if column == ID and found and on_duplicate_id != "drop":
-                _allow(on_duplicate_id, [records.value(row, ID) for row in found], note)
+                _allow(on_duplicate_id, where, [records.value(row, ID) for row in found], note)
                 continue
             keep[found] = False
             whole, cut = self._by_record(found)
@@ -149,11 +150,11 @@ class RecordWriter:
         return whole, [self._windows[place] for place in cut]
 
 
-def _allow(on_duplicate_id: str, names: list[bytes], note: Callable[[str], None]) -> None:
+def _allow(on_duplicate_id: str, where: str, names: list[bytes], note: Callable[[str], None]) -> None:
     if on_duplicate_id == "error":
         raise DataError(
-            f"prepare: {len(names)} records have the id of an earlier one, the first is "
-            f"{names[0][:80].decode('latin-1')!r}. Drop such records with data.on_duplicate_id=drop."
+            f"{where}: id {names[0][:80].decode('latin-1')!r} stands there again, expected it once; repeated ids: "
+            f"{len(names):,}. Drop such records with data.on_duplicate_id=drop, or keep them with keep."
         )
     for _ in names:
         note("with the id of an earlier record, kept")

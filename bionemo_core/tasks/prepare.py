@@ -9,7 +9,7 @@ from bionemo_core.config.schema import RunSpec
 from bionemo_core.config.task_schemas.prepare import Prepare
 from bionemo_core.data.prepare import collected
 from bionemo_core.data.prepare_report import PICTURE, draw_lengths, summary
-from bionemo_core.errors import ConfigError, StorageError
+from bionemo_core.errors import BioNeMoError, ConfigError, StorageError
 from bionemo_core.protocols import BuildContext
 
 if TYPE_CHECKING:
@@ -29,16 +29,24 @@ def prepare(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> No
     context = BuildContext(seed=spec.seed, home=spec.home, preparation_workers=settings.num_workers)
     tokenizer = registry.build(spec.tokenizer, context=context)
     with collected() as stores:
-        splits = registry.build(spec.data, tokenizer=tokenizer, context=context)
+        try:
+            splits = registry.build(spec.data, tokenizer=tokenizer, context=context)
+        except BioNeMoError:
+            _write_reports(stores, picture=False)  # what was read explains why a split of it failed
+            raise
     if not stores:
         raise ConfigError(f"data={spec.data.name} prepares nothing: its records are not read through a store.")
-    for store in dict.fromkeys(stores):
-        if settings.picture:
-            _draw(store)
-        sys.stdout.write(_report(store, settings.picture))
+    _write_reports(stores, settings.picture)
     named = (("train", splits.train), ("val", splits.val), ("test", splits.test))
     sizes = ", ".join(f"{len(part):,} {name}" for name, part in named if part is not None)
     sys.stdout.write(f"splits: {sizes}\n")
+
+
+def _write_reports(stores: list[PreparedStore], picture: bool) -> None:
+    for store in dict.fromkeys(stores):
+        if picture:
+            _draw(store)
+        sys.stdout.write(_report(store, picture))
 
 
 def _draw(store: PreparedStore) -> None:

@@ -1,14 +1,16 @@
-"""Checks of a dataset: the same records every time, with the lengths that it says they have."""
+"""Checks of a dataset: the same records every time, as long as it says they are."""
 
 from typing import Any
 
 import numpy as np
 
+from bionemo_core.data.draw import Draw
 from bionemo_core.plugins import RegisteredComponent
 from bionemo_core.protocols import BuildContext, DataSplits, RecordDataset, Tokenizer
 from bionemo_core.testing.subject import Subject, fail, failed
 
 NUM_RECORDS = 64
+NUM_PASSES = 4
 RESIDUES = "ACDEFGHIKLMNPQRSTVWYXBZUO"
 
 
@@ -27,7 +29,7 @@ def check_dataset(subject: Subject, registered: RegisteredComponent) -> None:
             if (records is None) != (others is None):
                 fail(f"{where}: built twice, the split {split!r} is there only once.")
             if records is not None:
-                _check_split(f"{where}, split {split!r}", records, others, tokenizer)
+                check_split(f"{where}, split {split!r}", records, others, tokenizer)
     except AssertionError:
         raise
     except Exception as error:
@@ -74,7 +76,12 @@ def _built(subject: Subject, registered: RegisteredComponent, tokenizer: Tokeniz
     return splits
 
 
-def _check_split(where: str, records: RecordDataset, others: RecordDataset, tokenizer: Tokenizer) -> None:
+def check_split(where: str, records: RecordDataset, others: RecordDataset, tokenizer: Tokenizer) -> None:
+    """Accepts a split whose records are those of `others`, the same split built again.
+
+    Raises:
+        ConformanceError: names the record.
+    """
     if len(records) != len(others):
         fail(f"{where}: built twice, it has {len(records)} and {len(others)} records.")
     lengths: Any = getattr(records, "lengths", None)
@@ -90,10 +97,33 @@ def _check_split(where: str, records: RecordDataset, others: RecordDataset, toke
                 f"{_short(others[index])}. Records are fixed; what is random belongs to the objective, drawn from its "
                 "`draw`."
             )
-        if lengths is not None and lengths[index] != len(tokenizer.encode(record)):
+        if hasattr(records, "draw_record"):
+            _check_draws(where, records, others, index, tokenizer)
+        elif lengths is not None and lengths[index] != len(tokenizer.encode(record)):
             fail(
                 f"{where}: `lengths` says {lengths[index]} tokens for record {index}, the tokenizer makes "
                 f"{len(tokenizer.encode(record))} of it. Packing relies on it: correct it, or leave `lengths` out."
+            )
+
+
+def _check_draws(where: str, records: Any, others: Any, index: int, tokenizer: Tokenizer) -> None:
+    """Accepts draws that follow from `draw` alone, and for which `lengths` is an upper bound."""
+    bound = None if getattr(records, "lengths", None) is None else records.lengths[index]
+    for data_pass in range(NUM_PASSES):
+        drawn, *again = (
+            dataset.draw_record(index, Draw(0, data_pass, index, "record")) for dataset in (records, records, others)
+        )
+        if not isinstance(drawn, str | bytes):
+            fail(f"{where}: draw_record({index}, ...) gives {type(drawn).__name__}, expected str or bytes.")
+        if again != [drawn, drawn]:
+            fail(
+                f"{where}: draw_record({index}, ...) gives {_short(drawn)}, then {_short(again[again[0] == drawn])} "
+                "for the same draw. Take what is random from `draw` alone."
+            )
+        if bound is not None and bound < len(tokenizer.encode(drawn)):
+            fail(
+                f"{where}: `lengths` says at most {bound} tokens for record {index}, draw_record gave "
+                f"{len(tokenizer.encode(drawn))} of them. Packing relies on it: give the longest that may be drawn."
             )
 
 

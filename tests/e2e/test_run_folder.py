@@ -49,7 +49,8 @@ def test_weights_alone_start_a_new_run(home: Home) -> None:
 def test_weights_of_another_shape_are_refused_by_name(home: Home) -> None:
     first = home.finish("name=narrow", "trainer.max_steps=5")
     run = home.finish("name=wide", "model.hidden_size=32", f"restore_from_path={first.folder}", status=5)
-    assert "embedding.word_embeddings.weight (128, 64) instead of (128, 32)" in run.output()
+    assert "linear_proj.weight [64, 64] instead of [32, 32]" in run.output()
+    assert "Build the model with the parameters it was saved with" in run.output()
     assert "Traceback" not in run.output()
 
 

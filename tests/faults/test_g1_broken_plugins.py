@@ -47,7 +47,7 @@ def test_g1_each_is_named_with_its_reason(home: Home, site: Path) -> None:
     listed = home.command("plugins", **environment(site))
     for name, (_, reason) in KINDS.items():
         distribution = f"bionemo-{name.replace('_', '-')}"
-        at = listed.find(distribution)
+        at = listed.find(f"\n{distribution} ")
         assert at >= 0, f"{distribution} is not named\n{listed}"
         assert reason in listed[at : at + 600], f"{distribution}: no {reason!r}\n{listed}"
 

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from record_counts import csv_rows, fasta_records, fastq_records, molecules
 
 from bionemo_core.data.prepare import prepare
 from bionemo_core.data.prepare_records import Tally, judged
@@ -46,7 +47,7 @@ RULES = ResidueRules(ALPHABET)
 def _without_fsync() -> Iterator[None]:
     """A busy disk would make up most of the time of these tests, and none of them cuts the power."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("bionemo_core.data.prepare._sync", lambda path: None)
+        patch.setattr("bionemo_core.data.publishing.sync", lambda path: None)
         yield
 
 
@@ -58,20 +59,8 @@ OPTIONS = {
     "on_invalid": ("skip", "unk"),
 }
 HOSTILE = [
-    b"\0",
-    b"\r",
-    b"\xef\xbb\xbf",
-    b"\xff\xfe",
-    b">",
-    b"\n>",
-    b"\n\n",
-    b'"',
-    b",",
-    b"*",
-    b"-",
-    b"J",
-    b"\xe9",
-    b"\t",
+    *(b"\0", b"\r", b"\xef\xbb\xbf", b"\xff\xfe", b">", b"\n>", b"\n\n"),
+    *(b'"', b",", b"*", b"-", b"J", b"\xe9", b"\t"),
 ]
 
 sequences = st.text(ALPHABET + "klm", min_size=1, max_size=90).map(str.encode)
@@ -111,9 +100,16 @@ def mutate(text: bytes, changes: list[tuple[str, int, int]]) -> bytes:
 
 
 def account(
-    source: Source, text: bytes, rules: RecordRules = RULES, alphabet: str | None = ALPHABET
+    source: Source,
+    text: bytes,
+    rules: RecordRules = RULES,
+    alphabet: str | None = ALPHABET,
+    count: Callable[[bytes], int] | None = None,
 ) -> list[bytes] | None:
-    """The sequences that a source's one file gives, or None where it is refused as a whole."""
+    """The sequences that a source's one file gives, or None where it is refused as a whole.
+
+    `count` counts the records of the text in another way; the reader must have met as many.
+    """
     path = source.paths[0]
     path.write_bytes(text)
     tally, used, more = Tally(), [], 0
@@ -126,6 +122,7 @@ def account(
         assert str(path) in str(error)
         return None
     assert tally.read == len(used) - more + sum(tally.rejected.values())
+    assert count is None or tally.read == count(text)
     assert alphabet is None or all(set(sequence) <= set(alphabet.encode()) for sequence in used)
     return used
 
@@ -144,7 +141,8 @@ def test_mutated_fasta_is_accounted_for(
     content: list[tuple[bytes, bytes]], end: bytes, width: int, changes: list[tuple[str, int, int]]
 ) -> None:
     with TemporaryDirectory() as folder:
-        account(FastaSource(Path(folder) / "a.fasta"), mutate(fasta_text(content, end, width), changes))
+        text = mutate(fasta_text(content, end, width), changes)
+        account(FastaSource(Path(folder) / "a.fasta"), text, count=fasta_records)
 
 
 @given(records, mutations.filter(bool))
@@ -156,7 +154,7 @@ def test_mutated_gzip_gives_the_right_sequences_or_an_error(
     with TemporaryDirectory() as folder:
         used = account(FastaSource(Path(folder) / "a.fasta"), zipped)
     if used is not None and zipped[:2] == b"\x1f\x8b":
-        assert set(used) <= {sequence.upper() for _, sequence in content}
+        assert used == [sequence.upper() for _, sequence in content]
 
 
 @given(records, st.lists(st.integers(0, 400), max_size=8))
@@ -193,7 +191,7 @@ def test_mutated_csv_is_accounted_for(
 ) -> None:
     with TemporaryDirectory() as folder:
         source = CsvSource([Path(folder) / "x000.csv"], 2)
-        account(source, mutate(csv_text(content, ",", end), changes))
+        account(source, mutate(csv_text(content, ",", end), changes), count=csv_rows)
 
 
 def fastq_text(content: list[tuple[bytes, bytes]], end: bytes, width: int) -> bytes:
@@ -222,7 +220,8 @@ def test_mutated_fastq_is_accounted_for(
     content: list[tuple[bytes, bytes]], end: bytes, width: int, changes: list[tuple[str, int, int]]
 ) -> None:
     with TemporaryDirectory() as folder:
-        account(FastqSource(Path(folder) / "a.fq"), mutate(fastq_text(content, end, width), changes))
+        text = mutate(fastq_text(content, end, width), changes)
+        account(FastqSource(Path(folder) / "a.fq"), text, count=fastq_records)
 
 
 smiles = st.text("CNOcn[]()=#@H+-123/\\\\", min_size=1, max_size=30).map(str.encode)
@@ -246,8 +245,7 @@ class AnyText:
 def test_smiles_round_trip(content: list[bytes], end: bytes, name: bytes, header: bool) -> None:
     text = (b"SMILES name" + end) * header + b"".join(molecule + name + end for molecule in content)
     with TemporaryDirectory() as folder:
-        source = SmilesSource(Path(folder) / "a.smi")
-        assert account(source, text, AnyText(), alphabet=None) == content
+        assert account(SmilesSource(Path(folder) / "a.smi"), text, AnyText(), None) == content
 
 
 @given(st.lists(smiles, min_size=1, max_size=20), line_ends, mutations, st.booleans())
@@ -257,9 +255,8 @@ def test_mutated_smiles_are_accounted_for(
 ) -> None:
     text = mutate(b"".join(b"%s m%d" % (molecule, i) + end for i, molecule in enumerate(content)), changes)
     with TemporaryDirectory() as folder:
-        used = account(
-            SmilesSource(Path(folder) / "a.smi"), gzip.compress(text) if zipped else text, AnyText(), alphabet=None
-        )
+        packed = gzip.compress(text) if zipped else text
+        used = account(SmilesSource(Path(folder) / "a.smi"), packed, AnyText(), None, molecules)
     assert used is None or not any(molecule.split() != [molecule] for molecule in used)
 
 
@@ -268,8 +265,7 @@ def test_mutated_smiles_are_accounted_for(
 def test_other_compressions_mutated_give_the_right_sequences_or_an_error(
     content: list[tuple[bytes, bytes]], compress: Callable[[bytes], bytes], changes: list[tuple[str, int, int]]
 ) -> None:
-    packed = compress(fasta_text(content, b"\n", 60))
-    mutated = mutate(packed, changes)
+    mutated = mutate(packed := compress(fasta_text(content, b"\n", 60)), changes)
     with TemporaryDirectory() as folder:
         used = account(FastaSource(Path(folder) / "a.fasta"), mutated)
     if used is not None and mutated[:4] == packed[:4] and compress is not zstd:  # which has no checksum here
@@ -323,8 +319,7 @@ def test_mutated_files_that_biopython_reads_are_accounted_for(
 ) -> None:
     text = pdb_text(content) if kind == "pdb" else flat_text(content, kind)
     with TemporaryDirectory() as folder:
-        source = source_for(Path(folder) / "a.txt", kind)
-        used = account(source, mutate(text, changes))
+        used = account(source_for(Path(folder) / "a.txt", kind), mutate(text, changes))
     assert changes or used == [sequence.encode() for sequence in content]
 
 

@@ -151,8 +151,16 @@ class CsvSource:
 
     def _find(self, lines: list[bytes], path: Path) -> "_Places":
         """Where the columns stand, by the last of the header lines."""
-        rows = self._split(lines[: self._header_lines], 1, f"{self.kind}: {path}")
+        where = f"{self.kind}: {path}"
+        rows = self._split(lines[: self._header_lines], 1, where)
         header = [field.decode("latin-1") for field in rows[-1]] if rows else []
+        widths = {len(row) for row in self._split(lines[self._header_lines :], self._header_lines + 1, where) if row}
+        if isinstance(self._column, int) and widths and max(widths) <= self._column:
+            raise DataError(
+                f"{where}: no row has a column {self._column}, counted from 0; the header has "
+                f"{', '.join(header) or 'nothing'}. Name the sequence's column as data.column, or number it as "
+                "data.data_col; data.data_sep separates them."
+            )
         return _Places(
             self._place(header, self._column, path),
             None if self._id_column is None else self._place(header, self._id_column, path),

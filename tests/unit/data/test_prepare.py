@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from bionemo_core.data import prepare as prepare_module
+from bionemo_core.data import publishing
 from bionemo_core.data.prepare import collected, prepare
 from bionemo_core.data.prepare_report import draw_lengths, summary
 from bionemo_core.data.readers import CsvSource, FastaSource
@@ -170,7 +171,7 @@ def test_nothing_is_left_of_a_failure(prepared: Prepare, tmp_path: Path, monkeyp
         raise OSError(28, "No space left on device", str(path))
 
     with monkeypatch.context() as patch:
-        patch.setattr(prepare_module, "_sync", full)
+        patch.setattr(publishing, "sync", full)
         with pytest.raises(StorageError, match="No space left on device"):
             prepared(b">a\nMKT\n")
     assert [p.name for p in (tmp_path / "home/prepared").iterdir() if p.is_dir()] == []
@@ -219,7 +220,7 @@ def test_a_killed_preparation_leaves_no_store(
     path.write_bytes(b">a\nMKT\n>b\nMKL\n")
     child = os.fork()
     if child == 0:
-        prepare_module._publish = lambda *_: os.kill(os.getpid(), 9)
+        Path.rename = lambda *_: os.kill(os.getpid(), 9)
         prepare(FastaSource(path), ResidueRules.of(tokenizer), context)
     os.waitpid(child, 0)
     parent = Path(context.home) / "prepared"
@@ -249,7 +250,8 @@ def test_csv_by_number_and_by_name(tmp_path: Path, tokenizer: CharacterTokenizer
         ('id,sequence\n0,"MKT\n1",LLL\n', 1, "runs on to line 3"),
         ("id,sequence\n0,MKT\n", "seq", "'seq' is not in the header, which has id, sequence"),
         ("0," + "MKT" * 20 + "\n", 1, "looks like a sequence"),
-        ("", 1, "none of 0 records"),
+        ("", 1, "no record in it"),
+        ("id,sequence\n0,MKT\n", 3, "no row has a column 3, .*the header has id, sequence.*data.column"),
     ],
 )
 def test_bad_tables_are_named(
@@ -293,7 +295,7 @@ def test_duplicate_ids_by_option(prepared: Prepare) -> None:
     kept = prepared(text, on_duplicate_id="keep")
     assert kept.ids() == ["a", "b", "a"]
     assert kept.manifest["records"]["notes"] == {"with the id of an earlier record, kept": 1}
-    with pytest.raises(DataError, match="1 records have the id of an earlier one, the first is 'a'"):
+    with pytest.raises(DataError, match=r"a\.fasta: id 'a' stands there again, expected it once; repeated ids: 1\."):
         prepared(text, on_duplicate_id="error")
 
 

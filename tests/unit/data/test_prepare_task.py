@@ -39,6 +39,14 @@ def test_a_tokenizer_is_enough_and_torch_is_not_needed(tmp_path: Path) -> None:
     assert sum(json.loads(store.read_text())["lengths"]["counts"]) == 9
 
 
+def test_what_was_read_is_said_where_nothing_can_be_split(tmp_path: Path) -> None:
+    path = tmp_path / "a.fasta"
+    path.write_text(">a\nMKT\n>b\nMKJ\n>c\nMKL\n")
+    status, _, out, err = typed(tmp_path / "home", "tokenizer=esm1nv", "data=fasta", f"data.path={path}")
+    assert status == 2 and "leave nothing of 2 to train on. Lower data.val_size" in err
+    assert out.startswith("a.fasta: read 3 = used 2 + rejected 1 (residue outside the alphabet 1)\n")
+
+
 def test_without_model_and_tokenizer_it_says_so(tmp_path: Path) -> None:
     status, _, _, err = typed(tmp_path / "home", "data=sample")
     assert status == 2 and "neither model= nor tokenizer= is given" in err

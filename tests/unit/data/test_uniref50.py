@@ -4,6 +4,7 @@ import csv
 import gzip
 import hashlib
 import shutil
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +138,7 @@ def test_an_interrupted_start_is_made_again(
             patch.setattr(uniref50, "_write_rows", failure)
             source(**options, tokenizer=tokenizer, context=context)
         assert not (tmp_path / "root/processed").exists()
-    left = tmp_path / "root/.processed.part/bucket000"  # of a process that was killed
+    left = tmp_path / f"root/.processed.{socket.gethostname()}.1/bucket000"  # of a process that was killed
     left.parent.mkdir()
     left.write_bytes(b"1\tx")
     assert len(source(**options, tokenizer=tokenizer, context=context).train) == 243

@@ -4,6 +4,7 @@ import copy
 import gzip
 import logging
 import shutil
+import socket
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
@@ -238,7 +239,7 @@ def test_a_damaged_table_is_made_again(build: Build, context: BuildContext, capl
         assert _all_drawn(build()) == whole
         assert "It is made again" in caplog.text
     shutil.rmtree(folder)
-    (folder.parent / f".{folder.name}.part").mkdir()  # of a process that was killed
+    (folder.parent / f".{folder.name}.{socket.gethostname()}.1").mkdir()  # of a process that was killed
     assert _all_drawn(build()) == whole
 
 
