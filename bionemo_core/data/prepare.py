@@ -71,7 +71,7 @@ def prepare(source: Source, rules: RecordRules, context: BuildContext) -> Prepar
     facts["sources"] = [one.sha256 for one in before]
     fingerprint = fingerprint_of(facts)
     folder = home_folder(context) / "prepared" / fingerprint
-    store = _usable(folder, fingerprint)
+    store = _usable(folder, fingerprint, logging.DEBUG)  # said by who makes it again
     if store is None:
         with exclusive(folder, "prepare"):
             store = _usable(folder, fingerprint)
@@ -156,13 +156,13 @@ def _stamp(path: Path) -> tuple[int, ...]:
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
 
 
-def _usable(folder: Path, fingerprint: str) -> PreparedStore | None:
+def _usable(folder: Path, fingerprint: str, level: int = logging.WARNING) -> PreparedStore | None:
     if not folder.exists():
         return None
     try:
         return PreparedStore(folder, fingerprint)
     except DataError as error:
-        log.warning("%s It is prepared again.", error)
+        log.log(level, "%s It is prepared again.", error)
         return None
 
 

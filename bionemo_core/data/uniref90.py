@@ -155,7 +155,7 @@ def cluster_table(
         raise DataError(f"clusters: {mapping}: cannot be read ({error.strerror}). Check the path.") from error
     facts = {"mapping": digest, "representatives": representatives.fingerprint, "members": members.fingerprint}
     folder = home_folder(context) / "prepared" / f"{fingerprint_of([_FORMAT, facts])}-clusters"
-    table = _usable(folder)
+    table = _usable(folder, logging.DEBUG)  # said by who makes it again
     if table is None:
         with exclusive(folder, "clusters"):
             table = _usable(folder) or _made(_Lookup(mapping, representatives, members), facts, folder)
@@ -163,13 +163,13 @@ def cluster_table(
     return table
 
 
-def _usable(folder: Path) -> ClusterTable | None:
+def _usable(folder: Path, level: int = logging.WARNING) -> ClusterTable | None:
     if not folder.exists():
         return None
     try:
         return ClusterTable(folder)
     except DataError as error:
-        log.warning("%s It is made again.", error)
+        log.log(level, "%s It is made again.", error)
         return None
 
 

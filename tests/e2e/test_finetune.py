@@ -130,6 +130,7 @@ def test_a_regression_on_kept_states_resumes_exactly_and_keeps_them(home, pretra
     assert last[0] == last[1]
 
 
+@pytest.mark.slow
 def test_two_ranks_train_as_one(home, pretrained, tables):
     settings = (
         f"restore_from_path={pretrained}",

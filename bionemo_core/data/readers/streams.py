@@ -46,7 +46,11 @@ class ByteStream:
         return self._raw.tell()
 
     def text(self) -> io.TextIOBase:
-        """The rest as text, a byte a character."""
+        """The rest as text, a byte a character.
+
+        Raises:
+            ValueError: it is UTF-16.
+        """
         first = self._stream.read(3)
         if first[:2] in _WIDE_BOMS:
             raise ValueError("the text is UTF-16")
