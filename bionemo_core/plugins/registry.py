@@ -181,7 +181,7 @@ class Registry:
         failed = self.failures()
         if failed:
             message += " Plugins that are not loaded: " + "; ".join(record.describe() for record in failed) + "."
-        elif not known:
+        elif all(record.distribution == CORE_DISTRIBUTION for record in self.records):
             message += f" Install a plugin that offers a {group}, e.g. bionemo-esm."
         return message
 
