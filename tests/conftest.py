@@ -3,7 +3,13 @@
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 from runs import Home, start_server
+
+settings.register_profile(  # no deadlines, because machines are shared
+    "bionemo", deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+settings.load_profile("bionemo")
 
 
 @pytest.fixture(scope="session")
