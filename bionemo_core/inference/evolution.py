@@ -70,7 +70,7 @@ class Evolution:
         except ModuleNotFoundError as error:
             raise ConfigError(
                 "optimize: it needs the Python package 'cma', which is not installed here. "
-                "Install bionemo-run with its extra 'optimize'."
+                "Run `pip install cma`."
             ) from error
         generator = np.random.Generator(np.random.Philox(key=[settings.seed, start]))
         options: dict[str, Any] = {

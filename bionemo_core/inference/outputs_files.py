@@ -35,7 +35,7 @@ def file_kind(path: Path) -> str:
     if kind == "hdf5" and not has_package("h5py"):
         raise ConfigError(
             f"task.output={path}: HDF5 needs the package h5py, which is not installed. Run "
-            "`pip install bionemo-run[hdf5]`, or choose a name that ends in .parquet or .npz."
+            "`pip install h5py`, or choose a name that ends in .parquet or .npz."
         )
     return kind
 

@@ -103,7 +103,7 @@ def _require(module: str, extra: str) -> None:
     if not has_package(module):
         raise ConfigError(
             f"logger={extra}: the package that provides `{module}` is not installed. "
-            f"Run `pip install bionemo-run[{extra}]`, or choose logger=csv."
+            f"Run `pip install {extra}`, or choose logger=csv."
         )
 
 
