@@ -69,8 +69,7 @@ class Evolution:
             import cma
         except ModuleNotFoundError as error:
             raise ConfigError(
-                "optimize: it needs the Python package 'cma', which is not installed here. "
-                "Run `pip install cma`."
+                "optimize: it needs the Python package 'cma', which is not installed here. Run `pip install cma`."
             ) from error
         generator = np.random.Generator(np.random.Philox(key=[settings.seed, start]))
         options: dict[str, Any] = {
