@@ -4,8 +4,8 @@ Both sides have random weights: an encoder-decoder of 6 + 6 layers, 512 hidden, 
 shape), sources of 40 tokens, 48 tokens decoded for every row: the end token is never taken, so that neither side can
 stop early. Counted are molecules a second, encoding included. Runs of the two sides alternate; medians are printed.
 
-On a GPU both compute in bfloat16, and a third side replays our steps as CUDA graphs; the time to record them is
-printed apart.
+On a GPU both compute in bfloat16; a third side replays our steps as CUDA graphs, a fourth replays them with compiled
+layers. The time to record and to compile is printed apart.
 
     python benchmarks/bench_decoding.py [--rows 64] [--runs 3] [--threads 2]
     python benchmarks/bench_decoding.py --device cuda --rows 4096 --runs 5 [--latents 1]
@@ -96,6 +96,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--latents", type=int, default=0)
+    parser.add_argument("--profile", action="store_true", help="on a GPU: the kernels that take longest, compiled")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     device = torch.device(arguments.device)
@@ -119,7 +120,12 @@ def main() -> None:
         ),
     }
     if device.type == "cuda":
+        compiled = our_network(arguments.latents).to(device, dtype)
+        compiled.load_state_dict(ours.state_dict())
+        compiled.compile_decoding()
+        both = RecordedSteps(compiled, fewest_rows=1)
         sides["bionemo-run, recorded"] = lambda: greedy(recorded, ours.encode(source), NoEnd, max_length=STEPS)
+        sides["bionemo-run, compiled"] = lambda: greedy(both, ours.encode(source), NoEnd, max_length=STEPS)
     name = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {arguments.threads} threads"
     print(
         f"torch {torch.__version__}, megatron-core {megatron.core.__version__}, transformers "
@@ -135,6 +141,11 @@ def main() -> None:
     rates = {side: arguments.rows / statistics.median(taken) for side, taken in times.items()}
     for side, rate in rates.items():
         print(f"{side:>22}: {rate:,.0f} molecules/s, {rate / rates['transformers']:.2f} of transformers", flush=True)
+    if arguments.profile:
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as seen:
+            sides["bionemo-run, compiled"]()
+            torch.cuda.synchronize()
+        print(seen.key_averages().table(sort_by="cuda_time_total", row_limit=22, max_name_column_width=90))
 
 
 if __name__ == "__main__":

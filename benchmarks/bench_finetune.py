@@ -38,7 +38,7 @@ def batch(count: int = 16) -> TokenBatch:
     lengths = np.clip(draw.lognormal(5.45, 0.75, size=count), 10, 1022).astype(int)
     rows = ["".join(draw.choice(list("LAGVSERTIDPKQNFYMHWC"), size=length)).encode() for length in lengths]
     examples = [objective.record_example(LabelledRecord(i, row, f"{i % 3}", "")) for i, row in enumerate(rows)]
-    shape = RowShape(1024, count, tokenizer.pad_id, max_sequences_per_pack=64)
+    shape = RowShape(1024, count, tokenizer.pad_id)
     return TokenBatch.of(lay(examples, count, shape)).to(DEVICE)
 
 

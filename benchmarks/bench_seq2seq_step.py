@@ -46,7 +46,7 @@ def examples(lengths: Sequence[tuple[int, int]], vocab_size: int) -> list[Seq2Se
 def laid(made: list[Seq2SeqExample], *, packed: bool) -> Seq2SeqBatch:
     """All examples in one packed row, or padded to the longest."""
     longest = max(max(len(one.source), len(one.labels)) for one in made)
-    shape = RowShape(longest, len(made), PAD, packed, max_sequences_per_pack=len(made), target_length=longest)
+    shape = RowShape(longest, len(made), PAD, packed, target_length=longest)
     return Seq2SeqBatch.of(lay_pairs(made, len(made), shape))
 
 

@@ -56,7 +56,7 @@ def examples(sequences: list[str], objective, seq_length: int) -> list[Example]:
 
 def laid(made: list[Example], packing: bool, seq_length: int = 1024) -> TokenBatch:
     """All examples in one packed row, or padded to the longest."""
-    shape = RowShape(seq_length, len(made), TOKENIZER.pad_id, packing=packing, max_sequences_per_pack=64)
+    shape = RowShape(seq_length, len(made), TOKENIZER.pad_id, packing=packing)
     return TokenBatch.of(lay(made, len(made), shape))
 
 

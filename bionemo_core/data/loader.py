@@ -258,7 +258,6 @@ def _shape(planner: Planner, tokenizer: Tokenizer, dynamic_padding: bool, static
         planner.packing,
         dynamic_padding,
         static_shapes,
-        planner.max_sequences,
         *target_length,
     )
 

@@ -1,5 +1,6 @@
 """Sequences laid end to end into fixed token budgets, chosen by best fit within windows of the order."""
 
+import heapq
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -166,6 +167,28 @@ def best_fit(sizes: NDArray[np.integer], capacity: int, max_sequences: int) -> l
     for item, size in zip(by_length.tolist(), sizes[by_length].tolist(), strict=True):
         bins.put(item, size, 0, 0)
     return bins.sorted()
+
+
+def dealt(sizes: NDArray[np.integer], capacity: int) -> list[NDArray[np.int64]]:
+    """Bins of item numbers, longest first, that are alike: longest first, each into the bin that is emptiest.
+
+    Unlike best fit it mixes long and short in every bin, so that all have about as many items. No item may be larger
+    than `capacity`.
+    """
+    by_length = np.argsort(-sizes.astype(np.int64), kind="stable")
+    count = -(-int(sizes.sum()) // capacity)
+    while True:
+        bins: list[list[int]] = [[] for _ in range(count)]
+        emptiest = [(0, number) for number in range(count)]
+        for item, size in zip(by_length.tolist(), sizes[by_length].tolist(), strict=True):
+            used, number = emptiest[0]
+            if used + size > capacity:
+                break
+            bins[number].append(item)
+            heapq.heapreplace(emptiest, (used + size, number))
+        else:
+            return [np.array(items, dtype=np.int64) for items in bins if items]
+        count += -(-count // 100)
 
 
 def best_fit_of_pairs(

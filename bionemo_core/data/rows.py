@@ -21,18 +21,12 @@ class RowShape(NamedTuple):
     packing: bool = True
     dynamic_padding: bool = True
     static_shapes: bool = False
-    max_sequences_per_pack: int = 1
     target_length: int = 0
 
     @property
     def target(self) -> "RowShape":
         """The shape of the rows of targets."""
         return self._replace(seq_length=self.target_length, target_length=0)
-
-    @property
-    def num_boundaries(self) -> int:
-        """Entries of `cu_seqlens` under static shapes: all sequences, one stretch of padding a pack, and the 0."""
-        return self.micro_batch_size * (self.max_sequences_per_pack + 1) + 1
 
 
 class RowArrays(NamedTuple):
@@ -112,7 +106,18 @@ def _padding(examples: Sequence[Example], num_packs: int, shape: RowShape, side:
             f"packing: {len(examples)} sequences have {num_tokens} {side}tokens, their packs hold "
             f"{num_packs} x {shape.seq_length}. The dataset's `lengths` are smaller than its records: correct them."
         )
-    return shape.micro_batch_size * shape.seq_length - num_tokens if shape.static_shapes else 0
+    if not shape.static_shapes:
+        return 0
+    return _static_length(num_tokens, shape.micro_batch_size * shape.seq_length) - num_tokens
+
+
+def _static_length(num_tokens: int, full: int) -> int:
+    """Tokens of a row that holds `num_tokens` of at most `full`: one of five lengths, from half of `full` on.
+
+    Where sequences fill their packs badly, padding would be computed for nothing; see `one_of_few`.
+    """
+    eighths = max(4, -(-8 * num_tokens // full))
+    return max(num_tokens, -(-full * eighths // 8))
 
 
 def _lay_packed(examples: Sequence[Example], stretches: list[int], num_packs: int, shape: RowShape) -> RowArrays:
@@ -129,8 +134,8 @@ def _lay_packed(examples: Sequence[Example], stretches: list[int], num_packs: in
     segment_ids = np.full((1, row_length), len(lengths), dtype=np.int64)
     segment_ids[0, :num_tokens] = np.repeat(np.arange(len(lengths)), lengths)
     position_ids = np.arange(row_length) - np.repeat(ends - segments, segments)
-    num_boundaries = shape.num_boundaries if shape.static_shapes else len(segments) + 1
-    cu_seqlens = np.full(max(num_boundaries, len(segments) + 1), row_length, dtype=np.int32)
+    num_segments = one_of_few(len(segments)) if shape.static_shapes else len(segments)
+    cu_seqlens = np.full(num_segments + 1, row_length, dtype=np.int32)
     cu_seqlens[0] = 0
     cu_seqlens[1 : len(segments) + 1] = ends
     return RowArrays(
@@ -148,6 +153,17 @@ def _lay_packed(examples: Sequence[Example], stretches: list[int], num_packs: in
         len(lengths),
         num_packs * shape.seq_length,
     )
+
+
+def one_of_few(count: int) -> int:
+    """`count` rounded up: to a power of two from 16 to 512, then to eighths of the next power of two.
+
+    A compiled layer is compiled anew for each number of segments, and a segment that is empty costs an attention
+    kernel about as much as a short one, and a perceiver as much as any: so few numbers, and not far above the need.
+    """
+    power = max(16, 1 << (count - 1).bit_length())
+    step = power if power <= 512 else power // 8
+    return -(-count // step) * step
 
 
 def _cut(padding: int, count: int) -> list[int]:

@@ -1,7 +1,7 @@
 """Embeddings, hidden states, logits and likelihoods of sequences, in the order in which they are given.
 
-Sequences are packed end to end, longest first, and attention does not cross from one to the next: what comes out for
-a sequence depends on nothing but the sequence and the model.
+Sequences are packed end to end and attention does not cross from one to the next: what comes out for a sequence
+depends on nothing but the sequence and the model. While a GPU computes one batch, the next is laid.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bionemo_core.data.batch import TokenBatch
-from bionemo_core.data.packing import best_fit
+from bionemo_core.data.packing import dealt
 from bionemo_core.data.rows import RowShape, lay
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.inference.windows import LongRule, Window, averaged
@@ -32,9 +32,6 @@ nats, a residue."""
 
 RAGGED = (HIDDENS, LOGITS, LIKELIHOODS)
 """Outputs with a row a residue."""
-
-_MAX_SEQUENCES_PER_ROW = 256
-"""Of a row of `seq_length` tokens, so that boundaries have a fixed number under static shapes."""
 
 
 class Embedded(NamedTuple):
@@ -145,8 +142,14 @@ class Embedder:
         was_training = self.module.training
         self.module.eval()
         try:
+            waiting: tuple[list[int], _Outputs] | None = None
             for batch, owners in self.batches(pieces):
-                collected.add(owners, self._outputs(batch.to(self.device)))
+                outputs = self._outputs(batch.to(self.device))
+                if waiting is not None:
+                    collected.add(waiting[0], waiting[1].fetched())
+                waiting = owners, outputs
+            if waiting is not None:
+                collected.add(waiting[0], waiting[1].fetched())
         finally:
             self.module.train(was_training)
         return collected.result(self.encoder.fixed_states)
@@ -173,18 +176,18 @@ class Embedder:
         ends = 2 if self.encoder.framed else 0
         sizes = np.array([len(piece.ids) + ends for piece in pieces])
         packing = self.encoder.fixed_states is None
+        capacity = self.num_packs * self.seq_length
         if packing:
-            bins = best_fit(sizes, self.num_packs * self.seq_length, self.num_packs * _MAX_SEQUENCES_PER_ROW)
-        else:
+            bins = dealt(sizes, capacity)
+        else:  # rows are padded, so like lengths together
             order = np.argsort(-sizes, kind="stable")
-            bins = [chosen for chosen in np.array_split(order, -(-int(sizes.sum()) // self.seq_length)) if len(chosen)]
+            bins = [chosen for chosen in np.array_split(order, -(-int(sizes.sum()) // capacity)) if len(chosen)]
         shape = RowShape(
             self.seq_length,
             self.num_packs,
             self.tokenizer.pad_id,
             packing=packing,
             static_shapes=self.settings.static_shapes and packing,
-            max_sequences_per_pack=_MAX_SEQUENCES_PER_ROW,
         )
         for chosen in bins:
             examples = [self._example(pieces[number].ids) for number in chosen]
@@ -196,9 +199,8 @@ class Embedder:
             tokens = np.concatenate([[self.tokenizer.bos_id], ids, [self.tokenizer.eos_id]]).astype(np.int32)
         return Example(tokens, tokens, np.ones(len(tokens), dtype=np.bool_))
 
-    def _outputs(self, batch: TokenBatch) -> _Computed:
+    def _outputs(self, batch: TokenBatch) -> _Outputs:
         encoded_batch = self.encoder(batch)
-        lengths = encoded_batch.lengths.tolist()
         arrays: dict[str, Tensor] = {}
         wanted = self.settings.outputs
         arrays[EMBEDDINGS] = encoded_batch.mean()
@@ -206,7 +208,7 @@ class Embedder:
             arrays[HIDDENS] = encoded_batch.states.float()
         if LOGITS in wanted or LIKELIHOODS in wanted:
             arrays[LOGITS] = self._logits(encoded_batch.states)
-        return _Computed(lengths, {name: array.cpu().numpy() for name, array in arrays.items()})
+        return _Outputs(encoded_batch.lengths, arrays)
 
     def _logits(self, states: Tensor) -> Tensor:
         network: Any = self.network
@@ -221,6 +223,17 @@ class Piece(NamedTuple):
     """Number of the sequence."""
     place: Window
     ids: NDArray[np.int32]
+
+
+class _Outputs(NamedTuple):
+    """What a device computes of one batch, perhaps still at work."""
+
+    lengths: Tensor
+    arrays: dict[str, Tensor]
+
+    def fetched(self) -> _Computed:
+        """The values, once they are there."""
+        return _Computed(self.lengths.tolist(), {name: array.cpu().numpy() for name, array in self.arrays.items()})
 
 
 class _Computed(NamedTuple):

@@ -119,7 +119,7 @@ class MaskedScorer:
             DataError: as `log_probabilities`.
         """
         ids = self._ids(sequence)
-        shape = RowShape(self.seq_length, 1, self.tokenizer.pad_id, max_sequences_per_pack=1)
+        shape = RowShape(self.seq_length, 1, self.tokenizer.pad_id)
         batch = TokenBatch.of(lay([_example(ids)], 1, shape))
         with torch.inference_mode():
             return self._at(batch, [np.arange(1, len(ids) - 1)])[0]

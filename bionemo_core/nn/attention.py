@@ -7,8 +7,9 @@ Which kernel serves which case, self and cross attention alike:
 | where | what | kernel |
 |---|---|---|
 | any | dense or padded, with or without a relative bias | `scaled_dot_product_attention` |
-| GPU, 16 bit | packed, no dropout | `torch.nn.attention.varlen` |
-| GPU, 16 bit | packed, dropout | `scaled_dot_product_attention` on jagged tensors |
+| GPU, 16 bit | packed, up to 128 tokens a sequence | `short_attention`, of our own |
+| GPU, 16 bit | packed, longer, no dropout | `torch.nn.attention.varlen` |
+| GPU, 16 bit | packed, longer, dropout | `scaled_dot_product_attention` on jagged tensors |
 | GPU | packed, relative bias, no dropout | `flex_attention` |
 | GPU | packed, relative bias, dropout | as on a CPU |
 | CPU; GPU in 32 bit | packed | `scaled_dot_product_attention` on each sequence |
@@ -28,6 +29,7 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor
 
 from bionemo_core.nn.relative import PackedBias
+from bionemo_core.nn.short_attention import fits, short_attention
 from bionemo_core.parallel.dropout import tensor_parallel_stream
 
 
@@ -147,7 +149,10 @@ def _packed(
         else:
             out_TND = _each_sequence(query_TND, key_TND, value_TND, packed, bias, options)
     elif query.is_cuda and query.dtype in (torch.float16, torch.bfloat16):
-        kernel = _varlen if options.dropout == 0.0 else _jagged
+        if fits(query_TND, packed.max_seqlen_q, packed.max_seqlen_kv):
+            kernel = _short
+        else:
+            kernel = _varlen if options.dropout == 0.0 else _jagged
         out_TND = kernel(query_TND, key_TND, value_TND, packed, options)
     else:
         out_TND = _each_sequence(query_TND, key_TND, value_TND, packed, None, options)
@@ -159,6 +164,21 @@ def _packed(
 def _end_to_end(x_SBND: Tensor) -> Tensor:
     """Rows one after the other, [B*S, N, D]."""
     return x_SBND.squeeze(1) if x_SBND.shape[1] == 1 else x_SBND.transpose(0, 1).flatten(0, 1)
+
+
+def _short(query: Tensor, key: Tensor, value: Tensor, packed: PackedSeqParams, options: _Options) -> Tensor:
+    return short_attention(
+        query,
+        key,
+        value,
+        packed.cu_seqlens_q,
+        packed.cu_seqlens_kv,
+        packed.max_seqlen_q,
+        packed.max_seqlen_kv,
+        causal=options.causal,
+        dropout=options.dropout,
+        scale=options.scale,
+    )
 
 
 def _varlen(query: Tensor, key: Tensor, value: Tensor, packed: PackedSeqParams, options: _Options) -> Tensor:

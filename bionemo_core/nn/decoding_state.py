@@ -5,13 +5,39 @@ Shape letters: L layers, R rows, N heads of this rank, D head width, M longest o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
-import torch
-import torch.nn.functional as F
 from megatron.core.models.common.embeddings.rope_utils import apply_rotary_pos_emb
 from torch import Tensor
+
+from bionemo_core.nn.one_query import attend_one
+
+
+class KeptKeys(NamedTuple):
+    """Keys and values of one layer: of the tokens so far, [R, N, M, D], and of the memory, [R, N, S, D]."""
+
+    keys: Tensor
+    values: Tensor
+    cross_keys: Tensor
+    cross_values: Tensor
+
+
+class Step(NamedTuple):
+    """What all layers are told of the next token."""
+
+    position: Tensor
+    """Its place, int64[1] on the device."""
+    num_keys: int
+    """Keys that self attention is handed."""
+    last: Tensor | None
+    """The last of those that is used, int64[1]; None where all are."""
+    visible: Tensor | None
+    """True at real states of the memory, bool[R, 1, 1, S]; None where all are."""
+    angles: Tensor | None
+    """Rotary angles of its position."""
+    bias: Tensor | None
+    """Relative bias over `num_keys` keys, [1, N, 1, num_keys]."""
 
 
 class DecoderState:
@@ -41,11 +67,6 @@ class DecoderState:
         """Sequences that are decoded."""
         return self.self_cache.shape[2]
 
-    @property
-    def num_keys(self) -> int:
-        """Keys that the next token attends over: all places on a GPU, where shapes stay; the used ones on a CPU."""
-        return self.max_length if self.self_cache.is_cuda else self.length + 1
-
     def select(self, rows: Tensor) -> DecoderState:
         """The state of these rows, int64[n], in this order; a row may come twice or not at all."""
         return DecoderState(
@@ -56,19 +77,19 @@ class DecoderState:
             self.length,
         )
 
-    def seen_keys(self, bias: Tensor | None) -> Tensor | None:
-        """The mask or bias of the next token over `num_keys` keys; [1, 1 or N, 1, num_keys], None for all seen."""
-        if not self.self_cache.is_cuda:
-            return bias
-        used = (torch.arange(self.num_keys, device=self.position.device) <= self.position)[None, None, None, :]
-        return used if bias is None else bias.masked_fill(~used, torch.finfo(bias.dtype).min)
+    def kept(self, layer: int) -> KeptKeys:
+        """What this layer has kept."""
+        return KeptKeys(*self.self_cache[layer], *self.cross_cache[layer])
 
-    def append(self, layer: int, key_RN1D: Tensor, value_RN1D: Tensor) -> tuple[Tensor, Tensor]:
-        """Keep the next token's key and value; the keys and values that it attends over, [R, N, num_keys, D]."""
-        keys, values = self.self_cache[layer]
-        keys.index_copy_(2, self.position, key_RN1D)
-        values.index_copy_(2, self.position, value_RN1D)
-        return keys[:, :, : self.num_keys], values[:, :, : self.num_keys]
+    def next_step(self, angles: Tensor | None, bias: Callable[[int], Tensor] | None) -> Step:
+        """The step of the next token, with the rotary angles of its position and its bias over a number of keys.
+
+        On a GPU, where shapes stay, attention is handed all places and told which is the last; on a CPU the used ones.
+        """
+        on_gpu = self.self_cache.is_cuda
+        num_keys = self.max_length if on_gpu else self.length + 1
+        last = self.position if on_gpu else None
+        return Step(self.position, num_keys, last, self.visible, angles, None if bias is None else bias(num_keys))
 
     def advance(self) -> None:
         """Count the token that every layer has appended."""
@@ -94,32 +115,35 @@ def empty_cache(like: Tensor, max_length: int) -> Tensor:
     return like.new_zeros(layers, both, rows, heads, max_length, width)
 
 
-def decode_layer(
-    layer: Any, hidden: Tensor, state: DecoderState, index: int, angles: Tensor | None, seen: Tensor | None
-) -> Tensor:
-    """One token through a megatron-core layer, [1, R, hidden]: its forward with kept keys, without dropout."""
+def decode_layer(layer: Any, hidden: Tensor, kept: KeptKeys, step: Step) -> Tensor:
+    """One token through a megatron-core layer, [1, R, hidden]: its forward with kept keys, without dropout.
+
+    The token's own key and value are kept as well.
+    """
     attention = layer.self_attention
     query, key, value = attention.get_query_key_value_tensors(layer.input_layernorm(hidden))
-    if angles is not None:
+    if step.angles is not None:
         query, key = (
-            apply_rotary_pos_emb(x, angles, config=attention.config, cp_group=attention.pg_collection.cp)
+            apply_rotary_pos_emb(x, step.angles, config=attention.config, cp_group=attention.pg_collection.cp)
             for x in (query, key)
         )
-    keys, values = state.append(index, key.permute(1, 2, 0, 3), value.permute(1, 2, 0, 3))
-    out = _attend(query, keys, values, seen, attention)
+    kept.keys.index_copy_(2, step.position, key.permute(1, 2, 0, 3))
+    kept.values.index_copy_(2, step.position, value.permute(1, 2, 0, 3))
+    out = attend_one(
+        query,
+        kept.keys[:, :, : step.num_keys],
+        kept.values[:, :, : step.num_keys],
+        last=step.last,
+        bias=step.bias,
+        scale=attention.core_attention.scale,
+    )
     hidden = layer.self_attn_bda(False, False)(attention.linear_proj(out), hidden, 0.0)
 
     attention = layer.cross_attention
     query, _ = attention.linear_q(layer.pre_cross_attn_layernorm(hidden))
     query = query.view(*query.shape[:2], attention.num_attention_heads_per_partition, -1)
-    keys, values = state.cross_cache[index]
-    out = _attend(query, keys, values, state.visible, attention)
+    scale = attention.core_attention.scale
+    out = attend_one(query, kept.cross_keys, kept.cross_values, visible=step.visible, scale=scale)
     hidden = layer.cross_attn_bda(False, False)(attention.linear_proj(out), hidden, 0.0)
 
     return layer.mlp_bda(False, False)(layer.mlp(layer.pre_mlp_layernorm(hidden)), hidden, 0.0)
-
-
-def _attend(query_1RND: Tensor, keys: Tensor, values: Tensor, seen: Tensor | None, attention: Any) -> Tensor:
-    scale = attention.core_attention.scale
-    out = F.scaled_dot_product_attention(query_1RND.permute(1, 2, 0, 3), keys, values, attn_mask=seen, scale=scale)
-    return out.permute(2, 0, 1, 3).flatten(2)

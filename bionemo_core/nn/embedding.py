@@ -77,7 +77,9 @@ class TokenEmbedding(torch.nn.Module):
         if not batch.packed:
             hidden = hidden * batch.padding_mask.unsqueeze(-1)
         hidden = F.dropout(hidden, self.options.dropout, self.training)
-        return hidden.transpose(0, 1).contiguous()
+        # Through one dim, so that a dim of size 1 has the stride that a layer's output has: compiled layers look at it.
+        length_first = hidden.transpose(0, 1)
+        return length_first.contiguous().flatten().view(length_first.shape)
 
     def at(self, tokens: Tensor, position: Tensor, words: VocabParallelEmbedding | None = None) -> Tensor:
         """Hidden states [1, rows, hidden] of one token a row, int64[rows], all at one position, int64[1]."""

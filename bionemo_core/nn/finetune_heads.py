@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bionemo_core.nn.residue_states import ResidueEncoder, ResidueStates, encoder_of, residue_mask
+from bionemo_core.nn.residue_states import ResidueEncoder, ResidueStates, encoder_of, residue_places
 
 if TYPE_CHECKING:
     from bionemo_core.data.batch import TokenBatch
@@ -88,9 +88,8 @@ class StoredStates:
 
     def __call__(self, batch: TokenBatch) -> ResidueStates:
         """The rows that the batch asks for."""
-        tokens = batch.tokens[batch.padding_mask]
+        tokens = _at_residues(batch, batch.tokens, framed=False)
         lengths = torch.tensor(batch.lengths)
-        tokens = tokens[: int(lengths.sum())]
         if self.table.device != tokens.device and self.table.nbytes <= self.largest_on_device:
             self.table = self.table.to(tokens.device)
         states = self.table[tokens.to(self.table.device)].to(tokens.device)
@@ -156,13 +155,10 @@ class FineTunedNetwork(nn.Module):
     def targets(self, batch: TokenBatch) -> tuple[Tensor, Tensor]:
         """The labels of the same answers and whether each counts, both [R or N]; values as float32."""
         if self.per_residue:
-            encoder = self.encoder
-            labels = _flat(batch, batch.labels, encoder)
-            counts = _flat(batch, batch.loss_mask, encoder)
+            framed = self.encoder.framed
+            labels, counts = (_at_residues(batch, x, framed=framed) for x in (batch.labels, batch.loss_mask))
         else:
-            first = batch.padding_mask & (batch.position_ids == 0)
-            labels = batch.labels[first][: len(batch.lengths)]
-            counts = batch.loss_mask[first][: len(batch.lengths)]
+            labels, counts = (_at_first(batch, x) for x in (batch.labels, batch.loss_mask))
         if self.num_classes is None:
             labels = labels.to(torch.int32).view(torch.float32)
         return labels, counts
@@ -181,7 +177,14 @@ class FineTunedNetwork(nn.Module):
         return (losses * counts).sum()
 
 
-def _flat(batch: TokenBatch, values: Tensor, encoder: ResidueEncoder) -> Tensor:
-    mask = residue_mask(batch, framed=encoder.framed)
-    total = sum(batch.lengths) - (2 * len(batch.lengths) if encoder.framed else 0)
-    return values[mask][:total]
+def _at_residues(batch: TokenBatch, values: Tensor, *, framed: bool) -> Tensor:
+    """What `values`, [rows, length], hold at residues, [R]."""
+    places, _ = residue_places(batch, framed=framed)
+    return values.flatten().index_select(0, places.to(values.device))
+
+
+def _at_first(batch: TokenBatch, values: Tensor) -> Tensor:
+    """What `values`, [rows, length], hold at the first token of each sequence, [N]."""
+    _, lengths = residue_places(batch, framed=False)
+    places = lengths.cumsum(0) - lengths if batch.packed else torch.arange(len(lengths)) * values.shape[1]
+    return values.flatten().index_select(0, places.to(values.device))

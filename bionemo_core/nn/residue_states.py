@@ -98,18 +98,22 @@ def encoder_network(network: nn.Module) -> nn.Module:
 
 def at_residues(hidden_LBH: Tensor, batch: TokenBatch, *, framed: bool) -> ResidueStates:
     """The states at residues of `hidden_LBH`, which has a state a token."""
-    lengths = torch.tensor(batch.lengths) - (2 if framed else 0)
-    states = hidden_LBH.transpose(0, 1)[residue_mask(batch, framed=framed)]
-    # Rows that only static shapes ask for stand at the end.
-    return ResidueStates(states[: int(lengths.sum())], lengths.to(states.device))
+    places, lengths = residue_places(batch, framed=framed)
+    rows = hidden_LBH.transpose(0, 1).flatten(0, 1)
+    return ResidueStates(rows.index_select(0, places.to(rows.device)), lengths.to(rows.device))
 
 
-def residue_mask(batch: TokenBatch, *, framed: bool) -> Tensor:
-    """True at residues, bool[B, L]: real tokens, and with `framed` neither the first nor the last of a sequence."""
-    real = batch.padding_mask
-    if not framed:
-        return real
-    segments = batch.segment_ids
-    goes_on = torch.zeros_like(real)
-    goes_on[:, :-1] = real[:, 1:] & (segments[:, 1:] == segments[:, :-1])
-    return real & (batch.position_ids > 0) & goes_on
+def residue_places(batch: TokenBatch, *, framed: bool) -> tuple[Tensor, Tensor]:
+    """Where residues stand in the batch's rows laid end to end, int64[R], and how many each sequence has, int64[N].
+
+    Residues are real tokens, and with `framed` neither the first nor the last of a sequence. Both are on the CPU,
+    worked out from lengths alone, so that nothing waits for a device.
+    """
+    tokens = torch.tensor(batch.lengths)
+    starts = torch.arange(len(tokens)) * batch.tokens.shape[1]
+    if batch.packed:
+        starts = tokens.cumsum(0) - tokens
+    ends = 1 if framed else 0
+    lengths = tokens - 2 * ends
+    before = lengths.cumsum(0) - lengths
+    return torch.arange(int(lengths.sum())) + torch.repeat_interleave(starts + ends - before, lengths), lengths

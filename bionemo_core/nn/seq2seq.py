@@ -101,6 +101,7 @@ class Seq2SeqLM(torch.nn.Module):
         )
         self.encoder = _encoder(encoder, options, groups)
         self.decoder = Decoder(decoder, options.stack, groups)
+        self._decode_layer = decode_layer
         tied = options.share_decoder_tokens_head_embeddings
         self.head = TokensHead(
             decoder,
@@ -156,6 +157,10 @@ class Seq2SeqLM(torch.nn.Module):
         """The loss summed over the batch's loss positions, a float32 scalar in nats."""
         return self.decoder_loss(self.encode(batch.source), batch.target)
 
+    def compile_decoding(self) -> None:
+        """Compile what one token does in a layer, from the next step on; worth it for many thousand sequences."""
+        self._decode_layer = torch.compile(decode_layer, dynamic=True)
+
     @torch.no_grad()
     def start(self, memory: Memory, max_length: int) -> DecoderState:
         """An empty state for decoding up to `max_length` tokens on this memory, a row a sequence.
@@ -191,10 +196,10 @@ class Seq2SeqLM(torch.nn.Module):
         hidden = self.decoder_embedding.at(tokens, state.position, self.decoder_words)
         positions = self.decoder.positions
         angles = None if positions.rotary is None else positions.rotary(state.position.unsqueeze(0))
-        bias = None if positions.relative is None else positions.relative.of_one(state.position, state.num_keys)
-        seen = state.seen_keys(bias)
+        relative, position = positions.relative, state.position
+        step = state.next_step(angles, None if relative is None else lambda keys: relative.of_one(position, keys))
         for index, layer in enumerate(self.decoder.layers):
-            hidden = decode_layer(layer, hidden, state, index, angles, seen)
+            hidden = self._decode_layer(layer, hidden, state.kept(index), step)
         norm = self.decoder.block.final_layernorm
         logits = self._head(hidden if norm is None else norm(hidden)).squeeze(0)
         state.advance()

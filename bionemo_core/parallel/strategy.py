@@ -24,6 +24,8 @@ from bionemo_core.parallel.layout import ParameterLayout, read_layouts
 from bionemo_core.parallel.sharding import needs_sharding, reshard, shard
 from bionemo_core.parallel.weights import adam_pieces, adam_steps, load_adam, load_weights, weight_pieces
 
+_MOST_COMPILED = 64
+
 
 class MegatronStrategy(DDPStrategy):
     """One process per device, split by tensor and data parallelism.
@@ -88,8 +90,7 @@ class MegatronStrategy(DDPStrategy):
                 super().configure_ddp()
             return
         if self.compile_layers:
-            for layer in getattr(self.network, "layers", ()):
-                layer.compile(dynamic=False)
+            compile_layers(self.network)
         if needs_sharding(self.groups, self.dtype):
             shard(self.network, self.groups, self.dtype, self.root_device)
             # A test after the training would have Lightning copy rank 0's weights to all; here each has its own part.
@@ -166,6 +167,17 @@ class MegatronStrategy(DDPStrategy):
             return
         for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
             optimizer.load_state_dict(state)
+
+
+def compile_layers(network: nn.Module) -> None:
+    """Compile each of the network's `layers`, for the shapes that it meets.
+
+    All layers share the code of megatron-core's, and so the number of times that it may be compiled: for each kind of
+    layer, in training and evaluation, and for each number of tokens and segments under static shapes.
+    """
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _MOST_COMPILED)  # type: ignore[attr-defined]
+    for layer in getattr(network, "layers", ()):
+        layer.compile(dynamic=False)
 
 
 def strategy_of(trainer: pl.Trainer) -> MegatronStrategy:

@@ -28,6 +28,7 @@ from bionemo_core.inference.embedding import EMBEDDINGS, RAGGED, Embedder, Embed
 from bionemo_core.inference.embedding import embed as embed_sequences
 from bionemo_core.inference.outputs import Part, Parts, PartStore, part_bounds
 from bionemo_core.inference.outputs_files import file_kind, write_output
+from bionemo_core.parallel.strategy import compile_layers
 from bionemo_core.protocols import Tokenizer
 from bionemo_core.tasks.device import choose_device
 from bionemo_core.tasks.opening import OpenedModel, open_model
@@ -40,8 +41,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("bionemo")
 
 _TABLES = ("csv", "tsv", "parquet")
-_CPU_BATCH, _GPU_BATCH = 4_096, 65_536
-_PART_TOKENS, _RAGGED_PART_TOKENS = 1 << 20, 1 << 17
+CPU_BATCH, GPU_BATCH = 4_096, 32_768
+"""Tokens that go through the network at once."""
+_PART_TOKENS, _RAGGED_PART_TOKENS = 1 << 22, 1 << 17
 _PART_SEQUENCES = 1 << 14
 
 
@@ -60,8 +62,7 @@ def embed(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> None
     opened = open_for_use(spec, registry, device, ranks)
     embedder = Embedder(opened.module, opened.tokenizer, settings_of(task, device.name == "cuda"))
     if device.name == "cuda" and spec.trainer.compile is not False:
-        for layer in getattr(embedder.network, "layers", ()):
-            layer.compile(dynamic=False)
+        compile_layers(embedder.network)
     store = open_input(task.input, task, opened.tokenizer, device.context(spec))
     job = _Job.of(task, output, store, embedder, opened)
     if job.is_done():
@@ -96,7 +97,7 @@ def settings_of(task: Embed, on_gpu: bool) -> EmbeddingSettings:
         outputs=tuple(task.outputs or (EMBEDDINGS,)),
         on_long=task.on_long,
         window_overlap=task.window_overlap,
-        tokens_per_batch=task.tokens_per_batch or (_GPU_BATCH if on_gpu else _CPU_BATCH),
+        tokens_per_batch=task.tokens_per_batch or (GPU_BATCH if on_gpu else CPU_BATCH),
         unknown="unk",  # the store holds such records only where the user has said so
         static_shapes=on_gpu,
     )

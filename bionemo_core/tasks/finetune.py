@@ -37,6 +37,7 @@ from bionemo_core.tasks.adapters import (
 )
 from bionemo_core.tasks.additions import Additions, Built
 from bionemo_core.tasks.device import Device
+from bionemo_core.tasks.embed import CPU_BATCH, GPU_BATCH
 from bionemo_core.tasks.opening import OpenedModel, open_model
 from bionemo_core.tasks.stored_states import numbered, stored_states
 from bionemo_core.tasks.train import train
@@ -231,9 +232,8 @@ class FineTuning(Additions):
         on_gpu = parts.device.name == "cuda"
         settings = EmbeddingSettings(
             outputs=(HIDDENS if self.per_residue else EMBEDDINGS,),
-            tokens_per_batch=65_536 if on_gpu else 4_096,
+            tokens_per_batch=GPU_BATCH if on_gpu else CPU_BATCH,
             unknown="unk",
-            static_shapes=on_gpu,
         )
         return Embedder(module, parts.tokenizer, settings)
 

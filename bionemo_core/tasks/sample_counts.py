@@ -114,7 +114,7 @@ class SampleCounts:
         if self.judge is None or not chosen:
             return False
         self.judge.draw_grid([text for text, _ in chosen], [caption for _, caption in chosen], str(path))
-        return True
+        return path.is_file()
 
     def _canonical(self, text: str) -> str | None:
         return (text or None) if self.judge is None else self.judge.canonical(text)

@@ -24,7 +24,8 @@ from bionemo_core.tasks.using import Ranks
 log = logging.getLogger("bionemo")
 
 _TABLE, _OFFSETS, _RECORD = "states.npy", "offsets.npy", "states.json"
-_PART_TOKENS, _PART_SEQUENCES = 1 << 17, 1 << 12
+_PART_BYTES, _PART_SEQUENCES = 1 << 30, 1 << 14
+"""Of float32 states that are in memory at once, and of the records they belong to."""
 _VERSION = 1
 
 
@@ -121,7 +122,7 @@ def _compute(
         log.info("The encoder's states of %d sequences are computed and kept in %s.", len(records), folder)
     ranks.meet()
     table = np.lib.format.open_memmap(table_path, mode="r+")
-    bounds = part_bounds(counts, _PART_TOKENS, _PART_SEQUENCES)
+    bounds = part_bounds(counts, _PART_BYTES // (4 * width), _PART_SEQUENCES)
     for number, (start, stop) in enumerate(itertools.pairwise(bounds)):
         if number % ranks.size == ranks.rank:
             embedded = embedder.run(records.sequences[start:stop], records.ids[start:stop])

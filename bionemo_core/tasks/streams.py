@@ -25,6 +25,8 @@ class Streams:
     model: Model
     groups: ProcessGroups
     on_gpu: bool
+    static_shapes: bool
+    """Whether all batches shall have one shape, because layers are compiled for it."""
 
     def train(self, consumed_samples: int, first_step: int) -> Steps:
         """The training batches from this position on."""
@@ -68,7 +70,7 @@ class Streams:
             "packing": batch.packing,
             "pack_window": batch.pack_window,
             "dynamic_padding": batch.dynamic_padding,
-            "static_shapes": self.on_gpu,
+            "static_shapes": self.static_shapes,
             "pin_memory": self.on_gpu,
             "seed": self.spec.seed,
             "num_workers": batch.num_workers,

@@ -58,12 +58,18 @@ def inference_of(
 ) -> Seq2SeqInference:
     """The interface to an opened model, with the batch that suits its device.
 
+    A GPU replays steps unless `trainer.compile=false`; with true their layers are compiled too, which takes half a
+    minute.
+
     Raises:
         ConfigError: the model cannot decode.
     """
     on_gpu = any(parameter.is_cuda for parameter in opened.module.parameters())
     size = batch_size if batch_size is not None else _GPU_BATCH if on_gpu else _CPU_BATCH
-    recorded = on_gpu and spec.trainer.compile is True
+    recorded = on_gpu and spec.trainer.compile is not False
+    compile_decoding = getattr(getattr(opened.module, "network", None), "compile_decoding", None)
+    if on_gpu and spec.trainer.compile and compile_decoding is not None:
+        compile_decoding()
     return Seq2SeqInference.of(opened, batch_size=size, max_length=max_length, record_steps=recorded)
 
 

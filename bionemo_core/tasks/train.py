@@ -7,6 +7,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
+import torch
 
 from bionemo_core.checkpoint.load import CheckpointReader
 from bionemo_core.checkpoint.load_report import LoadReport
@@ -105,6 +106,7 @@ class _Run:
         read = tuple(dict.fromkeys(summary(store.manifest) for store in stores))
         if saved and reader:
             check_resume(saved, spec, reader, splits)
+        torch.manual_seed(spec.seed)  # for a model that does not seed itself, as any LightningModule may be
         module = registry.build(spec.model, tokenizer=tokenizer, context=context)
         restored = additions.restored(spec, module, trainer, registry, tokenizer, reader)
         parts = additions.built(Built(spec, device, folder, trainer, tokenizer, splits, module))
@@ -135,7 +137,10 @@ class _Run:
         foreign = not hasattr(self.module, "network")
         model: Any = ForeignModel.of(self.module, self.spec.batch.seq_length) if foreign else self.module
         groups, on_gpu = strategy_of(self.trainer).groups, self.device.accelerator == "gpu"
-        streams = Streams(self.spec, self.plan, self.splits, self.tokenizer, model, groups, on_gpu)
+        compiled = strategy_of(self.trainer).compile_layers
+        streams = Streams(
+            self.spec, self.plan, self.splits, self.tokenizer, model, groups, on_gpu, static_shapes=on_gpu and compiled
+        )
         consumed, first_step = (self.reader.consumed_samples, self.reader.step) if self.reader else (0, 0)
         train, val, test = streams.train(consumed, first_step), streams.val(), None
         if self.spec.task.params.get("do_testing"):

@@ -124,7 +124,7 @@ def _batch(examples: Sequence[AnyExample], built: BuiltModel, *, packed: bool) -
 
     rows = 1 if packed else len(examples)
     length = sum(len(one[0]) for one in examples)
-    shape = RowShape(length, rows, built.tokenizer.pad_id, packed, max_sequences_per_pack=len(examples))
+    shape = RowShape(length, rows, built.tokenizer.pad_id, packed)
     pairs = [one for one in examples if isinstance(one, Seq2SeqExample)]
     if pairs:
         target_length = sum(len(one.labels) for one in pairs)

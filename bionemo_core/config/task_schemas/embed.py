@@ -20,7 +20,7 @@ class Embed:
     on_invalid: str = "error"  # a letter that the tokenizer lacks: error, skip, unk
     on_long: str = "error"  # a sequence longer than the model: error, truncate, window
     window_overlap: Optional[int] = None  # residues; null: half a window
-    tokens_per_batch: Optional[int] = None  # null: 4,096 on a CPU, 65,536 on a GPU
-    tokens_per_part: Optional[int] = None  # what is computed between two saves; null: 1,048,576 embedded tokens
+    tokens_per_batch: Optional[int] = None  # null: 4,096 on a CPU, 32,768 on a GPU
+    tokens_per_part: Optional[int] = None  # what is computed between two saves; null: 4,194,304 embedded tokens
     adapter: Optional[str] = None  # a folder `adapter` of a LoRA fine-tuning of the model at restore_from_path
     overwrite: bool = False

@@ -20,5 +20,5 @@ def example(tokenizer: Tokenizer, sequence: str, masked: Sequence[int] = ()) -> 
 
 def batch(examples: Sequence[Example], tokenizer: Tokenizer, *, packed: bool, seq_length: int = 128) -> TokenBatch:
     """All examples in one packed row, or padded to the longest."""
-    shape = RowShape(seq_length, len(examples), tokenizer.pad_id, packing=packed, max_sequences_per_pack=8)
+    shape = RowShape(seq_length, len(examples), tokenizer.pad_id, packing=packed)
     return TokenBatch.of(lay(examples, len(examples), shape))

@@ -1,5 +1,6 @@
 """What is said about molecules that a model wrote: validity, canonical form, likeness, scores, a picture of many."""
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
@@ -10,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from rdkit import Chem, DataStructs, RDConfig
 from rdkit.Chem import QED, Crippen, rdFingerprintGenerator
-from rdkit.Chem.Draw import rdMolDraw2D
 
 from bionemo_core.errors import ConfigError, StorageError
 from bionemo_core.protocols import Oracle
 from bionemo_molbart.molecules import canonical_smiles, parsed
+
+log = logging.getLogger("bionemo")
 
 FINGERPRINT_RADIUS = 2
 FINGERPRINT_BITS = 2048
@@ -100,9 +102,16 @@ class MoleculeJudge:
     def draw_grid(self, texts: Sequence[str], captions: Sequence[str], path: str) -> None:
         """Write a PNG of all molecules, six a row, each above its caption; what is no molecule leaves its place empty.
 
+        Where RDKit's drawing cannot be loaded there is a warning and no picture.
+
         Raises:
             StorageError: it cannot be written.
         """
+        try:  # it needs a library of the X window system, which a bare machine lacks
+            from rdkit.Chem.Draw import rdMolDraw2D
+        except ImportError as error:
+            log.warning("%s is not drawn: %s. On Debian and Ubuntu: apt install libxrender1.", path, error)
+            return
         molecules = [parsed(text) or Chem.Mol() for text in texts]
         rows = max(1, math.ceil(len(molecules) / _PANELS_A_ROW))
         columns = min(_PANELS_A_ROW, max(1, len(molecules)))

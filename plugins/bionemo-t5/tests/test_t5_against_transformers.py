@@ -41,7 +41,7 @@ def examples() -> list[Seq2SeqExample]:
 
 
 def batch(made: list[Seq2SeqExample], *, packed: bool) -> Seq2SeqBatch:
-    shape = RowShape(256, len(made), TOKENIZER.pad_id, packed, max_sequences_per_pack=8, target_length=256)
+    shape = RowShape(256, len(made), TOKENIZER.pad_id, packed, target_length=256)
     return Seq2SeqBatch.of(lay_pairs(made, len(made), shape))
 
 

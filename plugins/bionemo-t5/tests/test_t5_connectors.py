@@ -102,7 +102,7 @@ def rows() -> Seq2SeqBatch:
         return draw.integers(3, TOKENIZER.vocab_size, length).astype(np.int32)
 
     made = [Seq2SeqExample(ids(s), ids(t), ids(t), np.ones(t, dtype=bool)) for s, t in ((20, 7), (9, 12))]
-    shape = RowShape(64, 2, TOKENIZER.pad_id, False, max_sequences_per_pack=2, target_length=64)
+    shape = RowShape(64, 2, TOKENIZER.pad_id, False, target_length=64)
     return Seq2SeqBatch.of(lay_pairs(made, 2, shape))
 
 

@@ -13,6 +13,7 @@ import torch
 from bionemo_core.data.batch import StepBatch, TokenBatch
 from bionemo_core.data.loader import eval_loader, train_loader
 from bionemo_core.data.masking import MaskedLanguageObjective
+from bionemo_core.data.rows import one_of_few
 from bionemo_core.data.tokenizer import CharacterTokenizer
 from bionemo_core.errors import ConfigError, DataError
 
@@ -82,12 +83,21 @@ def test_rows_are_consistent(parts: tuple[Any, ...], extra: dict[str, Any]) -> N
                 assert batch.position_ids.max() < 64
 
 
-def test_static_shapes_are_static(parts: tuple[Any, ...]) -> None:
-    for extra in ({}, {"packing": False}):
+def test_static_shapes_are_few(parts: tuple[Any, ...]) -> None:
+    for extra, most in (({}, 5), ({"packing": False}, 1)):
         loader = train_loader(*parts, **SHAPE, **extra, static_shapes=True, last_step=6)
         batches = [batch for step in loader for batch in step.micro_batches]
         shapes = {(b.tokens.shape, b.max_seqlen, None if b.cu_seqlens is None else b.cu_seqlens.shape) for b in batches}
-        assert len(shapes) == 1
+        assert len(shapes) <= most
+        full = SHAPE["seq_length"] * SHAPE["micro_batch_size"]
+        assert all(full // 2 <= shape[0].numel() <= full for shape in shapes if shape[2] is not None)
+
+
+def test_segments_under_static_shapes_come_in_few_numbers() -> None:
+    numbers = [one_of_few(count) for count in range(1, 5000)]
+    assert all(count <= number <= max(16, 2 * count) for count, number in enumerate(numbers, start=1))
+    assert all(number <= 1.25 * count for count, number in enumerate(numbers, start=1) if count > 512)
+    assert len(set(numbers)) < 24
 
 
 def test_shape_changes_nothing_in_a_packed_step(parts: tuple[Any, ...]) -> None:

@@ -38,7 +38,6 @@ def batch(made: Sequence[Seq2SeqExample], *, packed: bool, static: bool = False,
         PAD,
         packing=packed,
         static_shapes=static,
-        max_sequences_per_pack=4,
         target_length=seq_length,
     )
     return Seq2SeqBatch.of(lay_pairs(made, len(made), shape))

@@ -77,7 +77,7 @@ def records(tokenizer, kind: str) -> list[LabelledRecord]:
 
 
 def batch_of(examples, tokenizer, *, packed: bool) -> TokenBatch:
-    shape = RowShape(24, len(examples), tokenizer.pad_id, packing=packed, max_sequences_per_pack=8)
+    shape = RowShape(24, len(examples), tokenizer.pad_id, packing=packed)
     return TokenBatch.of(lay(examples, len(examples), shape))
 
 

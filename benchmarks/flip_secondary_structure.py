@@ -1,0 +1,523 @@
+"""Does pre-training help to predict secondary structure? Q3 of fine-tuned models on the test proteins of FLIP.
+
+Q3 is the share of resolved residues whose state (helix, strand, other) is right, of all test proteins together; its
+standard error treats proteins as independent, not residues. A row is a `bionemo-run task=finetune` and a
+`task=evaluate`, printed as they are run, with v1's ConvNet as the head:
+
+- one-hot: the head sees which residue stands where, and nothing else;
+- random-frozen: states of the same network with random weights;
+- frozen, full, lora: the pre-trained model, as `task.encoder` trains it;
+- random-full: the same network trained from random weights.
+
+One-hot vectors come from a model that a small plugin offers, so that row is made by the same command as the others. All
+rows have the same head, batches, steps, optimizer, schedule and seed, which is checked; only the rate of a trained
+encoder is another. Predictions of the test proteins are counted anew here, and compared with what each run measured.
+
+States of another scale want another rate: where several are given, `--lr 5e-4,5e-3`, each row is trained with each of
+them, and the one of the best validation accuracy is tested.
+
+    bionemo-run model=esm2_35m ...
+    python benchmarks/flip_secondary_structure.py FOLDER_OF_FLIP PRETRAINED_RUN [--gpus 2]
+
+The runs go to $BIONEMO_HOME, or ~/.bionemo; the plugin, what each command printed, and the table to `--out`.
+"""
+
+import argparse
+import csv
+import json
+import os
+import queue
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from learning import mean_and_error
+
+from bionemo_core.builtin import load_registry
+from bionemo_core.config.schema import Choice, RunSpec
+from bionemo_core.config.spec import from_json
+from bionemo_core.data.readers import FastaSource
+from bionemo_core.errors import BioNeMoError
+from bionemo_core.nn.residue_states import encoder_of
+from bionemo_core.plugins import Registry
+from bionemo_core.protocols import BuildContext
+from bionemo_core.tasks.sources import complete_choice, open_stored
+from bionemo_core.testing.throwaway import make_plugin
+from bionemo_core.training.metrics_file import read_rows
+
+PLUGIN = '''\
+"""Residues as one-hot vectors, to compare learned states with."""
+
+from bionemo_core import Component, configure, hookimpl
+
+BIONEMO_PLUGIN_API = 1
+
+
+def one_hot(seq_length: int = 1024, *, tokenizer, context):
+    from one_hot.network import build
+
+    return build(seq_length, tokenizer)
+
+
+@hookimpl
+def bionemo_models():
+    yield Component("one_hot", configure(one_hot), "residues as one-hot vectors", capabilities=frozenset({"packing"}))
+'''
+
+NETWORK = '''\
+import torch
+from torch import nn
+
+from bionemo_core.data.masking import MaskedLanguageObjective
+from bionemo_core.training.module import LanguageModule
+
+
+class OneHot(nn.Module):
+    """Nothing to train: a fixed vector for every residue of the alphabet, zeros for all other tokens."""
+
+    def __init__(self, residues, vocab_size):
+        super().__init__()
+        self.hidden_size = len(residues)
+        self.embedding = nn.Embedding.from_pretrained(torch.eye(vocab_size)[:, residues].contiguous(), freeze=True)
+
+    def hidden_states(self, batch):
+        return self.embedding(batch.tokens).transpose(0, 1)
+
+
+def build(seq_length, tokenizer):
+    residues = [number for number in range(tokenizer.vocab_size) if number not in tokenizer.special_ids]
+    objective = MaskedLanguageObjective(
+        mask_id=tokenizer.mask_id, special_ids=tokenizer.special_ids, vocab_size=tokenizer.vocab_size
+    )
+    return LanguageModule(OneHot(residues, tokenizer.vocab_size), objective, seq_length=seq_length)
+'''
+
+
+class Row(NamedTuple):
+    """One line of the table: what the head is put on, and how that is trained."""
+
+    what: str
+    start: str  # one-hot, random, pre-trained
+    encoder: str  # frozen, full, lora
+
+
+ROWS = {
+    "one-hot": Row("one-hot residues", "one-hot", "frozen"),
+    "random-frozen": Row("random weights, frozen", "random", "frozen"),
+    "frozen": Row("pre-trained, frozen", "pre-trained", "frozen"),
+    "full": Row("pre-trained, full", "pre-trained", "full"),
+    "lora": Row("pre-trained, LoRA", "pre-trained", "lora"),
+    "random-full": Row("random weights, full", "random", "full"),
+}
+BASELINES = ("one-hot", "random-frozen")
+LONGEST_FIRST = ("full", "random-full", "lora", "frozen", "random-frozen", "one-hot")
+
+
+class Flip(NamedTuple):
+    """The benchmark's files, and of its test proteins which residues are resolved."""
+
+    files: dict[str, Path]
+    resolved: dict[str, np.ndarray]
+
+    @property
+    def arguments(self) -> list[str]:
+        """The data set on the command line."""
+        return ["data=flip_fasta", *(override(f"data.{key}", str(path)) for key, path in self.files.items())]
+
+
+class Finished(NamedTuple):
+    """A fine-tuning: its rate and run folder, what it ran on, and how long the command took, start to end."""
+
+    rate: float
+    run: Path
+    device: str | None
+    seconds: float
+
+    @property
+    def validation(self) -> float:
+        """The last accuracy on the validation split; 0 if time was up before the first."""
+        rows = read_rows(self.run / "metrics.csv")
+        return next((row["val_accuracy"] for row in reversed(rows) if "val_accuracy" in row), 0.0)
+
+
+class Result(NamedTuple):
+    """What came of a row; right and total are counts of residues by protein."""
+
+    spec: RunSpec
+    trained: int
+    steps: int
+    seconds: float
+    right: dict[str, int]
+    total: dict[str, int]
+    validation: float
+    measured: float
+    """The accuracy on the test split as the run itself had it at its end."""
+
+    @classmethod
+    def of(cls, finished: Finished, predictions: Path, flip: Flip) -> "Result":
+        """Read it."""
+        right, total = count(predictions, flip.resolved)
+        spec = from_json((finished.run / "run.json").read_text())
+        rows = read_rows(finished.run / "metrics.csv")
+        return cls(
+            spec=spec,
+            trained=trained_parameters(spec),
+            steps=max(int(row["step"]) for row in rows if "reduced_train_loss" in row),
+            seconds=finished.seconds,
+            right=right,
+            total=total,
+            validation=finished.validation,
+            measured=[row["test_accuracy"] for row in rows if "test_accuracy" in row][-1],
+        )
+
+
+class Failed(Exception):
+    """A command ended with another status than 0."""
+
+
+def override(key: str, value: Any) -> str:
+    """`key=value` as the command line takes it."""
+    if isinstance(value, str):
+        plain = re.fullmatch(r"[\w./-]+", value)
+        return f"{key}={value}" if plain else f"{key}='{value}'"
+    return f"{key}={json.dumps(value)}"  # null, true, numbers and lists of these are written as in JSON
+
+
+def read_flip(folder: Path) -> Flip:
+    """Find the three files, and look at the test proteins."""
+    names = {"sequences": "sequences", "labels": "sampled", "mask": "mask"}
+    files = {}
+    for key, name in names.items():
+        found = [path for path in (folder / f"{name}.fasta", folder / f"{name}.fasta.gz") if path.is_file()]
+        if not found:
+            raise SystemExit(f"{folder}: holds no {name}.fasta or {name}.fasta.gz.")
+        files[key] = found[0].resolve()
+    labels = FastaSource(files["labels"], columns=("description",))
+    test = {record.id.decode() for record in labels.records(files["labels"]) if b"SET=test" in record.columns[0]}
+    masks = {record.id.decode(): record.sequence for record in FastaSource(files["mask"]).records(files["mask"])}
+    zero = ord("0")
+    resolved = {name: np.frombuffer(b"".join(masks[name].split()), dtype=np.uint8) != zero for name in sorted(test)}
+    return Flip(files, resolved)
+
+
+@dataclass(frozen=True)
+class Starts:
+    """What the rows begin with, each as arguments of the command line."""
+
+    pretrained: list[str]
+    random: list[str]
+    one_hot: list[str]
+    max_residues: int
+
+    @classmethod
+    def of(cls, run: str, registry: Registry) -> "Starts":
+        """Look at the pre-trained model."""
+        stored = open_stored(run, registry)
+        stored.close()
+        model, tokenizer = stored.spec.model, stored.spec.tokenizer
+        context = BuildContext()
+        built = registry.build(tokenizer, context=context)
+        module = registry.build(model, tokenizer=built, context=context)
+        ends = 2 if encoder_of(module.network).framed else 0
+        of_tokenizer = chosen(tokenizer, registry)
+        source = str(Path(run).resolve()) if Path(run).exists() else run
+        return cls(
+            pretrained=[override("restore_from_path", source)],
+            random=[*chosen(model, registry), *of_tokenizer],
+            # A one-hot encoder reads BOS and EOS too: the longest protein shall be the same.
+            one_hot=["model=one_hot", f"model.seq_length={module.seq_length - ends + 2}", *of_tokenizer],
+            max_residues=module.seq_length - ends,
+        )
+
+
+def chosen(choice: Choice, registry: Registry) -> list[str]:
+    """A component by name, and those of its parameters that are not the defaults."""
+    usual = complete_choice(choice.group, choice.name, {}, choice.distribution, registry)
+    owner = registry.owner(choice.group, choice.name)
+    short = owner is not None and owner.distribution == choice.distribution
+    name = choice.name if short else f"{choice.distribution}/{choice.name}"
+    differing = {key: value for key, value in choice.params.items() if usual.params.get(key) != value}
+    return [f"{choice.group}={name}", *(override(f"{choice.group}.{key}", value) for key, value in differing.items())]
+
+
+def make_one_hot(folder: Path) -> None:
+    """Write the plugin that offers the model `one_hot`; this process finds it too."""
+    shutil.rmtree(folder, ignore_errors=True)
+    make_plugin(folder, "one_hot", PLUGIN, files={"network.py": NETWORK})
+    sys.path.insert(0, str(folder))
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Runs rows."""
+
+    options: argparse.Namespace
+    flip: Flip
+    starts: Starts
+    plugin: Path
+
+    def finetune(self, name: str, devices: "queue.Queue[str | None]") -> list[Finished]:
+        """Train a row with each rate, once a device is free; one after the other, as they share a frozen's states."""
+        done = []
+        device = devices.get()
+        try:
+            for rate in self.options.rates[ROWS[name].encoder]:
+                started = time.perf_counter()
+                label = f"{name} {rate:g}"
+                folder = self._command(label, "finetune", self._finetune(name, rate), device, r"\n +folder  (.+)\n")
+                done.append(Finished(rate, Path(folder), device, time.perf_counter() - started))
+        finally:
+            devices.put(device)
+        return done
+
+    def evaluate(self, name: str, finished: Finished) -> Path:
+        """Write the predictions for the test proteins; where they are."""
+        report = self.options.out / "evaluation" / name
+        arguments = [override("restore_from_path", str(finished.run / "model")), *self.flip.arguments]
+        arguments += [override("task.output", str(report)), "task.overwrite=true"]
+        self._command(name, "evaluate", arguments, finished.device)
+        return report / "predictions.csv"
+
+    def _finetune(self, name: str, rate: float) -> list[str]:
+        options, row = self.options, ROWS[name]
+        starts = {"one-hot": self.starts.one_hot, "random": self.starts.random, "pre-trained": self.starts.pretrained}
+        arguments = [*starts[row.start], "task.kind=token_classification", f"task.encoder={row.encoder}"]
+        if row.encoder == "frozen":  # no less exact than bfloat16, in which a GPU computes them, and half as large
+            arguments.append("task.states_dtype=float16")
+        arguments += [*self.flip.arguments, override("name", f"flip_{name}"), f"seed={options.seed}"]
+        arguments += [
+            f"optim.lr={rate}",
+            f"trainer.max_steps={options.steps}",
+            f"batch.micro_batch_size={options.batch}",
+        ]
+        arguments += [f"trainer.val_check_interval={max(1, options.steps // 4)}", "trainer.progress_bar=false"]
+        arguments += [f"batch.num_workers={options.num_workers}"]
+        if options.minutes:
+            arguments.append(f"trainer.max_time_min={options.minutes}")
+        return [*arguments, *options.also]
+
+    def _command(self, label: str, task: str, arguments: Sequence[str], device: str | None, wanted: str = "") -> str:
+        """Print and run it; what the regular expression found in its output."""
+        extra: dict[str, str] = {}
+        if device is not None:
+            extra["CUDA_VISIBLE_DEVICES"] = device
+        if ROWS[label.split()[0]].start == "one-hot":
+            before = os.environ.get("PYTHONPATH")
+            extra["PYTHONPATH"] = os.pathsep.join([str(self.plugin), *([before] if before else [])])
+        shown = [f"{key}={shlex.quote(value)}" for key, value in extra.items()]
+        shown += ["bionemo-run", f"task={task}", *map(shlex.quote, arguments)]
+        print(f"[{label}] {' '.join(shown)}", flush=True)
+        program = str(Path(sys.executable).with_name("bionemo-run"))
+        log = self.options.out / "logs" / f"{task} {label}.txt"
+        started = time.perf_counter()
+        with log.open("w") as stream:
+            done = subprocess.run(
+                [program, f"task={task}", *arguments],
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **extra},
+                check=False,
+            )
+        text = log.read_text(errors="replace")
+        if done.returncode:
+            raise Failed(f"{label}: task={task} ended with {done.returncode}:\n{text[-2000:]}")
+        print(f"[{label}] {task}: {time.perf_counter() - started:.1f} s", flush=True)
+        found = re.search(wanted, text)
+        if found is None:
+            raise Failed(f"{label}: {log} does not say what was expected of it ({wanted}).")
+        return found[1] if wanted else ""
+
+
+def count(predictions: Path, resolved: Mapping[str, np.ndarray]) -> tuple[dict[str, int], dict[str, int]]:
+    """Right and all resolved residues of every protein that the model takes whole."""
+    right, total = {}, {}
+    with predictions.open(newline="") as stream:
+        for line in csv.DictReader(stream):
+            name, label, predicted = line["id"], line["label"], line["prediction"]
+            if len(predicted) != len(label):  # longer than the model
+                continue
+            same = np.array([first == second for first, second in zip(label, predicted, strict=True)])
+            right[name], total[name] = int((same & resolved[name]).sum()), int(resolved[name].sum())
+    return right, total
+
+
+def trained_parameters(spec: RunSpec) -> int:
+    """Numbers that this run's training changes."""
+    registry, context = load_registry(), BuildContext(seed=spec.seed)
+    tokenizer = registry.build(spec.tokenizer, context=context)
+    module = registry.build(spec.model, tokenizer=tokenizer, context=context)
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+
+
+def check_comparable(results: Mapping[str, Result], *, chosen_rates: bool) -> None:
+    """Accept rows that differ in their encoder, how it is trained and, where it is trained, the rate; in nothing else.
+
+    Args:
+        results: by row.
+        chosen_rates: rates of frozen encoders were chosen among the same ones, and may differ too.
+
+    Raises:
+        SystemExit: names the first row that differs in more.
+    """
+
+    def shared(name: str) -> dict[str, Any]:
+        spec = results[name].spec
+        rate = spec.optim.params["lr"] if ROWS[name].encoder == "frozen" and not chosen_rates else None
+        task = {key: value for key, value in spec.task.params.items() if key not in ("encoder", "states_dtype")}
+        model = {key: spec.model.params.get(key) for key in ("kind", "head", "classes", "class_weights")}
+        optim = {key: value for key, value in spec.optim.params.items() if key != "lr"}
+        settings = (spec.optim.name, optim, spec.scheduler, spec.trainer, spec.batch, spec.checkpoint)
+        facts = {"task": task, "model": model, "recipe": settings, "data": spec.data, "tokenizer": spec.tokenizer}
+        return {**facts, "seed": spec.seed, "proteins": results[name].total, **({"rate": rate} if rate else {})}
+
+    first = next(iter(results))
+    for name in results:
+        mine, others = shared(name), shared(first)
+        differing = [key for key in mine.keys() & others.keys() if mine[key] != others[key]]
+        if differing:
+            raise SystemExit(f"{name} and {first} differ in {', '.join(sorted(differing))}: this is no comparison.")
+
+
+def table(results: Mapping[str, Result], flip: Flip, max_residues: int) -> str:
+    """The results in Markdown."""
+    any_of = next(iter(results.values()))
+    names = sorted(any_of.total)
+    totals = np.array([any_of.total[name] for name in names], dtype=np.float64)
+
+    def right(row: str) -> np.ndarray:
+        return np.array([results[row].right[name] for name in names], dtype=np.float64)
+
+    base = next(iter(results))
+    lines = [
+        f"{len(names)} of {len(flip.resolved)} test proteins (those of up to {max_residues:,} residues), "
+        f"{int(totals.sum()):,} resolved residues; steps of {any_of.spec.batch.micro_batch_size} sequences",
+        "",
+        f"| what | trained parameters | rate | steps | seconds | Q3, test | above {base} | accuracy, validation |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row, result in results.items():
+        mean, error = mean_and_error(right(row), totals)
+        gain, gain_error = mean_and_error(right(row) - right(base), totals)
+        above = "" if row == base else f"{gain:+.4f} +- {gain_error:.4f}"
+        lines.append(
+            f"| {ROWS[row].what} | {result.trained:,} | {result.spec.optim.params['lr']:g} | {result.steps:,} | "
+            f"{result.seconds:.0f} | {mean:.4f} +- {error:.4f} | {above} | {result.validation:.4f} |"
+        )
+        if abs(mean - result.measured) > 0.002:
+            lines.append(f"\n{row}: the run itself measured {result.measured:.4f} on the test proteins.\n")
+    return "\n".join(lines)
+
+
+def together(at_a_time: int, names: Sequence[str], work: Callable[[str], Any], failures: list[str]) -> dict[str, Any]:
+    """What the work of each name gave; where a command failed, what it said is added to the failures."""
+    done = {}
+    with ThreadPoolExecutor(at_a_time) as pool:
+        running = {name: pool.submit(work, name) for name in names}
+        for name, future in running.items():
+            try:
+                done[name] = future.result()
+            except Failed as failure:
+                failures.append(str(failure))
+    return done
+
+
+def table_of_rates(trained: Mapping[str, Sequence[Finished]]) -> str:
+    """What each rate came to, in Markdown."""
+    lines = ["| what | rate | seconds | accuracy, validation |", "|---|---|---|---|"]
+    for row, runs in trained.items():
+        lines += [f"| {ROWS[row].what} | {run.rate:g} | {run.seconds:.0f} | {run.validation:.4f} |" for run in runs]
+    return "\n".join(lines)
+
+
+def free_devices(gpus: int) -> "queue.Queue[str | None]":
+    """One entry for each row that may run at a time: what CUDA_VISIBLE_DEVICES shall be, or None to leave it."""
+    devices: queue.Queue[str | None] = queue.Queue()
+    if gpus == 1 or not torch.cuda.is_available():
+        devices.put(None)
+        return devices
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    named = visible.split(",") if visible else [str(number) for number in range(torch.cuda.device_count())]
+    if len(named) < gpus:
+        raise SystemExit(f"--gpus {gpus}: there are {len(named)} here.")
+    for name in named[:gpus]:
+        devices.put(name)
+    return devices
+
+
+def rates(text: str) -> list[float]:
+    """Numbers that are separated by commas."""
+    return [float(word) for word in text.split(",")]
+
+
+def arguments_of_command_line() -> argparse.Namespace:
+    """What was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("flip", type=Path, help="the folder of sequences.fasta, sampled.fasta, mask.fasta, or .gz")
+    parser.add_argument("pretrained", help="whatever restore_from_path takes")
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--batch", type=int, default=32, help="sequences a step")
+    parser.add_argument("--encoders", default="frozen,full,lora", help=f"beside the baselines: {', '.join(ROWS)}")
+    parser.add_argument("--baselines", default=",".join(BASELINES), help="rows that come first; may be empty")
+    parser.add_argument("--lr", type=rates, default=[5e-4], help="of the head on a frozen encoder; one or several")
+    parser.add_argument("--lr-full", type=rates, default=[1e-4])
+    parser.add_argument("--lr-lora", type=rates, default=[5e-4])
+    parser.add_argument("--minutes", type=float, help="at most so long for the training of a row")
+    parser.add_argument("--seed", type=int, default=1234)
+    parser.add_argument("--num-workers", type=int, default=2, help="processes that make a row's batches")
+    parser.add_argument("--also", nargs="*", default=[], metavar="KEY=VALUE", help="more settings for every row")
+    parser.add_argument("--gpus", type=int, default=1, help="rows that run at a time, each on a GPU of its own")
+    parser.add_argument("--out", type=Path, default=Path("outputs/flip_secondary_structure"))
+    options = parser.parse_args()
+    asked = [name for name in f"{options.baselines},{options.encoders}".split(",") if name]
+    if unknown := [name for name in asked if name not in ROWS]:
+        parser.error(f"unknown: {', '.join(unknown)}; choose among {', '.join(ROWS)}")
+    options.rates = {"frozen": options.lr, "full": options.lr_full, "lora": options.lr_lora}
+    options.rows = [name for name in ROWS if name in asked]
+    options.out = options.out.resolve()
+    return options
+
+
+def main() -> None:
+    """Print the commands, then the table."""
+    options = arguments_of_command_line()
+    started = time.perf_counter()
+    (options.out / "logs").mkdir(parents=True, exist_ok=True)
+    plugin = options.out / "one_hot_plugin"
+    make_one_hot(plugin)
+    flip = read_flip(options.flip)
+    try:
+        starts = Starts.of(options.pretrained, load_registry())
+    except BioNeMoError as error:
+        raise SystemExit(str(error)) from None
+    bench, devices = Bench(options, flip, starts, plugin), free_devices(options.gpus)
+    failures: list[str] = []
+    ordered = sorted(options.rows, key=LONGEST_FIRST.index)
+    trained = together(devices.qsize(), ordered, lambda name: bench.finetune(name, devices), failures)
+    best = {name: max(runs, key=lambda run: run.validation) for name, runs in trained.items()}
+    # Short, and mostly spent on starting; what is timed has ended.
+    at_a_time = len(ordered) if torch.cuda.is_available() else 1
+    found = together(at_a_time, list(best), lambda name: bench.evaluate(name, best[name]), failures)
+    results = {name: Result.of(best[name], found[name], flip) for name in options.rows if name in found}
+    if results:
+        check_comparable(results, chosen_rates=len(options.lr) > 1)
+        text = table(results, flip, starts.max_residues)
+        if any(len(runs) > 1 for runs in trained.values()):
+            text += f"\n\n{table_of_rates({name: trained[name] for name in options.rows if name in trained})}"
+        (options.out / "table.md").write_text(text + "\n")
+        print(f"\n{text}\n\n{time.perf_counter() - started:.0f} s in all")
+    if failures:
+        raise SystemExit("\n".join(failures))
+
+
+if __name__ == "__main__":
+    main()
