@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,12 +35,21 @@ RECORD = "record"
 _GRACE_S = 30
 
 
-class StepArrays(NamedTuple):
+@dataclass(frozen=True)
+class StepArrays:
     """A `StepBatch` still in numpy: it crosses from a worker through a pipe, and needs no shared memory."""
 
     step: int
     consumed_samples: int
     micro_batches: list[RowArrays | Seq2SeqArrays]
+
+    def batch(self) -> StepBatch:
+        """The batch that shares the memory of these arrays."""
+        return StepBatch([micro_batch_of(rows) for rows in self.micro_batches], self.step, self.consumed_samples)
+
+    def pin_memory(self) -> StepBatch:
+        """A copy in page-locked memory; DataLoader asks for it, in a thread of its own where there are workers."""
+        return self.batch().pin_memory()
 
 
 class WorkerFailure(NamedTuple):
@@ -157,8 +167,6 @@ class _Plans(Sampler[StepPlan]):
 class StepLoader(DataLoader[Any]):
     """A DataLoader of `StepBatch`es whose workers fail with a classified error and leave signals to the run."""
 
-    pin_batches = False
-
     def __iter__(self) -> Iterator[StepBatch]:  # type: ignore[override]
         """The steps in order.
 
@@ -166,12 +174,10 @@ class StepLoader(DataLoader[Any]):
             BioNeMoError: a record cannot be used, or a worker process died.
         """
         try:
-            for arrays in super().__iter__():
-                if isinstance(arrays, WorkerFailure):
-                    raise arrays.kind(arrays.message)
-                micro_batches = [micro_batch_of(rows) for rows in arrays.micro_batches]
-                batch = StepBatch(micro_batches, arrays.step, arrays.consumed_samples)
-                yield batch.pin_memory() if self.pin_batches else batch
+            for made in super().__iter__():
+                if isinstance(made, WorkerFailure):
+                    raise made.kind(made.message)
+                yield made.batch() if isinstance(made, StepArrays) else made
         except RuntimeError as error:
             raise worker_death(error) or error from error
 
@@ -271,7 +277,7 @@ def _loader(
 ) -> StepLoader:
     if num_workers < 0:
         raise ConfigError(f"batch.num_workers: {num_workers}, expected 0 or more.")
-    loader = StepLoader(
+    return StepLoader(
         dataset,
         batch_size=None,
         sampler=sampler,
@@ -279,9 +285,8 @@ def _loader(
         num_workers=num_workers,
         worker_init_fn=_start_worker,
         persistent_workers=persistent_workers and num_workers > 0,
+        pin_memory=pin_memory,
     )
-    loader.pin_batches = pin_memory
-    return loader
 
 
 def train_loader(

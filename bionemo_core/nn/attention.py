@@ -119,6 +119,10 @@ def _dense(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, bias: Tensor | None, options: _Options
 ) -> Tensor:
     length, batch = query.shape[:2]
+    if key.shape[0] == 1 and mask is None and bias is None:  # a perceiver's single latent: all attention is on it
+        ones = 1.0 + 0.0 * query[..., :1]  # so that queries have the gradient that they have elsewhere, zero
+        share = F.dropout(ones, options.dropout, options.dropout > 0.0)
+        return (share * value).reshape(length, batch, -1)
     visible = None if mask is None else ~mask
     ahead = options.causal and bias is None
     if bias is not None:

@@ -1,10 +1,12 @@
-"""Data parallelism and mixed precision by FSDP2: one code on CPU and GPU.
+"""Data parallelism and mixed precision: by FSDP2 on several data-parallel ranks, by `HalfWeights` on one.
 
-Parameters and optimizer state stay in float32, sharded over the data-parallel ranks; layers compute
-in `dtype`; gradients are summed in float32.
+One code on CPU and GPU. Parameters and optimizer state stay in float32, sharded over the data-parallel ranks; layers
+compute in `dtype`; gradients are summed in float32.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import torch
 from torch import nn
@@ -12,6 +14,10 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 
 from bionemo_core.parallel.groups import ProcessGroups
+from bionemo_core.parallel.half_weights import HalfWeights
+
+_METHODS = ("hidden_states", "logits", "encode", "decoder_logits", "decoder_loss", "start", "step")
+"""Methods beside `forward` in which a network computes."""
 
 
 def needs_sharding(groups: ProcessGroups, dtype: torch.dtype) -> bool:
@@ -22,20 +28,19 @@ def needs_sharding(groups: ProcessGroups, dtype: torch.dtype) -> bool:
 def shard(network: nn.Module, groups: ProcessGroups, dtype: torch.dtype, device: torch.device) -> None:
     """Shard `network` in place, each of its `layers` on its own and the rest together.
 
-    On one data-parallel rank, where nothing is shared out, all of it is one part: each part costs the host some
-    milliseconds a step, which small layers do not hide.
-
     Gradients come out as means over the data-parallel ranks (gloo knows no other scaling).
     """
+    if groups.data_size == 1:
+        network._half_weights = HalfWeights(network, dtype, _METHODS)  # type: ignore[assignment]
+        return
     mesh = DeviceMesh.from_group(groups.data, device.type)
     # Inputs are not cast: rotary angles stay float32, and hidden states have the layers' dtype already.
     policy = MixedPrecisionPolicy(
         param_dtype=None if dtype == torch.float32 else dtype, reduce_dtype=torch.float32, cast_forward_inputs=False
     )
-    layers = getattr(network, "layers", ()) if groups.data_size > 1 else ()
-    for part in (*layers, network):
+    for part in (*getattr(network, "layers", ()), network):
         fully_shard(part, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
-    for method in ("hidden_states", "logits", "encode", "decoder_logits", "decoder_loss", "start", "step"):
+    for method in _METHODS:
         if hasattr(network, method):
             register_fsdp_forward_method(network, method)
 
@@ -49,16 +54,29 @@ def reduce_gradients_now(network: nn.Module, now: bool) -> None:
 
 def gather(network: nn.Module) -> None:
     """Have every part of a sharded network hold its whole parameters, until `reshard`."""
-    for module in network.modules():
-        if isinstance(module, FSDPModule):
-            module.unshard()
+    for part in _parts(network):
+        if isinstance(part, HalfWeights):
+            part.gather()
+        else:
+            part.unshard()
 
 
 def reshard(network: nn.Module) -> None:
-    """Free the whole parameters that a forward pass without a backward pass has gathered.
+    """Free the whole parameters that a forward pass has gathered, whether or not a backward pass came after it.
 
     Until then `network.parameters()` are the gathered copies, which the optimizer does not know.
     """
+    for part in _parts(network):
+        if isinstance(part, HalfWeights):
+            part.release()
+        else:
+            part.reshard()
+
+
+def _parts(network: nn.Module) -> Iterator[HalfWeights | FSDPModule]:
     for module in network.modules():
-        if isinstance(module, FSDPModule):
-            module.reshard()
+        half = getattr(module, "_half_weights", None)
+        if half is not None:
+            yield half
+        elif isinstance(module, FSDPModule):
+            yield module

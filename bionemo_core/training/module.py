@@ -168,6 +168,7 @@ class LanguageModule(pl.LightningModule):
             before = perf_counter()
             part.backward()
             backward_s += perf_counter() - before
+            reshard(self.network)
             sums = sums + losses.values() * counted
             names = tuple(losses.logged) if names is None else names
             check_names(tuple(losses.logged), names)

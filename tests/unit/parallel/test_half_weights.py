@@ -1,0 +1,84 @@
+"""16-bit copies of the weights on one rank: the numbers of FSDP2, and parameters that nobody sees change hands."""
+
+import copy
+
+import torch
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
+
+from bionemo_core.parallel.groups import start_groups
+from bionemo_core.parallel.half_weights import HalfWeights
+from bionemo_core.parallel.sharding import gather, reshard, shard
+
+
+class Tied(nn.Module):
+    """A table that is used twice, norms, a parameter that is not trained, and a second way in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(11, 8)
+        self.middle = nn.Sequential(nn.LayerNorm(8), nn.Linear(8, 8), nn.GELU(), nn.Linear(8, 8))
+        self.out = nn.Linear(8, 11, bias=False)
+        self.out.weight = self.table.weight
+        self.still = nn.Parameter(torch.randn(8), requires_grad=False)
+
+    def states(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.middle(self.table(tokens)) + self.still
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return nn.functional.cross_entropy(self.out(self.states(tokens)).float(), tokens, reduction="sum")
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def steps(network: nn.Module, num_steps: int) -> list[torch.Tensor]:
+    """Losses and gradients of optimizer steps of two micro batches each."""
+    optimizer = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], lr=1e-2, fused=True)
+    seen, draw = [], torch.Generator().manual_seed(3)
+    for _ in range(num_steps):
+        optimizer.zero_grad()
+        for last in (False, True):
+            if hasattr(network, "set_requires_gradient_sync"):
+                network.set_requires_gradient_sync(last)
+            loss = network(torch.randint(11, (6,), generator=draw))
+            loss.backward()
+            reshard(network)
+            seen.append(loss.detach())
+        seen += [whole(p.grad).clone() for p in network.parameters() if p.grad is not None]
+        optimizer.step()
+    return seen
+
+
+def test_numbers_are_those_of_fsdp() -> None:
+    torch.manual_seed(0)
+    ours = Tied()
+    theirs = copy.deepcopy(ours)
+    groups = start_groups()
+    shard(ours, groups, torch.bfloat16, torch.device("cpu"))
+    policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
+    fully_shard(theirs, mesh=DeviceMesh.from_group(groups.data, "cpu"), mp_policy=policy, reshard_after_forward=False)
+    pairs = list(zip(steps(ours, 4), steps(theirs, 4), strict=True))
+    assert len(pairs) == 4 * (2 + len([p for p in ours.parameters() if p.requires_grad]))
+    assert all(torch.equal(one, other) for one, other in pairs)
+
+
+def test_parameters_are_themselves_outside_of_a_step() -> None:
+    network = Tied()
+    before = dict(network.named_parameters())
+    half = HalfWeights(network, torch.bfloat16, ("states", "absent"))
+    network._half_weights = half  # type: ignore[assignment]
+    tokens = torch.arange(6)
+    assert network.states(tokens).dtype == torch.bfloat16 and half.gathered
+    assert network.out.weight is network.table.weight and network.table.weight.dtype == torch.bfloat16
+    reshard(network)
+    assert all(parameter is before[name] for name, parameter in network.named_parameters())
+    assert all(parameter.dtype == torch.float32 for parameter in network.parameters())
+    with torch.no_grad():
+        network.still += 1.0
+    gather(network)
+    assert torch.equal(network.still, before["still"].bfloat16())  # what was changed meanwhile is copied again
+    reshard(network)
