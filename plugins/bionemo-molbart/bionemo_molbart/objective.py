@@ -10,7 +10,7 @@ from bionemo_core.data.draw import Draw
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.protocols import Seq2SeqExample, Tokenizer
 from bionemo_molbart.augment import Spelling
-from bionemo_molbart.molecules import canonical, parsed, randomised
+from bionemo_molbart.molecules import canonical, parsed_before, randomised
 from bionemo_molbart.spans import SpanMasking
 
 log = logging.getLogger("bionemo")
@@ -114,7 +114,7 @@ class MoleculeObjective:
         how = self.spelling
         if not (how.encoder_augment or how.decoder_independent_augment or how.canonicalize_target_smile):
             return own, own
-        molecule = parsed(text)
+        molecule = parsed_before(text)
         if molecule is None:
             raise DataError(
                 f"data: record {text[:80]!r} is not the SMILES of a molecule, so it cannot be spelt anew. "
