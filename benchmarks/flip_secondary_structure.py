@@ -317,7 +317,8 @@ class Bench:
         shown = [f"{key}={shlex.quote(value)}" for key, value in extra.items()]
         shown += ["bionemo-run", f"task={task}", *map(shlex.quote, arguments)]
         print(f"[{label}] {' '.join(shown)}", flush=True)
-        program = str(Path(sys.executable).with_name("bionemo-run"))
+        beside = Path(sys.executable).with_name("bionemo-run")
+        program = str(beside) if beside.is_file() else "bionemo-run"
         log = self.options.out / "logs" / f"{task} {label}.txt"
         started = time.perf_counter()
         with log.open("w") as stream:

@@ -69,10 +69,12 @@ def beam_search(
     device, num_rows = memory.states.device, memory.states.shape[1]
     dropping = dropping or Dropping.on(device)
     result = _Hypotheses.none(num_rows, beam_size, max_length, special, device)
+    if not num_rows:
+        return Beams(result.tokens, result.log_probs)
     beams, rows = result, torch.arange(num_rows, device=device)
     state = network.start(memory, max_length).select(rows.repeat_interleave(beam_size))
     last = torch.full((num_rows * beam_size,), special.bos_id, dtype=torch.int64, device=device)
-    for position in range(max_length if num_rows else 0):
+    for position in range(max_length):
         logits = network.step(last, state)
         beams, parents = beams.grown(logits, position, beam_alpha, special)
         if position + 1 == max_length:

@@ -147,12 +147,14 @@ def _decode(
     device, num_rows = memory.states.device, memory.states.shape[1]
     dropping = dropping or Dropping.on(device)
     decoded = torch.full((num_rows, max_length), special.pad_id, dtype=torch.int64, device=device)
+    if not num_rows:
+        return decoded
     rows = torch.arange(num_rows, device=device)
     steps = torch.arange(max_length, device=device)
     tokens = torch.full((num_rows,), special.bos_id, dtype=torch.int64, device=device)
     ended = torch.zeros(num_rows, dtype=torch.bool, device=device)
     state = network.start(memory, max_length)
-    for position in range(max_length if num_rows else 0):
+    for position in range(max_length):
         logits = network.step(tokens, state)
         tokens, ended = _advance(choose(logits, rows, steps[position]), ended, special)
         decoded[rows, position] = tokens

@@ -1,7 +1,8 @@
 """A network's decoding step as a CUDA graph: one launch a step instead of some hundred.
 
 A graph holds the addresses of what it reads and writes, so each shape of state has buffers of its own, into which the
-state of a new batch is copied. A state that was started or selected is therefore good until the next one of its shape
+state of a new batch is copied. Batches are filled up to one of few numbers of rows, so that those of about the same
+size share a graph. A state that was started or selected is therefore good until the next one of its shape
 is: one batch is decoded at a time, as the functions of `decoding` and `beam` do.
 """
 
@@ -14,10 +15,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from bionemo_core.data.rows import one_of_few
+
 WARM_UPS = 3
 MOST_RECORDINGS = 12
-FEWEST_ROWS = 128
-"""Smaller batches take the step as it is: recording costs more than they would gain."""
+FEWEST_ROWS = 32
+"""Smaller batches are filled up to so many rows: below it a step takes as long."""
 
 
 class Graph(Protocol):
@@ -41,7 +44,7 @@ class RecordedSteps:
     Args:
         network: what decodes.
         record: how a function is recorded; default: as a CUDA graph.
-        fewest_rows: smaller batches are not recorded.
+        fewest_rows: smaller batches are filled up to so many.
     """
 
     def __init__(self, network: Any, *, record: Record | None = None, fewest_rows: int = FEWEST_ROWS) -> None:
@@ -56,36 +59,34 @@ class RecordedSteps:
 
     def step(self, tokens: Tensor, state: RecordedState) -> Tensor:
         """The logits after `tokens`; they are good until the next step."""
-        if state.recording is None:
-            logits: Tensor = self.network.step(tokens, state.state)
-            return logits
-        return state.recording.replay(tokens)
+        return state.recording.replay(tokens)[: state.rows]
 
     def _placed(self, fresh: Any, rows: int) -> RecordedState:
-        """The state in the buffers of its shape."""
-        if rows < self._fewest_rows:
-            return RecordedState(self, fresh, None)
+        """The state, filled up, in the buffers of its shape."""
+        wide = one_of_few(max(rows, self._fewest_rows))
+        if wide > rows:  # by copies of the last row
+            fresh = fresh.select(torch.arange(wide, device=fresh.position.device).clamp(max=rows - 1))
         shape = tuple((name, tuple(value.shape), value.dtype) for name, value in _tensors(fresh))
         recording = self._recordings.get(shape)
         if recording is None:
             while len(self._recordings) >= MOST_RECORDINGS:
                 self._recordings.popitem(last=False)
-            recording = self._recordings[shape] = _Recording(self.network, fresh, rows, self._record)
+            recording = self._recordings[shape] = _Recording(self.network, fresh, wide, self._record)
         else:
             self._recordings.move_to_end(shape)
             recording.take(fresh)
-        return RecordedState(self, recording.state, recording)
+        return RecordedState(self, recording, rows)
 
 
 class RecordedState:
-    """A state, and the recording whose buffers it fills, if its shape is recorded."""
+    """The state of some rows, in the first places of a recording's buffers."""
 
-    def __init__(self, owner: RecordedSteps, state: Any, recording: _Recording | None) -> None:
-        self.owner, self.state, self.recording = owner, state, recording
+    def __init__(self, owner: RecordedSteps, recording: _Recording, rows: int) -> None:
+        self.owner, self.recording, self.rows = owner, recording, rows
 
     def select(self, rows: Tensor) -> RecordedState:
         """The state of these rows; this one is not good any more."""
-        return self.owner._placed(self.state.select(rows), len(rows))
+        return self.owner._placed(self.recording.state.select(rows), len(rows))
 
 
 class _Recording:
@@ -121,8 +122,8 @@ class _Recording:
         self.state.length = fresh.length
 
     def replay(self, tokens: Tensor) -> Tensor:
-        """One step."""
-        self._tokens.copy_(tokens)
+        """One step, of as many rows as there are tokens; the logits of all."""
+        self._tokens[: len(tokens)].copy_(tokens)
         self._graph.replay()
         self.state.length += 1
         assert self._logits is not None

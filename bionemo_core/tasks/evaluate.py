@@ -77,6 +77,8 @@ class _Evaluation:
     device: Device
     metrics: dict[str, float] = field(default_factory=dict)
     figures: list[Figure] = field(default_factory=list)
+    evaluated: int = 0
+    """Sequences that the metrics are of."""
 
     @property
     def module(self) -> Any:
@@ -87,6 +89,11 @@ class _Evaluation:
         """What a fine-tuned model's answers mean; None for a model without a head of that kind."""
         return getattr(self.module, "answers", None)
 
+    @property
+    def longest(self) -> int:
+        """Residues of the longest sequence that a fine-tuned model takes whole."""
+        return int(self.module.seq_length) - (2 if encoder_of(self.module.network).framed else 0)
+
     @torch.inference_mode()
     def measure(self, records: RecordDataset) -> None:
         """The loss over the whole split, as a validation would have it, and the metrics of the module's probes."""
@@ -96,8 +103,8 @@ class _Evaluation:
             )
         module, batch = self.module, self.spec.batch
         if self.answers:
-            framed = encoder_of(module.network).framed
-            records = records.up_to(module.seq_length - (2 if framed else 0), self.task.split)  # type: ignore[attr-defined]
+            records = records.up_to(self.longest, self.task.split)  # type: ignore[attr-defined]
+        self.evaluated = len(records)
         loader = eval_loader(
             records,
             self.opened.tokenizer,
@@ -140,8 +147,7 @@ class _Evaluation:
             for name, label, answer in zip(records.ids, labels, answers, strict=True)
         ]
         write_csv(folder / "predictions.csv", ["id", "label", *predictor.header()], rows)
-        limit = self.module.seq_length - 2
-        kept = [row for row in range(len(records)) if len(records.sequences[row]) <= limit]
+        kept = [row for row in range(len(records)) if len(records.sequences[row]) <= self.longest]
         self.figures += _drawn(self.module.objective, records, answers, kept)
 
     def pseudo_perplexity(self, records: RecordDataset, count: int) -> None:
@@ -177,6 +183,11 @@ class _Evaluation:
             ),
         ]
 
+    def _sequences(self, num_records: int) -> str:
+        if self.evaluated == num_records:
+            return f"{num_records:,} sequences"
+        return f"{self.evaluated:,} of {num_records:,} sequences, those that the model takes whole"
+
     def write(self, folder: Path, num_records: int) -> None:
         """Leave metrics and report in the folder.
 
@@ -186,7 +197,7 @@ class _Evaluation:
         facts = {
             "model": f"{self.opened.spec.model.name} ({self.opened.spec.model.distribution})",
             "weights": self.spec.restore_from_path or "random",
-            "data": f"{self.spec.data.name}, {self.task.split}: {num_records:,} sequences",
+            "data": f"{self.spec.data.name}, {self.task.split}: {self._sequences(num_records)}",
             "made by": f"bionemo-run {__version__}, {self.device.name}, precision {self.device.precision}",
         }
         try:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from numpy.typing import NDArray
 
 from bionemo_core.checkpoint.files import sync_folder
@@ -87,7 +90,11 @@ def stored_states(
             log.info("The encoder's states are taken from %s.", folder)
         else:
             ranks.meet()
-            _compute(folder, records, embedder, per_residue, dtype, ranks)
+            own = folder.with_name(f"{folder.name}.{_same_on_all_ranks(uuid4().hex, ranks)}")
+            _compute(own, records, embedder, per_residue, dtype, ranks)
+            if ranks.leads:
+                _publish(own, folder)
+            ranks.meet()
         # Copy on write: torch takes no read-only arrays, and nothing writes to these.
         table = np.load(folder / _TABLE, mmap_mode="c", allow_pickle=False)
         offsets = np.load(folder / _OFFSETS, allow_pickle=False)
@@ -96,6 +103,25 @@ def stored_states(
             f"states: {error.filename or folder}: {error.strerror or error}. Free space there, or set BIONEMO_HOME."
         ) from error
     return StatesTable(torch.from_numpy(table), offsets)
+
+
+def _same_on_all_ranks(value: str, ranks: Ranks) -> str:
+    """The value of the first rank."""
+    values = [value]
+    if ranks.size > 1:
+        dist.broadcast_object_list(values, src=0)
+    return values[0]
+
+
+def _publish(own: Path, folder: Path) -> None:
+    """Give states their name, so that runs which compute the same at a time do not write into each other's."""
+    if _is_whole(folder):  # another run was faster
+        shutil.rmtree(own)
+        return
+    if folder.exists():  # damaged
+        shutil.rmtree(folder)
+    own.rename(folder)
+    sync_folder(folder.parent)
 
 
 def _is_whole(folder: Path) -> bool:
@@ -115,11 +141,10 @@ def _compute(
     width = embedder.run(records.sequences[:1], records.ids[:1]).arrays[_output(per_residue)].shape[1]
     table_path = folder / _TABLE
     if ranks.leads:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / _RECORD).unlink(missing_ok=True)
+        folder.mkdir(parents=True)
         np.save(folder / _OFFSETS, offsets)
         np.lib.format.open_memmap(table_path, mode="w+", dtype=dtype, shape=(int(offsets[-1]), width)).flush()
-        log.info("The encoder's states of %d sequences are computed and kept in %s.", len(records), folder)
+        log.info("The encoder's states of %d sequences are computed and kept in %s.", len(records), folder.parent)
     ranks.meet()
     table = np.lib.format.open_memmap(table_path, mode="r+")
     bounds = part_bounds(counts, _PART_BYTES // (4 * width), _PART_SEQUENCES)
@@ -131,9 +156,7 @@ def _compute(
     ranks.meet()
     if ranks.leads:
         hashes = {name: file_sha256(folder / name) for name in (_TABLE, _OFFSETS)}
-        temporary = folder / f".{_RECORD}"
-        temporary.write_bytes(canonical(hashes))
-        temporary.replace(folder / _RECORD)
+        (folder / _RECORD).write_bytes(canonical(hashes))
         sync_folder(folder)
     ranks.meet()
 

@@ -54,12 +54,14 @@ def test_shapes_are_recorded_once_and_forgotten_when_there_are_many():
     assert len(recorded._recordings) == MOST_RECORDINGS
 
 
-def test_small_batches_are_not_recorded():
+def test_batches_of_about_the_same_size_share_a_recording():
     StandIn.recorded = 0
     model = inference()
-    recorded = RecordedSteps(network(), record=StandIn, fewest_rows=1000)
-    expected = model.hiddens_to_seq(*model.seq_to_hiddens(TEXTS))
-    hiddens, mask = model.seq_to_hiddens(TEXTS)
+    recorded = RecordedSteps(network(), record=StandIn, fewest_rows=8)
     own = type(model)(model.network, TOKENIZER, model.seq_length, model.max_length, decoder=recorded)
-    assert own.hiddens_to_seq(hiddens, mask) == expected
-    assert StandIn.recorded == 0
+    for number in (1, 5, 8, 13, 16):
+        expected = model.hiddens_to_seq(*model.seq_to_hiddens(TEXTS[:number]))
+        hiddens, mask = model.seq_to_hiddens(TEXTS)
+        assert own.hiddens_to_seq(hiddens[:number], mask[:number]) == expected
+    sizes = {dict((name, shape) for name, shape, _ in key)["self_cache"][2] for key in recorded._recordings}
+    assert sizes == {16}
