@@ -1,8 +1,8 @@
 """LoRA against full fine-tuning: time of a step and memory, both sides in one run, alternating; medians.
 
 An ESM-2 encoder with v1's MLP head on 16 packed proteins of UniRef-like lengths, float32. Memory is what training holds
-beside weights and activations: gradients and Adam's moments, counted from the tensors themselves. On a GPU the peak
-that torch reports is printed too.
+beside weights and activations: gradients and Adam's moments, counted from the tensors themselves. On a GPU the peak of
+a step is printed too: what the side holds, and what a step took on top of what both sides hold.
 
     python benchmarks/bench_finetune.py [--steps 5] [--threads 2] [--model 8m] [--rank 32]
 """
@@ -66,6 +66,10 @@ class Side:
         if DEVICE == "cuda":
             torch.cuda.synchronize()
 
+    def weights_mib(self) -> float:
+        """Weights, trained or not."""
+        return sum(p.numel() * p.element_size() for p in self.network.parameters()) / MIB
+
     def state_mib(self) -> float:
         """Gradients and moments."""
         held = [parameter.grad for parameter in self.trained]
@@ -74,13 +78,15 @@ class Side:
 
 
 def timed(step: Callable[[], None]) -> tuple[float, float]:
-    """Seconds, and on a GPU the peak of memory in MiB."""
+    """Seconds, and on a GPU the memory in MiB that the step took on top of what was held before."""
+    before = 0
     if DEVICE == "cuda":
         torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
     started = time.perf_counter()
     step()
     elapsed = time.perf_counter() - started
-    return elapsed, torch.cuda.max_memory_allocated() / MIB if DEVICE == "cuda" else 0.0
+    return elapsed, (torch.cuda.max_memory_allocated() - before) / MIB if DEVICE == "cuda" else 0.0
 
 
 def main() -> None:
@@ -108,7 +114,8 @@ def main() -> None:
     )
     for name, side in sides.items():
         count = sum(parameter.numel() for parameter in side.trained)
-        peak = f", peak {peaks[name]:,.0f} MiB" if DEVICE == "cuda" else ""
+        held = side.weights_mib() + side.state_mib()
+        peak = f", peak {held + peaks[name]:,.0f} MiB" if DEVICE == "cuda" else ""
         print(
             f"{name:>8}: {statistics.median(seconds[name]) * 1e3:,.0f} ms a step, {count / 1e6:,.2f}M parameters, "
             f"gradients and moments {side.state_mib():,.1f} MiB{peak}"

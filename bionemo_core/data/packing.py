@@ -172,9 +172,13 @@ def best_fit(sizes: NDArray[np.integer], capacity: int, max_sequences: int) -> l
 def dealt(sizes: NDArray[np.integer], capacity: int) -> list[NDArray[np.int64]]:
     """Bins of item numbers, longest first, that are alike: longest first, each into the bin that is emptiest.
 
-    Unlike best fit it mixes long and short in every bin, so that all have about as many items. No item may be larger
-    than `capacity`.
+    Unlike best fit it mixes long and short in every bin, so that all have about as many items.
+
+    Raises:
+        ConfigError: an item is larger than a bin.
     """
+    if sizes.size and int(sizes.max()) > capacity:
+        raise ConfigError(f"packing: an item has {sizes.max()} tokens, a batch holds {capacity}. Let it hold more.")
     by_length = np.argsort(-sizes.astype(np.int64), kind="stable")
     count = -(-int(sizes.sum()) // capacity)
     while True:

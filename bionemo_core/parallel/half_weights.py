@@ -10,7 +10,7 @@ from functools import wraps
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class HalfWeights:
@@ -27,8 +27,8 @@ class HalfWeights:
 
     def __init__(self, network: nn.Module, dtype: torch.dtype, methods: tuple[str, ...] = ()) -> None:
         self._network, self._dtype = network, dtype
-        self._whole: list[nn.Parameter] = []
-        self._half: list[nn.Parameter] = []
+        self._whole: list[Tensor] = []
+        self._half: list[Tensor] = []
         self._places: list[tuple[dict[str, Any], str, int]] = []
         self.gathered = False
         network.register_forward_pre_hook(lambda *_: self.gather())
@@ -64,19 +64,21 @@ class HalfWeights:
         for parameters, name, number in self._places:
             parameters[name] = self._whole[number]
         self.gathered = False
-        pairs = [(whole, half) for whole, half in zip(self._whole, self._half, strict=True) if half.grad is not None]
-        new = [(whole, half) for whole, half in pairs if whole.grad is None]
-        for whole, _ in new:
-            whole.grad = torch.empty_like(whole)
-        if new:
-            torch._foreach_copy_([whole.grad for whole, _ in new], [half.grad for _, half in new])
-        known = {id(whole) for whole, _ in new}
-        more = [(whole, half) for whole, half in pairs if id(whole) not in known]
-        if more:
-            wide = [half.grad.to(whole.dtype) for whole, half in more]
-            torch._foreach_add_([whole.grad for whole, _ in more], wide)
-        for _, half in pairs:
+        new: list[tuple[Tensor, Tensor]] = []
+        more: list[tuple[Tensor, Tensor]] = []
+        for whole, half in zip(self._whole, self._half, strict=True):
+            if half.grad is None:
+                continue
+            if whole.grad is None:
+                whole.grad = torch.empty_like(whole)
+                new.append((whole.grad, half.grad))
+            else:
+                more.append((whole.grad, half.grad.to(whole.dtype)))
             half.grad = None
+        if new:
+            torch._foreach_copy_([to for to, _ in new], [what for _, what in new])
+        for to, what in more:
+            to.add_(what)
 
     def _find(self) -> None:
         numbers: dict[int, int] = {}

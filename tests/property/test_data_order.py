@@ -1,5 +1,6 @@
 """Order, packs and masks keep their promises for every size and seed."""
 
+import itertools
 from itertools import islice
 
 import numpy as np
@@ -10,7 +11,7 @@ from bionemo_core.data.blending import BlendOrder, schedule
 from bionemo_core.data.draw import Draw
 from bionemo_core.data.masking import MaskedLanguageObjective
 from bionemo_core.data.order import SampleOrder
-from bionemo_core.data.packing import LaidLengths, best_fit, best_fit_of_pairs, packs
+from bionemo_core.data.packing import LaidLengths, best_fit, best_fit_of_pairs, dealt, packs
 
 seeds = st.integers(0, 2**64 - 1)
 
@@ -64,6 +65,17 @@ def test_packs_resume_at_every_boundary(lengths: list[int], window: int, place: 
     consumed = sum(len(pack.positions) for pack in whole[:place])
     rest = list(islice(packs(order, laid, window, consumed), 5))
     assert [p.positions.tolist() for p in rest] == [p.positions.tolist() for p in whole[place:]]
+
+
+@given(st.lists(st.integers(1, 32), max_size=200))
+def test_dealt_bins_hold_everything_once_and_are_alike(sizes: list[int]) -> None:
+    bins = dealt(np.array(sizes, dtype=np.int64), 64)
+    assert sorted(itertools.chain.from_iterable(chosen.tolist() for chosen in bins)) == list(range(len(sizes)))
+    loads = [sum(sizes[i] for i in chosen) for chosen in bins]
+    assert all(load <= 64 for load in loads)
+    assert len(bins) <= -(-sum(sizes) // 64) * 2
+    if bins:
+        assert max(loads) - min(loads) <= 32  # no more than one item
 
 
 @given(st.lists(st.integers(1, 32), max_size=200), st.integers(1, 10))

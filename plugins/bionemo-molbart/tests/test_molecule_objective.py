@@ -11,7 +11,7 @@ from rdkit import Chem
 from bionemo_core.data.draw import Draw
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_molbart.augment import MODES, Spelling, spelling
-from bionemo_molbart.molecules import canonical_smiles, parsed, randomised
+from bionemo_molbart.molecules import canonical_smiles, parsed, parsed_before, randomised
 from bionemo_molbart.objective import MoleculeObjective, slack
 from bionemo_molbart.spans import SpanMasking, poisson_distribution
 from bionemo_molbart.tokenizer import molbart_tokenizer
@@ -209,3 +209,11 @@ def test_settings_out_of_range() -> None:
     with pytest.raises(ConfigError, match=r"model\.seq_length: 2"):
         objective("canonicalized", seq_length=2)
     assert slack(24) == 5
+
+
+def test_a_molecule_that_was_parsed_before_is_spelt_as_at_the_first_time() -> None:
+    for smiles in (ASPIRIN, "C[C@H](N)C(=O)O", "F/C=C/F", "[NH3+]CC([O-])=O.Cl", "c1ccc2[nH]ccc2c1"):
+        fresh, again, once_more = parsed(smiles), parsed_before(smiles), parsed_before(smiles)
+        for seed in range(20):
+            assert randomised(fresh, seed) == randomised(again, seed) == randomised(once_more, seed)
+    assert parsed_before("C1CC") is None
