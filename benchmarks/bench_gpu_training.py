@@ -1,4 +1,4 @@
-"""Training steps on one GPU, bfloat16, as a run has them: FSDP2 with float32 weights, compiled layers, fused AdamW.
+"""Training steps on one GPU, bfloat16, as a run has them: float32 weights, 16-bit copies, compiled layers, fused AdamW.
 
 Batches are packed, their shapes static, and already on the card, so that the loader does not count. Cases:
 
@@ -25,7 +25,7 @@ import transformers
 from bionemo_core.data.batch import Seq2SeqBatch, TokenBatch
 from bionemo_core.data.rows import RowShape, lay, lay_pairs
 from bionemo_core.parallel.groups import start_groups
-from bionemo_core.parallel.sharding import shard
+from bionemo_core.parallel.sharding import reshard, shard
 from bionemo_core.parallel.strategy import compile_layers
 from bionemo_core.protocols import BuildContext, Example, Seq2SeqExample
 from bionemo_core.training.losses import Losses
@@ -85,9 +85,18 @@ def our_step(network: torch.nn.Module, batch: Seq2SeqBatch | TokenBatch) -> Call
         if losses.sequences.requires_grad:
             loss = loss + losses.sequences / batch.num_sequences
         loss.backward()
+        reshard(network)
         optimizer.step()
 
-    return step
+    def checked() -> None:
+        nonlocal before
+        step()
+        if before is not None:  # a step that updates nothing would be a fast one
+            assert not torch.equal(next(network.parameters()), before), "the step updated nothing"
+            before = None
+
+    before: torch.Tensor | None = next(network.parameters()).detach().clone()
+    return checked
 
 
 def molecule_step(kind: str, dropout: float, batch: Seq2SeqBatch) -> Callable[[], None]:
