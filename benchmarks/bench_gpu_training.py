@@ -25,7 +25,7 @@ import transformers
 from bionemo_core.data.batch import Seq2SeqBatch, TokenBatch
 from bionemo_core.data.rows import RowShape, lay, lay_pairs
 from bionemo_core.parallel.groups import start_groups
-from bionemo_core.parallel.sharding import reshard, shard
+from bionemo_core.parallel.sharding import shard
 from bionemo_core.parallel.strategy import compile_layers
 from bionemo_core.protocols import BuildContext, Example, Seq2SeqExample
 from bionemo_core.training.losses import Losses
@@ -85,7 +85,6 @@ def our_step(network: torch.nn.Module, batch: Seq2SeqBatch | TokenBatch) -> Call
         if losses.sequences.requires_grad:
             loss = loss + losses.sequences / batch.num_sequences
         loss.backward()
-        reshard(network)
         optimizer.step()
 
     def checked() -> None:

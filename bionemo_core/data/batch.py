@@ -32,11 +32,11 @@ class TokenBatch:
     """Number of the sequence in a packed row (padding: the number after the last), else of the row."""
     cu_seqlens: Tensor | None
     """Where the segments of a packed row begin and end, int32[segments + 1]; under static shapes the padding is
-    cut into segments too, and the last boundary repeats up to a fixed length."""
+    cut into segments too, and the last boundary repeats up to one of few lengths."""
     lengths: list[int]
     """Tokens of each real sequence."""
     max_seqlen: int
-    """No segment is longer; constant under static shapes."""
+    """No segment is longer; one of two values under static shapes."""
     num_loss_tokens: int
     num_tokens: int
     """Real tokens."""

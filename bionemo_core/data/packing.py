@@ -170,7 +170,7 @@ def best_fit(sizes: NDArray[np.integer], capacity: int, max_sequences: int) -> l
 
 
 def dealt(sizes: NDArray[np.integer], capacity: int) -> list[NDArray[np.int64]]:
-    """Bins of item numbers, longest first, that are alike: longest first, each into the bin that is emptiest.
+    """Bins of item numbers that are alike: items longest first, each into the bin that is emptiest.
 
     Unlike best fit it mixes long and short in every bin, so that all have about as many items.
 

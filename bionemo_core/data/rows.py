@@ -10,6 +10,8 @@ from bionemo_core.errors import DataError
 from bionemo_core.protocols import Example, Seq2SeqExample
 
 PADDING_MULTIPLE = 8
+SHORT = 128
+"""Rows of no longer sequences have an attention kernel of their own on a GPU."""
 
 
 class RowShape(NamedTuple):
@@ -72,8 +74,8 @@ def lay(examples: Sequence[Example], num_packs: int, shape: RowShape) -> RowArra
     """
     if not shape.packing:
         return _lay_padded(examples, shape)
-    padding = _padding(examples, num_packs, shape)
-    return _lay_packed(examples, _cut(padding, -(-padding // shape.seq_length)), num_packs, shape)
+    padding, longest = _padding(examples, num_packs, shape), _longest(examples, shape)
+    return _lay_packed(examples, _cut(padding, -(-padding // longest)), num_packs, shape, longest)
 
 
 def lay_pairs(examples: Sequence[Seq2SeqExample], num_packs: int, shape: RowShape) -> Seq2SeqArrays:
@@ -91,11 +93,20 @@ def lay_pairs(examples: Sequence[Seq2SeqExample], num_packs: int, shape: RowShap
         return Seq2SeqArrays(_lay_padded(sources, shape), _lay_padded(targets, shape.target))
     of_sources = _padding(sources, num_packs, shape, "source ")
     of_targets = _padding(targets, num_packs, shape.target, "target ")
-    count = max(-(-of_sources // shape.seq_length), -(-of_targets // shape.target_length))
+    longest, longest_target = _longest(sources, shape), _longest(targets, shape.target)
+    count = max(-(-of_sources // longest), -(-of_targets // longest_target))
     return Seq2SeqArrays(
-        _lay_packed(sources, _cut(of_sources, count), num_packs, shape),
-        _lay_packed(targets, _cut(of_targets, count), num_packs, shape.target),
+        _lay_packed(sources, _cut(of_sources, count), num_packs, shape, longest),
+        _lay_packed(targets, _cut(of_targets, count), num_packs, shape.target, longest_target),
     )
+
+
+def _longest(examples: Sequence[Example], shape: RowShape) -> int:
+    """What no sequence of the row is longer than; under static shapes one of two values."""
+    longest = max(len(example.tokens) for example in examples)
+    if not shape.static_shapes:
+        return longest
+    return shape.seq_length if longest > SHORT else min(SHORT, shape.seq_length)
 
 
 def _padding(examples: Sequence[Example], num_packs: int, shape: RowShape, side: str = "") -> int:
@@ -120,7 +131,9 @@ def _static_length(num_tokens: int, full: int) -> int:
     return max(num_tokens, -(-full * eighths // 8))
 
 
-def _lay_packed(examples: Sequence[Example], stretches: list[int], num_packs: int, shape: RowShape) -> RowArrays:
+def _lay_packed(
+    examples: Sequence[Example], stretches: list[int], num_packs: int, shape: RowShape, longest: int
+) -> RowArrays:
     lengths = [len(example.tokens) for example in examples]
     num_tokens = sum(lengths)
     segments = lengths + stretches
@@ -147,7 +160,7 @@ def _lay_packed(examples: Sequence[Example], stretches: list[int], num_packs: in
         segment_ids,
         cu_seqlens,
         lengths,
-        shape.seq_length if shape.static_shapes else max(lengths),
+        longest,
         int(loss_mask.sum()),
         num_tokens,
         len(lengths),

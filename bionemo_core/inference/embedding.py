@@ -62,7 +62,7 @@ class EmbeddingSettings:
     unknown: str = "error"
     """What to do with a letter that the tokenizer lacks: error, or unk."""
     static_shapes: bool = False
-    """Keep all batches the same length, so that compiled layers are compiled once."""
+    """Give packed batches one of few shapes, so that compiled layers are compiled for few."""
 
     def check(self) -> EmbeddingSettings:
         """The settings themselves, if they can be followed.
@@ -144,7 +144,7 @@ class Embedder:
         try:
             waiting: tuple[list[int], _Outputs] | None = None
             for batch, owners in self.batches(pieces):
-                outputs = self._outputs(batch.to(self.device))
+                outputs = self._outputs(_moved(batch, self.device))
                 if waiting is not None:
                     collected.add(waiting[0], waiting[1].fetched())
                 waiting = owners, outputs
@@ -177,11 +177,7 @@ class Embedder:
         sizes = np.array([len(piece.ids) + ends for piece in pieces])
         packing = self.encoder.fixed_states is None
         capacity = self.num_packs * self.seq_length
-        if packing:
-            bins = dealt(sizes, capacity)
-        else:  # rows are padded, so like lengths together
-            order = np.argsort(-sizes, kind="stable")
-            bins = [chosen for chosen in np.array_split(order, -(-int(sizes.sum()) // capacity)) if len(chosen)]
+        bins = dealt(sizes, capacity) if packing else _like_lengths(sizes, capacity)
         shape = RowShape(
             self.seq_length,
             self.num_packs,
@@ -208,12 +204,23 @@ class Embedder:
             arrays[HIDDENS] = encoded_batch.states.float()
         if LOGITS in wanted or LIKELIHOODS in wanted:
             arrays[LOGITS] = self._logits(encoded_batch.states)
-        return _Outputs(encoded_batch.lengths, arrays)
+        return _Outputs.of(encoded_batch.lengths, arrays)
 
     def _logits(self, states: Tensor) -> Tensor:
         network: Any = self.network
         logits = network.head(states, network.embedding.word_embeddings.weight)
         return logits[..., : self.tokenizer.vocab_size].float()
+
+
+def _like_lengths(sizes: NDArray[np.int64], capacity: int) -> list[NDArray[np.int64]]:
+    """Numbers of pieces, longest first; rows that are padded to the longest of a bin hold at most `capacity`."""
+    order = np.argsort(-sizes, kind="stable")
+    bins, start = [], 0
+    while start < len(order):
+        rows = max(1, capacity // max(1, int(sizes[order[start]])))
+        bins.append(order[start : start + rows])
+        start += rows
+    return bins
 
 
 class Piece(NamedTuple):
@@ -225,15 +232,38 @@ class Piece(NamedTuple):
     ids: NDArray[np.int32]
 
 
-class _Outputs(NamedTuple):
-    """What a device computes of one batch, perhaps still at work."""
+def _moved(batch: TokenBatch, device: torch.device) -> TokenBatch:
+    """The batch on a device, without waiting for what that is doing."""
+    return batch.pin_memory().to(device) if device.type == "cuda" else batch.to(device)
+
+
+@dataclass(frozen=True)
+class _Outputs:
+    """What a device computes of one batch, on its way to the CPU."""
 
     lengths: Tensor
     arrays: dict[str, Tensor]
+    done: torch.cuda.Event | None
+
+    @classmethod
+    def of(cls, lengths: Tensor, arrays: dict[str, Tensor]) -> _Outputs:
+        """Have the values copied as soon as they are there, before anything that the device is told later."""
+        if not lengths.is_cuda:
+            return cls(lengths, arrays, None)
+        lengths, *values = (_to_page_locked(tensor) for tensor in (lengths, *arrays.values()))
+        done = torch.cuda.Event()
+        done.record()
+        return cls(lengths, dict(zip(arrays, values, strict=True)), done)
 
     def fetched(self) -> _Computed:
         """The values, once they are there."""
-        return _Computed(self.lengths.tolist(), {name: array.cpu().numpy() for name, array in self.arrays.items()})
+        if self.done is not None:
+            self.done.synchronize()
+        return _Computed(self.lengths.tolist(), {name: array.numpy() for name, array in self.arrays.items()})
+
+
+def _to_page_locked(tensor: Tensor) -> Tensor:
+    return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)
 
 
 class _Computed(NamedTuple):

@@ -8,6 +8,7 @@ is: one batch is decoded at a time, as the functions of `decoding` and `beam` do
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -19,6 +20,8 @@ from bionemo_core.data.rows import one_of_few
 
 WARM_UPS = 3
 MOST_RECORDINGS = 12
+MOST_MEMORY = 0.3
+"""Of the device's memory, for the buffers of all recordings but the newest."""
 FEWEST_ROWS = 32
 """Smaller batches are filled up to so many rows: below it a step takes as long."""
 
@@ -38,8 +41,8 @@ Record = Callable[[Callable[[], None], Callable[[], None]], Graph]
 class RecordedSteps:
     """A decoder that replays its steps; satisfies `bionemo_core.inference.decoding.StepDecoder`.
 
-    The weights must stay where they are. Of a state it needs that its tensors are attributes, that `length` counts
-    the tokens on the host and `position` on the device, and that a step changes nothing else.
+    The weights must stay where they are. Of a state it needs that its tensors are attributes, that `rows` counts its
+    sequences, `length` the tokens on the host and `position` on the device, and that a step changes nothing else.
 
     Args:
         network: what decodes.
@@ -55,47 +58,63 @@ class RecordedSteps:
 
     def start(self, memory: Any, max_length: int) -> RecordedState:
         """The state before the first token."""
-        return self._placed(self.network.start(memory, max_length), memory.states.shape[1])
+        return RecordedState(self, self.network.start(memory, max_length), memory.states.shape[1])
 
     def step(self, tokens: Tensor, state: RecordedState) -> Tensor:
-        """The logits after `tokens`; they are good until the next step."""
+        """The logits after `tokens`, one a row of the state; they are good until the next step."""
+        if state.recording is None:
+            state.recording = self._recording_of(self._filled_up(state.fresh, state.rows))
+            state.fresh = None
         return state.recording.replay(tokens)[: state.rows]
 
-    def _placed(self, fresh: Any, rows: int) -> RecordedState:
-        """The state, filled up, in the buffers of its shape."""
+    def _filled_up(self, fresh: Any, rows: int) -> Any:
+        """The state with one of few numbers of rows, by copies of the last."""
         wide = one_of_few(max(rows, self._fewest_rows))
-        if wide > rows:  # by copies of the last row
-            fresh = fresh.select(torch.arange(wide, device=fresh.position.device).clamp(max=rows - 1))
+        if wide == rows:
+            return fresh
+        return fresh.select(torch.arange(wide, device=fresh.position.device).clamp(max=rows - 1))
+
+    def _recording_of(self, fresh: Any) -> _Recording:
+        """The recording of the state's shape, with the state in its buffers."""
         shape = tuple((name, tuple(value.shape), value.dtype) for name, value in _tensors(fresh))
         recording = self._recordings.get(shape)
-        if recording is None:
-            while len(self._recordings) >= MOST_RECORDINGS:
-                self._recordings.popitem(last=False)
-            recording = self._recordings[shape] = _Recording(self.network, fresh, wide, self._record)
-        else:
+        if recording is not None:
             self._recordings.move_to_end(shape)
             recording.take(fresh)
-        return RecordedState(self, recording, rows)
+            return recording
+        self._make_room(_num_bytes(fresh), fresh.position.device)
+        recording = self._recordings[shape] = _Recording(self.network, fresh, self._record)
+        return recording
+
+    def _make_room(self, num_bytes: int, device: torch.device) -> None:
+        """Forget the recordings that were used longest ago, where there are many or they are large."""
+        most = math.inf
+        if device.type == "cuda":
+            most = MOST_MEMORY * torch.cuda.get_device_properties(device).total_memory
+        held = sum(_num_bytes(one.state) for one in self._recordings.values())
+        while self._recordings and (len(self._recordings) >= MOST_RECORDINGS or held + num_bytes > most):
+            held -= _num_bytes(self._recordings.popitem(last=False)[1].state)
 
 
 class RecordedState:
-    """The state of some rows, in the first places of a recording's buffers."""
+    """The state of some rows: fresh until its first step, then in the first places of a recording's buffers."""
 
-    def __init__(self, owner: RecordedSteps, recording: _Recording, rows: int) -> None:
-        self.owner, self.recording, self.rows = owner, recording, rows
+    def __init__(self, owner: RecordedSteps, fresh: Any, rows: int) -> None:
+        self.owner, self.fresh, self.rows = owner, fresh, rows
+        self.recording: _Recording | None = None
 
     def select(self, rows: Tensor) -> RecordedState:
         """The state of these rows; this one is not good any more."""
-        return self.owner._placed(self.recording.state.select(rows), len(rows))
+        state = self.fresh if self.recording is None else self.recording.state
+        return RecordedState(self.owner, state.select(rows), len(rows))
 
 
 class _Recording:
     """One shape of state, its buffers and its graph."""
 
-    def __init__(self, network: Any, state: Any, rows: int, record: Record) -> None:
+    def __init__(self, network: Any, state: Any, record: Record) -> None:
         self.state = state
-        device = state.position.device
-        self._tokens = torch.zeros(rows, dtype=torch.int64, device=device)
+        self._tokens = torch.zeros(state.rows, dtype=torch.int64, device=state.position.device)
         self._logits: Tensor | None = None
         position, length = state.position.clone(), state.length
 
@@ -132,6 +151,10 @@ class _Recording:
 
 def _tensors(state: Any) -> list[tuple[str, Tensor]]:
     return [(name, value) for name, value in vars(state).items() if isinstance(value, Tensor)]
+
+
+def _num_bytes(state: Any) -> int:
+    return sum(value.nbytes for _, value in _tensors(state))
 
 
 def _cuda_graph(step: Callable[[], None], reset: Callable[[], None]) -> Graph:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bionemo_core.nn.residue_states import ResidueEncoder, ResidueStates, encoder_of, residue_places
+from bionemo_core.nn.residue_states import ResidueEncoder, ResidueStates, encoder_of, on_device, residue_places
 
 if TYPE_CHECKING:
     from bionemo_core.data.batch import TokenBatch
@@ -93,7 +93,7 @@ class StoredStates:
         if self.table.device != tokens.device and self.table.nbytes <= self.largest_on_device:
             self.table = self.table.to(tokens.device)
         states = self.table[tokens.to(self.table.device)].to(tokens.device)
-        return ResidueStates(states.float(), lengths.to(tokens.device))
+        return ResidueStates(states.float(), on_device(lengths, tokens.device))
 
 
 class FineTunedNetwork(nn.Module):
@@ -180,11 +180,11 @@ class FineTunedNetwork(nn.Module):
 def _at_residues(batch: TokenBatch, values: Tensor, *, framed: bool) -> Tensor:
     """What `values`, [rows, length], hold at residues, [R]."""
     places, _ = residue_places(batch, framed=framed)
-    return values.flatten().index_select(0, places.to(values.device))
+    return values.flatten().index_select(0, on_device(places, values.device))
 
 
 def _at_first(batch: TokenBatch, values: Tensor) -> Tensor:
     """What `values`, [rows, length], hold at the first token of each sequence, [N]."""
     _, lengths = residue_places(batch, framed=False)
     places = lengths.cumsum(0) - lengths if batch.packed else torch.arange(len(lengths)) * values.shape[1]
-    return values.flatten().index_select(0, places.to(values.device))
+    return values.flatten().index_select(0, on_device(places, values.device))

@@ -26,7 +26,8 @@ class ResidueStates(NamedTuple):
 
     def mean(self) -> Tensor:
         """The mean over the states of each sequence, float32 [N, H] (v1's embedding)."""
-        return torch.segment_reduce(self.states.float(), "mean", lengths=self.lengths, axis=0)
+        # "unsafe": without the check of the lengths, for which it would wait for the device
+        return torch.segment_reduce(self.states.float(), "mean", lengths=self.lengths, axis=0, unsafe=True)
 
 
 class ResidueEncoder(Protocol):
@@ -100,20 +101,25 @@ def at_residues(hidden_LBH: Tensor, batch: TokenBatch, *, framed: bool) -> Resid
     """The states at residues of `hidden_LBH`, which has a state a token."""
     places, lengths = residue_places(batch, framed=framed)
     rows = hidden_LBH.transpose(0, 1).flatten(0, 1)
-    return ResidueStates(rows.index_select(0, places.to(rows.device)), lengths.to(rows.device))
+    return ResidueStates(rows.index_select(0, on_device(places, rows.device)), on_device(lengths, rows.device))
 
 
 def residue_places(batch: TokenBatch, *, framed: bool) -> tuple[Tensor, Tensor]:
     """Where residues stand in the batch's rows laid end to end, int64[R], and how many each sequence has, int64[N].
 
     Residues are real tokens, and with `framed` neither the first nor the last of a sequence. Both are on the CPU,
-    worked out from lengths alone, so that nothing waits for a device.
+    worked out from lengths alone, so that no device has to be asked.
     """
-    tokens = torch.tensor(batch.lengths)
+    tokens = torch.tensor(batch.lengths, dtype=torch.int64)
     starts = torch.arange(len(tokens)) * batch.tokens.shape[1]
     if batch.packed:
         starts = tokens.cumsum(0) - tokens
     ends = 1 if framed else 0
-    lengths = tokens - 2 * ends
+    lengths = (tokens - 2 * ends).clamp(min=0)
     before = lengths.cumsum(0) - lengths
     return torch.arange(int(lengths.sum())) + torch.repeat_interleave(starts + ends - before, lengths), lengths
+
+
+def on_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """A CPU tensor on `device`, without waiting for what that is doing."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

@@ -15,7 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-LONGEST = 128
+from bionemo_core.data.rows import SHORT
+
+LONGEST = SHORT
 """Tokens of a sequence that fit a tile, on either side."""
 _LEAST = 16
 """Places of the smallest tile: tensor cores take no fewer."""

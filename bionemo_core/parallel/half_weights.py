@@ -11,25 +11,30 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import Variable
 
 
 class HalfWeights:
     """The 16-bit copies of a network's floating-point parameters.
 
-    Between `gather` and `release` the network's modules hold the copies, in `dtype`; otherwise the parameters
-    themselves, which the optimizer, checkpoints and everybody else know. A shared parameter stays shared.
+    From `gather` to `release` the network's modules hold the copies, in `dtype`; otherwise the parameters themselves,
+    which the optimizer, checkpoints and everybody else know. A shared parameter stays shared. The network's forward
+    gathers, and the end of a backward pass releases; what only computes forward is released by its caller.
 
     Args:
-        network: whose parameters; its forward, and those of its `methods` that are called, gather by themselves.
+        network: whose parameters.
         dtype: of the copies.
-        methods: names of methods that compute; those that the network lacks are passed over.
+        methods: names of methods that compute, and gather as forward does; those that the network lacks are passed
+            over.
     """
 
     def __init__(self, network: nn.Module, dtype: torch.dtype, methods: tuple[str, ...] = ()) -> None:
         self._network, self._dtype = network, dtype
         self._whole: list[Tensor] = []
         self._half: list[Tensor] = []
+        self._versions: list[int] = []
         self._places: list[tuple[dict[str, Any], str, int]] = []
+        self._releases = False
         self.gathered = False
         network.register_forward_pre_hook(lambda *_: self.gather())
         for name in methods:
@@ -44,28 +49,40 @@ class HalfWeights:
 
         return gathered
 
+    # Not inference mode: copies that are made in a validation are trained with later.
+    @torch.inference_mode(False)
     @torch.no_grad()
     def gather(self) -> None:
         """Have the modules hold copies of what the parameters are now."""
         if self.gathered:
             return
-        if not self._whole:
-            self._find()
-        torch._foreach_copy_(self._half, self._whole)
+        if not self._whole or self._whole[0].device != self._half[0].device:
+            self._copy_all()
+        # A fused optimizer step leaves the version of what it changes as it was, so only what is not trained may stay.
+        stale = [
+            number
+            for number, whole in enumerate(self._whole)
+            if whole.requires_grad or whole._version != self._versions[number]
+        ]
+        if stale:
+            torch._foreach_copy_([self._half[n] for n in stale], [self._whole[n] for n in stale])
+            for number in stale:
+                self._versions[number] = self._whole[number]._version
         for parameters, name, number in self._places:
             parameters[name] = self._half[number]
         self.gathered = True
 
+    @torch.inference_mode(False)
     @torch.no_grad()
     def release(self) -> None:
         """Have the modules hold the parameters again, with the gradients of their copies added to theirs."""
+        self._releases = False
         if not self.gathered:
             return
         for parameters, name, number in self._places:
             parameters[name] = self._whole[number]
         self.gathered = False
         new: list[tuple[Tensor, Tensor]] = []
-        more: list[tuple[Tensor, Tensor]] = []
         for whole, half in zip(self._whole, self._half, strict=True):
             if half.grad is None:
                 continue
@@ -73,14 +90,13 @@ class HalfWeights:
                 whole.grad = torch.empty_like(whole)
                 new.append((whole.grad, half.grad))
             else:
-                more.append((whole.grad, half.grad.to(whole.dtype)))
+                whole.grad.add_(half.grad)
             half.grad = None
         if new:
             torch._foreach_copy_([to for to, _ in new], [what for _, what in new])
-        for to, what in more:
-            to.add_(what)
 
-    def _find(self) -> None:
+    def _copy_all(self) -> None:
+        self._whole, self._half, self._versions, self._places = [], [], [], []
         numbers: dict[int, int] = {}
         for module in self._network.modules():
             for name, parameter in module._parameters.items():
@@ -90,6 +106,14 @@ class HalfWeights:
                 if number == len(self._whole):
                     half = nn.Parameter(torch.empty_like(parameter, dtype=self._dtype), parameter.requires_grad)
                     vars(half).update(vars(parameter))
+                    if parameter.requires_grad:
+                        half.register_post_accumulate_grad_hook(self._release_after_backward)
                     self._whole.append(parameter)
                     self._half.append(half)
+                    self._versions.append(-1)
                 self._places.append((module._parameters, name, number))
+
+    def _release_after_backward(self, _: Tensor) -> None:
+        if not self._releases:
+            self._releases = True
+            Variable._execution_engine.queue_callback(self.release)  # type: ignore[attr-defined]  # as FSDP2 does

@@ -21,17 +21,21 @@ _METHODS = ("hidden_states", "logits", "encode", "decoder_logits", "decoder_loss
 
 
 def needs_sharding(groups: ProcessGroups, dtype: torch.dtype) -> bool:
-    """True unless one data-parallel rank computes in float32."""
+    """Whether `shard` has something to do: not where one data-parallel rank computes in float32."""
     return groups.data_size > 1 or dtype != torch.float32
 
 
 def shard(network: nn.Module, groups: ProcessGroups, dtype: torch.dtype, device: torch.device) -> None:
-    """Shard `network` in place, each of its `layers` on its own and the rest together.
+    """Have `network` compute in `dtype`, in place, its parameters and optimizer state in float32.
 
-    Gradients come out as means over the data-parallel ranks (gloo knows no other scaling).
+    Over several data-parallel ranks they are sharded, each of the `layers` on its own and the rest together, and
+    gradients come out as means over the ranks (gloo knows no other scaling). One rank has 16-bit copies.
     """
     if groups.data_size == 1:
-        network._half_weights = HalfWeights(network, dtype, _METHODS)  # type: ignore[assignment]
+        if hasattr(network, "_half_weights"):
+            reshard(network)
+        else:
+            network._half_weights = HalfWeights(network, dtype, _METHODS)  # type: ignore[assignment]
         return
     mesh = DeviceMesh.from_group(groups.data, device.type)
     # Inputs are not cast: rotary angles stay float32, and hidden states have the layers' dtype already.
@@ -62,7 +66,7 @@ def gather(network: nn.Module) -> None:
 
 
 def reshard(network: nn.Module) -> None:
-    """Free the whole parameters that a forward pass has gathered, whether or not a backward pass came after it.
+    """Free the whole parameters that a forward pass without a backward pass has gathered.
 
     Until then `network.parameters()` are the gathered copies, which the optimizer does not know.
     """
@@ -74,9 +78,8 @@ def reshard(network: nn.Module) -> None:
 
 
 def _parts(network: nn.Module) -> Iterator[HalfWeights | FSDPModule]:
-    for module in network.modules():
-        half = getattr(module, "_half_weights", None)
-        if half is not None:
-            yield half
-        elif isinstance(module, FSDPModule):
-            yield module
+    half: HalfWeights | None = getattr(network, "_half_weights", None)
+    if half is not None:
+        yield half
+        return
+    yield from (module for module in network.modules() if isinstance(module, FSDPModule))

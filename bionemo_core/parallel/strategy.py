@@ -156,6 +156,7 @@ class MegatronStrategy(DDPStrategy):
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
         """Read this rank's part of the weights."""
         assert self._reader is not None
+        reshard(self.network)
         load_weights(self.network, self.layouts, self.groups, self._reader)
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:

@@ -61,7 +61,8 @@ def embed(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> None
     ranks = start_workers(spec, device)
     opened = open_for_use(spec, registry, device, ranks)
     embedder = Embedder(opened.module, opened.tokenizer, settings_of(task, device.name == "cuda"))
-    if device.name == "cuda" and spec.trainer.compile is not False:
+    fixed_shapes = embedder.encoder.fixed_states is None  # a perceiver's batches are padded, each to its own length
+    if device.name == "cuda" and spec.trainer.compile is not False and fixed_shapes:
         compile_layers(embedder.network)
     store = open_input(task.input, task, opened.tokenizer, device.context(spec))
     job = _Job.of(task, output, store, embedder, opened)
@@ -141,7 +142,7 @@ class _Job:
         settings = embedder.settings
         if settings.on_long == "error" and embedder.long_rule.max_residues < int(np.max(lengths)):
             _refuse_long(store, embedder)
-        ragged = any(name in RAGGED for name in settings.outputs)
+        ragged = settings.on_long == "window" or any(name in RAGGED for name in settings.outputs)
         tokens = task.tokens_per_part or (_RAGGED_PART_TOKENS if ragged else _PART_TOKENS)
         facts = {
             "bionemo_run": __version__,

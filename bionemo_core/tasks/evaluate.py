@@ -138,7 +138,7 @@ class _Evaluation:
 
     def predict(self, records: LabelledRecords, folder: Path) -> None:
         """Write every prediction beside its label, and draw them."""
-        settings = EmbeddingSettings(on_long="truncate", unknown="unk", static_shapes=self.device.name == "cuda")
+        settings = EmbeddingSettings(on_long="truncate", unknown="unk")
         predictor = Predictor(self.module, self.opened.tokenizer, settings)
         answers = predictor.answers(records.sequences, records.ids)
         labels = records.labels

@@ -24,6 +24,7 @@ from bionemo_core.inference.embedding import EMBEDDINGS, HIDDENS, Embedder, Embe
 from bionemo_core.nn.finetune_heads import FineTunedNetwork, StoredStates
 from bionemo_core.nn.lora import TARGETS, adapter_names
 from bionemo_core.parallel.layout import read_layouts
+from bionemo_core.parallel.sharding import reshard
 from bionemo_core.parallel.strategy import strategy_of
 from bionemo_core.parallel.weights import load_weights
 from bionemo_core.plugins.records import CORE_DISTRIBUTION
@@ -157,12 +158,13 @@ class FineTuning(Additions):
         network.stored = StoredStates(kept.table)
         parts.module.objective = StoredStatesObjective(parts.module.objective, kept.offsets)  # type: ignore
         if not self.per_residue:
-            parts.module.seq_length = _SHORTEST  # type: ignore[assignment]  # as above
+            parts.module.seq_length = max(_SHORTEST, parts.spec.batch.seq_length or 0)  # type: ignore[assignment]  # as above
         return replace(parts, splits=splits)
 
     def trained(self, parts: Built) -> None:
         """Average if asked; write the model, and the adapters alone."""
         strategy = strategy_of(parts.trainer)
+        reshard(strategy.network)
         if self.task.average_last > 0:
             folders = newest(parts.folder.checkpoints, self.task.average_last)
             with AveragedCheckpoints(folders) as mean:

@@ -53,7 +53,7 @@ def predict(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> No
     if task.variants is not None:
         header, rows = _scores(task, opened, tokens)
     else:
-        header, rows = _answers(task, opened, tokens, spec, device.name == "cuda")
+        header, rows = _answers(task, opened, tokens, spec)
     count = write_csv(output, header, rows)
     print(f"{output}: {count:,} predictions")
 
@@ -84,11 +84,9 @@ def _wild_type(given: str) -> str:
     return b"".join(record.sequence.split()).decode("latin-1").upper()
 
 
-def _answers(
-    task: Predict, opened: OpenedModel, tokens: int, spec: RunSpec, on_gpu: bool
-) -> tuple[list[str], Iterable[list[str]]]:
+def _answers(task: Predict, opened: OpenedModel, tokens: int, spec: RunSpec) -> tuple[list[str], Iterable[list[str]]]:
     assert task.input is not None
-    settings = EmbeddingSettings(on_long=task.on_long, tokens_per_batch=tokens, unknown="unk", static_shapes=on_gpu)
+    settings = EmbeddingSettings(on_long=task.on_long, tokens_per_batch=tokens, unknown="unk")
     predictor = Predictor(opened.module, opened.tokenizer, settings)
     store = open_input(task.input, task, opened.tokenizer, choose_device(spec).context(spec))
 

@@ -26,7 +26,7 @@ class Streams:
     groups: ProcessGroups
     on_gpu: bool
     static_shapes: bool
-    """Whether all batches shall have one shape, because layers are compiled for it."""
+    """Whether batches shall have one of few shapes, because layers are compiled for each."""
 
     def train(self, consumed_samples: int, first_step: int) -> Steps:
         """The training batches from this position on."""

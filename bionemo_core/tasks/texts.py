@@ -17,6 +17,7 @@ import torch
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.errors import ConfigError, DataError, StorageError
 from bionemo_core.inference.sampling import Seq2SeqInference
+from bionemo_core.nn.seq2seq import Seq2SeqLM
 from bionemo_core.protocols import BuildContext, TextJudge
 from bionemo_core.tasks.device import Device
 from bionemo_core.tasks.embed import open_input
@@ -58,18 +59,18 @@ def inference_of(
 ) -> Seq2SeqInference:
     """The interface to an opened model, with the batch that suits its device.
 
-    A GPU replays steps unless `trainer.compile=false`; with true their layers are compiled too, which takes half a
-    minute.
+    A GPU replays the steps of the core's encoder-decoder unless `trainer.compile=false`; with true the layers of a step
+    are compiled too, which takes some ten seconds.
 
     Raises:
         ConfigError: the model cannot decode.
     """
     on_gpu = any(parameter.is_cuda for parameter in opened.module.parameters())
     size = batch_size if batch_size is not None else _GPU_BATCH if on_gpu else _CPU_BATCH
-    recorded = on_gpu and spec.trainer.compile is not False
-    compile_decoding = getattr(getattr(opened.module, "network", None), "compile_decoding", None)
-    if on_gpu and spec.trainer.compile and compile_decoding is not None:
-        compile_decoding()
+    network: Any = getattr(opened.module, "network", None)
+    recorded = on_gpu and spec.trainer.compile is not False and isinstance(network, Seq2SeqLM)
+    if recorded and spec.trainer.compile:
+        network.compile_decoding()
     return Seq2SeqInference.of(opened, batch_size=size, max_length=max_length, record_steps=recorded)
 
 

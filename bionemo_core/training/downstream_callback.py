@@ -119,22 +119,26 @@ class DownstreamValidation(pl.Callback):
         assert self._tokenizer is not None
         strategy = strategy_of(trainer)
         gather(strategy.network)
-        output = HIDDENS if self.per_residue else EMBEDDINGS
-        embedder = Embedder(module, self._tokenizer, EmbeddingSettings(outputs=(output,), unknown="unk"))
-        objective = LabelObjective(self._tokenizer, self._answers, framed=False, seq_length=2**31 - 1)
-        result = {}
-        for name, records in self._splits.items():
-            kept = records.up_to(embedder.long_rule.max_residues, name)
-            arrays = _shared(embedder, kept, output, strategy.groups.data_rank, strategy.groups.data_size)
-            targets = [objective.targets(kept[row], len(arrays[row])) for row in range(len(kept))]
-            kind = torch.int64 if self.of_classes else torch.float32
-            labels = [
-                torch.from_numpy(values if self.of_classes else values.view(np.float32)).to(kind)
-                for values, _ in targets
-            ]
-            counts = [torch.from_numpy(chosen) for _, chosen in targets]
-            result[name] = _Split([torch.from_numpy(array) for array in arrays], labels, counts)
-        reshard(strategy.network)
+        try:
+            output = HIDDENS if self.per_residue else EMBEDDINGS
+            compiled = strategy.compile_layers and module.device.type == "cuda"
+            settings = EmbeddingSettings(outputs=(output,), unknown="unk", static_shapes=compiled)
+            embedder = Embedder(module, self._tokenizer, settings)
+            objective = LabelObjective(self._tokenizer, self._answers, framed=False, seq_length=2**31 - 1)
+            result = {}
+            for name, records in self._splits.items():
+                kept = records.up_to(embedder.long_rule.max_residues, name)
+                arrays = _shared(embedder, kept, output, strategy.groups.data_rank, strategy.groups.data_size)
+                targets = [objective.targets(kept[row], len(arrays[row])) for row in range(len(kept))]
+                kind = torch.int64 if self.of_classes else torch.float32
+                labels = [
+                    torch.from_numpy(values if self.of_classes else values.view(np.float32)).to(kind)
+                    for values, _ in targets
+                ]
+                counts = [torch.from_numpy(chosen) for _, chosen in targets]
+                result[name] = _Split([torch.from_numpy(array) for array in arrays], labels, counts)
+        finally:
+            reshard(strategy.network)
         return result
 
     def _measured(self, splits: Mapping[str, _Split], device: torch.device) -> dict[str, float]:

@@ -168,10 +168,10 @@ class LanguageModule(pl.LightningModule):
             before = perf_counter()
             part.backward()
             backward_s += perf_counter() - before
-            reshard(self.network)
             sums = sums + losses.values() * counted
             names = tuple(losses.logged) if names is None else names
             check_names(tuple(losses.logged), names)
+        reshard(self.network)  # a backward pass that reached no parameter has not
         return sums, names or (), backward_s
 
     def _reduce(self, sums: Tensor, total: dict[str, float]) -> tuple[float, float, list[float]]:

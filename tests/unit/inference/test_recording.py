@@ -45,12 +45,15 @@ def test_recorded_steps_change_no_token(kind, method):
 def test_shapes_are_recorded_once_and_forgotten_when_there_are_many():
     recorded = RecordedSteps(network(), record=StandIn, fewest_rows=1)
     memory = memory_of("transformer", torch.float64)
+    tokens = torch.full((memory.states.shape[1],), TOKENIZER.bos_id)
     StandIn.recorded = 0
+    recorded.start(memory, 8)
+    assert StandIn.recorded == 0  # before a step nothing is known to be worth it
     for _ in range(2):
-        recorded.start(memory, 8)
+        recorded.step(tokens, recorded.start(memory, 8))
     assert StandIn.recorded == 1
     for length in range(1, MOST_RECORDINGS + 4):
-        recorded.start(memory, length)
+        recorded.step(tokens, recorded.start(memory, length))
     assert len(recorded._recordings) == MOST_RECORDINGS
 
 

@@ -46,7 +46,6 @@ def steps(network: nn.Module, num_steps: int) -> list[torch.Tensor]:
                 network.set_requires_gradient_sync(last)
             loss = network(torch.randint(11, (6,), generator=draw))
             loss.backward()
-            reshard(network)
             seen.append(loss.detach())
         seen += [whole(p.grad).clone() for p in network.parameters() if p.grad is not None]
         optimizer.step()
@@ -64,6 +63,24 @@ def test_numbers_are_those_of_fsdp() -> None:
     pairs = list(zip(steps(ours, 4), steps(theirs, 4), strict=True))
     assert len(pairs) == 4 * (2 + len([p for p in ours.parameters() if p.requires_grad]))
     assert all(torch.equal(one, other) for one, other in pairs)
+
+
+def test_copies_that_are_first_made_in_inference_mode_can_be_trained_with() -> None:
+    network = Tied()
+    network._half_weights = HalfWeights(network, torch.bfloat16)  # type: ignore[assignment]
+    with torch.inference_mode():
+        network(torch.arange(6))
+    reshard(network)
+    assert len(steps(network, 2)) == 2 * (2 + 7)
+
+
+def test_sharding_twice_keeps_one_set_of_copies() -> None:
+    network, groups = Tied(), start_groups()
+    shard(network, groups, torch.bfloat16, torch.device("cpu"))
+    before = network._half_weights
+    network(torch.arange(6))
+    shard(network, groups, torch.bfloat16, torch.device("cpu"))
+    assert network._half_weights is before and network.table.weight.dtype == torch.float32
 
 
 def test_parameters_are_themselves_outside_of_a_step() -> None:
