@@ -68,6 +68,8 @@ def test_a_plain_lightning_module_trains_and_resumes(home: Home, tmp_path: Path,
         "trainer.max_steps=12",
         "trainer.val_check_interval=4",
         "checkpoint.every_n_steps=4",
+        "optim.lr=0.1",
+        "scheduler.warmup_steps=1",
     )
     kind = f"plain-{own_optimizer}"
     whole = home.finish(f"name={kind}", *settings, **environment)
