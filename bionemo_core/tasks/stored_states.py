@@ -27,8 +27,8 @@ from bionemo_core.tasks.using import Ranks
 log = logging.getLogger("bionemo")
 
 _TABLE, _OFFSETS, _RECORD = "states.npy", "offsets.npy", "states.json"
-_PART_BYTES, _PART_SEQUENCES = 1 << 30, 1 << 14
-"""Of float32 states that are in memory at once, and of the records they belong to."""
+_PART_BYTES, _PART_SEQUENCES = 1 << 29, 1 << 14
+"""Of float32 states that are computed together, and of the records they belong to."""
 _VERSION = 1
 
 
@@ -85,15 +85,19 @@ def stored_states(
     }
     folder = home / "states" / fingerprint_of(facts)
     try:
-        if _is_whole(folder):
-            ranks.meet()
+        # The first rank decides for all: another run may publish the same states meanwhile.
+        own_name = _of_the_first_rank("" if ranks.leads and _is_whole(folder) else uuid4().hex, ranks)
+        if not own_name:
             log.info("The encoder's states are taken from %s.", folder)
         else:
-            ranks.meet()
-            own = folder.with_name(f"{folder.name}.{_same_on_all_ranks(uuid4().hex, ranks)}")
-            _compute(own, records, embedder, per_residue, dtype, ranks)
-            if ranks.leads:
-                _publish(own, folder)
+            own = folder.with_name(f"{folder.name}.{own_name}")
+            try:
+                _compute(own, records, embedder, per_residue, dtype, ranks)
+                if ranks.leads:
+                    _publish(own, folder)
+            except BaseException:
+                shutil.rmtree(own, ignore_errors=True)
+                raise
             ranks.meet()
         # Copy on write: torch takes no read-only arrays, and nothing writes to these.
         table = np.load(folder / _TABLE, mmap_mode="c", allow_pickle=False)
@@ -105,8 +109,8 @@ def stored_states(
     return StatesTable(torch.from_numpy(table), offsets)
 
 
-def _same_on_all_ranks(value: str, ranks: Ranks) -> str:
-    """The value of the first rank."""
+def _of_the_first_rank(value: str, ranks: Ranks) -> str:
+    """What the first rank gave."""
     values = [value]
     if ranks.size > 1:
         dist.broadcast_object_list(values, src=0)
@@ -115,12 +119,15 @@ def _same_on_all_ranks(value: str, ranks: Ranks) -> str:
 
 def _publish(own: Path, folder: Path) -> None:
     """Give states their name, so that runs which compute the same at a time do not write into each other's."""
-    if _is_whole(folder):  # another run was faster
-        shutil.rmtree(own)
-        return
-    if folder.exists():  # damaged
-        shutil.rmtree(folder)
-    own.rename(folder)
+    try:
+        own.rename(folder)
+    except OSError:
+        if _is_whole(folder):  # another run was faster
+            shutil.rmtree(own)
+            return
+        folder.rename(own.with_suffix(".damaged"))
+        own.rename(folder)
+        shutil.rmtree(own.with_suffix(".damaged"), ignore_errors=True)
     sync_folder(folder.parent)
 
 
