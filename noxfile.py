@@ -54,7 +54,7 @@ def tests(session: nox.Session) -> None:
     """Run all tests but the slow ones."""
     _install(session, PLUGINS, extra="test")
     with _seclusion() as env:
-        session.run("pytest", "-n", "2", "-m", QUICK, *session.posargs, env=env)
+        session.run("pytest", "-n", "2", "--dist", "worksteal", "-m", QUICK, *session.posargs, env=env)
 
 
 @nox.session(default=False)
@@ -63,7 +63,9 @@ def coverage(session: nox.Session) -> None:
     _install(session, PLUGINS, extra="test")
     with _seclusion() as env:
         session.run("coverage", "erase")
-        session.run("coverage", "run", "-m", "pytest", "-n", "2", "-m", QUICK, *session.posargs, env=env)
+        session.run(
+            "coverage", "run", "-m", "pytest", "-n", "2", "--dist", "worksteal", "-m", QUICK, *session.posargs, env=env
+        )
         session.run("coverage", "combine", "--quiet")
         session.run("coverage", "report")
 
