@@ -151,6 +151,7 @@ ALIASES: tuple[Alias, ...] = (
             "canonicalize_decoder_output",
             "encoder_augment",
             "decoder_independent_augment",
+            "augmentation_prob",
             "encoder_mask",
             "mask_prob",
             "span_lambda",

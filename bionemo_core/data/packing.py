@@ -156,16 +156,23 @@ def _window_packs(order: Order, laid: LaidLengths, begin: int, end: int, draw: D
     bins = (
         best_fit(sizes[0], laid.capacities[0], limit) if one_sided else best_fit_of_pairs(sizes, laid.capacities, limit)
     )
-    result = [Pack(positions[one], data_passes[one], indices[one], sizes[:, one]) for one in bins]
+    items = np.concatenate(bins)
+    positions, data_passes, indices, sizes = positions[items], data_passes[items], indices[items], sizes[:, items]
+    result, first = [], 0
+    for one in bins:
+        last = first + len(one)
+        pack = Pack(positions[first:last], data_passes[first:last], indices[first:last], sizes[:, first:last])
+        result.append(pack)
+        first = last
     return [result[i] for i in np.argsort(draw.words(len(result)), kind="stable")]
 
 
 def best_fit(sizes: NDArray[np.integer], capacity: int, max_sequences: int) -> list[NDArray[np.int64]]:
     """Bins of item numbers, ascending in each: longest first, each into the bin that it leaves least room in."""
-    bins = _OpenBins(capacity, 0, max_sequences)
     by_length = np.argsort(-sizes.astype(np.int64), kind="stable")
-    for item, size in zip(by_length.tolist(), sizes[by_length].tolist(), strict=True):
-        bins.put(item, size, 0, 0)
+    nothing = [0] * len(by_length)
+    bins = _OpenBins(capacity, 0, max_sequences)
+    bins.put(by_length.tolist(), sizes[by_length].tolist(), nothing, nothing)
     return bins.sorted()
 
 
@@ -206,12 +213,11 @@ def best_fit_of_pairs(
         max_sequences: the most items of a bin.
     """
     main = int(np.argmax(sizes.sum(axis=1) / np.array(capacities)))
-    bins = _OpenBins(capacities[main], capacities[1 - main], max_sequences)
     by_length = np.argsort(-sizes[main], kind="stable")
     lengths, others = sizes[main, by_length], sizes[1 - main, by_length]
     least_to_come = [*np.minimum.accumulate(others[::-1])[::-1].tolist()[1:], 0]
-    for given in zip(by_length.tolist(), lengths.tolist(), others.tolist(), least_to_come, strict=True):
-        bins.put(*given)
+    bins = _OpenBins(capacities[main], capacities[1 - main], max_sequences)
+    bins.put(by_length.tolist(), lengths.tolist(), others.tolist(), least_to_come)
     return bins.sorted()
 
 
@@ -231,32 +237,34 @@ class _OpenBins:
 
     def sorted(self) -> list[NDArray[np.int64]]:
         """The items of each bin, ascending."""
-        return [np.sort(np.array(items, dtype=np.int64)) for items in self._items]
+        return [np.array(sorted(items), dtype=np.int64) for items in self._items]
 
-    def put(self, item: int, size: int, other: int, least_to_come: int) -> None:
-        """Put an item into the tightest bin that holds it; `least_to_come` is the least `other` of later items."""
-        room, chosen = self._take(size, other)
-        self._items[chosen].append(item)
-        self._other_rooms[chosen] -= other
-        left = room - size
-        if left and len(self._items[chosen]) < self._max_items and self._other_rooms[chosen] >= least_to_come:
-            if not self._by_room[left]:
-                self._rooms |= 1 << left
-            self._by_room[left].append(chosen)
-
-    def _take(self, size: int, other: int) -> tuple[int, int]:
-        """The room and the number of the tightest bin that holds the item, taken out of the open ones, or a new one."""
-        fitting = self._rooms >> size
-        while fitting:
-            room = size + (fitting & -fitting).bit_length() - 1
-            bins = self._by_room[room]
-            for place in range(len(bins) - 1, -1, -1):
-                if self._other_rooms[bins[place]] >= other:
-                    chosen = bins.pop(place)
-                    if not bins:
-                        self._rooms ^= 1 << room
-                    return room, chosen
-            fitting &= fitting - 1
-        self._items.append([])
-        self._other_rooms.append(self._other_capacity)
-        return self._capacity, len(self._items) - 1
+    def put(self, items: list[int], sizes: list[int], others: list[int], least_to_come: list[int]) -> None:
+        """Put each item into the tightest bin that holds it; `least_to_come` is the least `other` of those after it."""
+        bins, other_rooms, by_room = self._items, self._other_rooms, self._by_room
+        rooms = self._rooms
+        for item, size, other, least in zip(items, sizes, others, least_to_come, strict=True):
+            room, chosen = self._capacity, -1
+            fitting = rooms >> size
+            while fitting and chosen < 0:
+                room = size + (fitting & -fitting).bit_length() - 1
+                same_room = by_room[room]
+                for place in range(len(same_room) - 1, -1, -1):
+                    if other_rooms[same_room[place]] >= other:
+                        chosen = same_room.pop(place)
+                        if not same_room:
+                            rooms ^= 1 << room
+                        break
+                fitting &= fitting - 1
+            if chosen < 0:
+                room, chosen = self._capacity, len(bins)
+                bins.append([])
+                other_rooms.append(self._other_capacity)
+            bins[chosen].append(item)
+            other_rooms[chosen] -= other
+            left = room - size
+            if left and len(bins[chosen]) < self._max_items and other_rooms[chosen] >= least:
+                if not by_room[left]:
+                    rooms |= 1 << left
+                by_room[left].append(chosen)
+        self._rooms = rooms

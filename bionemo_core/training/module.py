@@ -149,8 +149,10 @@ class LanguageModule(pl.LightningModule):
     def _totals(self, batch: StepBatch) -> dict[str, float]:
         names = ("loss_tokens", "sequences", "tokens", "capacity")
         local = [batch.num_loss_tokens, batch.num_sequences, batch.num_tokens, batch.capacity]
-        counts = torch.tensor(local, dtype=torch.float64, device=self.device)
-        return dict(zip(names, self._strategy.groups.sum_over_data(counts).tolist(), strict=True))
+        groups = self._strategy.groups
+        # One rank asks no other, and so does not wait for its device.
+        counts = torch.tensor(local, dtype=torch.float64, device=self.device if groups.data_size > 1 else "cpu")
+        return dict(zip(names, groups.sum_over_data(counts).tolist(), strict=True))
 
     def _accumulate(self, batch: StepBatch, total: dict[str, float]) -> tuple[Tensor, tuple[str, ...], float]:
         """The values of `Losses` summed over this rank's micro batches, the names of those logged, and seconds."""

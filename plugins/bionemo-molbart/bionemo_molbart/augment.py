@@ -24,13 +24,20 @@ class Spelling:
     decoder_independent_augment: bool
     canonicalize_target_smile: bool = False
     """Canonicalise each record as it is loaded. `smiles` and `zinc15` do so when data are prepared, once."""
+    augmentation_prob: float = 1.0
+    """The probability that what is to be random is; else both sides get the record as it is."""
 
     def __post_init__(self) -> None:
         """Check that the flags agree.
 
         Raises:
-            ConfigError: the decoder is asked for a canonical and a random spelling, or the encoder is.
+            ConfigError: the decoder is asked for a canonical and a random spelling, or the encoder is, or a
+                probability is none.
         """
+        if not 0 <= self.augmentation_prob <= 1:
+            raise ConfigError(
+                f"model.augmentation_prob: {self.augmentation_prob} is not a share. Give a number from 0 to 1."
+            )
         pairs = (
             ("canonicalize_decoder_output", "decoder_independent_augment"),
             ("canonicalize_encoder_input", "encoder_augment"),
@@ -43,11 +50,16 @@ class Spelling:
                 )
 
     @property
+    def random(self) -> bool:
+        """Whether a spelling is drawn for either side."""
+        return self.encoder_augment or self.decoder_independent_augment
+
+    @property
     def random_target(self) -> bool:
         """Whether the decoder writes a random spelling."""
         if self.canonicalize_decoder_output:
             return False
-        return self.decoder_independent_augment or self.encoder_augment
+        return self.random
 
 
 MODES: Mapping[str, Spelling] = {
@@ -58,13 +70,13 @@ MODES: Mapping[str, Spelling] = {
 }
 
 
-def spelling(mode: str, **flags: bool | None) -> Spelling:
+def spelling(mode: str, augmentation_prob: float = 1.0, **flags: bool | None) -> Spelling:
     """The spelling of a mode, changed by those of v1's flags that are not None.
 
     Raises:
-        ConfigError: there is no such mode, or the flags contradict each other.
+        ConfigError: there is no such mode, the flags contradict each other, or the probability is none.
     """
     if mode not in MODES:
         raise ConfigError(f"model.mode: {mode!r}, expected one of {', '.join(MODES)}.")
     given = {name: value for name, value in flags.items() if value is not None}
-    return replace(MODES[mode], **given)
+    return replace(MODES[mode], augmentation_prob=augmentation_prob, **given)

@@ -112,7 +112,8 @@ class MoleculeObjective:
     def _spelt(self, text: str, own: NDArray[np.int32], draw: Draw) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """The ids that the encoder reads and those that the decoder writes."""
         how = self.spelling
-        if not (how.encoder_augment or how.decoder_independent_augment or how.canonicalize_target_smile):
+        random = how.random and (how.augmentation_prob == 1 or draw.uniform(1)[0] < how.augmentation_prob)
+        if not (random or how.canonicalize_target_smile):
             return own, own
         molecule = parsed_before(text)
         if molecule is None:
@@ -127,10 +128,10 @@ class MoleculeObjective:
             if len(standard) > bound:
                 self.kept += 1
                 standard = own
-        source = self._drawn(molecule, own, bound, draw) if how.encoder_augment else standard
+        source = self._drawn(molecule, own, bound, draw) if random and how.encoder_augment else standard
         if how.canonicalize_decoder_output:
             return source, standard
-        if how.decoder_independent_augment:
+        if random and how.decoder_independent_augment:
             return source, self._drawn(molecule, own, bound, draw)
         return source, source
 

@@ -63,6 +63,7 @@ def megamolbart(
     canonicalize_decoder_output: Optional[bool] = None,
     encoder_augment: Optional[bool] = None,
     decoder_independent_augment: Optional[bool] = None,
+    augmentation_prob: float = 1.0,
     encoder_mask: bool = True,
     mask_prob: float = 0.1,
     span_lambda: float = 3.0,
@@ -74,7 +75,8 @@ def megamolbart(
     """MegaMolBART as v1 released it: 6 + 6 layers, learned positions, tanh gelu, spans masked in random SMILES.
 
     `mode` chooses which spelling encoder and decoder get: canonicalized, equivariant, invariant or independent; v1's
-    flags, where given, override it. `bias_activation_fusion=false` takes the erf gelu, as v1 did under that key.
+    flags, where given, override it. A molecule is spelt at random with probability `augmentation_prob`, else both
+    sides get it as it is stored. `bias_activation_fusion=false` takes the erf gelu, as v1 did under that key.
     `val_molecules` molecules of each validation are decoded on each rank; 0 leaves these metrics out.
 
     Raises:
@@ -105,6 +107,7 @@ def megamolbart(
     )
     spelt = spelling(
         mode,
+        augmentation_prob,
         canonicalize_target_smile=canonicalize_target_smile,
         canonicalize_encoder_input=canonicalize_encoder_input,
         canonicalize_decoder_output=canonicalize_decoder_output,
@@ -151,6 +154,7 @@ def molmim(
     canonicalize_decoder_output: Optional[bool] = None,
     encoder_augment: Optional[bool] = None,
     decoder_independent_augment: Optional[bool] = None,
+    augmentation_prob: float = 1.0,
     encoder_mask: bool = False,
     mask_prob: float = 0.1,
     span_lambda: float = 3.0,
@@ -205,6 +209,7 @@ def molmim(
     )
     spelt = spelling(
         mode,
+        augmentation_prob,
         canonicalize_target_smile=canonicalize_target_smile,
         canonicalize_encoder_input=canonicalize_encoder_input,
         canonicalize_decoder_output=canonicalize_decoder_output,

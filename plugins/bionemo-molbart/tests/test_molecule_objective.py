@@ -60,6 +60,18 @@ def test_modes(mode: str) -> None:
         assert min(len(sources), len(targets)) > 15
 
 
+@pytest.mark.parametrize("mode", list(MODES))
+def test_share_of_molecules_that_are_spelt_at_random(mode: str) -> None:
+    made = MoleculeObjective(TOKENIZER, spelling(mode, 0.25), seq_length=128)
+    pairs = [texts(made, ASPIRIN, index) for index in range(2000)]
+    assert {canonical_smiles(one) for pair in pairs for one in pair} == {ASPIRIN}
+    # Its own spelling is one of some 60 random ones of aspirin, so a few more than three quarters keep it.
+    kept = sum(pair == (ASPIRIN, ASPIRIN) for pair in pairs) / len(pairs)
+    assert kept == 1.0 if mode == "canonicalized" else kept == pytest.approx(0.75, abs=0.04)
+    never = MoleculeObjective(TOKENIZER, spelling(mode, 0.0), seq_length=128)
+    assert {texts(never, ASPIRIN, index) for index in range(50)} == {(ASPIRIN, ASPIRIN)}
+
+
 def test_canonical_target_of_a_record_in_another_spelling() -> None:
     kekule = "OC(=O)C1=CC=CC=C1OC(C)=O"
     assert texts(objective("canonicalized"), kekule) == (kekule, kekule)
@@ -76,6 +88,8 @@ def test_flags_override_a_mode_and_contradictions_are_refused() -> None:
         Spelling(True, True, True, False)
     with pytest.raises(ConfigError, match="expected one of canonicalized"):
         spelling("random")
+    with pytest.raises(ConfigError, match=r"model.augmentation_prob: 1.5"):
+        spelling("equivariant", 1.5)
 
 
 def test_drawn_by_seed_pass_and_record_alone() -> None:
