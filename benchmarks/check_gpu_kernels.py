@@ -132,6 +132,8 @@ def decoding(name: str, stack: StackOptions, **options: object) -> None:
 
 def main() -> int:
     """Run every case."""
+    if not torch.cuda.is_available():
+        raise SystemExit("This compares a GPU with a CPU, and torch finds no GPU here.")
     for compiled in (False, True):
         for dropout, times in ((0.0, 1), (1e-9, 1), (0.0, 3), (1e-9, 3)):
             attention(False, False, dropout, False, compiled, times)
