@@ -440,17 +440,18 @@ def table_of_rates(trained: Mapping[str, Sequence[Finished]]) -> str:
     return "\n".join(lines)
 
 
-def free_devices(gpus: int) -> "queue.Queue[str | None]":
+def free_devices(gpus: int, rows_per_gpu: int) -> "queue.Queue[str | None]":
     """One entry for each row that may run at a time: what CUDA_VISIBLE_DEVICES shall be, or None to leave it."""
     devices: queue.Queue[str | None] = queue.Queue()
     if gpus == 1 or not torch.cuda.is_available():
-        devices.put(None)
+        for _ in range(rows_per_gpu):
+            devices.put(None)
         return devices
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     named = visible.split(",") if visible else [str(number) for number in range(torch.cuda.device_count())]
     if len(named) < gpus:
         raise SystemExit(f"--gpus {gpus}: there are {len(named)} here.")
-    for name in named[:gpus]:
+    for name in named[:gpus] * rows_per_gpu:
         devices.put(name)
     return devices
 
@@ -477,6 +478,7 @@ def arguments_of_command_line() -> argparse.Namespace:
     parser.add_argument("--num-workers", type=int, default=2, help="processes that make a row's batches")
     parser.add_argument("--also", nargs="*", default=[], metavar="KEY=VALUE", help="more settings for every row")
     parser.add_argument("--gpus", type=int, default=1, help="rows that run at a time, each on a GPU of its own")
+    parser.add_argument("--rows-per-gpu", type=int, default=1, help="rows that share a GPU; their seconds say little")
     parser.add_argument("--out", type=Path, default=Path("outputs/flip_secondary_structure"))
     options = parser.parse_args()
     asked = [name for name in f"{options.baselines},{options.encoders}".split(",") if name]
@@ -500,7 +502,7 @@ def main() -> None:
         starts = Starts.of(options.pretrained, load_registry())
     except BioNeMoError as error:
         raise SystemExit(str(error)) from None
-    bench, devices = Bench(options, flip, starts, plugin), free_devices(options.gpus)
+    bench, devices = Bench(options, flip, starts, plugin), free_devices(options.gpus, options.rows_per_gpu)
     failures: list[str] = []
     ordered = sorted(options.rows, key=LONGEST_FIRST.index)
     trained = together(devices.qsize(), ordered, lambda name: bench.finetune(name, devices), failures)
