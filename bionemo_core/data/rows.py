@@ -190,8 +190,10 @@ def _lay_padded(examples: Sequence[Example], shape: RowShape) -> RowArrays:
     if longest > shape.seq_length:
         raise DataError(f"padding: a sequence has {longest} tokens, a row holds {shape.seq_length}. Truncate it.")
     row_length = shape.seq_length
-    if shape.dynamic_padding and not shape.static_shapes:
-        row_length = min(-(-longest // PADDING_MULTIPLE) * PADDING_MULTIPLE, shape.seq_length)
+    if shape.dynamic_padding:
+        # Under static shapes one of four lengths: a compiled layer is compiled anew for each.
+        multiple = -(-shape.seq_length // 4) if shape.static_shapes else PADDING_MULTIPLE
+        row_length = min(-(-longest // multiple) * multiple, shape.seq_length)
     rows = shape.micro_batch_size if shape.static_shapes else len(examples)
     tokens, labels, loss_mask, padding_mask = _blank(rows, row_length, shape.pad_id)
     for row in range(rows):

@@ -13,9 +13,10 @@ import torch
 from bionemo_core.data.batch import StepBatch, TokenBatch
 from bionemo_core.data.loader import eval_loader, train_loader
 from bionemo_core.data.masking import MaskedLanguageObjective
-from bionemo_core.data.rows import one_of_few
+from bionemo_core.data.rows import RowShape, lay, one_of_few
 from bionemo_core.data.tokenizer import CharacterTokenizer
 from bionemo_core.errors import ConfigError, DataError
+from bionemo_core.protocols import Example
 
 SHAPE: dict[str, Any] = {"seq_length": 64, "micro_batch_size": 2, "global_batch_size": 8, "pack_window": 32, "seed": 3}
 
@@ -84,13 +85,27 @@ def test_rows_are_consistent(parts: tuple[Any, ...], extra: dict[str, Any]) -> N
 
 
 def test_static_shapes_are_few(parts: tuple[Any, ...]) -> None:
-    for extra, most in (({}, 5), ({"packing": False}, 1)):
+    fixed = {"packing": False, "dynamic_padding": False}
+    for extra, most in (({}, 5), ({"packing": False}, 4), (fixed, 1)):
         loader = train_loader(*parts, **SHAPE, **extra, static_shapes=True, last_step=6)
         batches = [batch for step in loader for batch in step.micro_batches]
         shapes = {(b.tokens.shape, b.max_seqlen, None if b.cu_seqlens is None else b.cu_seqlens.shape) for b in batches}
         assert len(shapes) <= most
         full = SHAPE["seq_length"] * SHAPE["micro_batch_size"]
         assert all(full // 2 <= shape[0].numel() <= full for shape in shapes if shape[2] is not None)
+
+
+def test_padded_rows_under_static_shapes_have_one_of_four_lengths() -> None:
+    shape = RowShape(seq_length=50, micro_batch_size=3, pad_id=0, packing=False, static_shapes=True)
+    found = []
+    for longest in range(1, 51):
+        ids = [np.arange(1, 1 + size, dtype=np.int32) for size in (longest, 1)]
+        rows = lay([Example(one, one, np.ones(len(one), dtype=np.bool_)) for one in ids], 2, shape)
+        found.append(rows.tokens.shape)
+        assert rows.tokens.shape[1] - longest < 13
+        assert rows.tokens[0, :longest].tolist() == ids[0].tolist()
+        assert rows.padding_mask[:2].sum() == longest + 1
+    assert sorted(set(found)) == [(3, 13), (3, 26), (3, 39), (3, 50)]
 
 
 def test_segments_under_static_shapes_come_in_few_numbers() -> None:
