@@ -6,7 +6,9 @@ parameters about as long as the GPU computes. Here a step has one copy of all we
 
 from __future__ import annotations
 
+import copy
 from functools import wraps
+from types import MethodType
 from typing import Any
 
 import torch
@@ -19,35 +21,44 @@ class HalfWeights:
 
     From `gather` to `release` the network's modules hold the copies, in `dtype`; otherwise the parameters themselves,
     which the optimizer, checkpoints and everybody else know. A shared parameter stays shared. The network's forward
-    gathers, and the end of a backward pass releases; what only computes forward is released by its caller.
+    gathers, and the end of a backward pass releases; what only computes forward is released by its caller. The
+    network finds this as its `_half_weights`; a deep copy of it, taken between steps, has copies of its own.
 
     Args:
         network: whose parameters.
         dtype: of the copies.
-        methods: names of methods that compute, and gather as forward does; those that the network lacks are passed
-            over.
+        methods: names of methods that compute, and gather as forward does; what is no method of the network's is
+            passed over.
     """
 
     def __init__(self, network: nn.Module, dtype: torch.dtype, methods: tuple[str, ...] = ()) -> None:
         self._network, self._dtype = network, dtype
+        network._half_weights = self  # type: ignore[assignment]  # no module, but an attribute all the same
         self._whole: list[Tensor] = []
         self._half: list[Tensor] = []
         self._versions: list[int] = []
         self._places: list[tuple[dict[str, Any], str, int]] = []
         self._releases = False
         self.gathered = False
-        network.register_forward_pre_hook(lambda *_: self.gather())
+        network.register_forward_pre_hook(_gather)
         for name in methods:
-            if hasattr(network, name):
-                setattr(network, name, self._gathering(getattr(network, name)))
+            method = getattr(network, name, None)
+            if isinstance(method, MethodType):
+                setattr(network, name, MethodType(_gathering(method.__func__), network))
 
-    def _gathering(self, method: Any) -> Any:
-        @wraps(method)
-        def gathered(*args: Any, **options: Any) -> Any:
-            self.gather()
-            return method(*args, **options)
+    def __deepcopy__(self, memo: dict[int, Any]) -> HalfWeights:
+        """Of the copied network; its first step makes the copies.
 
-        return gathered
+        Raises:
+            RuntimeError: the modules hold 16-bit copies now, and nobody would give them the parameters back.
+        """
+        if self.gathered:
+            raise RuntimeError("a network is copied between steps: call bionemo_core.parallel.sharding.reshard first")
+        copied = copy.copy(self)
+        memo[id(self)] = copied
+        copied._network = copy.deepcopy(self._network, memo)
+        copied._whole, copied._half, copied._versions, copied._places = [], [], [], []
+        return copied
 
     # Not inference mode: copies that are made in a validation are trained with later.
     @torch.inference_mode(False)
@@ -117,3 +128,17 @@ class HalfWeights:
         if not self._releases:
             self._releases = True
             Variable._execution_engine.queue_callback(self.release)  # type: ignore[attr-defined]  # as FSDP2 does
+
+
+def _gather(network: nn.Module, _: object) -> None:
+    half: HalfWeights = network._half_weights  # type: ignore[assignment]
+    half.gather()
+
+
+def _gathering(method: Any) -> Any:
+    @wraps(method)
+    def gathered(network: nn.Module, *args: Any, **options: Any) -> Any:
+        _gather(network, None)
+        return method(network, *args, **options)
+
+    return gathered

@@ -35,7 +35,7 @@ def shard(network: nn.Module, groups: ProcessGroups, dtype: torch.dtype, device:
         if hasattr(network, "_half_weights"):
             reshard(network)
         else:
-            network._half_weights = HalfWeights(network, dtype, _METHODS)  # type: ignore[assignment]
+            HalfWeights(network, dtype, _METHODS)
         return
     mesh = DeviceMesh.from_group(groups.data, device.type)
     # Inputs are not cast: rotary angles stay float32, and hidden states have the layers' dtype already.

@@ -2,6 +2,7 @@
 
 import copy
 
+import pytest
 import torch
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
@@ -67,7 +68,7 @@ def test_numbers_are_those_of_fsdp() -> None:
 
 def test_copies_that_are_first_made_in_inference_mode_can_be_trained_with() -> None:
     network = Tied()
-    network._half_weights = HalfWeights(network, torch.bfloat16)  # type: ignore[assignment]
+    HalfWeights(network, torch.bfloat16)
     with torch.inference_mode():
         network(torch.arange(6))
     reshard(network)
@@ -87,7 +88,6 @@ def test_parameters_are_themselves_outside_of_a_step() -> None:
     network = Tied()
     before = dict(network.named_parameters())
     half = HalfWeights(network, torch.bfloat16, ("states", "absent"))
-    network._half_weights = half  # type: ignore[assignment]
     tokens = torch.arange(6)
     assert network.states(tokens).dtype == torch.bfloat16 and half.gathered
     assert network.out.weight is network.table.weight and network.table.weight.dtype == torch.bfloat16
@@ -99,3 +99,32 @@ def test_parameters_are_themselves_outside_of_a_step() -> None:
     gather(network)
     assert torch.equal(network.still, before["still"].bfloat16())  # what was changed meanwhile is copied again
     reshard(network)
+
+
+def test_a_deep_copy_has_copies_of_its_own() -> None:
+    torch.manual_seed(0)
+    network, tokens = Tied(), torch.arange(6)
+    HalfWeights(network, torch.bfloat16, ("states",))
+    steps(network, 1)
+    copied = copy.deepcopy(network)
+    before = copied(tokens).detach(), copied.states(tokens).detach()
+    reshard(copied)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.zero_()
+    assert not network.states(tokens).any()
+    reshard(network)
+    again = copied(tokens).detach(), copied.states(tokens).detach()
+    assert all(torch.equal(one, other) for one, other in zip(before, again, strict=True)) and again[1].any()
+    reshard(copied)
+    twin = copy.deepcopy(copied)
+    assert all(torch.equal(one, other) for one, other in zip(steps(copied, 2), steps(twin, 2), strict=True))
+    assert not any(parameter.any() for parameter in network.parameters())
+
+
+def test_a_network_in_the_middle_of_a_step_is_not_copied() -> None:
+    network = Tied()
+    HalfWeights(network, torch.bfloat16)
+    network(torch.arange(6))
+    with pytest.raises(RuntimeError, match="between steps"):
+        copy.deepcopy(network)
