@@ -9,7 +9,7 @@ Batches are packed, their shapes static, and already on the card, so that the lo
 
 Medians of steps timed by CUDA events, compilation apart. `--profile` lists the kernels that take longest.
 
-    python benchmarks/bench_gpu_training.py [--cases megamolbart,molmim,bart,esm2] [--steps 10] [--profile]
+    python benchmarks/bench_training_gpu.py [--cases megamolbart,molmim,bart,esm2] [--steps 10] [--profile]
 """
 
 import argparse
@@ -184,6 +184,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--profile", action="store_true")
     arguments = parser.parse_args()
+    if not torch.cuda.is_available():
+        raise SystemExit("This measures a GPU, and torch finds none here.")
     store = dist.HashStore()
     dist.init_process_group("cpu:gloo,cuda:nccl", store=store, rank=0, world_size=1)
     torch.manual_seed(0)
