@@ -15,8 +15,30 @@ if TYPE_CHECKING:
 
 
 @runtime_checkable
+class CanonicalForm(Protocol):
+    """The one spelling of what a text stands for; can be sent to another process."""
+
+    noun: str
+    """What a text stands for, in the singular: molecule."""
+    version: str
+    """Of whatever decides the spelling; another one may give others."""
+
+    def __call__(self, text: bytes) -> bytes | None:
+        """The canonical text, or None where `text` stands for nothing."""
+        ...
+
+    def why_not(self, text: bytes) -> str:
+        """What is wrong with a text that stands for nothing, as the end of a sentence: is not SMILES."""
+        ...
+
+
+@runtime_checkable
 class Tokenizer(Protocol):
-    """Text to ids and back. Ids are contiguous from 0; `encode` adds no special token."""
+    """Text to ids and back. Ids are contiguous from 0; `encode` adds no special token.
+
+    One more member is used where a tokenizer offers it: `canonical: CanonicalForm`. Texts that are read to be embedded,
+    predicted for, sampled from or fine-tuned on are then read in that form, and what has none is invalid.
+    """
 
     pieces: Sequence[str]
     pad_id: int

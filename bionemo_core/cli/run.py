@@ -121,7 +121,8 @@ def _suggestion(message: str, registry: Registry) -> str:
     wanted = match["key"] or match["leaf"]
     owners = [f"{one.group}={one.name}" for one in registry.components() if wanted in keys_of(one)]
     if owners:
-        return f". It is a key of {' and '.join(owners)}; choose that, or leave the key out."
+        stop = "" if message.splitlines()[0].endswith(".") else "."
+        return f"{stop} It is a key of {' and '.join(owners)}; choose that, or leave the key out."
     if match["key"] is None:
         known = sorted({key.rpartition(".")[2] for key in known})
     close = did_you_mean(wanted, known)

@@ -50,8 +50,11 @@ def described(folder: Path) -> tuple[str, ...]:
     step = summary.get("steps", last.get("step", "-"))
     losses = summary.get("val_loss")
     loss = losses.get("last") if isinstance(losses, dict) else last.get("val_loss", "-")
-    status = summary.get("status") or (
-        f"unfinished, saved at step {max(saved)}" if saved else "unfinished, nothing saved"
+    # The summary of a task that is no training says what it found, and is written last.
+    status = (
+        summary.get("status")
+        or ("done" if summary else "")
+        or (f"unfinished, saved at step {max(saved)}" if saved else "unfinished, nothing saved")
     )
     return (folder.parent.name, folder.name, model, str(step), _short(loss), str(status))
 

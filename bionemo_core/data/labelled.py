@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from bionemo_core.data.store import fingerprint_of
 from bionemo_core.errors import DataError
-from bionemo_core.protocols import DataSplits
+from bionemo_core.protocols import DataSplits, Tokenizer
 
 log = logging.getLogger("bionemo")
 
@@ -75,13 +75,19 @@ class LabelledRecords:
             self.indices[picks],
         )
 
-    def up_to(self, max_residues: int, what: str) -> LabelledRecords:
-        """Those that are not longer; the others are counted aloud, as v1 left them out too.
+    def up_to(self, max_residues: int, what: str, tokenizer: Tokenizer | None = None) -> LabelledRecords:
+        """Those that are not longer in tokens; the others are counted aloud, as v1 left them out too.
+
+        Without a tokenizer a letter is a token.
 
         Raises:
             DataError: none is left.
         """
-        rows = np.flatnonzero(self.lengths <= max_residues)
+        fits = self.lengths <= max_residues
+        if tokenizer is not None:
+            for row in np.flatnonzero(~fits).tolist():
+                fits[row] = len(tokenizer.encode(self.sequences[row])) <= max_residues
+        rows = np.flatnonzero(fits)
         if len(rows) == len(self):
             return self
         log.warning(
@@ -123,7 +129,7 @@ class LabelledSplits(DataSplits):
         named = {"train": self.train, "val": self.val, "test": self.test}
         return {name: part for name, part in named.items() if part is not None}
 
-    def up_to(self, max_residues: int) -> LabelledSplits:
+    def up_to(self, max_residues: int, tokenizer: Tokenizer | None = None) -> LabelledSplits:
         """The same without sequences that are longer."""
-        kept: dict[str, Any] = {name: part.up_to(max_residues, name) for name, part in self.parts().items()}
+        kept: dict[str, Any] = {name: part.up_to(max_residues, name, tokenizer) for name, part in self.parts().items()}
         return replace(self, **kept)

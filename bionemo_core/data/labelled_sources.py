@@ -27,6 +27,7 @@ def labelled_csv(
     test_fraction: float = 0.15,
     split_seed: int = 0,
     on_invalid: str = "skip",
+    canonicalize: bool = True,
     *,
     tokenizer: Tokenizer,
     context: BuildContext,
@@ -47,6 +48,8 @@ def labelled_csv(
         test_fraction: the share of one table that testing gets.
         split_seed: decides which rows go where; independent of the run's seed.
         on_invalid: what to do with a letter outside the tokenizer's alphabet: skip the record, error or unk.
+        canonicalize: read texts in their canonical form where there is one, as of SMILES; labels of single tokens
+            want false.
 
     Raises:
         ConfigError: a range or an option cannot be understood.
@@ -62,11 +65,11 @@ def labelled_csv(
         parts: dict[str, Any] = {}
         for split, shards in (("train", train), ("val", val), ("test", test)):
             paths = expand_range(root / split, shards, f"data.{split}") if shards else []
-            parts[split] = _table(paths, columns, data_sep, on_invalid, tokenizer) if paths else None
+            parts[split] = _table(paths, columns, data_sep, on_invalid, canonicalize, tokenizer) if paths else None
         if parts["train"] is None:
             raise ConfigError("data.train: no shards are named, got ''. Give a range such as x000.")
         return LabelledSplits.made_of(**parts)
-    records = _table([root], columns, data_sep, on_invalid, tokenizer)
+    records = _table([root], columns, data_sep, on_invalid, canonicalize, tokenizer)
     val_size = share_of(len(records), val_fraction, "data.val_fraction")
     test_size = share_of(len(records), test_fraction, "data.test_fraction")
     chosen = split_at_random(len(records), val_size, test_size, split_seed)
@@ -116,11 +119,17 @@ def flip_fasta(
             label = letters.decode("latin-1")
         else:
             label = _attribute(header, target, name, where)
+        if mask and name not in masks:
+            clean.reject("no mask", name)
+            continue
         split = _split_of(header, name, where)
         sequence = clean(name, text)
         if sequence is not None:
             _check_lengths(name, sequence, label if labels else "", masks.get(name, ""), where)
             rows[split].append((name, sequence, label, masks.get(name, "")))
+    for name in answers:
+        if name not in texts:
+            clean.reject("a label without a sequence", name)
     clean.report(sum(map(len, rows.values())))
     made = {split: LabelledRecords.of(some, where) if some else None for split, some in rows.items()}
     if made["train"] is None:
@@ -164,7 +173,12 @@ def _split_of(header: str, name: str, where: str) -> str:
 
 
 def _table(
-    paths: list[Path], columns: list[Optional[str]], separator: str, on_invalid: str, tokenizer: Tokenizer
+    paths: list[Path],
+    columns: list[Optional[str]],
+    separator: str,
+    on_invalid: str,
+    canonicalize: bool,
+    tokenizer: Tokenizer,
 ) -> "LabelledRecords":
     from bionemo_core.data.labelled import LabelledRecords
     from bionemo_core.data.readers import CsvSource
@@ -176,7 +190,7 @@ def _table(
     kept = [target_column, *([mask_column] if mask_column else [])]
     name_column = id_column or ("id" if "id" in column_names(paths[0], "csv", separator) else None)
     source = CsvSource(paths, sequence_column, separator=separator, id_column=name_column, columns=kept)
-    clean = _Cleaner(tokenizer, on_invalid, f"csv: {paths[0]}")
+    clean = _Cleaner(tokenizer, on_invalid, f"csv: {paths[0]}", canonicalize)
     rows = []
     for path in paths:
         for record in source.records(path):
@@ -184,8 +198,11 @@ def _table(
             if record.problem:
                 clean.reject(record.problem, name)
                 continue
-            sequence = clean(name, record.sequence)
             label = record.columns[0].decode("latin-1").strip()
+            if not label:
+                clean.reject("no label", name)
+                continue
+            sequence = clean(name, record.sequence)
             mask = record.columns[1].decode("latin-1").strip() if mask_column else ""
             if sequence is not None:
                 rows.append((name, sequence, label, mask))
@@ -200,12 +217,12 @@ def _check_lengths(name: str, sequence: bytes, label: str, mask: str, where: str
 
 
 class _Cleaner:
-    """Applies the rules for one tokenizer to labelled sequences, which must keep their length."""
+    """Applies the rules for one tokenizer to labelled sequences."""
 
-    def __init__(self, tokenizer: Tokenizer, on_invalid: str, where: str) -> None:
+    def __init__(self, tokenizer: Tokenizer, on_invalid: str, where: str, canonicalize: bool = False) -> None:
         from bionemo_core.data.text_rules import rules_for
 
-        self._rules = rules_for(tokenizer, on_invalid)
+        self._rules = rules_for(tokenizer, on_invalid, canonicalize=canonicalize, key="data.on_invalid")
         self._where = where
         self._rejected: dict[str, list[str]] = {}
 

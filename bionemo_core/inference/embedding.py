@@ -364,6 +364,10 @@ def embed(
 
     Raises:
         ConfigError: the model gives no embeddings, or a setting cannot be followed.
-        DataError: a sequence cannot be used.
+        DataError: a sequence cannot be used, or there is none.
     """
+    if isinstance(sequences, str | bytes):
+        raise DataError("embed: got one text, expected a list of sequences; for a single one: [sequence].")
+    if not len(sequences):
+        raise DataError("embed: the list of sequences is empty.")
     return Embedder(module, tokenizer, EmbeddingSettings(**settings)).run(sequences).arrays[EMBEDDINGS]

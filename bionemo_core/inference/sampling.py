@@ -92,6 +92,8 @@ class Seq2SeqInference:
         Raises:
             DataError: a sequence is empty or longer than the model's `seq_length`.
         """
+        if isinstance(seqs, str):
+            raise DataError("sampling: got one text, expected a list of texts; for a single one: [text].")
         ids = [np.asarray(self.tokenizer.encode(text), dtype=np.int32) for text in seqs]
         for number, (text, one) in enumerate(zip(seqs, ids, strict=True)):
             if not 0 < len(one) <= self.seq_length:

@@ -43,13 +43,15 @@ class Mutation(NamedTuple):
 
 
 def read_variant(text: str, wild_type: str, first_position: int = 1) -> list[Mutation]:
-    """The mutations of a variant such as `A24G` or `A24G:K30R`; none for the wild type itself (`WT` or empty).
+    """The mutations of a variant such as `A24G` or `A24G:K30R`; none for the wild type itself (`WT`).
 
     Raises:
         DataError: it cannot be read, or does not fit the wild type.
     """
-    if text.strip().upper() in ("", "WT"):
+    if text.strip().upper() in ("WT", "_WT"):
         return []
+    if not text.strip():
+        raise DataError("variant '': is empty; expected mutations such as A24G, or WT for the wild type itself.")
     mutations: list[Mutation] = []
     for word in re.split(r"[:,;/\s]+", text.strip()):
         match = _MUTATION.fullmatch(word)

@@ -10,12 +10,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bionemo_core.errors import ConfigError
+from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.inference.embedding import Embedder, EmbeddingSettings
 from bionemo_core.protocols import Tokenizer
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
+
+    from bionemo_core.data.store import PreparedStore
 
 
 class Meaning(Protocol):
@@ -56,6 +58,23 @@ class Predictor:
             raise ConfigError("on_long=window: a head answers for a whole sequence. Use error or truncate.")
         self.meaning: Meaning = found
         self._embedder = Embedder(self.module, self.tokenizer, self.settings)
+
+    def check_lengths(self, store: PreparedStore) -> None:
+        """Accept stored sequences by their tokens, before any is computed; one token a letter is an upper bound only.
+
+        Raises:
+            DataError: one is too long, and the settings say error.
+        """
+        rule = self._embedder.long_rule
+        if rule.on_long != "error":
+            return
+        for row in np.flatnonzero(store.lengths > rule.max_residues).tolist():
+            count = len(self.tokenizer.encode(store[row]))
+            if count > rule.max_residues:
+                raise DataError(
+                    f"sequence {store.id(row)!r} has {count} tokens, the model takes {rule.max_residues}. "
+                    "Cut such sequences with task.on_long=truncate, or leave them out."
+                )
 
     @torch.inference_mode()
     def answers(self, sequences: Sequence[str | bytes], names: Sequence[str] = ()) -> list[NDArray[np.float32]]:

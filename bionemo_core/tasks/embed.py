@@ -22,7 +22,7 @@ from bionemo_core.data.readers import source_for
 from bionemo_core.data.readers.formats import format_of
 from bionemo_core.data.store import PreparedStore, fingerprint_of
 from bionemo_core.data.table_columns import column_names
-from bionemo_core.data.text_rules import rules_for
+from bionemo_core.data.text_rules import canonical_texts, rules_for
 from bionemo_core.errors import ConfigError, StorageError
 from bionemo_core.inference.embedding import EMBEDDINGS, RAGGED, Embedder, EmbeddingSettings
 from bionemo_core.inference.embedding import embed as embed_sequences
@@ -81,14 +81,24 @@ def embed(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> None
 
 
 def embed_with(
-    model: str, sequences: Sequence[str | bytes], registry: Registry, *, device: str = "cpu", **settings: Any
+    model: str,
+    sequences: Sequence[str | bytes],
+    registry: Registry,
+    *,
+    device: str = "cpu",
+    canonicalize: bool = True,
+    **settings: Any,
 ) -> NDArray[np.float32]:
     """The embeddings of sequences by the model at a path, float32 [sequences, hidden].
+
+    Like the task it reads texts in their canonical form, where the tokenizer knows one.
 
     Raises:
         BioNeMoError: the model cannot be opened, or a sequence cannot be used.
     """
     opened = open_model(model, registry, device=device)
+    if canonicalize and not isinstance(sequences, str | bytes):
+        sequences = canonical_texts(opened.tokenizer, sequences)
     return embed_sequences(opened.module, opened.tokenizer, sequences, **settings)
 
 
@@ -121,7 +131,8 @@ def open_input(path: str, task: Any, tokenizer: Tokenizer, context: Any) -> Prep
         if id_column:
             options["id_column"] = id_column
     source = source_for(paths, kind, **options)
-    return prepare(source, rules_for(tokenizer, task.on_invalid), context)
+    rules = rules_for(tokenizer, task.on_invalid, canonicalize=getattr(task, "canonicalize", False))
+    return prepare(source, rules, context)
 
 
 @dataclass(frozen=True)

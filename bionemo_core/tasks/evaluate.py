@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from bionemo_core.plugins.registry import Registry
 
 SPLITS = ("train", "val", "test")
+_LAST_STEP = 1 << 40
+"""Later than any ramp of a loss ends."""
 
 
 def evaluate(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> None:
@@ -51,6 +53,8 @@ def evaluate(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> N
         raise ConfigError(f"task.output={folder}: is there already. Choose another name, or set task.overwrite=true.")
     if task.split not in SPLITS:
         raise ConfigError(f"task.split: got {task.split!r}, expected one of {', '.join(SPLITS)}.")
+    if task.pseudo_perplexity is not None and task.pseudo_perplexity < 0:
+        raise ConfigError(f"task.pseudo_perplexity: got {task.pseudo_perplexity}, expected a number of sequences.")
     device = choose_device(spec)
     opened = open_for_use(spec, registry, device, single_process(spec, device))
     splits = registry.build(spec.data, tokenizer=opened.tokenizer, context=device.context(spec))
@@ -58,12 +62,13 @@ def evaluate(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> N
     if records is None or not len(records):
         raise ConfigError(f"task.split={task.split}: the data set {spec.data.name!r} has no such split.")
     evaluation = _Evaluation(spec, task, opened, device)
+    scorer = evaluation.scorer() if task.pseudo_perplexity else None
     evaluation.measure(records)
     if evaluation.answers:
         assert isinstance(records, LabelledRecords)
         evaluation.predict(records, folder)
-    if task.pseudo_perplexity:
-        evaluation.pseudo_perplexity(records, task.pseudo_perplexity)
+    if scorer is not None and task.pseudo_perplexity:
+        evaluation.pseudo_perplexity(records, task.pseudo_perplexity, scorer)
     evaluation.write(folder, len(records))
 
 
@@ -103,7 +108,7 @@ class _Evaluation:
             )
         module, batch = self.module, self.spec.batch
         if self.answers:
-            records = records.up_to(self.longest, self.task.split)  # type: ignore[attr-defined]
+            records = records.up_to(self.longest, self.task.split, self.opened.tokenizer)  # type: ignore[attr-defined]
         self.evaluated = len(records)
         loader = eval_loader(
             records,
@@ -118,6 +123,10 @@ class _Evaluation:
             seed=self.spec.seed,
             num_workers=batch.num_workers,
         )
+        tell = getattr(module.network, "set_step", None)
+        if tell is not None:  # as the validation of that step; of weights that do not say theirs, as after all ramps
+            step = self.opened.facts.get("step")
+            tell(step if isinstance(step, int) else _LAST_STEP)
         sums, groups = LossSums(), start_groups()
         probes = getattr(module, "probes", ())
         for probe in probes:
@@ -129,10 +138,10 @@ class _Evaluation:
                     probe.update(module.network, micro_batch)
         means = sums.means(groups)
         if means is not None:
-            self.metrics["loss"] = means[0]
-            self.metrics |= means[1]
+            self.metrics["loss"] = means.loss
+            self.metrics |= means.logged
             if not self.answers:
-                self.metrics["perplexity"] = math.exp(min(means[0], 700.0))
+                self.metrics["perplexity"] = math.exp(min(means.tokens, 700.0))
         for probe in probes:
             self.metrics |= probe.compute(groups)
 
@@ -150,9 +159,16 @@ class _Evaluation:
         kept = [row for row in range(len(records)) if len(records.sequences[row]) <= self.longest]
         self.figures += _drawn(self.module.objective, records, answers, kept)
 
-    def pseudo_perplexity(self, records: RecordDataset, count: int) -> None:
+    def scorer(self) -> MaskedScorer:
+        """What asks the model about single residues.
+
+        Raises:
+            ConfigError: it has no masked-language head.
+        """
+        return MaskedScorer(self.module, self.opened.tokenizer, 65_536 if self.device.name == "cuda" else 4_096)
+
+    def pseudo_perplexity(self, records: RecordDataset, count: int, scorer: MaskedScorer) -> None:
         """Mask each residue alone, on the first sequences that the model can take whole."""
-        scorer = MaskedScorer(self.module, self.opened.tokenizer, 65_536 if self.device.name == "cuda" else 4_096)
         chosen: list[str] = []
         for row in range(len(records)):
             record: Any = records[row]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import logging
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,7 +15,7 @@ import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 
 from bionemo_core import __version__
-from bionemo_core.checkpoint.artefact import Artefact, write_artefact
+from bionemo_core.checkpoint.artefact import DOCUMENT, Artefact, write_artefact
 from bionemo_core.checkpoint.load_report import LoadReport
 from bionemo_core.checkpoint.stored import ModelSpec, Vocabulary
 from bionemo_core.config.schema import Choice, RunSpec
@@ -64,6 +66,8 @@ ARTEFACT = "model"
 ADAPTER = "adapter"
 """Folders in the run folder: the fine-tuned model, and with LoRA what was trained of it alone."""
 
+STATES_DTYPES = ("float32", "float16")
+
 _SHORTEST = 3
 
 
@@ -78,9 +82,36 @@ def finetune(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> N
     check_kind(task.kind)
     if task.encoder not in ENCODERS:
         raise ConfigError(f"task.encoder: got {task.encoder!r}, expected one of {', '.join(ENCODERS)}.")
+    _check(task)
     if spec.parallel.tensor_model_parallel_size > 1:
         raise ConfigError("task=finetune: parallel.tensor_model_parallel_size must be 1; use trainer.devices.")
     train(spec, registry, composed_yaml=composed_yaml, additions=FineTuning(task, registry))
+
+
+def _check(task: Finetune) -> None:
+    """Accept settings that can be followed, all of them.
+
+    Raises:
+        ConfigError: one is out of its range, or would have no effect.
+    """
+    of_classes = KINDS[task.kind][1]
+    weights = task.class_weights
+    wrong = [
+        (task.states_dtype not in STATES_DTYPES, f"states_dtype: got {task.states_dtype!r}, expected float32, float16"),
+        (task.average_last < 0, f"average_last: got {task.average_last}, expected 0 or more checkpoints"),
+        (task.lora_rank < 1, f"lora_rank: got {task.lora_rank}, expected 1 or more"),
+        (bool(weights) and min(weights or [0]) < 0, f"class_weights: got {weights}, expected none below 0"),
+        (bool(weights) and not of_classes, f"class_weights: task.kind={task.kind} has no classes"),
+        (task.balance_classes and not of_classes, f"balance_classes: task.kind={task.kind} has no classes"),
+        (task.balance_classes and bool(weights), "balance_classes and task.class_weights are both given; keep one"),
+        (
+            task.freeze_layers != 0 and task.encoder != "full",
+            f"freeze_layers={task.freeze_layers} needs task.encoder=full, got {task.encoder}",
+        ),
+    ]
+    for is_wrong, message in wrong:
+        if is_wrong:
+            raise ConfigError(f"task.{message}.")
 
 
 class FineTuning(Additions):
@@ -98,7 +129,11 @@ class FineTuning(Additions):
         Raises:
             ConfigError: the data has no labels.
         """
+        # The mean is one of the last checkpoints, so that many must stay.
+        keep_last = max(spec.checkpoint.keep_last, self.task.average_last)
+        spec = replace(spec, checkpoint=replace(spec.checkpoint, keep_last=keep_last))
         if saved is not None:
+            _check_resume(spec, saved)
             return replace(spec, model=saved.model, tokenizer=saved.tokenizer)
         opened = self._open(spec, registry, device)
         tokenizer = opened.spec.tokenizer
@@ -140,7 +175,14 @@ class FineTuning(Additions):
         network = _network(parts.module)
         seq_length: int = parts.module.seq_length  # type: ignore[assignment]  # torch's stub allows modules only
         limit = parts.spec.batch.seq_length or seq_length
-        splits = _labelled(parts.splits).up_to(limit - (2 if network.encoder.framed else 0))
+        if self.task.early_stopping is not None and (
+            parts.splits.val is None or parts.spec.trainer.limit_val_batches == 0
+        ):
+            raise ConfigError(
+                f"task.early_stopping={self.task.early_stopping}: there is no validation that could tell when to stop. "
+                "Give the data a validation split, or leave it out."
+            )
+        splits = _labelled(parts.splits).up_to(limit - (2 if network.encoder.framed else 0), parts.tokenizer)
         if self.task.encoder != "frozen":
             return replace(parts, splits=splits)
         splits, records = numbered(splits)
@@ -169,7 +211,7 @@ class FineTuning(Additions):
             folders = newest(parts.folder.checkpoints, self.task.average_last)
             with AveragedCheckpoints(folders) as mean:
                 load_weights(strategy.network, strategy.layouts, strategy.groups, mean)  # type: ignore[arg-type]  # reads as one
-            log.info("The weights are the mean of %d checkpoints.", len(folders))
+            print(f"{'weights':>10}  the mean of {len(folders)} checkpoints: {', '.join(f.name for f in folders)}")
         tensors = {name: _whole(tensor) for name, tensor in named_weights(strategy.network)}
         if parts.trainer.is_global_zero:
             self._write(parts, tensors)
@@ -244,15 +286,13 @@ class FineTuning(Additions):
         training = {"run": parts.spec.name, "step": parts.trainer.global_step, "seed": parts.spec.seed}
         artefact = Artefact(spec, Vocabulary.of(parts.tokenizer.pieces), training=training)
         target = parts.folder.path / ARTEFACT
-        if target.exists():  # of the same run, before it was resumed
-            target.rename(target.with_name(f"superseded-{ARTEFACT}-{parts.trainer.global_step}"))
+        _set_aside(target)
         write_artefact(target, artefact, tensors)
         print(f"{'model':>10}  {target}")
         if self.task.encoder == "lora":
             kept = {*adapter_names(list(tensors)), *(name for name in tensors if name.startswith("head."))}
             adapter = parts.folder.path / ADAPTER
-            if adapter.exists():
-                adapter.rename(adapter.with_name(f"superseded-{ADAPTER}-{parts.trainer.global_step}"))
+            _set_aside(adapter)
             base = [(name.removeprefix(ENCODER), tensors[name]) for name in tensors if name.startswith(ENCODER)]
             frozen = fingerprint((name, tensor) for name, tensor in base if not adapter_names([name]))
             artefact = replace(artefact, training={**training, BASE_WEIGHTS: frozen})
@@ -278,3 +318,40 @@ def _network(module: Any) -> FineTunedNetwork:
 def _whole(tensor: torch.Tensor) -> torch.Tensor:
     tensor = tensor.detach()
     return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).cpu()
+
+
+_SETTLED = (
+    *("kind", "encoder", "head", "head_params", "freeze_layers", "lora_rank", "lora_alpha", "lora_dropout"),
+    *("lora_targets", "class_weights", "balance_classes", "standardise"),
+)
+"""Keys of the task that decide what the model is, which a resumed run has already."""
+
+
+def _check_resume(spec: RunSpec, saved: RunSpec) -> None:
+    """Accept a resumed run whose model is meant as it is.
+
+    Raises:
+        ConfigError: a key that decides it has another value.
+    """
+    asked, had = Finetune(**spec.task.params), Finetune(**saved.task.params)
+    for key in _SETTLED:
+        now, before = getattr(asked, key), getattr(had, key)
+        if key == "kind":
+            now, before = V1_KINDS.get(now, now), V1_KINDS.get(before, before)
+        if now != before:
+            raise ConfigError(
+                f"task.{key}: {before} -> {now}: the run that is resumed has its model already. Start a new run."
+            )
+
+
+def _set_aside(folder: Path) -> None:
+    """Rename a model that the run wrote before it was resumed, after the step that it is of."""
+    if not folder.exists():
+        return
+    try:
+        step = json.loads((folder / DOCUMENT).read_text())["training"]["step"]
+    except (OSError, ValueError, LookupError, TypeError):
+        step = "unknown"
+    name = f"superseded-{folder.name}-{step}"
+    names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+    folder.rename(next(path for path in map(folder.with_name, names) if not path.exists()))

@@ -6,6 +6,7 @@ import csv
 import itertools
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,8 +64,14 @@ def _scores(task: Predict, opened: OpenedModel, tokens: int) -> tuple[list[str],
         raise ConfigError("task.variants: the mutations need the sequence that they change: set task.wild_type.")
     wild_type = _wild_type(task.wild_type)
     source = CsvSource(Path(task.variants).expanduser(), column=task.variant_column)
-    texts = [r.sequence.decode("latin-1").strip() for path in source.paths for r in source.records(path)]
-    variants = [read_variant(text, wild_type, task.first_position) for text in texts]
+    texts, variants = [], []
+    for record in source.records(source.paths[0]):
+        text = record.sequence.decode("latin-1").strip()
+        try:
+            variants.append(read_variant(text, wild_type, task.first_position))
+        except DataError as error:
+            raise DataError(f"{task.variants}:{record.line}: {record.problem or error}") from error
+        texts.append(text)
     scores = MaskedScorer(opened.module, opened.tokenizer, tokens).scores(wild_type, variants, task.scoring)
     rows = [
         [text, str(len(variant)), f"{score:.6f}"] for text, variant, score in zip(texts, variants, scores, strict=True)
@@ -89,6 +96,10 @@ def _answers(task: Predict, opened: OpenedModel, tokens: int, spec: RunSpec) -> 
     settings = EmbeddingSettings(on_long=task.on_long, tokens_per_batch=tokens, unknown="unk")
     predictor = Predictor(opened.module, opened.tokenizer, settings)
     store = open_input(task.input, task, opened.tokenizer, choose_device(spec).context(spec))
+    predictor.check_lengths(store)
+    rejected = sum(store.manifest["records"]["rejected"].values())
+    if rejected:
+        print(f"{task.input}: {rejected:,} of {store.manifest['records']['read']:,} records are left out as invalid")
 
     def rows() -> Iterable[list[str]]:
         bounds = part_bounds(store.lengths, _PART_TOKENS, _PART_SEQUENCES)
@@ -107,7 +118,7 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) 
         StorageError: the file system refuses.
     """
     temporary = path.with_name(f".{path.name}.tmp")
-    count = 0
+    count, whole = 0, False
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("w", newline="") as stream:
@@ -119,6 +130,11 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) 
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)
+        whole = True
     except OSError as error:
         raise StorageError(f"predictions: {path} was not written: {error.strerror or error}.") from error
+    finally:
+        if not whole:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
     return count

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,8 @@ from bionemo_core.training.summary import write_summary
 
 if TYPE_CHECKING:
     from bionemo_core.plugins.registry import Registry
+
+log = logging.getLogger("bionemo")
 
 
 def train(spec: RunSpec, registry: Registry, *, composed_yaml: str = "", additions: Additions | None = None) -> None:
@@ -150,9 +153,21 @@ class _Run:
         else:
             model.recipe = self.recipe
         fit(self.trainer, self.module, train, val, self.reader)
+        self._say_if_time_ended_it()
         additions.trained(self.parts)
         if test is not None:
             self.trainer.test(self.module, dataloaders=test, verbose=False)
+
+    def _say_if_time_ended_it(self) -> None:
+        minutes, step = self.spec.trainer.max_time_min, self.trainer.global_step
+        timers = [one for one in self.trainer.callbacks if isinstance(one, pl.callbacks.Timer)]  # type: ignore[attr-defined]  # as below
+        if minutes and step < self.spec.trainer.max_steps and any((one.time_remaining() or 0) <= 0 for one in timers):
+            log.warning(
+                "Training ended at step %d of %d: trainer.max_time_min=%g is over, which counts all sessions of a run.",
+                step,
+                self.spec.trainer.max_steps,
+                minutes,
+            )
 
     def _adopt(self, train: Any, consumed_samples: int, *evaluations: Any) -> tuple[Any, ...]:
         """The streams as a foreign module takes them."""

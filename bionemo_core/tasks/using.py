@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("bionemo")
 
+_PATIENCE_S = 7 * 24 * 3600.0
+"""How long ranks wait for one that still computes, or writes; one that dies is noticed at once."""
+
 
 @dataclass(frozen=True)
 class Ranks:
@@ -59,7 +62,7 @@ def start_workers(spec: RunSpec, device: Device) -> Ranks:
     if spec.trainer.devices * spec.trainer.num_nodes == 1:
         return Ranks(device="cuda:0" if device.name == "cuda" else "cpu")
     trainer = pl.Trainer(
-        strategy=MegatronStrategy(dtype=device.dtype),
+        strategy=MegatronStrategy(dtype=device.dtype, timeout_s=_PATIENCE_S),
         accelerator=device.accelerator,
         devices=spec.trainer.devices,
         num_nodes=spec.trainer.num_nodes,

@@ -18,13 +18,14 @@ from bionemo_core.data.labelled import LabelledRecords, LabelledSplits
 from bionemo_core.errors import ConfigError
 from bionemo_core.inference.embedding import EMBEDDINGS, HIDDENS, Embedder, EmbeddingSettings
 from bionemo_core.nn.residue_states import ResidueStates
+from bionemo_core.parallel.groups import ProcessGroups
 from bionemo_core.parallel.sharding import gather, reshard
 from bionemo_core.parallel.strategy import strategy_of
 from bionemo_core.protocols import BuildContext, Tokenizer
 from bionemo_core.training.finetuning import KINDS, Answers, PlainChoice
 from bionemo_core.training.finetuning_heads import ConvSettings, MlpSettings
 from bionemo_core.training.finetuning_metrics import metrics_of
-from bionemo_core.training.finetuning_objective import LabelObjective, classes_of, mean_and_scale
+from bionemo_core.training.finetuning_objective import LabelObjective, classes_of, found_classes, mean_and_scale
 
 if TYPE_CHECKING:
     from bionemo_core.plugins.registry import Registry
@@ -95,12 +96,18 @@ class DownstreamValidation(pl.Callback):
         if settings.max_sequences is not None and len(train) > settings.max_sequences:
             order = np.random.default_rng(settings.seed).permutation(len(train))
             train = train.chosen(np.sort(order[: settings.max_sequences]))
-        if self.of_classes:
-            self._answers = Answers(settings.kind, tuple(classes_of(train, self.per_residue)))
+        if self.of_classes:  # those of all splits: a few training sequences need not have every class
+            classes = {*classes_of(splits.train, self.per_residue), *found_classes(held_out, self.per_residue)}
+            self._answers = Answers(settings.kind, tuple(sorted(classes)))
         else:
             self._answers = Answers(settings.kind, (), *mean_and_scale(train, self.per_residue))
         self._splits = {"train": train, "test": held_out}
         self._tokenizer = tokenizer
+        # What cannot be used shall end the run now, and not at a validation hours later.
+        objective = LabelObjective(tokenizer, self._answers, framed=False, seq_length=2**31 - 1)
+        for records in self._splits.values():
+            for record in (records[row] for row in range(len(records))):
+                objective.targets(record, len(tokenizer.encode(record.sequence)))
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn != "fit" or self._tokenizer is None:
@@ -108,11 +115,16 @@ class DownstreamValidation(pl.Callback):
         # Lightning validates in inference mode, whose tensors no head could learn from.
         with torch.inference_mode(False), torch.random.fork_rng(devices=_devices(pl_module.device)):
             splits = self._embedded(trainer, pl_module)
+            measured: list[dict[str, float]] = [{}]
             if trainer.is_global_zero:
-                metrics = self._measured(splits, pl_module.device)
                 name = f"downstream_{self.settings.task_name}"
-                measured = {f"{name}_{key}": value for key, value in metrics.items()}
-                pl_module.validation_metrics = {**pl_module.validation_metrics, **measured}  # type: ignore[assignment, dict-item]
+                metrics = self._measured(splits, pl_module.device)
+                measured = [{f"{name}_{key}": value for key, value in metrics.items()}]
+            if trainer.world_size > 1:
+                dist.broadcast_object_list(measured, src=0)
+            pl_module.validation_metrics = {**pl_module.validation_metrics, **measured[0]}  # type: ignore[assignment, dict-item]
+            # So that checkpoint.monitor may name one of them.
+            trainer.callback_metrics.update({key: torch.tensor(value) for key, value in measured[0].items()})
 
     def _embedded(self, trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, _Split]:
         """The splits with the model's states of now; ranks share the work."""
@@ -128,7 +140,7 @@ class DownstreamValidation(pl.Callback):
             result = {}
             for name, records in self._splits.items():
                 kept = records.up_to(embedder.long_rule.max_residues, name)
-                arrays = _shared(embedder, kept, output, strategy.groups.data_rank, strategy.groups.data_size)
+                arrays = _shared(embedder, kept, output, strategy.groups)
                 targets = [objective.targets(kept[row], len(arrays[row])) for row in range(len(kept))]
                 kind = torch.int64 if self.of_classes else torch.float32
                 labels = [
@@ -189,9 +201,10 @@ def _counted(head: nn.Module, split: _Split, rows: Sequence[int], device: torch.
 
 
 def _shared(
-    embedder: Embedder, records: LabelledRecords, output: str, rank: int, size: int
+    embedder: Embedder, records: LabelledRecords, output: str, groups: ProcessGroups
 ) -> list[NDArray[np.float32]]:
     """An array of states for every sequence, [residues, hidden] or [1, hidden]; every rank computes its share."""
+    rank, size = groups.data_rank, groups.data_size
     # A rank without a sequence of its own still has to run the network, as its peers may wait for it there.
     mine = range(rank, len(records), size) if rank < len(records) else range(1)
     embedded = embedder.run([records.sequences[row] for row in mine], [records.ids[row] for row in mine])
@@ -199,7 +212,7 @@ def _shared(
     if size == 1:
         return arrays
     gathered: list[Any] = [None] * size
-    dist.all_gather_object(gathered, arrays)
+    dist.all_gather_object(gathered, arrays, group=groups.data)
     return [gathered[row % size][row // size] for row in range(len(records))]
 
 

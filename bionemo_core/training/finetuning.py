@@ -133,6 +133,12 @@ def finetuned(
         raise ConfigError(f"task.encoder: got {encoder_training!r}, expected one of {', '.join(ENCODERS)}.")
     base = registry.build(PlainChoice.of(encoder, "model"), tokenizer=tokenizer, context=context)
     answers = Answers(kind, tuple(classes), mean, scale)
+    reads = encoder_of(base.network)
+    if answers.per_residue and reads.fixed_states is not None:
+        raise ConfigError(
+            f"task.kind={kind}: {encoder['name']} has {reads.fixed_states} states for a sequence of "
+            "any length, and none of a single residue. Choose a kind for whole sequences, or another model."
+        )
     settings = registry.build(PlainChoice.of(head, "head"))
     torch.manual_seed(context.seed)
     outputs = len(classes) if answers.of_classes else 1
@@ -150,8 +156,7 @@ def finetuned(
         class_weights=class_weights,
         frozen=encoder_training == "frozen",
     )
-    framed = encoder_of(base.network).framed
-    objective: Any = LabelObjective(tokenizer, answers, framed=framed, seq_length=base.seq_length)
+    objective: Any = LabelObjective(tokenizer, answers, framed=reads.framed, seq_length=base.seq_length)
     module = LanguageModule(network, objective, seq_length=base.seq_length, probes=[AnswerMetrics(answers)])
     module.answers = answers  # type: ignore[assignment]  # torch's stub allows tensors and modules only
     return module
@@ -187,7 +192,8 @@ def freeze(network: Any, *, frozen: bool, layers: int) -> None:
     Raises:
         ConfigError: there are fewer blocks.
     """
-    blocks = list(getattr(network, "layers", ()))
+    encoder = getattr(network, "encoder", None) if hasattr(network, "decoder") else None
+    blocks = list(getattr(network if encoder is None else encoder, "layers", ()))
     count = layers if layers >= 0 else len(blocks) + layers
     if not 0 <= count <= len(blocks):
         raise ConfigError(f"task.freeze_layers: got {layers}, the encoder has {len(blocks)} blocks.")

@@ -24,6 +24,11 @@ class StopEarly(pl.Callback):
         self.best = float("inf")
         self.worse = 0
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.worse >= self.patience:
+            log.warning("%s had not been better in %d validations: the training has ended.", self.monitor, self.worse)
+            trainer.should_stop = True
+
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn != "fit":
             return
@@ -34,8 +39,9 @@ class StopEarly(pl.Callback):
                 f"{', '.join(sorted(trainer.callback_metrics))}."
             )
         value = self.sign * float(found)
-        self.worse = 0 if value < self.best else self.worse + 1
-        self.best = min(value, self.best)
+        better = value < self.best  # a value that is no number never is
+        self.worse = 0 if better else self.worse + 1
+        self.best = value if better else self.best
         if self.worse >= self.patience:
             log.info("%s was not better in %d validations: training ends.", self.monitor, self.worse)
             trainer.should_stop = True

@@ -120,19 +120,25 @@ def number(word: str, index: int) -> float:
     return value
 
 
+def found_classes(records: LabelledRecords, per_residue: bool) -> set[str]:
+    """The names of all classes that count."""
+    found: set[str] = set()
+    for record in (records[row] for row in range(len(records))):
+        if per_residue:
+            mask = record.mask or "1" * len(record.label)
+            found |= {letter for letter, counts in zip(record.label, mask, strict=False) if counts != "0"}
+        elif record.label:
+            found.add(record.label)
+    return found
+
+
 def classes_of(records: LabelledRecords, per_residue: bool) -> list[str]:
     """The names of all classes that count, sorted.
 
     Raises:
         ConfigError: there are fewer than two, or so many that these cannot be classes.
     """
-    found: set[str] = set()
-    for record in (records[row] for row in range(len(records))):
-        if per_residue:
-            mask = record.mask or "1" * len(record.label)
-            found |= {letter for letter, counts in zip(record.label, mask, strict=False) if counts != "0"}
-        else:
-            found.add(record.label)
+    found = found_classes(records, per_residue)
     if not 2 <= len(found) <= max(256, len(records) // 2):
         raise ConfigError(
             f"task.kind: the training labels have {len(found)} different values (first: {sorted(found)[:3]}); a "
@@ -147,7 +153,8 @@ def class_counts(records: LabelledRecords, classes: list[str], per_residue: bool
     counts = np.zeros(len(classes), dtype=np.int64)
     for record in (records[row] for row in range(len(records))):
         if not per_residue:
-            counts[numbers[record.label]] += 1
+            if record.label:
+                counts[numbers[record.label]] += 1
             continue
         mask = record.mask or "1" * len(record.label)
         for letter, kept in zip(record.label, mask, strict=False):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -40,6 +40,16 @@ class Losses:
         return torch.stack([value.detach().float() for value in (self.tokens, self.sequences, *self.logged.values())])
 
 
+class Means(NamedTuple):
+    """An evaluation's losses."""
+
+    loss: float
+    """What training lowers: of a loss token, and of a sequence where there is such a loss."""
+    tokens: float
+    """The first part of it, nats a loss token."""
+    logged: dict[str, float]
+
+
 class LossSums:
     """The losses of an evaluation, added up over micro batches and ranks."""
 
@@ -63,15 +73,16 @@ class LossSums:
             check_names(names, self._names)
             self._sums += torch.cat((counts, values))
 
-    def means(self, groups: ProcessGroups) -> tuple[float, dict[str, float]] | None:
-        """The loss, and what is logged, of all ranks together; None if there was no loss token."""
+    def means(self, groups: ProcessGroups) -> Means | None:
+        """The means of all ranks together; None if there was no loss token."""
         if self._sums is None:
             return None
         tokens, sequences, token_loss, sequence_loss, *logged = groups.sum_over_data(self._sums).tolist()
         if tokens == 0:
             return None
-        loss = token_loss / tokens + sequence_loss / sequences
-        return loss, {name: value / sequences for name, value in zip(self._names, logged, strict=True)}
+        of_tokens = token_loss / tokens
+        named = {name: value / sequences for name, value in zip(self._names, logged, strict=True)}
+        return Means(of_tokens + sequence_loss / sequences, of_tokens, named)
 
 
 def check_names(names: tuple[str, ...], before: tuple[str, ...]) -> None:

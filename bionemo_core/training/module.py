@@ -7,6 +7,7 @@ number, whatever the number of ranks and micro batches; a loss of whole sequence
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from time import perf_counter
@@ -28,6 +29,8 @@ from bionemo_core.training.probes import Probe
 
 if TYPE_CHECKING:
     from bionemo_core.data.batch import StepBatch
+
+log = logging.getLogger("bionemo")
 
 MAX_SKIPPED_STEPS = 20
 """Overflows in a row after which 16-bit training gives up."""
@@ -158,15 +161,16 @@ class LanguageModule(pl.LightningModule):
         """The values of `Losses` summed over this rank's micro batches, the names of those logged, and seconds."""
         groups, backward_s = self._strategy.groups, 0.0
         factor = self._recipe.scaler.scale * groups.data_size  # reduced gradients are means, and the loss is a sum
+        per_token, per_sequence = (factor / max(1.0, total[name]) for name in ("loss_tokens", "sequences"))
         sums, names = torch.zeros((), device=self.device), None
         for index, micro_batch in enumerate(batch.micro_batches):
             seed_micro_batch(self._recipe.seed, batch.step, groups.data_rank, index, groups.tensor_rank)
             reduce_gradients_now(self.network, index == len(batch.micro_batches) - 1)
             losses = Losses.of(self.network(micro_batch))
             counted = 1.0 if micro_batch.num_sequences else 0.0
-            part = losses.tokens * (factor / total["loss_tokens"] * counted)
+            part = losses.tokens * (per_token * counted)
             if losses.sequences.requires_grad:
-                part = part + losses.sequences * (factor / total["sequences"] * counted)
+                part = part + losses.sequences * (per_sequence * counted)
             before = perf_counter()
             part.backward()
             backward_s += perf_counter() - before
@@ -179,8 +183,8 @@ class LanguageModule(pl.LightningModule):
     def _reduce(self, sums: Tensor, total: dict[str, float]) -> tuple[float, float, list[float]]:
         """Loss, gradient norm, and what else is logged, of the global batch."""
         strategy = self._strategy
-        tokens = sums[:1] / total["loss_tokens"]
-        means = strategy.groups.sum_over_data(torch.cat((tokens, sums[1:] / total["sequences"])))
+        tokens = sums[:1] / max(1.0, total["loss_tokens"])  # a step of unlabelled sequences teaches nothing
+        means = strategy.groups.sum_over_data(torch.cat((tokens, sums[1:] / max(1.0, total["sequences"]))))
         norm = gradient_norm(self.network.named_parameters(), strategy.layouts, strategy.groups, self.device)
         values = torch.cat((means, norm.reshape(1))).tolist()  # the step's one wait for the device
         return values[0] + values[1], values[-1], values[2:-1]
@@ -233,7 +237,9 @@ class LanguageModule(pl.LightningModule):
 
     def on_test_epoch_end(self) -> None:
         reshard(self.network)
-        self.validation_metrics = self._metrics_of_evaluation("test") or {"test_loss": 0.0}
+        self.validation_metrics = self._metrics_of_evaluation("test")
+        if not self.validation_metrics:
+            log.warning("The test split has nothing that the loss counts: no label, or no token. It is not measured.")
 
     def _metrics_of_evaluation(self, prefix: str) -> dict[str, float]:
         groups = self._strategy.groups
@@ -241,8 +247,7 @@ class LanguageModule(pl.LightningModule):
         probed = [probe.compute(groups) for probe in self.probes]
         if means is None:
             return {}
-        loss, logged = means
-        named = {"loss": loss} | logged
+        named = {"loss": means.loss} | means.logged
         for metrics in probed:
             named |= metrics
         return {f"{prefix}_{name}": value for name, value in named.items()}

@@ -164,6 +164,8 @@ def test_downstream_validation_stands_beside_the_loss_and_changes_nothing(home, 
         "callbacks.downstream.kind=token_classification",
         "callbacks.downstream.task_name=ss",
         "callbacks.downstream.num_epochs=1",
+        "checkpoint.monitor=downstream_ss_accuracy",
+        "checkpoint.mode=max",
     )
     assert _losses(plain) == _losses(probed)
     measured = [row["downstream_ss_accuracy"] for row in metrics(probed.folder) if row.get("val_loss")]
@@ -183,3 +185,32 @@ def test_what_cannot_be_fine_tuned_is_said(home, pretrained, tables):
     assert "convnet answers for every residue" in home.command(
         "task=finetune", start, "task.kind=sequence_regression", "task.head=convnet", *data(tables, "share")
     )
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("task.states_dtype=foo", "states_dtype: got 'foo', expected float32, float16"),
+        ("task.average_last=-3", "average_last: got -3"),
+        ("task.class_weights=[1,2]", "task.kind=sequence_regression has no classes"),
+        ("task.freeze_layers=2", "freeze_layers=2 needs task.encoder=full, got frozen"),
+        ("task.lora_rank=0", "lora_rank: got 0"),
+    ],
+)
+def test_settings_that_would_do_nothing_are_refused(home, pretrained, setting, said):
+    start = (f"restore_from_path={pretrained}", "task.kind=sequence_regression")
+    assert said in home.command("task=finetune", *start, setting)
+
+
+def test_a_resumed_run_keeps_its_model_and_every_one_that_it_wrote(home, pretrained, tables):
+    settings = ("trainer.val_check_interval=5", "batch.micro_batch_size=8", *data(tables, "share"))
+    kind = "task.kind=sequence_regression"
+    start = (f"restore_from_path={pretrained}", kind)
+    run(home, "again", *start, "trainer.max_steps=5", *settings)
+    said = home.command("task=finetune", "name=again", "resume=last", kind, "task.encoder=full", *settings)
+    assert "task.encoder: frozen -> full: the run that is resumed has its model already" in said
+    for steps in (10, 10, 10):
+        folder, said = run(home, "again", "resume=last", kind, f"trainer.max_steps={steps}", *settings)
+        assert json.loads((folder / "model" / "artefact.json").read_text())["training"]["step"] == steps, said
+    found = sorted(path.name for path in folder.glob("superseded-model-*"))
+    assert found == ["superseded-model-10", "superseded-model-10-2", "superseded-model-5"]

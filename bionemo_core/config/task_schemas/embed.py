@@ -18,6 +18,7 @@ class Embed:
     sequence_column: Optional[str] = None  # of a table; null: `sequence`, or `smiles`
     id_column: Optional[str] = None  # of a table; null: `id` where it has one
     on_invalid: str = "error"  # a letter that the tokenizer lacks: error, skip, unk
+    canonicalize: bool = True  # read texts in their canonical form where there is one, as of SMILES
     on_long: str = "error"  # a sequence longer than the model: error, truncate, window
     window_overlap: Optional[int] = None  # residues; null: half a window
     tokens_per_batch: Optional[int] = None  # null: 4,096 on a CPU, 32,768 on a GPU

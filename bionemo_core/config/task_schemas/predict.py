@@ -22,6 +22,7 @@ class Predict:
     sequence_column: Optional[str] = None  # of a table; null: `sequence`, or `smiles`
     id_column: Optional[str] = None  # of a table; null: `id` where it has one
     on_invalid: str = "error"  # a letter that the tokenizer lacks: error, skip, unk
+    canonicalize: bool = True  # read texts in their canonical form where there is one, as of SMILES
     on_long: str = "error"  # a sequence longer than the model: error, truncate
     tokens_per_batch: Optional[int] = None  # null: 4,096 on a CPU, 65,536 on a GPU
     adapter: Optional[str] = None  # a folder `adapter` of a LoRA fine-tuning of the model at restore_from_path

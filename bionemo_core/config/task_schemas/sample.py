@@ -32,4 +32,5 @@ class Sample:
     sequence_column: Optional[str] = None  # of a table; null: `sequence`, or `smiles`
     id_column: Optional[str] = None  # of a table; null: `id` where it has one
     on_invalid: str = "error"  # a token that the tokenizer lacks: error, skip, unk
+    canonicalize: bool = True  # read texts in their canonical form where there is one, as of SMILES
     on_long: str = "error"  # a text longer than the model: error, skip

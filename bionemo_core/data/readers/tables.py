@@ -181,7 +181,9 @@ class CsvSource:
             found = "not" if column not in names else "more than once"
             raise DataError(
                 f"{self.kind}: {path}: column {column!r} is {found} in the header, which has "
-                f"{', '.join(names) or 'nothing'}. Name one of them as data.column, or number it as data.data_col."
+                f"{', '.join(names) or 'nothing'}. Name one of them: as data.column (or its number as "
+                "data.data_col), of labelled data as data.sequence_column and data.target_column, of the input of a "
+                "task as task.sequence_column."
             )
         return names.index(column)
 

@@ -29,7 +29,10 @@ def sample(
     from bionemo_core.data.splits import split_at_random
 
     with as_file(files("bionemo_core.data") / "sample" / "uniprot_sample_512.fasta") as path:
-        advice = "Choose another tokenizer (tokenizer=...), or data of your own with data=fasta data.path=..."
+        advice = (
+            "Choose another tokenizer (tokenizer=...), or data of your own with data=fasta data.path=...; for a model "
+            "that reads something else, such as molecules, the data of its plugin: data=smiles data.path=..."
+        )
         rules = ResidueRules.of(tokenizer, on_invalid="error", advice=advice)
         store = prepare(FastaSource(path), rules, context)
     parts = split_at_random(len(store), val_size, test_size, seed)

@@ -65,6 +65,22 @@ def canonical_smiles(smiles: str) -> str | None:
     return None if molecule is None else canonical(molecule)
 
 
+class CanonicalSmiles:
+    """RDKit's canonical SMILES; satisfies `bionemo_core.protocols.CanonicalForm`."""
+
+    noun = "molecule"
+    version = f"RDKit {RDKIT_VERSION}"
+
+    def __call__(self, text: bytes) -> bytes | None:
+        """The canonical SMILES, or None where the text is none."""
+        found = None if len(text.split()) > 1 else canonical_smiles(text.decode("latin-1"))
+        return None if found is None else found.encode()
+
+    def why_not(self, text: bytes) -> str:
+        """RDKit's complaint."""
+        return "has white space within" if len(text.split()) > 1 else why_not(text.decode("latin-1"))
+
+
 def randomised(molecule: Chem.Mol, seed: int) -> str:
     """A random spelling of the molecule, decided by `seed` (0 .. 2**31 - 2) and RDKit's version alone.
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from bionemo_core.data.readers import SmilesSource, open_bytes
 from bionemo_core.errors import ConfigError, DataError
+from bionemo_core.protocols import CanonicalForm
 from bionemo_molbart.vocabulary import BOS, EOS, MASK, PAD, SPECIAL, UNK, molbart_pieces
 
 EXPRESSION = r"\[[^\]]+]|Br?|Cl?|N|O|S|P|F|I|b|c|n|o|s|p|\(|\)|\.|=|#|-|\+|\\\\|\/|:|~|@|\?|>|\*|\$|\%[0-9]{2}|[0-9]"
@@ -55,6 +56,13 @@ class SmilesTokenizer:
             raise ConfigError("tokenizer: the vocabulary has no token of SMILES, expected C, c, ( and so on.")
         ordinary = set(self._id_of.values())
         self.special_ids: Collection[int] = frozenset(i for i in range(len(self.pieces)) if i not in ordinary)
+
+    @property
+    def canonical(self) -> CanonicalForm:
+        """RDKit's canonical SMILES."""
+        from bionemo_molbart.molecules import CanonicalSmiles  # RDKit, which the command line need not import
+
+        return CanonicalSmiles()
 
     @property
     def vocab_size(self) -> int:

@@ -73,6 +73,20 @@ def test_labels_must_be_as_long_as_the_sequence(tmp_path, tokenizer, context):
         flip_fasta(str(tmp_path / "s.fasta"), str(tmp_path / "l.fasta"), tokenizer=tokenizer, context=context)
 
 
+def test_what_has_no_label_or_mask_is_left_out_aloud(tmp_path, tokenizer, context, caplog):
+    root = folders(tmp_path / "classes", "id,sequence,target\na,MKV,up\nb,MKVA,\nc,MK,down\n")
+    splits = labelled_csv(str(root), tokenizer=tokenizer, context=context)
+    assert splits.train.ids == ("a", "c")
+    assert "read 3 = used 2 + rejected 1 (no label 1 (first: b))" in caplog.text
+    header = "SET=train VALIDATION=False"
+    (tmp_path / "s.fasta").write_text(">a\nMKV\n>b\nMKV\n")
+    (tmp_path / "l.fasta").write_text(f">a {header}\nCEH\n>b {header}\nCEH\n>z {header}\nC\n")
+    (tmp_path / "m.fasta").write_text(">a\n110\n")
+    files = [str(tmp_path / f"{name}.fasta") for name in "slm"]
+    assert flip_fasta(*files, tokenizer=tokenizer, context=context).train.ids == ("a",)
+    assert "read 3 = used 1 + rejected 2 (no mask 1 (first: b), a label without a sequence 1 (first: z))" in caplog.text
+
+
 def test_flip_secondary_structure_as_published(realdata, tokenizer, context):
     folder = realdata / "flip_secondary_structure"
     splits = flip_fasta(
@@ -94,3 +108,12 @@ def test_long_sequences_are_left_out_aloud(tmp_path, tokenizer, context, caplog)
     assert "1 of 2 sequences are longer than the model's 3 residues" in caplog.text
     with pytest.raises(DataError, match="every sequence is longer"):
         splits.up_to(2)
+    assert splits.up_to(3, _TwoLetters()) is not None
+    assert splits.up_to(2, _TwoLetters()).train.ids == ("a", "b")  # type: ignore[arg-type]
+
+
+class _TwoLetters:
+    """Every token is two letters."""
+
+    def encode(self, text: bytes) -> list[int]:
+        return [0] * -(-len(text) // 2)

@@ -69,6 +69,7 @@ def test_pseudo_likelihood_masks_each_residue_alone(scorer):
 
 def test_variants_are_read_as_people_write_them():
     assert read_variant("k2r", WILD) == [Mutation("K", 1, "R")]
+    assert read_variant("WT", WILD) == read_variant("_wt", WILD) == []
     assert read_variant("K102R, T103V", WILD, first_position=101) == [Mutation("K", 1, "R"), Mutation("T", 2, "V")]
 
 
@@ -79,6 +80,7 @@ def test_variants_are_read_as_people_write_them():
         ("A2G", "the wild type has K at position 2, not A"),
         ("K99R", "position 99 is not within 1 to 11"),
         ("K2R:K2A", "mutated twice"),
+        (" ", "is empty; expected mutations such as A24G, or WT"),
     ],
 )
 def test_a_variant_that_does_not_fit_is_refused(text, message):

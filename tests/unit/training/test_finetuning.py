@@ -169,6 +169,17 @@ def test_freeze_layers_counts_from_the_beginning_or_leaves_the_last(network, lay
         freeze(network, frozen=False, layers=4)
 
 
+def test_of_an_encoder_decoder_the_blocks_of_the_encoder_count(network):
+    both = nn.Module()
+    both.encoder, both.decoder = nn.Module(), nn.Module()
+    for side in (both.encoder, both.decoder):
+        side.layers = nn.ModuleList(nn.Linear(2, 2) for _ in range(3))
+    both.layers = [*both.encoder.layers, *both.decoder.layers]
+    freeze(both, frozen=False, layers=-2)
+    trained = [any(parameter.requires_grad for parameter in block.parameters()) for block in both.layers]
+    assert trained == [False, True, True, False, False, False]
+
+
 def test_adapters_start_as_nothing_train_alone_and_merge(network, tokenizer):
     objective = LabelObjective(tokenizer, Answers("sequence_regression"), framed=True, seq_length=24)
     batch = batch_of(
@@ -286,6 +297,12 @@ def test_training_stops_when_it_no_longer_gets_better():
     again = StopEarly("val_accuracy", "max", patience=2)
     again.load_state_dict(stop.state_dict())
     assert (again.best, again.worse) == (stop.best, stop.worse)
+    trainer.should_stop = False
+    again.on_train_start(trainer, None)
+    assert trainer.should_stop
+    trainer.callback_metrics["val_accuracy"] = torch.tensor(float("nan"))
+    again.on_validation_end(trainer, None)
+    assert again.best == stop.best
     trainer.callback_metrics = {"val_loss": torch.tensor(1.0)}
     with pytest.raises(ConfigError, match=r"monitor=val_accuracy is not among the metrics: val_loss"):
         stop.on_validation_end(trainer, None)

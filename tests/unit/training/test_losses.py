@@ -23,13 +23,13 @@ def test_each_sum_is_divided_by_its_own_count() -> None:
     sums.add(losses(10.0, 3.0, latent=8.0), micro_batch(4, 1))
     sums.add(losses(2.0, 6.0, latent=1.0), micro_batch(2, 2))
     sums.add(losses(99.0, 99.0, latent=99.0), micro_batch(0, 0))  # it only keeps the ranks in step
-    assert sums.means(start_groups()) == (12 / 6 + 9 / 3, {"latent": 3.0})
+    assert sums.means(start_groups()) == (12 / 6 + 9 / 3, 12 / 6, {"latent": 3.0})
 
 
 def test_a_bare_sum_is_a_loss_of_tokens() -> None:
     sums = LossSums()
     sums.add(Losses.of(torch.tensor(6.0)), micro_batch(3, 1))
-    assert sums.means(start_groups()) == (2.0, {})
+    assert sums.means(start_groups()) == (2.0, 2.0, {})
 
 
 def test_nothing_to_judge_is_no_loss() -> None:

@@ -1,0 +1,66 @@
+"""Molecules that are read for use: their spelling does not matter, and what is none is said."""
+
+import logging
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from bionemo_core.data.labelled_sources import labelled_csv
+from bionemo_core.data.text_rules import canonical_texts
+from bionemo_core.errors import DataError
+from bionemo_core.protocols import BuildContext, CanonicalForm
+from bionemo_core.tasks.embed import open_input
+from bionemo_molbart.tokenizer import molbart_tokenizer
+
+TOKENIZER = molbart_tokenizer()
+ASPIRIN = b"CC(=O)Oc1ccccc1C(=O)O"
+TABLE = "OC(=O)C1=CC=CC=C1OC(C)=O a\nOCC b\nC1CC c\nCCO d\n"
+
+
+def opened(folder: Path, **keys: object):
+    path = folder / "mine.smi"
+    path.write_text(TABLE)
+    usual = {"format": None, "sequence_column": None, "id_column": None, "on_invalid": "error", "canonicalize": True}
+    return open_input(str(path), SimpleNamespace(**{**usual, **keys}), TOKENIZER, BuildContext(home=str(folder)))
+
+
+def test_spellings_of_one_molecule_are_read_as_one(tmp_path: Path) -> None:
+    store = opened(tmp_path, on_invalid="skip")
+    assert [store[row] for row in range(len(store))] == [ASPIRIN, b"CCO", b"CCO"]
+    assert [str(store.id(row)) for row in range(3)] == ["a", "b", "d"]
+    assert store.manifest["records"]["rejected"] == {"no molecule": 1}
+    as_they_stand = opened(tmp_path, canonicalize=False)
+    assert [as_they_stand[row] for row in range(4)] == [line.split()[0].encode() for line in TABLE.splitlines()]
+    assert as_they_stand.fingerprint != store.fingerprint
+
+
+def test_what_is_no_molecule_is_named(tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"mine\.smi:3 record 'c': 'C1CC' is not SMILES\. Leave .* task\.on_invalid=skip"
+    ):
+        opened(tmp_path)
+    kept = opened(tmp_path, on_invalid="unk")
+    assert kept[2] == b"C1CC" and kept.manifest["records"]["notes"] == {"no molecule, kept as it stands": 1}
+
+
+def test_labelled_molecules(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [line.split()[0] for line in TABLE.splitlines()] * 10
+    path = tmp_path / "values.csv"
+    path.write_text("smiles,value\n" + "".join(f"{smiles},{number}\n" for number, smiles in enumerate(rows)))
+    columns = {"sequence_column": "smiles", "target_column": "value"}
+    with caplog.at_level(logging.WARNING, logger="bionemo"):
+        splits = labelled_csv(str(path), **columns, tokenizer=TOKENIZER, context=BuildContext())
+    found = [text for part in splits.parts().values() for text in part.sequences]
+    assert sorted(found) == sorted([ASPIRIN, b"CCO", b"CCO"] * 10)
+    assert "read 40 = used 30 + rejected 10 (no molecule 10" in caplog.text
+
+
+def test_texts_of_a_list() -> None:
+    assert isinstance(TOKENIZER.canonical, CanonicalForm)
+    assert canonical_texts(TOKENIZER, ["OCC", b"C(O)C"]) == [b"CCO", b"CCO"]
+    for text, message in (("C1CC", "sequence 2: 'C1CC' is not SMILES"), ("CCO x", "has white space within")):
+        with pytest.raises(DataError, match=message):
+            canonical_texts(TOKENIZER, ["CCO", text])
+    assert np.array_equal(TOKENIZER.encode(canonical_texts(TOKENIZER, ["OCC"])[0]), TOKENIZER.encode("CCO"))

@@ -1,0 +1,29 @@
+"""`task=evaluate` measures what the validation of the run measured."""
+
+import csv
+import json
+import math
+
+import pytest
+
+pytest.importorskip("bionemo_molbart")
+
+MODEL = ("model=molmim_xsmall", "model.num_layers=1", "model.hidden_size=32", "model.num_attention_heads=2")
+DATA = ("data=sample_molecules", "data.val_size=40", "batch.num_workers=0", "trainer.accelerator=cpu")
+
+
+def test_a_latent_loss_counts_as_in_the_validation(bionemo_run, tmp_path):
+    ramp = ("model.val_molecules=0", "model.loss_weight_ramp_steps=4")
+    trained = bionemo_run(*MODEL, *ramp, *DATA, "name=latent", "trainer.max_steps=4", "trainer.val_check_interval=4")
+    (folder,) = (tmp_path / "home" / "runs" / "latent").iterdir()
+    with (folder / "metrics.csv").open() as file:
+        row = next(row for row in reversed(list(csv.DictReader(file))) if row.get("val_loss"))
+    report = tmp_path / "report"
+    asked = (f"restore_from_path={folder}", "task.split=val", f"task.output={report}")
+    said = bionemo_run("task=evaluate", *asked, *DATA)
+    assert (trained.returncode, said.returncode) == (0, 0), trained.stderr + said.stderr
+    found = json.loads((report / "metrics.json").read_text())["metrics"]
+    assert found["loss"] == pytest.approx(float(row["val_loss"]), rel=1e-5)
+    assert found["hiddens_loss"] == pytest.approx(float(row["val_hiddens_loss"]), rel=1e-5) and found["hiddens_loss"]
+    # The latent loss is none of the tokens', whose perplexity it is.
+    assert found["perplexity"] == pytest.approx(math.exp(found["loss"] - found["hiddens_loss"]), rel=1e-5)
