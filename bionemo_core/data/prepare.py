@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +37,7 @@ from bionemo_core.protocols import BuildContext
 log = logging.getLogger("bionemo")
 
 _STAMP_RESOLUTION_NS = 2_000_000_000
+_MANY_REPEATED = 0.02
 
 
 def home_folder(context: BuildContext) -> Path:
@@ -82,9 +83,24 @@ def prepare(source: Source, rules: RecordRules, context: BuildContext) -> Prepar
                     _build(_Preparation(source, rules, before, pool), facts, folder)
         store = store or PreparedStore(folder, fingerprint, verify=False)  # hashed as it was written
     log.info("%s", summary(store.manifest))
+    _warn_of_repeated_ids(store.manifest)
     for collected in _collectors:
         collected.append(store)
     return store
+
+
+def _warn_of_repeated_ids(manifest: Mapping[str, Any]) -> None:
+    """Say so where many records are left out for an id that they share: it may be no id."""
+    records = manifest["records"]
+    repeated = records["rejected"].get("duplicate id", 0)
+    if repeated > _MANY_REPEATED * records["read"]:
+        log.warning(
+            "%s: %d of %d records have the id of an earlier one and are left out. Where what was read as ids are "
+            "labels or the like, keep them: data.on_duplicate_id=keep.",
+            manifest["sources"][0]["name"],
+            repeated,
+            records["read"],
+        )
 
 
 _collectors: list[list[PreparedStore]] = []

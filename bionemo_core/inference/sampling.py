@@ -86,6 +86,21 @@ class Seq2SeqInference:
         decoder = RecordedSteps(network) if record_steps else None
         return cls(network, opened.tokenizer, source, longest, batch_size, decoder)
 
+    @property
+    def latent_shape(self) -> tuple[int, int]:
+        """Latents of a text, and the width of each.
+
+        Raises:
+            ConfigError: the model has no latent space.
+        """
+        shape: tuple[int, int] | None = getattr(self.network, "latent_shape", None)
+        if shape is None:
+            raise ConfigError(
+                f"sampling from the prior: {type(self.network).__name__} has no latent space. Use a model that has "
+                "one, such as molmim, or give sequences to start from."
+            )
+        return shape
+
     def tokenize(self, seqs: Sequence[str]) -> list[NDArray[np.int32]]:
         """The ids of each sequence, without begin and end token.
 
@@ -230,14 +245,8 @@ class Seq2SeqInference:
         Raises:
             ConfigError: the model has no latent space, or an option is unknown.
         """
-        shape = getattr(self.network, "latent_shape", None)
-        if shape is None:
-            raise ConfigError(
-                f"sampling from the prior: {type(self.network).__name__} has no latent space. Use a model that has "
-                "one, such as molmim, or give sequences to start from."
-            )
+        latents, hidden = self.latent_shape
         settings = method_options(sampling_method, options, 1, 0.0)
-        latents, hidden = shape
         found: list[Any] = []
         for start in range(0, num_samples, self.batch_size):
             rows = min(self.batch_size, num_samples - start)

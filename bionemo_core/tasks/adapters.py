@@ -67,6 +67,11 @@ def fingerprint(tensors: Iterable[tuple[str, Tensor]]) -> str:
     return digest.hexdigest()
 
 
+def opened_fingerprint(opened: OpenedModel) -> str:
+    """Stands for the weights of the encoder that a fine-tuning builds on, as they were opened."""
+    return fingerprint(named_weights(encoder_network(getattr(opened.module, "network", opened.module))))
+
+
 @torch.no_grad()
 def open_with_adapter(
     base: str, adapter: str, registry: Registry, *, device: str = "cpu", dtype: str = "float32", merge: bool = False
@@ -85,12 +90,13 @@ def open_with_adapter(
         ArtefactError: `adapter` is none, or was trained on other weights.
     """
     opened = open_model(base, registry)
+    of_base = opened_fingerprint(opened)  # before adapters of an earlier fine-tuning are merged, which rounds
     source = pretrained_network(opened)
     stored = open_stored(adapter, registry)
     try:
         if stored.spec.model.name != FINETUNED or BASE_WEIGHTS not in stored.facts:
             raise ArtefactError(f"{adapter}: is no adapter; expected the folder `adapter` of a fine-tuned run.")
-        if stored.facts[BASE_WEIGHTS] != fingerprint(named_weights(source)):
+        if stored.facts[BASE_WEIGHTS] != of_base:
             raise ArtefactError(f"{adapter}: was trained on other weights than those at {base}.")
         context = BuildContext(device=device.partition(":")[0], dtype=dtype)
         module: Any = registry.build(stored.spec.model, tokenizer=opened.tokenizer, context=context)

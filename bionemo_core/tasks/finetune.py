@@ -32,10 +32,9 @@ from bionemo_core.parallel.weights import load_weights
 from bionemo_core.plugins.records import CORE_DISTRIBUTION
 from bionemo_core.tasks.adapters import (
     BASE_WEIGHTS,
-    ENCODER,
     copy_weights,
-    fingerprint,
     named_weights,
+    opened_fingerprint,
     pretrained_network,
 )
 from bionemo_core.tasks.additions import Additions, Built
@@ -249,6 +248,7 @@ class FineTuning(Additions):
                 "dropout": task.lora_dropout,
                 "targets": list(task.lora_targets or TARGETS),
             }
+            params["base_weights"] = opened_fingerprint(opened)
         return params | self._meaning(splits)
 
     def _meaning(self, splits: LabelledSplits) -> dict[str, Any]:
@@ -293,9 +293,7 @@ class FineTuning(Additions):
             kept = {*adapter_names(list(tensors)), *(name for name in tensors if name.startswith("head."))}
             adapter = parts.folder.path / ADAPTER
             _set_aside(adapter)
-            base = [(name.removeprefix(ENCODER), tensors[name]) for name in tensors if name.startswith(ENCODER)]
-            frozen = fingerprint((name, tensor) for name, tensor in base if not adapter_names([name]))
-            artefact = replace(artefact, training={**training, BASE_WEIGHTS: frozen})
+            artefact = replace(artefact, training={**training, BASE_WEIGHTS: parts.spec.model.params["base_weights"]})
             write_artefact(adapter, artefact, {name: tensors[name] for name in sorted(kept)})
             print(f"{'adapter':>10}  {adapter}, {sum(tensors[name].numel() for name in kept):,} numbers")
 

@@ -54,6 +54,8 @@ def sample(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> Non
     context = device.context(spec)
     texts = read_texts(task, task.input, inference, context) if task.input else None
     known = _known(task, inference, judge, context) if task.known else None
+    if texts is None:
+        _ = inference.latent_shape  # what has no prior leaves no folder
     folder = results_folder(spec, task.output, composed_yaml)
     started = monotonic()
     counts = SampleCounts(judge, known)

@@ -92,6 +92,7 @@ def finetuned(
     encoder_training: str = "frozen",
     freeze_layers: int = 0,
     lora: dict[str, Any] = {},  # noqa: B006 - as above
+    base_weights: str = "",
     *,
     tokenizer: Tokenizer,
     context: BuildContext,
@@ -111,6 +112,7 @@ def finetuned(
         freeze_layers: with `full`, blocks at the beginning that stay as they are, and the embeddings with them;
             negative: all but the last so many.
         lora: rank, alpha, dropout and targets of the adapters.
+        base_weights: stands for the weights that the adapters were made for, as they were opened.
         tokenizer: reads the sequences.
         context: the run that it is built for.
         registry: where encoder and head are looked up.

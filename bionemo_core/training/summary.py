@@ -13,6 +13,7 @@ from bionemo_core.training.metrics_file import NAME, STEP, Row, read_rows
 
 TRAIN_LOSS = "reduced_train_loss"
 VAL_LOSS = "val_loss"
+TEST = "test_"
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class Summary:
     consumed_samples: int | None
     train_loss: Losses | None
     val_loss: Losses | None
+    test: dict[str, float]
+    """What the test split measured, where the run tested; without the `test_` of `metrics.csv`."""
     tokens_per_second: float | None
     """The median over the logged steps."""
     wall_time_s: float | None
@@ -107,6 +110,8 @@ def _summarise(
     rates = [row["tokens_per_second"] for row in rows if math.isfinite(row.get("tokens_per_second", math.nan))]
     samples = [int(row["consumed_samples"]) for row in rows if "consumed_samples" in row]
     train, val = _losses(rows, TRAIN_LOSS), _losses(rows, VAL_LOSS)
+    tested = next((row for row in reversed(rows) if f"{TEST}loss" in row), {})
+    test = {name.removeprefix(TEST): value for name, value in tested.items() if name.startswith(TEST)}
     steps = max((int(row[STEP]) for row in rows), default=0)
     rate = float(median(rates)) if rates else None
     spent = "" if wall_time_s is None else f" in {duration(wall_time_s)}"
@@ -114,6 +119,7 @@ def _summarise(
         f"{status}: {steps:,} steps{spent}" + (f", {samples[-1]:,} sequences" if samples else ""),
         _told("train loss", train),
         _told("val loss", val),
+        f"test        {', '.join(f'{name} {value:.4g}' for name, value in test.items())}" if test else None,
         None if rate is None else f"speed       {short_number(rate)} tokens/s (median)",
         None if checkpoint is None else f"checkpoint  {checkpoint}",
         None if picture is None else f"loss curve  {picture}",
@@ -124,6 +130,7 @@ def _summarise(
         consumed_samples=samples[-1] if samples else None,
         train_loss=train,
         val_loss=val,
+        test=test,
         tokens_per_second=rate,
         wall_time_s=wall_time_s,
         checkpoint=_within(checkpoint, folder),

@@ -12,13 +12,13 @@ pytest.importorskip("bionemo_esm")
 RESIDUES = list("LAGVSERTIDPKQNFYMHWC")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def pretrained(home: Home) -> Path:
     """The folder of a run of a few steps."""
     return home.finish("name=pre", "trainer.max_steps=2", "trainer.val_check_interval=2").folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def proteins(home: Home) -> Path:
     """Sixty proteins, an id that occurs twice, lower case among them."""
     draw = np.random.default_rng(3)

@@ -13,14 +13,14 @@ pytest.importorskip("bionemo_esm")
 RESIDUES = list("LAGVSERTIDPKQNFYMHWC")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def pretrained(home: Home) -> Path:
     """A run of a few steps without dropout, which would be drawn by rank."""
     settings = ("model.hidden_dropout=0.0", "model.attention_dropout=0.0", "trainer.max_steps=2")
     return home.finish("name=pre_ft", *settings, "trainer.val_check_interval=2").folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def tables(home: Home) -> Path:
     """Proteins whose labels follow from their residues: hydrophobic ones are `H`."""
     draw = np.random.default_rng(0)

@@ -8,7 +8,7 @@ from runs import Home, assert_same_metrics
 pytestmark = pytest.mark.faults
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def half(home: Home) -> str:
     """The name of a run that was stopped half-way; the last word of the name is for copies."""
     run = home.finish("name=half", "trainer.max_steps=40", BIONEMO_FAULT_POINT="renamed:4", status=-9)

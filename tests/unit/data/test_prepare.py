@@ -380,3 +380,12 @@ def test_real_proteins(realdata: Path, tokenizer: CharacterTokenizer, context: B
     store = prepare(flip, ResidueRules.of(tokenizer), context)
     assert summary(store.manifest) == "sequences.fasta.gz: read 11,156 = used 11,156 + rejected 0"
     assert len(store) == 11_156
+
+
+def test_many_repeated_ids_may_be_no_ids(tmp_path, tokenizer, context, caplog):
+    for number, (repeated, warned) in enumerate(((1, False), (40, True))):
+        path = tmp_path / f"{number}.fasta"
+        path.write_text("".join(f">{0 if i < repeated else i}\nMKV{'A' * (i % 9)}\n" for i in range(100)))
+        caplog.clear()
+        prepare(FastaSource(path), ResidueRules.of(tokenizer), context)
+        assert ("have the id of an earlier one and are left out" in caplog.text) == warned

@@ -124,6 +124,7 @@ def test_the_summary_says_what_the_run_came_to(folder):
         "consumed_samples": 480,
         "train_loss": {"first": 3 - 1 / 60, "last": 2.0, "best": 2.0, "best_step": 60},
         "val_loss": {"first": 2.7, "last": 2.7, "best": 2.5, "best_step": 40},
+        "test": {},
         "tokens_per_second": 1030.5,
         "wall_time_s": 75.2,
         "checkpoint": "checkpoints/step-00000060",
@@ -135,6 +136,13 @@ def test_the_summary_says_what_the_run_came_to(folder):
         "val loss    2.7000 -> 2.7000, best 2.5000 at step 40",
     ]
     assert (folder / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_summary_says_what_the_test_split_measured(folder):
+    MetricsFile(folder / "metrics.csv").write(60, {"test_loss": 0.25, "test_accuracy": 0.8125})
+    summary = write_summary(folder)
+    assert json.loads((folder / "summary.json").read_text())["test"] == {"loss": 0.25, "accuracy": 0.8125}
+    assert "test        loss 0.25, accuracy 0.8125" in summary.text.splitlines()
 
 
 def test_a_run_that_measured_nothing_or_only_nan_has_a_summary(tmp_path):
