@@ -23,7 +23,7 @@ from bionemo_core.data.readers.formats import format_of
 from bionemo_core.data.store import PreparedStore, fingerprint_of
 from bionemo_core.data.table_columns import column_names
 from bionemo_core.data.text_rules import canonical_texts, rules_for
-from bionemo_core.errors import ConfigError, StorageError
+from bionemo_core.errors import ConfigError, DataError, StorageError
 from bionemo_core.inference.embedding import EMBEDDINGS, RAGGED, Embedder, EmbeddingSettings
 from bionemo_core.inference.embedding import embed as embed_sequences
 from bionemo_core.inference.outputs import Part, Parts, PartStore, part_bounds
@@ -122,6 +122,8 @@ def open_input(path: str, task: Any, tokenizer: Tokenizer, context: Any) -> Prep
         DataError: the file or a record cannot be used.
     """
     paths = [Path(path).expanduser()]
+    if not paths[0].is_file():
+        raise DataError(f"{path}: there is no such file.")
     kind = task.format or format_of(paths)
     options: dict[str, Any] = {}
     if kind in _TABLES:

@@ -74,8 +74,8 @@ def format_of(paths: Iterable[Path]) -> str:
         _, extension = split_extension(path.name)
         if extension not in EXTENSIONS:
             raise ConfigError(
-                f"data: {path}: extension {extension!r} tells no format. "
-                f"Name it with data.format: {', '.join(FORMATS)}."
+                f"data: {path}: extension {extension!r} tells no format. Name it with data.format, or task.format: "
+                f"{', '.join(FORMATS)}."
             )
         found.setdefault(EXTENSIONS[extension], path)
     if len(found) != 1:

@@ -50,7 +50,7 @@ def _expanded(text: str, key: str, context: BuildContext) -> list[Path]:
         return [downloaded(text, context)]
     path = Path(url2pathname(urlsplit(text).path) if "://" in text else text).expanduser()
     if path.is_dir():
-        raise ConfigError(f"{key}: {path} is a folder. Name its files, as in {key}='{path}/*.fasta'.")
+        raise ConfigError(f"{key}: {path} is a folder. Name its files, as in {key}='{path}/*.EXTENSION'.")
     if path.exists():
         return [path]
     if "*" in text or "?" in text:

@@ -32,11 +32,16 @@ class Spelling:
 
         Raises:
             ConfigError: the decoder is asked for a canonical and a random spelling, or the encoder is, or a
-                probability is none.
+                probability is none or would have no effect.
         """
         if not 0 <= self.augmentation_prob <= 1:
             raise ConfigError(
                 f"model.augmentation_prob: {self.augmentation_prob} is not a share. Give a number from 0 to 1."
+            )
+        if self.augmentation_prob < 1 and not self.random:
+            raise ConfigError(
+                f"model.augmentation_prob={self.augmentation_prob} has no effect where nothing is spelt at random: "
+                "choose model.mode=equivariant, invariant or independent, or leave it out."
             )
         pairs = (
             ("canonicalize_decoder_output", "decoder_independent_augment"),

@@ -60,14 +60,14 @@ def test_modes(mode: str) -> None:
         assert min(len(sources), len(targets)) > 15
 
 
-@pytest.mark.parametrize("mode", list(MODES))
+@pytest.mark.parametrize("mode", ["equivariant", "invariant", "independent"])
 def test_share_of_molecules_that_are_spelt_at_random(mode: str) -> None:
     made = MoleculeObjective(TOKENIZER, spelling(mode, 0.25), seq_length=128)
     pairs = [texts(made, ASPIRIN, index) for index in range(2000)]
     assert {canonical_smiles(one) for pair in pairs for one in pair} == {ASPIRIN}
     # Its own spelling is one of some 60 random ones of aspirin, so a few more than three quarters keep it.
     kept = sum(pair == (ASPIRIN, ASPIRIN) for pair in pairs) / len(pairs)
-    assert kept == 1.0 if mode == "canonicalized" else kept == pytest.approx(0.75, abs=0.04)
+    assert kept == pytest.approx(0.75, abs=0.04)
     never = MoleculeObjective(TOKENIZER, spelling(mode, 0.0), seq_length=128)
     assert {texts(never, ASPIRIN, index) for index in range(50)} == {(ASPIRIN, ASPIRIN)}
 
@@ -90,6 +90,8 @@ def test_flags_override_a_mode_and_contradictions_are_refused() -> None:
         spelling("random")
     with pytest.raises(ConfigError, match=r"model.augmentation_prob: 1.5"):
         spelling("equivariant", 1.5)
+    with pytest.raises(ConfigError, match=r"model.augmentation_prob=0.5 has no effect"):
+        spelling("canonicalized", 0.5)
 
 
 def test_drawn_by_seed_pass_and_record_alone() -> None:
