@@ -125,7 +125,7 @@ def part_of(number: int, seed: int) -> list[str]:
 
 def texts_of(records: RecordDataset) -> list[str]:
     """The SMILES of a split."""
-    return [bytes(records[row]).decode() for row in range(len(records))]  # type: ignore[arg-type]
+    return [bytes(records[row]).decode() for row in range(len(records))]
 
 
 def main() -> None:

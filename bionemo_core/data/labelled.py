@@ -27,6 +27,12 @@ class LabelledRecord(NamedTuple):
     """A class or a number; one letter a residue; or numbers separated by white space."""
     mask: str
     """One letter a residue, `0` where the label is not to be used; empty: all are."""
+    id: str = ""
+
+    @property
+    def called(self) -> str:
+        """How a message names it: by its id, or by its place, from 1."""
+        return repr(self.id) if self.id else str(self.number + 1)
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,9 @@ class LabelledRecords:
 
     def __getitem__(self, index: int) -> LabelledRecord:
         mask = self.masks[index] if self.masks else ""
-        return LabelledRecord(int(self.indices[index]), self.sequences[index], self.labels[index], mask)
+        return LabelledRecord(
+            int(self.indices[index]), self.sequences[index], self.labels[index], mask, self.ids[index]
+        )
 
     @property
     def lengths(self) -> NDArray[np.int32]:

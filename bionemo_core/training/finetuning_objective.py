@@ -41,7 +41,7 @@ class LabelObjective:
         """
         ids = self.tokenizer.encode(record.sequence)
         if len(ids) + 2 * self.framed > self.seq_length:
-            raise DataError(f"record {record.number + 1}: has {len(ids)} tokens, more than the model takes.")
+            raise DataError(f"record {record.called}: has {len(ids)} tokens, more than the model takes.")
         tokens = ids
         if self.framed:
             tokens = np.concatenate([[self.tokenizer.bos_id], ids, [self.tokenizer.eos_id]]).astype(np.int32)
@@ -67,7 +67,7 @@ class LabelObjective:
             words = list(record.label) if self.answers.of_classes else record.label.split()
             if len(words) != num_residues or (record.mask and len(record.mask) != num_residues):
                 raise DataError(
-                    f"record {record.number + 1}: {num_residues} residues, {len(words)} labels, "
+                    f"record {record.called}: {num_residues} residues, {len(words)} labels, "
                     f"{len(record.mask) or 'no'} mask letters; expected as many of each."
                 )
         counts = np.ones(len(words), dtype=np.bool_)
@@ -79,11 +79,11 @@ class LabelObjective:
             if (values[counts] < 0).any():
                 word = words[int(np.flatnonzero((values < 0) & counts)[0])]
                 raise DataError(
-                    f"record {record.number + 1}: class {word!r} is not among those trained on: "
+                    f"record {record.called}: class {word!r} is not among those trained on: "
                     f"{', '.join(self.answers.classes)}."
                 )
             return values, counts
-        numbers_read = np.array([number(word, record.number) for word in words]) - self.answers.mean
+        numbers_read = np.array([number(word, record) for word in words]) - self.answers.mean
         return (numbers_read / self.answers.scale).astype(np.float32).view(np.int32), counts
 
 
@@ -105,7 +105,7 @@ class StoredStatesObjective:
         return self.inner.labelled(np.arange(start, stop, dtype=np.int32), record, stop - start, first=0)
 
 
-def number(word: str, index: int) -> float:
+def number(word: str, record: LabelledRecord) -> float:
     """The number that a label is.
 
     Raises:
@@ -116,7 +116,7 @@ def number(word: str, index: int) -> float:
     except ValueError:
         value = float("nan")
     if value - value != 0:
-        raise DataError(f"record {index + 1}: label {word!r} is not a finite number.")
+        raise DataError(f"record {record.called}: label {word!r} is not a finite number.")
     return value
 
 
@@ -169,6 +169,6 @@ def mean_and_scale(records: LabelledRecords, per_residue: bool) -> tuple[float, 
     for record in (records[row] for row in range(len(records))):
         words = record.label.split() if per_residue else [record.label]
         mask = record.mask or "1" * len(words)
-        values += [number(word, record.number) for word, kept in zip(words, mask, strict=False) if kept != "0"]
+        values += [number(word, record) for word, kept in zip(words, mask, strict=False) if kept != "0"]
     array = np.array(values, dtype=np.float64)
     return float(array.mean()), float(array.std()) or 1.0

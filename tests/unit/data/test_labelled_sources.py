@@ -23,7 +23,7 @@ def test_v1_token_level_tables(tmp_path, tokenizer, context):
         str(root), target_column="3state", mask_column="resolved", tokenizer=tokenizer, context=context
     )
     assert splits.train.ids == ("a", "b")
-    assert splits.train[0] == (0, b"MKV", "CEH", "110")
+    assert splits.train[0] == (0, b"MKV", "CEH", "110", "a")
     assert splits.train[1].sequence == b"MKVA"
     assert [len(part) for part in splits.parts().values()] == [2, 2, 2]
     with pytest.raises(DataError, match="record 'c': residue '!'"):

@@ -233,6 +233,8 @@ def test_labels_that_do_not_fit_are_named(tokenizer):
     letters = LabelObjective(tokenizer, Answers("token_classification", ("C", "H")), framed=True, seq_length=24)
     with pytest.raises(DataError, match="record 3: class 'E' is not among those trained on: C, H"):
         letters.record_example(LabelledRecord(2, b"MKV", "CEH", ""))
+    with pytest.raises(DataError, match="record 'sp:7': class 'E' is not among"):
+        letters.record_example(LabelledRecord(2, b"MKV", "CEH", "", "sp:7"))
     assert letters.record_example(LabelledRecord(2, b"MKV", "CEH", "101")).loss_mask.tolist() == [
         False,
         True,
