@@ -29,7 +29,7 @@ from bionemo_core.tasks.opening import OpenedModel
 from bionemo_core.tasks.predict import write_csv
 from bionemo_core.tasks.report import quieten_libraries
 from bionemo_core.tasks.report_page import Figure, bars, confusion, histogram, page, points, scatter
-from bionemo_core.tasks.using import open_for_use, single_process
+from bionemo_core.tasks.using import open_for_use, single_process, weights_fingerprint
 from bionemo_core.training.losses import Losses, LossSums
 
 if TYPE_CHECKING:
@@ -218,7 +218,14 @@ class _Evaluation:
         }
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            told = {**facts, "weights": Path(facts["weights"]).name, "metrics": self.metrics}
+            told = {
+                **facts,
+                "weights": Path(facts["weights"]).name,
+                "fingerprint": weights_fingerprint(self.module),
+                "step": self.opened.facts.get("step"),
+                "seed": self.spec.seed,
+                "metrics": self.metrics,
+            }
             (folder / "metrics.json").write_text(json.dumps(told, indent=2) + "\n")
             (folder / "report.html").write_text(
                 page(f"Evaluation of {facts['model']}", facts, self.metrics, self.figures)
