@@ -35,7 +35,7 @@ def prune(
         newest = whole[-max(2, keep_last) :]
         if len(newest) < 2 or newest[-1] != max(present):
             return []
-        kept = {*newest, *_best(best, save_top_k, mode, present), *protect}
+        kept = {*newest, *best_steps(best, save_top_k, mode, present), *protect}
         doomed = [step for step in present if step not in kept]
         for step in doomed:
             reached("before_prune")
@@ -84,7 +84,8 @@ def set_aside_after(root: Path, step: int) -> list[Path]:
     return moved
 
 
-def _best(best: Mapping[int, float], count: int, mode: str, present: Mapping[int, Path]) -> list[int]:
+def best_steps(best: Mapping[int, float], count: int, mode: str, present: Mapping[int, Path]) -> list[int]:
+    """The steps among `present` that are best by `best` (step -> metric), the best first; -1: all that have one."""
     ranked = sorted(
         (step for step, metric in best.items() if step in present and not math.isnan(metric)),
         key=lambda step: (best[step] if mode == "min" else -best[step], -step),

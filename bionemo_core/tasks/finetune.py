@@ -16,7 +16,9 @@ from torch.distributed.tensor import DTensor
 
 from bionemo_core import __version__
 from bionemo_core.checkpoint.artefact import DOCUMENT, Artefact, write_artefact
+from bionemo_core.checkpoint.layout import published, step_of
 from bionemo_core.checkpoint.load_report import LoadReport
+from bionemo_core.checkpoint.retention import best_steps
 from bionemo_core.checkpoint.stored import ModelSpec, Vocabulary
 from bionemo_core.config.schema import Choice, RunSpec
 from bionemo_core.config.task_schemas.finetune import Finetune
@@ -45,6 +47,7 @@ from bionemo_core.tasks.stored_states import numbered, stored_states
 from bionemo_core.tasks.train import train
 from bionemo_core.tasks.using import Ranks, open_for_use, weights_fingerprint
 from bionemo_core.training.averaging import AveragedCheckpoints, newest
+from bionemo_core.training.callbacks import CheckpointSaver
 from bionemo_core.training.finetuning import ENCODERS, FINETUNED, KINDS, V1_KINDS, PlainChoice, check_kind
 from bionemo_core.training.finetuning_callbacks import StopEarly
 from bionemo_core.training.finetuning_objective import (
@@ -66,6 +69,7 @@ ADAPTER = "adapter"
 """Folders in the run folder: the fine-tuned model, and with LoRA what was trained of it alone."""
 
 STATES_DTYPES = ("float32", "float16")
+EXPORTS = (None, "last", "best")
 
 _SHORTEST = 3
 
@@ -98,6 +102,8 @@ def _check(task: Finetune) -> None:
     wrong = [
         (task.states_dtype not in STATES_DTYPES, f"states_dtype: got {task.states_dtype!r}, expected float32, float16"),
         (task.average_last < 0, f"average_last: got {task.average_last}, expected 0 or more checkpoints"),
+        (task.export not in EXPORTS, f"export: got {task.export!r}, expected last, best or null"),
+        (task.export == "best" and task.average_last > 0, "export=best and task.average_last are both given; keep one"),
         (task.lora_rank < 1, f"lora_rank: got {task.lora_rank}, expected 1 or more"),
         (bool(weights) and min(weights or [0]) < 0, f"class_weights: got {weights}, expected none below 0"),
         (bool(weights) and not of_classes, f"class_weights: task.kind={task.kind} has no classes"),
@@ -206,14 +212,33 @@ class FineTuning(Additions):
         """Average if asked; write the model, and the adapters alone."""
         strategy = strategy_of(parts.trainer)
         reshard(strategy.network)
-        if self.task.average_last > 0:
-            folders = newest(parts.folder.checkpoints, self.task.average_last)
+        folders = self._exported(parts)
+        if folders:
             with AveragedCheckpoints(folders) as mean:
                 load_weights(strategy.network, strategy.layouts, strategy.groups, mean)  # type: ignore[arg-type]  # reads as one
-            print(f"{'weights':>10}  the mean of {len(folders)} checkpoints: {', '.join(f.name for f in folders)}")
+            names = ", ".join(folder.name for folder in folders)
+            told = f"the mean of {len(folders)} checkpoints: {names}" if self.task.average_last > 0 else names
+            if parts.trainer.is_global_zero:
+                print(f"{'weights':>10}  {told}")
         tensors = {name: _whole(tensor) for name, tensor in named_weights(strategy.network)}
         if parts.trainer.is_global_zero:
-            self._write(parts, tensors)
+            self._write(parts, tensors, step_of(folders[-1].name) if folders else parts.trainer.global_step)
+
+    def _exported(self, parts: Built) -> list[Path]:
+        """The checkpoints whose weights are tested and written, as their mean; none for those of now."""
+        task, root = self.task, parts.folder.checkpoints
+        if task.average_last > 0:
+            return newest(root, task.average_last)
+        if (task.export or ("best" if task.early_stopping is not None else "last")) == "last":
+            return []
+        saver = next(one for one in parts.trainer.callbacks if isinstance(one, CheckpointSaver))  # type: ignore[attr-defined]  # Lightning declares it nowhere
+        present = published(root)
+        steps = best_steps(saver.best, 1, parts.spec.checkpoint.mode, present)
+        if not steps:
+            log.warning(
+                "No checkpoint has a value of %s: the last weights are exported.", parts.spec.checkpoint.monitor
+            )
+        return [present[step] for step in steps]
 
     def _open(self, spec: RunSpec, registry: Registry, device: Device) -> OpenedModel:
         if spec.restore_from_path:
@@ -281,9 +306,9 @@ class FineTuning(Additions):
         )
         return Embedder(module, parts.tokenizer, settings)
 
-    def _write(self, parts: Built, tensors: dict[str, torch.Tensor]) -> None:
+    def _write(self, parts: Built, tensors: dict[str, torch.Tensor], step: int | None) -> None:
         spec = ModelSpec(parts.spec.model, parts.spec.tokenizer)
-        training = {"run": parts.spec.name, "step": parts.trainer.global_step, "seed": parts.spec.seed}
+        training = {"run": parts.spec.name, "step": step, "seed": parts.spec.seed}
         artefact = Artefact(spec, Vocabulary.of(parts.tokenizer.pieces), training=training)
         target = parts.folder.path / ARTEFACT
         _set_aside(target)

@@ -187,6 +187,23 @@ def test_what_cannot_be_fine_tuned_is_said(home, pretrained, tables):
     )
 
 
+def test_early_stopping_exports_the_best_weights(home, pretrained, tables):
+    folder, said = run(
+        *(home, "early", f"restore_from_path={pretrained}", "task.kind=sequence_regression"),
+        *("task.early_stopping=2", "optim.lr=0.3", "scheduler=constant", "trainer.max_steps=60"),
+        *("trainer.val_check_interval=2", "batch.micro_batch_size=16", *data(tables, "share")),
+    )
+    losses = {int(row["step"]): float(row["val_loss"]) for row in metrics(folder) if row["val_loss"]}
+    best = min(losses, key=lambda step: losses[step])
+    assert max(losses) < 60 and best < max(losses), said
+    assert json.loads((folder / "model" / "artefact.json").read_text())["training"]["step"] == best
+    assert f"weights  step-{best:08d}" in said
+    report = home.path / "early_report"
+    asked = (f"restore_from_path={folder / 'model'}", "task.split=val", f"task.output={report}")
+    home.command("task=evaluate", *asked, "batch.num_workers=0", *data(tables, "share"))
+    assert json.loads((report / "metrics.json").read_text())["metrics"]["loss"] == pytest.approx(losses[best], rel=1e-4)
+
+
 @pytest.mark.parametrize(
     ("setting", "said"),
     [

@@ -25,5 +25,6 @@ class Finetune:
     standardise: bool = True  # learn values with mean 0 and deviation 1; metrics are in the labels' units
     states_dtype: str = "float32"  # of the frozen encoder's kept states: float32, float16
     early_stopping: Optional[int] = None  # validations without a better checkpoint.monitor before the end
+    export: Optional[str] = None  # weights that are tested and written: last, best; null: best with early_stopping
     average_last: int = 0  # at the end, the mean of this many newest checkpoints; 0: none
     do_testing: bool = True
