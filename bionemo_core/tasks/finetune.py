@@ -48,10 +48,11 @@ from bionemo_core.tasks.train import train
 from bionemo_core.tasks.using import Ranks, open_for_use, weights_fingerprint
 from bionemo_core.training.averaging import AveragedCheckpoints, newest
 from bionemo_core.training.callbacks import CheckpointSaver
-from bionemo_core.training.finetuning import ENCODERS, FINETUNED, KINDS, V1_KINDS, PlainChoice, check_kind
+from bionemo_core.training.finetuning import ENCODERS, FINETUNED, KINDS, V1_KINDS, Answers, PlainChoice, check_kind
 from bionemo_core.training.finetuning_callbacks import StopEarly
 from bionemo_core.training.finetuning_objective import (
     StoredStatesObjective,
+    check_labels,
     class_counts,
     classes_of,
     mean_and_scale,
@@ -144,6 +145,10 @@ class FineTuning(Additions):
         tokenizer = opened.spec.tokenizer
         splits = _labelled(registry.build(spec.data, tokenizer=opened.tokenizer, context=device.context(spec)))
         params = self._params(opened, splits, registry)
+        answers = Answers(
+            self.task.kind, tuple(params.get("classes", ())), params.get("mean", 0.0), params.get("scale", 1.0)
+        )
+        check_labels(splits.parts().values(), opened.tokenizer, answers)
         self._opened = opened
         return replace(
             spec, model=Choice("model", FINETUNED, params, CORE_DISTRIBUTION, __version__), tokenizer=tokenizer

@@ -25,7 +25,13 @@ from bionemo_core.protocols import BuildContext, Tokenizer
 from bionemo_core.training.finetuning import KINDS, Answers, PlainChoice
 from bionemo_core.training.finetuning_heads import ConvSettings, MlpSettings
 from bionemo_core.training.finetuning_metrics import metrics_of
-from bionemo_core.training.finetuning_objective import LabelObjective, classes_of, found_classes, mean_and_scale
+from bionemo_core.training.finetuning_objective import (
+    LabelObjective,
+    check_labels,
+    classes_of,
+    found_classes,
+    mean_and_scale,
+)
 
 if TYPE_CHECKING:
     from bionemo_core.plugins.registry import Registry
@@ -104,10 +110,7 @@ class DownstreamValidation(pl.Callback):
         self._splits = {"train": train, "test": held_out}
         self._tokenizer = tokenizer
         # What cannot be used shall end the run now, and not at a validation hours later.
-        objective = LabelObjective(tokenizer, self._answers, framed=False, seq_length=2**31 - 1)
-        for records in self._splits.values():
-            for record in (records[row] for row in range(len(records))):
-                objective.targets(record, len(tokenizer.encode(record.sequence)))
+        check_labels(self._splits.values(), tokenizer, self._answers)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn != "fit" or self._tokenizer is None:

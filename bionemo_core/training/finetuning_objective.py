@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -85,6 +86,18 @@ class LabelObjective:
             return values, counts
         numbers_read = np.array([number(word, record) for word in words]) - self.answers.mean
         return (numbers_read / self.answers.scale).astype(np.float32).view(np.int32), counts
+
+
+def check_labels(parts: Iterable[LabelledRecords], tokenizer: Tokenizer, answers: Answers) -> None:
+    """Accept labels that fit their sequences and what was learnt of the training split, before anything is computed.
+
+    Raises:
+        DataError: names the first record whose label does not.
+    """
+    objective = LabelObjective(tokenizer, answers, framed=False, seq_length=2**31 - 1)
+    for records in parts:
+        for record in (records[row] for row in range(len(records))):
+            objective.targets(record, len(tokenizer.encode(record.sequence)))
 
 
 class StoredStatesObjective:

@@ -219,6 +219,18 @@ def test_settings_that_would_do_nothing_are_refused(home, pretrained, setting, s
     assert said in home.command("task=finetune", *start, setting)
 
 
+def test_labels_are_checked_before_anything_is_computed(home, pretrained, tmp_path):
+    start = (f"restore_from_path={pretrained}", "task.kind=token_classification", "data=labelled_csv")
+    for split, label in (("train", "HC"), ("val", "HC"), ("test", "HX")):
+        (tmp_path / split).mkdir()
+        (tmp_path / split / "x000.csv").write_text(f"id,sequence,target\na,MK,{label}\nb,MK,CH\n")
+    said = home.command("task=finetune", *start, f"data.dataset_path={tmp_path}")
+    assert "record 'a': class 'X' is not among those trained on: C, H" in said
+    (tmp_path / "test" / "x000.csv").write_text("id,sequence,target\nlong,MKV,CH\n")
+    said = home.command("task=finetune", *start, f"data.dataset_path={tmp_path}")
+    assert "record 'long': 3 residues, 2 labels" in said
+
+
 def test_a_resumed_run_keeps_its_model_and_every_one_that_it_wrote(home, pretrained, tables):
     settings = ("trainer.val_check_interval=5", "batch.micro_batch_size=8", *data(tables, "share"))
     kind = "task.kind=sequence_regression"
