@@ -38,6 +38,7 @@ log = logging.getLogger("bionemo")
 
 _STAMP_RESOLUTION_NS = 2_000_000_000
 _MANY_REPEATED = 0.02
+"""The share of records with the id of an earlier one from which on the ids are doubted."""
 
 
 def home_folder(context: BuildContext) -> Path:

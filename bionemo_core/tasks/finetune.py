@@ -42,6 +42,7 @@ from bionemo_core.tasks.adapters import (
 from bionemo_core.tasks.additions import Additions, Built
 from bionemo_core.tasks.device import Device
 from bionemo_core.tasks.embed import CPU_BATCH, GPU_BATCH
+from bionemo_core.tasks.finetune_settings import check_same_model, check_settings
 from bionemo_core.tasks.opening import OpenedModel, open_model
 from bionemo_core.tasks.stored_states import numbered, stored_states
 from bionemo_core.tasks.train import train
@@ -69,9 +70,6 @@ ARTEFACT = "model"
 ADAPTER = "adapter"
 """Folders in the run folder: the fine-tuned model, and with LoRA what was trained of it alone."""
 
-STATES_DTYPES = ("float32", "float16")
-EXPORTS = (None, "last", "best")
-
 _SHORTEST = 3
 
 
@@ -86,38 +84,10 @@ def finetune(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> N
     check_kind(task.kind)
     if task.encoder not in ENCODERS:
         raise ConfigError(f"task.encoder: got {task.encoder!r}, expected one of {', '.join(ENCODERS)}.")
-    _check(task)
+    check_settings(task)
     if spec.parallel.tensor_model_parallel_size > 1:
         raise ConfigError("task=finetune: parallel.tensor_model_parallel_size must be 1; use trainer.devices.")
     train(spec, registry, composed_yaml=composed_yaml, additions=FineTuning(task, registry))
-
-
-def _check(task: Finetune) -> None:
-    """Accept settings that can be followed, all of them.
-
-    Raises:
-        ConfigError: one is out of its range, or would have no effect.
-    """
-    of_classes = KINDS[task.kind][1]
-    weights = task.class_weights
-    wrong = [
-        (task.states_dtype not in STATES_DTYPES, f"states_dtype: got {task.states_dtype!r}, expected float32, float16"),
-        (task.average_last < 0, f"average_last: got {task.average_last}, expected 0 or more checkpoints"),
-        (task.export not in EXPORTS, f"export: got {task.export!r}, expected last, best or null"),
-        (task.export == "best" and task.average_last > 0, "export=best and task.average_last are both given; keep one"),
-        (task.lora_rank < 1, f"lora_rank: got {task.lora_rank}, expected 1 or more"),
-        (bool(weights) and min(weights or [0]) < 0, f"class_weights: got {weights}, expected none below 0"),
-        (bool(weights) and not of_classes, f"class_weights: task.kind={task.kind} has no classes"),
-        (task.balance_classes and not of_classes, f"balance_classes: task.kind={task.kind} has no classes"),
-        (task.balance_classes and bool(weights), "balance_classes and task.class_weights are both given; keep one"),
-        (
-            task.freeze_layers != 0 and task.encoder != "full",
-            f"freeze_layers={task.freeze_layers} needs task.encoder=full, got {task.encoder}",
-        ),
-    ]
-    for is_wrong, message in wrong:
-        if is_wrong:
-            raise ConfigError(f"task.{message}.")
 
 
 class FineTuning(Additions):
@@ -139,7 +109,7 @@ class FineTuning(Additions):
         keep_last = max(spec.checkpoint.keep_last, self.task.average_last)
         spec = replace(spec, checkpoint=replace(spec.checkpoint, keep_last=keep_last))
         if saved is not None:
-            _check_resume(spec, saved)
+            check_same_model(spec, saved)
             return replace(spec, model=saved.model, tokenizer=saved.tokenizer)
         opened = self._open(spec, registry, device)
         tokenizer = opened.spec.tokenizer
@@ -346,31 +316,6 @@ def _network(module: Any) -> FineTunedNetwork:
 def _whole(tensor: torch.Tensor) -> torch.Tensor:
     tensor = tensor.detach()
     return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).cpu()
-
-
-_SETTLED = (
-    *("kind", "encoder", "head", "head_params", "freeze_layers", "lora_rank", "lora_alpha", "lora_dropout"),
-    *("lora_targets", "class_weights", "balance_classes", "standardise"),
-)
-"""Keys of the task that decide what the model is, which a resumed run has already."""
-
-
-def _check_resume(spec: RunSpec, saved: RunSpec) -> None:
-    """Accept a resumed run whose model is meant as it is.
-
-    Raises:
-        ConfigError: a key that decides it has another value.
-    """
-    asked, had = Finetune(**spec.task.params), Finetune(**saved.task.params)
-    for key in _SETTLED:
-        now, before = getattr(asked, key), getattr(had, key)
-        if key == "kind":
-            now, before = V1_KINDS.get(now, now), V1_KINDS.get(before, before)
-        if now != before:
-            raise ConfigError(
-                f"task.{key}: {before} -> {now}: the run that is resumed has its model already. Give it as it was, or "
-                "start a new run."
-            )
 
 
 def _set_aside(folder: Path) -> None:
