@@ -1,4 +1,5 @@
-"""Training steps on one GPU, bfloat16, as a run has them: float32 weights, 16-bit copies, compiled layers, fused AdamW.
+"""Training steps on one GPU, bfloat16, as a run has them: float32 weights, 16-bit copies, compiled layers, passes that
+are recorded as CUDA graphs, fused AdamW.
 
 Batches are packed, their shapes static, and already on the card, so that the loader does not count. Cases:
 
@@ -7,9 +8,10 @@ Batches are packed, their shapes static, and already on the card, so that the lo
   compiled;
 - esm2: the 650M shape, 16 packs of 1,024 tokens, full-length proteins and lengths as UniRef50 has them.
 
-Medians of steps timed by CUDA events, compilation apart. `--profile` lists the kernels that take longest.
+Medians of steps timed by CUDA events, compilation and recording apart. `--plain` records nothing, as
+`trainer.cuda_graphs=false`. `--profile` lists the kernels that take longest.
 
-    python benchmarks/bench_training_gpu.py [--cases megamolbart,molmim,bart,esm2] [--steps 10] [--profile]
+    python benchmarks/bench_training_gpu.py [--cases megamolbart,molmim,bart,esm2] [--steps 10] [--plain] [--profile]
 """
 
 import argparse
@@ -28,7 +30,7 @@ from bionemo_core.parallel.groups import start_groups
 from bionemo_core.parallel.sharding import shard
 from bionemo_core.parallel.strategy import compile_layers
 from bionemo_core.protocols import BuildContext, Example, Seq2SeqExample
-from bionemo_core.training.losses import Losses
+from bionemo_core.training.passes import pass_runner
 from bionemo_esm import presets as esm
 from bionemo_esm.tokenizer import esm2_tokenizer
 from bionemo_molbart import presets as molbart
@@ -71,20 +73,18 @@ def proteins(full: bool, packs: int = 16, length: int = 1024) -> TokenBatch:
     return TokenBatch.of(lay(made, packs, shape)).to("cuda")
 
 
-def our_step(network: torch.nn.Module, batch: Seq2SeqBatch | TokenBatch) -> Callable[[], None]:
-    """One optimizer step of a network that is sharded and compiled as the strategy does it."""
+def our_step(network: torch.nn.Module, batch: Seq2SeqBatch | TokenBatch, record: bool) -> Callable[[], None]:
+    """One optimizer step of a network that is sharded, compiled and recorded as a run does it."""
     network = network.to("cuda").train()
     compile_layers(network)
     shard(network, start_groups(), torch.bfloat16, torch.device("cuda"))
+    run = pass_runner(network, start_groups(), record=record)
+    factors = 1 / batch.num_loss_tokens, 1 / batch.num_sequences
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-5, fused=True)
 
     def step() -> None:
         optimizer.zero_grad()
-        losses = Losses.of(network(batch))
-        loss = losses.tokens / batch.num_loss_tokens
-        if losses.sequences.requires_grad:
-            loss = loss + losses.sequences / batch.num_sequences
-        loss.backward()
+        run(batch, *factors)
         optimizer.step()
 
     def checked() -> None:
@@ -98,12 +98,12 @@ def our_step(network: torch.nn.Module, batch: Seq2SeqBatch | TokenBatch) -> Call
     return checked
 
 
-def molecule_step(kind: str, dropout: float, batch: Seq2SeqBatch) -> Callable[[], None]:
+def molecule_step(kind: str, dropout: float, batch: Seq2SeqBatch, record: bool) -> Callable[[], None]:
     """A step of MegaMolBART or MolMIM."""
     factory = {"megamolbart": molbart.megamolbart, "molmim": molbart.molmim}[kind]
     options = {"hidden_dropout": dropout, "attention_dropout": dropout, "seq_length": PACK}
     module = factory(**SIZES, **options, tokenizer=molbart_tokenizer(), context=BuildContext(device="cuda"))
-    return our_step(module.network, batch)
+    return our_step(module.network, batch, record)
 
 
 def bart_step(compiled: bool, made: list[Seq2SeqExample]) -> Callable[[], None]:
@@ -150,7 +150,7 @@ def timed(step: Callable[[], None], steps: int, profile: bool) -> tuple[float, f
     step()
     torch.cuda.synchronize()
     first = time.perf_counter() - started
-    for _ in range(3):
+    for _ in range(4):
         step()
     times = []
     for _ in range(steps):
@@ -182,6 +182,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", default="megamolbart,molmim,bart,esm2")
     parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--plain", action="store_true")
     parser.add_argument("--profile", action="store_true")
     arguments = parser.parse_args()
     if not torch.cuda.is_available():
@@ -190,11 +191,11 @@ def main() -> None:
     dist.init_process_group("cpu:gloo,cuda:nccl", store=store, rank=0, world_size=1)
     torch.manual_seed(0)
     print(f"torch {torch.__version__}, transformers {transformers.__version__}, {torch.cuda.get_device_name()}")
-    how = arguments.steps, arguments.profile
+    how, record = (arguments.steps, arguments.profile), not arguments.plain
     cases, made = arguments.cases.split(","), molecules()
     for kind in ("megamolbart", "molmim"):
         for dropout in (0.0, 0.1) if kind in cases else ():
-            step = molecule_step(kind, dropout, packed_molecules(made))
+            step = molecule_step(kind, dropout, packed_molecules(made), record)
             report(f"{kind}, dropout {dropout}", step, MOLECULES, "molecules", *how)
     for compiled in (False, True) if "bart" in cases else ():
         name = f"transformers BART, {'compiled' if compiled else 'eager'}"
@@ -209,7 +210,7 @@ def main() -> None:
         )
         batch = proteins(full)
         name = f"esm2 650M, {'full-length' if full else 'UniRef-like lengths'}"
-        report(name, our_step(module.network, batch), batch.num_tokens, "tokens", *how)
+        report(name, our_step(module.network, batch, record), batch.num_tokens, "tokens", *how)
     dist.destroy_process_group()
 
 

@@ -25,6 +25,7 @@ class Trainer:
     deterministic: bool = False
     num_threads: Optional[int] = None
     compile: Optional[bool] = None  # null: on a GPU only
+    cuda_graphs: bool = True  # where it can be: packed batches, one GPU, compiled layers, a network that allows it
     progress_bar: bool = True
 
 

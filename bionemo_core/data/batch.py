@@ -58,6 +58,22 @@ class TokenBatch:
         """Whether sequences share a row."""
         return self.cu_seqlens is not None
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Its tensors by name."""
+        named = {name: getattr(self, name) for name in _TENSORS}
+        return {name: tensor for name, tensor in named.items() if tensor is not None}
+
+    def real_sequences(self) -> Tensor:
+        """Which rows, or segments of a packed row, are sequences and not padding; bool[rows or segments].
+
+        Of a packed batch it depends on its tensors alone, as a recorded pass needs it.
+        """
+        device = self.tokens.device
+        if self.cu_seqlens is None:
+            return torch.arange(self.tokens.shape[0], device=device) < self.num_sequences
+        last = (self.segment_ids * self.padding_mask).amax()
+        return torch.arange(self.cu_seqlens.shape[0] - 1, device=device) <= last
+
     def to(self, device: torch.device | str, **options: Any) -> TokenBatch:
         """A copy whose tensors are on `device`; `options` are those of `Tensor.to`."""
         if torch.device(device).type == "cuda":
@@ -69,8 +85,7 @@ class TokenBatch:
         return self._map(lambda tensor: tensor.pin_memory())
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> TokenBatch:
-        tensors: dict[str, Any] = {name: getattr(self, name) for name in _TENSORS}
-        changed: dict[str, Any] = {name: change(value) for name, value in tensors.items() if value is not None}
+        changed: dict[str, Any] = {name: change(tensor) for name, tensor in self.tensors().items()}
         return replace(self, **changed)
 
 
@@ -100,6 +115,16 @@ class Seq2SeqBatch:
     def packed(self) -> bool:
         """Whether sequences share a row."""
         return self.source.packed
+
+    @property
+    def max_seqlen(self) -> tuple[int, int]:
+        """No segment of the sources, and none of the targets, is longer."""
+        return self.source.max_seqlen, self.target.max_seqlen
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors of both sides by name."""
+        sides = {"source": self.source, "target": self.target}
+        return {f"{side}.{name}": x for side, batch in sides.items() for name, x in batch.tensors().items()}
 
     @property
     def num_loss_tokens(self) -> int:

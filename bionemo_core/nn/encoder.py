@@ -13,6 +13,7 @@ from bionemo_core.nn.attention import packed_params
 from bionemo_core.nn.embedding import EmbeddingOptions, TokenEmbedding
 from bionemo_core.nn.heads import MaskedLanguageHead, summed_loss
 from bionemo_core.nn.layers import encoder_block_spec
+from bionemo_core.nn.recordable import recordable
 from bionemo_core.nn.rotary import RotaryAngles
 from bionemo_core.parallel.groups import ProcessGroups
 
@@ -76,6 +77,7 @@ class EncoderLM(torch.nn.Module):
         hidden = self.hidden_states(batch)
         return self.head(hidden, self.embedding.word_embeddings.weight).transpose(0, 1)
 
+    @recordable
     def forward(self, batch: TokenBatch) -> Tensor:
         """The masked-language loss summed over the batch's loss positions, a float32 scalar in nats."""
         words = self.embedding.word_embeddings.weight

@@ -17,6 +17,7 @@ from bionemo_core.nn.embedding import EmbeddingOptions, TokenEmbedding
 from bionemo_core.nn.encoder import padded_vocab_size
 from bionemo_core.nn.heads import TokensHead, summed_loss
 from bionemo_core.nn.perceiver import PerceiverEncoder
+from bionemo_core.nn.recordable import recordable
 from bionemo_core.nn.stacks import Decoder, Encoder, Memory, StackOptions
 from bionemo_core.parallel.groups import ProcessGroups
 from bionemo_core.parallel.sharding import gather
@@ -153,6 +154,7 @@ class Seq2SeqLM(torch.nn.Module):
         hidden = self.decoder_states(memory, target)
         return summed_loss(hidden, target, self._head, self.vocab_size, self.groups)
 
+    @recordable
     def forward(self, batch: Seq2SeqBatch) -> Tensor:
         """The loss summed over the batch's loss positions, a float32 scalar in nats."""
         return self.decoder_loss(self.encode(batch.source), batch.target)

@@ -38,6 +38,7 @@ class MegatronStrategy(DDPStrategy):
         tensor_model_parallel_size: ranks that share one copy of the model.
         dtype: what layers compute in.
         compile_layers: compile each transformer layer.
+        record_passes: record forward and backward passes as CUDA graphs, where that can be.
         timeout_s: how long a rank waits for the others.
     """
 
@@ -46,6 +47,7 @@ class MegatronStrategy(DDPStrategy):
         tensor_model_parallel_size: int = 1,
         dtype: torch.dtype = torch.float32,
         compile_layers: bool = False,
+        record_passes: bool = False,
         timeout_s: float = 600.0,
         **kwargs: Any,
     ) -> None:
@@ -53,6 +55,7 @@ class MegatronStrategy(DDPStrategy):
         self.tensor_model_parallel_size = tensor_model_parallel_size
         self.dtype = dtype
         self.compile_layers = compile_layers
+        self.record_passes = record_passes
         self.facts: dict[str, Any] = {}
         """Plain values written into each checkpoint's manifest."""
         self.layouts: dict[str, ParameterLayout] = {}

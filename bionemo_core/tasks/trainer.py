@@ -39,6 +39,7 @@ def make_trainer(
         tensor_model_parallel_size=spec.parallel.tensor_model_parallel_size,
         dtype=device.dtype,
         compile_layers=device.accelerator == "gpu" if settings.compile is None else settings.compile,
+        record_passes=settings.cuda_graphs,
     )
     if reader:
         strategy.resume_from(reader)

@@ -25,6 +25,7 @@ from bionemo_core.protocols import AnyObjective, Seq2SeqObjective, TensorType, T
 from bionemo_core.training.gradients import LossScaler, clip_factor, gradient_norm, scale_gradients
 from bionemo_core.training.losses import Losses, LossSums, check_names
 from bionemo_core.training.optim import AdamWSettings
+from bionemo_core.training.passes import pass_runner
 from bionemo_core.training.probes import Probe
 
 if TYPE_CHECKING:
@@ -112,6 +113,12 @@ class LanguageModule(pl.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return self._recipe.optim.build(self.network.named_parameters())
 
+    def on_train_start(self) -> None:
+        strategy = self._strategy
+        # Without compiled layers shapes are not few.
+        record = strategy.record_passes and strategy.compile_layers
+        self._run_pass = pass_runner(self.network, strategy.groups, record=record)
+
     def training_step(self, batch: StepBatch, batch_idx: int) -> None:
         """One optimizer step.
 
@@ -166,17 +173,12 @@ class LanguageModule(pl.LightningModule):
         for index, micro_batch in enumerate(batch.micro_batches):
             seed_micro_batch(self._recipe.seed, batch.step, groups.data_rank, index, groups.tensor_rank)
             reduce_gradients_now(self.network, index == len(batch.micro_batches) - 1)
-            losses = Losses.of(self.network(micro_batch))
             counted = 1.0 if micro_batch.num_sequences else 0.0
-            part = losses.tokens * (per_token * counted)
-            if losses.sequences.requires_grad:
-                part = part + losses.sequences * (per_sequence * counted)
-            before = perf_counter()
-            part.backward()
-            backward_s += perf_counter() - before
-            sums = sums + losses.values() * counted
-            names = tuple(losses.logged) if names is None else names
-            check_names(tuple(losses.logged), names)
+            done = self._run_pass(micro_batch, per_token * counted, per_sequence * counted)
+            backward_s += done.backward_s
+            sums = sums + done.values * counted
+            names = done.logged if names is None else names
+            check_names(done.logged, names)
         reshard(self.network)  # a backward pass that reached no parameter has not
         return sums, names or (), backward_s
 

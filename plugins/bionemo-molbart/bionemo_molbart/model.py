@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from bionemo_core.errors import ConfigError
 from bionemo_core.nn.layers import transformer_config
+from bionemo_core.nn.recordable import recordable
 from bionemo_core.nn.seq2seq import Memory, Seq2SeqLM, Seq2SeqOptions, StackOptions
 from bionemo_core.parallel.groups import ProcessGroups, start_groups
 from bionemo_core.protocols import BuildContext, Tokenizer
@@ -129,6 +131,9 @@ class LatentOptions:
 class LatentSeq2SeqLM(Seq2SeqLM):
     """A perceiver's latents become a distribution; the decoder attends to a draw, or to the mean outside training."""
 
+    latent_weight: Tensor
+    """Of the latent loss at this step, a scalar."""
+
     def __init__(
         self,
         config: TransformerConfig,
@@ -140,7 +145,8 @@ class LatentSeq2SeqLM(Seq2SeqLM):
     ) -> None:
         super().__init__(config, config, vocab_size, options, groups=groups)
         self.latent_options = latent
-        self.latent_weight = latent.weight_at(0)
+        weight = torch.tensor(latent.weight_at(0), dtype=config.params_dtype)
+        self.register_buffer("latent_weight", weight, persistent=False)
         self.latent = TRANSFORMS[latent.transform](config, latent.min_logvar, latent.max_logvar)
 
     @property
@@ -150,7 +156,7 @@ class LatentSeq2SeqLM(Seq2SeqLM):
 
     def set_step(self, step: int) -> None:
         """Set the weight of the latent loss for this optimizer step, from 0."""
-        self.latent_weight = self.latent_options.weight_at(step)
+        self.latent_weight.fill_(self.latent_options.weight_at(step))
 
     def latents(self, source: TokenBatch) -> tuple[Memory, Latents]:
         """The perceiver's memory, and the distribution that its states stand for."""
@@ -162,13 +168,14 @@ class LatentSeq2SeqLM(Seq2SeqLM):
         memory, latents = self.latents(source)
         return memory.with_states(latents.mean.to(memory.states.dtype))
 
+    @recordable
     def forward(self, batch: Seq2SeqBatch) -> Losses:  # type: ignore[override]  # sequences cost something as well
         """The token loss summed over loss positions, and the weighted latent loss over sequences, in nats."""
         memory, latents = self.latents(batch.source)
         tokens = self.decoder_loss(memory.with_states(latents.z.to(memory.states.dtype)), batch.target)
         options = self.latent_options
-        each = per_sequence(LOSSES[options.loss](latents), options.hidden_aggregation_method)[: batch.num_sequences]
-        summed = each.sum()
+        each = per_sequence(LOSSES[options.loss](latents), options.hidden_aggregation_method)
+        summed = torch.where(batch.source.real_sequences(), each, 0.0).sum()
         weighted = self.latent_weight * summed
         name = f"{options.loss.removeprefix('a_')}_loss"
         return Losses(options.tokens_loss_weight * tokens, weighted, {"hiddens_loss": weighted, name: summed})
