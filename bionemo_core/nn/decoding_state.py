@@ -11,16 +11,18 @@ from typing import Any, NamedTuple
 from megatron.core.models.common.embeddings.rope_utils import apply_rotary_pos_emb
 from torch import Tensor
 
-from bionemo_core.nn.one_query import attend_one
+from bionemo_core.nn.one_query import append_and_attend, attend_one
 
 
 class KeptKeys(NamedTuple):
-    """Keys and values of one layer: of the tokens so far, [R, N, M, D], and of the memory, [R, N, S, D]."""
+    """Keys and values of one layer."""
 
-    keys: Tensor
-    values: Tensor
+    own: Tensor
+    """Of the tokens so far, [2, R, N, M, D]."""
     cross_keys: Tensor
+    """Of the memory, [R, N, S, D]."""
     cross_values: Tensor
+    """Likewise."""
 
 
 class Step(NamedTuple):
@@ -28,16 +30,12 @@ class Step(NamedTuple):
 
     position: Tensor
     """Its place, int64[1] on the device."""
-    num_keys: int
-    """Keys that self attention is handed."""
-    last: Tensor | None
-    """The last of those that is used, int64[1]; None where all are."""
     visible: Tensor | None
     """True at real states of the memory, bool[R, 1, 1, S]; None where all are."""
     angles: Tensor | None
     """Rotary angles of its position."""
     bias: Tensor | None
-    """Relative bias over `num_keys` keys, [1, N, 1, num_keys]."""
+    """Relative bias over all places, [1, N, 1, M]."""
 
 
 class DecoderState:
@@ -79,17 +77,11 @@ class DecoderState:
 
     def kept(self, layer: int) -> KeptKeys:
         """What this layer has kept."""
-        return KeptKeys(*self.self_cache[layer], *self.cross_cache[layer])
+        return KeptKeys(self.self_cache[layer], *self.cross_cache[layer])
 
     def next_step(self, angles: Tensor | None, bias: Callable[[int], Tensor] | None) -> Step:
-        """The step of the next token, with the rotary angles of its position and its bias over a number of keys.
-
-        On a GPU, where shapes stay, attention is handed all places and told which is the last; on a CPU the used ones.
-        """
-        on_gpu = self.self_cache.is_cuda
-        num_keys = self.max_length if on_gpu else self.length + 1
-        last = self.position if on_gpu else None
-        return Step(self.position, num_keys, last, self.visible, angles, None if bias is None else bias(num_keys))
+        """The step of the next token, with the rotary angles of its position and its bias over so many keys."""
+        return Step(self.position, self.visible, angles, None if bias is None else bias(self.max_length))
 
     def advance(self) -> None:
         """Count the token that every layer has appended."""
@@ -127,13 +119,12 @@ def decode_layer(layer: Any, hidden: Tensor, kept: KeptKeys, step: Step) -> Tens
             apply_rotary_pos_emb(x, step.angles, config=attention.config, cp_group=attention.pg_collection.cp)
             for x in (query, key)
         )
-    kept.keys.index_copy_(2, step.position, key.permute(1, 2, 0, 3))
-    kept.values.index_copy_(2, step.position, value.permute(1, 2, 0, 3))
-    out = attend_one(
+    out = append_and_attend(
         query,
-        kept.keys[:, :, : step.num_keys],
-        kept.values[:, :, : step.num_keys],
-        last=step.last,
+        key,
+        value,
+        kept.own,
+        place=step.position,
         bias=step.bias,
         scale=attention.core_attention.scale,
     )

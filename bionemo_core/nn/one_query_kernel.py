@@ -11,6 +11,8 @@ def attend(
     query,
     keys,
     values,
+    new_key,
+    new_value,
     out,
     last,
     visible,
@@ -19,6 +21,8 @@ def attend(
     scale,
     query_row,
     query_head,
+    new_row,
+    new_head,
     key_row,
     key_head,
     key_place,
@@ -32,13 +36,14 @@ def attend(
     WIDTH: tl.constexpr,
     WIDTH_POWER: tl.constexpr,
     AT_ONCE: tl.constexpr,
-    HAS_LAST: tl.constexpr,
+    APPENDS: tl.constexpr,
     HAS_VISIBLE: tl.constexpr,
     HAS_BIAS: tl.constexpr,
 ) -> None:
-    """Write out[row, head] = softmax(query . keys * scale + bias) . values over the places that are used and visible.
+    """Write out[row, head] = softmax(query . keys * scale + bias) . values over the places that are visible.
 
-    Pointers, and the strides of their dims in elements; `visible` holds bytes, `last` the last used place.
+    Where it appends, the new key and value are written to place `last`, and only places up to it are used.
+    Pointers, and the strides of their dims in elements; `visible` holds bytes.
     """
     row = tl.program_id(0).to(tl.int64)
     head = tl.program_id(1).to(tl.int64)
@@ -46,11 +51,21 @@ def attend(
     real = across < WIDTH
     q = tl.load(query + row * query_row + head * query_head + across, mask=real, other=0.0).to(tl.float32) * scale
     end = num_keys
-    if HAS_LAST:
-        end = tl.minimum(num_keys, (tl.load(last) + 1).to(tl.int32))
     largest = -1.0e30
     total = 0.0
     summed = tl.zeros([WIDTH_POWER], dtype=tl.float32)
+    if APPENDS:
+        end = tl.load(last).to(tl.int32)
+        own = row * new_row + head * new_head + across
+        key = tl.load(new_key + own, mask=real, other=0.0)
+        value = tl.load(new_value + own, mask=real, other=0.0)
+        tl.store(keys + row * key_row + head * key_head + end * key_place + across, key, mask=real)
+        tl.store(values + row * value_row + head * value_head + end * value_place + across, value, mask=real)
+        largest = tl.sum(key.to(tl.float32) * q, axis=0)
+        if HAS_BIAS:
+            largest += tl.load(bias + head * bias_head + end * bias_place).to(tl.float32)
+        total = 1.0
+        summed = value.to(tl.float32)
     for start in range(0, end, AT_ONCE):
         place = start + tl.arange(0, AT_ONCE)
         seen = place < end

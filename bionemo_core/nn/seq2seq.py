@@ -160,7 +160,9 @@ class Seq2SeqLM(torch.nn.Module):
         return self.decoder_loss(self.encode(batch.source), batch.target)
 
     def compile_decoding(self) -> None:
-        """Compile what one token does in a layer, from the next step on; worth it for many thousand sequences."""
+        """Compile the encoder's layers and what one token does in the decoder's; worth it for many thousand rows."""
+        for layer in self.encoder.layers:
+            layer.compile(dynamic=True)
         self._decode_layer = torch.compile(decode_layer, dynamic=True)
 
     @torch.no_grad()

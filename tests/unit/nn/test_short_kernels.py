@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from bionemo_core.nn.attention import SdpaCoreAttention
 from bionemo_core.nn.layers import transformer_config
-from bionemo_core.nn.one_query import attend_one
+from bionemo_core.nn.one_query import append_and_attend, attend_one
 from bionemo_core.nn.short_attention import LONGEST, _launches, _power, fits
 
 
@@ -31,31 +31,42 @@ def test_a_cpu_and_long_sequences_take_other_kernels() -> None:
     assert LONGEST == 128
 
 
-@pytest.mark.parametrize("with_last", [False, True])
 @pytest.mark.parametrize("with_visible", [False, True])
-@pytest.mark.parametrize("with_bias", [False, True])
-def test_one_query_sees_what_it_may(with_last: bool, with_visible: bool, with_bias: bool) -> None:
+def test_one_query_sees_what_it_may(with_visible: bool) -> None:
     torch.manual_seed(0)
     rows, heads, places, width = 3, 2, 9, 4
     query = torch.randn(1, rows, heads, width, dtype=torch.float64)
     keys, values = (torch.randn(rows, heads, places, width, dtype=torch.float64) for _ in range(2))
-    last = torch.tensor([5]) if with_last else None
     visible = torch.rand(rows, 1, 1, places) > 0.3 if with_visible else None
     if visible is not None:
         visible[..., 0] = True
-    bias = torch.randn(1, heads, 1, places, dtype=torch.float64) if with_bias else None
-    got = attend_one(query, keys, values, last=last, visible=visible, bias=bias, scale=0.3)
+    got = attend_one(query, keys, values, visible=visible, scale=0.3)
     for row, head in itertools.product(range(rows), range(heads)):
-        chosen = [
-            place
-            for place in range(places)
-            if (last is None or place <= 5) and (visible is None or bool(visible[row, 0, 0, place]))
-        ]
+        chosen = [place for place in range(places) if visible is None or bool(visible[row, 0, 0, place])]
         scores = keys[row, head, chosen] @ query[0, row, head] * 0.3
-        if bias is not None:
-            scores = scores + bias[0, head, 0, chosen]
         expected = scores.softmax(0) @ values[row, head, chosen]
         assert torch.allclose(got[0, row, head * width : (head + 1) * width], expected)
+
+
+@pytest.mark.parametrize("with_bias", [False, True])
+@pytest.mark.parametrize("at", [0, 5, 8])
+def test_a_new_token_is_kept_and_sees_itself_and_those_before(at: int, with_bias: bool) -> None:
+    torch.manual_seed(0)
+    rows, heads, places, width = 3, 2, 9, 4
+    query, key, value = (torch.randn(1, rows, heads, width, dtype=torch.float64) for _ in range(3))
+    kept = torch.randn(2, rows, heads, places, width, dtype=torch.float64)
+    expected = kept.clone()
+    expected[:, :, :, at] = torch.cat((key, value))
+    bias = torch.randn(1, heads, 1, places, dtype=torch.float64) if with_bias else None
+    got = append_and_attend(query, key, value, kept, place=torch.tensor([at]), bias=bias, scale=0.3)
+    assert torch.equal(kept, expected)
+    keys, values = kept
+    for row, head in itertools.product(range(rows), range(heads)):
+        scores = keys[row, head, : at + 1] @ query[0, row, head] * 0.3
+        if bias is not None:
+            scores = scores + bias[0, head, 0, : at + 1]
+        wanted = scores.softmax(0) @ values[row, head, : at + 1]
+        assert torch.allclose(got[0, row, head * width : (head + 1) * width], wanted)
 
 
 def test_one_place_is_what_it_holds() -> None:
