@@ -116,10 +116,10 @@ def decoding(name: str, stack: StackOptions, **options: object) -> None:
     batch = Seq2SeqBatch(rows(40, 8), rows(24, 8))
     expected = model.decoder_logits(model.encode(batch.source), batch.target)[:, :8, :VOCAB]
     on_gpu = batch.to("cuda")
-    for dtype in (torch.float32, torch.bfloat16):
+    for dtype in (torch.float64, torch.float32, torch.bfloat16):
         moved = model.to("cuda", dtype)
         memory = moved.encode(on_gpu.source)
-        for kind in ("eager", "recorded", "compiled"):
+        for kind in ("eager", "recorded", "compiled")[: 1 if dtype == torch.float64 else 3]:
             if kind == "compiled":
                 moved.compile_decoding()
             steps = moved if kind == "eager" else RecordedSteps(moved, fewest_rows=1)

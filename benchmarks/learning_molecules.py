@@ -25,7 +25,9 @@ import argparse
 import math
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,6 +50,8 @@ from bionemo_molbart.molecules import canonical_smiles
 
 METHOD = "greedy-perturbate"
 DTYPES = {"cpu": "float32", "cuda": "bfloat16"}
+MANY = 100_000
+"""SMILES that are worth several processes."""
 BATCH_SIZES = {"cpu": 256, "cuda": 2048}
 
 
@@ -93,9 +97,12 @@ def texts_of(records: RecordDataset | list[bytes], limit: int | None = None) -> 
     return [one if isinstance(one, str) else one.decode("latin-1") for one in (records[row] for row in rows)]
 
 
-def canonical_forms(texts: Iterable[str]) -> set[str]:
-    """The different molecules among these SMILES."""
-    return {form for form in map(canonical_smiles, texts) if form is not None}
+def canonical_forms(texts: Sequence[str]) -> set[str]:
+    """The different molecules among these SMILES; of many, by several processes."""
+    if len(texts) < MANY:
+        return {form for form in map(canonical_smiles, texts) if form is not None}
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        return {form for form in pool.map(canonical_smiles, texts, chunksize=2000) if form is not None}
 
 
 def usable(texts: Sequence[str], inference: Seq2SeqInference) -> tuple[list[str], Counter[str]]:
