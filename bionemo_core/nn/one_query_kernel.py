@@ -57,15 +57,15 @@ def attend(
     if APPENDS:
         end = tl.load(last).to(tl.int32)
         own = row * new_row + head * new_head + across
-        key = tl.load(new_key + own, mask=real, other=0.0)
-        value = tl.load(new_value + own, mask=real, other=0.0)
-        tl.store(keys + row * key_row + head * key_head + end * key_place + across, key, mask=real)
-        tl.store(values + row * value_row + head * value_head + end * value_place + across, value, mask=real)
-        largest = tl.sum(key.to(tl.float32) * q, axis=0)
+        own_key = tl.load(new_key + own, mask=real, other=0.0)
+        own_value = tl.load(new_value + own, mask=real, other=0.0)
+        tl.store(keys + row * key_row + head * key_head + end * key_place + across, own_key, mask=real)
+        tl.store(values + row * value_row + head * value_head + end * value_place + across, own_value, mask=real)
+        largest = tl.sum(own_key.to(tl.float32) * q, axis=0)
         if HAS_BIAS:
             largest += tl.load(bias + head * bias_head + end * bias_place).to(tl.float32)
         total = 1.0
-        summed = value.to(tl.float32)
+        summed = own_value.to(tl.float32)
     for start in range(0, end, AT_ONCE):
         place = start + tl.arange(0, AT_ONCE)
         seen = place < end
