@@ -69,7 +69,10 @@ def _log(trainer: pl.Trainer, metrics: dict[str, float], step: int) -> None:
 
 
 class CheckpointSaver(AfterStep):
-    """Saves every so many steps, after the validation of that step if there is one, and at the end."""
+    """Saves every so many steps, after the validation of that step if there is one, and at the end.
+
+    A validation that fails does not take the training before it along: one rank saves before it ends.
+    """
 
     def __init__(self, root: Path, settings: Checkpoint, validate_every: int) -> None:
         self.root = root
@@ -108,6 +111,23 @@ class CheckpointSaver(AfterStep):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.save(trainer)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        in_validation = trainer.state.fn == "fit" and trainer.state.stage == "validate"
+        refused = isinstance(exception, (NonFiniteError, Preempted))  # the one forbids it, the other has done it
+        if not in_validation or refused or trainer.world_size > 1:  # other ranks would have to take part
+            return
+        try:
+            self.save(trainer)
+        except Exception as error:
+            log.warning("The validation after step %d failed, and no checkpoint either: %s", trainer.global_step, error)
+            return
+        log.warning(
+            "The validation after step %d failed; that step's checkpoint is in %s. Once the cause is mended, resume=last "
+            "goes on after this validation.",
+            trainer.global_step,
+            self.root,
+        )
 
     def save(self, trainer: pl.Trainer) -> None:
         """Publish a checkpoint of the step just done, unless there is one, and delete what need not be kept."""
