@@ -19,6 +19,7 @@ import nox
 
 ROOT = Path(__file__).parent
 PLUGINS = {path.parent.name: path.parent for path in sorted((ROOT / "plugins").glob("*/pyproject.toml"))}
+TRITON = "triton==3.7.1"  # one version, so that what fails is a kernel
 QUICK = "not slow and not faults_full"
 
 nox.needs_version = ">=2025.2"
@@ -55,6 +56,16 @@ def tests(session: nox.Session) -> None:
     _install(session, PLUGINS, extra="test")
     with _seclusion() as env:
         session.run("pytest", "-n", "2", "--dist", "worksteal", "-m", QUICK, *session.posargs, env=env)
+
+
+@nox.session
+def kernels(session: nox.Session) -> None:
+    """Compile the GPU kernels and compare what they compute with torch, on a CPU; needs Linux, and no GPU."""
+    _install(session, [], extra="test", also=[TRITON])
+    with _seclusion() as env:
+        for mode in ("0", "1"):
+            variables = {**env, "TRITON_INTERPRET": mode, "TRITON_CACHE_DIR": f"{env['TMPDIR']}/triton"}
+            session.run("pytest", "-n", "2", "tests/kernels", *session.posargs, env=variables)
 
 
 @nox.session(default=False)
