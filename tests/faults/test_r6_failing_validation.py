@@ -1,10 +1,11 @@
-"""A validation that fails: what was trained before it is saved, and the run goes on from there."""
+"""R6: a validation that fails loses no step: what was trained before it is saved, and the run goes on from there."""
 
 import csv
 import os
 from pathlib import Path
 
 import pytest
+from matrix import row
 from runs import Home
 
 from bionemo_core.testing import make_plugin
@@ -23,7 +24,7 @@ BIONEMO_PLUGIN_API = 1
 
 class Failing(pl.Callback):
     def on_validation_batch_end(self, trainer, pl_module, *_):
-        if os.environ.get("FAILS"):
+        if os.environ.get("FAILS_AT") == str(trainer.global_step):
             raise RuntimeError("the probe is broken")
 
 
@@ -42,16 +43,17 @@ def losses(folder: Path) -> dict[float, str]:
         return {float(row["step"]): row["reduced_train_loss"] for row in csv.DictReader(file)}
 
 
-def test_a_failing_validation_loses_no_step(home: Home, reference: Path, tmp_path: Path) -> None:
+def test_r6_a_failing_validation(home: Home, reference: Path, tmp_path: Path) -> None:
     make_plugin(tmp_path, "failing", HOOKS)
     plugins = {"PYTHONPATH": os.fspath(tmp_path), "BIONEMO_LOAD_PLUGINS": "bionemo-esm,bionemo-failing"}
-    options = ("name=failing", "callbacks=failing", "checkpoint.every_n_steps=1000")
-    run = home.finish(*options, status=70, FAILS="1", **plugins)
-    assert "the probe is broken" in run.output()
-    assert "The validation after step 10 failed; that step's checkpoint is in" in run.output()
-    assert run.checkpoints == [10]
-    resumed = home.finish(*options, "resume=last", **plugins)
-    expected = losses(reference)
-    assert {step: loss for step, loss in losses(resumed.folder).items() if step > 10} == {
-        step: loss for step, loss in expected.items() if step > 10
-    }
+    matrix = row("R6", subset=1, full=4)
+    for case in range(matrix.n):
+        step = 10 * (case + 1)
+        with matrix.case(f"at step {step}"):
+            options = (f"name=failing-{step}", "callbacks=failing", "checkpoint.every_n_steps=1000")
+            run = home.finish(*options, status=70, FAILS_AT=str(step), **plugins)
+            assert "the probe is broken" in run.output()
+            assert f"The validation after step {step} failed; that step's checkpoint is in" in run.output()
+            assert run.checkpoints == [step]
+            assert losses(home.finish(*options, "resume=last", **plugins).folder) == losses(reference)
+    matrix.check()
