@@ -69,6 +69,8 @@ class StoredModel:
     tensors: Tensors
     facts: Mapping[str, Any] = field(default_factory=dict)
     """Plain values about its training."""
+    data: Choice | None = None
+    """What it was trained on; None where the source does not say."""
     unexpected: tuple[str, ...] = ()
     """Tensors of the source, by its own names, for which there is no name of ours."""
     notes: tuple[str, ...] = ()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bionemo_core.config.rewriting import rewrite_command_line
-from bionemo_core.config.schema import OPENING_TASKS, TOKENIZER_TASKS
+from bionemo_core.config.schema import OPENING_TASKS, OWN_DATA_TASKS, TOKENIZER_TASKS
 from bionemo_core.errors import ConfigError
 from bionemo_core.plugins import RegisteredComponent, Registry
 from bionemo_core.plugins.hookspecs import GROUPS
@@ -34,7 +34,7 @@ def prepared(typed: list[str], registry: Registry) -> CommandLine:
     """
     arguments, folders = _without_folders(typed)
     arguments, notes = rewrite_command_line(arguments, own_keys(registry))
-    arguments = [_none_as_list(argument) for argument in [*arguments, *_no_model(arguments)]]
+    arguments = [_none_as_list(argument) for argument in [*arguments, *_left_to_opening(arguments)]]
     for argument in arguments:
         key, separator, value = argument.partition("=")
         if separator and key in GROUPS:
@@ -52,11 +52,14 @@ def keys_of(registered: RegisteredComponent) -> list[str]:
     return [f"{registered.group}.{name}" for name, _, _ in parameter_fields(registered)]
 
 
-def _no_model(arguments: list[str]) -> list[str]:
-    """`model=null` for a task that opens its model, or needs none, where none is named."""
-    keys = {argument.partition("=")[0] for argument in arguments}
+def _left_to_opening(arguments: list[str]) -> list[str]:
+    """`model=null` for a task that opens its model, or needs none, where none is named; for some `data=null` too."""
+    keys = {argument.partition("=")[0].lstrip("+") for argument in arguments}
     tasks = {argument.partition("=")[2].rpartition("/")[2] for argument in arguments if argument.startswith("task=")}
-    return ["model=null"] if tasks & (OPENING_TASKS | TOKENIZER_TASKS) and "model" not in keys else []
+    if "model" in keys or not tasks & (OPENING_TASKS | TOKENIZER_TASKS):
+        return []
+    chosen = "experiment" in keys or any(key == "data" or key.startswith("data.") for key in keys)
+    return ["model=null", *(["data=null"] if tasks <= OWN_DATA_TASKS and not chosen else [])]
 
 
 def _none_as_list(argument: str) -> str:

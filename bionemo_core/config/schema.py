@@ -86,8 +86,11 @@ OPENING_TASKS = frozenset({"embed", "finetune", "evaluate", "predict", "sample",
 TOKENIZER_TASKS = frozenset({"prepare"})
 """Tasks that need a tokenizer, their own or a model's, and no model."""
 
+OWN_DATA_TASKS = frozenset({"evaluate"})
+"""Of these the tasks that take the data of the run at `restore_from_path`, where no other are chosen."""
+
 OPENED = "opened"
-"""Stands for the name of a model or tokenizer that is known only once `restore_from_path` is opened."""
+"""Stands for the name of a model, tokenizer or data set that is known only once `restore_from_path` is opened."""
 
 CORE_GROUPS = {"trainer": Trainer, "batch": Batch, "parallel": Parallel, "checkpoint": Checkpoint, "restore": Restore}
 """Groups with a single schema each; the others hold one entry per component."""

@@ -12,7 +12,15 @@ from omegaconf.errors import OmegaConfBaseException
 from bionemo_core.config.brought import missing_defaults
 from bionemo_core.config.checks import check_values
 from bionemo_core.config.plain import check_keys, check_type, choice_from, parse_json, refuse_unsafe
-from bionemo_core.config.schema import CORE_GROUPS, OPENED, OPENING_TASKS, TOKENIZER_TASKS, Choice, RunSpec
+from bionemo_core.config.schema import (
+    CORE_GROUPS,
+    OPENED,
+    OPENING_TASKS,
+    OWN_DATA_TASKS,
+    TOKENIZER_TASKS,
+    Choice,
+    RunSpec,
+)
 from bionemo_core.config.store import COMPONENT_KEY
 from bionemo_core.errors import ArtefactError, ConfigError
 from bionemo_core.plugins import Registry
@@ -194,6 +202,8 @@ def _leave_to_opening(singles: dict[str, Choice | None], source: str | None) -> 
         )
     singles["model"] = Choice("model", OPENED)
     singles["tokenizer"] = singles["tokenizer"] or Choice("tokenizer", OPENED)
+    if task.name in OWN_DATA_TASKS:
+        singles["data"] = singles["data"] or Choice("data", OPENED)
 
 
 def _name_of(task: Choice, model: Choice) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from bionemo_core import __version__
-from bionemo_core.config.schema import RunSpec
+from bionemo_core.config.schema import OPENED, Choice, RunSpec
 from bionemo_core.config.task_schemas.evaluate import Evaluate
 from bionemo_core.data.labelled import LabelledRecords
 from bionemo_core.data.loader import eval_loader
@@ -57,11 +57,12 @@ def evaluate(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> N
         raise ConfigError(f"task.pseudo_perplexity: got {task.pseudo_perplexity}, expected a number of sequences.")
     device = choose_device(spec)
     opened = open_for_use(spec, registry, device, single_process(spec, device))
-    splits = registry.build(spec.data, tokenizer=opened.tokenizer, context=device.context(spec))
+    data, seed = _data(spec, opened)
+    splits = registry.build(data, tokenizer=opened.tokenizer, context=replace(device.context(spec), seed=seed))
     records: RecordDataset | None = getattr(splits, task.split)
     if records is None or not len(records):
-        raise ConfigError(f"task.split={task.split}: the data set {spec.data.name!r} has no such split.")
-    evaluation = _Evaluation(spec, task, opened, device)
+        raise ConfigError(f"task.split={task.split}: the data set {data.name!r} has no such split.")
+    evaluation = _Evaluation(spec, task, opened, device, data.name)
     scorer = evaluation.scorer() if task.pseudo_perplexity else None
     evaluation.measure(records)
     if evaluation.answers:
@@ -72,6 +73,18 @@ def evaluate(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> N
     evaluation.write(folder, len(records))
 
 
+def _data(spec: RunSpec, opened: OpenedModel) -> tuple[Choice, int]:
+    """The data that are chosen, or else those that the run was trained on, and the seed of their splits."""
+    if spec.data.name != OPENED:
+        return spec.data, spec.seed
+    if opened.data is None:
+        raise ConfigError(
+            f"task=evaluate: {spec.restore_from_path} does not say what it was trained on. Choose what to measure it "
+            "on: data=NAME data.path=FILE."
+        )
+    return opened.data, opened.facts.get("seed", spec.seed)
+
+
 @dataclass
 class _Evaluation:
     """What was measured so far."""
@@ -80,6 +93,8 @@ class _Evaluation:
     task: Evaluate
     opened: OpenedModel
     device: Device
+    data: str
+    """The name of the data set."""
     metrics: dict[str, float] = field(default_factory=dict)
     figures: list[Figure] = field(default_factory=list)
     evaluated: int = 0
@@ -213,7 +228,7 @@ class _Evaluation:
         facts = {
             "model": f"{self.opened.spec.model.name} ({self.opened.spec.model.distribution})",
             "weights": self.spec.restore_from_path or "random",
-            "data": f"{self.spec.data.name}, {self.task.split}: {self._sequences(num_records)}",
+            "data": f"{self.data}, {self.task.split}: {self._sequences(num_records)}",
             "made by": f"bionemo-run {__version__}, {self.device.name}, precision {self.device.precision}",
         }
         try:

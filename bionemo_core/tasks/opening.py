@@ -34,6 +34,8 @@ class OpenedModel:
     spec: ModelSpec
     facts: dict[str, Any]
     report: LoadReport
+    data: Choice | None = None
+    """What it was trained on; None where nothing says that."""
 
 
 def open_model(
@@ -118,7 +120,7 @@ def open_from(
         Vocabularies(tokenizer.vocab_size, tokenizer.vocab_size),
     )
     module.to(device=torch.device(device), dtype=DTYPES[dtype]).eval()
-    return OpenedModel(module, tokenizer, spec, dict(stored.facts), report)
+    return OpenedModel(module, tokenizer, spec, dict(stored.facts), report, stored.data)
 
 
 def check_vocabulary(stored: StoredModel, tokenizer: Tokenizer) -> None:

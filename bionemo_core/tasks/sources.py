@@ -90,6 +90,7 @@ def _of_run(folder: Path, reader: CheckpointReader) -> StoredModel:
         spec=ModelSpec(spec.model, spec.tokenizer),
         tensors=CheckpointTensors(reader),
         facts={**training, **reader.facts},
+        data=spec.data,
         close=reader.close,
     )
 

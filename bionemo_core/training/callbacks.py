@@ -123,8 +123,8 @@ class CheckpointSaver(AfterStep):
             log.warning("The validation after step %d failed, and no checkpoint either: %s", trainer.global_step, error)
             return
         log.warning(
-            "The validation after step %d failed; that step's checkpoint is in %s. Once the cause is mended, resume=last "
-            "goes on after this validation.",
+            "The validation after step %d failed; that step's checkpoint is in %s. Once the cause is mended, "
+            "resume=last goes on after this validation.",
             trainer.global_step,
             self.root,
         )

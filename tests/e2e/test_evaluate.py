@@ -20,10 +20,18 @@ def test_a_latent_loss_counts_as_in_the_validation(bionemo_run, tmp_path):
         row = next(row for row in reversed(list(csv.DictReader(file))) if row.get("val_loss"))
     report = tmp_path / "report"
     asked = (f"restore_from_path={folder}", "task.split=val", f"task.output={report}")
-    said = bionemo_run("task=evaluate", *asked, *DATA)
+    said = bionemo_run(
+        "task=evaluate", *asked, "batch.num_workers=0", "trainer.accelerator=cpu"
+    )  # of the run's own data
     assert (trained.returncode, said.returncode) == (0, 0), trained.stderr + said.stderr
     found = json.loads((report / "metrics.json").read_text())["metrics"]
     assert found["loss"] == pytest.approx(float(row["val_loss"]), rel=1e-5)
     assert found["hiddens_loss"] == pytest.approx(float(row["val_hiddens_loss"]), rel=1e-5) and found["hiddens_loss"]
     # The latent loss is none of the tokens', whose perplexity it is.
     assert found["perplexity"] == pytest.approx(math.exp(found["loss"] - found["hiddens_loss"]), rel=1e-5)
+
+    artefact = tmp_path / "artefact"
+    assert bionemo_run("task=convert", f"restore_from_path={folder}", f"task.output={artefact}").returncode == 0
+    said = bionemo_run("task=evaluate", f"restore_from_path={artefact}", f"task.output={tmp_path / 'other'}")
+    assert said.returncode == 2
+    assert "does not say what it was trained on. Choose what to measure it on: data=NAME" in said.stderr

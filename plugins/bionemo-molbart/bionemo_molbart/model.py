@@ -156,6 +156,8 @@ class LatentSeq2SeqLM(Seq2SeqLM):
 
     def set_step(self, step: int) -> None:
         """Set the weight of the latent loss for this optimizer step, from 0."""
+        # Whoever computes in 16 bit has cast it; then it is made anew, as nobody has recorded where it is.
+        self.latent_weight = self.latent_weight.to(self.config.params_dtype)
         self.latent_weight.fill_(self.latent_options.weight_at(step))
 
     def latents(self, source: TokenBatch) -> tuple[Memory, Latents]:
