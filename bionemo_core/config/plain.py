@@ -47,17 +47,17 @@ def refuse_unsafe(value: Any, where: str, error: type[BioNeMoError], *, depth: i
         raise error(f"{where}: got {type(value).__name__}, expected a plain value")
 
 
-def check_keys(content: Any, known: Iterable[str], where: str) -> None:
-    """Accepts an object with exactly these keys.
+def check_keys(content: Any, known: Iterable[str], where: str, *, all_of_them: bool = True) -> None:
+    """Accepts an object with exactly these keys, or with no others.
 
     Raises:
-        ArtefactError: It is none, or has other keys.
+        ArtefactError: It is none, has other keys, or lacks one though `all_of_them` must be there.
     """
     if not isinstance(content, dict):
         raise ArtefactError(f"{where}: expected an object, got {type(content).__name__}")
     known = list(known)
     unknown = sorted(set(content) - set(known))
-    missing = [key for key in known if key not in content]
+    missing = [key for key in known if key not in content] if all_of_them else []
     if unknown or missing:
         parts = [f"unknown: {', '.join(unknown)}"] if unknown else []
         parts += [f"missing: {', '.join(missing)}"] if missing else []

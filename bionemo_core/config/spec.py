@@ -237,7 +237,9 @@ def _choices_from(content: Any, field: str, group: str) -> tuple[Choice, ...]:
 
 
 def _schema_from(content: Any, group: str, schema: type) -> Any:
-    check_keys(content, [one.name for one in dataclasses.fields(schema)], f"run specification: {group}")
+    # A run of an earlier version lacks the settings that came later: they are what they are by default.
+    known = [one.name for one in dataclasses.fields(schema)]
+    check_keys(content, known, f"run specification: {group}", all_of_them=False)
     try:
         typed = OmegaConf.merge(OmegaConf.structured(schema), content)
         plain = OmegaConf.to_container(typed, resolve=False)

@@ -66,7 +66,8 @@ class TokenBatch:
     def real_sequences(self) -> Tensor:
         """Which rows, or segments of a packed row, are sequences and not padding; bool[rows or segments].
 
-        Of a packed batch it depends on its tensors alone, as a recorded pass needs it.
+        Of a packed batch it depends on its tensors alone, as a recorded pass needs it: those of a batch that only keeps
+        the ranks in step are real as well, and whoever sums leaves the batch out.
         """
         device = self.tokens.device
         if self.cu_seqlens is None:

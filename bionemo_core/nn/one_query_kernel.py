@@ -14,7 +14,7 @@ def attend(
     new_key,
     new_value,
     out,
-    last,
+    new_place,
     visible,
     bias,
     num_keys,
@@ -42,7 +42,7 @@ def attend(
 ) -> None:
     """Write out[row, head] = softmax(query . keys * scale + bias) . values over the places that are visible.
 
-    Where it appends, the new key and value are written to place `last`, and only places up to it are used.
+    Where it appends, the new key and value are written to `new_place`, and what is seen is they and the places before.
     Pointers, and the strides of their dims in elements; `visible` holds bytes.
     """
     row = tl.program_id(0).to(tl.int64)
@@ -55,7 +55,7 @@ def attend(
     total = 0.0
     summed = tl.zeros([WIDTH_POWER], dtype=tl.float32)
     if APPENDS:
-        end = tl.load(last).to(tl.int32)
+        end = tl.load(new_place).to(tl.int32)
         own = row * new_row + head * new_head + across
         own_key = tl.load(new_key + own, mask=real, other=0.0)
         own_value = tl.load(new_value + own, mask=real, other=0.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any, TypeVar
 
 from torch import nn
@@ -11,19 +12,30 @@ Forward = TypeVar("Forward", bound=Callable[..., Any])
 
 
 def recordable(forward: Forward) -> Forward:
-    """Mark a `forward` that a GPU may do again from a recording, a CUDA graph.
+    """Mark a `forward`, or a hook before one, that a GPU may do again from a recording, a CUDA graph.
 
     It promises that for packed batches whose tensors have the same shapes, and whose `max_seqlen` are the same, the
     forward asks the device for the same work: what changes from batch to batch or from step to step it reads from
-    tensors that stay where they are, never from the batch's other numbers or from Python's, and it does not wait for
-    the device. A class that overrides `forward` makes the promise anew, or does not.
+    tensors that stay where they are, never from the batch's other numbers or from Python's. A recording calls no
+    Python. The promise is the class's own: one that overrides anything of it makes the promise anew, by a marked
+    `forward` of its own, or does not.
     """
     forward.recordable = True  # type: ignore[attr-defined]
     return forward
 
 
 def is_recordable(network: nn.Module) -> bool:
-    """Whether the network's own forward is so marked, and nothing in it says otherwise (`unrecordable`)."""
-    if not getattr(type(network).forward, "recordable", False):
+    """Whether the promise was made for all that the network's forward is."""
+    kinds = type(network).__mro__
+    owner = next(place for place, kind in enumerate(kinds) if "forward" in vars(kind))
+    if not getattr(vars(kinds[owner])["forward"], "recordable", False) or "forward" in vars(network):
         return False
-    return not any(getattr(module, "unrecordable", False) for module in network.modules())
+    if any(isinstance(one, FunctionType | property) for kind in kinds[:owner] for one in vars(kind).values()):
+        return False
+    return not any(getattr(module, "unrecordable", False) or _has_hooks(module) for module in network.modules())
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    """Whether calling the module calls somebody else too, who would not be called any more."""
+    before = [hook for hook in module._forward_pre_hooks.values() if not getattr(hook, "recordable", False)]
+    return bool(before or module._forward_hooks or module._backward_hooks or module._backward_pre_hooks)

@@ -135,6 +135,9 @@ def _gather(network: nn.Module, _: object) -> None:
     half.gather()
 
 
+_gather.recordable = True  # type: ignore[attr-defined]  # see bionemo_core/nn/recordable.py
+
+
 def _gathering(method: Any) -> Any:
     @wraps(method)
     def gathered(network: nn.Module, *args: Any, **options: Any) -> Any:

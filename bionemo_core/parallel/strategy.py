@@ -62,6 +62,11 @@ class MegatronStrategy(DDPStrategy):
         self._reader: CheckpointReader | None = None
 
     @property
+    def records_passes(self) -> bool:
+        """Whether to record passes: without compiled layers shapes are not few, and in 32 bit attention waits."""
+        return self.record_passes and self.compile_layers and self.dtype.itemsize < 4
+
+    @property
     def groups(self) -> ProcessGroups:
         """The groups of this job; available once the environment is set up."""
         return start_groups(self.tensor_model_parallel_size)

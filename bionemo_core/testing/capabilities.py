@@ -35,9 +35,9 @@ def check_types(subject: Subject, registered: RegisteredComponent) -> None:
         module = build_model(subject, registered).module
     if not isinstance(module, pl.LightningModule):
         fail(f"{where}: its factory returns {type(module).__name__}, expected a pytorch_lightning.LightningModule.")
-    if not isinstance(module, Model):
-        missing = ", ".join(name for name in MEMBERS if not hasattr(module, name))
-        fail(f"{where}: it lacks {missing}, which bionemo_core.protocols.Model asks for.")
+    missing = [name for name in MEMBERS if not hasattr(module, name)]  # isinstance asks for no value since Python 3.12
+    if missing or not isinstance(module, Model):
+        fail(f"{where}: it lacks {', '.join(missing)}, which bionemo_core.protocols.Model asks for.")
     for member in ("input_types", "output_types"):
         types = getattr(module, member)
         if not isinstance(types, Mapping) or not types:

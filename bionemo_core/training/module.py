@@ -25,7 +25,7 @@ from bionemo_core.protocols import AnyObjective, Seq2SeqObjective, TensorType, T
 from bionemo_core.training.gradients import LossScaler, clip_factor, gradient_norm, scale_gradients
 from bionemo_core.training.losses import Losses, LossSums, check_names
 from bionemo_core.training.optim import AdamWSettings
-from bionemo_core.training.passes import pass_runner
+from bionemo_core.training.passes import RunPass, pass_runner
 from bionemo_core.training.probes import Probe
 
 if TYPE_CHECKING:
@@ -99,6 +99,7 @@ class LanguageModule(pl.LightningModule):
         """What the last step measured, under v1's names."""
         self.validation_metrics: dict[str, float] = {}
         """What the last evaluation measured."""
+        self._run_pass: RunPass | None = None
 
     @property
     def _strategy(self) -> MegatronStrategy:
@@ -112,12 +113,6 @@ class LanguageModule(pl.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return self._recipe.optim.build(self.network.named_parameters())
-
-    def on_train_start(self) -> None:
-        strategy = self._strategy
-        # Without compiled layers shapes are not few.
-        record = strategy.record_passes and strategy.compile_layers
-        self._run_pass = pass_runner(self.network, strategy.groups, record=record)
 
     def training_step(self, batch: StepBatch, batch_idx: int) -> None:
         """One optimizer step.
@@ -166,7 +161,10 @@ class LanguageModule(pl.LightningModule):
 
     def _accumulate(self, batch: StepBatch, total: dict[str, float]) -> tuple[Tensor, tuple[str, ...], float]:
         """The values of `Losses` summed over this rank's micro batches, the names of those logged, and seconds."""
-        groups, backward_s = self._strategy.groups, 0.0
+        strategy, backward_s = self._strategy, 0.0
+        groups = strategy.groups
+        if self._run_pass is None:
+            self._run_pass = pass_runner(self.network, groups, record=strategy.records_passes)
         factor = self._recipe.scaler.scale * groups.data_size  # reduced gradients are means, and the loss is a sum
         per_token, per_sequence = (factor / max(1.0, total[name]) for name in ("loss_tokens", "sequences"))
         sums, names = torch.zeros((), device=self.device), None
@@ -210,6 +208,9 @@ class LanguageModule(pl.LightningModule):
         scaler.update(overflow)
         optimizer.step()
         return learning_rate
+
+    def on_fit_end(self) -> None:
+        self._run_pass = None  # and with it the memory of what it recorded
 
     def on_validation_epoch_start(self) -> None:
         self._evaluated = LossSums()

@@ -6,6 +6,8 @@ time. A recorded pass needs the host for a few copies, whatever the network.
 
 from __future__ import annotations
 
+import logging
+import warnings
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -24,12 +26,17 @@ from bionemo_core.training.losses import Losses
 if TYPE_CHECKING:
     from bionemo_core.data.batch import MicroBatch
 
+log = logging.getLogger("bionemo")
+
 WARM_UPS = 2
 """Passes of a shape before it is recorded: they compile, and a shape that hardly comes again is not worth it."""
+MOST_WAITS = 3
+"""Warm passes that are seen to wait for the device before a shape is given up."""
 MOST_RECORDINGS = 8
 """Shapes that are recorded; each holds gradients of its own."""
 MOST_MEMORY = 0.4
-"""Of the device's memory: a recording keeps all that a pass needs, and one that needs more is not short of work."""
+"""Of the device's memory, in use at most so far: a recording keeps all that a pass needs, and where passes need much,
+the device is not short of work."""
 
 
 class Pass(NamedTuple):
@@ -50,7 +57,7 @@ RunPass = Callable[["MicroBatch", float, float], Pass]
 def pass_runner(network: nn.Module, groups: ProcessGroups, *, record: bool) -> RunPass:
     """How this network's passes are run: recorded where that is wanted and can be.
 
-    It can on a GPU of one rank, with a recordable network whose batches have few shapes.
+    It can on one GPU, if the network is recordable; shapes of batches must be few.
     """
     alone = groups.data_size == groups.tensor_size == 1
     if record and alone and is_recordable(network) and next(network.parameters()).is_cuda:
@@ -100,27 +107,50 @@ class RecordedPasses:
         self._record = record or _CudaGraphs(self._stream)
         self._seen: Counter[tuple[Any, ...]] = Counter()
         self._recordings: dict[tuple[Any, ...], _Recording] = {}
+        self._watch: Callable[[], _Waits] | None = _Waits if self._stream else None
+        self._waited: Counter[tuple[Any, ...]] = Counter()
+        """How often a pass of the shape was seen to wait for the device, which a recording cannot."""
 
     def __call__(self, batch: MicroBatch, per_token: float, per_sequence: float) -> Pass:
         """Forward and backward of `batch`."""
         started = perf_counter()
         with self._on_stream():
-            if not batch.packed:
-                return run_pass(self.network, batch, per_token, per_sequence)
-            shape = _shape(batch)
-            recording = self._recordings.get(shape)
+            recording = self._recording_of(batch)
             if recording is None:
-                self._seen[shape] += 1
-                if self._seen[shape] <= WARM_UPS or len(self._recordings) == MOST_RECORDINGS or self._is_large():
-                    return run_pass(self.network, batch, per_token, per_sequence)
-                recording = self._recordings[shape] = _Recording(self.network, batch, self._record)
+                return self._plain(batch, per_token, per_sequence)
             values, logged = recording.replay(batch, per_token, per_sequence)
             return Pass(values, logged, perf_counter() - started)
+
+    def _recording_of(self, batch: MicroBatch) -> _Recording | None:
+        """The recording of the batch's shape, made now if it is time; None where the pass is to be a plain one."""
+        shape = _shape(batch)
+        if shape in self._recordings or not batch.packed or self._waited[shape] == MOST_WAITS:
+            return self._recordings.get(shape)
+        self._seen[shape] += 1
+        if self._seen[shape] <= WARM_UPS or len(self._recordings) == MOST_RECORDINGS or self._is_short_of_memory():
+            return None
+        recording = self._recordings[shape] = _Recording(self.network, batch, self._record)
+        log.info("Passes of %s tokens are replayed as CUDA graphs from now on.", _tokens(batch))
+        return recording
+
+    def _plain(self, batch: MicroBatch, per_token: float, per_sequence: float) -> Pass:
+        shape = _shape(batch)
+        is_last = self._seen[shape] == WARM_UPS and self._waited[shape] < MOST_WAITS  # before it would be recorded
+        if self._watch is None or not is_last:
+            return run_pass(self.network, batch, per_token, per_sequence)
+        with self._watch() as waits:
+            done = run_pass(self.network, batch, per_token, per_sequence)
+        if waits.any:  # maybe because something was compiled: the next one is looked at again
+            self._waited[shape] += 1
+            self._seen[shape] -= 1
+            if self._waited[shape] == MOST_WAITS:
+                log.info("Passes of %s tokens wait for the device, so they are not recorded.", _tokens(batch))
+        return done
 
     def _on_stream(self) -> AbstractContextManager[None]:
         return nullcontext() if self._stream is None else _Beside(self._stream)
 
-    def _is_large(self) -> bool:
+    def _is_short_of_memory(self) -> bool:
         if self._stream is None:
             return False
         most = MOST_MEMORY * torch.cuda.get_device_properties(self._device).total_memory
@@ -145,7 +175,7 @@ class _Recording:
             self._graph = record(step)
         except RuntimeError as error:
             raise ConfigError(
-                f"trainer.cuda_graphs: a training step could not be recorded: {str(error).splitlines()[0]}. "
+                f"trainer.cuda_graphs: a training step could not be recorded: {_first_line_of_cause(error)}. "
                 "Set trainer.cuda_graphs=false, and resume=last to go on."
             ) from error
         self._gradients = self._take_gradients()
@@ -179,10 +209,44 @@ class _Recording:
             parameter.grad = gradient
 
 
+def _first_line_of_cause(error: BaseException) -> str:
+    """What went wrong first: the end of a recording that failed raises an error of its own."""
+    while isinstance(error.__context__, RuntimeError):
+        error = error.__context__
+    return str(error).splitlines()[0].rstrip(".")
+
+
+def _tokens(batch: MicroBatch) -> str:
+    """The lengths of the batch's rows."""
+    return " and ".join(f"{x.numel():,}" for name, x in batch.tensors().items() if name.endswith("tokens"))
+
+
 def _shape(batch: MicroBatch) -> tuple[Any, ...]:
     """What a recording depends on."""
     tensors = tuple((name, tuple(tensor.shape), tensor.dtype) for name, tensor in batch.tensors().items())
     return (*tensors, batch.max_seqlen)
+
+
+class _Waits:
+    """Notices whether the host waits for the device inside the block."""
+
+    def __enter__(self) -> _Waits:
+        self.any = False
+        self._before = torch.cuda.get_sync_debug_mode()
+        self._catching = warnings.catch_warnings(record=True)
+        self._seen = self._catching.__enter__()
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        return self
+
+    def __exit__(self, *failure: Any) -> None:
+        torch.cuda.set_sync_debug_mode(self._before)
+        self._catching.__exit__(*failure)
+        for one in self._seen:
+            if "synchronizing CUDA operation" in str(one.message):
+                self.any = True
+            elif "Synchronization debug mode" not in str(one.message):
+                warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
 
 
 class _Beside:

@@ -33,7 +33,7 @@ def assert_compiles(kernel: Any, types: dict[str, str], constants: dict[str, Any
 def test_one_query(target: str, dtype: str, appends: int, visible: int, bias: int) -> None:
     pointer = f"*{dtype}"
     types = dict.fromkeys(("query", "keys", "values", "new_key", "new_value", "out"), pointer)
-    types |= {"last": "*i64", "visible": "*u8", "bias": pointer, "scale": "fp32"}
+    types |= {"new_place": "*i64", "visible": "*u8", "bias": pointer, "scale": "fp32"}
     constants = {"HEADS": 8, "WIDTH": 40, "WIDTH_POWER": 64, "AT_ONCE": 16, "num_warps": 1}
     constants |= {"APPENDS": bool(appends), "HAS_VISIBLE": bool(visible), "HAS_BIAS": bool(bias)}
     assert_compiles(attend, types, constants, TARGETS[target])

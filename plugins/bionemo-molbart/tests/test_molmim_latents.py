@@ -1,5 +1,7 @@
 """MolMIM's transforms and losses against formulas written a second time, and the ramp of the latent weight."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from bionemo_core.data.batch import Seq2SeqBatch
 from bionemo_core.data.draw import Draw
 from bionemo_core.data.loader import train_loader
 from bionemo_core.errors import ConfigError
+from bionemo_core.nn.recordable import is_recordable
 from bionemo_core.protocols import BuildContext
 from bionemo_molbart import presets
 from bionemo_molbart.latents import TRANSFORMS, Latents, a_mim, per_sequence, vae
@@ -171,6 +174,25 @@ def test_training_draws_follow_the_seed_of_the_micro_batch() -> None:
         torch.manual_seed(seed)
         values.append(made(both).tokens.item())
     assert values[0] == values[1] != values[2]
+
+
+def test_what_a_recorded_pass_reads_is_in_tensors() -> None:
+    made, both = network().eval(), batch()
+    assert is_recordable(made)
+    place = made.latent_weight.data_ptr()
+    made.set_step(300)
+    assert made.latent_weight.data_ptr() == place
+    numbers = {"num_tokens": 1, "num_loss_tokens": 2, "num_sequences": 1, "budget": 3, "lengths": [1]}
+    other = Seq2SeqBatch(replace(both.source, **numbers), replace(both.target, **numbers))
+    one, two = made(both), made(other)
+    assert torch.equal(one.tokens, two.tokens)
+    assert torch.equal(one.sequences, two.sequences)
+
+
+def test_a_cast_network_weighs_its_latents_in_full() -> None:
+    made = network(loss_weight_ramp_steps=1000).to(torch.bfloat16)
+    made.set_step(333)
+    assert float(made.latent_weight) == pytest.approx(0.333)
 
 
 def test_ramp_of_the_latent_weight() -> None:

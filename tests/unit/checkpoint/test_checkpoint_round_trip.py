@@ -2,6 +2,7 @@
 
 import math
 import struct
+from importlib.metadata import version
 from itertools import product
 
 import pytest
@@ -154,4 +155,4 @@ def test_facts_step_samples_and_versions_are_kept(tmp_path):
     folder = save(tmp_path, 3, [], {}, facts={"seed": 1, "data": "abc"}, consumed_samples=24)
     reader = open_checkpoint(folder)
     assert (reader.step, reader.consumed_samples, reader.facts) == (3, 24, {"seed": 1, "data": "abc"})
-    assert reader.manifest.versions["torch"] == torch.__version__
+    assert reader.manifest.versions["torch"] == version("torch")

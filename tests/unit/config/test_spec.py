@@ -58,6 +58,12 @@ def test_hostile_or_damaged_json_is_refused(spec, changes):
         from_json(changed(spec, **changes))
 
 
+def test_a_run_of_an_earlier_version_has_the_later_settings_by_default(spec):
+    content = json.loads(to_json(spec))
+    del content["trainer"]["cuda_graphs"], content["restore"]["positions"]
+    assert from_json(json.dumps(content)) == spec
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", "nonsense", '{"a": 1, "a": 2}', '{"a": NaN}', "[" * 100_000])
 def test_what_is_no_run_is_refused(text):
     with pytest.raises(ArtefactError):

@@ -1,7 +1,9 @@
 """Recorded passes give the numbers of plain ones. A graph is stood in for, so that a CPU can show it; see
 `benchmarks/check_gpu_passes.py` for real ones."""
 
+import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +18,15 @@ from bionemo_core.nn.seq2seq import Seq2SeqLM, Seq2SeqOptions, StackOptions
 from bionemo_core.parallel.groups import start_groups
 from bionemo_core.parallel.sharding import shard
 from bionemo_core.protocols import Seq2SeqExample
-from bionemo_core.training.passes import MOST_RECORDINGS, WARM_UPS, RecordedPasses, pass_runner, run_pass
+from bionemo_core.training.passes import (
+    MOST_RECORDINGS,
+    MOST_WAITS,
+    WARM_UPS,
+    RecordedPasses,
+    _Waits,
+    pass_runner,
+    run_pass,
+)
 
 VOCAB = 40
 
@@ -71,6 +81,11 @@ def batch(seed: int, count: int = 3) -> Seq2SeqBatch:
     return Seq2SeqBatch.of(lay_pairs(examples, count, shape))
 
 
+def replaced(batch: Seq2SeqBatch, **values: object) -> Seq2SeqBatch:
+    """The batch with other numbers on both sides."""
+    return Seq2SeqBatch(replace(batch.source, **values), replace(batch.target, **values))
+
+
 def trained(network: nn.Module, run: Callable, steps: Sequence[Sequence[Seq2SeqBatch]]) -> list[torch.Tensor]:
     """Values and gradients of optimizer steps, each of some micro batches."""
     optimizer, seen = torch.optim.AdamW(network.parameters(), lr=1e-2, fused=True), []
@@ -113,6 +128,53 @@ def test_shapes_are_recorded_when_they_come_again_and_not_too_many() -> None:
     assert stand_in.recorded == MOST_RECORDINGS
 
 
+def test_a_bound_of_lengths_is_part_of_the_shape() -> None:
+    ours = network()
+    stand_in = StandIn(ours)
+    recorded = RecordedPasses(ours, record=stand_in)
+    for number in range(WARM_UPS + 1):
+        for one in (batch(number, 4), replaced(batch(number, 4), max_seqlen=16)):
+            recorded(one, 1.0, 1.0)
+    assert stand_in.recorded == 2
+
+
+def test_passes_that_wait_are_not_recorded() -> None:
+    class Waits:
+        looks, always = 0, ()
+
+        def __enter__(self):
+            Waits.looks += 1
+            self.any = Waits.looks in Waits.always
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+    for always, looks, found in (((), 1, 1), ((1,), 2, 1), (range(100), MOST_WAITS, 0)):
+        Waits.looks, Waits.always = 0, always
+        ours = network()
+        stand_in = StandIn(ours)
+        recorded = RecordedPasses(ours, record=stand_in)
+        recorded._watch = Waits
+        for number in range(WARM_UPS + 6):
+            recorded(batch(number), 1.0, 1.0)
+        assert (Waits.looks, stand_in.recorded) == (looks, found)
+
+
+def test_waiting_is_noticed_by_torchs_own_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    modes = []
+    monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
+    with _Waits() as waits:
+        pass
+    assert not waits.any
+    with pytest.warns(UserWarning, match="of something else"), _Waits() as waits:
+        warnings.warn("called a synchronizing CUDA operation (Triggered internally at Stream.cpp)", stacklevel=1)
+        warnings.warn("of something else", stacklevel=1)
+    assert waits.any
+    assert modes == ["warn", 0] * 2
+
+
 def test_padded_batches_are_not_recorded() -> None:
     ours = network()
     stand_in = StandIn(ours)
@@ -136,12 +198,34 @@ def test_a_forward_that_is_written_anew_promises_nothing() -> None:
             return super().forward(batch)
 
     made = network()
+
+    class OwnEncoding(Seq2SeqLM):
+        def encode(self, source):
+            return super().encode(source)
+
     assert is_recordable(made)
     assert not is_recordable(network("relative"))
-    for kind, promised in ((Own, False), (Promised, True)):
+    for kind, promised in ((Own, False), (Promised, True), (OwnEncoding, False)):
         own = network()
         own.__class__ = kind
         assert is_recordable(own) is promised
+
+
+def test_whoever_hooks_in_is_called() -> None:
+    for hook in ("register_forward_hook", "register_forward_pre_hook", "register_full_backward_hook"):
+        made = network()
+        getattr(made.layers[0], hook)(lambda *_: None)
+        assert not is_recordable(made)
+    made = network()
+    shard(made, start_groups(), torch.bfloat16, torch.device("cpu"))
+    assert is_recordable(made)  # 16-bit copies are gathered by a hook that is recorded
+
+
+@pytest.mark.parametrize("positions", ["learned_absolute", "rope"])
+def test_numbers_of_a_packed_batch_play_no_part(positions: str) -> None:
+    made, one = network(positions).eval(), batch(0)
+    numbers = {"num_tokens": 1, "num_loss_tokens": 2, "num_sequences": 1, "budget": 3, "lengths": [1]}
+    assert torch.equal(made(one), made(replaced(one, **numbers)))
 
 
 def test_a_cpu_records_nothing() -> None:
@@ -153,7 +237,10 @@ def test_what_cannot_be_recorded_names_the_setting() -> None:
     from bionemo_core.errors import ConfigError
 
     def refuse(step: Callable[[], None]) -> None:
-        raise RuntimeError("operation not permitted when stream is capturing\nmore")
+        try:
+            raise RuntimeError("operation not permitted when stream is capturing\nmore")
+        except RuntimeError:  # the end of a recording that went wrong has an error of its own, and hides the first
+            raise RuntimeError("operation failed due to a previous error during capture")  # noqa: B904
 
     recorded = RecordedPasses(network(), record=refuse)
     for number in range(WARM_UPS):
