@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bionemo_core.data.prepare_records import Tally, judged, worker_pool
+from bionemo_core.data.prepare_records import Tally, derived_columns, judged, worker_pool
 from bionemo_core.data.prepare_report import length_histogram, progress, summary
 from bionemo_core.data.publishing import exclusive, new_folder
 from bionemo_core.data.readers.records import Source, blocks_of
 from bionemo_core.data.rules import RecordRules
 from bionemo_core.data.store import (
+    DERIVED,
     FORMAT,
     KEPT,
     LENGTHS,
@@ -69,6 +70,8 @@ def prepare(source: Source, rules: RecordRules, context: BuildContext) -> Prepar
         "rules": rules.facts(),
         "version": VERSION,
     }
+    if derived := derived_columns(rules):
+        facts[DERIVED] = list(derived)
     before = [SourceFile.of(path, source.kind) for path in source.paths]
     facts["sources"] = [one.sha256 for one in before]
     fingerprint = fingerprint_of(facts)
@@ -205,7 +208,8 @@ def _build(preparation: _Preparation, facts: dict[str, Any], folder: Path) -> No
 
 def _write(preparation: _Preparation, facts: dict[str, Any], folder: Path) -> dict[str, Any]:
     source, rules, tally = preparation.source, preparation.rules, Tally()
-    with RecordWriter(folder, source.columns, rules.deduplicate) as writer, progress(source.paths) as advance:
+    columns = (*source.columns, *derived_columns(rules))
+    with RecordWriter(folder, columns, rules.deduplicate) as writer, progress(source.paths) as advance:
         for path in source.paths:
             for block in judged(blocks_of(source, path), rules, source.kind, path, preparation.pool):
                 writer.add(block)

@@ -77,11 +77,22 @@ def judge_block(block: RecordBlock, rules: RecordRules, kind: str, path: Path) -
         DataError: a record is such that the rules want to stop.
     """
     result = _judged_block(block, rules, kind, path)
-    count = getattr(rules, "length", None)
-    if count is None:
+    count, derived = getattr(rules, "length", None), derived_columns(rules)
+    if count is None and not derived:
         return result
-    sequences = result.sequences.values()
-    return replace(result, lengths=np.fromiter(map(count, sequences), dtype=np.int32, count=len(sequences)))
+    sequences = list(result.sequences.values())
+    if count is not None:
+        result = replace(result, lengths=np.fromiter(map(count, sequences), dtype=np.int32, count=len(sequences)))
+    if derived:
+        found = [rules.derive(one) for one in sequences]  # type: ignore[attr-defined]  # offered by those that name some
+        more = (Column.of([values[place] for values in found]) for place in range(len(derived)))
+        result = replace(result, columns=(*result.columns, *more))
+    return result
+
+
+def derived_columns(rules: RecordRules) -> tuple[str, ...]:
+    """The names of the columns that these rules derive from stored sequences."""
+    return tuple(getattr(rules, "derived", ()))
 
 
 def _judged_block(block: RecordBlock, rules: RecordRules, kind: str, path: Path) -> JudgedBlock:

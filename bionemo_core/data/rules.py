@@ -46,8 +46,10 @@ class RecordRules(Protocol):
     """Decides about records one by one; frozen and picklable, because other processes may judge.
 
     Rules may also offer `screen(sequences: Column) -> Screened`, which lets whole blocks pass without judging each
-    record, `slow: bool`, which says that judging a record costs more than sending it to another process, and
-    `length(sequence: bytes) -> int`, the tokens of a stored sequence where they are not its bytes.
+    record, `slow: bool`, which says that judging a record costs more than sending it to another process,
+    `length(sequence: bytes) -> int`, the tokens of a stored sequence where they are not its bytes, and
+    `derived: tuple[str, ...]` with `derive(sequence: bytes) -> tuple[bytes, ...]`, further columns that follow from a
+    stored sequence and that making examples of it needs (see `bionemo_core.data.store.Sequence`).
     """
 
     @property

@@ -19,6 +19,8 @@ MANIFEST = "manifest.json"
 RECORDS = "records.arrow"
 LENGTHS = "lengths.npy"
 ID, SEQUENCE = "id", "sequence"
+DERIVED = "derived"
+"""The manifest's key for the names of columns that were derived from the sequences; absent: there are none."""
 KEPT = "kept.npy"
 """Rows that are used, where duplicates were found after they had been written; absent: all of them."""
 
@@ -47,6 +49,12 @@ def seal(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """The manifest with the SHA-256 of the rest of it."""
     body = {key: value for key, value in manifest.items() if key != "sha256"}
     return {**body, "sha256": sha256(canonical(body)).hexdigest()}
+
+
+class Sequence(bytes):
+    """A stored sequence that brings what was derived from it when it was prepared, by name."""
+
+    derived: Mapping[str, bytes]
 
 
 class ArrowRecords:
@@ -130,12 +138,17 @@ class PreparedStore:
             lengths = lengths[self._kept]
         self.lengths: NDArray[np.int32] = lengths
         """Residues of each sequence, shape [records]."""
+        self._derived: tuple[str, ...] = tuple(self.manifest.get(DERIVED, ()))
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     def __getitem__(self, index: int) -> bytes:
-        return self._value(index, SEQUENCE)
+        value = self._value(index, SEQUENCE)
+        if self._derived:
+            value = Sequence(value)
+            value.derived = {name: self._value(index, name) for name in self._derived}
+        return value
 
     def id(self, index: int) -> str:
         """The id of a record: the first word of its FASTA header, or `file:line` of a table."""

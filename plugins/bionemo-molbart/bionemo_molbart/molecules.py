@@ -8,6 +8,8 @@ from rdkit import Chem, rdBase
 from rdkit.Chem import QED, Crippen, Descriptors, Lipinski
 
 RDKIT_VERSION: str = rdBase.rdkitVersion
+MOLECULE = "molecule"
+"""The name of a stored column of serialised molecules."""
 
 _PARAMETERS = Chem.SmilesParserParams()
 _PARAMETERS.parseName = False
@@ -25,19 +27,45 @@ def parsed(smiles: str) -> Chem.Mol | None:
         return Chem.MolFromSmiles(smiles, _PARAMETERS)
 
 
-def parsed_before(smiles: str) -> Chem.Mol | None:
-    """What `parsed` gives, three times as fast where this process was asked for the same SMILES before.
+def serialised(smiles: str) -> bytes:
+    """The molecule of a SMILES as `restored` takes it, empty where there is none; good for this version of RDKit."""
+    molecule = parsed(smiles)
+    return b"" if molecule is None else bytes(molecule.ToBinary())
 
-    Of the last 65,536 texts RDKit's serialised form is kept, about a kilobyte each.
+
+def restored(molecule: bytes) -> Chem.Mol | None:
+    """The molecule that was serialised; three times as fast as parsing its SMILES."""
+    return Chem.Mol(molecule) if molecule else None
+
+
+def parsed_before(smiles: str) -> Chem.Mol | None:
+    """What `parsed` gives, three times as fast where this process was asked for the same SMILES twice before.
+
+    The last 65,536 texts are remembered, and of those that came again RDKit's serialised form, about a kilobyte each.
     """
-    serialised = _serialised(smiles)
-    return None if serialised is None else Chem.Mol(serialised)
+    seen = _remembered(smiles)
+    if seen.molecule is not None:
+        return restored(seen.molecule)
+    molecule = parsed(smiles)
+    if seen.once:
+        seen.molecule = b"" if molecule is None else bytes(molecule.ToBinary())
+    seen.once = True
+    return molecule
+
+
+class _Seen:
+    """What is remembered of a SMILES."""
+
+    __slots__ = ("molecule", "once")
+
+    def __init__(self) -> None:
+        self.once = False
+        self.molecule: bytes | None = None
 
 
 @lru_cache(maxsize=1 << 16)
-def _serialised(smiles: str) -> bytes | None:
-    molecule = parsed(smiles)
-    return None if molecule is None else bytes(molecule.ToBinary())
+def _remembered(smiles: str) -> _Seen:
+    return _Seen()
 
 
 def why_not(smiles: str) -> str:

@@ -7,10 +7,11 @@ from numpy.typing import NDArray
 from rdkit.Chem import Mol
 
 from bionemo_core.data.draw import Draw
+from bionemo_core.data.store import Sequence
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.protocols import Seq2SeqExample, Tokenizer
 from bionemo_molbart.augment import Spelling
-from bionemo_molbart.molecules import canonical, parsed_before, randomised
+from bionemo_molbart.molecules import MOLECULE, canonical, parsed_before, randomised, restored
 from bionemo_molbart.spans import SpanMasking
 
 log = logging.getLogger("bionemo")
@@ -94,7 +95,7 @@ class MoleculeObjective:
         own = self.tokenizer.encode(text)
         if not own.size:
             raise DataError("data: a record is empty, expected a SMILES. Leave such records out of the dataset.")
-        source, target = self._spelt(text, own, draw)
+        source, target = self._spelt(record, text, own, draw)
         source = source[: self.max_tokens]
         if self.masking is not None:
             masked = self.masking(source, draw)
@@ -109,13 +110,15 @@ class MoleculeObjective:
         own = min(num_tokens, self.max_tokens)
         return min(own + int(slack(own)), self.max_tokens)
 
-    def _spelt(self, text: str, own: NDArray[np.int32], draw: Draw) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    def _spelt(
+        self, record: str | bytes, text: str, own: NDArray[np.int32], draw: Draw
+    ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """The ids that the encoder reads and those that the decoder writes."""
         how = self.spelling
         random = how.random and (how.augmentation_prob == 1 or draw.uniform(1)[0] < how.augmentation_prob)
         if not (random or how.canonicalize_target_smile):
             return own, own
-        molecule = parsed_before(text)
+        molecule = _molecule(record, text)
         if molecule is None:
             raise DataError(
                 f"data: record {text[:80]!r} is not the SMILES of a molecule, so it cannot be spelt anew. "
@@ -145,3 +148,9 @@ class MoleculeObjective:
             self.redrawn += 1
         self.kept += 1
         return own
+
+
+def _molecule(record: str | bytes, text: str) -> Mol | None:
+    """The molecule that was stored with its record, or what the text is parsed to; the same spellings come of both."""
+    kept = record.derived.get(MOLECULE) if isinstance(record, Sequence) else None
+    return parsed_before(text) if kept is None else restored(kept)

@@ -15,6 +15,7 @@ from bionemo_core.data.split_labels import TABLES
 from bionemo_core.errors import ConfigError
 from bionemo_core.protocols import Tokenizer
 from bionemo_molbart.molecules import (
+    MOLECULE,
     RDKIT_VERSION,
     Limit,
     canonical,
@@ -22,6 +23,7 @@ from bionemo_molbart.molecules import (
     parsed,
     property_limits,
     qed_limit,
+    serialised,
     why_not,
 )
 from bionemo_molbart.tokenizer import smiles_tokens
@@ -58,6 +60,7 @@ class MoleculeOptions:
     min_qed: float | None = None
     deduplicate: bool = False
     on_duplicate_id: str = "drop"
+    parsed: bool = False
 
     def __post_init__(self) -> None:
         """Check the options.
@@ -133,7 +136,7 @@ class TokenRules:
 
     def facts(self) -> dict[str, object]:
         """All that decides what is stored."""
-        return {"rules": "tokens", "vocabulary": _vocabulary(self.tokenizer), **asdict(self.options)}
+        return {"rules": "tokens", "vocabulary": _vocabulary(self.tokenizer), **_told(self.options)}
 
     def length(self, sequence: bytes) -> int:
         """Tokens of a stored SMILES."""
@@ -171,12 +174,21 @@ class MoleculeRules:
             "rules": "molecules",
             "rdkit": RDKIT_VERSION,
             "vocabulary": _vocabulary(self.tokenizer),
-            **asdict(self.options),
+            **_told(self.options),
         }
 
     def length(self, sequence: bytes) -> int:
         """Tokens of a stored SMILES."""
         return len(self.tokenizer.encode(sequence))
+
+    @property
+    def derived(self) -> tuple[str, ...]:
+        """What is stored beside a SMILES."""
+        return (MOLECULE,) if self.options.parsed else ()
+
+    def derive(self, sequence: bytes) -> tuple[bytes, ...]:
+        """The molecule of a stored SMILES as RDKit serialises it."""
+        return (serialised(sequence.decode("latin-1")),)
 
     def judge(self, record: Record) -> Verdict:
         """The SMILES to store, or why there is none."""
@@ -232,6 +244,11 @@ def limits_of(options: MoleculeOptions) -> tuple[Limit, ...]:
         LIPINSKI_ACCEPTORS if five else None,
     )
     return limits if options.min_qed is None else (*limits, qed_limit(options.min_qed))
+
+
+def _told(options: MoleculeOptions) -> dict[str, object]:
+    """The options that decide what is stored of a molecule; the names of derived columns tell themselves."""
+    return {name: value for name, value in asdict(options).items() if name != "parsed"}
 
 
 def _vocabulary(tokenizer: Tokenizer) -> str:

@@ -1,21 +1,27 @@
 """Molecules from files: what is read, what is stored, how it is split."""
 
+import copy
 import gzip
 import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
+from bionemo_core.data.draw import Draw
 from bionemo_core.data.prepare_report import summary
+from bionemo_core.data.store import Sequence
 from bionemo_core.errors import BioNeMoError, ConfigError, DataError
 from bionemo_core.protocols import BuildContext, DataSplits
+from bionemo_molbart.presets import megamolbart
 from bionemo_molbart.sources import sample_molecules, smiles
 from bionemo_molbart.tokenizer import molbart_tokenizer
 
 TOKENIZER = molbart_tokenizer()
+SMALL = {"num_layers": 1, "hidden_size": 32, "num_attention_heads": 4}
 MOLECULES = ["CCO", "c1ccccc1", "CC(=O)O", "CN", "[Na+].[Cl-]", "FC(F)F", "C1CC1", "OCC", "CCS", "CCCl"]
 
 
@@ -138,9 +144,26 @@ def test_another_rule_makes_another_store(tmp_path: Path, context: BuildContext)
     path.write_text("OCC\nCCCCCC\nCCN\n")
     one = splits(context, path=str(path), val_size=1, test_size=0)
     assert one.fingerprint == splits(context, path=str(path), val_size=1, test_size=0).fingerprint
-    for change in ({"canonicalize": False}, {"max_length": 4}, {"split_seed": 3}, {"salts": "strip"}):
+    for change in ({"canonicalize": False}, {"max_length": 4}, {"split_seed": 3}, {"parsed": True}):
         other = splits(context, path=str(path), **{"val_size": 1, "test_size": 0, **change})
         assert other.fingerprint != one.fingerprint
+
+
+@pytest.mark.parametrize("mode", ["equivariant", "invariant", "independent"])
+def test_stored_molecules_are_spelt_as_parsed_ones(
+    mode: str, realdata: Path, tmp_path: Path, context: BuildContext
+) -> None:
+    path = tmp_path / "some.smi"
+    path.write_bytes(b"\n".join(gzip.decompress((realdata / "zinc_20k.smi.gz").read_bytes()).split(b"\n")[:300]))
+    files = {"path": str(path), "val_size": 0, "test_size": 0}
+    plain, stored = (splits(context, **files, parsed=parsed).train for parsed in (False, True))
+    objective = megamolbart(mode=mode, tokenizer=TOKENIZER, context=context, **SMALL).objective
+    assert texts(stored) == texts(plain)
+    assert isinstance(stored[0], Sequence)
+    copies = copy.deepcopy([stored[index] for index in range(len(stored))])
+    for index, record in enumerate(copies):
+        one, other = (objective.record_example(r, Draw(1, 2, index, "made")) for r in (record, plain[index]))
+        assert all(map(np.array_equal, one, other))
 
 
 def test_sample_of_rdkit_s_molecules(context: BuildContext) -> None:
