@@ -30,7 +30,7 @@ from bionemo_core.parallel.groups import start_groups
 from bionemo_core.parallel.sharding import shard
 from bionemo_core.parallel.strategy import compile_layers
 from bionemo_core.protocols import BuildContext, Example, Seq2SeqExample
-from bionemo_core.training.passes import pass_runner
+from bionemo_core.training.recorded_passes import pass_runner
 from bionemo_esm import presets as esm
 from bionemo_esm.tokenizer import esm2_tokenizer
 from bionemo_molbart import presets as molbart

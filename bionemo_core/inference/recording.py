@@ -11,12 +11,13 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from bionemo_core.data.rows import one_of_few
+from bionemo_core.nn.recordable import Graph
 
 WARM_UPS = 3
 MOST_RECORDINGS = 12
@@ -24,14 +25,6 @@ MOST_MEMORY = 0.3
 """Of the device's memory, for the buffers of all recordings but the newest."""
 FEWEST_ROWS = 32
 """Smaller batches are filled up to so many rows: below it a step takes as long."""
-
-
-class Graph(Protocol):
-    """What was recorded."""
-
-    def replay(self) -> None:
-        """Do it again, on the same memory."""
-        ...
 
 
 Record = Callable[[Callable[[], None], Callable[[], None]], Graph]

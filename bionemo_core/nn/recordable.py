@@ -1,14 +1,22 @@
-"""Which networks promise that their forward pass may be recorded."""
+"""What a recording is, and which networks promise that their forward pass may be recorded."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from types import FunctionType
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from torch import nn
 
 Forward = TypeVar("Forward", bound=Callable[..., Any])
+
+
+class Graph(Protocol):
+    """What was recorded."""
+
+    def replay(self) -> None:
+        """Do it again, on the same memory."""
+        ...
 
 
 def recordable(forward: Forward) -> Forward:

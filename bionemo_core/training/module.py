@@ -25,8 +25,9 @@ from bionemo_core.protocols import AnyObjective, Seq2SeqObjective, TensorType, T
 from bionemo_core.training.gradients import LossScaler, clip_factor, gradient_norm, scale_gradients
 from bionemo_core.training.losses import Losses, LossSums, check_names
 from bionemo_core.training.optim import AdamWSettings
-from bionemo_core.training.passes import RunPass, pass_runner
+from bionemo_core.training.passes import RunPass
 from bionemo_core.training.probes import Probe
+from bionemo_core.training.recorded_passes import pass_runner
 
 if TYPE_CHECKING:
     from bionemo_core.data.batch import StepBatch

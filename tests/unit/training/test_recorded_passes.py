@@ -18,14 +18,14 @@ from bionemo_core.nn.seq2seq import Seq2SeqLM, Seq2SeqOptions, StackOptions
 from bionemo_core.parallel.groups import start_groups
 from bionemo_core.parallel.sharding import shard
 from bionemo_core.protocols import Seq2SeqExample
-from bionemo_core.training.passes import (
+from bionemo_core.training.passes import run_pass
+from bionemo_core.training.recorded_passes import (
     MOST_RECORDINGS,
     MOST_WAITS,
     WARM_UPS,
     RecordedPasses,
     _Waits,
     pass_runner,
-    run_pass,
 )
 
 VOCAB = 40
