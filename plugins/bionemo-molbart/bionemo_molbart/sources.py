@@ -132,7 +132,7 @@ def smiles(
         deduplicate: keep one of several molecules with the same canonical SMILES.
         on_duplicate_id: what to do with the id of an earlier molecule: drop, error or keep.
         parsed: store each molecule as RDKit has parsed it beside its SMILES, ten times the size: random spellings are
-            then drawn in half the time.
+            then drawn 1.4 times as fast.
 
     Raises:
         ConfigError: an option is out of its range or contradicts another one, or nothing is left to train on.
