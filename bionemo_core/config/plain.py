@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NoReturn
 
 from bionemo_core.config.schema import Choice
@@ -47,17 +47,17 @@ def refuse_unsafe(value: Any, where: str, error: type[BioNeMoError], *, depth: i
         raise error(f"{where}: got {type(value).__name__}, expected a plain value")
 
 
-def check_keys(content: Any, known: Iterable[str], where: str, *, all_of_them: bool = True) -> None:
-    """Accepts an object with exactly these keys, or with no others.
+def check_keys(content: Any, known: Iterable[str], where: str, *, may_lack: Collection[str] = ()) -> None:
+    """Accepts an object with exactly these keys, of which it may lack some.
 
     Raises:
-        ArtefactError: It is none, has other keys, or lacks one though `all_of_them` must be there.
+        ArtefactError: It is none, has other keys, or lacks another one.
     """
     if not isinstance(content, dict):
         raise ArtefactError(f"{where}: expected an object, got {type(content).__name__}")
     known = list(known)
     unknown = sorted(set(content) - set(known))
-    missing = [key for key in known if key not in content] if all_of_them else []
+    missing = [key for key in known if key not in content and key not in may_lack]
     if unknown or missing:
         parts = [f"unknown: {', '.join(unknown)}"] if unknown else []
         parts += [f"missing: {', '.join(missing)}"] if missing else []

@@ -96,6 +96,10 @@ CORE_GROUPS = {"trainer": Trainer, "batch": Batch, "parallel": Parallel, "checkp
 """Groups with a single schema each; the others hold one entry per component."""
 
 
+LATER_SETTINGS = {"trainer": frozenset({"cuda_graphs"})}
+"""Settings that specifications of earlier versions lack: for their runs they are what they are by default."""
+
+
 @dataclass(frozen=True)
 class Choice:
     """One component chosen by name, with plain parameters: all that is needed to build it again."""

@@ -14,6 +14,7 @@ from bionemo_core.config.checks import check_values
 from bionemo_core.config.plain import check_keys, check_type, choice_from, parse_json, refuse_unsafe
 from bionemo_core.config.schema import (
     CORE_GROUPS,
+    LATER_SETTINGS,
     OPENED,
     OPENING_TASKS,
     OWN_DATA_TASKS,
@@ -237,9 +238,8 @@ def _choices_from(content: Any, field: str, group: str) -> tuple[Choice, ...]:
 
 
 def _schema_from(content: Any, group: str, schema: type) -> Any:
-    # A run of an earlier version lacks the settings that came later: they are what they are by default.
     known = [one.name for one in dataclasses.fields(schema)]
-    check_keys(content, known, f"run specification: {group}", all_of_them=False)
+    check_keys(content, known, f"run specification: {group}", may_lack=LATER_SETTINGS.get(group, ()))
     try:
         typed = OmegaConf.merge(OmegaConf.structured(schema), content)
         plain = OmegaConf.to_container(typed, resolve=False)

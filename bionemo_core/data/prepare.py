@@ -32,7 +32,7 @@ from bionemo_core.data.store import (
     seal,
 )
 from bionemo_core.data.writer import RecordWriter
-from bionemo_core.errors import DataError, StorageError
+from bionemo_core.errors import ConfigError, DataError, StorageError
 from bionemo_core.protocols import BuildContext
 
 log = logging.getLogger("bionemo")
@@ -72,6 +72,8 @@ def prepare(source: Source, rules: RecordRules, context: BuildContext) -> Prepar
     }
     if derived := derived_columns(rules):
         facts[DERIVED] = list(derived)
+        if twice := set(derived) & set(source.columns):
+            raise ConfigError(f"data: a column {min(twice)!r} is kept of the files, and derived too. Rename the first.")
     before = [SourceFile.of(path, source.kind) for path in source.paths]
     facts["sources"] = [one.sha256 for one in before]
     fingerprint = fingerprint_of(facts)

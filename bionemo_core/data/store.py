@@ -5,6 +5,7 @@ from bisect import bisect_right
 from collections.abc import Mapping
 from hashlib import file_digest, sha256
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -52,9 +53,10 @@ def seal(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Sequence(bytes):
-    """A stored sequence that brings what was derived from it when it was prepared, by name."""
+    """A stored sequence that brings what was derived from it when it was prepared; for numpy it is no `bytes`."""
 
-    derived: Mapping[str, bytes]
+    derived: Mapping[str, bytes] = MappingProxyType({})
+    """By name."""
 
 
 class ArrowRecords:

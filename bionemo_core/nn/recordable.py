@@ -38,9 +38,18 @@ def is_recordable(network: nn.Module) -> bool:
     owner = next(place for place, kind in enumerate(kinds) if "forward" in vars(kind))
     if not getattr(vars(kinds[owner])["forward"], "recordable", False) or "forward" in vars(network):
         return False
-    if any(isinstance(one, FunctionType | property) for kind in kinds[:owner] for one in vars(kind).values()):
+    if any(_is_code(name, value) for kind in kinds[:owner] for name, value in vars(kind).items()):
+        return False
+    if any(one._backward_hooks or getattr(one, "_post_accumulate_grad_hooks", None) for one in network.parameters()):
         return False
     return not any(getattr(module, "unrecordable", False) or _has_hooks(module) for module in network.modules())
+
+
+def _is_code(name: str, value: object) -> bool:
+    """Whether an attribute of a class may take part in what its instances do."""
+    if name.startswith("__") and not isinstance(value, FunctionType):  # what Python itself puts there
+        return False
+    return callable(value) or hasattr(type(value), "__get__")
 
 
 def _has_hooks(module: nn.Module) -> bool:

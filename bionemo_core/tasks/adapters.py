@@ -111,4 +111,4 @@ def open_with_adapter(
     if merge:
         merge_adapters(module.network)
     module.to(device=torch.device(device), dtype=DTYPES[dtype]).eval()
-    return replace(opened, module=module, spec=stored.spec)
+    return replace(opened, module=module, spec=stored.spec, data=None)  # the adapter's own are told nowhere

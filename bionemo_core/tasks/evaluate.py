@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,13 +18,13 @@ from bionemo_core.config.schema import OPENED, Choice, RunSpec
 from bionemo_core.config.task_schemas.evaluate import Evaluate
 from bionemo_core.data.labelled import LabelledRecords
 from bionemo_core.data.loader import eval_loader
-from bionemo_core.errors import ConfigError, StorageError
+from bionemo_core.errors import ConfigError, DataError, StorageError
 from bionemo_core.inference.embedding import EmbeddingSettings
 from bionemo_core.inference.scoring import MaskedScorer
 from bionemo_core.inference.scoring_answers import Predictor
 from bionemo_core.nn.residue_states import encoder_of
 from bionemo_core.parallel.groups import start_groups
-from bionemo_core.protocols import RecordDataset
+from bionemo_core.protocols import DataSplits, RecordDataset
 from bionemo_core.tasks.device import Device, choose_device
 from bionemo_core.tasks.opening import OpenedModel
 from bionemo_core.tasks.predict import write_csv
@@ -34,6 +35,8 @@ from bionemo_core.training.losses import Losses, LossSums
 
 if TYPE_CHECKING:
     from bionemo_core.plugins.registry import Registry
+
+log = logging.getLogger("bionemo")
 
 SPLITS = ("train", "val", "test")
 _LAST_STEP = 1 << 40
@@ -58,11 +61,11 @@ def evaluate(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> N
     device = choose_device(spec)
     opened = open_for_use(spec, registry, device, single_process(spec, device))
     data, seed = _data(spec, opened)
-    splits = registry.build(data, tokenizer=opened.tokenizer, context=replace(device.context(spec), seed=seed))
+    splits = _splits(data, seed, spec, registry, device, opened)
     records: RecordDataset | None = getattr(splits, task.split)
     if records is None or not len(records):
         raise ConfigError(f"task.split={task.split}: the data set {data.name!r} has no such split.")
-    evaluation = _Evaluation(spec, task, opened, device, data.name)
+    evaluation = _Evaluation(spec, task, opened, device, data.name, seed)
     scorer = evaluation.scorer() if task.pseudo_perplexity else None
     evaluation.measure(records)
     if evaluation.answers:
@@ -76,13 +79,41 @@ def evaluate(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> N
 def _data(spec: RunSpec, opened: OpenedModel) -> tuple[Choice, int]:
     """The data that are chosen, or else those that the run was trained on, and the seed of their splits."""
     if spec.data.name != OPENED:
+        if opened.data is not None and spec.data.name == "sample" != opened.data.name:  # maybe nobody chose it
+            log.warning("The model is measured on the embedded sample; it was trained on data=%s.", opened.data.name)
         return spec.data, spec.seed
     if opened.data is None:
+        source = spec.task.params.get("adapter") or spec.restore_from_path
         raise ConfigError(
-            f"task=evaluate: {spec.restore_from_path} does not say what it was trained on. Choose what to measure it "
-            "on: data=NAME data.path=FILE."
+            f"task=evaluate: {source} does not say what it was trained on. Choose what to measure it on: data=NAME "
+            "data.path=FILE."
         )
     return opened.data, opened.facts.get("seed", spec.seed)
+
+
+def _splits(
+    data: Choice, seed: int, spec: RunSpec, registry: Registry, device: Device, opened: OpenedModel
+) -> DataSplits:
+    """The data; where they are the run's own, it is made sure that they still are what it was trained on."""
+    own = spec.data.name == OPENED
+    try:
+        splits: DataSplits = registry.build(
+            data, tokenizer=opened.tokenizer, context=replace(device.context(spec), seed=seed)
+        )
+    except DataError as error:
+        if not own:
+            raise
+        raise DataError(
+            f"the data that {spec.restore_from_path} was trained on: {error} Or name others: data=NAME data.path=FILE."
+        ) from error
+    then = opened.facts.get("data_fingerprint", splits.fingerprint)
+    if own and then != splits.fingerprint:
+        raise ConfigError(
+            f"task=evaluate: the data changed since {spec.restore_from_path} was trained on them (fingerprint {then} "
+            f"then, {splits.fingerprint} now), so that its splits are others. Put the old files back, or name what to "
+            "measure on: data=NAME data.path=FILE."
+        )
+    return splits
 
 
 @dataclass
@@ -95,6 +126,8 @@ class _Evaluation:
     device: Device
     data: str
     """The name of the data set."""
+    seed: int
+    """Of its splits and of the masks."""
     metrics: dict[str, float] = field(default_factory=dict)
     figures: list[Figure] = field(default_factory=list)
     evaluated: int = 0
@@ -135,7 +168,7 @@ class _Evaluation:
             packing=batch.packing,
             pack_window=batch.pack_window,
             dynamic_padding=batch.dynamic_padding,
-            seed=self.spec.seed,
+            seed=self.seed,
             num_workers=batch.num_workers,
         )
         tell = getattr(module.network, "set_step", None)
@@ -238,7 +271,7 @@ class _Evaluation:
                 "weights": Path(facts["weights"]).name,
                 "fingerprint": weights_fingerprint(self.module),
                 "step": self.opened.facts.get("step"),
-                "seed": self.spec.seed,
+                "seed": self.seed,
                 "metrics": self.metrics,
             }
             (folder / "metrics.json").write_text(json.dumps(told, indent=2) + "\n")

@@ -9,18 +9,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from bionemo_core.checkpoint.load import CheckpointReader, newest_valid, open_checkpoint
 from bionemo_core.checkpoint.load_report import LoadReport
 from bionemo_core.checkpoint.stored import StoredModel, Vocabulary
-from bionemo_core.config.schema import RunSpec
+from bionemo_core.config.schema import Choice, RunSpec
 from bionemo_core.config.spec import difference, to_json
 from bionemo_core.errors import ArtefactError, ConfigError
 from bionemo_core.parallel.fitting import Vocabularies, fit_weights
 from bionemo_core.parallel.groups import ProcessGroups
+from bionemo_core.plugins.parameters import validated
 from bionemo_core.protocols import BuildContext, DataSplits, Tokenizer
 from bionemo_core.tasks.opening import check_offered, check_vocabulary
 from bionemo_core.tasks.run_folder import FOLDER_VARIABLE, RunFolder, find_folder, lock, new_folder
@@ -75,6 +76,17 @@ def held(folder: RunFolder) -> Iterator[None]:
             os.environ.pop(name, None)
             if name in before:
                 os.environ[name] = before[name]
+
+
+def completed(saved: RunSpec, registry: Registry) -> RunSpec:
+    """The specification with the parameters that components have had since, at their defaults."""
+    whole: dict[str, Any] = {}
+    for group in FROZEN_GROUPS:
+        choice: Choice = getattr(saved, group)
+        name = f"{choice.distribution}/{choice.name}"
+        if registry.find(group, name) is not None:
+            whole[group] = replace(choice, params=validated(registry.get(group, name), choice.params))
+    return replace(saved, **whole)
 
 
 def check_resume(saved: RunSpec, spec: RunSpec, reader: CheckpointReader, splits: DataSplits) -> None:

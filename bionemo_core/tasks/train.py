@@ -23,7 +23,7 @@ from bionemo_core.protocols import DataSplits, Tokenizer
 from bionemo_core.tasks.additions import Additions, Built
 from bionemo_core.tasks.device import Device, choose_device
 from bionemo_core.tasks.report import print_plan, print_resume, quieten_libraries
-from bionemo_core.tasks.resume import check_resume, held, open_folder, record_restore, write_spec
+from bionemo_core.tasks.resume import check_resume, completed, held, open_folder, record_restore, write_spec
 from bionemo_core.tasks.run_folder import RunFolder
 from bionemo_core.tasks.streams import Streams
 from bionemo_core.tasks.trainer import fit, make_trainer, start_ranks, tell_callbacks
@@ -96,7 +96,7 @@ class _Run:
         additions: Additions,
     ) -> _Run:
         """Names become objects: tokenizer, data, model, in that order, on every rank."""
-        saved = from_json(folder.spec.read_text()) if reader else None
+        saved = completed(from_json(folder.spec.read_text()), registry) if reader else None
         frozen = saved.batch.global_batch_size if saved else None
         plan = batch_plan(spec, trainer.world_size, frozen_global_batch_size=frozen)
         spec = replace(spec, batch=replace(spec.batch, global_batch_size=plan.global_batch_size), resume=None)

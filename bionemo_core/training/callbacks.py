@@ -12,7 +12,7 @@ import torch.distributed as dist
 
 from bionemo_core.checkpoint.retention import prune
 from bionemo_core.config.schema import Checkpoint
-from bionemo_core.errors import NonFiniteError, Preempted
+from bionemo_core.errors import NonFiniteError, Preempted, StorageError
 from bionemo_core.training.signals import StopSignal
 
 log = logging.getLogger("bionemo")
@@ -71,7 +71,8 @@ def _log(trainer: pl.Trainer, metrics: dict[str, float], step: int) -> None:
 class CheckpointSaver(AfterStep):
     """Saves every so many steps, after the validation of that step if there is one, and at the end.
 
-    A validation that fails does not take the training before it along: one rank saves before it ends.
+    A validation that fails does not take the training before it along: one rank saves before it ends. A callback that
+    puts other weights in place for a validation has to put them back in its own `on_exception`, which comes before.
     """
 
     def __init__(self, root: Path, settings: Checkpoint, validate_every: int) -> None:
@@ -114,7 +115,8 @@ class CheckpointSaver(AfterStep):
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         in_validation = trainer.state.fn == "fit" and trainer.state.stage == "validate"
-        refused = isinstance(exception, (NonFiniteError, Preempted))  # the one forbids it, the other has done it
+        # The first forbids it, the second has done it, and after the third it would fail again.
+        refused = isinstance(exception, (NonFiniteError, Preempted, StorageError))
         if not in_validation or refused or trainer.world_size > 1:  # other ranks would have to take part
             return
         try:

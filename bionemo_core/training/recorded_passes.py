@@ -139,7 +139,7 @@ class _Recording:
 
         try:
             self._graph = record(step)
-        except RuntimeError as error:
+        except Exception as error:
             raise ConfigError(
                 f"trainer.cuda_graphs: a training step could not be recorded: {_first_line_of_cause(error)}. "
                 "Set trainer.cuda_graphs=false, and resume=last to go on."
@@ -177,9 +177,9 @@ class _Recording:
 
 def _first_line_of_cause(error: BaseException) -> str:
     """What went wrong first: the end of a recording that failed raises an error of its own."""
-    while isinstance(error.__context__, RuntimeError):
+    while error.__context__ is not None:
         error = error.__context__
-    return str(error).splitlines()[0].rstrip(".")
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def _tokens(batch: MicroBatch) -> str:

@@ -1,5 +1,6 @@
 """R5: what may change at a resume, and what is refused by name."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,16 @@ def test_r5_refused_with_the_name_of_what_changed(home: Home, half: str, change:
     run = home.finish(f"name={copy}", "resume=last", change, status=2)
     assert named in run.output()
     assert "Traceback" not in run.output()
+
+
+def test_r5_a_run_of_an_earlier_version_goes_on(home: Home, half: str, reference: Path) -> None:
+    copy_of(home, half, "earlier")
+    (spec,) = (home.path / "runs" / "earlier").glob("*/run.json")
+    content = json.loads(spec.read_text())
+    # Settings that came later, of the core and of components.
+    del content["trainer"]["cuda_graphs"], content["model"]["params"]["activation"], content["data"]["params"]["seed"]
+    spec.write_text(json.dumps(content))
+    assert_same_metrics(home.finish("name=earlier", "resume=last").folder, reference)
 
 
 def test_r5_resume_at_the_last_step_changes_nothing(home: Home, reference: Path) -> None:

@@ -60,8 +60,11 @@ def test_hostile_or_damaged_json_is_refused(spec, changes):
 
 def test_a_run_of_an_earlier_version_has_the_later_settings_by_default(spec):
     content = json.loads(to_json(spec))
-    del content["trainer"]["cuda_graphs"], content["restore"]["positions"]
+    del content["trainer"]["cuda_graphs"]
     assert from_json(json.dumps(content)) == spec
+    del content["trainer"]["max_steps"]
+    with pytest.raises(ArtefactError, match=r"trainer: wrong keys \(missing: max_steps\)"):
+        from_json(json.dumps(content))
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", "nonsense", '{"a": 1, "a": 2}', '{"a": NaN}', "[" * 100_000])
