@@ -1,8 +1,8 @@
 """Training with recorded passes against the same training without, on one GPU: losses and weights bit by bit.
 
 Each case trains a small network for some steps from the same weights on the same batches of two shapes, in bfloat16,
-compiled, with dropout, two micro batches a step, under `torch.use_deterministic_algorithms`. Exits with status 1
-unless all losses and weights are equal and both shapes were recorded.
+compiled, with dropout but for ESM-2, two micro batches a step, under `torch.use_deterministic_algorithms`. Exits with
+status 1 unless all losses and weights are equal and both shapes were recorded.
 
     python benchmarks/check_gpu_passes.py [--cases molmim,megamolbart,megamolbart_long,esm1nv,esm2] [--steps 6]
 """

@@ -1,7 +1,7 @@
 """The forward and backward pass of a micro batch as a CUDA graph: one launch instead of a thousand.
 
-Small networks compute faster than Python can ask them to: of a step of MolMIM's 70M parameters a GPU waits half the
-time. A recorded pass needs the host for a few copies, whatever the network.
+Small networks compute faster than Python can ask them to: of a step of MolMIM's 70M parameters a GPU waits up to half
+the time, as its host is. A recorded pass needs the host for a few copies, whatever the network.
 """
 
 from __future__ import annotations
