@@ -25,9 +25,18 @@ def _mix(*parts: int) -> int:
 def seed_micro_batch(seed: int, step: int, data_rank: int, micro_batch: int, tensor_rank: int = 0) -> None:
     """Seed this device's default generator for one forward pass."""
     global _region_seed, _region_draws
-    torch.manual_seed(_mix(seed, step, data_rank, micro_batch))
+    _seed(_mix(seed, step, data_rank, micro_batch))
     _region_seed = _mix(seed, step, data_rank, micro_batch, tensor_rank + 1)
     _region_draws = 0
+
+
+def _seed(value: int) -> None:
+    """As `torch.manual_seed`, which also notes a stack trace for each kind of device that is not in use."""
+    if torch.cuda.is_initialized():
+        torch.default_generator.manual_seed(value)
+        torch.cuda.manual_seed(value)
+    else:
+        torch.manual_seed(value)
 
 
 @contextmanager

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bionemo_core.config.plan import BatchPlan
 from bionemo_core.config.schema import RunSpec
+from bionemo_core.data.ahead import Ahead
 from bionemo_core.data.loader import eval_loader, train_loader
 from bionemo_core.errors import ConfigError
 from bionemo_core.parallel.groups import ProcessGroups
 from bionemo_core.protocols import DataSplits, Model, RecordDataset, Tokenizer
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,13 @@ class Steps:
 
     def __init__(self, make: Callable[[], Any]) -> None:
         self._make = make
+        self._ahead: Ahead | None = None
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(self._make())
+        self._ahead = Ahead(iter(self._make()))
+        return self._ahead
+
+    def look_ahead(self, device: torch.device) -> None:
+        """Fetch the next step's batch, and start to copy it to the device, if it is not there yet."""
+        if self._ahead is not None:
+            self._ahead.fetch(device)

@@ -127,9 +127,10 @@ class LanguageModule(pl.LightningModule):
         self._tell_step(batch.step)
         total = self._totals(batch)
         sums, names, backward_s = self._accumulate(batch, total)
+        parameters = list(self.network.parameters())
         loss, norm, logged = self._reduce(sums, total)
         norm /= recipe.scaler.scale
-        learning_rate = self._update(optimizer, loss, norm, batch.step)
+        learning_rate = self._update(optimizer, parameters, loss, norm, batch.step)
         self.consumed_samples = batch.consumed_samples
         elapsed = perf_counter() - started
         self.metrics = {
@@ -187,12 +188,20 @@ class LanguageModule(pl.LightningModule):
         tokens = sums[:1] / max(1.0, total["loss_tokens"])  # a step of unlabelled sequences teaches nothing
         means = strategy.groups.sum_over_data(torch.cat((tokens, sums[1:] / max(1.0, total["sequences"]))))
         norm = gradient_norm(self.network.named_parameters(), strategy.layouts, strategy.groups, self.device)
-        values = torch.cat((means, norm.reshape(1))).tolist()  # the step's one wait for the device
+        measured = torch.cat((means, norm.reshape(1)))
+        self._look_ahead()
+        values = measured.tolist()  # the step's one wait for the device
         return values[0] + values[1], values[-1], values[2:-1]
 
-    def _update(self, optimizer: Any, loss: float, norm: float, step: int) -> float:
+    def _look_ahead(self) -> None:
+        """Have the next batch fetched and copied while a GPU computes; a CPU computes what it is asked at once."""
+        look_ahead = getattr(self.trainer.train_dataloader, "look_ahead", None)
+        if look_ahead is not None and self.device.type == "cuda":
+            look_ahead(self.device)
+
+    def _update(self, optimizer: Any, parameters: Sequence[nn.Parameter], loss: float, norm: float, step: int) -> float:
         recipe = self._recipe
-        scaler, parameters = recipe.scaler, list(self.network.parameters())
+        scaler = recipe.scaler
         finite = loss - loss == 0 and norm - norm == 0
         overflow = scaler.dynamic and not finite
         if not finite and (not overflow or scaler.skipped_in_a_row + 1 >= MAX_SKIPPED_STEPS):

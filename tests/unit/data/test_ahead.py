@@ -1,0 +1,69 @@
+"""Batches that are fetched ahead are those that would have come, in their order, and fail when they would have."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from bionemo_core.data.ahead import Ahead
+from bionemo_core.errors import DataError
+from bionemo_core.tasks.streams import Steps
+
+META = torch.device("meta")
+
+
+class Batches:
+    """Counts what was made of it, and fails at one."""
+
+    def __init__(self, number: int, bad: int = -1) -> None:
+        self.number, self.bad, self.made = number, bad, 0
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        for value in range(self.number):
+            if value == self.bad:
+                raise DataError("bad record")
+            self.made += 1
+            yield torch.tensor([value])
+
+
+def test_order_is_kept_and_only_what_was_fetched_ahead_is_on_the_device() -> None:
+    batches = Batches(5)
+    ahead = Ahead(iter(batches))
+    first = next(ahead)
+    for _ in range(3):  # one is enough
+        ahead.fetch(META)
+    assert batches.made == 2
+    second, rest = next(ahead), list(ahead)
+    assert second.device == META
+    assert [int(batch) for batch in (first, *rest)] == [0, 2, 3, 4]
+    assert all(batch.device.type == "cpu" for batch in (first, *rest))
+
+
+def test_the_end_comes_after_the_last_batch() -> None:
+    ahead = Ahead(iter(Batches(1)))
+    ahead.fetch(META)
+    assert next(ahead).device == META
+    ahead.fetch(META)
+    for _ in range(2):
+        with pytest.raises(StopIteration):
+            next(ahead)
+
+
+def test_a_failure_is_raised_where_its_batch_is_wanted() -> None:
+    ahead = Ahead(iter(Batches(3, bad=1)))
+    ahead.fetch(META)
+    assert next(ahead) is not None
+    ahead.fetch(META)  # the step under way goes on
+    ahead.fetch(META)
+    with pytest.raises(DataError, match="bad record"):
+        next(ahead)
+
+
+def test_a_stream_of_steps_looks_ahead_in_the_walk_that_is_under_way() -> None:
+    steps = Steps(lambda: Batches(3))
+    steps.look_ahead(META)  # before there is one, nothing
+    walk = iter(steps)
+    assert int(next(walk)) == 0
+    steps.look_ahead(META)
+    assert [batch.device.type for batch in walk] == ["meta", "cpu"]
+    assert [int(batch) for batch in steps] == [0, 1, 2]
