@@ -32,12 +32,23 @@ class CanonicalForm(Protocol):
         ...
 
 
+class Family(Protocol):
+    """Tells relatives, which a split by `data.clusters` keeps together."""
+
+    def __call__(self, text: bytes, /) -> bytes:
+        """What `text` shares with its relatives and nobody else, as a molecule its scaffold."""
+        ...
+
+
 @runtime_checkable
 class Tokenizer(Protocol):
     """Text to ids and back. Ids are contiguous from 0; `encode` adds no special token.
 
-    One more member is used where a tokenizer offers it: `canonical: CanonicalForm`. Texts that are read to be embedded,
-    predicted for, sampled from or fine-tuned on are then read in that form, and what has none is invalid.
+    Two more members are used where a tokenizer offers them:
+
+    - `canonical: CanonicalForm`. Texts that are read to be embedded, predicted for, sampled from or fine-tuned on are
+      then read in that form, and what has none is invalid.
+    - `families: Mapping[str, Family]`, ways to tell relatives, by the name that `data.clusters` of labelled data takes.
     """
 
     pieces: Sequence[str]

@@ -25,6 +25,8 @@ def labelled_csv(
     data_sep: str = ",",
     val_fraction: float = 0.15,
     test_fraction: float = 0.15,
+    clusters: Optional[str] = None,
+    split_column: Optional[str] = None,
     split_seed: int = 0,
     on_invalid: str = "skip",
     canonicalize: bool = True,
@@ -32,7 +34,7 @@ def labelled_csv(
     tokenizer: Tokenizer,
     context: BuildContext,
 ) -> DataSplits:
-    """Labelled sequences in tables: `<dataset_path>/{train,val,test}/x000.csv`, or one file that is split at random.
+    """Labelled sequences in tables: `<dataset_path>/{train,val,test}/x000.csv`, or one file that is split.
 
     Args:
         dataset_path: the folder that holds `train`, `val` and `test`, or one table.
@@ -44,8 +46,11 @@ def labelled_csv(
         mask_column: that of a string of 0 and 1, a letter a residue; null: every label counts.
         id_column: that of the id; null: `id` where there is one, else `file:line`.
         data_sep: what separates columns, one character.
-        val_fraction: the share of one table that validation gets.
-        test_fraction: the share of one table that testing gets.
+        val_fraction: the share of one table that validation gets, where no column says it.
+        test_fraction: the share of one table that testing gets, where no column says it.
+        clusters: what lies wholly in one split: a table `cluster_id<TAB>member_id`, or a way to tell relatives that the
+            tokenizer has, as `scaffold` for molecules; null: rows are split at random.
+        split_column: the column that says train, val (valid, validation) or test for each row of one table.
         split_seed: decides which rows go where; independent of the run's seed.
         on_invalid: what to do with a letter outside the tokenizer's alphabet: skip the record, error or unk.
         canonicalize: read texts in their canonical form where there is one, as of SMILES; labels of single tokens
@@ -56,28 +61,27 @@ def labelled_csv(
         DataError: a file is missing or is not such a table.
     """
     from bionemo_core.data.labelled import LabelledSplits
+    from bionemo_core.data.labelled_splits import TableSplit
     from bionemo_core.data.ranges import expand_range
-    from bionemo_core.data.splits import share_of, split_at_random
 
-    columns = [sequence_column, target_column, mask_column, id_column]
+    columns = [sequence_column, target_column, mask_column, id_column, split_column]
+
+    def table(paths: list[Path]) -> "tuple[LabelledRecords, list[bytes]]":
+        return _table(paths, columns, data_sep, on_invalid, canonicalize, tokenizer)
+
     root = Path(dataset_path).expanduser()
+    split = TableSplit(val_fraction, test_fraction, clusters, split_column, split_seed)
+    split.check(root.is_dir())
     if root.is_dir():
         parts: dict[str, Any] = {}
-        for split, shards in (("train", train), ("val", val), ("test", test)):
-            paths = expand_range(root / split, shards, f"data.{split}") if shards else []
-            parts[split] = _table(paths, columns, data_sep, on_invalid, canonicalize, tokenizer) if paths else None
+        for name, shards in (("train", train), ("val", val), ("test", test)):
+            paths = expand_range(root / name, shards, f"data.{name}") if shards else []
+            parts[name] = table(paths)[0] if paths else None
         if parts["train"] is None:
             raise ConfigError("data.train: no shards are named, got ''. Give a range such as x000.")
         return LabelledSplits.made_of(**parts)
-    records = _table([root], columns, data_sep, on_invalid, canonicalize, tokenizer)
-    val_size = share_of(len(records), val_fraction, "data.val_fraction")
-    test_size = share_of(len(records), test_fraction, "data.test_fraction")
-    chosen = split_at_random(len(records), val_size, test_size, split_seed)
-    return LabelledSplits.made_of(
-        records.chosen(chosen.train),
-        records.chosen(chosen.val) if val_size else None,
-        records.chosen(chosen.test) if test_size else None,
-    )
+    records, words = table([root])
+    return split.of(records, words, tokenizer)
 
 
 def flip_fasta(
@@ -179,19 +183,20 @@ def _table(
     on_invalid: str,
     canonicalize: bool,
     tokenizer: Tokenizer,
-) -> "LabelledRecords":
+) -> "tuple[LabelledRecords, list[bytes]]":
+    """The rows that are used, and what the column of splits says of each, where one is named."""
     from bionemo_core.data.labelled import LabelledRecords
     from bionemo_core.data.readers import CsvSource
     from bionemo_core.data.table_columns import column_names
 
-    sequence_column, target_column, mask_column, id_column = columns
+    sequence_column, target_column, mask_column, id_column, split_column = columns
     assert sequence_column
     assert target_column
-    kept = [target_column, *([mask_column] if mask_column else [])]
+    kept = [target_column, *(column for column in (mask_column, split_column) if column)]
     name_column = id_column or ("id" if "id" in column_names(paths[0], "csv", separator) else None)
     source = CsvSource(paths, sequence_column, separator=separator, id_column=name_column, columns=kept)
     clean = _Cleaner(tokenizer, on_invalid, f"csv: {paths[0]}", canonicalize)
-    rows = []
+    rows, words = [], []
     for path in paths:
         for record in source.records(path):
             name = record.id.decode("latin-1")
@@ -206,8 +211,9 @@ def _table(
             mask = record.columns[1].decode("latin-1").strip() if mask_column else ""
             if sequence is not None:
                 rows.append((name, sequence, label, mask))
+                words += [record.columns[-1]] if split_column else []
     clean.report(len(rows))
-    return LabelledRecords.of(rows, f"csv: {paths[0]}")
+    return LabelledRecords.of(rows, f"csv: {paths[0]}"), words
 
 
 def _check_lengths(name: str, sequence: bytes, label: str, mask: str, where: str) -> None:

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -61,14 +61,23 @@ def split_by_column(store: PreparedStore, column: str, reading: Reading, key: st
     Raises:
         DataError: a value names none, or nothing is left to train on.
     """
+    return split_by_values(((store.id(row), store.column(row, column)) for row in range(len(store))), reading, key)
 
-    def side(row: int) -> int:
+
+def split_by_values(named: Iterable[tuple[str, bytes]], reading: Reading, key: str) -> SplitIndices:
+    """The split that a value of each record, given with its id, names.
+
+    Raises:
+        DataError: a value names none, or nothing is left to train on.
+    """
+
+    def side(name: str, value: bytes) -> int:
         try:
-            return reading(store.column(row, column))
+            return reading(value)
         except ValueError as error:
-            raise DataError(f"{key}: record {store.id(row)!r} says {error}.") from error
+            raise DataError(f"{key}: record {name!r} says {error}.") from error
 
-    return _split(np.fromiter(map(side, range(len(store))), dtype=np.int8, count=len(store)), key)
+    return _split(np.fromiter((side(*one) for one in named), dtype=np.int8), key)
 
 
 def split_by_file(store: PreparedStore, path: Path, column: str | None, id_column: str | None) -> SplitIndices:

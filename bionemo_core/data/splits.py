@@ -1,7 +1,7 @@
 """Which records train and which judge: at random, or by whole clusters of related sequences."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -118,9 +118,19 @@ def split_by_clusters(
         ConfigError: nothing is left to train on.
         DataError: a record has no cluster, or no cluster is small enough for a split.
     """
-    numbers: dict[str, int] = {}
-    labels = np.array([numbers.setdefault(_cluster(name, cluster_of), len(numbers)) for name in ids])
-    return split_groups(labels, val_size, test_size, seed, "clusters")
+    return split_families([_cluster(name, cluster_of) for name in ids], val_size, test_size, seed, "clusters")
+
+
+def split_families(families: Sequence[Hashable], val_size: int, test_size: int, seed: int, what: str) -> SplitIndices:
+    """`split_groups` where a record's group is whatever it has in common with others of it.
+
+    Raises:
+        ConfigError: nothing is left to train on.
+        DataError: no family is small enough for a split.
+    """
+    numbers: dict[Hashable, int] = {}
+    groups = np.array([numbers.setdefault(family, len(numbers)) for family in families])
+    return split_groups(groups, val_size, test_size, seed, what)
 
 
 def split_groups(groups: NDArray[np.integer], val_size: int, test_size: int, seed: int, what: str) -> SplitIndices:

@@ -22,6 +22,7 @@ from bionemo_core.data.splits import (
     share_of,
     split_at_random,
     split_by_clusters,
+    split_families,
     split_groups,
 )
 from bionemo_core.data.store import PreparedStore
@@ -37,6 +38,8 @@ class Splitting:
     val_size: int | None = None
     test_size: int | None = None
     clusters: str | None = None
+    clusters_column: str | None = None
+    """A stored column that holds the cluster of each record; `clusters` then names no table."""
     split_column: str | None = None
     split_headers: bool = False
     split_file: str | None = None
@@ -105,6 +108,9 @@ class Splitting:
         if self.split_headers:
             return split_by_column(store, DESCRIPTION, side_of_header, "data.split_headers")
         val_size, test_size = (0 if split in own else self._size(len(store), split) for split in ("val", "test"))
+        if self.clusters_column is not None:
+            families = [store.column(row, self.clusters_column) for row in range(len(store))]
+            return split_families(families, val_size, test_size, self.split_seed, f"{self.clusters_column}s")
         if self.clusters is not None:
             clusters = read_clusters(Path(self.clusters))
             return split_by_clusters(store.ids(), clusters, val_size, test_size, self.split_seed)

@@ -6,10 +6,13 @@ from typing import NamedTuple
 
 from rdkit import Chem, rdBase
 from rdkit.Chem import QED, Crippen, Descriptors, Lipinski
+from rdkit.Chem.Scaffolds import MurckoScaffold
 
 RDKIT_VERSION: str = rdBase.rdkitVersion
 MOLECULE = "molecule"
 """The name of a stored column of serialised molecules."""
+SCAFFOLD = "scaffold"
+"""The name of a stored column of scaffolds, and of splits by them."""
 
 _PARAMETERS = Chem.SmilesParserParams()
 _PARAMETERS.parseName = False
@@ -107,6 +110,17 @@ class CanonicalSmiles:
     def why_not(self, text: bytes) -> str:
         """RDKit's complaint."""
         return "has white space within" if len(text.split()) > 1 else why_not(text.decode("latin-1"))
+
+
+def scaffold(smiles: bytes) -> bytes:
+    """The Bemis-Murcko scaffold (1996), rings and what links them, as canonical SMILES without stereochemistry.
+
+    Molecules without rings have the empty one in common, as in MoleculeNet; what is no molecule has a family alone.
+    """
+    molecule = parsed(smiles.decode("latin-1"))
+    if molecule is None:
+        return smiles
+    return str(MurckoScaffold.MurckoScaffoldSmiles(mol=molecule, includeChirality=False)).encode()
 
 
 def randomised(molecule: Chem.Mol, seed: int) -> str:

@@ -17,12 +17,14 @@ from bionemo_core.protocols import Tokenizer
 from bionemo_molbart.molecules import (
     MOLECULE,
     RDKIT_VERSION,
+    SCAFFOLD,
     Limit,
     canonical,
     largest_fragment,
     parsed,
     property_limits,
     qed_limit,
+    scaffold,
     serialised,
     why_not,
 )
@@ -61,6 +63,7 @@ class MoleculeOptions:
     deduplicate: bool = False
     on_duplicate_id: str = "drop"
     parsed: bool = False
+    scaffolds: bool = False
 
     def __post_init__(self) -> None:
         """Check the options.
@@ -184,11 +187,12 @@ class MoleculeRules:
     @property
     def derived(self) -> tuple[str, ...]:
         """What is stored beside a SMILES."""
-        return (MOLECULE,) if self.options.parsed else ()
+        return ((MOLECULE,) if self.options.parsed else ()) + ((SCAFFOLD,) if self.options.scaffolds else ())
 
     def derive(self, sequence: bytes) -> tuple[bytes, ...]:
-        """The molecule of a stored SMILES as RDKit serialises it."""
-        return (serialised(sequence.decode("latin-1")),)
+        """Of a stored SMILES the molecule as RDKit serialises it, and its scaffold, as far as they are wanted."""
+        molecule = (serialised(sequence.decode("latin-1")),) if self.options.parsed else ()
+        return molecule + ((scaffold(sequence),) if self.options.scaffolds else ())
 
     def judge(self, record: Record) -> Verdict:
         """The SMILES to store, or why there is none."""
@@ -248,7 +252,7 @@ def limits_of(options: MoleculeOptions) -> tuple[Limit, ...]:
 
 def _told(options: MoleculeOptions) -> dict[str, object]:
     """The options that decide what is stored of a molecule; the names of derived columns tell themselves."""
-    return {name: value for name, value in asdict(options).items() if name != "parsed"}
+    return {name: value for name, value in asdict(options).items() if name not in ("parsed", "scaffolds")}
 
 
 def _vocabulary(tokenizer: Tokenizer) -> str:

@@ -114,7 +114,8 @@ def smiles(
         test_fraction: the same for testing.
         val_size: what validation gets as a number of molecules.
         test_size: the same for testing.
-        clusters: a table `cluster_id<TAB>member_id`; a cluster then lies wholly in one split.
+        clusters: `scaffold`, or a table `cluster_id<TAB>member_id`; molecules of one Bemis-Murcko scaffold, or of one
+            cluster, then lie wholly in one split.
         split_column: a column that says train, val (valid, validation) or test for each molecule.
         split_file: another table says it for the same ids, in its column split_column.
         split_seed: decides which molecules go where; independent of the run's seed.
@@ -140,8 +141,10 @@ def smiles(
     """
     from bionemo_core.data.sources.files import Named, prepared_splits
     from bionemo_core.data.splitting import Splitting
+    from bionemo_molbart.molecules import SCAFFOLD
     from bionemo_molbart.rules import MoleculeFiles, MoleculeOptions, MoleculeRules
 
+    by_scaffold = clusters == SCAFFOLD
     options = MoleculeOptions(
         canonicalize=canonicalize,
         on_invalid=on_invalid,
@@ -157,6 +160,7 @@ def smiles(
         deduplicate=deduplicate,
         on_duplicate_id=on_duplicate_id,
         parsed=parsed,
+        scaffolds=by_scaffold,
     )
     splitting = Splitting(
         val_fraction=val_fraction,
@@ -164,6 +168,7 @@ def smiles(
         val_size=val_size,
         test_size=test_size,
         clusters=clusters,
+        clusters_column=SCAFFOLD if by_scaffold else None,
         split_column=split_column,
         split_file=split_file,
         split_seed=split_seed,

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from bionemo_core.data.readers import SmilesSource, open_bytes
 from bionemo_core.errors import ConfigError, DataError
-from bionemo_core.protocols import CanonicalForm
+from bionemo_core.protocols import CanonicalForm, Family
 from bionemo_molbart.vocabulary import BOS, EOS, MASK, PAD, SPECIAL, UNK, molbart_pieces
 
 EXPRESSION = r"\[[^\]]+]|Br?|Cl?|N|O|S|P|F|I|b|c|n|o|s|p|\(|\)|\.|=|#|-|\+|\\\\|\/|:|~|@|\?|>|\*|\$|\%[0-9]{2}|[0-9]"
@@ -63,6 +63,13 @@ class SmilesTokenizer:
         from bionemo_molbart.molecules import CanonicalSmiles  # RDKit, which the command line need not import
 
         return CanonicalSmiles()
+
+    @property
+    def families(self) -> Mapping[str, Family]:
+        """Molecules of one Bemis-Murcko scaffold are relatives."""
+        from bionemo_molbart.molecules import SCAFFOLD, scaffold
+
+        return {SCAFFOLD: scaffold}
 
     @property
     def vocab_size(self) -> int:

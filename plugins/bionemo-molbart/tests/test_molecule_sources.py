@@ -16,6 +16,7 @@ from bionemo_core.data.prepare_report import summary
 from bionemo_core.data.store import Sequence
 from bionemo_core.errors import BioNeMoError, ConfigError, DataError
 from bionemo_core.protocols import BuildContext, DataSplits
+from bionemo_molbart.molecules import MOLECULE, SCAFFOLD, scaffold
 from bionemo_molbart.presets import megamolbart
 from bionemo_molbart.sources import sample_molecules, smiles
 from bionemo_molbart.tokenizer import molbart_tokenizer
@@ -107,6 +108,31 @@ def test_split_by_a_column(tmp_path: Path, context: BuildContext) -> None:
     path.write_text("smiles,side\nC,train\nCC,holdout\n")
     with pytest.raises(DataError, match=r"record 'mine\.csv:3' says 'holdout'"):
         splits(context, path=str(path), column="smiles", split_column="side")
+
+
+def test_molecules_of_one_scaffold_lie_in_one_split(tmp_path: Path, context: BuildContext) -> None:
+    path = tmp_path / "mine.smi"
+    rings = ["c1ccccc1", "C1CCCCC1", "c1ccncc1", "C1CCNCC1", "c1ccc2ccccc2c1", "C1CC1", "C1CCC1", "c1ccoc1"]
+    tails = ["", "C", "CC", "CCO", "F[C@H](Cl)"]
+    path.write_text("\n".join(tail + ring for ring in rings for tail in tails) + "\n")
+    sizes = {"val_size": 5, "test_size": 5}
+    made = splits(context, path=str(path), clusters="scaffold", parsed=True, **sizes)
+    found = [{scaffold(text.encode()) for text in texts(part)} for part in (made.train, made.val, made.test)]
+    assert [len(part) for part in (made.train, made.val, made.test)] == [30, 5, 5]
+    assert [len(scaffolds) for scaffolds in found] == [6, 1, 1]
+    assert not (found[0] & found[1] or found[0] & found[2] or found[1] & found[2])
+    assert made.train[0].derived[SCAFFOLD] == scaffold(made.train[0]) and MOLECULE in made.train[0].derived
+    again = splits(context, path=str(path), clusters="scaffold", parsed=True, **sizes, split_seed=1)
+    assert again.fingerprint != made.fingerprint
+    with pytest.raises(ConfigError, match="are different ways to split"):
+        splits(context, path=str(path), clusters="scaffold", split_file="x.csv", split_column="part")
+
+
+def test_scaffolds_are_those_of_bemis_and_murcko() -> None:
+    assert scaffold(b"CCN(Cc1ccc(OC)c(OC)c1)C(=O)c1ccsc1") == b"O=C(NCc1ccccc1)c1ccsc1"
+    assert scaffold(b"C[C@H]1CCCC[C@@H]1O") == scaffold(b"C1CCCCC1") == b"C1CCCCC1"
+    assert scaffold(b"CCO") == scaffold(b"CC(=O)C") == b""
+    assert scaffold(b"no molecule") == b"no molecule"
 
 
 def test_files_of_their_own(tmp_path: Path, context: BuildContext) -> None:

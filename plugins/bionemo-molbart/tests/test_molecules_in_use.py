@@ -12,6 +12,7 @@ from bionemo_core.data.text_rules import canonical_texts
 from bionemo_core.errors import DataError
 from bionemo_core.protocols import BuildContext, CanonicalForm
 from bionemo_core.tasks.embed import open_input
+from bionemo_molbart.molecules import scaffold
 from bionemo_molbart.tokenizer import molbart_tokenizer
 
 TOKENIZER = molbart_tokenizer()
@@ -55,6 +56,17 @@ def test_labelled_molecules(tmp_path: Path, caplog: pytest.LogCaptureFixture) ->
     found = [text for part in splits.parts().values() for text in part.sequences]
     assert sorted(found) == sorted([ASPIRIN, b"CCO", b"CCO"] * 10)
     assert "read 40 = used 30 + rejected 10 (no molecule 10" in caplog.text
+
+
+def test_labelled_molecules_of_one_scaffold_lie_in_one_split(tmp_path: Path) -> None:
+    path = tmp_path / "values.csv"
+    rings = ["c1ccccc1", "C1CCCCC1", "c1ccncc1", "C1CCNCC1", "C1CC1", "C1CCC1", "c1ccoc1", "c1ccsc1", "C1COC1", "C1CN1"]
+    path.write_text("smiles,value\n" + "".join(f"{'C' * n}{ring},{n}\n" for ring in rings for n in range(3)))
+    columns = {"sequence_column": "smiles", "target_column": "value", "clusters": "scaffold"}
+    splits = labelled_csv(str(path), **columns, tokenizer=TOKENIZER, context=BuildContext())
+    parts = [{scaffold(text) for text in part.sequences} for part in splits.parts().values()]
+    assert [len(part) for part in splits.parts().values()] == [24, 3, 3]
+    assert [len(part) for part in parts] == [8, 1, 1] and len(set.union(*parts)) == 10
 
 
 def test_texts_of_a_list() -> None:

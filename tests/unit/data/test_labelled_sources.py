@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bionemo_core.data.labelled_sources import flip_fasta, labelled_csv
-from bionemo_core.errors import DataError
+from bionemo_core.errors import ConfigError, DataError
 
 TABLE = "id,sequence,3state,resolved\na,MKV,CEH,110\nb,mkva,CCCC,1111\nc,MK!,CEH,111\n"
 
@@ -49,6 +49,55 @@ def test_one_table_is_split_the_same_every_time(tmp_path, tokenizer, context):
     assert len(set(everyone)) == 40
     other = labelled_csv(str(path), **options, split_seed=1)
     assert other.fingerprint != first.fingerprint
+
+
+def one_table(folder: Path, extra: str = "") -> Path:
+    """Forty rows in pairs of relatives, that start with the same letter."""
+    path = folder / "table.csv"
+    kinds = ("train", "Valid", "test")
+    rows = (f"r{n},{'ACDEFGHIKLMNPQRSTVWY'[n // 2]}{'K' * (1 + n % 2)},{n}.5,{kinds[n % 3]}\n" for n in range(40))
+    path.write_text("id,sequence,target,part\n" + "".join(rows) + extra)
+    return path
+
+
+def test_a_column_of_one_table_says_the_split(tmp_path, tokenizer, context):
+    path = one_table(tmp_path)
+    splits = labelled_csv(str(path), split_column="part", tokenizer=tokenizer, context=context)
+    for place, part in enumerate(splits.parts().values()):
+        assert part.ids == tuple(f"r{n}" for n in range(40) if n % 3 == place)
+    path = one_table(tmp_path, "last,MK,1.0,tset\n")
+    with pytest.raises(DataError, match=r"data.split_column: record 'last' says 'tset', expected one of train"):
+        labelled_csv(str(path), split_column="part", tokenizer=tokenizer, context=context)
+
+
+def test_clusters_of_one_table_lie_in_one_split(tmp_path, tokenizer, context):
+    path, table = one_table(tmp_path), tmp_path / "clusters.tsv"
+    table.write_text("".join(f"c{n // 2}\tr{n}\n" for n in range(40)))
+    splits = labelled_csv(str(path), clusters=str(table), tokenizer=tokenizer, context=context)
+    assert [len(part) for part in splits.parts().values()] == [28, 6, 6]
+    for part in splits.parts().values():
+        assert all(f"r{int(name[1:]) ^ 1}" in part.ids for name in part.ids)
+
+
+def test_relatives_that_the_tokenizer_tells_lie_in_one_split(tmp_path, tokenizer, context, monkeypatch):
+    path = one_table(tmp_path)
+    monkeypatch.setattr(type(tokenizer), "families", {"first": lambda text: text[:1]}, raising=False)
+    splits = labelled_csv(str(path), clusters="first", tokenizer=tokenizer, context=context)
+    letters = [{sequence[:1] for sequence in part.sequences} for part in splits.parts().values()]
+    assert [len(part) for part in splits.parts().values()] == [28, 6, 6]
+    assert not (letters[0] & letters[1] or letters[0] & letters[2] or letters[1] & letters[2])
+    with pytest.raises(ConfigError, match=r"data.clusters: frist: there is no such table; by name .* knows first"):
+        labelled_csv(str(path), clusters="frist", tokenizer=tokenizer, context=context)
+
+
+def test_ways_to_split_that_contradict_are_refused(tmp_path, tokenizer, context):
+    both = {"clusters": "c.tsv", "split_column": "part", "tokenizer": tokenizer, "context": context}
+    with pytest.raises(ConfigError, match=r"data.clusters and data.split_column: are different ways"):
+        labelled_csv(str(one_table(tmp_path)), **both)
+    root = folders(tmp_path / "ss", TABLE)
+    for key in ("clusters", "split_column"):
+        with pytest.raises(ConfigError, match=rf"data.{key}: data.dataset_path has a folder for each split"):
+            labelled_csv(str(root), **{**both, "clusters": None, "split_column": None, key: "x"})
 
 
 def test_flip_headers_say_which_split(tmp_path, tokenizer, context):
