@@ -85,8 +85,13 @@ class SearchResult:
 
     @property
     def best(self) -> list[Step]:
-        """Where each search ended."""
-        return [step for step in self.steps if step.iteration == self.settings.iterations]
+        """Where each search ended; all ended after as many iterations."""
+        return [step for step in self.steps if step.iteration == self.iterations]
+
+    @property
+    def iterations(self) -> int:
+        """How many were done: those of the settings, or fewer in a search that was stopped."""
+        return max(step.iteration for step in self.steps)
 
     @property
     def mean_gain(self) -> float:
@@ -117,6 +122,7 @@ def optimize(
     *,
     num_workers: int = 0,
     progress: Callable[[Step], None] | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> SearchResult:
     """Search from each of `starts` for texts that `oracle` scores higher.
 
@@ -129,6 +135,8 @@ def optimize(
         num_workers: processes that propose and score; 0 does it in this one. A function of the user's must then be
             defined in a module that they can import.
         progress: called with every step.
+        stop: asked between iterations, once every start has its score; where it says true the search ends with the
+            iterations that all starts have done.
 
     Raises:
         ConfigError: the oracle is unknown or gives no number for a start, or a worker ended.
@@ -151,7 +159,7 @@ def optimize(
     ]
     groups: list[LocalGroup | RemoteGroup] = [RemoteGroup(one) if num_workers else LocalGroup(one) for one in made]
     try:
-        steps = _run(groups, latent_space, progress)
+        steps = _run(groups, latent_space, len(canonical), progress, stop)
     finally:
         for group in groups:
             group.stop()
@@ -176,9 +184,12 @@ def named_oracle(oracle: str | Oracle, judge: TextJudge) -> Oracle:
 def _run(
     groups: Sequence[LocalGroup | RemoteGroup],
     latent_space: LatentSpace,
+    num_starts: int,
     progress: Callable[[Step], None] | None,
+    stop: Callable[[], bool] | None,
 ) -> list[Step]:
     steps: list[Step] = []
+    done: dict[int, int] = {}
     for group in groups:
         group.begin()
     running = list(groups)
@@ -187,6 +198,7 @@ def _run(
         for group in first_ready(running):
             found, candidates = group.receive()
             steps += found
+            done |= {step.start: step.iteration for step in found}
             if progress is not None:
                 for step in found:
                     progress(step)
@@ -194,6 +206,9 @@ def _run(
                 asked.append((group, candidates))
             else:
                 running.remove(group)
+        if stop is not None and len(done) == num_starts and stop():
+            common = min(done.values())
+            return [step for step in steps if step.iteration <= common]
         texts = latent_space.decode(np.concatenate([candidates for _, candidates in asked])) if asked else []
         for group, candidates in asked:
             own, texts = texts[: len(candidates)], texts[len(candidates) :]

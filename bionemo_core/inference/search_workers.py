@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import signal
 from collections.abc import Sequence
 from multiprocessing.connection import Connection, wait
 
@@ -99,6 +100,7 @@ def first_ready(groups: Sequence[LocalGroup | RemoteGroup]) -> list[LocalGroup |
 
 def _serve(connection: Connection, group: SearchGroup) -> None:
     """Answer until told to stop; whatever goes wrong is sent, so that the first process can say it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the first process decides
     try:
         answer = group.begin()
         while True:
@@ -109,7 +111,7 @@ def _serve(connection: Connection, group: SearchGroup) -> None:
             answer = group.go_on(texts)
     except BioNeMoError as error:
         connection.send(error)
-    except (EOFError, KeyboardInterrupt):
+    except EOFError:
         pass
     except Exception as error:
         connection.send(ConfigError(f"oracle: it raised {type(error).__name__}: {error}"))

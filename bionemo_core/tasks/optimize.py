@@ -14,7 +14,7 @@ import numpy as np
 
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.config.task_schemas.optimize import Optimize, SearchSettings
-from bionemo_core.errors import ConfigError
+from bionemo_core.errors import ConfigError, Preempted
 from bionemo_core.inference.latent_search import ModelLatents, SearchResult, Step, named_oracle
 from bionemo_core.inference.latent_search import optimize as search
 from bionemo_core.protocols import Oracle, TextJudge
@@ -34,6 +34,7 @@ from bionemo_core.tasks.texts import (
     write_json,
 )
 from bionemo_core.tasks.using import Ranks, open_for_use
+from bionemo_core.training.signals import StopSignal
 
 if TYPE_CHECKING:
     from bionemo_core.plugins.registry import Registry
@@ -72,16 +73,28 @@ def optimize(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> N
     folder = results_folder(spec, task.output, composed_yaml)
     started = monotonic()
     searches = [settings, replace(settings, algorithm=BASELINE)] if task.baseline else [settings]
-    found = []
-    for one in searches:
-        progress = Progress(one.algorithm, one.iterations * len(texts.texts), spec.trainer.progress_bar)
-        counted = _Counted(progress)
-        found.append(search(space, texts.texts, oracle, judge, one, num_workers=task.num_workers, progress=counted))
-        progress.end()
-    report = _Report(task, texts, judge, found, monotonic() - started)
-    report.write(folder.path)
+    found: list[SearchResult] = []
+    with StopSignal() as told:
+        for one in searches:
+            progress = Progress(one.algorithm, one.iterations * len(texts.texts), spec.trainer.progress_bar)
+            options: dict[str, Any] = {"num_workers": task.num_workers, "progress": _Counted(progress)}
+            options["stop"] = lambda: told.requested is not None
+            found.append(search(space, texts.texts, oracle, judge, one, **options))
+            progress.end()
+            if told.requested:
+                break
+        last = found[-1]
+        finished = len(found) == len(searches) and last.iterations == last.settings.iterations
+        stopped_by = None if finished else told.requested
+        report = _Report(task, texts, judge, found, monotonic() - started, stopped_by)
+        report.write(folder.path)
     print(report.text())
     print(f"{'folder':>12}  {folder.path}", flush=True)
+    if stopped_by:
+        raise Preempted(
+            f"task=optimize: stopped by {stopped_by} after {last.iterations} of {last.settings.iterations} "
+            f"iterations of {last.settings.algorithm}; what was found until then is in {folder.path}."
+        )
 
 
 def settings_of(task: Optimize, seed: int) -> SearchSettings:
@@ -144,6 +157,7 @@ class _Report:
     judge: TextJudge
     found: Sequence[SearchResult]
     seconds: float
+    stopped_by: str | None = None
 
     def write(self, folder: Path) -> None:
         """Write tables, summary and pictures.
@@ -183,6 +197,7 @@ class _Report:
             "starts": len(first),
             "left_out": self.texts.left_out,
             "seconds": self.seconds,
+            "stopped_by": self.stopped_by,
             "mean_start_score": float(np.mean(first)),
         }
         for one in self.found:
@@ -193,7 +208,8 @@ class _Report:
                 "mean_gain": one.mean_gain,
                 "improved": sum(step.text != start.text for step, start in zip(best, one.first, strict=True)),
                 "mean_similarity": float(np.mean([step.similarity for step in best])),
-                "valid": float(np.mean([step.valid for step in later])),
+                "iterations": one.iterations,
+                "valid": float(np.mean([step.valid for step in later])) if later else None,
             }
         return content
 
@@ -205,12 +221,13 @@ class _Report:
             lines.append(("left out", self.texts.left_out))
         for one in self.found:
             own = summary[one.settings.algorithm]
+            valid = "" if own["valid"] is None else f", {own['valid']:.1%} valid"
             lines.append(
                 (
                     one.settings.algorithm,
                     f"mean {own['mean_score']:.4f} (gain {own['mean_gain']:+.4f}), {own['improved']} of "
                     f"{summary['starts']} improved, similarity {own['mean_similarity']:.3f}, "
-                    f"{own['oracle_calls']:,} oracle calls, {own['valid']:.1%} valid",
+                    f"{own['oracle_calls']:,} oracle calls{valid}",
                 )
             )
         calls = sum(summary[one.settings.algorithm]["oracle_calls"] for one in self.found)

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,7 +14,7 @@ from tiny_models import SEQ_LENGTH, TEXTS, TOKENIZER, inference, network
 from bionemo_core.checkpoint.load_report import LoadReport
 from bionemo_core.checkpoint.stored import ModelSpec
 from bionemo_core.config.schema import OPENED, Choice, RunSpec, Trainer
-from bionemo_core.errors import ConfigError, DataError
+from bionemo_core.errors import ConfigError, DataError, Preempted
 from bionemo_core.tasks import optimize as optimize_task
 from bionemo_core.tasks import sample as sample_task
 from bionemo_core.tasks.opening import OpenedModel
@@ -199,6 +201,31 @@ def test_a_search_with_its_baseline(opened, words, tmp_path, capsys):
     assert (folder / "trajectory.png").read_bytes().startswith(b"\x89PNG")
     assert len((folder / "optimized.png").read_text().splitlines()) == 6
     assert "cma-es  mean" in capsys.readouterr().out
+
+
+def test_a_search_that_a_signal_stops_writes_what_it_found(opened, words, tmp_path, monkeypatch, capsys):
+    asked = []
+
+    def share_of_a(texts, starts):
+        asked.append(len(texts))
+        if len(asked) == 4:  # the starts, and two iterations, are scored
+            os.kill(os.getpid(), signal.SIGTERM)
+        return [text.count("A") / len(text) for text in texts]
+
+    monkeypatch.setattr(WordJudge, "oracles", {"share_of_a": share_of_a})
+    options = {"oracle": "share_of_a", "population": 8, "iterations": 50, "baseline": True}
+    said = r"stopped by SIGTERM after 3 of 50 iterations of cma-es; .*/results-1"
+    with pytest.raises(Preempted, match=said) as raised:
+        run(optimize_task, tmp_path, input=str(words), output=str(tmp_path / "results-1"), **options)
+    assert raised.value.exit_status == 75
+    folder = tmp_path / "results-1"
+    assert {row["iteration"] for row in table(folder / "trajectory.csv")} == {"0", "1", "2", "3"}
+    assert len(table(folder / "optimized.csv")) == len(TEXTS)
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["stopped_by"] == "SIGTERM" and summary["cma-es"]["iterations"] == 3 and "random" not in summary
+    assert (folder / "trajectory.png").is_file()
+    assert "cma-es  mean" in capsys.readouterr().out
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 def test_a_model_without_a_judge_cannot_be_searched(opened, words, tmp_path):

@@ -76,6 +76,22 @@ def test_all_candidates_are_decoded_in_one_batch():
     assert space.decoded == [18] * 4
 
 
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_search_that_is_stopped_ends_with_what_all_starts_have_done(num_workers):
+    settings, asked = SearchSettings(population=6, iterations=50), []
+
+    def stop():
+        asked.append(True)
+        return len(asked) > 5
+
+    found = search(settings=settings, num_workers=num_workers, stop=stop)
+    whole = search(settings=SearchSettings(population=6, iterations=found.iterations))
+    assert found.steps == whole.steps and 0 < found.iterations < 50
+    assert [step.start for step in found.best] == [0, 1, 2]
+    if not num_workers:
+        assert found.iterations == 5  # asked after the starts and after each iteration
+
+
 def test_the_seed_decides():
     one, same, other = (search(settings=SearchSettings(population=6, iterations=3, seed=s)) for s in (1, 1, 2))
     assert one == same
