@@ -1,6 +1,7 @@
 """Writes that are on the disk when they return, and hashes of what is there."""
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import stat
@@ -51,6 +52,23 @@ def write_file(path: Path, chunks: Iterable[bytes | memoryview]) -> FileFacts:
         finally:
             os.close(descriptor)
     return FileFacts(size, digest.hexdigest())
+
+
+@contextlib.contextmanager
+def held_alone(path: Path) -> Iterator[None]:
+    """Holds a lock on a file, which is made, against other processes of this machine.
+
+    Raises:
+        BlockingIOError: another process holds it.
+        OSError: the file cannot be made.
+    """
+    with path.open("w") as file:
+        try:
+            # A record lock is the process's own: loader workers, which may outlive it a little, do not inherit it.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise BlockingIOError(error.errno, "another process holds it", str(path)) from error
+        yield
 
 
 def sync_folder(folder: Path) -> None:

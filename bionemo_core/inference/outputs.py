@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,13 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from bionemo_core.checkpoint.files import sync_folder, write_file
+from bionemo_core.checkpoint.files import held_alone, sync_folder, write_file
 from bionemo_core.checkpoint.shards import write_tensors
 from bionemo_core.data.store import canonical, file_sha256
-from bionemo_core.errors import StorageError
+from bionemo_core.errors import ConfigError, StorageError
 from bionemo_core.inference.embedding import Embedded
 
+_LOCK = ".lock"
 _LENGTHS, _IDS, _ID_ENDS = "lengths", "ids", "id_ends"
 
 
@@ -39,16 +41,36 @@ class PartStore:
     folder: Path
     fingerprint: str
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Make the folder, and hold it against a second process that would write the same output.
+
+        Raises:
+            ConfigError: another process holds it.
+            StorageError: the file system refuses.
+        """
+        with ExitStack() as stack:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(held_alone(self.folder / _LOCK))
+            except BlockingIOError as error:
+                raise ConfigError(
+                    f"embedding: another process is writing to {self.folder}; wait for it or stop it."
+                ) from error
+            except OSError as error:
+                raise _refused(error, self.folder) from error
+            yield
+
     def clear_others(self) -> None:
-        """Make the folder; remove what another input, model or setting has left in it.
+        """Remove what another input, model or setting has left in the folder.
 
         Raises:
             StorageError: the file system refuses.
         """
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
             for path in self.folder.iterdir():
-                if not path.name.startswith(self._prefix) or path.suffix == ".tmp":
+                ours = path.name.startswith(self._prefix) or path.name == _LOCK
+                if not ours or path.suffix == ".tmp":
                     path.unlink()
         except OSError as error:
             raise _refused(error, self.folder) from error

@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import monotonic
@@ -70,14 +71,15 @@ def embed(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> None
         print(f"{output}: has been written by the same command before; nothing is left to do.")
         return
     job.refuse_to_overwrite()
-    if ranks.leads:
-        job.parts.clear_others()
-    ranks.meet()
-    job.compute(ranks, spec.trainer.progress_bar)
-    ranks.meet()
-    if ranks.leads:
-        job.finish()
-    ranks.meet()
+    with job.parts.held() if ranks.leads else nullcontext():
+        if ranks.leads:
+            job.parts.clear_others()
+        ranks.meet()
+        job.compute(ranks, spec.trainer.progress_bar)
+        ranks.meet()
+        if ranks.leads:
+            job.finish()
+        ranks.meet()
 
 
 def embed_with(

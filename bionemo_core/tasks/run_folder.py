@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from bionemo_core.checkpoint.files import held_alone
 from bionemo_core.errors import ConfigError, StorageError
 
 FOLDER_VARIABLE = "BIONEMO_RUN_FOLDER"
@@ -109,11 +109,10 @@ def lock(folder: RunFolder) -> Iterator[None]:
     Raises:
         ConfigError: another process holds it.
     """
-    with (folder.path / ".lock").open("w") as file:
+    with ExitStack() as stack:
         try:
-            # A record lock is the process's own: loader workers, which may outlive it a little, do not inherit it.
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+            stack.enter_context(held_alone(folder.path / ".lock"))
+        except BlockingIOError as error:
             raise ConfigError(
                 f"run folder: another process is writing to {folder.path}; wait for it or stop it."
             ) from error

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from runs import Home, Run
 
+from bionemo_core.checkpoint.files import held_alone
+
 pytest.importorskip("bionemo_esm")
 
 RESIDUES = list("LAGVSERTIDPKQNFYMHWC")
@@ -74,6 +76,17 @@ def test_a_killed_embedding_goes_on_and_ends_the_same(home, pretrained, proteins
     embed(home, pretrained, *many, f"task.output={killed}")
     assert killed.read_bytes() == whole.read_bytes()
     assert not parts.exists()
+
+
+def test_a_second_embedding_to_the_same_output_is_refused(home, pretrained, proteins):
+    output = home.path / "held.npz"
+    parts = home.path / "held.npz.parts"
+    parts.mkdir()
+    with held_alone(parts / ".lock"):
+        said = embed(home, pretrained, f"task.input={proteins}", f"task.output={output}")
+    assert "error[config]: embedding: another process is writing to" in said and not output.exists()
+    embed(home, pretrained, f"task.input={proteins}", f"task.output={output}")
+    assert output.is_file() and not parts.exists()
 
 
 def test_two_ranks_share_the_work(home, pretrained, proteins):

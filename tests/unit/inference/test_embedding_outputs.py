@@ -18,6 +18,7 @@ IDS = ["sp|P1", "p two", "\u03b1-3", "twice", "twice"]
 @pytest.fixture
 def parts(tmp_path: Path) -> Parts:
     store = PartStore(tmp_path / "out.parts", "0123456789abcdef")
+    store.folder.mkdir()
     store.clear_others()
     draw = np.random.default_rng(0)
     for number, ids in enumerate((IDS[:3], IDS[3:])):
