@@ -70,7 +70,7 @@ def labelled_csv(
         return _table(paths, columns, data_sep, on_invalid, canonicalize, tokenizer)
 
     root = Path(dataset_path).expanduser()
-    split = TableSplit(val_fraction, test_fraction, clusters, split_column, split_seed)
+    split = TableSplit(val_fraction, test_fraction, clusters or None, split_column or None, split_seed)
     split.check(root.is_dir())
     if root.is_dir():
         parts: dict[str, Any] = {}

@@ -72,7 +72,7 @@ class TableSplit:
             named = [family(sequence) for sequence in records.sequences]
             return split_families(named, val_size, test_size, self.split_seed, f"{self.clusters}s")
         path = Path(self.clusters).expanduser()
-        if not path.exists():
+        if not path.is_file():
             known = f"; by name the tokenizer knows {', '.join(families)}" if families else ""
             raise ConfigError(f"data.clusters: {self.clusters}: there is no such table{known}.")
         return split_by_clusters(records.ids, read_clusters(path), val_size, test_size, self.split_seed)

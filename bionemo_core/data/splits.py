@@ -167,7 +167,7 @@ def split_groups(groups: NDArray[np.integer], val_size: int, test_size: int, see
         if wanted[split] and not given[split]:
             raise DataError(
                 f"{what}: none of {len(sizes)} {what} fits the {wanted[split]} sequences of {key}; "
-                f"the smallest has {sizes.min()}. Ask for more sequences, or cluster more strictly."
+                f"the smallest has {sizes.min()}. Ask for more sequences, or for smaller {what}."
             )
     return SplitIndices.of_sides(side[groups])
 

@@ -1,6 +1,7 @@
 """The options of a split as the data components have them, checked against each other before anything is read."""
 
-from collections.abc import Collection
+import logging
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -27,6 +28,8 @@ from bionemo_core.data.splits import (
 )
 from bionemo_core.data.store import PreparedStore
 from bionemo_core.errors import ConfigError
+
+log = logging.getLogger("bionemo")
 
 
 @dataclass(frozen=True)
@@ -112,11 +115,29 @@ class Splitting:
             families = [store.column(row, self.clusters_column) for row in range(len(store))]
             return split_families(families, val_size, test_size, self.split_seed, f"{self.clusters_column}s")
         if self.clusters is not None:
-            clusters = read_clusters(Path(self.clusters))
+            clusters = read_clusters(Path(self.clusters).expanduser())
             return split_by_clusters(store.ids(), clusters, val_size, test_size, self.split_seed)
         if windowed:
             return split_groups(_records_of_windows(store), val_size, test_size, self.split_seed, "records")
         return split_at_random(len(store), val_size, test_size, self.split_seed)
+
+    def say_what_is_shared(self, store: PreparedStore, parts: SplitIndices, own: Mapping[str, PreparedStore]) -> None:
+        """Warn of clusters that files of their own have in common with what trains: nothing moves these apart."""
+        column = self.clusters_column
+        if column is None or not own:
+            return
+        trained = {store.column(row, column) for row in parts.train.tolist()}
+        for split, other in own.items():
+            found = {other.column(row, column) for row in range(len(other))}
+            if shared := len(found & trained):
+                log.warning(
+                    "data.%s_path: %d of its %d %ss are in training too; what is split keeps them together, files of "
+                    "their own stay as they are.",
+                    split,
+                    shared,
+                    len(found),
+                    column,
+                )
 
     def _size(self, num_records: int, split: str) -> int:
         size: int | None = getattr(self, f"{split}_size")

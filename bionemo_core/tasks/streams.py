@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -88,13 +89,16 @@ class Steps:
 
     def __init__(self, make: Callable[[], Any]) -> None:
         self._make = make
-        self._ahead: Ahead | None = None
+        # Not kept alive: a walk that is dropped half way takes its loader's workers along.
+        self._walk: weakref.ref[Ahead] | None = None
 
     def __iter__(self) -> Iterator[Any]:
-        self._ahead = Ahead(iter(self._make()))
-        return self._ahead
+        ahead = Ahead(iter(self._make()))
+        self._walk = weakref.ref(ahead)
+        return ahead
 
     def look_ahead(self, device: torch.device) -> None:
-        """Fetch the next step's batch, and start to copy it to the device, if it is not there yet."""
-        if self._ahead is not None:
-            self._ahead.fetch(device)
+        """Fetch the batch that is asked for next, and start to copy it to the device, if it is not there yet."""
+        ahead = self._walk() if self._walk is not None else None
+        if ahead is not None:
+            ahead.fetch(device)

@@ -194,7 +194,10 @@ class LanguageModule(pl.LightningModule):
         return values[0] + values[1], values[-1], values[2:-1]
 
     def _look_ahead(self) -> None:
-        """Have the next batch fetched and copied while a GPU computes; a CPU computes what it is asked at once."""
+        """Have a further batch fetched and copied while a GPU computes; a CPU computes what it is asked at once.
+
+        A loader that is slower than the device is waited for here, so that a step's time holds it.
+        """
         look_ahead = getattr(self.trainer.train_dataloader, "look_ahead", None)
         if look_ahead is not None and self.device.type == "cuda":
             look_ahead(self.device)

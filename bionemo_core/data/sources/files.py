@@ -199,4 +199,5 @@ def prepared_splits(
         fingerprint = fingerprint_of({split: store.fingerprint for split, store in stores.items()})
         return DataSplits(stores["train"], stores.get("val"), stores.get("test"), fingerprint)
     parts = splitting.indices(stores["train"], own, windowed=getattr(rules, "on_long", None) == "window")
+    splitting.say_what_is_shared(stores["train"], parts, {split: stores[split] for split in own})
     return parts.of(stores["train"], stores.get("val"), stores.get("test"))

@@ -113,14 +113,18 @@ class CanonicalSmiles:
 
 
 def scaffold(smiles: bytes) -> bytes:
-    """The Bemis-Murcko scaffold (1996), rings and what links them, as canonical SMILES without stereochemistry.
+    """The Bemis-Murcko scaffold (1996) as canonical SMILES without stereochemistry.
+
+    Rings, what links them, and, as RDKit has it, atoms that are double-bonded to either.
 
     Molecules without rings have the empty one in common, as in MoleculeNet; what is no molecule has a family alone.
     """
     molecule = parsed(smiles.decode("latin-1"))
     if molecule is None:
         return smiles
-    return str(MurckoScaffold.MurckoScaffoldSmiles(mol=molecule, includeChirality=False)).encode()
+    found = str(MurckoScaffold.MurckoScaffoldSmiles(mol=molecule, includeChirality=False))
+    again = parsed(found)  # without its side chains a ring may be aromatic
+    return (found if again is None else canonical(again)).encode()
 
 
 def randomised(molecule: Chem.Mol, seed: int) -> str:

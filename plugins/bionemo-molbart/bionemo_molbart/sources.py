@@ -7,7 +7,7 @@ RDKit, numpy and pyarrow are imported in the bodies, because listing the compone
 from pathlib import Path
 from typing import Any, Optional
 
-from bionemo_core.errors import DataError
+from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.protocols import BuildContext, DataSplits, Tokenizer
 
 
@@ -115,7 +115,7 @@ def smiles(
         val_size: what validation gets as a number of molecules.
         test_size: the same for testing.
         clusters: `scaffold`, or a table `cluster_id<TAB>member_id`; molecules of one Bemis-Murcko scaffold, or of one
-            cluster, then lie wholly in one split.
+            cluster, then lie wholly in one split; files of their own are compared by scaffold, and it is said.
         split_column: a column that says train, val (valid, validation) or test for each molecule.
         split_file: another table says it for the same ids, in its column split_column.
         split_seed: decides which molecules go where; independent of the run's seed.
@@ -145,6 +145,8 @@ def smiles(
     from bionemo_molbart.rules import MoleculeFiles, MoleculeOptions, MoleculeRules
 
     by_scaffold = clusters == SCAFFOLD
+    if clusters and not by_scaffold and not Path(clusters).expanduser().is_file():
+        raise ConfigError(f"data.clusters: {clusters}: there is no such table; by name there is {SCAFFOLD}.")
     options = MoleculeOptions(
         canonicalize=canonicalize,
         on_invalid=on_invalid,

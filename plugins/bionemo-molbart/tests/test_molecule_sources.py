@@ -128,9 +128,26 @@ def test_molecules_of_one_scaffold_lie_in_one_split(tmp_path: Path, context: Bui
         splits(context, path=str(path), clusters="scaffold", split_file="x.csv", split_column="part")
 
 
+def test_scaffolds_that_a_file_of_its_own_shares_are_told(
+    tmp_path: Path, context: BuildContext, caplog: pytest.LogCaptureFixture
+) -> None:
+    rings = ["c1ccccc1", "C1CCCCC1", "c1ccncc1", "C1CCNCC1", "C1CC1", "C1CCC1"]
+    mine, other = tmp_path / "mine.smi", tmp_path / "other.smi"
+    mine.write_text("\n".join(tail + ring for ring in rings for tail in ("C", "CC")) + "\n")
+    other.write_text("\n".join(f"CCC{ring}" for ring in [*rings, "c1ccoc1"]) + "\n")
+    options = {"path": str(mine), "val_path": str(other), "test_size": 2}
+    splits(context, **options)
+    assert "in training too" not in caplog.text
+    splits(context, **options, clusters="scaffold")
+    assert "data.val_path: 5 of its 7 scaffolds are in training too" in caplog.text
+    with pytest.raises(ConfigError, match="Scaffold: there is no such table; by name there is scaffold"):
+        splits(context, **options, clusters="Scaffold")
+
+
 def test_scaffolds_are_those_of_bemis_and_murcko() -> None:
     assert scaffold(b"CCN(Cc1ccc(OC)c(OC)c1)C(=O)c1ccsc1") == b"O=C(NCc1ccccc1)c1ccsc1"
     assert scaffold(b"C[C@H]1CCCC[C@@H]1O") == scaffold(b"C1CCCCC1") == b"C1CCCCC1"
+    assert scaffold(b"ClP1(=NP(=NP(=N1)(Cl)Cl)(Cl)Cl)Cl") == scaffold(scaffold(b"ClP1(=NP(=NP(=N1)(Cl)Cl)(Cl)Cl)Cl"))
     assert scaffold(b"CCO") == scaffold(b"CC(=O)C") == b""
     assert scaffold(b"no molecule") == b"no molecule"
 

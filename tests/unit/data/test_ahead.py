@@ -1,9 +1,13 @@
 """Batches that are fetched ahead are those that would have come, in their order, and fail when they would have."""
 
+import gc
+import multiprocessing
+import time
 from collections.abc import Iterator
 
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from bionemo_core.data.ahead import Ahead
 from bionemo_core.errors import DataError
@@ -57,6 +61,23 @@ def test_a_failure_is_raised_where_its_batch_is_wanted() -> None:
     ahead.fetch(META)
     with pytest.raises(DataError, match="bad record"):
         next(ahead)
+
+
+def test_a_walk_that_is_dropped_half_way_ends_its_workers() -> None:
+    before = set(multiprocessing.active_children())
+    steps = Steps(lambda: DataLoader(torch.arange(100), batch_size=None, num_workers=2))  # type: ignore[arg-type]
+    walk = iter(steps)
+    steps.look_ahead(META)
+    assert next(walk).device == META
+    workers = set(multiprocessing.active_children()) - before
+    assert len(workers) == 2
+    del walk
+    gc.collect()
+    until = time.monotonic() + 10
+    while any(worker.is_alive() for worker in workers) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not any(worker.is_alive() for worker in workers)
+    steps.look_ahead(META)  # nothing is left to look into
 
 
 def test_a_stream_of_steps_looks_ahead_in_the_walk_that_is_under_way() -> None:

@@ -90,6 +90,13 @@ def test_relatives_that_the_tokenizer_tells_lie_in_one_split(tmp_path, tokenizer
         labelled_csv(str(path), clusters="frist", tokenizer=tokenizer, context=context)
 
 
+def test_keys_that_are_empty_name_no_way_to_split(tmp_path, tokenizer, context):
+    path = one_table(tmp_path)
+    plain = labelled_csv(str(path), tokenizer=tokenizer, context=context)
+    empty = labelled_csv(str(path), clusters="", split_column="", tokenizer=tokenizer, context=context)
+    assert empty.fingerprint == plain.fingerprint
+
+
 def test_ways_to_split_that_contradict_are_refused(tmp_path, tokenizer, context):
     both = {"clusters": "c.tsv", "split_column": "part", "tokenizer": tokenizer, "context": context}
     with pytest.raises(ConfigError, match=r"data.clusters and data.split_column: are different ways"):
