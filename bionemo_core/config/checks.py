@@ -26,11 +26,6 @@ def check_values(spec: RunSpec) -> None:
         raise ConfigError(f"name: got {spec.name!r}, expected a folder's name: letters, digits, '_', '-', '.', no '/'.")
     if not 0 <= spec.seed <= MAX_SEED:
         raise ConfigError(f"seed: got {spec.seed}, expected 0 to {MAX_SEED}.")
-    if spec.resume is not None and spec.restore_from_path is not None:
-        raise ConfigError(
-            "resume and restore_from_path are both given: resume goes on with a run, restore_from_path starts a new "
-            "one from weights. Leave one out."
-        )
     _check_trainer(spec.trainer)
     _check_batch(spec.batch)
     _check_parallel(spec.parallel)

@@ -20,12 +20,17 @@ def summary(manifest: Mapping[str, Any]) -> str:
     """One line: read = used + rejected, with the reasons."""
     records, names = manifest["records"], [item["name"] for item in manifest["sources"]]
     title = names[0] if len(names) == 1 else f"{names[0]} .. {names[-1]} ({len(names)} files)"
+    return f"{title}: {counted(records)}"
+
+
+def counted(records: Mapping[str, Any]) -> str:
+    """What became of the records of a manifest: read = used + rejected, with the reasons."""
     total = sum(records["rejected"].values())
     by_count = sorted(records["rejected"].items(), key=lambda item: (-item[1], item[0]))
     reasons = ", ".join(f"{reason} {count:,}" for reason, count in by_count)
     notes = "".join(f"; {note} {count:,}" for note, count in records["notes"].items())
     return (
-        f"{title}: read {records['read']:,} = used {records['used']:,} + rejected {total:,}"
+        f"read {records['read']:,} = used {records['used']:,} + rejected {total:,}"
         f"{f' ({reasons})' if reasons else ''}{notes}"
     )
 

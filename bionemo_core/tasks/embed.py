@@ -19,6 +19,7 @@ from bionemo_core import __version__
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.config.task_schemas.embed import Embed
 from bionemo_core.data.prepare import prepare
+from bionemo_core.data.prepare_report import counted
 from bionemo_core.data.readers import source_for
 from bionemo_core.data.readers.formats import format_of
 from bionemo_core.data.store import PreparedStore, fingerprint_of
@@ -135,7 +136,7 @@ def open_input(path: str, task: Any, tokenizer: Tokenizer, context: Any) -> Prep
         if id_column:
             options["id_column"] = id_column
     source = source_for(paths, kind, **options)
-    rules = rules_for(tokenizer, task.on_invalid, canonicalize=getattr(task, "canonicalize", False))
+    rules = rules_for(tokenizer, task.on_invalid, canonicalize=getattr(task, "canonicalize", True))
     return prepare(source, rules, context)
 
 
@@ -230,12 +231,8 @@ class _Job:
         except OSError as error:
             raise StorageError(f"embedding: {self.record}: {error.strerror or error}.") from error
         self.parts.remove()
-        counts = self.facts["records"]
-        rejected = sum(counts["rejected"].values())
-        print(
-            f"{self.output}: {', '.join(self.embedder.settings.outputs)} of {len(self.store):,} sequences; "
-            f"read {counts['read']:,} = used {counts['used']:,} + rejected {rejected:,}"
-        )
+        outputs = ", ".join(self.embedder.settings.outputs)
+        print(f"{self.output}: {outputs} of {len(self.store):,} sequences; {counted(self.facts['records'])}")
 
 
 def _refuse_long(store: PreparedStore, embedder: Embedder) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.config.task_schemas.predict import Predict
+from bionemo_core.data.prepare_report import counted
 from bionemo_core.data.readers import CsvSource, FastaSource
 from bionemo_core.errors import ConfigError, DataError, StorageError
 from bionemo_core.inference.embedding import EmbeddingSettings
@@ -97,9 +98,8 @@ def _answers(task: Predict, opened: OpenedModel, tokens: int, spec: RunSpec) -> 
     predictor = Predictor(opened.module, opened.tokenizer, settings)
     store = open_input(task.input, task, opened.tokenizer, choose_device(spec).context(spec))
     predictor.check_lengths(store)
-    rejected = sum(store.manifest["records"]["rejected"].values())
-    if rejected:
-        print(f"{task.input}: {rejected:,} of {store.manifest['records']['read']:,} records are left out as invalid")
+    if store.manifest["records"]["rejected"]:
+        print(f"{task.input}: {counted(store.manifest['records'])}")
 
     def rows() -> Iterable[list[str]]:
         bounds = part_bounds(store.lengths, _PART_TOKENS, _PART_SEQUENCES)

@@ -89,6 +89,25 @@ def completed(saved: RunSpec, registry: Registry) -> RunSpec:
     return replace(saved, **whole)
 
 
+def with_first_weights(saved: RunSpec, spec: RunSpec) -> RunSpec:
+    """A resumed run's specification with the weights that it was started from; the same command may name them again.
+
+    Raises:
+        ConfigError: it names others.
+    """
+    given, first = spec.restore_from_path, saved.restore_from_path
+    if given is not None and given != first and not (first and _same_place(given, first)):
+        raise ConfigError(
+            f"resume: this run was started {f'from {first}' if first else 'from random weights'}, and "
+            f"restore_from_path names {given}. Leave restore_from_path out to go on, or resume to start a new run."
+        )
+    return replace(spec, restore_from_path=first)
+
+
+def _same_place(one: str, other: str) -> bool:
+    return Path(one).expanduser().resolve() == Path(other).expanduser().resolve()
+
+
 def check_resume(saved: RunSpec, spec: RunSpec, reader: CheckpointReader, splits: DataSplits) -> None:
     """Refuse a resume that would not go on with the same network over the same data.
 

@@ -23,7 +23,15 @@ from bionemo_core.protocols import DataSplits, Tokenizer
 from bionemo_core.tasks.additions import Additions, Built
 from bionemo_core.tasks.device import Device, choose_device
 from bionemo_core.tasks.report import print_plan, print_resume, quieten_libraries
-from bionemo_core.tasks.resume import check_resume, completed, held, open_folder, record_restore, write_spec
+from bionemo_core.tasks.resume import (
+    check_resume,
+    completed,
+    held,
+    open_folder,
+    record_restore,
+    with_first_weights,
+    write_spec,
+)
 from bionemo_core.tasks.run_folder import RunFolder
 from bionemo_core.tasks.streams import Streams
 from bionemo_core.tasks.trainer import fit, make_trainer, start_ranks, tell_callbacks
@@ -97,6 +105,7 @@ class _Run:
     ) -> _Run:
         """Names become objects: tokenizer, data, model, in that order, on every rank."""
         saved = completed(from_json(folder.spec.read_text()), registry) if reader else None
+        spec = with_first_weights(saved, spec) if saved else spec
         frozen = saved.batch.global_batch_size if saved else None
         plan = batch_plan(spec, trainer.world_size, frozen_global_batch_size=frozen)
         spec = replace(spec, batch=replace(spec.batch, global_batch_size=plan.global_batch_size), resume=None)
@@ -185,6 +194,14 @@ def _recipe(spec: RunSpec, registry: Registry, device: Device) -> Recipe:
     def learning_rate(step: int) -> float:
         return float(schedule(step, base_lr=optim.lr, max_steps=max_steps))
 
+    warmup = getattr(schedule, "warmup_steps", 0) or 0
+    if warmup > max_steps:
+        log.warning(
+            "scheduler.warmup_steps=%d is more than the %d steps of this run: the rate only rises, to %.1e at its end.",
+            warmup,
+            max_steps,
+            learning_rate(max_steps - 1),
+        )
     learning_rate(0)  # a contradiction between the two shows before anything starts
     return Recipe(
         optim=optim,

@@ -121,9 +121,10 @@ def test_a_regression_on_kept_states_resumes_exactly_and_keeps_them(home, pretra
     )
     start = f"restore_from_path={pretrained}"
     whole, _ = run(home, "reg_whole", start, "trainer.max_steps=10", *settings)
-    run(home, "reg_cut", start, "trainer.max_steps=5", *settings)
+    run(home, "reg_cut", start, "resume=auto", "trainer.max_steps=5", *settings)
     tables_kept = {path: path.stat().st_mtime_ns for path in (home.path / "states").glob("*/states.npy")}
-    cut, said = run(home, "reg_cut", "resume=last", "trainer.max_steps=10", *settings)
+    cut, said = run(home, "reg_cut", start, "resume=auto", "trainer.max_steps=10", *settings)
+    assert "resume  step 5" in said
     assert {path: path.stat().st_mtime_ns for path in (home.path / "states").glob("*/states.npy")} == tables_kept, said
     compared = ("reduced_train_loss", "val_loss", "val_mse", "val_spearman", "grad_norm", "test_mse")
     last = [{key: rows[-1][key] for key in compared} for rows in (metrics(whole), metrics(cut))]
@@ -238,8 +239,11 @@ def test_a_resumed_run_keeps_its_model_and_every_one_that_it_wrote(home, pretrai
     run(home, "again", *start, "trainer.max_steps=5", *settings)
     said = home.command("task=finetune", "name=again", "resume=last", kind, "task.encoder=full", *settings)
     assert "task.encoder: frozen -> full: the run that is resumed has its model already" in said
+    said = home.command("task=finetune", "name=again", "resume=last", "restore_from_path=elsewhere", kind, *settings)
+    assert f"this run was started from {pretrained}, and restore_from_path names elsewhere" in said
     for steps in (10, 10, 10):
         folder, said = run(home, "again", "resume=last", kind, f"trainer.max_steps={steps}", *settings)
         assert json.loads((folder / "model" / "artefact.json").read_text())["training"]["step"] == steps, said
+        assert json.loads((folder / "run.json").read_text())["restore_from_path"] == str(pretrained)
     found = sorted(path.name for path in folder.glob("superseded-model-*"))
     assert found == ["superseded-model-10", "superseded-model-10-2", "superseded-model-5"]

@@ -54,6 +54,13 @@ def test_weights_of_another_shape_are_refused_by_name(home: Home) -> None:
     assert "Traceback" not in run.output()
 
 
+def test_a_warm_up_longer_than_the_run_is_said(home: Home) -> None:
+    short = ("trainer.max_steps=2", "trainer.val_check_interval=2", "scheduler=cosine")
+    run = home.finish("name=cold", *short, "scheduler.warmup_steps=30")
+    assert "scheduler.warmup_steps=30 is more than the 2 steps of this run: the rate only rises, to" in run.output()
+    assert "only rises" not in home.finish("name=warm", *short, "scheduler.warmup_steps=1").output()
+
+
 def test_testing_after_training(home: Home) -> None:
     run = home.finish("name=tested", "trainer.max_steps=2", "do_testing=true", "trainer.val_check_interval=2")
     assert "test_loss" in (run.folder / "metrics.csv").read_text()

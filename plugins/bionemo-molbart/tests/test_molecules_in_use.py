@@ -1,13 +1,16 @@
 """Molecules that are read for use: their spelling does not matter, and what is none is said."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from bionemo_core.config.task_schemas.optimize import Optimize
 from bionemo_core.data.labelled_sources import labelled_csv
+from bionemo_core.data.prepare_report import counted
 from bionemo_core.data.text_rules import canonical_texts
 from bionemo_core.errors import DataError
 from bionemo_core.protocols import BuildContext, CanonicalForm
@@ -44,6 +47,17 @@ def test_what_is_no_molecule_is_named(tmp_path: Path) -> None:
         opened(tmp_path)
     kept = opened(tmp_path, on_invalid="unk")
     assert kept[2] == b"C1CC" and kept.manifest["records"]["notes"] == {"no molecule, kept as it stands": 1}
+
+
+def test_a_search_starts_from_molecules_or_says_what_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "mine.smi"
+    path.write_text(TABLE)
+    task = Optimize(input=str(path), oracle="qed")
+    with pytest.raises(DataError, match=r"mine\.smi:3 record 'c': 'C1CC' is not SMILES"):
+        open_input(task.input, task, TOKENIZER, BuildContext(home=str(tmp_path)))
+    task = replace(task, on_invalid="skip")
+    store = open_input(task.input, task, TOKENIZER, BuildContext(home=str(tmp_path)))
+    assert counted(store.manifest["records"]) == "read 4 = used 3 + rejected 1 (no molecule 1)"
 
 
 def test_labelled_molecules(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

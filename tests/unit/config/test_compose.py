@@ -120,7 +120,6 @@ def test_a_key_of_another_group_in_a_model_file_says_where_it_belongs(composed, 
         (["checkpoint.mode=mins"], "Did you mean 'min'"),
         (["trainer.gradient_clip_val=-1"], "gradient_clip_val"),
         (["seed=-1"], "seed: got -1"),
-        (["resume=last", "restore_from_path=x"], "both given"),
     ],
 )
 def test_values_that_cannot_be_meant_are_refused(spec_of, typed, words):
