@@ -2,15 +2,17 @@
 
 import dataclasses
 import sys
+import textwrap
 from typing import Any
 
 from bionemo_core.builtin import load_registry
 from bionemo_core.cli import SUBCOMMANDS
 from bionemo_core.config.aliases import render_aliases
-from bionemo_core.config.schema import CORE_GROUPS
+from bionemo_core.config.schema import CORE_GROUPS, SEVERAL_AT_ONCE
 from bionemo_core.errors import ConfigError
 from bionemo_core.plugins import RegisteredComponent, Registry
 from bionemo_core.plugins.hookspecs import GROUPS
+from bionemo_core.plugins.meanings import description_of, meanings, meanings_of
 from bionemo_core.plugins.names import did_you_mean
 from bionemo_core.plugins.parameters import parameter_fields
 
@@ -106,6 +108,8 @@ def _component_page(registered: RegisteredComponent) -> str:
     component = registered.component
     lines = [f"{registered.group}={registered.name}  ({registered.distribution} {registered.version})"]
     lines += [f"  {component.summary}"] if component.summary else []
+    for paragraph in description_of(registered):
+        lines += ["", *textwrap.wrap(paragraph, 100, initial_indent="  ", subsequent_indent="  "), ""]
     if component.capabilities:
         lines.append(f"  can: {', '.join(sorted(component.capabilities))}")
     for group, value in component.defaults.items():
@@ -113,16 +117,25 @@ def _component_page(registered: RegisteredComponent) -> str:
         lines.append(f"  brings {group}: {shown}")
     fields = parameter_fields(registered)
     lines += ["", "Keys:"] if fields else ["", "It has no keys of its own."]
-    lines += [f"  {registered.group}.{name} = {_default(one)}  ({_type(kind)})" for name, kind, one in fields]
+    told, prefix = meanings_of(registered), registered.group
+    prefix += f".{registered.name}" if registered.group in SEVERAL_AT_ONCE else ""
+    for name, kind, one in fields:
+        lines += _key_lines(f"{prefix}.{name}", kind, one, told.get(name))
     return "\n".join(lines) + "\n"
 
 
 def _schema_page(group: str) -> str:
     lines = [f"{group}: {(CORE_GROUPS[group].__doc__ or '').splitlines()[0]}", ""]
-    lines += [
-        f"  {group}.{one.name} = {_default(one)}  ({_type(one.type)})" for one in dataclasses.fields(CORE_GROUPS[group])
-    ]
+    told = meanings(CORE_GROUPS[group])
+    for one in dataclasses.fields(CORE_GROUPS[group]):
+        lines += _key_lines(f"{group}.{one.name}", one.type, one, told.get(one.name))
     return "\n".join(lines) + "\n"
+
+
+def _key_lines(key: str, kind: Any, one: "dataclasses.Field[Any]", meaning: str | None) -> list[str]:
+    """A key with its default and type, and below what it means, where that is told."""
+    wrapped = textwrap.wrap(meaning or "", 100, initial_indent="      ", subsequent_indent="      ")
+    return [f"  {key} = {_default(one)}  ({_type(kind)})", *wrapped]
 
 
 def _default(one: "dataclasses.Field[Any]") -> str:

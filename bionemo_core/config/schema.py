@@ -12,55 +12,55 @@ class Trainer:
     """How long, on what, and how exactly to train. Names are those of v1."""
 
     accelerator: str = "auto"  # auto, cpu, gpu
-    devices: int = 1
-    num_nodes: int = 1
+    devices: int = 1  # GPUs, or processes on a CPU, of each machine
+    num_nodes: int = 1  # machines
     precision: str = "auto"  # auto (bf16-mixed on a GPU, 32 on CPU), 32, bf16-mixed, 16-mixed
-    max_steps: int = 1_000_000
-    max_time_min: Optional[float] = None
-    log_every_n_steps: int = 10
-    val_check_interval: int = 1500
-    limit_val_batches: int = 50
-    limit_test_batches: int = 500
-    gradient_clip_val: Optional[float] = 1.0
-    deterministic: bool = False
-    num_threads: Optional[int] = None
-    compile: Optional[bool] = None  # null: on a GPU only
-    cuda_graphs: bool = True  # where it can be: packed batches, one GPU, compiled layers, a network that allows it
-    progress_bar: bool = True
+    max_steps: int = 1_000_000  # optimizer steps of the whole run, resumes included; the schedule ends there
+    max_time_min: Optional[float] = None  # minutes of all sessions of the run together; null: no limit
+    log_every_n_steps: int = 10  # how often metrics are logged
+    val_check_interval: int = 1500  # steps between validations
+    limit_val_batches: int = 50  # steps of one validation, at most
+    limit_test_batches: int = 500  # steps of one test, at most
+    gradient_clip_val: Optional[float] = 1.0  # the longest global gradient norm; null: any
+    deterministic: bool = False  # torch's deterministic algorithms, slower on a GPU
+    num_threads: Optional[int] = None  # CPU threads of each process; null: torch's own number
+    compile: Optional[bool] = None  # compile the layers; null: on a GPU only
+    cuda_graphs: bool = True  # record passes where it can be: packed, one GPU, 16 bit, a network that allows it
+    progress_bar: bool = True  # a bar on a terminal, elsewhere a line now and then
 
 
 @dataclass(frozen=True)
 class Batch:
     """What one optimizer step sees, in rows: a row is one pack, or one sequence when `packing` is off."""
 
-    micro_batch_size: int = 8
-    global_batch_size: Optional[int] = None
-    accumulate_grad_batches: int = 1
-    seq_length: Optional[int] = None  # null: the model's own
-    packing: bool = True
-    pack_window: int = 4096
-    dynamic_padding: bool = True
-    num_workers: int = 2
+    micro_batch_size: int = 8  # rows that go through the network at once on one device
+    global_batch_size: Optional[int] = None  # rows of a step on all devices; null: computed of the others
+    accumulate_grad_batches: int = 1  # micro batches of a step on one device
+    seq_length: Optional[int] = None  # tokens of a row, at most; null: the model's own
+    packing: bool = True  # several sequences a row, end to end
+    pack_window: int = 4096  # sequences that packs are chosen among
+    dynamic_padding: bool = True  # without packing: pad to the longest of a batch, not to seq_length
+    num_workers: int = 2  # loader processes of each device; 0 loads in the main process
 
 
 @dataclass(frozen=True)
 class Parallel:
     """How the model is split; data parallelism takes what is left of the devices."""
 
-    tensor_model_parallel_size: int = 1
-    pipeline_model_parallel_size: int = 1
-    sequence_parallel: bool = False
+    tensor_model_parallel_size: int = 1  # devices that share each layer
+    pipeline_model_parallel_size: int = 1  # 1: more is refused
+    sequence_parallel: bool = False  # split activations between layers too, where tensor parallel
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """When to save, and what to keep."""
 
-    every_n_steps: Optional[int] = None  # null: trainer.val_check_interval
-    monitor: str = "val_loss"
-    mode: str = "min"
-    save_top_k: int = 10
-    keep_last: int = 2
+    every_n_steps: Optional[int] = None  # null: trainer.val_check_interval; saved at the end too
+    monitor: str = "val_loss"  # the metric that says which checkpoints are best
+    mode: str = "min"  # min where less of it is better, max where more is
+    save_top_k: int = 10  # how many of the best to keep
+    keep_last: int = 2  # how many of the newest to keep, 2 at least
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,8 @@ class Restore:
 class Train:
     """Pre-train the model, then test it if asked."""
 
-    do_training: bool = True
-    do_testing: bool = False
+    do_training: bool = True  # false: only test
+    do_testing: bool = False  # test on the test split when training is done
 
 
 OPENING_TASKS = frozenset({"embed", "finetune", "evaluate", "predict", "sample", "optimize", "convert"})
@@ -91,6 +91,9 @@ OWN_DATA_TASKS = frozenset({"evaluate"})
 
 OPENED = "opened"
 """Stands for the name of a model, tokenizer or data set that is known only once `restore_from_path` is opened."""
+
+SEVERAL_AT_ONCE = ("logger", "callbacks")
+"""Groups where each choice has a key of its own: `logger=[csv,wandb]` fills `logger.csv` and `logger.wandb`."""
 
 CORE_GROUPS = {"trainer": Trainer, "batch": Batch, "parallel": Parallel, "checkpoint": Checkpoint, "restore": Restore}
 """Groups with a single schema each; the others hold one entry per component."""

@@ -14,7 +14,7 @@ from hydra_zen import ZenStore
 
 from bionemo_core.config import resolvers as resolvers  # registers the interpolations
 from bionemo_core.config.brought import brought, schema_node
-from bionemo_core.config.schema import CORE_GROUPS
+from bionemo_core.config.schema import CORE_GROUPS, SEVERAL_AT_ONCE
 from bionemo_core.plugins import RegisteredComponent, Registry
 from bionemo_core.plugins.checks import BASED_GROUPS, VALUE_GROUPS
 from bionemo_core.plugins.factories import default_field
@@ -24,9 +24,6 @@ CONFIG_NAME = "bionemo"
 COMPONENT_KEY = "_component_"
 DEFAULT_NODE = "default"
 HOME_DEFAULT = "${oc.env:BIONEMO_HOME,'~/.bionemo'}"
-SEVERAL_AT_ONCE = ("logger", "callbacks")
-"""Groups where each choice has a key of its own: `logger=[csv,wandb]` fills `logger.csv` and `logger.wandb`."""
-
 DEFAULT_CHOICES: tuple[tuple[str, Any], ...] = (
     ("tokenizer", None),
     ("data", "sample"),

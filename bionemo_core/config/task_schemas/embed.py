@@ -24,4 +24,4 @@ class Embed:
     tokens_per_batch: Optional[int] = None  # null: 4,096 on a CPU, 32,768 on a GPU
     tokens_per_part: Optional[int] = None  # what is computed between two saves; null: 4,194,304 embedded tokens
     adapter: Optional[str] = None  # a folder `adapter` of a LoRA fine-tuning of the model at restore_from_path
-    overwrite: bool = False
+    overwrite: bool = False  # replace an output that is there

@@ -15,4 +15,4 @@ class Evaluate:
     split: str = "test"  # train, val, test
     pseudo_perplexity: int = 0  # sequences to compute it on, each residue masked alone; 0: none
     adapter: Optional[str] = None  # a folder `adapter` of a LoRA fine-tuning of the model at restore_from_path
-    overwrite: bool = False
+    overwrite: bool = False  # replace an output that is there

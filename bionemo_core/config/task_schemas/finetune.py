@@ -16,9 +16,9 @@ class Finetune:
     head: Optional[str] = None  # null: mlp for sequences, convnet for residues
     head_params: Any = None  # a mapping of the keys of the head: {hidden_layer_size: 256}
     freeze_layers: int = 0  # encoder=full: blocks that stay as they are; negative: all but the last so many
-    lora_rank: int = 32
+    lora_rank: int = 32  # of the low-rank adapters
     lora_alpha: Optional[float] = None  # null: the rank
-    lora_dropout: float = 0.0
+    lora_dropout: float = 0.0  # of what goes into an adapter
     lora_targets: Optional[list[str]] = None  # null: qkv, proj, fc1, fc2
     class_weights: Optional[list[float]] = None  # in the order of the sorted classes
     balance_classes: bool = False  # weights by which every class counts the same in training
@@ -27,4 +27,4 @@ class Finetune:
     early_stopping: Optional[int] = None  # validations without a better checkpoint.monitor before the end
     export: Optional[str] = None  # weights that are tested and written: last, best; null: best with early_stopping
     average_last: int = 0  # at the end, the mean of this many newest checkpoints; 0: none
-    do_testing: bool = True
+    do_testing: bool = True  # test on the test split when training is done

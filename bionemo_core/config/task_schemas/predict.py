@@ -15,7 +15,7 @@ class Predict:
     input: Optional[str] = None  # what a fine-tuned model predicts for: FASTA, CSV, SMILES, Parquet and others
     variants: Optional[str] = None  # a CSV of mutations such as A24G or A24G:K30R, for a masked language model
     wild_type: Optional[str] = None  # the sequence that they mutate, or a FASTA file whose first record it is
-    variant_column: str = "mutant"
+    variant_column: str = "mutant"  # of task.variants: substitutions such as A24G:L30V
     first_position: int = 1  # the number of the first residue in the variants
     scoring: str = "masked_marginals"  # masked_marginals, wild_type_marginals
     format: Optional[str] = None  # of the input; null: as its extension tells
@@ -26,4 +26,4 @@ class Predict:
     on_long: str = "error"  # a sequence longer than the model: error, truncate
     tokens_per_batch: Optional[int] = None  # null: 4,096 on a CPU, 65,536 on a GPU
     adapter: Optional[str] = None  # a folder `adapter` of a LoRA fine-tuning of the model at restore_from_path
-    overwrite: bool = False
+    overwrite: bool = False  # replace an output that is there

@@ -19,11 +19,11 @@ class Sample:
     sampling_method: str = "greedy-perturbate"  # or topkp-perturbate, beam-search-perturbate[-sample], ...
     scaled_radius: float = 1.0  # standard deviation of the noise on the hidden states
     top_k: Optional[int] = None  # of topkp-perturbate; null: the method's own, here and below
-    top_p: Optional[float] = None
-    temperature: Optional[float] = None
-    beam_size: Optional[int] = None
-    keep_only_best_tokens: Optional[bool] = None
-    beam_alpha: Optional[float] = None
+    top_p: Optional[float] = None  # the share of probability to draw from; null: the method's default
+    temperature: Optional[float] = None  # logits are divided by it; null: the method's default
+    beam_size: Optional[int] = None  # null: the method's default
+    keep_only_best_tokens: Optional[bool] = None  # only the best beam of each; null: the method's default
+    beam_alpha: Optional[float] = None  # length penalty of beams; null: the method's default
     max_length: Optional[int] = None  # tokens decoded at most; null: the model's own
     known: Optional[str] = None  # a file of texts known before, the training data say; novelty is measured against it
     batch_size: Optional[int] = None  # rows decoded together; null: 256 on a CPU, 8,192 on a GPU

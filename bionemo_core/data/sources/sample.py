@@ -19,6 +19,11 @@ def sample(
 ) -> DataSplits:
     """512 UniProt proteins that ship with the core, split at random: enough to try a model, not to judge one.
 
+    Args:
+        seed: decides which proteins are split off.
+        val_size: proteins to validate on.
+        test_size: proteins to test on.
+
     Raises:
         ConfigError: the two sizes leave nothing to train on.
         DataError: the tokenizer's alphabet lacks a residue of the proteins.

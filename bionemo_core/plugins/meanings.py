@@ -1,0 +1,60 @@
+"""What parameters mean, in the words of whoever wrote the component."""
+
+import dataclasses
+import importlib
+import inspect
+import re
+from typing import Any
+
+from bionemo_core.plugins.records import RegisteredComponent
+
+_ARGUMENT = re.compile(r"(\w+): +(.*)")
+_TITLED = re.compile(r"(Args|Raises|Returns):\n")
+_FIELD = re.compile(r"\s+(\w+): [^#]*  # (.+)")
+
+
+def meanings_of(registered: RegisteredComponent) -> dict[str, str]:
+    """The meaning of each parameter that is explained, by its name; see `meanings`."""
+    return meanings(_factory(registered))
+
+
+def description_of(registered: RegisteredComponent) -> list[str]:
+    """The paragraphs of the factory's docstring after the first, without those of arguments and errors."""
+    paragraphs = re.split(r"\n\s*\n", inspect.getdoc(_factory(registered)) or "")[1:]
+    return [" ".join(one.split()) for one in paragraphs if not _TITLED.match(one)]
+
+
+def meanings(owner: Any) -> dict[str, str]:
+    """By name, the `Args:` of a factory's docstring, or the comments behind the fields of a dataclass."""
+    if dataclasses.is_dataclass(owner):
+        try:
+            lines = inspect.getsource(owner).splitlines()  # type: ignore[arg-type]  # a class, where it is no factory
+        except (OSError, TypeError):
+            return {}
+        return {found[1]: found[2] for found in map(_FIELD.fullmatch, lines) if found}
+    found: dict[str, str] = {}
+    name = ""
+    for line in _section(inspect.getdoc(owner) or "", "Args:"):
+        indent, text = len(line) - len(line.lstrip()), line.strip()
+        if indent == 4 and (started := _ARGUMENT.fullmatch(text)):
+            name, text = started.groups()
+            found[name] = text
+        elif name:
+            found[name] += f" {text}"
+    return found
+
+
+def _section(text: str, title: str) -> list[str]:
+    """The lines under a title of a docstring, up to the next that is not indented."""
+    lines = text.splitlines()
+    if title not in lines:
+        return []
+    rest = lines[lines.index(title) + 1 :]
+    end = next((number for number, line in enumerate(rest) if not line.startswith(" ")), len(rest))
+    return rest[:end]
+
+
+def _factory(registered: RegisteredComponent) -> Any:
+    """What builds the component; its signature was read before, so that its module is imported already."""
+    module, _, name = str(getattr(registered.component.config, "_target_", "")).rpartition(".")
+    return getattr(importlib.import_module(module), name, None) if module else None
