@@ -194,18 +194,22 @@ class _Evaluation:
             self.metrics |= probe.compute(groups)
 
     def predict(self, records: LabelledRecords, folder: Path) -> None:
-        """Write every prediction beside its label, and draw them."""
+        """Write every prediction beside its label, and draw those of whole sequences, which the metrics are of."""
         settings = EmbeddingSettings(on_long="truncate", unknown="unk")
         predictor = Predictor(self.module, self.opened.tokenizer, settings)
         answers = predictor.answers(records.sequences, records.ids)
-        labels = records.labels
+        cut = [self._is_too_long(sequence) for sequence in records.sequences]
         rows = [
-            [name, label, *predictor.row(answer)]
-            for name, label, answer in zip(records.ids, labels, answers, strict=True)
+            [name, label, *predictor.row(answer), str(int(too_long))]
+            for name, label, answer, too_long in zip(records.ids, records.labels, answers, cut, strict=True)
         ]
-        write_csv(folder / "predictions.csv", ["id", "label", *predictor.header()], rows)
-        kept = [row for row in range(len(records)) if len(records.sequences[row]) <= self.longest]
+        write_csv(folder / "predictions.csv", ["id", "label", *predictor.header(), "truncated"], rows)
+        kept = [row for row, too_long in enumerate(cut) if not too_long]
         self.figures += _drawn(self.module.objective, records, answers, kept)
+
+    def _is_too_long(self, sequence: bytes) -> bool:
+        """Whether the model takes only the beginning; letters are an upper bound of tokens."""
+        return len(sequence) > self.longest and len(self.opened.tokenizer.encode(sequence)) > self.longest
 
     def scorer(self) -> MaskedScorer:
         """What asks the model about single residues.

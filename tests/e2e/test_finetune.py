@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +53,11 @@ def run(home: Home, name: str, *arguments: str) -> tuple[Path, str]:
 
 
 def metrics(folder: Path) -> list[dict[str, str]]:
-    with (folder / "metrics.csv").open() as file:
+    return rows_of(folder / "metrics.csv")
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open() as file:
         return list(csv.DictReader(file))
 
 
@@ -88,6 +93,17 @@ def test_it_learns_and_opens_everywhere(home, pretrained, tables, encoder, tmp_p
     found = json.loads((report / "metrics.json").read_text())["metrics"]
     assert abs(found["accuracy"] - float(tested["test_accuracy"])) < 1e-6
     assert "data:image/png;base64," in (report / "report.html").read_text()
+    assert {row["truncated"] for row in rows_of(report / "predictions.csv")} == {"0"}
+    if encoder == "frozen":
+        longer = tmp_path / "longer"
+        shutil.copytree(tables, longer)
+        with (longer / "test" / "x000.csv").open("a") as file:
+            file.write(f"long,{'A' * 3000},{'H' * 3000},{'1' * 3000},100.0\n")
+        home.command("task=evaluate", model, f"task.output={tmp_path / 'cut'}", *data(longer, "state"))
+        rows = rows_of(tmp_path / "cut" / "predictions.csv")
+        assert [row["id"] for row in rows if row["truncated"] == "1"] == ["long"]
+        again = json.loads((tmp_path / "cut" / "metrics.json").read_text())["metrics"]
+        assert again["accuracy"] == found["accuracy"]  # what is cut is not measured
     output = tmp_path / "predicted.csv"
     home.command("task=predict", model, f"task.input={tables / 'test' / 'x000.csv'}", f"task.output={output}")
     with output.open() as file:
