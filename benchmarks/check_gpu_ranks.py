@@ -88,12 +88,7 @@ def layouts_agree(runs: Runs, model: str, precision: str, steps: int) -> bool:
 
 def speeds(runs: Runs, model: str, steps: int, precision: str = "bf16-mixed") -> None:
     """Tokens a second of each layout, 8 packs a device and step; the median of the second half of the steps."""
-    asked = (
-        f"model={model}",
-        f"trainer.max_steps={steps}",
-        f"trainer.precision={precision}",
-        "trainer.val_check_interval=100000",
-    )
+    asked = (f"model={model}", f"trainer.max_steps={steps}", f"trainer.precision={precision}")
     for layout, overrides in LAYOUTS.items():
         if layout == "sequence" and runs.accelerator.endswith("cpu"):
             continue

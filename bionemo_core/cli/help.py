@@ -108,8 +108,10 @@ def _component_page(registered: RegisteredComponent) -> str:
     component = registered.component
     lines = [f"{registered.group}={registered.name}  ({registered.distribution} {registered.version})"]
     lines += [f"  {component.summary}"] if component.summary else []
-    for paragraph in description_of(registered):
-        lines += ["", *textwrap.wrap(paragraph, 100, initial_indent="  ", subsequent_indent="  "), ""]
+    described = description_of(registered)
+    for paragraph in described:
+        lines += ["", *textwrap.wrap(paragraph, 100, initial_indent="  ", subsequent_indent="  ")]
+    lines += [""] if described and (component.capabilities or component.defaults) else []
     if component.capabilities:
         lines.append(f"  can: {', '.join(sorted(component.capabilities))}")
     for group, value in component.defaults.items():

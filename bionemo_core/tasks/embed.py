@@ -118,7 +118,9 @@ def settings_of(task: Embed, on_gpu: bool) -> EmbeddingSettings:
 
 
 def open_input(path: str, task: Any, tokenizer: Tokenizer, context: Any) -> PreparedStore:
-    """The sequences of a file, cleaned, in its order, with repeated ids; `task` has `Embed`'s keys for reading.
+    """The sequences of a file, cleaned, in its order, with repeated ids.
+
+    `task` has `Embed`'s keys for reading; where it lacks `canonicalize`, as a search does, texts are canonicalised.
 
     Raises:
         ConfigError: the format cannot be told.

@@ -115,9 +115,8 @@ class CanonicalSmiles:
 def scaffold(smiles: bytes) -> bytes:
     """The Bemis-Murcko scaffold (1996) as canonical SMILES without stereochemistry.
 
-    Rings, what links them, and, as RDKit has it, atoms that are double-bonded to either.
-
-    Molecules without rings have the empty one in common, as in MoleculeNet; what is no molecule has a family alone.
+    It is the rings, what links them, and, as RDKit has it, atoms that are double-bonded to either. Molecules without
+    rings have the empty one in common, as in MoleculeNet; what is no molecule has a family alone.
     """
     molecule = parsed(smiles.decode("latin-1"))
     if molecule is None:
