@@ -20,9 +20,9 @@ import megatron.core
 import torch
 import transformers
 
-from bionemo_core.data.batch import TokenBatch
+from bionemo_core.data.batches.batch import TokenBatch
+from bionemo_core.inference.cuda_graphs import RecordedSteps
 from bionemo_core.inference.decoding import greedy
-from bionemo_core.inference.recording import RecordedSteps
 from bionemo_core.inference.sampling import source_batch
 from bionemo_core.nn.layers import transformer_config
 from bionemo_core.nn.seq2seq import Seq2SeqLM, Seq2SeqOptions

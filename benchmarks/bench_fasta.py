@@ -18,9 +18,9 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from bionemo_core.data.prepare import prepare
 from bionemo_core.data.readers import FastaSource
-from bionemo_core.data.rules import ResidueRules
+from bionemo_core.data.store.prepare import prepare
+from bionemo_core.data.store.residue_filter import ResidueRules
 from bionemo_core.protocols import BuildContext
 
 ROUNDS = 5

@@ -15,14 +15,14 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from bionemo_core.data.batch import TokenBatch
-from bionemo_core.data.labelled import LabelledRecord
-from bionemo_core.data.rows import RowShape, lay
-from bionemo_core.nn.finetune_heads import FineTunedNetwork, MlpHead
-from bionemo_core.nn.lora import LoraSettings, add_adapters
+from bionemo_core.data.batches.batch import TokenBatch
+from bionemo_core.data.batches.rows import RowShape, lay
+from bionemo_core.data.labelled_records import LabelledRecord
+from bionemo_core.finetuning.lora import LoraSettings, add_adapters
+from bionemo_core.finetuning.model import Answers, freeze
+from bionemo_core.finetuning.network import FineTunedNetwork, MlpHead
+from bionemo_core.finetuning.objective import LabelObjective
 from bionemo_core.protocols import BuildContext
-from bionemo_core.training.finetuning import Answers, freeze
-from bionemo_core.training.finetuning_objective import LabelObjective
 from bionemo_esm import presets
 from bionemo_esm.tokenizer import esm2_tokenizer
 

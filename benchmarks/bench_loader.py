@@ -25,13 +25,13 @@ from torch.nn.utils.rnn import pad_sequence
 
 from bionemo_core.builtin import load_registry
 from bionemo_core.config.schema import Choice
-from bionemo_core.data.loader import train_loader
-from bionemo_core.data.masking import MaskedLanguageObjective
-from bionemo_core.data.order import SampleOrder
-from bionemo_core.data.packing import LaidLengths, packs
-from bionemo_core.data.prepare import prepare
+from bionemo_core.data.batches.loader import train_loader
+from bionemo_core.data.batches.masking import MaskedLanguageObjective
+from bionemo_core.data.batches.order import SampleOrder
+from bionemo_core.data.batches.packing import LaidLengths, packs
 from bionemo_core.data.readers import FastaSource
-from bionemo_core.data.rules import ResidueRules
+from bionemo_core.data.store.prepare import prepare
+from bionemo_core.data.store.residue_filter import ResidueRules
 from bionemo_core.data.tokenizer import CharacterTokenizer
 from bionemo_core.protocols import BuildContext
 

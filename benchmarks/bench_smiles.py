@@ -22,11 +22,11 @@ import numpy as np
 import torch
 from rdkit import Chem, RDConfig, rdBase
 
-from bionemo_core.data.draw import Draw
-from bionemo_core.data.loader import train_loader
-from bionemo_core.data.prepare import prepare
+from bionemo_core.data.batches.loader import train_loader
+from bionemo_core.data.batches.rng import Draw
 from bionemo_core.data.readers import SmilesSource
-from bionemo_core.data.store import PreparedStore
+from bionemo_core.data.store.prepare import prepare
+from bionemo_core.data.store.record_store import PreparedStore
 from bionemo_core.protocols import BuildContext
 from bionemo_molbart.augment import spelling
 from bionemo_molbart.molecules import _remembered as remembered

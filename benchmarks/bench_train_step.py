@@ -21,10 +21,10 @@ import numpy as np
 import torch
 import transformers
 
-from bionemo_core.data.batch import TokenBatch
-from bionemo_core.data.draw import Draw
-from bionemo_core.data.loader import with_ends
-from bionemo_core.data.rows import RowShape, lay
+from bionemo_core.data.batches.batch import TokenBatch
+from bionemo_core.data.batches.loader import with_ends
+from bionemo_core.data.batches.rng import Draw
+from bionemo_core.data.batches.rows import RowShape, lay
 from bionemo_core.protocols import BuildContext, Example
 from bionemo_esm import presets
 from bionemo_esm.tokenizer import esm2_tokenizer

@@ -10,8 +10,8 @@ import sys
 
 import torch
 
-from bionemo_core.data.batch import Seq2SeqBatch, TokenBatch
-from bionemo_core.inference.recording import RecordedSteps
+from bionemo_core.data.batches.batch import Seq2SeqBatch, TokenBatch
+from bionemo_core.inference.cuda_graphs import RecordedSteps
 from bionemo_core.nn.attention import AttnMaskType, SdpaCoreAttention, packed_params
 from bionemo_core.nn.layers import transformer_config
 from bionemo_core.nn.relative import PackedBias

@@ -18,14 +18,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from bionemo_core.data.batch import MicroBatch, Seq2SeqBatch, TokenBatch
-from bionemo_core.data.rows import RowShape, lay, lay_pairs
+from bionemo_core.data.batches.batch import MicroBatch, Seq2SeqBatch, TokenBatch
+from bionemo_core.data.batches.rows import RowShape, lay, lay_pairs
 from bionemo_core.parallel.dropout import seed_micro_batch
 from bionemo_core.parallel.groups import start_groups
 from bionemo_core.parallel.sharding import shard
 from bionemo_core.parallel.strategy import compile_layers
 from bionemo_core.protocols import BuildContext, Example, Seq2SeqExample
-from bionemo_core.training.recorded_passes import RecordedPasses, pass_runner
+from bionemo_core.training.cuda_graphs import RecordedPasses, pass_runner
 from bionemo_esm import presets as esm
 from bionemo_esm.tokenizer import esm1nv_tokenizer, esm2_tokenizer
 from bionemo_molbart import presets as molbart

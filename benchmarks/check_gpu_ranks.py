@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from bionemo_core.training.metrics_file import NAME, read_rows
+from bionemo_core.reporting.metrics_file import NAME, read_rows
 
 LOSS, SPEED, SEEN = "reduced_train_loss", "tokens_per_second", "consumed_samples"
 TOLERANCE = {"32-true": 1e-4, "bf16-mixed": 1e-2}

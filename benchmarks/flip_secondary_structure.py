@@ -48,12 +48,12 @@ from bionemo_core.config.schema import Choice, RunSpec
 from bionemo_core.config.spec import from_json
 from bionemo_core.data.readers import FastaSource
 from bionemo_core.errors import BioNeMoError
+from bionemo_core.models.locate import complete_choice, open_stored
 from bionemo_core.nn.residue_states import encoder_of
 from bionemo_core.plugins import Registry
 from bionemo_core.protocols import BuildContext
-from bionemo_core.tasks.sources import complete_choice, open_stored
+from bionemo_core.reporting.metrics_file import read_rows
 from bionemo_core.testing.throwaway import make_plugin
-from bionemo_core.training.metrics_file import read_rows
 
 PLUGIN = '''\
 """Residues as one-hot vectors, to compare learned states with."""
@@ -78,7 +78,7 @@ NETWORK = '''\
 import torch
 from torch import nn
 
-from bionemo_core.data.masking import MaskedLanguageObjective
+from bionemo_core.data.batches.masking import MaskedLanguageObjective
 from bionemo_core.training.module import LanguageModule
 
 

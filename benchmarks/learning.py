@@ -27,7 +27,7 @@ from bionemo_core.builtin import load_registry
 from bionemo_core.checkpoint.load import newest_valid, open_checkpoint
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.config.spec import from_json
-from bionemo_core.data.loader import eval_loader
+from bionemo_core.data.batches.loader import eval_loader
 from bionemo_core.parallel.groups import start_groups
 from bionemo_core.parallel.layout import read_layouts
 from bionemo_core.parallel.weights import load_weights

@@ -37,14 +37,14 @@ import torch
 from bionemo_core.builtin import load_registry
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.config.spec import from_json
-from bionemo_core.data.batch import TokenBatch
+from bionemo_core.data.batches.batch import TokenBatch
+from bionemo_core.data.batches.rows import RowShape, lay
 from bionemo_core.data.readers import SmilesSource
-from bionemo_core.data.rows import RowShape, lay
+from bionemo_core.inference.sample_metrics import SampleCounts, Written
 from bionemo_core.inference.sampling import Seq2SeqInference, source_batch
+from bionemo_core.models.load import open_model
 from bionemo_core.plugins import Registry
 from bionemo_core.protocols import BuildContext, Example, RecordDataset
-from bionemo_core.tasks.opening import open_model
-from bionemo_core.tasks.sample_counts import SampleCounts, Written
 from bionemo_molbart.chemistry import MoleculeJudge
 from bionemo_molbart.molecules import canonical_smiles
 

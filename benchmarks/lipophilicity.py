@@ -36,12 +36,12 @@ from rdkit.Chem import rdFingerprintGenerator
 from torch import Tensor
 
 from bionemo_core.builtin import load_registry
+from bionemo_core.finetuning.heads import mlp
 from bionemo_core.inference.sampling import Seq2SeqInference
+from bionemo_core.models.load import OpenedModel, open_model
 from bionemo_core.nn.residue_states import ResidueStates
 from bionemo_core.plugins import Registry
 from bionemo_core.protocols import BuildContext
-from bionemo_core.tasks.opening import OpenedModel, open_model
-from bionemo_core.training.finetuning_heads import mlp
 from bionemo_molbart.chemistry import FINGERPRINT_BITS, FINGERPRINT_RADIUS
 from bionemo_molbart.molecules import canonical_smiles, parsed
 

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterator
 from functools import lru_cache
 
-from bionemo_core.config.brought import problem_with_defaults
+from bionemo_core.config.model_defaults import problem_with_defaults
 from bionemo_core.config.schema import Train
 from bionemo_core.config.task_schemas.convert import Convert
 from bionemo_core.config.task_schemas.embed import Embed
@@ -14,14 +14,14 @@ from bionemo_core.config.task_schemas.optimize import Optimize
 from bionemo_core.config.task_schemas.predict import Predict
 from bionemo_core.config.task_schemas.prepare import Prepare
 from bionemo_core.config.task_schemas.sample import Sample
-from bionemo_core.data.blend import blend
-from bionemo_core.data.labelled_sources import flip_fasta, labelled_csv
 from bionemo_core.data.sources import fasta, records, sample, uniref50, uniref90
+from bionemo_core.data.sources.blend import blend
+from bionemo_core.data.sources.labelled import flip_fasta, labelled_csv
+from bionemo_core.finetuning.downstream import downstream
+from bionemo_core.finetuning.heads import convnet, mlp
+from bionemo_core.finetuning.model import FINETUNED, finetuned
 from bionemo_core.plugins import Component, Registry, configure, hookimpl
-from bionemo_core.training.downstream import downstream
-from bionemo_core.training.finetuning import FINETUNED, finetuned
-from bionemo_core.training.finetuning_heads import convnet, mlp
-from bionemo_core.training.loggers import csv, tensorboard, wandb
+from bionemo_core.reporting.loggers import csv, tensorboard, wandb
 from bionemo_core.training.optim import adamw
 from bionemo_core.training.schedules import (
     constant,

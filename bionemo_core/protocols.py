@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from bionemo_core.data.draw import Draw
+    from bionemo_core.data.batches.rng import Draw
 
 
 @runtime_checkable

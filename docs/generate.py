@@ -12,10 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bionemo_core.builtin import load_registry
-from bionemo_core.config.aliases import render_aliases
 from bionemo_core.config.schema import CORE_GROUPS
+from bionemo_core.config.v1.aliases import render_aliases
 from bionemo_core.plugins import Registry
-from bionemo_core.plugins.meanings import meanings
+from bionemo_core.plugins.help_text import meanings
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = ("README.md", "docs/configuration.md")

@@ -15,11 +15,12 @@ from typing import Any, NamedTuple, Self
 import torch
 from safetensors import SafetensorError, safe_open
 
-from bionemo_core.checkpoint import files, layout, manifest
-from bionemo_core.checkpoint.pieces import Block, check_tiling
+from bionemo_core.checkpoint import folder_names, manifest
+from bionemo_core.checkpoint.blocks import Block, check_tiling
 from bionemo_core.checkpoint.shards import DTYPE_NAMES, DTYPES
 from bionemo_core.checkpoint.state import decode
 from bionemo_core.errors import CheckpointError, StorageError
+from bionemo_core.io import files
 
 _MALFORMED = (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError)
 
@@ -65,7 +66,7 @@ def newest_valid(root: Path, *, verify: bool = True) -> tuple["CheckpointReader"
         StorageError: `root` cannot be listed.
     """
     try:
-        candidates = layout.published(Path(root))
+        candidates = folder_names.published(Path(root))
     except OSError as failure:
         raise StorageError(f"checkpoint: the folder {root} cannot be listed: {failure.strerror}.") from failure
     skipped: list[Skipped] = []
@@ -96,7 +97,7 @@ class CheckpointReader:
             self._check_members()
             self._tensors = self._read_index()
             for name in self.manifest.files:
-                if name.endswith(".safetensors") and name != layout.STATE_TENSORS:
+                if name.endswith(".safetensors") and name != folder_names.STATE_TENSORS:
                     self._check_header(name)
             self.state: dict[str, Any] = self._read_state()
             self.facts: dict[str, Any] = decode(self.manifest.facts, {})
@@ -221,12 +222,12 @@ class CheckpointReader:
             raise self._refusal(f"holds no tensor '{name}'; it holds {len(self._tensors)} others") from None
 
     def _check_members(self) -> None:
-        named = layout.step_of(self.folder.name)
+        named = folder_names.step_of(self.folder.name)
         if named is not None and named != self.step:
             raise self._refusal(f"holds step {self.step}; was the folder renamed or swapped with another?")
         listed = {name: facts.size for name, facts in self.manifest.files.items()}
         found = files.regular_files(self.folder)
-        found.pop(layout.MANIFEST, None)
+        found.pop(folder_names.MANIFEST, None)
         if missing := sorted(listed.keys() - found.keys()):
             raise self._refusal(f"{', '.join(missing[:5])} is missing")
         if extra := sorted(found.keys() - listed.keys()):
@@ -246,7 +247,7 @@ class CheckpointReader:
 
     def _read_index(self) -> dict[str, _Tensor]:
         tensors = {}
-        for name, entry in self._json(layout.INDEX)["tensors"].items():
+        for name, entry in self._json(folder_names.INDEX)["tensors"].items():
             pieces = tuple(
                 (Block(_dims(piece["offset"]), _dims(piece["shape"])), piece["file"], piece["key"])
                 for piece in entry["pieces"]
@@ -270,21 +271,21 @@ class CheckpointReader:
             found[key] = (part.get_dtype(), part.get_shape())
         if found != expected:
             differing = sorted(key for key in {*found, *expected} if found.get(key) != expected.get(key))
-            raise self._refusal(f"{file} and {layout.INDEX} disagree about {', '.join(differing[:3])}")
+            raise self._refusal(f"{file} and {folder_names.INDEX} disagree about {', '.join(differing[:3])}")
 
     def _read_state(self) -> dict[str, Any]:
-        content = self._json(layout.STATE)
-        self.check_hashes([layout.STATE_TENSORS])
-        opened = self._shard(layout.STATE_TENSORS)
+        content = self._json(folder_names.STATE)
+        self.check_hashes([folder_names.STATE_TENSORS])
+        opened = self._shard(folder_names.STATE_TENSORS)
         tensors = {key: opened.get_tensor(key).clone() for key in opened.keys()}  # noqa: SIM118
         state = decode(content["state"], tensors)
         if not isinstance(state, dict):
-            raise self._refusal(f"{layout.STATE} holds a {type(state).__name__}, not a mapping")
+            raise self._refusal(f"{folder_names.STATE} holds a {type(state).__name__}, not a mapping")
         return state
 
     def _shard(self, file: str) -> Any:
         if file not in self.manifest.files:
-            raise self._refusal(f"{layout.INDEX} names {file}, which is not part of the checkpoint")
+            raise self._refusal(f"{folder_names.INDEX} names {file}, which is not part of the checkpoint")
         if file not in self._open:
             self._open[file] = safe_open(self.folder / file, framework="pt", device="cpu")
         return self._open[file]

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import bionemo_core
-from bionemo_core.checkpoint.files import FileFacts
-from bionemo_core.checkpoint.layout import MANIFEST
+from bionemo_core.checkpoint.folder_names import MANIFEST
 from bionemo_core.errors import CheckpointError
+from bionemo_core.io.files import FileFacts
 
 FORMAT = 1
 _MAX_BYTES = 64 * 2**20

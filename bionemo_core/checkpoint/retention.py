@@ -6,9 +6,10 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Literal
 
-from bionemo_core.checkpoint import files, layout, manifest
+from bionemo_core.checkpoint import folder_names, manifest
 from bionemo_core.checkpoint.faults import reached
 from bionemo_core.errors import CheckpointError, StorageError
+from bionemo_core.io import files
 
 
 def prune(
@@ -30,7 +31,7 @@ def prune(
         StorageError: a folder cannot be listed or moved; what was not moved is intact.
     """
     try:
-        present = layout.published(root)
+        present = folder_names.published(root)
         whole = [step for step, path in present.items() if _looks_whole(path)]
         newest = whole[-max(2, keep_last) :]
         if len(newest) < 2 or newest[-1] != max(present):
@@ -40,7 +41,7 @@ def prune(
         for step in doomed:
             reached("before_prune")
             # One rename takes it out of sight whole; a kill half-way through the removal is then harmless.
-            trash = root / (layout.TRASH + layout.step_name(step))
+            trash = root / (folder_names.TRASH + folder_names.step_name(step))
             shutil.rmtree(trash, ignore_errors=True)
             present[step].rename(trash)
             reached("moved_to_trash")
@@ -66,11 +67,11 @@ def set_aside_after(root: Path, step: int) -> list[Path]:
     """
     moved = []
     try:
-        for later, path in layout.published(root).items():
+        for later, path in folder_names.published(root).items():
             if later <= step:
                 continue
             attempt = 1
-            while (target := root / f"superseded-{attempt}-{layout.step_name(later)}").exists():
+            while (target := root / f"superseded-{attempt}-{folder_names.step_name(later)}").exists():
                 attempt += 1
             path.rename(target)
             moved.append(target)
@@ -100,5 +101,5 @@ def _looks_whole(folder: Path) -> bool:
         found = files.regular_files(folder)
     except (CheckpointError, OSError):
         return False
-    found.pop(layout.MANIFEST, None)
+    found.pop(folder_names.MANIFEST, None)
     return found == listed

@@ -16,14 +16,15 @@ from typing import Any
 
 import torch
 
-from bionemo_core.checkpoint import files, layout, manifest
+from bionemo_core.checkpoint import folder_names, manifest
+from bionemo_core.checkpoint.blocks import Block, Piece, check_tiling
 from bionemo_core.checkpoint.faults import reached
 from bionemo_core.checkpoint.load import CheckpointReader
-from bionemo_core.checkpoint.peers import Alone, Disagreement, Peers
-from bionemo_core.checkpoint.pieces import Block, Piece, check_tiling
+from bionemo_core.checkpoint.rank_agreement import Alone, Disagreement, Peers
 from bionemo_core.checkpoint.shards import DTYPE_NAMES, check_storable, write_tensors
 from bionemo_core.checkpoint.state import encode
 from bionemo_core.errors import BioNeMoError, CheckpointError, StorageError
+from bionemo_core.io import files
 
 _ALONE = Alone()
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -67,10 +68,10 @@ class _Saving:
 
     def __init__(self, root: Path, step: int, peers: Peers) -> None:
         self.root, self.step, self.peers = root, step, peers
-        self.folder = root / layout.step_name(step)
-        self.temporary = root / (layout.TEMPORARY + layout.step_name(step))
-        self.replaced = root / (layout.REPLACED + layout.step_name(step))
-        self.shard = layout.shard_name(peers.rank, peers.size)
+        self.folder = root / folder_names.step_name(step)
+        self.temporary = root / (folder_names.TEMPORARY + folder_names.step_name(step))
+        self.replaced = root / (folder_names.REPLACED + folder_names.step_name(step))
+        self.shard = folder_names.shard_name(peers.rank, peers.size)
         self.pieces: list[Piece] = []
         self.needed = 0
         self.leads = peers.rank == 0
@@ -141,16 +142,18 @@ class _Saving:
         if not self.leads:
             return
         index, listed = self._merge()
-        listed[layout.INDEX] = files.write_file(self.temporary / layout.INDEX, [manifest.to_json(index)])
+        listed[folder_names.INDEX] = files.write_file(self.temporary / folder_names.INDEX, [manifest.to_json(index)])
         reached("index_written")
         state = manifest.to_json({"step": self.step, "state": self.state})
-        listed[layout.STATE_TENSORS] = write_tensors(self.temporary / layout.STATE_TENSORS, self.tensors, lambda: None)
-        listed[layout.STATE] = files.write_file(self.temporary / layout.STATE, [state])
+        listed[folder_names.STATE_TENSORS] = write_tensors(
+            self.temporary / folder_names.STATE_TENSORS, self.tensors, lambda: None
+        )
+        listed[folder_names.STATE] = files.write_file(self.temporary / folder_names.STATE, [state])
         reached("state_written")
         complete = manifest.Manifest(
             document.step, document.consumed_samples, dict(sorted(listed.items())), self.facts, document.versions
         )
-        files.write_file(self.temporary / layout.MANIFEST, [manifest.pack(complete)])
+        files.write_file(self.temporary / folder_names.MANIFEST, [manifest.pack(complete)])
         reached("manifest_written")
         files.sync_folder(self.temporary)
         reached("folder_synced")
@@ -220,7 +223,7 @@ class _Saving:
         return self.folder
 
     def _list_name(self, rank: int) -> str:
-        return layout.piece_list_name(rank, self.peers.size)
+        return folder_names.piece_list_name(rank, self.peers.size)
 
     def _classified(self, failure: Exception) -> Exception:
         if isinstance(failure, BioNeMoError) or not isinstance(failure, OSError):
@@ -240,12 +243,12 @@ def clear_leftovers(root: Path) -> None:
         OSError: `root` cannot be listed, or a folder that is needed again cannot be moved back.
     """
     for entry in list(root.iterdir()):
-        if entry.name.startswith(layout.REPLACED):
-            original = root / entry.name.removeprefix(layout.REPLACED)
+        if entry.name.startswith(folder_names.REPLACED):
+            original = root / entry.name.removeprefix(folder_names.REPLACED)
             if not original.exists():
                 entry.rename(original)
                 continue
-        if entry.name.startswith((layout.TEMPORARY, layout.TRASH, layout.REPLACED)):
+        if entry.name.startswith((folder_names.TEMPORARY, folder_names.TRASH, folder_names.REPLACED)):
             shutil.rmtree(entry, ignore_errors=True)
 
 

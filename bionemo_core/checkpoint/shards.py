@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from bionemo_core.checkpoint.files import FileFacts, write_file
 from bionemo_core.errors import CheckpointError
+from bionemo_core.io.files import FileFacts, write_file
 
 DTYPE_NAMES: dict[torch.dtype, str] = {
     torch.float64: "F64",

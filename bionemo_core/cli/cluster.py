@@ -25,7 +25,7 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("target", type=Path)
     parser.add_argument("--identity", type=float, default=0.3)
     chosen = parser.parse_args(arguments)
-    from bionemo_core.data.clusters import cluster_fasta
+    from bionemo_core.data.splits.clustering import cluster_fasta
 
     found = cluster_fasta(chosen.source, chosen.target, identity=chosen.identity)
     sys.stdout.write(

@@ -7,13 +7,13 @@ from typing import Any
 
 from bionemo_core.builtin import load_registry
 from bionemo_core.cli import SUBCOMMANDS
-from bionemo_core.config.aliases import render_aliases
 from bionemo_core.config.schema import CORE_GROUPS, SEVERAL_AT_ONCE
+from bionemo_core.config.v1.aliases import render_aliases
 from bionemo_core.errors import ConfigError
 from bionemo_core.plugins import RegisteredComponent, Registry
+from bionemo_core.plugins.did_you_mean import did_you_mean
+from bionemo_core.plugins.help_text import description_of, meanings, meanings_of
 from bionemo_core.plugins.hookspecs import GROUPS
-from bionemo_core.plugins.meanings import description_of, meanings, meanings_of
-from bionemo_core.plugins.names import did_you_mean
 from bionemo_core.plugins.parameters import parameter_fields
 
 GROUP_ORDER = ("model", "tokenizer", "data", "optim", "scheduler", "logger", "callbacks", "connector", "head", "task")

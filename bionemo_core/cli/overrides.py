@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bionemo_core.config.rewriting import rewrite_command_line
 from bionemo_core.config.schema import OPENING_TASKS, OWN_DATA_TASKS, TOKENIZER_TASKS
+from bionemo_core.config.v1.rewriting import rewrite_command_line
 from bionemo_core.errors import ConfigError
 from bionemo_core.plugins import RegisteredComponent, Registry
 from bionemo_core.plugins.hookspecs import GROUPS

@@ -10,7 +10,7 @@ from bionemo_core.builtin import load_registry
 from bionemo_core.cli.overrides import keys_of, own_keys, prepared
 from bionemo_core.errors import ConfigError
 from bionemo_core.plugins import Registry
-from bionemo_core.plugins.names import did_you_mean
+from bionemo_core.plugins.did_you_mean import did_you_mean
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -51,7 +51,7 @@ def run(arguments: list[str]) -> int:
     for note in command.notes:
         sys.stderr.write(f"note: {note}\n")
     from bionemo_core.config.store import fill_store
-    from bionemo_core.config.user_yaml import use_folders
+    from bionemo_core.config.v1.user_yaml import use_folders
 
     fill_store(registry)
     use_folders(command.folders, own_keys(registry))

@@ -9,9 +9,8 @@ from typing import Any, NamedTuple
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from bionemo_core.config.brought import missing_defaults
-from bionemo_core.config.checks import check_values
-from bionemo_core.config.plain import check_keys, check_type, choice_from, parse_json, refuse_unsafe
+from bionemo_core.config.model_defaults import missing_defaults
+from bionemo_core.config.safe_json import check_keys, check_type, choice_from, parse_json, refuse_unsafe
 from bionemo_core.config.schema import (
     CORE_GROUPS,
     LATER_SETTINGS,
@@ -23,6 +22,7 @@ from bionemo_core.config.schema import (
     RunSpec,
 )
 from bionemo_core.config.store import COMPONENT_KEY
+from bionemo_core.config.value_checks import check_values
 from bionemo_core.errors import ArtefactError, ConfigError
 from bionemo_core.plugins import Registry
 

@@ -13,10 +13,10 @@ from typing import Any, Optional
 from hydra_zen import ZenStore
 
 from bionemo_core.config import resolvers as resolvers  # registers the interpolations
-from bionemo_core.config.brought import brought, schema_node
+from bionemo_core.config.model_defaults import brought, schema_node
 from bionemo_core.config.schema import CORE_GROUPS, SEVERAL_AT_ONCE
 from bionemo_core.plugins import RegisteredComponent, Registry
-from bionemo_core.plugins.checks import BASED_GROUPS, VALUE_GROUPS
+from bionemo_core.plugins.component_checks import BASED_GROUPS, VALUE_GROUPS
 from bionemo_core.plugins.factories import default_field
 from bionemo_core.plugins.parameters import parameter_fields
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from bionemo_core.inference.beam import beam_search
 from bionemo_core.inference.choosing import TokenSampling
 from bionemo_core.inference.decoding import SpecialTokens, StepDecoder, check_max_length, greedy, sample
-from bionemo_core.inference.streams import Streams
+from bionemo_core.inference.philox import Streams
 from bionemo_core.nn.seq2seq import Memory
 
 SHORT = 64

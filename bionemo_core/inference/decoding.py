@@ -18,7 +18,7 @@ from bionemo_core.errors import ConfigError
 from bionemo_core.inference.choosing import PURPOSE, TokenSampling, draw_tokens
 
 if TYPE_CHECKING:
-    from bionemo_core.inference.streams import Streams
+    from bionemo_core.inference.philox import Streams
 
 
 class DecoderState(Protocol):

@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bionemo_core.data.batch import TokenBatch
-from bionemo_core.data.packing import dealt
-from bionemo_core.data.rows import RowShape, lay
+from bionemo_core.data.batches.batch import TokenBatch
+from bionemo_core.data.batches.packing import dealt
+from bionemo_core.data.batches.rows import RowShape, lay
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.inference.windows import LongRule, Window, averaged
 from bionemo_core.nn.residue_states import ResidueEncoder, encoder_network, encoder_of

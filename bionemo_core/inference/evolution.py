@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from bionemo_core.config.task_schemas.optimize import SearchSettings
-from bionemo_core.data.draw import Draw
+from bionemo_core.data.batches.rng import Draw
 from bionemo_core.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from bionemo_core.config.task_schemas.optimize import SearchSettings
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.inference.evolution import SearchGroup, Step
 from bionemo_core.inference.search_workers import LocalGroup, RemoteGroup, first_ready
-from bionemo_core.plugins.names import did_you_mean
+from bionemo_core.plugins.did_you_mean import did_you_mean
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

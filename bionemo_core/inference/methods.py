@@ -12,8 +12,8 @@ from torch import Tensor
 
 from bionemo_core.errors import ConfigError
 from bionemo_core.inference.choosing import TokenSampling
-from bionemo_core.inference.streams import Streams
-from bionemo_core.plugins.names import did_you_mean
+from bionemo_core.inference.philox import Streams
+from bionemo_core.plugins.did_you_mean import did_you_mean
 
 NOISE = "noise"
 _NOISE_AT_ONCE = 1 << 24  # numbers

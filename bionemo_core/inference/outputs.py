@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from bionemo_core.checkpoint.files import held_alone, sync_folder, write_file
 from bionemo_core.checkpoint.shards import write_tensors
-from bionemo_core.data.store import canonical, file_sha256
+from bionemo_core.data.store.record_store import canonical, file_sha256
 from bionemo_core.errors import ConfigError, StorageError
 from bionemo_core.inference.embedding import Embedded
+from bionemo_core.io.files import held_alone, sync_folder, write_file
 
 _LOCK = ".lock"
 _LENGTHS, _IDS, _ID_ENDS = "lengths", "ids", "id_ends"

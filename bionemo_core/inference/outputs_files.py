@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bionemo_core.checkpoint.files import sync_folder
 from bionemo_core.errors import ConfigError, StorageError
 from bionemo_core.inference.embedding import EMBEDDINGS, RAGGED
 from bionemo_core.inference.outputs import Parts
+from bionemo_core.io.files import sync_folder
 from bionemo_core.machine import has_package
 
 SUFFIXES = {".h5": "hdf5", ".hdf5": "hdf5", ".parquet": "parquet", ".npz": "npz"}

@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bionemo_core.data.batch import TokenBatch
-from bionemo_core.data.rows import RowShape, lay
+from bionemo_core.data.batches.batch import TokenBatch
+from bionemo_core.data.batches.rows import RowShape, lay
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.inference.batched import BatchedDecoding
+from bionemo_core.inference.cuda_graphs import RecordedSteps
 from bionemo_core.inference.decoding import StepDecoder
 from bionemo_core.inference.methods import SINGLE_SAMPLE, flat, given_max_length, method_options, perturbed
-from bionemo_core.inference.recording import RecordedSteps
-from bionemo_core.inference.streams import Streams
+from bionemo_core.inference.philox import Streams
 from bionemo_core.protocols import Example, Tokenizer
 
 if TYPE_CHECKING:

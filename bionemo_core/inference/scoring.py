@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bionemo_core.data.batch import TokenBatch
-from bionemo_core.data.rows import RowShape, lay
+from bionemo_core.data.batches.batch import TokenBatch
+from bionemo_core.data.batches.rows import RowShape, lay
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.inference.embedding import refuse_unknown
 from bionemo_core.nn.residue_states import encoder_network, encoder_of

@@ -17,7 +17,7 @@ from bionemo_core.protocols import Tokenizer
 if TYPE_CHECKING:
     import pytorch_lightning as pl
 
-    from bionemo_core.data.store import PreparedStore
+    from bionemo_core.data.store.record_store import PreparedStore
 
 
 class Meaning(Protocol):

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from megatron.core.models.common.embeddings.rope_utils import apply_rotary_pos_emb
 from torch import Tensor
 
-from bionemo_core.nn.one_query import append_and_attend, attend_one
+from bionemo_core.nn.decode_attention import append_and_attend, attend_one
 
 
 class KeptKeys(NamedTuple):

@@ -15,7 +15,7 @@ from bionemo_core.nn.layers import Norm
 from bionemo_core.parallel.groups import ProcessGroups
 
 if TYPE_CHECKING:
-    from bionemo_core.data.batch import TokenBatch
+    from bionemo_core.data.batches.batch import TokenBatch
 
 TRAINED_MASK_RATIO = 0.15 * 0.8
 """Share of mask tokens in ESM training, which token dropout scales to (fair-esm and Hugging Face agree)."""

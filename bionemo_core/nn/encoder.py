@@ -10,15 +10,15 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor
 
 from bionemo_core.nn.attention import packed_params
+from bionemo_core.nn.cuda_graph_safe import recordable
 from bionemo_core.nn.embedding import EmbeddingOptions, TokenEmbedding
 from bionemo_core.nn.heads import MaskedLanguageHead, summed_loss
 from bionemo_core.nn.layers import encoder_block_spec
-from bionemo_core.nn.recordable import recordable
 from bionemo_core.nn.rotary import RotaryAngles
 from bionemo_core.parallel.groups import ProcessGroups
 
 if TYPE_CHECKING:
-    from bionemo_core.data.batch import TokenBatch
+    from bionemo_core.data.batches.batch import TokenBatch
 
 
 def padded_vocab_size(vocab_size: int, multiple: int = 128) -> int:

@@ -15,7 +15,7 @@ from bionemo_core.nn.layers import ColumnLinear, Norm
 from bionemo_core.parallel.groups import ProcessGroups
 
 if TYPE_CHECKING:
-    from bionemo_core.data.batch import TokenBatch
+    from bionemo_core.data.batches.batch import TokenBatch
 
 
 class MaskedLanguageHead(torch.nn.Module):

@@ -20,7 +20,7 @@ from bionemo_core.nn.stacks import Memory, StackOptions
 from bionemo_core.parallel.groups import ProcessGroups
 
 if TYPE_CHECKING:
-    from bionemo_core.data.batch import TokenBatch
+    from bionemo_core.data.batches.batch import TokenBatch
 
 
 class PerceiverEncoder(torch.nn.Module):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from bionemo_core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from bionemo_core.data.batch import TokenBatch
+    from bionemo_core.data.batches.batch import TokenBatch
 
 
 class ResidueStates(NamedTuple):

@@ -12,18 +12,18 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor
 
 from bionemo_core.errors import ConfigError
+from bionemo_core.nn.cuda_graph_safe import recordable
 from bionemo_core.nn.decoding_state import DecoderState, cross_cache, decode_layer, empty_cache
 from bionemo_core.nn.embedding import EmbeddingOptions, TokenEmbedding
 from bionemo_core.nn.encoder import padded_vocab_size
 from bionemo_core.nn.heads import TokensHead, summed_loss
 from bionemo_core.nn.perceiver import PerceiverEncoder
-from bionemo_core.nn.recordable import recordable
 from bionemo_core.nn.stacks import Decoder, Encoder, Memory, StackOptions
 from bionemo_core.parallel.groups import ProcessGroups
 from bionemo_core.parallel.sharding import gather
 
 if TYPE_CHECKING:
-    from bionemo_core.data.batch import Seq2SeqBatch, TokenBatch
+    from bionemo_core.data.batches.batch import Seq2SeqBatch, TokenBatch
 
 __all__ = ["DecoderState", "Memory", "Seq2SeqLM", "Seq2SeqOptions", "StackOptions"]
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bionemo_core.data.rows import SHORT
+from bionemo_core.data.batches.rows import SHORT
 
 LONGEST = SHORT
 """Tokens of a sequence that fit a tile, on either side."""

@@ -19,7 +19,7 @@ from bionemo_core.nn.rotary import RotaryAngles
 from bionemo_core.parallel.groups import ProcessGroups
 
 if TYPE_CHECKING:
-    from bionemo_core.data.batch import TokenBatch
+    from bionemo_core.data.batches.batch import TokenBatch
 
 POSITIONS = ("learned_absolute", "relative", "rope")
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from bionemo_core.checkpoint.pieces import Piece
+from bionemo_core.checkpoint.blocks import Piece
 from bionemo_core.parallel.groups import ProcessGroups
 
 

@@ -14,9 +14,9 @@ from pytorch_lightning.strategies import DDPStrategy
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from bionemo_core.checkpoint.blocks import Piece
 from bionemo_core.checkpoint.load import CheckpointReader, open_checkpoint
-from bionemo_core.checkpoint.peers import Disagreement
-from bionemo_core.checkpoint.pieces import Piece
+from bionemo_core.checkpoint.rank_agreement import Disagreement
 from bionemo_core.checkpoint.save import save
 from bionemo_core.errors import NetworkError, NonFiniteError
 from bionemo_core.parallel.groups import ProcessGroups, start_groups

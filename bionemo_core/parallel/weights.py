@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from bionemo_core.checkpoint.blocks import Piece, whole
 from bionemo_core.checkpoint.load import CheckpointReader
-from bionemo_core.checkpoint.pieces import Piece, whole
 from bionemo_core.errors import CheckpointError
 from bionemo_core.parallel.groups import ProcessGroups
 from bionemo_core.parallel.layout import ParameterLayout, local_blocks, owned_pieces

@@ -9,11 +9,11 @@ from typing import Any
 import pluggy
 
 from bionemo_core.errors import ConfigError
-from bionemo_core.plugins.checks import check_component
 from bionemo_core.plugins.component import PLUGIN_API
+from bionemo_core.plugins.component_checks import check_component
+from bionemo_core.plugins.did_you_mean import did_you_mean
 from bionemo_core.plugins.discovery import FoundPlugin
 from bionemo_core.plugins.hookspecs import GROUP_OF_HOOK, PluginHooks
-from bionemo_core.plugins.names import did_you_mean
 from bionemo_core.plugins.records import PluginRecord, RegisteredComponent, Status
 
 PROJECT = "bionemo"

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bionemo_core.errors import ConfigError
-from bionemo_core.plugins.names import did_you_mean
+from bionemo_core.plugins.did_you_mean import did_you_mean
 from bionemo_core.plugins.records import RegisteredComponent
 
 

@@ -8,10 +8,10 @@ from types import ModuleType
 from typing import Any, Protocol
 
 from bionemo_core.errors import ConfigError
+from bionemo_core.plugins.did_you_mean import did_you_mean
 from bionemo_core.plugins.discovery import found_plugins, refusals
 from bionemo_core.plugins.hookspecs import GROUPS, CoreHooks
 from bionemo_core.plugins.loading import load_plugin, offered_components
-from bionemo_core.plugins.names import did_you_mean
 from bionemo_core.plugins.parameters import validated
 from bionemo_core.plugins.records import (
     CORE_DISTRIBUTION,

@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from bionemo_core.checkpoint.artefact import Artefact, write_artefact
-from bionemo_core.checkpoint.foreign.connector import OurModel
-from bionemo_core.checkpoint.foreign.huggingface import write_folder
-from bionemo_core.checkpoint.foreign.nemo import write_nemo
-from bionemo_core.checkpoint.stored import StoredModel, Vocabulary
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.config.task_schemas.convert import Convert
 from bionemo_core.errors import ConfigError
-from bionemo_core.parallel.fitting import persistent_buffers
-from bionemo_core.plugins.names import did_you_mean
-from bionemo_core.tasks.opening import DTYPES, OpenedModel, open_from
-from bionemo_core.tasks.report import quieten_libraries
-from bionemo_core.tasks.sources import connectors, open_stored
+from bionemo_core.interop.artefact import Artefact, write_artefact
+from bionemo_core.interop.connector import OurModel
+from bionemo_core.interop.huggingface import write_folder
+from bionemo_core.interop.nemo import write_nemo
+from bionemo_core.interop.stored import StoredModel, Vocabulary
+from bionemo_core.models.load import DTYPES, OpenedModel, open_from
+from bionemo_core.models.locate import connectors, open_stored
+from bionemo_core.parallel.transfer import persistent_buffers
+from bionemo_core.plugins.did_you_mean import did_you_mean
+from bionemo_core.runs.plan_text import quieten_libraries
 
 if TYPE_CHECKING:
     from bionemo_core.plugins.registry import Registry

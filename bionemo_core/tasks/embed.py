@@ -18,24 +18,25 @@ from numpy.typing import NDArray
 from bionemo_core import __version__
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.config.task_schemas.embed import Embed
-from bionemo_core.data.prepare import prepare
-from bionemo_core.data.prepare_report import counted
 from bionemo_core.data.readers import source_for
 from bionemo_core.data.readers.formats import format_of
-from bionemo_core.data.store import PreparedStore, fingerprint_of
-from bionemo_core.data.table_columns import column_names
-from bionemo_core.data.text_rules import canonical_texts, rules_for
+from bionemo_core.data.readers.table_columns import column_names
+from bionemo_core.data.store.prepare import prepare
+from bionemo_core.data.store.record_store import PreparedStore, fingerprint_of
+from bionemo_core.data.store.report import counted
+from bionemo_core.data.store.text_filter import canonical_texts, rules_for
 from bionemo_core.errors import ConfigError, DataError, StorageError
 from bionemo_core.inference.embedding import EMBEDDINGS, RAGGED, Embedder, EmbeddingSettings
 from bionemo_core.inference.embedding import embed as embed_sequences
 from bionemo_core.inference.outputs import Part, Parts, PartStore, part_bounds
 from bionemo_core.inference.outputs_files import file_kind, write_output
+from bionemo_core.models.load import OpenedModel, open_model
+from bionemo_core.parallel.ranks import Ranks
 from bionemo_core.parallel.strategy import compile_layers
 from bionemo_core.protocols import Tokenizer
-from bionemo_core.tasks.device import choose_device
-from bionemo_core.tasks.opening import OpenedModel, open_model
-from bionemo_core.tasks.report import quieten_libraries
-from bionemo_core.tasks.using import Ranks, open_for_use, start_workers, weights_fingerprint
+from bionemo_core.runs.device import choose_device
+from bionemo_core.runs.plan_text import quieten_libraries
+from bionemo_core.tasks.opening import open_for_use, start_workers, weights_fingerprint
 
 if TYPE_CHECKING:
     from bionemo_core.plugins.registry import Registry

@@ -16,21 +16,21 @@ from numpy.typing import NDArray
 from bionemo_core import __version__
 from bionemo_core.config.schema import OPENED, Choice, RunSpec
 from bionemo_core.config.task_schemas.evaluate import Evaluate
-from bionemo_core.data.labelled import LabelledRecords
-from bionemo_core.data.loader import eval_loader
+from bionemo_core.data.batches.loader import eval_loader
+from bionemo_core.data.labelled_records import LabelledRecords
 from bionemo_core.errors import ConfigError, DataError, StorageError
 from bionemo_core.inference.embedding import EmbeddingSettings
 from bionemo_core.inference.scoring import MaskedScorer
 from bionemo_core.inference.scoring_answers import Predictor
+from bionemo_core.models.load import OpenedModel
 from bionemo_core.nn.residue_states import encoder_of
 from bionemo_core.parallel.groups import start_groups
 from bionemo_core.protocols import DataSplits, RecordDataset
-from bionemo_core.tasks.device import Device, choose_device
-from bionemo_core.tasks.opening import OpenedModel
+from bionemo_core.reporting.html import Figure, bars, confusion, histogram, page, points, scatter
+from bionemo_core.runs.device import Device, choose_device
+from bionemo_core.runs.plan_text import quieten_libraries
+from bionemo_core.tasks.opening import open_for_use, single_process, weights_fingerprint
 from bionemo_core.tasks.predict import write_csv
-from bionemo_core.tasks.report import quieten_libraries
-from bionemo_core.tasks.report_page import Figure, bars, confusion, histogram, page, points, scatter
-from bionemo_core.tasks.using import open_for_use, single_process, weights_fingerprint
 from bionemo_core.training.losses import Losses, LossSums
 
 if TYPE_CHECKING:

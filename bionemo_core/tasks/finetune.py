@@ -15,49 +15,50 @@ import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 
 from bionemo_core import __version__
-from bionemo_core.checkpoint.artefact import DOCUMENT, Artefact, write_artefact
-from bionemo_core.checkpoint.layout import published, step_of
-from bionemo_core.checkpoint.load_report import LoadReport
+from bionemo_core.checkpoint.folder_names import published, step_of
 from bionemo_core.checkpoint.retention import best_steps
-from bionemo_core.checkpoint.stored import ModelSpec, Vocabulary
 from bionemo_core.config.schema import Choice, RunSpec
 from bionemo_core.config.task_schemas.finetune import Finetune
-from bionemo_core.data.labelled import LabelledSplits
+from bionemo_core.data.labelled_records import LabelledSplits
 from bionemo_core.errors import ConfigError
-from bionemo_core.inference.embedding import EMBEDDINGS, HIDDENS, Embedder, EmbeddingSettings
-from bionemo_core.nn.finetune_heads import FineTunedNetwork, StoredStates
-from bionemo_core.nn.lora import TARGETS, adapter_names
-from bionemo_core.parallel.layout import read_layouts
-from bionemo_core.parallel.sharding import reshard
-from bionemo_core.parallel.strategy import strategy_of
-from bionemo_core.parallel.weights import load_weights
-from bionemo_core.plugins.records import CORE_DISTRIBUTION
-from bionemo_core.tasks.adapters import (
+from bionemo_core.finetuning.adapters import (
     BASE_WEIGHTS,
     copy_weights,
     named_weights,
     opened_fingerprint,
     pretrained_network,
 )
-from bionemo_core.tasks.additions import Additions, Built
-from bionemo_core.tasks.device import Device
-from bionemo_core.tasks.embed import CPU_BATCH, GPU_BATCH
-from bionemo_core.tasks.finetune_settings import check_same_model, check_settings
-from bionemo_core.tasks.opening import OpenedModel, open_model
-from bionemo_core.tasks.stored_states import numbered, stored_states
-from bionemo_core.tasks.train import train
-from bionemo_core.tasks.using import Ranks, open_for_use, weights_fingerprint
-from bionemo_core.training.averaging import AveragedCheckpoints, newest
-from bionemo_core.training.callbacks import CheckpointSaver
-from bionemo_core.training.finetuning import ENCODERS, FINETUNED, KINDS, V1_KINDS, Answers, PlainChoice, check_kind
-from bionemo_core.training.finetuning_callbacks import StopEarly
-from bionemo_core.training.finetuning_objective import (
+from bionemo_core.finetuning.averaging import AveragedCheckpoints, newest
+from bionemo_core.finetuning.early_stopping import StopEarly
+from bionemo_core.finetuning.lora import TARGETS, adapter_names
+from bionemo_core.finetuning.model import ENCODERS, FINETUNED, KINDS, V1_KINDS, Answers, PlainChoice, check_kind
+from bionemo_core.finetuning.network import FineTunedNetwork, StoredStates
+from bionemo_core.finetuning.objective import (
     StoredStatesObjective,
     check_labels,
     class_counts,
     classes_of,
     mean_and_scale,
 )
+from bionemo_core.finetuning.state_cache import numbered, stored_states
+from bionemo_core.inference.embedding import EMBEDDINGS, HIDDENS, Embedder, EmbeddingSettings
+from bionemo_core.interop.artefact import DOCUMENT, Artefact, write_artefact
+from bionemo_core.interop.load_report import LoadReport
+from bionemo_core.interop.stored import ModelSpec, Vocabulary
+from bionemo_core.models.load import OpenedModel, open_model
+from bionemo_core.parallel.layout import read_layouts
+from bionemo_core.parallel.ranks import Ranks
+from bionemo_core.parallel.sharding import reshard
+from bionemo_core.parallel.strategy import strategy_of
+from bionemo_core.parallel.weights import load_weights
+from bionemo_core.plugins.records import CORE_DISTRIBUTION
+from bionemo_core.runs.device import Device
+from bionemo_core.runs.hooks import Additions, Built
+from bionemo_core.tasks.embed import CPU_BATCH, GPU_BATCH
+from bionemo_core.tasks.finetune_checks import check_same_model, check_settings
+from bionemo_core.tasks.opening import open_for_use, weights_fingerprint
+from bionemo_core.tasks.train import train
+from bionemo_core.training.callbacks import CheckpointSaver
 
 if TYPE_CHECKING:
     from bionemo_core.checkpoint.load import CheckpointReader

@@ -1,166 +1,108 @@
-"""Models from wherever they lie, built again through the registry and filled with their weights."""
+"""What tasks share that use a trained model: its opening, and the ranks that split the work."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
+import pytorch_lightning as pl
 import torch
+import torch.distributed as dist
 
-from bionemo_core.checkpoint.load_report import LoadReport
-from bionemo_core.checkpoint.stored import ModelSpec, StoredModel, Vocabulary
-from bionemo_core.config.schema import Choice, Restore
-from bionemo_core.errors import ArtefactError, ConfigError
-from bionemo_core.parallel.fitting import Vocabularies, fit_weights
-from bionemo_core.parallel.groups import start_groups
-from bionemo_core.protocols import BuildContext, Tokenizer
-from bionemo_core.tasks.sources import complete_choice, open_stored
+from bionemo_core.config.schema import OPENED, RunSpec
+from bionemo_core.errors import ConfigError
+from bionemo_core.finetuning.adapters import fingerprint, named_weights, open_with_adapter
+from bionemo_core.interop.load_report import LoadReport
+from bionemo_core.interop.stored import ModelSpec
+from bionemo_core.models.load import OpenedModel, open_model
+from bionemo_core.parallel.ranks import Ranks
+from bionemo_core.parallel.strategy import MegatronStrategy
+from bionemo_core.runs.device import Device
+from bionemo_core.runs.trainer import start_ranks
 
 if TYPE_CHECKING:
-    import pytorch_lightning as pl
-
     from bionemo_core.plugins.registry import Registry
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+log = logging.getLogger("bionemo")
+
+_PATIENCE_S = 7 * 24 * 3600.0
+"""How long ranks wait for one that still computes, or writes; one that dies is noticed at once."""
 
 
-@dataclass(frozen=True)
-class OpenedModel:
-    """A model with its weights, in evaluation mode, and what was found beside them."""
-
-    module: pl.LightningModule
-    tokenizer: Tokenizer
-    spec: ModelSpec
-    facts: dict[str, Any]
-    report: LoadReport
-    data: Choice | None = None
-    """What it was trained on; None where nothing says that."""
-
-
-def open_model(
-    path: str,
-    registry: Registry,
-    *,
-    device: str = "cpu",
-    dtype: str = "float32",
-    overrides: Mapping[str, Any] | None = None,
-    strict: bool = True,
-    restore: Restore | None = None,
-    connector: Choice | None = None,
-    home: str = "",
-) -> OpenedModel:
-    """The model that lies at `path`, on `device` and in `dtype`.
-
-    Args:
-        path: a run folder (its newest checkpoint that verifies) or one checkpoint folder, an artefact, a `.nemo`
-            archive, a Hugging Face folder or id, or an address.
-        registry: where its model and tokenizer are looked up by name.
-        device: cpu, cuda or cuda:N.
-        dtype: float32, bfloat16 or float16, of weights and computation.
-        overrides: parameters of the model that shall differ from those it was saved with.
-        strict: refuse it if a tensor is missing or unexpected.
-        restore: how tables of another size are fitted; `strict` is then its own.
-        connector: the one that reads a foreign format; without it, the one that recognises the model.
-        home: where downloads are kept; $BIONEMO_HOME or ~/.bionemo without it.
+def start_workers(spec: RunSpec, device: Device) -> Ranks:
+    """Start this node's other processes where the run asks for several devices; returns in each of them.
 
     Raises:
-        ArtefactError: it is refused, or needs a plugin that is not installed.
-        CheckpointError: no checkpoint in it verifies, or the weights do not fit.
-        ConfigError: `path` is nothing that can be opened, or an override does not fit.
+        ConfigError: tensor parallelism is asked for, which using a model does not know.
     """
-    stored = open_stored(path, registry, connector, home=home)
-    try:
-        return open_from(
-            stored,
-            registry,
-            device=device,
-            dtype=dtype,
-            overrides=overrides or {},
-            restore=restore or Restore(strict=strict),
+    if spec.parallel.tensor_model_parallel_size > 1:
+        raise ConfigError(
+            f"parallel.tensor_model_parallel_size={spec.parallel.tensor_model_parallel_size}: task={spec.task.name} "
+            "splits the sequences over trainer.devices, not the model. Leave it at 1."
         )
-    finally:
-        stored.close()
-
-
-def open_from(
-    stored: StoredModel,
-    registry: Registry,
-    *,
-    device: str = "cpu",
-    dtype: str = "float32",
-    overrides: Mapping[str, Any],
-    restore: Restore,
-) -> OpenedModel:
-    """The same of a source that is open already.
-
-    Raises:
-        BioNeMoError: as `open_model`.
-    """
-    if dtype not in DTYPES:
-        raise ConfigError(f"dtype: got {dtype!r}, expected one of {', '.join(DTYPES)}.")
-    if stored.foreign_vocab_size is not None:
-        raise ArtefactError(
-            f"{stored.source}: its vocabulary of {stored.foreign_vocab_size} pieces is none that the plugin has a "
-            "tokenizer for. It can seed a model in training, by restore_from_path with restore.vocabulary=tile or mean."
-        )
-    notes = check_offered(stored.spec, registry, stored.source)
-    model, tokenizer_choice = stored.spec.model, stored.spec.tokenizer
-    params = {**model.params, **overrides}
-    spec = ModelSpec(complete_choice("model", model.name, params, model.distribution, registry), tokenizer_choice)
-    context = BuildContext(device=device.partition(":")[0], dtype=dtype)
-    tokenizer = registry.build(spec.tokenizer, context=context)
-    check_vocabulary(stored, tokenizer)
-    module = registry.build(spec.model, tokenizer=tokenizer, context=context)
-    report = fit_weights(
-        getattr(module, "network", module),
-        start_groups(),
-        replace(stored, notes=(*stored.notes, *notes)),
-        restore,
-        Vocabularies(tokenizer.vocab_size, tokenizer.vocab_size),
+    if spec.trainer.devices * spec.trainer.num_nodes == 1:
+        return Ranks(device="cuda:0" if device.name == "cuda" else "cpu")
+    trainer = pl.Trainer(
+        strategy=MegatronStrategy(dtype=device.dtype, timeout_s=_PATIENCE_S),
+        accelerator=device.accelerator,
+        devices=spec.trainer.devices,
+        num_nodes=spec.trainer.num_nodes,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
     )
-    module.to(device=torch.device(device), dtype=DTYPES[dtype]).eval()
-    return OpenedModel(module, tokenizer, spec, dict(stored.facts), report, stored.data)
+    start_ranks(trainer)
+    return Ranks(dist.get_rank(), dist.get_world_size(), str(trainer.strategy.root_device))
 
 
-def check_vocabulary(stored: StoredModel, tokenizer: Tokenizer) -> None:
-    """Accepts a tokenizer that has the pieces it had when the model was stored.
-
-    Raises:
-        ArtefactError: it has others, so that ids would mean something else.
-    """
-    built = Vocabulary.of(tokenizer.pieces)
-    if stored.vocabulary is not None and built != stored.vocabulary:
-        raise ArtefactError(
-            f"{stored.source}: tokenizer {stored.spec.tokenizer.name!r} of {stored.spec.tokenizer.distribution} builds "
-            f"{built.size} pieces ({built.sha256[:12]}...), it was stored with {stored.vocabulary.size} "
-            f"({stored.vocabulary.sha256[:12]}...). Install the version {stored.spec.tokenizer.version} of that plugin."
-        )
-
-
-def check_offered(spec: ModelSpec, registry: Registry, source: str) -> list[str]:
-    """Accepts a model whose components are installed; notes where their version is not the one it was made with.
+def single_process(spec: RunSpec, device: Device) -> Ranks:
+    """This process alone.
 
     Raises:
-        ArtefactError: a plugin is missing; names the distribution to install.
+        ConfigError: several are asked for.
     """
-    notes = []
-    for choice in (spec.model, spec.tokenizer):
-        found = registry.find(choice.group, f"{choice.distribution}/{choice.name}")
-        if found is None:
-            raise ArtefactError(f"{source}: {_absent(choice, registry)}")
-        if choice.version and found.version != choice.version:
-            notes.append(
-                f"{choice.group} {choice.name!r} was saved with {choice.distribution} {choice.version}; "
-                f"{found.version} is installed"
+    if spec.trainer.devices * spec.trainer.num_nodes * spec.parallel.tensor_model_parallel_size > 1:
+        raise ConfigError(f"task={spec.task.name} works on one device: leave trainer.devices and the like at 1.")
+    return Ranks(device="cuda:0" if device.name == "cuda" else "cpu")
+
+
+def open_for_use(spec: RunSpec, registry: Registry, device: Device, ranks: Ranks) -> OpenedModel:
+    """The model that the run names: the one at `restore_from_path`, else a new one with random weights.
+
+    Raises:
+        BioNeMoError: it cannot be opened or built.
+    """
+    dtype = str(device.dtype).removeprefix("torch.")
+    if spec.restore_from_path:
+        if spec.model.name != OPENED:
+            raise ConfigError(
+                f"model={spec.model.name} and restore_from_path={spec.restore_from_path}: what lies there says itself "
+                f"which model it is, so task={spec.task.name} takes no model=. Leave it out."
             )
-    return notes
+        adapter = spec.task.params.get("adapter")
+        if adapter:
+            return open_with_adapter(spec.restore_from_path, adapter, registry, device=ranks.device, dtype=dtype)
+        return open_model(
+            spec.restore_from_path,
+            registry,
+            device=ranks.device,
+            dtype=dtype,
+            restore=spec.restore,
+            connector=spec.connector,
+            home=spec.home,
+        )
+    log.warning("model=%s without restore_from_path: its weights are random.", spec.model.name)
+    context = replace(device.context(spec), dtype=dtype)
+    tokenizer = registry.build(spec.tokenizer, context=context)
+    module: pl.LightningModule = registry.build(spec.model, tokenizer=tokenizer, context=context)
+    module.to(device=torch.device(ranks.device), dtype=device.dtype).eval()
+    chosen = ModelSpec(spec.model, spec.tokenizer)
+    return OpenedModel(module, tokenizer, chosen, {}, LoadReport("random weights"))
 
 
-def _absent(choice: Choice, registry: Registry) -> str:
-    there = [one for one in registry.records if one.distribution == choice.distribution]
-    state = f"It is here, but not so: {there[0].describe()}." if there else f"Install {choice.distribution}."
-    return (
-        f"it needs {choice.group} {choice.name!r} of the distribution {choice.distribution!r} "
-        f"(version {choice.version or 'unknown'}), which no loaded plugin offers. {state}"
-    )
+def weights_fingerprint(module: torch.nn.Module) -> str:
+    """32 hexadecimal digits that stand for every weight of the model, in the dtype that they have now."""
+    return fingerprint(named_weights(module))

@@ -17,10 +17,12 @@ from bionemo_core.config.task_schemas.optimize import Optimize, SearchSettings
 from bionemo_core.errors import ConfigError, Preempted
 from bionemo_core.inference.latent_search import ModelLatents, SearchResult, Step, named_oracle
 from bionemo_core.inference.latent_search import optimize as search
+from bionemo_core.parallel.ranks import Ranks
 from bionemo_core.protocols import Oracle, TextJudge
-from bionemo_core.tasks.device import choose_device
-from bionemo_core.tasks.report import quieten_libraries
-from bionemo_core.tasks.search_picture import draw_trajectory
+from bionemo_core.reporting.search_curve import draw_trajectory
+from bionemo_core.runs.device import choose_device
+from bionemo_core.runs.plan_text import quieten_libraries
+from bionemo_core.tasks.opening import open_for_use
 from bionemo_core.tasks.texts import (
     Progress,
     Table,
@@ -33,7 +35,6 @@ from bionemo_core.tasks.texts import (
     start_on,
     write_json,
 )
-from bionemo_core.tasks.using import Ranks, open_for_use
 from bionemo_core.training.signals import StopSignal
 
 if TYPE_CHECKING:

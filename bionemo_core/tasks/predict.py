@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING
 
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.config.task_schemas.predict import Predict
-from bionemo_core.data.prepare_report import counted
 from bionemo_core.data.readers import CsvSource, FastaSource
+from bionemo_core.data.store.report import counted
 from bionemo_core.errors import ConfigError, DataError, StorageError
 from bionemo_core.inference.embedding import EmbeddingSettings
 from bionemo_core.inference.outputs import part_bounds
 from bionemo_core.inference.scoring import MaskedScorer, read_variant
 from bionemo_core.inference.scoring_answers import Predictor
-from bionemo_core.tasks.device import choose_device
+from bionemo_core.models.load import OpenedModel
+from bionemo_core.runs.device import choose_device
+from bionemo_core.runs.plan_text import quieten_libraries
 from bionemo_core.tasks.embed import open_input
-from bionemo_core.tasks.opening import OpenedModel
-from bionemo_core.tasks.report import quieten_libraries
-from bionemo_core.tasks.using import open_for_use, single_process
+from bionemo_core.tasks.opening import open_for_use, single_process
 
 if TYPE_CHECKING:
     from bionemo_core.plugins.registry import Registry

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.config.task_schemas.prepare import Prepare
-from bionemo_core.data.prepare import collected
-from bionemo_core.data.prepare_report import PICTURE, draw_lengths, summary
+from bionemo_core.data.store.prepare import collected
+from bionemo_core.data.store.report import PICTURE, draw_lengths, summary
 from bionemo_core.errors import BioNeMoError, ConfigError, StorageError
 from bionemo_core.protocols import BuildContext
 
 if TYPE_CHECKING:
-    from bionemo_core.data.store import PreparedStore
+    from bionemo_core.data.store.record_store import PreparedStore
     from bionemo_core.plugins.registry import Registry
 
 _EXAMPLES = 3

@@ -12,11 +12,13 @@ from bionemo_core.config.schema import RunSpec
 from bionemo_core.config.task_schemas.sample import Sample
 from bionemo_core.errors import ConfigError
 from bionemo_core.inference.methods import method_options
+from bionemo_core.inference.sample_metrics import COLUMNS, SampleCounts, Written
 from bionemo_core.inference.sampling import Seq2SeqInference
+from bionemo_core.parallel.ranks import Ranks
 from bionemo_core.protocols import TextJudge
-from bionemo_core.tasks.device import choose_device
-from bionemo_core.tasks.report import quieten_libraries
-from bionemo_core.tasks.sample_counts import COLUMNS, SampleCounts, Written
+from bionemo_core.runs.device import choose_device
+from bionemo_core.runs.plan_text import quieten_libraries
+from bionemo_core.tasks.opening import open_for_use
 from bionemo_core.tasks.texts import (
     Progress,
     Table,
@@ -29,7 +31,6 @@ from bionemo_core.tasks.texts import (
     start_on,
     write_json,
 )
-from bionemo_core.tasks.using import Ranks, open_for_use
 
 if TYPE_CHECKING:
     from bionemo_core.plugins.registry import Registry

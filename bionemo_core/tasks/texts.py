@@ -17,13 +17,13 @@ import torch
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.errors import ConfigError, DataError, StorageError
 from bionemo_core.inference.sampling import Seq2SeqInference
+from bionemo_core.models.load import OpenedModel
 from bionemo_core.nn.seq2seq import Seq2SeqLM
 from bionemo_core.protocols import BuildContext, TextJudge
-from bionemo_core.tasks.device import Device
+from bionemo_core.runs.device import Device
+from bionemo_core.runs.folder import RunFolder, new_folder
+from bionemo_core.runs.resume import write_spec
 from bionemo_core.tasks.embed import open_input
-from bionemo_core.tasks.opening import OpenedModel
-from bionemo_core.tasks.resume import write_spec
-from bionemo_core.tasks.run_folder import RunFolder, new_folder
 
 ON_LONG = ("error", "skip")
 _CPU_BATCH, _GPU_BATCH = 256, 8_192

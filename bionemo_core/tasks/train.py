@@ -11,19 +11,22 @@ import pytorch_lightning as pl
 import torch
 
 from bionemo_core.checkpoint.load import CheckpointReader
-from bionemo_core.checkpoint.load_report import LoadReport
 from bionemo_core.checkpoint.retention import set_aside_after
-from bionemo_core.config.plan import BatchPlan, batch_plan
+from bionemo_core.config.batch_plan import BatchPlan, batch_plan
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.config.spec import difference, from_json
-from bionemo_core.data.prepare import collected
-from bionemo_core.data.prepare_report import summary
+from bionemo_core.data.store.prepare import collected
+from bionemo_core.data.store.report import summary
+from bionemo_core.interop.load_report import LoadReport
 from bionemo_core.parallel.strategy import strategy_of
 from bionemo_core.protocols import DataSplits, Tokenizer
-from bionemo_core.tasks.additions import Additions, Built
-from bionemo_core.tasks.device import Device, choose_device
-from bionemo_core.tasks.report import print_plan, print_resume, quieten_libraries
-from bionemo_core.tasks.resume import (
+from bionemo_core.reporting.summary import write_summary
+from bionemo_core.runs.device import Device, choose_device
+from bionemo_core.runs.folder import RunFolder
+from bionemo_core.runs.hooks import Additions, Built
+from bionemo_core.runs.loaders import Streams
+from bionemo_core.runs.plan_text import print_plan, print_resume, quieten_libraries
+from bionemo_core.runs.resume import (
     check_resume,
     completed,
     held,
@@ -32,15 +35,12 @@ from bionemo_core.tasks.resume import (
     with_first_weights,
     write_spec,
 )
-from bionemo_core.tasks.run_folder import RunFolder
-from bionemo_core.tasks.streams import Streams
-from bionemo_core.tasks.trainer import fit, make_trainer, start_ranks, tell_callbacks
+from bionemo_core.runs.trainer import fit, make_trainer, start_ranks, tell_callbacks
+from bionemo_core.training.any_lightning_module import Flattened, ForeignModel, ForeignRun, MicroBatches, adopt
 from bionemo_core.training.callbacks import CheckpointSaver, StopWhenTold
-from bionemo_core.training.foreign import Flattened, ForeignModel, ForeignRun, MicroBatches, adopt
 from bionemo_core.training.gradients import LossScaler
 from bionemo_core.training.module import Recipe
 from bionemo_core.training.signals import StopSignal
-from bionemo_core.training.summary import write_summary
 
 if TYPE_CHECKING:
     from bionemo_core.plugins.registry import Registry

@@ -11,7 +11,7 @@ from bionemo_core.testing.runs import BuiltModel, alone_in_process, build_model,
 from bionemo_core.testing.subject import Subject, fail, failed
 
 if TYPE_CHECKING:
-    from bionemo_core.data.batch import MicroBatch
+    from bionemo_core.data.batches.batch import MicroBatch
 
 MEMBERS = ("input_types", "output_types", "seq_length", "objective")
 PACKED_TOGETHER = 3
@@ -87,8 +87,8 @@ AnyExample = Example | Seq2SeqExample
 
 
 def _examples(built: BuiltModel) -> list[AnyExample]:
-    from bionemo_core.data.draw import Draw
-    from bionemo_core.data.loader import with_ends
+    from bionemo_core.data.batches.loader import with_ends
+    from bionemo_core.data.batches.rng import Draw
 
     records = built.splits.train
     whole = getattr(built.module.objective, "record_example", None)
@@ -119,8 +119,8 @@ def _loss(network: Any, examples: Sequence[AnyExample], built: BuiltModel, *, pa
 
 
 def _batch(examples: Sequence[AnyExample], built: BuiltModel, *, packed: bool) -> "MicroBatch":
-    from bionemo_core.data.batch import micro_batch_of
-    from bionemo_core.data.rows import RowShape, lay, lay_pairs
+    from bionemo_core.data.batches.batch import micro_batch_of
+    from bionemo_core.data.batches.rows import RowShape, lay, lay_pairs
 
     rows = 1 if packed else len(examples)
     length = sum(len(one[0]) for one in examples)

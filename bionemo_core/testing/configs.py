@@ -86,7 +86,7 @@ def check_defaults(subject: Subject, registered: RegisteredComponent) -> None:
     """
     from omegaconf import OmegaConf
 
-    from bionemo_core.config.brought import missing_defaults
+    from bionemo_core.config.model_defaults import missing_defaults
 
     for group, name in missing_defaults(registered, subject.registry):
         known = subject.registry.names(group)

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from bionemo_core.data.draw import Draw
+from bionemo_core.data.batches.rng import Draw
 from bionemo_core.plugins import RegisteredComponent
 from bionemo_core.protocols import BuildContext, DataSplits, RecordDataset, Tokenizer
 from bionemo_core.testing.subject import Subject, fail, failed

@@ -60,7 +60,7 @@ def _ways(tokenizer: Any) -> dict[str, Callable[[Any, Any, int], "Tensor"]]:
     from bionemo_core.inference.beam import beam_search
     from bionemo_core.inference.choosing import TokenSampling
     from bionemo_core.inference.decoding import greedy, sample
-    from bionemo_core.inference.streams import Streams
+    from bionemo_core.inference.philox import Streams
 
     def drawn(decoder: Any, memory: Any, first: int) -> "Tensor":
         streams = Streams.of(1, memory.states.shape[1], first_sequence=first)
@@ -145,7 +145,7 @@ def decoder_input(tokens: "Tensor") -> Any:
     """Prefixes of one length, int64[rows, length], as the decoder's batch."""
     import torch
 
-    from bionemo_core.data.batch import TokenBatch
+    from bionemo_core.data.batches.batch import TokenBatch
 
     rows, length = tokens.shape
     real = torch.ones_like(tokens, dtype=torch.bool)

@@ -157,7 +157,7 @@ def trained(spec: RunSpec, subject: Subject, what: str, folder: Path) -> dict[in
     import numpy as np
     import torch
 
-    from bionemo_core.tasks.run_folder import FOLDER_VARIABLE
+    from bionemo_core.runs.folder import FOLDER_VARIABLE
     from bionemo_core.tasks.train import train
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -182,7 +182,7 @@ def losses_in(folder: Path, what: str) -> dict[int, float]:
     Raises:
         ConformanceError: there is none.
     """
-    from bionemo_core.training.metrics_file import NAME, STEP, read_rows
+    from bionemo_core.reporting.metrics_file import NAME, STEP, read_rows
 
     path = folder / NAME
     rows = read_rows(path) if path.exists() else []
@@ -201,7 +201,7 @@ def trained_on_ranks(spec: RunSpec, subject: Subject, what: str, folder: Path, n
     Raises:
         ConformanceError: a rank fails; shows the end of its output.
     """
-    from bionemo_core.tasks.run_folder import FOLDER_VARIABLE
+    from bionemo_core.runs.folder import FOLDER_VARIABLE
 
     folder.mkdir(parents=True)
     spec_path = folder / "asked.json"

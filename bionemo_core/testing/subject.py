@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from bionemo_core import builtin
-from bionemo_core.config.brought import problem_with_defaults
+from bionemo_core.config.model_defaults import problem_with_defaults
 from bionemo_core.errors import ConfigError
 from bionemo_core.plugins import PluginRecord, RegisteredComponent, Registry
+from bionemo_core.plugins.did_you_mean import did_you_mean
 from bionemo_core.plugins.discovery import LOAD_VARIABLE, FoundPlugin, found_plugins
-from bionemo_core.plugins.names import did_you_mean
 from bionemo_core.plugins.records import canonical
 
 if TYPE_CHECKING:

@@ -71,8 +71,8 @@ def check_resumes(subject: Subject, registered: RegisteredComponent) -> None:
     Raises:
         ConformanceError: there is no checkpoint, it cannot be read, or the first step that differs.
     """
-    from bionemo_core.checkpoint.layout import published, step_name
-    from bionemo_core.training.metrics_file import NAME
+    from bionemo_core.checkpoint.folder_names import published, step_name
+    from bionemo_core.reporting.metrics_file import NAME
 
     run = trained_run(subject, registered)
     where = f"model {registered.name!r}"

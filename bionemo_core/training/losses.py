@@ -12,7 +12,7 @@ from bionemo_core.errors import ConfigError
 from bionemo_core.parallel.groups import ProcessGroups
 
 if TYPE_CHECKING:
-    from bionemo_core.data.batch import MicroBatch
+    from bionemo_core.data.batches.batch import MicroBatch
 
 
 @dataclass(frozen=True)

@@ -22,15 +22,15 @@ from bionemo_core.parallel.dropout import seed_micro_batch
 from bionemo_core.parallel.sharding import reduce_gradients_now, reshard
 from bionemo_core.parallel.strategy import MegatronStrategy, strategy_of
 from bionemo_core.protocols import AnyObjective, Seq2SeqObjective, TensorType, TextJudge
+from bionemo_core.training.cuda_graphs import pass_runner
+from bionemo_core.training.eval_metrics import Probe
 from bionemo_core.training.gradients import LossScaler, clip_factor, gradient_norm, scale_gradients
 from bionemo_core.training.losses import Losses, LossSums, check_names
 from bionemo_core.training.optim import AdamWSettings
 from bionemo_core.training.passes import RunPass
-from bionemo_core.training.probes import Probe
-from bionemo_core.training.recorded_passes import pass_runner
 
 if TYPE_CHECKING:
-    from bionemo_core.data.batch import StepBatch
+    from bionemo_core.data.batches.batch import StepBatch
 
 log = logging.getLogger("bionemo")
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bionemo_core.training.losses import Losses
 
 if TYPE_CHECKING:
-    from bionemo_core.data.batch import MicroBatch
+    from bionemo_core.data.batches.batch import MicroBatch
 
 
 class Pass(NamedTuple):

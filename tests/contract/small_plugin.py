@@ -102,7 +102,7 @@ NETWORK = """
 import torch
 from torch.nn import functional as F
 
-from bionemo_core.data.masking import MaskedLanguageObjective
+from bionemo_core.data.batches.masking import MaskedLanguageObjective
 from bionemo_core.training.module import LanguageModule
 
 

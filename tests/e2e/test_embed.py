@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from runs import Home, Run
 
-from bionemo_core.checkpoint.files import held_alone
+from bionemo_core.io.files import held_alone
 
 pytest.importorskip("bionemo_esm")
 

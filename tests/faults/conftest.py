@@ -15,4 +15,4 @@ def reference(home: Home) -> Path:
 @pytest.fixture
 def without_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
     """Preparation does not wait for the disk: a busy one would make up most of the time, and nothing cuts the power."""
-    monkeypatch.setattr("bionemo_core.data.publishing.sync", lambda path: None)
+    monkeypatch.setattr("bionemo_core.io.atomic.sync", lambda path: None)

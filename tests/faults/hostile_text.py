@@ -5,9 +5,9 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
-from bionemo_core.data.prepare import prepare
 from bionemo_core.data.readers import Source
-from bionemo_core.data.rules import RecordRules
+from bionemo_core.data.store.prepare import prepare
+from bionemo_core.data.store.residue_filter import RecordRules
 from bionemo_core.errors import DataError
 from bionemo_core.protocols import BuildContext
 

@@ -7,8 +7,8 @@ import torch
 from matrix import Row, row
 from mutations import MUTATIONS, swap_folders
 
+from bionemo_core.checkpoint.blocks import whole
 from bionemo_core.checkpoint.load import CheckpointReader, newest_valid
-from bionemo_core.checkpoint.pieces import whole
 from bionemo_core.checkpoint.save import save
 from bionemo_core.errors import CheckpointError
 

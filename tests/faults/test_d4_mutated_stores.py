@@ -6,10 +6,10 @@ import shutil
 import pytest
 from matrix import row
 
-from bionemo_core.data.prepare import prepare
 from bionemo_core.data.readers import FastaSource
-from bionemo_core.data.rules import ResidueRules
-from bionemo_core.data.store import PreparedStore, seal
+from bionemo_core.data.store.prepare import prepare
+from bionemo_core.data.store.record_store import PreparedStore, seal
+from bionemo_core.data.store.residue_filter import ResidueRules
 from bionemo_core.errors import DataError
 from bionemo_core.protocols import BuildContext
 

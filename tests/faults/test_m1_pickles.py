@@ -14,11 +14,11 @@ from matrix import row
 from runs import Home
 
 from bionemo_core.builtin import load_registry
-from bionemo_core.checkpoint.artefact import Artefact, _json_hash, write_artefact
-from bionemo_core.checkpoint.stored import ModelSpec, Vocabulary
 from bionemo_core.config.schema import Choice
 from bionemo_core.errors import ArtefactError
-from bionemo_core.tasks.opening import open_model
+from bionemo_core.interop.artefact import Artefact, _json_hash, write_artefact
+from bionemo_core.interop.stored import ModelSpec, Vocabulary
+from bionemo_core.models.load import open_model
 
 pytestmark = pytest.mark.faults
 

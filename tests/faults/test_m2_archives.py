@@ -11,9 +11,9 @@ from hostile_archives import CONFIG, bomb, harmless, saved, sized_header, specia
 from matrix import row
 
 from bionemo_core.builtin import load_registry
-from bionemo_core.checkpoint.foreign.archive import MAX_MEMBERS
 from bionemo_core.errors import ArtefactError
-from bionemo_core.tasks.opening import open_model
+from bionemo_core.interop.archive import MAX_MEMBERS
+from bionemo_core.models.load import open_model
 
 pytestmark = pytest.mark.faults
 

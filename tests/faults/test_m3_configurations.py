@@ -11,7 +11,7 @@ from matrix import row
 
 from bionemo_core.builtin import load_registry
 from bionemo_core.errors import ArtefactError
-from bionemo_core.tasks.opening import open_model
+from bionemo_core.models.load import open_model
 
 pytestmark = pytest.mark.faults
 

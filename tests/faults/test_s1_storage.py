@@ -11,8 +11,8 @@ import torch
 from matrix import row
 
 from bionemo_core.checkpoint import retention
+from bionemo_core.checkpoint.blocks import whole
 from bionemo_core.checkpoint.load import newest_valid
-from bionemo_core.checkpoint.pieces import whole
 from bionemo_core.checkpoint.save import save
 from bionemo_core.errors import StorageError
 

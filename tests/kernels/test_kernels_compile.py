@@ -9,8 +9,8 @@ from triton import compile as compiled
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from bionemo_core.nn.one_query import _KEYS_AT_ONCE, _WARPS
-from bionemo_core.nn.one_query_kernel import attend
+from bionemo_core.nn.decode_attention import _KEYS_AT_ONCE, _WARPS
+from bionemo_core.nn.decode_attention_kernel import attend
 from bionemo_core.nn.short_attention import LONGEST, WIDTHS, _launches
 from bionemo_core.nn.short_attention_kernel import backward, forward
 

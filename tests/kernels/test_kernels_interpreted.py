@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bionemo_core.nn import one_query
+from bionemo_core.nn import decode_attention
 from bionemo_core.nn.short_attention import short_attention
 
 pytestmark = pytest.mark.interpreted
@@ -54,7 +54,7 @@ def test_append_and_attend(at: int, with_bias: bool, width: int) -> None:
     kept = torch.randn(2, 3, HEADS, 37, width)
     copy, place = kept.clone(), torch.tensor([at])
     bias = torch.randn(1, HEADS, 1, 37) if with_bias else None
-    wanted = one_query.append_and_attend(query, key, value, copy, place=place, bias=bias)
+    wanted = decode_attention.append_and_attend(query, key, value, copy, place=place, bias=bias)
     got = torch.ops.bionemo.append_and_attend(query, key, value, kept, place, bias, width**-0.5)
     assert torch.equal(kept, copy)
     assert torch.allclose(got, wanted, atol=1e-5)
@@ -67,6 +67,6 @@ def test_attend_one(with_visible: bool) -> None:
     visible = torch.rand(3, 1, 1, 37) > 0.3 if with_visible else None
     if visible is not None:
         visible[..., 0] = True
-    wanted = one_query.attend_one(query, *kept, visible=visible)
+    wanted = decode_attention.attend_one(query, *kept, visible=visible)
     got = torch.ops.bionemo.attend_one(query, *kept, visible, 0.25)
     assert torch.allclose(got, wanted, atol=1e-5)

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bionemo_core.data.prepare import prepare
 from bionemo_core.data.readers import FastaSource
-from bionemo_core.data.rules import ResidueRules
-from bionemo_core.data.store import PreparedStore
-from bionemo_core.data.uniref90 import cluster_table
+from bionemo_core.data.sources.uniref90_members import cluster_table
+from bionemo_core.data.store.prepare import prepare
+from bionemo_core.data.store.record_store import PreparedStore
+from bionemo_core.data.store.residue_filter import ResidueRules
 from bionemo_core.errors import DataError
 from bionemo_core.protocols import BuildContext
 

@@ -19,9 +19,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from record_counts import csv_rows, fasta_records, fastq_records, molecules
 
-from bionemo_core.data.prepare import prepare
-from bionemo_core.data.prepare_records import Tally, judged
-from bionemo_core.data.ranges import range_names
 from bionemo_core.data.readers import (
     CsvSource,
     FastaSource,
@@ -34,8 +31,11 @@ from bionemo_core.data.readers import (
     fasta_blocks,
     source_for,
 )
-from bionemo_core.data.rules import RecordRules, ResidueRules, Verdict
-from bionemo_core.data.store import PreparedStore
+from bionemo_core.data.sources.shard_ranges import range_names
+from bionemo_core.data.store.filtering import Tally, judged
+from bionemo_core.data.store.prepare import prepare
+from bionemo_core.data.store.record_store import PreparedStore
+from bionemo_core.data.store.residue_filter import RecordRules, ResidueRules, Verdict
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.protocols import BuildContext
 
@@ -47,7 +47,7 @@ RULES = ResidueRules(ALPHABET)
 def _without_fsync() -> Iterator[None]:
     """A busy disk would make up most of the time of these tests, and none of them cuts the power."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("bionemo_core.data.publishing.sync", lambda path: None)
+        patch.setattr("bionemo_core.io.atomic.sync", lambda path: None)
         yield
 
 

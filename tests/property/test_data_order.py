@@ -7,11 +7,11 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bionemo_core.data.blending import BlendOrder, schedule
-from bionemo_core.data.draw import Draw
-from bionemo_core.data.masking import MaskedLanguageObjective
-from bionemo_core.data.order import SampleOrder
-from bionemo_core.data.packing import LaidLengths, best_fit, best_fit_of_pairs, dealt, packs
+from bionemo_core.data.batches.masking import MaskedLanguageObjective
+from bionemo_core.data.batches.order import SampleOrder
+from bionemo_core.data.batches.packing import LaidLengths, best_fit, best_fit_of_pairs, dealt, packs
+from bionemo_core.data.batches.rng import Draw
+from bionemo_core.data.sources.blended_records import BlendOrder, schedule
 
 seeds = st.integers(0, 2**64 - 1)
 

@@ -8,9 +8,9 @@ from file_server import Answer, FileServer, serving
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bionemo_core.data import download
-from bionemo_core.data.download import fetch
 from bionemo_core.errors import NetworkError
+from bionemo_core.io import download
+from bionemo_core.io.download import fetch
 
 VERSIONS = [bytes([version]) * (40_000 + 10_000 * version) for version in range(4)]
 

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from bionemo_core.data.readers.decompress import open_bytes
 from bionemo_core.data.readers.records import Record, listed
-from bionemo_core.data.readers.streams import open_bytes
 from bionemo_core.errors import BioNeMoError, ConfigError, DataError
 
 DESCRIPTION = "description"

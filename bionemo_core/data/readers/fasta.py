@@ -9,8 +9,8 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from bionemo_core.data.readers.decompress import MAX_RECORD_BYTES, open_bytes, text_blocks
 from bionemo_core.data.readers.records import Column, Record, RecordBlock, listed
-from bionemo_core.data.readers.streams import MAX_RECORD_BYTES, open_bytes, text_blocks
 from bionemo_core.errors import ConfigError, DataError
 
 DESCRIPTION = "description"

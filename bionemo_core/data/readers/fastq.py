@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from bionemo_core.data.readers.decompress import MAX_RECORD_BYTES, open_bytes, text_lines
 from bionemo_core.data.readers.records import Record, listed
-from bionemo_core.data.readers.streams import MAX_RECORD_BYTES, open_bytes, text_lines
 from bionemo_core.errors import DataError
 
 

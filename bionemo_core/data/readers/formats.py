@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from bionemo_core.data.readers.biopython import FlatFileSource, StructureSource
+from bionemo_core.data.readers.decompress import COMPRESSED_EXTENSIONS
 from bionemo_core.data.readers.fasta import FastaSource
 from bionemo_core.data.readers.fastq import FastqSource
 from bionemo_core.data.readers.parquet import ParquetSource
 from bionemo_core.data.readers.records import Source
 from bionemo_core.data.readers.smiles import SmilesSource
-from bionemo_core.data.readers.streams import COMPRESSED_EXTENSIONS
 from bionemo_core.data.readers.tables import CsvSource
 from bionemo_core.errors import ConfigError
 

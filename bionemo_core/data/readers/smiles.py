@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from bionemo_core.data.readers.decompress import open_bytes, text_lines
 from bionemo_core.data.readers.records import Record, listed
-from bionemo_core.data.readers.streams import open_bytes, text_lines
 
 _HEADERS = (b"smiles", b"smi", b"canonical_smiles", b"isomeric_smiles")
 

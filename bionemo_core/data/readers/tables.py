@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bionemo_core.data.readers.decompress import MAX_RECORD_BYTES, line_blocks, open_bytes
 from bionemo_core.data.readers.records import Column, Record, RecordBlock, listed
-from bionemo_core.data.readers.streams import MAX_RECORD_BYTES, line_blocks, open_bytes
 from bionemo_core.errors import DataError
 
 _LOOKS_LIKE_DATA = 40

@@ -4,7 +4,7 @@
 """
 
 from bionemo_core.data.sources.fasta import fasta
-from bionemo_core.data.sources.records import records
+from bionemo_core.data.sources.proteins import records
 from bionemo_core.data.sources.sample import sample
 from bionemo_core.data.sources.uniref50 import uniref50
 from bionemo_core.data.sources.uniref90 import uniref90

@@ -6,7 +6,7 @@ Numpy and pyarrow are imported in the bodies, because listing the components mus
 
 from typing import Any, Optional
 
-from bionemo_core.data.sources.records import records
+from bionemo_core.data.sources.proteins import records
 from bionemo_core.protocols import BuildContext, DataSplits, Tokenizer
 
 

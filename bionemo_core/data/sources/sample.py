@@ -28,10 +28,10 @@ def sample(
         ConfigError: the two sizes leave nothing to train on.
         DataError: the tokenizer's alphabet lacks a residue of the proteins.
     """
-    from bionemo_core.data.prepare import prepare
     from bionemo_core.data.readers import FastaSource
-    from bionemo_core.data.rules import ResidueRules
-    from bionemo_core.data.splits import split_at_random
+    from bionemo_core.data.splits.indices import split_at_random
+    from bionemo_core.data.store.prepare import prepare
+    from bionemo_core.data.store.residue_filter import ResidueRules
 
     with as_file(files("bionemo_core.data") / "sample" / "uniprot_sample_512.fasta") as path:
         advice = (

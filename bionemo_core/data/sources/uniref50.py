@@ -57,10 +57,10 @@ def uniref50(
         NetworkError: it cannot be downloaded.
         StorageError: a file cannot be written.
     """
-    from bionemo_core.data.download import fetch
-    from bionemo_core.data.prepare import home_folder
-    from bionemo_core.data.rules import ResidueRules
-    from bionemo_core.data.uniref50 import Layout, split_shards, split_store
+    from bionemo_core.data.sources.uniref50_shards import Layout, split_shards, split_store
+    from bionemo_core.data.store.prepare import home_folder
+    from bionemo_core.data.store.residue_filter import ResidueRules
+    from bionemo_core.io.download import fetch
 
     layout = Layout(val_size, test_size, num_csv_files, split_seed)
     rules = ResidueRules.of(

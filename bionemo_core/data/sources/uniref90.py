@@ -54,12 +54,12 @@ def uniref90(
         DataError: a file cannot be read, or the files do not belong together.
         NetworkError: a file cannot be downloaded.
     """
-    from bionemo_core.data.prepare import prepare
     from bionemo_core.data.readers import FastaSource
-    from bionemo_core.data.rules import ResidueRules
-    from bionemo_core.data.sources.files import named_files
-    from bionemo_core.data.splitting import Splitting
-    from bionemo_core.data.uniref90 import cluster_splits
+    from bionemo_core.data.sources.input_files import named_files
+    from bionemo_core.data.sources.uniref90_members import cluster_splits
+    from bionemo_core.data.splits.options import Splitting
+    from bionemo_core.data.store.prepare import prepare
+    from bionemo_core.data.store.residue_filter import ResidueRules
 
     if on_long == "window":
         raise ConfigError("data.on_long: a member of a cluster is one sequence, expected drop, truncate or keep.")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from bionemo_core.checkpoint.foreign.connector import ForeignModel, OurModel, Reading, check_pieces
-from bionemo_core.checkpoint.foreign.keys import Key, KeyTable, each_layer
-from bionemo_core.checkpoint.foreign.nemo_models import (
+from bionemo_core.errors import ConfigError
+from bionemo_core.interop.connector import ForeignModel, OurModel, Reading, check_pieces
+from bionemo_core.interop.foreign_config import Settings
+from bionemo_core.interop.keys import Key, KeyTable, each_layer
+from bionemo_core.interop.nemo_models import (
     PROTEIN_PIECES,
     carried_files,
     check_same_mathematics,
@@ -15,9 +17,7 @@ from bionemo_core.checkpoint.foreign.nemo_models import (
     sentencepiece_files,
     sentencepiece_pieces,
 )
-from bionemo_core.checkpoint.foreign.settings import Settings
-from bionemo_core.checkpoint.stored import Carried
-from bionemo_core.errors import ConfigError
+from bionemo_core.interop.stored import Carried
 from bionemo_esm.plugin import ESM2_SIZES
 from bionemo_esm.tokenizer import ESM1NV_PIECES, ESM2_PIECES
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bionemo_core.data.masking import MaskedLanguageObjective
+from bionemo_core.data.batches.masking import MaskedLanguageObjective
 from bionemo_core.nn.embedding import EmbeddingOptions
 from bionemo_core.nn.encoder import EncoderLM
 from bionemo_core.nn.layers import transformer_config

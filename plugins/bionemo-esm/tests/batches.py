@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bionemo_core.data.batch import TokenBatch
-from bionemo_core.data.rows import RowShape, lay
+from bionemo_core.data.batches.batch import TokenBatch
+from bionemo_core.data.batches.rows import RowShape, lay
 from bionemo_core.protocols import Example, Tokenizer
 
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from bionemo_core.builtin import load_registry
-from bionemo_core.data.batch import TokenBatch
+from bionemo_core.data.batches.batch import TokenBatch
+from bionemo_core.models.load import open_model
 from bionemo_core.nn.encoder import EncoderLM
 from bionemo_core.nn.heads import token_cross_entropy
-from bionemo_core.tasks.opening import open_model
 from bionemo_esm.tokenizer import esm1nv_tokenizer
 
 TOLERANCE = 1e-5

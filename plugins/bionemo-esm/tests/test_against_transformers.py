@@ -5,7 +5,7 @@ import torch
 from batches import batch, example
 from foreign_weights import from_transformers, padded_rows
 
-from bionemo_core.data.batch import TokenBatch
+from bionemo_core.data.batches.batch import TokenBatch
 from bionemo_core.nn.encoder import EncoderLM
 from bionemo_core.protocols import BuildContext
 from bionemo_esm import presets

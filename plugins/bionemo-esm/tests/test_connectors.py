@@ -11,14 +11,14 @@ import torch
 from batches import batch, example
 
 from bionemo_core.builtin import load_registry
-from bionemo_core.checkpoint.foreign.connector import ForeignModel, OurModel
-from bionemo_core.checkpoint.foreign.huggingface import read_folder, write_folder
-from bionemo_core.checkpoint.foreign.nemo import read_nemo, write_nemo
-from bionemo_core.checkpoint.foreign.settings import Settings
-from bionemo_core.checkpoint.stored import Carried
 from bionemo_core.errors import ArtefactError, ConfigError
+from bionemo_core.interop.connector import ForeignModel, OurModel
+from bionemo_core.interop.foreign_config import Settings
+from bionemo_core.interop.huggingface import read_folder, write_folder
+from bionemo_core.interop.nemo import read_nemo, write_nemo
+from bionemo_core.interop.stored import Carried
+from bionemo_core.models.load import OpenedModel, open_model
 from bionemo_core.tasks.convert import network_tensors
-from bionemo_core.tasks.opening import OpenedModel, open_model
 from bionemo_esm.connector import Esm1nvNemo, EsmHuggingFace
 from bionemo_esm.tokenizer import ESM1NV_PIECES, esm2_tokenizer
 

@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from bionemo_core.checkpoint.foreign.connector import ForeignModel, OurModel, Reading, check_pieces
-from bionemo_core.checkpoint.foreign.keys import Key, KeyTable
-from bionemo_core.checkpoint.foreign.nemo_seq2seq import (
+from bionemo_core.errors import ArtefactError, ConfigError
+from bionemo_core.interop.connector import ForeignModel, OurModel, Reading, check_pieces
+from bionemo_core.interop.foreign_config import Settings
+from bionemo_core.interop.keys import Key, KeyTable
+from bionemo_core.interop.nemo_seq2seq import (
     DECODER_LAYER,
     ENCODER_LAYER,
     STACKS,
@@ -18,9 +20,7 @@ from bionemo_core.checkpoint.foreign.nemo_seq2seq import (
     read_params,
     written_config,
 )
-from bionemo_core.checkpoint.foreign.settings import Settings
-from bionemo_core.checkpoint.stored import Carried
-from bionemo_core.errors import ArtefactError, ConfigError
+from bionemo_core.interop.stored import Carried
 from bionemo_core.protocols import Tokenizer
 from bionemo_molbart.plugin import MEGAMOLBART_SIZES, MOLMIM_SIZES
 from bionemo_molbart.tokenizer import EXPRESSION

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from bionemo_core.errors import ConfigError
+from bionemo_core.nn.cuda_graph_safe import recordable
 from bionemo_core.nn.layers import transformer_config
-from bionemo_core.nn.recordable import recordable
 from bionemo_core.nn.seq2seq import Memory, Seq2SeqLM, Seq2SeqOptions, StackOptions
 from bionemo_core.parallel.groups import ProcessGroups, start_groups
 from bionemo_core.protocols import BuildContext, Tokenizer
@@ -27,7 +27,7 @@ from bionemo_molbart.spans import SpanMasking
 if TYPE_CHECKING:
     from megatron.core.transformer.transformer_config import TransformerConfig
 
-    from bionemo_core.data.batch import Seq2SeqBatch, TokenBatch
+    from bionemo_core.data.batches.batch import Seq2SeqBatch, TokenBatch
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rdkit.Chem import Mol
 
-from bionemo_core.data.draw import Draw
-from bionemo_core.data.store import Sequence
+from bionemo_core.data.batches.rng import Draw
+from bionemo_core.data.store.record_store import Sequence
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.protocols import Seq2SeqExample, Tokenizer
 from bionemo_molbart.augment import Spelling

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from bionemo_core.data.batch import Seq2SeqBatch, TokenBatch
-from bionemo_core.data.rows import RowShape, lay
+from bionemo_core.data.batches.batch import Seq2SeqBatch, TokenBatch
+from bionemo_core.data.batches.rows import RowShape, lay
 from bionemo_core.errors import ConfigError
 from bionemo_core.inference.decoding import greedy
 from bionemo_core.parallel.sharding import reshard

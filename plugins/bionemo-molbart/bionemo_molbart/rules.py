@@ -9,9 +9,9 @@ from typing import ClassVar
 from rdkit import Chem
 
 from bionemo_core.data.readers import Record, Source
-from bionemo_core.data.rules import Verdict
-from bionemo_core.data.sources.files import Files
-from bionemo_core.data.split_labels import TABLES
+from bionemo_core.data.sources.input_files import Files
+from bionemo_core.data.splits.labels import TABLES
+from bionemo_core.data.store.residue_filter import Verdict
 from bionemo_core.errors import ConfigError
 from bionemo_core.protocols import Tokenizer
 from bionemo_molbart.molecules import (
@@ -154,7 +154,7 @@ class TokenRules:
 
 @dataclass(frozen=True)
 class MoleculeRules:
-    """Judges SMILES for a tokenizer; satisfies `bionemo_core.data.rules.RecordRules`."""
+    """Judges SMILES for a tokenizer; satisfies `bionemo_core.data.store.residue_filter.RecordRules`."""
 
     tokenizer: Tokenizer
     options: MoleculeOptions

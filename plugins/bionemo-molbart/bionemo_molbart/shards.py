@@ -10,7 +10,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from bionemo_core.data.draw import Draw
+from bionemo_core.data.batches.rng import Draw
 from bionemo_core.errors import ConfigError
 
 SPLITS = ("train", "val", "test")

@@ -34,9 +34,9 @@ def sample_molecules(
     """
     from rdkit import RDConfig
 
-    from bionemo_core.data.prepare import prepare
     from bionemo_core.data.readers import SmilesSource
-    from bionemo_core.data.splits import split_at_random
+    from bionemo_core.data.splits.indices import split_at_random
+    from bionemo_core.data.store.prepare import prepare
     from bionemo_molbart.rules import MoleculeOptions, MoleculeRules
 
     path = Path(RDConfig.RDDataDir) / "NCI" / "first_5K.smi"
@@ -139,8 +139,8 @@ def smiles(
         ConfigError: an option is out of its range or contradicts another one, or nothing is left to train on.
         DataError: a file is missing or cannot be read, or on_invalid=error met such a record.
     """
-    from bionemo_core.data.sources.files import Named, prepared_splits
-    from bionemo_core.data.splitting import Splitting
+    from bionemo_core.data.sources.input_files import Named, prepared_splits
+    from bionemo_core.data.splits.options import Splitting
     from bionemo_molbart.molecules import SCAFFOLD
     from bionemo_molbart.rules import MoleculeFiles, MoleculeOptions, MoleculeRules
 
@@ -232,7 +232,7 @@ def zinc15(
         NetworkError: a tranche cannot be fetched.
         StorageError: the disk refuses a file.
     """
-    from bionemo_core.data.prepare import home_folder
+    from bionemo_core.data.store.prepare import home_folder
     from bionemo_molbart.rules import MoleculeOptions, MoleculeRules, TokenRules
     from bionemo_molbart.shards import ShardSizes
     from bionemo_molbart.zinc15 import Zinc15, links_from, zinc15_splits

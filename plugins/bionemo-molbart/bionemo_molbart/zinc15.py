@@ -14,13 +14,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from bionemo_core.data.download import fetch
-from bionemo_core.data.prepare import prepare
-from bionemo_core.data.prepare_records import Tally, judged, worker_pool
-from bionemo_core.data.prepare_report import summary
-from bionemo_core.data.publishing import exclusive, new_folder
+from bionemo_core.data.downloads import exclusive, fetch, new_folder
 from bionemo_core.data.readers import CsvSource, SmilesSource, blocks_of
-from bionemo_core.data.store import canonical, file_sha256, fingerprint_of, seal
+from bionemo_core.data.store.filtering import Tally, judged, worker_pool
+from bionemo_core.data.store.prepare import prepare
+from bionemo_core.data.store.record_store import canonical, file_sha256, fingerprint_of, seal
+from bionemo_core.data.store.report import summary
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.protocols import BuildContext, DataSplits
 from bionemo_molbart.molecules import RDKIT_VERSION

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from bionemo_core.checkpoint.foreign.nemo import read_nemo
-from bionemo_core.data.batch import Seq2SeqBatch, TokenBatch
+from bionemo_core.data.batches.batch import Seq2SeqBatch, TokenBatch
 from bionemo_core.inference.decoding import greedy
+from bionemo_core.interop.nemo import read_nemo
 from bionemo_core.nn.heads import token_cross_entropy
 from bionemo_core.nn.seq2seq import Seq2SeqLM
 from bionemo_core.protocols import BuildContext

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from bionemo_core.builtin import load_registry
-from bionemo_core.checkpoint.foreign.connector import ForeignModel, OurModel
-from bionemo_core.checkpoint.foreign.nemo import read_nemo, write_nemo
-from bionemo_core.checkpoint.foreign.settings import Settings
 from bionemo_core.errors import ArtefactError, ConfigError
+from bionemo_core.interop.connector import ForeignModel, OurModel
+from bionemo_core.interop.foreign_config import Settings
+from bionemo_core.interop.nemo import read_nemo, write_nemo
+from bionemo_core.models.load import open_model
 from bionemo_core.tasks.convert import network_tensors
-from bionemo_core.tasks.opening import open_model
 from bionemo_molbart.connector import MegaMolBartNemo, MolMimNemo
 
 ARCHIVES = {

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rdkit import Chem
 
-from bionemo_core.data.draw import Draw
+from bionemo_core.data.batches.rng import Draw
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_molbart.augment import MODES, Spelling, spelling
 from bionemo_molbart.molecules import canonical_smiles, parsed, parsed_before, randomised

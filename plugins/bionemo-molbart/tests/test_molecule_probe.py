@@ -7,7 +7,7 @@ import pytest
 import torch
 from test_molmim_latents import MOLECULES, SMALL, batch
 
-from bionemo_core.data.batch import Seq2SeqBatch
+from bionemo_core.data.batches.batch import Seq2SeqBatch
 from bionemo_core.errors import ConfigError
 from bionemo_core.parallel.groups import start_groups
 from bionemo_core.protocols import BuildContext

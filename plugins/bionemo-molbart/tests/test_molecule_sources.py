@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
-from bionemo_core.data.draw import Draw
-from bionemo_core.data.prepare_report import summary
-from bionemo_core.data.store import Sequence
+from bionemo_core.data.batches.rng import Draw
+from bionemo_core.data.store.record_store import Sequence
+from bionemo_core.data.store.report import summary
 from bionemo_core.errors import BioNeMoError, ConfigError, DataError
 from bionemo_core.protocols import BuildContext, DataSplits
 from bionemo_molbart.molecules import MOLECULE, SCAFFOLD, scaffold

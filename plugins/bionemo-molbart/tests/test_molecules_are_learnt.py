@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from bionemo_core.data.loader import eval_loader, train_loader
+from bionemo_core.data.batches.loader import eval_loader, train_loader
 from bionemo_core.parallel.groups import start_groups
 from bionemo_core.protocols import BuildContext
 from bionemo_core.training.losses import Losses

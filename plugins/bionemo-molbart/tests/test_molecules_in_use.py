@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from bionemo_core.config.task_schemas.optimize import Optimize
-from bionemo_core.data.labelled_sources import labelled_csv
-from bionemo_core.data.prepare_report import counted
-from bionemo_core.data.text_rules import canonical_texts
+from bionemo_core.data.sources.labelled import labelled_csv
+from bionemo_core.data.store.report import counted
+from bionemo_core.data.store.text_filter import canonical_texts
 from bionemo_core.errors import DataError
 from bionemo_core.protocols import BuildContext, CanonicalForm
 from bionemo_core.tasks.embed import open_input

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch.distributions import Independent, Normal, kl_divergence
 
-from bionemo_core.data.batch import Seq2SeqBatch
-from bionemo_core.data.draw import Draw
-from bionemo_core.data.loader import train_loader
+from bionemo_core.data.batches.batch import Seq2SeqBatch
+from bionemo_core.data.batches.loader import train_loader
+from bionemo_core.data.batches.rng import Draw
 from bionemo_core.errors import ConfigError
-from bionemo_core.nn.recordable import is_recordable
+from bionemo_core.nn.cuda_graph_safe import is_recordable
 from bionemo_core.protocols import BuildContext
 from bionemo_molbart import presets
 from bionemo_molbart.latents import TRANSFORMS, Latents, a_mim, per_sequence, vae

@@ -8,15 +8,17 @@ from typing import Any
 
 import torch
 
-from bionemo_core.checkpoint.foreign.connector import ForeignModel, OurModel, Reading, check_pieces
-from bionemo_core.checkpoint.foreign.keys import Key, KeyTable, each_layer
-from bionemo_core.checkpoint.foreign.nemo_models import (
+from bionemo_core.errors import ArtefactError, ConfigError
+from bionemo_core.interop.connector import ForeignModel, OurModel, Reading, check_pieces
+from bionemo_core.interop.foreign_config import Settings
+from bionemo_core.interop.keys import Key, KeyTable, each_layer
+from bionemo_core.interop.nemo_models import (
     PROTEIN_PIECES,
     carried_files,
     sentencepiece_files,
     sentencepiece_pieces,
 )
-from bionemo_core.checkpoint.foreign.nemo_seq2seq import (
+from bionemo_core.interop.nemo_seq2seq import (
     decoder_keys,
     embedding_keys,
     encoder_keys,
@@ -25,10 +27,8 @@ from bionemo_core.checkpoint.foreign.nemo_seq2seq import (
     read_params,
     written_config,
 )
-from bionemo_core.checkpoint.foreign.settings import Settings
-from bionemo_core.checkpoint.foreign.vocabulary import Kind, ModelType, Piece, read_pieces, write_model
-from bionemo_core.checkpoint.stored import Carried
-from bionemo_core.errors import ArtefactError, ConfigError
+from bionemo_core.interop.sentencepiece_model import Kind, ModelType, Piece, read_pieces, write_model
+from bionemo_core.interop.stored import Carried
 from bionemo_t5.tokenizer import NUM_PROTT5_SENTINELS, PROTT5_PIECES, PROTT5NV_PIECES, prott5_tokenizer
 
 _NEMO_TARGET = "bionemo.model.protein.prott5nv.prott5_model.ProtT5nvModel"

@@ -5,7 +5,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from bionemo_core.data.draw import Draw
+from bionemo_core.data.batches.rng import Draw
 from bionemo_core.errors import ConfigError
 from bionemo_core.protocols import Seq2SeqExample, Tokenizer
 from bionemo_t5.tokenizer import sentinel_ids

@@ -5,8 +5,8 @@ import pytest
 import torch
 from t5_weights import from_transformers, padded
 
-from bionemo_core.data.batch import Seq2SeqBatch
-from bionemo_core.data.rows import RowShape, lay_pairs
+from bionemo_core.data.batches.batch import Seq2SeqBatch
+from bionemo_core.data.batches.rows import RowShape, lay_pairs
 from bionemo_core.nn.seq2seq import Seq2SeqLM
 from bionemo_core.protocols import BuildContext, Seq2SeqExample
 from bionemo_t5 import presets

@@ -8,22 +8,22 @@ import pytest
 import torch
 
 from bionemo_core.builtin import load_registry
-from bionemo_core.checkpoint.foreign.connector import ForeignModel, OurModel
-from bionemo_core.checkpoint.foreign.huggingface import read_folder, write_folder
-from bionemo_core.checkpoint.foreign.nemo import read_nemo, write_nemo
-from bionemo_core.checkpoint.foreign.nemo_models import PROTEIN_PIECES
-from bionemo_core.checkpoint.foreign.settings import Settings
-from bionemo_core.checkpoint.stored import Carried
 from bionemo_core.config.schema import Restore
-from bionemo_core.data.batch import Seq2SeqBatch
-from bionemo_core.data.rows import RowShape, lay_pairs
+from bionemo_core.data.batches.batch import Seq2SeqBatch
+from bionemo_core.data.batches.rows import RowShape, lay_pairs
 from bionemo_core.errors import ArtefactError
-from bionemo_core.parallel.fitting import Vocabularies, fit_weights
+from bionemo_core.interop.connector import ForeignModel, OurModel
+from bionemo_core.interop.foreign_config import Settings
+from bionemo_core.interop.huggingface import read_folder, write_folder
+from bionemo_core.interop.nemo import read_nemo, write_nemo
+from bionemo_core.interop.nemo_models import PROTEIN_PIECES
+from bionemo_core.interop.stored import Carried
+from bionemo_core.models.load import OpenedModel, open_model
+from bionemo_core.models.locate import open_stored
 from bionemo_core.parallel.groups import start_groups
+from bionemo_core.parallel.transfer import Vocabularies, fit_weights
 from bionemo_core.protocols import BuildContext, Seq2SeqExample
 from bionemo_core.tasks.convert import network_tensors
-from bionemo_core.tasks.opening import OpenedModel, open_model
-from bionemo_core.tasks.sources import open_stored
 from bionemo_t5.connector import ProtT5nvNemo, T5HuggingFace
 from bionemo_t5.tokenizer import PROTT5NV_PIECES, prott5_tokenizer, prott5nv_tokenizer
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bionemo_core.data.draw import Draw
+from bionemo_core.data.batches.rng import Draw
 from bionemo_core.errors import ConfigError
 from bionemo_t5.spans import SpanCorruption
 from bionemo_t5.tokenizer import PROTT5NV_PIECES, prott5nv_tokenizer, sentinel_ids

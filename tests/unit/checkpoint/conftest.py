@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from bionemo_core.checkpoint.peers import Disagreement
-from bionemo_core.checkpoint.pieces import Piece, whole
+from bionemo_core.checkpoint.blocks import Piece, whole
+from bionemo_core.checkpoint.rank_agreement import Disagreement
 from bionemo_core.checkpoint.save import save
 
 

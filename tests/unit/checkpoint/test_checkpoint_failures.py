@@ -11,19 +11,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from bionemo_core.checkpoint import faults, files
+from bionemo_core.checkpoint import faults
+from bionemo_core.checkpoint.blocks import Piece, whole
 from bionemo_core.checkpoint.load import newest_valid, open_checkpoint
-from bionemo_core.checkpoint.pieces import Piece, whole
 from bionemo_core.checkpoint.retention import prune, set_aside_after
 from bionemo_core.checkpoint.save import save
 from bionemo_core.errors import CheckpointError, StorageError
+from bionemo_core.io import files
 
 _KILLED = """
 import json, os, sys
 from pathlib import Path
 import torch
 from bionemo_core.checkpoint.faults import SAVE_POINTS, VARIABLE
-from bionemo_core.checkpoint.pieces import whole
+from bionemo_core.checkpoint.blocks import whole
 from bionemo_core.checkpoint.save import save
 base, step = Path(sys.argv[1]), int(sys.argv[2])
 torch.set_num_threads(1)

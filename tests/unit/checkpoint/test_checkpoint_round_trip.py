@@ -8,8 +8,8 @@ from itertools import product
 import pytest
 import torch
 
+from bionemo_core.checkpoint.blocks import Piece, whole
 from bionemo_core.checkpoint.load import newest_valid, open_checkpoint
-from bionemo_core.checkpoint.pieces import Piece, whole
 from bionemo_core.checkpoint.save import save
 from bionemo_core.checkpoint.shards import DTYPE_NAMES
 from bionemo_core.errors import CheckpointError

@@ -12,7 +12,7 @@ from bionemo_core.cli.overrides import own_keys, prepared
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.config.spec import make_spec
 from bionemo_core.config.store import CONFIG_NAME, fill_store
-from bionemo_core.config.user_yaml import use_folders
+from bionemo_core.config.v1.user_yaml import use_folders
 from bionemo_core.plugins import Registry
 
 pytest.importorskip("bionemo_esm")

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from bionemo_core.config.plan import BatchPlan, batch_plan
+from bionemo_core.config.batch_plan import BatchPlan, batch_plan
 from bionemo_core.config.schema import Batch, Choice, Parallel, RunSpec, Trainer
 from bionemo_core.config.spec import Change, difference, from_json, to_json
 from bionemo_core.errors import ArtefactError, ConfigError

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bionemo_core.data.masking import MaskedLanguageObjective
+from bionemo_core.data.batches.masking import MaskedLanguageObjective
 from bionemo_core.data.tokenizer import CharacterTokenizer
 from bionemo_core.protocols import BuildContext
 

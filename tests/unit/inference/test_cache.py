@@ -7,8 +7,8 @@ from tiny_models import MAX_LENGTH, TOKENIZER, inference, network
 from bionemo_core.inference.beam import beam_search
 from bionemo_core.inference.choosing import TokenSampling
 from bionemo_core.inference.decoding import greedy, sample
+from bionemo_core.inference.philox import Streams
 from bionemo_core.inference.sampling import source_batch
-from bionemo_core.inference.streams import Streams
 from bionemo_core.nn.seq2seq import Memory
 from bionemo_core.testing.decoding import Uncached, decoder_input
 

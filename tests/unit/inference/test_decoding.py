@@ -7,7 +7,7 @@ from small_decoder import SmallDecoder, SmallMemory, Special, memories, rows_of
 from bionemo_core.errors import ConfigError
 from bionemo_core.inference.choosing import TokenSampling
 from bionemo_core.inference.decoding import Dropping, greedy, sample
-from bionemo_core.inference.streams import Streams
+from bionemo_core.inference.philox import Streams
 
 LENGTH = 24
 NEVER = Dropping(every=10_000)

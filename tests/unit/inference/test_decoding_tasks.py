@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from tiny_models import SEQ_LENGTH, TEXTS, TOKENIZER, inference, network
 
-from bionemo_core.checkpoint.load_report import LoadReport
-from bionemo_core.checkpoint.stored import ModelSpec
 from bionemo_core.config.schema import OPENED, Choice, RunSpec, Trainer
 from bionemo_core.errors import ConfigError, DataError, Preempted
+from bionemo_core.interop.load_report import LoadReport
+from bionemo_core.interop.stored import ModelSpec
+from bionemo_core.models.load import OpenedModel
 from bionemo_core.tasks import optimize as optimize_task
 from bionemo_core.tasks import sample as sample_task
-from bionemo_core.tasks.opening import OpenedModel
 
 
 class WordJudge:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from bionemo_core.data.batch import TokenBatch
-from bionemo_core.data.rows import RowShape, lay
+from bionemo_core.data.batches.batch import TokenBatch
+from bionemo_core.data.batches.rows import RowShape, lay
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.inference.embedding import OUTPUTS, Embedder, EmbeddingSettings, embed
 from bionemo_core.inference.windows import LongRule, Window, averaged, windows

@@ -5,7 +5,7 @@ import pytest
 
 from bionemo_core.builtin import load_registry
 from bionemo_core.inference.embedding import Embedder, EmbeddingSettings
-from bionemo_core.tasks.opening import open_model
+from bionemo_core.models.load import open_model
 
 
 @pytest.mark.parametrize(

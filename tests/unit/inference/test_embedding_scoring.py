@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from bionemo_core.data.batch import TokenBatch
-from bionemo_core.data.rows import RowShape, lay
+from bionemo_core.data.batches.batch import TokenBatch
+from bionemo_core.data.batches.rows import RowShape, lay
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.inference.scoring import MASKED, WILD_TYPE, MaskedScorer, Mutation, read_variant
 from bionemo_core.protocols import BuildContext, Example

@@ -9,8 +9,8 @@ from tiny_models import HIDDEN, LATENTS, SEQ_LENGTH, TEXTS, TOKENIZER, inference
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.inference.batched import BatchedDecoding
 from bionemo_core.inference.methods import SAMPLING_METHODS, method_options
+from bionemo_core.inference.philox import Streams
 from bionemo_core.inference.sampling import Seq2SeqInference
-from bionemo_core.inference.streams import Streams
 
 FLAT = ("greedy-perturbate", "topkp-perturbate", "beam-search-perturbate", "beam-search-single-sample")
 

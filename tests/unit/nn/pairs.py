@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from bionemo_core.data.batch import Seq2SeqBatch
-from bionemo_core.data.rows import RowShape, lay_pairs
+from bionemo_core.data.batches.batch import Seq2SeqBatch
+from bionemo_core.data.batches.rows import RowShape, lay_pairs
 from bionemo_core.nn.layers import transformer_config
 from bionemo_core.nn.seq2seq import Seq2SeqLM, Seq2SeqOptions, StackOptions
 from bionemo_core.parallel.groups import start_groups

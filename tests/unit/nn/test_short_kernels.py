@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from bionemo_core.nn.attention import SdpaCoreAttention
+from bionemo_core.nn.decode_attention import append_and_attend, attend_one
 from bionemo_core.nn.layers import transformer_config
-from bionemo_core.nn.one_query import append_and_attend, attend_one
 from bionemo_core.nn.short_attention import LONGEST, _launches, _power, fits
 
 

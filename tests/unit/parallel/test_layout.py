@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from bionemo_core.checkpoint.pieces import Block, check_tiling
+from bionemo_core.checkpoint.blocks import Block, check_tiling
 from bionemo_core.parallel.layout import ParameterLayout, local_blocks, owned_pieces
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bionemo_core import builtin
-from bionemo_core.config.brought import problem_with_defaults
+from bionemo_core.config.model_defaults import problem_with_defaults
 from bionemo_core.plugins import Registry
 
 HEAD = """

@@ -1,0 +1,79 @@
+"""What a model brings along for other groups: checked when its plugin is loaded, looked up when it is chosen."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from bionemo_core.config.schema import CORE_GROUPS
+from bionemo_core.errors import ConfigError
+from bionemo_core.plugins import RegisteredComponent, Registry
+from bionemo_core.plugins.component_checks import VALUE_GROUPS
+from bionemo_core.plugins.did_you_mean import did_you_mean
+from bionemo_core.plugins.factories import default_field
+from bionemo_core.plugins.parameters import parameter_fields, validated
+from bionemo_core.plugins.plain_types import plainly_fits
+
+
+def brought(registered: RegisteredComponent) -> dict[str, str | Mapping[str, Any]]:
+    """A model's defaults; one that cannot pack brings plain rows, so that asking for packs is the user's doing."""
+    values = dict(registered.component.defaults)
+    if registered.group == "model" and "packing" not in registered.component.capabilities:
+        batch = values.get("batch", {})
+        values["batch"] = {"packing": False, **(batch if isinstance(batch, Mapping) else {})}
+    return values
+
+
+def problem_with_defaults(registered: RegisteredComponent, registry: Registry) -> str:
+    """What is wrong with the values that a model brings for the core's groups, or nothing."""
+    for group, values in registered.component.defaults.items():
+        if isinstance(values, str):
+            continue
+        try:
+            if group in VALUE_GROUPS:
+                _check_schema_values(CORE_GROUPS[group], values)
+            else:
+                base = registry.get(group, str(values["base"]))
+                refined = {key: value for key, value in values.items() if key != "base"}
+                kinds = {name: kind for name, kind, _ in parameter_fields(base)}
+                if not _plainly_fit(refined, kinds):
+                    validated(base, refined)
+        except ConfigError as error:
+            return f"model {registered.name!r}: defaults for {group!r}: {error}"
+    return ""
+
+
+def missing_defaults(registered: RegisteredComponent, registry: Registry) -> list[tuple[str, str]]:
+    """Pairs of group and name that a model brings along and that no loaded plugin offers."""
+    return [
+        (group, name)
+        for group, name in registered.component.defaults.items()
+        if isinstance(name, str) and registry.find(group, name, near=registered.distribution) is None
+    ]
+
+
+def schema_node(schema: type, values: Mapping[str, Any]) -> type:
+    """A copy of a frozen schema, which OmegaConf would make read-only, with other defaults where given."""
+    fields = [
+        (one.name, one.type, default_field(values.get(one.name, one.default))) for one in dataclasses.fields(schema)
+    ]
+    return dataclasses.make_dataclass(schema.__name__, fields)
+
+
+def _check_schema_values(schema: type, values: Mapping[str, Any]) -> None:
+    if _plainly_fit(values, {one.name: one.type for one in dataclasses.fields(schema)}):
+        return
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    known = [one.name for one in dataclasses.fields(schema)]
+    for name in values:
+        if name not in known:
+            raise ConfigError(f"unknown key {name!r}.{did_you_mean(str(name), known)}")
+    try:
+        OmegaConf.structured(schema_node(schema, values))
+    except OmegaConfBaseException as error:
+        raise ConfigError(str(error).splitlines()[0]) from error
+
+
+def _plainly_fit(values: Mapping[str, Any], kinds: Mapping[str, Any]) -> bool:
+    return all(name in kinds and plainly_fits(value, kinds[name]) for name, value in values.items())

@@ -1,0 +1,1 @@
+"""The spellings of BioNeMo v1: aliases, their rewriting, and YAML files of a user."""

@@ -1,0 +1,189 @@
+"""Applies the alias table: to what is typed, and to what a user's YAML says, before anything is composed."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from bionemo_core.config.v1.aliases import CHOICE_VALUES, Alias, Fate, alias_of, new_home
+from bionemo_core.config.v1.range_quoting import quoted
+from bionemo_core.errors import ConfigError
+
+_OVERRIDE = re.compile(r"(?P<prefix>\+\+|\+)?(?P<key>[A-Za-z_][\w./@-]*)=(?P<value>.*)", re.DOTALL)
+_REFERENCE = re.compile(r"\$\{([A-Za-z_][\w.]*)\}")
+_LOGGER_GROUP = "logger"
+
+
+@dataclass
+class Effects:
+    """What keys ask for beyond a value of their own: choices, loggers, remarks."""
+
+    choices: dict[str, str] = field(default_factory=dict)
+    implied: dict[str, str] = field(default_factory=dict)
+    loggers: dict[str, bool] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def note(self, text: str) -> None:
+        """Remembers a remark once."""
+        if text not in self.notes:
+            self.notes.append(text)
+
+
+def rewrite_command_line(
+    arguments: Iterable[str], own_keys: frozenset[str] = frozenset()
+) -> tuple[list[str], list[str]]:
+    """The arguments in today's spelling, ranges quoted, and remarks to show.
+
+    Doing it twice changes nothing, so a command line that another process repeats stays valid.
+
+    Raises:
+        ConfigError: A v1 key asks for what is not here.
+    """
+    effects = Effects()
+    rewritten: list[str] = []
+    for argument in arguments:
+        match = _OVERRIDE.fullmatch(argument)
+        if match is None or argument.startswith("hydra."):
+            rewritten.append(argument)
+            continue
+        prefix, key, value = match["prefix"] or "", match["key"], quoted(match["value"])
+        if key in CHOICE_VALUES:
+            value = _mapped(value, CHOICE_VALUES[key])
+        place = _placed(key, value, own_keys, effects)
+        if place is not None:
+            new, new_value = place
+            rewritten.append(f"{prefix}{new}={new_value}")
+    chosen = {argument.partition("=")[0].lstrip("+") for argument in rewritten}
+    for group, choice in {**effects.implied, **effects.choices}.items():
+        if group not in chosen:
+            rewritten.append(f"{group}={choice}")
+    return _with_loggers(rewritten, effects.loggers), effects.notes
+
+
+def rewrite_mapping(
+    content: Mapping[str, Any], own_keys: frozenset[str] = frozenset()
+) -> tuple[dict[str, Any], list[dict[str, Any]], list[str]]:
+    """A file's content in today's spelling, entries for its defaults list, and remarks.
+
+    Raises:
+        ConfigError: A v1 key asks for what is not here.
+    """
+    effects = Effects()
+    result: dict[str, Any] = {}
+    for key, value in _leaves(content):
+        place = _placed(key, value, own_keys, effects)
+        if place is not None and place[1] != f"${{{place[0]}}}":
+            _insert(result, place[0], place[1])
+    loggers = result.get("logger")
+    if isinstance(loggers, dict):
+        for name, wanted in effects.loggers.items():
+            if not wanted:
+                loggers.pop(name, None)
+    entries: list[dict[str, Any]] = [
+        {f"override /{group}": choice} for group, choice in {**effects.implied, **effects.choices}.items()
+    ]
+    wanted_loggers = [name for name, wanted in effects.loggers.items() if wanted]
+    if wanted_loggers:
+        entries.append({"override /logger": ["csv", *wanted_loggers]})
+    return result, entries, effects.notes
+
+
+def _placed(key: str, value: Any, own_keys: frozenset[str], effects: Effects) -> tuple[str, Any] | None:
+    """Where a value goes and what it becomes; none where it goes nowhere."""
+    typed = key
+    value = _with_new_references(value)
+    while (found := alias_of(key, own_keys)) is not None:
+        alias, new = found
+        word = _word(value)
+        if alias.fate in (Fate.IGNORED, Fate.REFUSED):
+            _say(alias, typed, word, effects)
+            return None
+        if alias.fate is Fate.CHOICE:
+            effects.choices[alias.new] = _mapped(str(value), alias.values)
+            return None
+        if alias.fate is Fate.SWITCH:
+            effects.loggers[alias.new] = word == "true"
+            return None
+        value = _mapped(value, alias.values) if alias.values else value
+        if alias.implies:
+            group, _, choice = alias.implies.partition("=")
+            if group == _LOGGER_GROUP:
+                effects.loggers.setdefault(choice, True)
+            else:
+                effects.implied[group] = choice
+        if new == key:
+            break
+        key = new
+    if key == "trainer.devices" and _word(value).startswith("["):
+        raise ConfigError(
+            f"{typed}: got {value}, expected a number of devices. Say which ones by the environment variable "
+            "CUDA_VISIBLE_DEVICES."
+        )
+    return key, value
+
+
+def _say(alias: Alias, typed: str, word: str, effects: Effects) -> None:
+    if word in alias.harmless:
+        return
+    if alias.fate is Fate.REFUSED:
+        raise ConfigError(f"{typed}: got {word}, a v1 setting that is not here: {alias.note}. Leave it out.")
+    effects.note(f"{typed} is ignored: {alias.note}.")
+
+
+def _mapped(value: Any, words: Mapping[str, str]) -> Any:
+    if isinstance(value, str) and "," in value and not value.startswith(("[", "'", '"')):
+        return ",".join(words.get(part.strip().lower(), part.strip()) for part in value.split(","))
+    return words.get(_word(value), value)
+
+
+def _word(value: Any) -> str:
+    if value is None:
+        return "null"
+    return str(value).strip().strip("'\"").lower()
+
+
+def _with_new_references(value: Any) -> Any:
+    """`${model.micro_batch_size}` as `${batch.micro_batch_size}`, in texts and in lists of them."""
+    if isinstance(value, list):
+        return [_with_new_references(one) for one in value]
+    if not isinstance(value, str):
+        return value
+    return _REFERENCE.sub(lambda match: f"${{{new_home(match[1])}}}", value)
+
+
+def _with_loggers(arguments: list[str], loggers: Mapping[str, bool]) -> list[str]:
+    if not loggers:
+        return arguments
+    kept = [
+        argument
+        for argument in arguments
+        if not any(not on and argument.lstrip("+").startswith(f"logger.{name}.") for name, on in loggers.items())
+    ]
+    chosen = ["csv"]
+    for argument in list(kept):
+        key, _, value = argument.partition("=")
+        if key == _LOGGER_GROUP:
+            chosen = [name.strip() for name in value.strip("[]").split(",") if name.strip() and name != "null"]
+            kept.remove(argument)
+    chosen = [name for name in chosen if loggers.get(name, True)]
+    chosen += [name for name, on in loggers.items() if on and name not in chosen]
+    return [*kept, f"logger=[{','.join(chosen)}]"]
+
+
+def _leaves(content: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for key, value in content.items():
+        dotted = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{dotted}.")
+        else:
+            yield dotted, value
+
+
+def _insert(target: dict[str, Any], key: str, value: Any) -> None:
+    *folders, last = key.split(".")
+    for folder in folders:
+        inner = target.setdefault(folder, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(f"{key}: {folder!r} is a value already, it cannot hold {last!r} as well")
+        target = inner
+    target[last] = value

@@ -1,0 +1,140 @@
+"""Reads a user's YAML with v1 spellings allowed: the folder of `--config-dir` becomes a config source of its own.
+
+This is the one module that touches Hydra's own file source, which has no public name.
+"""
+
+import logging
+from pathlib import Path
+from typing import Any, ClassVar
+
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.plugins import Plugins
+from hydra.plugins.config_source import ConfigResult
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import DictConfig, OmegaConf
+
+from bionemo_core.config.v1.rewriting import rewrite_mapping
+from bionemo_core.errors import ConfigError
+
+SCHEME = "user"
+V1_BASES = ("base_config", "base_infer_config", "pretrain_small")
+"""Files that v1's configs begin with; what they held are the defaults of the model's own plugin."""
+
+_logger = logging.getLogger("bionemo_core.config")
+
+
+class UserYaml(FileConfigSource):
+    """A folder of YAML files whose keys may be v1's."""
+
+    own_keys: ClassVar[frozenset[str]] = frozenset()
+
+    @staticmethod
+    def scheme() -> str:
+        """What the folder's address begins with."""
+        return SCHEME
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        """One file in today's spelling.
+
+        Raises:
+            ConfigError: It is no mapping, or a v1 key asks for what is not here or belongs elsewhere.
+        """
+        found = super().load_config(config_path)
+        if not isinstance(found.config, DictConfig):
+            raise ConfigError(f"{self.path}/{config_path}: expected a mapping of keys to values")
+        group = str(Path(config_path).parent.as_posix())
+        header = dict(found.header)
+        if group == "experiment" and not header.get("package"):
+            header["package"] = "_global_"
+        everywhere = header.get("package") == "_global_" or group == "."
+        content = OmegaConf.to_container(found.config, resolve=False)
+        if not isinstance(content, dict):
+            raise ConfigError(f"{self.path}/{config_path}: expected a mapping of keys to values")
+        plain = {str(key): value for key, value in content.items()}
+        where = f"{Path(self.path) / config_path}"
+        rewritten = self._rewritten(plain, "" if everywhere else group.replace("/", "."), where)
+        return ConfigResult(found.provider, found.path, OmegaConf.create(rewritten), header)
+
+    def _rewritten(self, content: dict[str, Any], package: str, where: str) -> dict[str, Any]:
+        defaults = content.pop("defaults", None)
+        try:
+            if package:
+                content, entries, notes = rewrite_mapping({package: content}, self.own_keys)
+                elsewhere = [key for key in content if key != package]
+                if elsewhere or entries:
+                    raise ConfigError(
+                        f"some keys belong to {', '.join(elsewhere) or 'other groups'}, not to {package}. "
+                        "Put them into a file of experiment/, or on the command line."
+                    )
+                content = content.get(package, {})
+            else:
+                content, entries, notes = rewrite_mapping(content, self.own_keys)
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {error}") from error
+        for note in notes:
+            _logger.warning("%s: %s", where, note)
+        listed = _without_v1_bases(defaults, where)
+        if listed or entries:
+            content["defaults"] = _merged_defaults(listed, entries)
+        return content
+
+
+def use_folders(folders: list[Path], own_keys: frozenset[str]) -> None:
+    """Lets Hydra look for configs in `folders`, before the core's own.
+
+    Raises:
+        ConfigError: A folder is not there.
+    """
+    for folder in folders:
+        if not folder.is_dir():
+            raise ConfigError(
+                f"--config-dir: {folder} is not a folder. Give the folder that holds experiment/ or model/."
+            )
+    UserYaml.own_keys = own_keys
+    _UserFolders.folders = tuple(folder.absolute() for folder in folders)
+    Plugins.instance().register(UserYaml)
+    Plugins.instance().register(_UserFolders)
+
+
+class _UserFolders(SearchPathPlugin):
+    """Puts the user's folders on Hydra's search path."""
+
+    folders: ClassVar[tuple[Path, ...]] = ()
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Prepends each folder once."""
+        for folder in reversed(self.folders):
+            search_path.append(provider="command-line", path=f"{SCHEME}://{folder}", anchor=None)
+
+
+def _without_v1_bases(defaults: Any, where: str) -> list[Any]:
+    if defaults is None:
+        return []
+    if not isinstance(defaults, list):
+        raise ConfigError(f"{where}: defaults is {defaults!r}, expected a list")
+    kept = [entry for entry in defaults if entry not in V1_BASES]
+    for entry in defaults:
+        if entry in V1_BASES:
+            _logger.warning("%s: %s of v1 is not needed: the model's plugin holds its defaults.", where, entry)
+    return kept
+
+
+def _merged_defaults(listed: list[Any], entries: list[dict[str, Any]]) -> list[Any]:
+    written = {key for entry in listed if isinstance(entry, dict) for key in entry}
+    added = [entry for entry in entries if not written & set(entry)]
+    listed = listed if "_self_" in listed else [*_others_of(listed), "_self_", *_overrides_of(listed)]
+    return [*listed, *added]
+
+
+def _overrides_of(listed: list[Any]) -> list[Any]:
+    """The entries of a defaults list that override a choice; Hydra wants them at the end."""
+    return [
+        entry for entry in listed if isinstance(entry, dict) and any(str(key).startswith("override ") for key in entry)
+    ]
+
+
+def _others_of(listed: list[Any]) -> list[Any]:
+    """The other entries, in their order."""
+    overrides = _overrides_of(listed)
+    return [entry for entry in listed if entry not in overrides]

@@ -1,0 +1,1 @@
+"""From records to batches: order, masking, packing, collation and loading."""

@@ -1,0 +1,384 @@
+"""Batches from records: the main process plans steps, workers read, tokenise, mask and lay them."""
+
+import logging
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+
+from bionemo_core.data.batches.batch import StepBatch, micro_batch_of
+from bionemo_core.data.batches.order import SampleOrder
+from bionemo_core.data.batches.packing import LaidLengths
+from bionemo_core.data.batches.plans import MicroPlan, Planner, StepPlan
+from bionemo_core.data.batches.rng import Draw
+from bionemo_core.data.batches.rows import RowArrays, RowShape, Seq2SeqArrays, lay, lay_pairs
+from bionemo_core.errors import BioNeMoError, ConfigError, DataError
+from bionemo_core.protocols import (
+    AnyObjective,
+    Example,
+    RecordDataset,
+    Seq2SeqExample,
+    Seq2SeqObjective,
+    Tokenizer,
+)
+
+log = logging.getLogger("bionemo")
+
+TRAINING = "masking"
+EVALUATION = "masking for evaluation"
+RECORD = "record"
+_GRACE_S = 30
+
+
+@dataclass(frozen=True)
+class StepArrays:
+    """A `StepBatch` still in numpy: it crosses from a worker through a pipe, and needs no shared memory."""
+
+    step: int
+    consumed_samples: int
+    micro_batches: list[RowArrays | Seq2SeqArrays]
+
+    def batch(self) -> StepBatch:
+        """The batch that shares the memory of these arrays."""
+        return StepBatch([micro_batch_of(rows) for rows in self.micro_batches], self.step, self.consumed_samples)
+
+    def pin_memory(self) -> StepBatch:
+        """A copy in page-locked memory; DataLoader asks for it, in a thread of its own where there are workers."""
+        return self.batch().pin_memory()
+
+
+class WorkerFailure(NamedTuple):
+    """A classified error on its way from a worker, without the worker's traceback."""
+
+    kind: type[BioNeMoError]
+    message: str
+
+
+class StepDataset(Dataset[Any]):
+    """Makes the arrays of a step from its plan; a pure function, whichever process calls it."""
+
+    def __init__(
+        self,
+        records: RecordDataset,
+        tokenizer: Tokenizer,
+        objective: AnyObjective,
+        shape: RowShape,
+        seed: int,
+        purpose: str,
+    ) -> None:
+        self._records = records
+        self._draw_record = getattr(records, "draw_record", None)
+        self._tokenizer = tokenizer
+        self._objective: Any = objective
+        self._shape = shape
+        self._seed = seed
+        self._purpose = purpose
+
+    def __getitem__(self, plan: StepPlan) -> StepArrays | WorkerFailure:
+        try:
+            micro_batches = [self._micro_batch(micro) for micro in plan.micro_batches]
+        except BioNeMoError as error:
+            if get_worker_info() is None:
+                raise
+            return WorkerFailure(type(error), str(error))
+        return StepArrays(plan.step, plan.consumed_samples, micro_batches)
+
+    def _micro_batch(self, plan: MicroPlan) -> RowArrays | Seq2SeqArrays:
+        examples: Any = self._examples(plan.data_passes.tolist(), plan.indices.tolist())
+        check_sizes(examples, plan)
+        lay_examples: Any = lay_pairs if self._shape.target_length else lay
+        rows: RowArrays | Seq2SeqArrays = lay_examples(examples, plan.num_packs, self._shape)
+        return rows if plan.counted else rows.uncounted()
+
+    def _examples(self, data_passes: list[int], indices: list[int]) -> Sequence[Example | Seq2SeqExample]:
+        drawn = list(zip(data_passes, indices, strict=True))
+        draws = [Draw(self._seed, data_pass, index, self._purpose) for data_pass, index in drawn]
+        records = [self._record(data_pass, index) for data_pass, index in drawn]
+        if hasattr(self._objective, "record_example"):
+            return [self._objective.record_example(*one) for one in zip(records, draws, strict=True)]
+        ids = [with_ends(self._tokenizer, record, self._shape.seq_length) for record in records]
+        if hasattr(self._objective, "examples"):
+            together: Sequence[Example] = self._objective.examples(ids, draws)
+            return together
+        return [self._objective.example(*one) for one in zip(ids, draws, strict=True)]
+
+    def _record(self, data_pass: int, index: int) -> str | bytes:
+        if self._draw_record is None:
+            return self._records[index]
+        record: str | bytes = self._draw_record(index, Draw(self._seed, data_pass, index, RECORD))
+        return record
+
+
+def check_sizes(examples: Sequence[Example | Seq2SeqExample], plan: MicroPlan) -> None:
+    """Accept examples that have tokens, and no more than their packs were made for.
+
+    Each is compared with its own bound, so that the same records fail however they are dealt to ranks.
+
+    Raises:
+        DataError: names the first record that does not fit.
+    """
+    for number, (side, lengths) in enumerate(_lengths_of_sides(examples).items()):
+        bounds = [max(lengths)] * len(lengths) if plan.bounds is None else plan.bounds[number].tolist()
+        for index, length, bound in zip(plan.indices.tolist(), lengths, bounds, strict=True):
+            if not length:
+                raise DataError(f"data: record {index}: its example has 0 {side}, expected at least 1.")
+            if length > bound:
+                raise DataError(
+                    f"data: record {index}: its example has {length} {side}, at most {bound} were declared. "
+                    "The dataset's `lengths` or the objective's `laid_lengths` are too low: correct them."
+                )
+
+
+def _lengths_of_sides(examples: Sequence[Example | Seq2SeqExample]) -> dict[str, list[int]]:
+    if all(isinstance(example, Example) for example in examples):
+        return {"tokens": [len(example[0]) for example in examples]}
+    return {"source tokens": [len(e[0]) for e in examples], "target tokens": [len(e[1]) for e in examples]}
+
+
+def with_ends(tokenizer: Tokenizer, record: str | bytes, seq_length: int) -> NDArray[np.int32]:
+    """The ids of a record with BOS and EOS, then cut to `seq_length`, so that a long record loses its EOS, as in v1."""
+    ids = tokenizer.encode(record)
+    framed = np.empty(len(ids) + 2, dtype=np.int32)
+    framed[0] = tokenizer.bos_id
+    framed[1:-1] = ids
+    framed[-1] = tokenizer.eos_id
+    return framed[:seq_length]
+
+
+class _Plans(Sampler[StepPlan]):
+    """Steps that DataLoader hands to its workers one by one."""
+
+    def __init__(self, planner: Planner, consumed_samples: int, first_step: int, last_step: int) -> None:
+        self._planner = planner
+        self._range = consumed_samples, first_step, last_step
+
+    def __iter__(self) -> Iterator[StepPlan]:
+        return self._planner.training(*self._range)
+
+    def __len__(self) -> int:
+        return max(0, self._range[2] - self._range[1])
+
+
+class StepLoader(DataLoader[Any]):
+    """A DataLoader of `StepBatch`es whose workers fail with a classified error and leave signals to the run."""
+
+    def __iter__(self) -> Iterator[StepBatch]:  # type: ignore[override]
+        """The steps in order.
+
+        Raises:
+            BioNeMoError: a record cannot be used, or a worker process died.
+        """
+        try:
+            for made in super().__iter__():
+                if isinstance(made, WorkerFailure):
+                    raise made.kind(made.message)
+                yield made.batch() if isinstance(made, StepArrays) else made
+        except RuntimeError as error:
+            raise worker_death(error) or error from error
+
+
+def worker_death(error: RuntimeError) -> DataError | None:
+    """The classified form of what torch raises when a loader worker is gone; None for any other error.
+
+    Torch raises it from a signal handler, so it may surface anywhere in the main process.
+    """
+    if "DataLoader worker" not in str(error):
+        return None
+    first_line = str(error).splitlines()[0]
+    return DataError(
+        f"data loader: {first_line.rstrip('. ')}. Its memory may have run out: lower batch.num_workers "
+        "(0 loads in the main process, which shows the error itself), then resume."
+    )
+
+
+def _start_worker(worker: int) -> None:
+    """Leave signals to the main process, which saves at a step boundary and needs its workers until then.
+
+    A SIGTERM that the whole process group gets only starts a time-out; a second one ends the worker at once.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+
+    def leave(number: int, frame: object) -> None:
+        # An orderly exit status, because torch raises in the main process for any other.
+        os._exit(0)
+
+    def linger(number: int, frame: object) -> None:
+        signal.signal(signal.SIGTERM, leave)
+        signal.alarm(_GRACE_S)
+
+    signal.signal(signal.SIGALRM, leave)
+    signal.signal(signal.SIGTERM, linger)
+
+
+def _planner(
+    dataset: RecordDataset,
+    tokenizer: Tokenizer,
+    objective: AnyObjective,
+    what: str,
+    *,
+    seq_length: int,
+    packing: bool,
+    seed: int,
+    **settings: Any,
+) -> Planner:
+    if len(dataset) == 0:
+        raise DataError(f"data: the {what} split has no sequences. Name another file or a larger share.")
+    if seq_length < 3:
+        raise ConfigError(f"batch.seq_length: {seq_length}, expected at least 3: BOS, a token, EOS.")
+    own_order = getattr(dataset, "order", None) if what == "train" else None
+    order = own_order(seed) if own_order else SampleOrder(len(dataset), seed)
+    lengths = _lengths(dataset, tokenizer, what) if packing else np.broadcast_to(np.int32(1), len(dataset))
+    if isinstance(objective, Seq2SeqObjective):
+        laid = LaidLengths(lengths, (seq_length, objective.target_length), objective.laid_lengths)
+    else:
+        laid = LaidLengths(lengths, (seq_length,), lambda lengths: (np.minimum(lengths + 2, seq_length),))
+    return Planner(order, laid, packing=packing, seed=seed, **settings)
+
+
+def _lengths(dataset: RecordDataset, tokenizer: Tokenizer, what: str) -> Any:
+    """Tokens of each record, as the dataset offers them or, failing that, counted."""
+    lengths = getattr(dataset, "lengths", None)
+    if lengths is not None:
+        return lengths
+    if hasattr(dataset, "draw_record"):
+        raise ConfigError(
+            f"data: the {what} split draws its records but offers no `lengths`, which packing needs as upper bounds. "
+            "Offer them, or use batch.packing=false."
+        )
+    log.info("The %s split offers no lengths; reading its %d records once to pack them.", what, len(dataset))
+    return np.array([len(tokenizer.encode(dataset[i])) for i in range(len(dataset))], dtype=np.int32)
+
+
+def _shape(planner: Planner, tokenizer: Tokenizer, dynamic_padding: bool, static_shapes: bool) -> RowShape:
+    seq_length, *target_length = planner.laid.capacities
+    return RowShape(
+        seq_length,
+        planner.micro_batch_size,
+        tokenizer.pad_id,
+        planner.packing,
+        dynamic_padding,
+        static_shapes,
+        *target_length,
+    )
+
+
+def _as_is(arrays: object) -> object:
+    return arrays
+
+
+def _loader(
+    dataset: StepDataset, sampler: Any, num_workers: int, pin_memory: bool, persistent_workers: bool
+) -> StepLoader:
+    if num_workers < 0:
+        raise ConfigError(f"batch.num_workers: {num_workers}, expected 0 or more.")
+    return StepLoader(
+        dataset,
+        batch_size=None,
+        sampler=sampler,
+        collate_fn=_as_is,
+        num_workers=num_workers,
+        worker_init_fn=_start_worker,
+        persistent_workers=persistent_workers and num_workers > 0,
+        pin_memory=pin_memory,
+    )
+
+
+def train_loader(
+    dataset: RecordDataset,
+    tokenizer: Tokenizer,
+    objective: AnyObjective,
+    *,
+    seq_length: int,
+    micro_batch_size: int,
+    global_batch_size: int,
+    packing: bool = True,
+    pack_window: int = 4096,
+    dynamic_padding: bool = True,
+    static_shapes: bool = False,
+    seed: int = 1234,
+    consumed_samples: int = 0,
+    first_step: int = 0,
+    last_step: int,
+    num_workers: int = 0,
+    dp_rank: int = 0,
+    dp_size: int = 1,
+    pin_memory: bool = False,
+) -> StepLoader:
+    """The steps first_step .. last_step - 1 of a run, this rank's share of each.
+
+    What a step holds depends on the data, the seed and the batch settings only: not on workers, ranks or restarts.
+
+    Raises:
+        ConfigError: the sizes contradict each other, or `consumed_samples` is not the end of a step.
+        DataError: the dataset is empty.
+    """
+    planner = _planner(
+        dataset,
+        tokenizer,
+        objective,
+        "train",
+        seq_length=seq_length,
+        packing=packing,
+        micro_batch_size=micro_batch_size,
+        global_batch_size=global_batch_size,
+        pack_window=pack_window,
+        seed=seed,
+        dp_rank=dp_rank,
+        dp_size=dp_size,
+    )
+    shape = _shape(planner, tokenizer, dynamic_padding, static_shapes)
+    steps = StepDataset(dataset, tokenizer, objective, shape, seed, TRAINING)
+    plans = _Plans(planner, consumed_samples, first_step, last_step)
+    return _loader(steps, plans, num_workers, pin_memory, persistent_workers=False)
+
+
+def eval_loader(
+    dataset: RecordDataset,
+    tokenizer: Tokenizer,
+    objective: AnyObjective,
+    *,
+    seq_length: int,
+    micro_batch_size: int,
+    global_batch_size: int,
+    packing: bool = True,
+    pack_window: int = 4096,
+    dynamic_padding: bool = True,
+    static_shapes: bool = False,
+    seed: int = 1234,
+    limit_batches: int | None = None,
+    num_workers: int = 0,
+    dp_rank: int = 0,
+    dp_size: int = 1,
+    pin_memory: bool = False,
+) -> StepLoader:
+    """One pass over the dataset, or `limit_batches` steps of it: the same sequences and masks every time.
+
+    The order is shuffled by the seed, so that a limited evaluation is a fair sample of the dataset.
+
+    Raises:
+        ConfigError: the sizes contradict each other.
+        DataError: the dataset is empty.
+    """
+    planner = _planner(
+        dataset,
+        tokenizer,
+        objective,
+        "evaluation",
+        seq_length=seq_length,
+        packing=packing,
+        micro_batch_size=micro_batch_size,
+        global_batch_size=global_batch_size,
+        pack_window=pack_window,
+        seed=seed,
+        dp_rank=dp_rank,
+        dp_size=dp_size,
+    )
+    shape = _shape(planner, tokenizer, dynamic_padding, static_shapes)
+    steps = StepDataset(dataset, tokenizer, objective, shape, seed, EVALUATION)
+    return _loader(steps, planner.evaluation(limit_batches), num_workers, pin_memory, persistent_workers=True)

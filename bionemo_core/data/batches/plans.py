@@ -1,0 +1,125 @@
+"""What each optimizer step contains, decided before any record is read: pure functions of the run's settings."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bionemo_core.data.batches.packing import LaidLengths, Pack, packs
+from bionemo_core.errors import ConfigError
+from bionemo_core.protocols import Order
+
+
+class MicroPlan(NamedTuple):
+    """The records of one micro batch of one rank, in the order they are laid."""
+
+    data_passes: NDArray[np.int64]
+    indices: NDArray[np.int64]
+    bounds: NDArray[np.int64] | None
+    """The most tokens of each record on each side, which its packs were made for, shape [sides, records]."""
+    num_packs: int
+    counted: bool = True
+
+
+class StepPlan(NamedTuple):
+    """One rank's share of one step."""
+
+    step: int
+    consumed_samples: int
+    micro_batches: tuple[MicroPlan, ...]
+
+
+@dataclass(frozen=True)
+class Planner:
+    """Deals the packs of an order to steps, micro batches and ranks.
+
+    Pack g of a step goes to micro batch m of rank r where g // micro_batch_size == m * dp_size + r, so that a
+    step's global batch is the same set of sequences for every number of ranks.
+    """
+
+    order: Order
+    laid: LaidLengths
+    micro_batch_size: int
+    global_batch_size: int
+    packing: bool
+    pack_window: int
+    seed: int
+    dp_rank: int = 0
+    dp_size: int = 1
+
+    def __post_init__(self) -> None:
+        """Check that the batch divides among the ranks.
+
+        Raises:
+            ConfigError: it does not, or a size is not positive.
+        """
+        for key in ("micro_batch_size", "global_batch_size", "pack_window", "dp_size"):
+            if getattr(self, key) < 1:
+                raise ConfigError(f"batch: {key} is {getattr(self, key)}, expected at least 1.")
+        share = self.micro_batch_size * self.dp_size
+        if self.global_batch_size % share:
+            raise ConfigError(
+                f"batch: global_batch_size {self.global_batch_size} is not a multiple of micro_batch_size "
+                f"{self.micro_batch_size} x {self.dp_size} data-parallel ranks = {share}."
+            )
+
+    @cached_property
+    def max_sequences(self) -> int:
+        """The most sequences in one pack; a fact of the data, so the same on every rank and device."""
+        return self.laid.max_sequences_per_pack() if self.packing else 1
+
+    def training(self, consumed_samples: int, first_step: int, last_step: int) -> Iterator[StepPlan]:
+        """The steps first_step .. last_step - 1, beginning after `consumed_samples` sequences.
+
+        Raises:
+            ConfigError: `consumed_samples` is not the end of a step of this data and these settings.
+        """
+        stream = self._packs(consumed_samples, None)
+        for step in range(first_step, last_step):
+            chosen = list(islice(stream, self.global_batch_size))
+            consumed_samples += sum(len(pack.positions) for pack in chosen)
+            yield StepPlan(step, consumed_samples, self._deal(chosen))
+
+    def evaluation(self, limit_batches: int | None) -> list[StepPlan]:
+        """One pass over the records, or its first `limit_batches` steps, the same every time.
+
+        Every rank gets the same number of micro batches; where the packs run out, a copy that does not count.
+        """
+        limit = None if limit_batches is None else limit_batches * self.global_batch_size
+        stream = islice(self._packs(0, len(self.laid)), limit)
+        plans: list[StepPlan] = []
+        seen = 0
+        while chosen := list(islice(stream, self.global_batch_size)):
+            seen += sum(len(pack.positions) for pack in chosen)
+            plans.append(StepPlan(len(plans), seen, self._deal(chosen)))
+        return plans
+
+    def _packs(self, start: int, stop: int | None) -> Iterator[Pack]:
+        return packs(
+            self.order,
+            self.laid,
+            self.pack_window,
+            start,
+            stop=stop,
+            packing=self.packing,
+            seed=self.seed,
+            max_sequences=self.max_sequences,
+        )
+
+    def _deal(self, chosen: Sequence[Pack]) -> tuple[MicroPlan, ...]:
+        size = self.micro_batch_size
+        share = size * self.dp_size
+        micro_batches = []
+        for first in range(self.dp_rank * size, -(-len(chosen) // share) * share, share):
+            mine = chosen[first : first + size]
+            counted = bool(mine)
+            mine = mine or chosen[:size]
+            data_passes = np.concatenate([pack.data_passes for pack in mine])
+            indices = np.concatenate([pack.indices for pack in mine])
+            bounds = np.concatenate([pack.sizes for pack in mine], axis=1) if self.packing else None
+            micro_batches.append(MicroPlan(data_passes, indices, bounds, len(mine), counted))
+        return tuple(micro_batches)

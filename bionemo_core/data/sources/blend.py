@@ -1,0 +1,71 @@
+"""The data component `blend`: several others at once, by weight.
+
+As in `sources`, numpy is imported in the body, and the configuration reads the signature.
+"""
+
+import logging
+from collections.abc import Mapping
+from typing import Any, Optional
+
+from bionemo_core.errors import ConfigError
+from bionemo_core.protocols import BuildContext, DataSplits, Tokenizer
+
+log = logging.getLogger("bionemo")
+
+
+def blend(
+    parts: list[Any],
+    weights: Optional[list[float]] = None,
+    *,
+    tokenizer: Tokenizer,
+    context: BuildContext,
+    registry: Any,
+) -> DataSplits:
+    """Several data components blended by weight for training; their validation and test splits one after the other.
+
+    Args:
+        parts: each a data component's name, a FASTA file, or `{data: NAME, ...}` with parameters of that component.
+        weights: how often each part is drawn from, relative to the others; null takes all parts equally.
+
+    Raises:
+        ConfigError: a part is none of these, its component refuses its parameters, or a weight is not positive.
+        DataError: a part's files cannot be read.
+    """
+    from bionemo_core.data.sources.blended_records import BlendedRecords, JoinedRecords, shares_of
+    from bionemo_core.data.store.record_store import fingerprint_of
+
+    if not parts:
+        raise ConfigError("data.parts: is empty. Name at least one, as in data.parts=[a.fasta,sample].")
+    weights = [1.0] * len(parts) if weights is None else weights
+    if len(weights) != len(parts):
+        raise ConfigError(f"data.weights: has {len(weights)} numbers for {len(parts)} parts. Give one for each.")
+    shares = shares_of(weights)
+    built = [_built(number, part, registry, tokenizer, context) for number, part in enumerate(parts)]
+    for part, splits, share in zip(parts, built, shares, strict=True):
+        log.info("Blend: %.4g %% from %d sequences of %s.", 100 * share / sum(shares), len(splits.train), part)
+    prints = [(splits.fingerprint, share) for splits, share in zip(built, shares, strict=True)]
+    val = [splits.val for splits in built if splits.val is not None]
+    test = [splits.test for splits in built if splits.test is not None]
+    return DataSplits(
+        BlendedRecords([splits.train for splits in built], shares),
+        JoinedRecords(val) if val else None,
+        JoinedRecords(test) if test else None,
+        fingerprint_of(prints) if all(one for one, _ in prints) else "",
+    )
+
+
+def _built(number: int, part: Any, registry: Any, tokenizer: Tokenizer, context: BuildContext) -> DataSplits:
+    from bionemo_core.config.schema import Choice
+
+    where = f"data.parts[{number}]"
+    if isinstance(part, str):
+        names_file = registry.find("data", part) is None and ("." in part or "/" in part)
+        part = {"data": "fasta", "path": part} if names_file else {"data": part}
+    if not isinstance(part, Mapping) or not isinstance(part.get("data"), str):
+        raise ConfigError(f"{where}: {part!r} does not name a data component. Write it as {{data: NAME, KEY: VALUE}}.")
+    params = {str(key): value for key, value in part.items() if key != "data"}
+    try:
+        splits: DataSplits = registry.build(Choice("data", part["data"], params), tokenizer=tokenizer, context=context)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
+    return splits

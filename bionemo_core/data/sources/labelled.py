@@ -1,0 +1,270 @@
+"""Data components with labels: tables as v1 had them, and the FLIP benchmark's FASTA files.
+
+No `from __future__ import annotations` and no unions but `Optional` here: the configuration reads these signatures.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Optional
+
+from bionemo_core.errors import ConfigError, DataError
+from bionemo_core.protocols import BuildContext, DataSplits, Tokenizer
+
+if TYPE_CHECKING:
+    from bionemo_core.data.labelled_records import LabelledRecords
+
+
+def labelled_csv(
+    dataset_path: str,
+    train: str = "x000",
+    val: str = "x000",
+    test: str = "x000",
+    sequence_column: str = "sequence",
+    target_column: str = "target",
+    mask_column: Optional[str] = None,
+    id_column: Optional[str] = None,
+    data_sep: str = ",",
+    val_fraction: float = 0.15,
+    test_fraction: float = 0.15,
+    clusters: Optional[str] = None,
+    split_column: Optional[str] = None,
+    split_seed: int = 0,
+    on_invalid: str = "skip",
+    canonicalize: bool = True,
+    *,
+    tokenizer: Tokenizer,
+    context: BuildContext,
+) -> DataSplits:
+    """Labelled sequences in tables: `<dataset_path>/{train,val,test}/x000.csv`, or one file that is split.
+
+    Args:
+        dataset_path: the folder that holds `train`, `val` and `test`, or one table.
+        train: the shards to train on, `x000` or `x[000..003]`.
+        val: the shards to validate on; empty: none.
+        test: the shards to test on; empty: none.
+        sequence_column: the column of the sequence, by the name in the header.
+        target_column: that of the label: a number, a class, or a string with a letter for every residue.
+        mask_column: that of a string of 0 and 1, a letter a residue; null: every label counts.
+        id_column: that of the id; null: `id` where there is one, else `file:line`.
+        data_sep: what separates columns, one character.
+        val_fraction: the share of one table that validation gets, where no column says it.
+        test_fraction: the share of one table that testing gets, where no column says it.
+        clusters: what lies wholly in one split: a table `cluster_id<TAB>member_id`, or a way to tell relatives that the
+            tokenizer has, as `scaffold` for molecules; null: rows are split at random.
+        split_column: the column that says train, val (valid, validation) or test for each row of one table.
+        split_seed: decides which rows go where; independent of the run's seed.
+        on_invalid: what to do with a letter outside the tokenizer's alphabet: skip the record, error or unk.
+        canonicalize: read texts in their canonical form where there is one, as of SMILES; labels of single tokens
+            want false.
+
+    Raises:
+        ConfigError: a range or an option cannot be understood.
+        DataError: a file is missing or is not such a table.
+    """
+    from bionemo_core.data.labelled_records import LabelledSplits
+    from bionemo_core.data.sources.shard_ranges import expand_range
+    from bionemo_core.data.splits.table import TableSplit
+
+    columns = [sequence_column, target_column, mask_column, id_column, split_column]
+
+    def table(paths: list[Path]) -> "tuple[LabelledRecords, list[bytes]]":
+        return _table(paths, columns, data_sep, on_invalid, canonicalize, tokenizer)
+
+    root = Path(dataset_path).expanduser()
+    split = TableSplit(val_fraction, test_fraction, clusters or None, split_column or None, split_seed)
+    split.check(root.is_dir())
+    if root.is_dir():
+        parts: dict[str, Any] = {}
+        for name, shards in (("train", train), ("val", val), ("test", test)):
+            paths = expand_range(root / name, shards, f"data.{name}") if shards else []
+            parts[name] = table(paths)[0] if paths else None
+        if parts["train"] is None:
+            raise ConfigError("data.train: no shards are named, got ''. Give a range such as x000.")
+        return LabelledSplits.made_of(**parts)
+    records, words = table([root])
+    return split.of(records, words, tokenizer)
+
+
+def flip_fasta(
+    sequences: str,
+    labels: Optional[str] = None,
+    mask: Optional[str] = None,
+    target: str = "TARGET",
+    on_invalid: str = "skip",
+    *,
+    tokenizer: Tokenizer,
+    context: BuildContext,
+) -> DataSplits:
+    """The FASTA files of the FLIP benchmark, plain or gzip; `SET=` and `VALIDATION=` in a header say which split.
+
+    Args:
+        sequences: the sequences. Without `labels` their headers hold `TARGET=`, `SET=` and `VALIDATION=`.
+        labels: a FASTA file with a letter for every residue, and `SET=` and `VALIDATION=` in its headers.
+        mask: a FASTA file with 1 or 0 for every residue: whether its label counts.
+        target: the attribute of a header that holds the label, where `labels` is not given.
+        on_invalid: what to do with a letter outside the tokenizer's alphabet: skip the record, error or unk.
+
+    Raises:
+        DataError: a file cannot be read, an attribute is missing, or lengths differ.
+    """
+    from bionemo_core.data.labelled_records import LabelledRecords, LabelledSplits
+
+    where = f"flip: {sequences}"
+    texts = _fasta(sequences)
+    answers = _fasta(labels) if labels else {}
+    masks = {name: text.decode() for name, (_, text) in _fasta(mask).items()} if mask else {}
+    rows: dict[str, list[tuple[str, bytes, str, str]]] = {"train": [], "val": [], "test": []}
+    clean = _Cleaner(tokenizer, on_invalid, where)
+    for name, (header, text) in texts.items():
+        if labels and name not in answers:
+            clean.reject("no label", name)
+            continue
+        if labels:
+            header, letters = answers[name]
+            label = letters.decode("latin-1")
+        else:
+            label = _attribute(header, target, name, where)
+        if mask and name not in masks:
+            clean.reject("no mask", name)
+            continue
+        split = _split_of(header, name, where)
+        sequence = clean(name, text)
+        if sequence is not None:
+            _check_lengths(name, sequence, label if labels else "", masks.get(name, ""), where)
+            rows[split].append((name, sequence, label, masks.get(name, "")))
+    for name in answers:
+        if name not in texts:
+            clean.reject("a label without a sequence", name)
+    clean.report(sum(map(len, rows.values())))
+    made = {split: LabelledRecords.of(some, where) if some else None for split, some in rows.items()}
+    if made["train"] is None:
+        raise DataError(f"{where}: no record is of SET=train.")
+    return LabelledSplits.made_of(made["train"], made["val"], made["test"])
+
+
+def _fasta(path: str) -> dict[str, tuple[str, bytes]]:
+    """Header and sequence of each record by its id.
+
+    Raises:
+        DataError: the file cannot be read, or an id occurs twice.
+    """
+    from bionemo_core.data.readers import FastaSource
+
+    found: dict[str, tuple[str, bytes]] = {}
+    source = FastaSource(Path(path).expanduser(), columns=("description",))
+    for record in source.records(source.paths[0]):
+        name = record.id.decode("latin-1")
+        if name in found:
+            raise DataError(f"flip: {path}:{record.line}: id {name!r} occurs twice.")
+        header = record.columns[0].decode("latin-1") if record.columns else ""
+        found[name] = (header, b"".join(record.sequence.split()))
+    return found
+
+
+def _attribute(header: str, key: str, name: str, where: str) -> str:
+    for word in header.split():
+        found, separator, value = word.partition("=")
+        if separator and found.upper() == key.upper():
+            return value
+    raise DataError(f"{where}: the header of {name!r} has no {key}=..., it has {header[:80]!r}.")
+
+
+def _split_of(header: str, name: str, where: str) -> str:
+    chosen = _attribute(header, "SET", name, where).lower()
+    if chosen not in ("train", "test"):
+        raise DataError(f"{where}: {name!r} has SET={chosen}, expected train or test.")
+    validation = chosen == "train" and _attribute(header, "VALIDATION", name, where).lower() == "true"
+    return "val" if validation else chosen
+
+
+def _table(
+    paths: list[Path],
+    columns: list[Optional[str]],
+    separator: str,
+    on_invalid: str,
+    canonicalize: bool,
+    tokenizer: Tokenizer,
+) -> "tuple[LabelledRecords, list[bytes]]":
+    """The rows that are used, and what the column of splits says of each, where one is named."""
+    from bionemo_core.data.labelled_records import LabelledRecords
+    from bionemo_core.data.readers import CsvSource
+    from bionemo_core.data.readers.table_columns import column_names
+
+    sequence_column, target_column, mask_column, id_column, split_column = columns
+    assert sequence_column
+    assert target_column
+    kept = [target_column, *(column for column in (mask_column, split_column) if column)]
+    name_column = id_column or ("id" if "id" in column_names(paths[0], "csv", separator) else None)
+    source = CsvSource(paths, sequence_column, separator=separator, id_column=name_column, columns=kept)
+    clean = _Cleaner(tokenizer, on_invalid, f"csv: {paths[0]}", canonicalize)
+    rows, words = [], []
+    for path in paths:
+        for record in source.records(path):
+            name = record.id.decode("latin-1")
+            if record.problem:
+                clean.reject(record.problem, name)
+                continue
+            label = record.columns[0].decode("latin-1").strip()
+            if not label:
+                clean.reject("no label", name)
+                continue
+            sequence = clean(name, record.sequence)
+            mask = record.columns[1].decode("latin-1").strip() if mask_column else ""
+            if sequence is not None:
+                rows.append((name, sequence, label, mask))
+                words += [record.columns[-1]] if split_column else []
+    clean.report(len(rows))
+    return LabelledRecords.of(rows, f"csv: {paths[0]}"), words
+
+
+def _check_lengths(name: str, sequence: bytes, label: str, mask: str, where: str) -> None:
+    for what, text in (("labels", label), ("mask letters", mask)):
+        if text and len(text) != len(sequence):
+            raise DataError(f"{where}: {name!r} has {len(sequence)} residues and {len(text)} {what}.")
+
+
+class _Cleaner:
+    """Applies the rules for one tokenizer to labelled sequences."""
+
+    def __init__(self, tokenizer: Tokenizer, on_invalid: str, where: str, canonicalize: bool = False) -> None:
+        from bionemo_core.data.store.text_filter import rules_for
+
+        self._rules = rules_for(tokenizer, on_invalid, canonicalize=canonicalize, key="data.on_invalid")
+        self._where = where
+        self._rejected: dict[str, list[str]] = {}
+
+    def __call__(self, name: str, sequence: bytes) -> Optional[bytes]:
+        """The sequence as the tokenizer reads it; None where it is left out.
+
+        Raises:
+            DataError: the rules say that such a record is an error.
+        """
+        from bionemo_core.data.readers import Record
+
+        verdict = self._rules.judge(Record(name.encode("latin-1"), sequence, 0))
+        if verdict.fatal:
+            raise DataError(f"{self._where} record {name!r}{verdict.detail}")
+        if not verdict.sequences:
+            self.reject(verdict.reason, name)
+            return None
+        return verdict.sequences[0]
+
+    def reject(self, reason: str, name: str) -> None:
+        """Count a record that is left out."""
+        self._rejected.setdefault(reason, []).append(name)
+
+    def report(self, used: int) -> None:
+        """Say what was used and what was not."""
+        import logging
+
+        rejected = sum(map(len, self._rejected.values()))
+        reasons = ", ".join(f"{reason} {len(names):,} (first: {names[0]})" for reason, names in self._rejected.items())
+        level = logging.WARNING if rejected else logging.INFO
+        logging.getLogger("bionemo").log(
+            level,
+            "%s: read %d = used %d + rejected %d%s",
+            self._where,
+            used + rejected,
+            used,
+            rejected,
+            f" ({reasons})" if reasons else "",
+        )

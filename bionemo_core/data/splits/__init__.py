@@ -1,0 +1,1 @@
+"""Which records are for training, validation and test."""

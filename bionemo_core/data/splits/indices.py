@@ -1,0 +1,187 @@
+"""Which records train and which judge: at random, or by whole clusters of related sequences."""
+
+import re
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bionemo_core.data.batches.rng import Draw
+from bionemo_core.data.readers import open_bytes
+from bionemo_core.data.store.record_store import PreparedStore, Subset, fingerprint_of
+from bionemo_core.errors import ConfigError, DataError
+from bionemo_core.protocols import DataSplits
+
+CLUSTER_HEADER = ("cluster_id", "member_id")
+TRAIN, VAL, TEST = 0, 1, 2
+WINDOW = re.compile(r"/\d+\Z")
+"""What the id of a window has after the record's own."""
+
+
+@dataclass(frozen=True)
+class SplitIndices:
+    """Records of each split, ascending, shape [records]; together they are all of them, each once."""
+
+    train: NDArray[np.int64]
+    val: NDArray[np.int64]
+    test: NDArray[np.int64]
+
+    @classmethod
+    def of_sides(cls, sides: NDArray[np.int8]) -> "SplitIndices":
+        """The split in which record i is on side `sides[i]`: 0 trains, 1 validates, 2 tests; shape [records]."""
+        train, val, test = (np.flatnonzero(sides == side) for side in (TRAIN, VAL, TEST))
+        return cls(train, val, test)
+
+    def of(
+        self, store: PreparedStore, val: PreparedStore | None = None, test: PreparedStore | None = None
+    ) -> DataSplits:
+        """These records of `store`; a store of its own stands in for a split where one is given."""
+        facts = {
+            "stores": [other.fingerprint if other else None for other in (store, val, test)],
+            "indices": [sha256(part.astype("<i8").tobytes()).hexdigest() for part in (self.val, self.test)],
+        }
+        return DataSplits(
+            train=Subset(store, self.train) if len(self.train) < len(store) else store,
+            val=val or (Subset(store, self.val) if self.val.size else None),
+            test=test or (Subset(store, self.test) if self.test.size else None),
+            fingerprint=fingerprint_of(facts),
+        )
+
+
+def share_of(num_records: int, fraction: float, key: str) -> int:
+    """The number of records that a fraction asks for, at least one unless it is 0.
+
+    Raises:
+        ConfigError: the fraction is not in [0, 1).
+    """
+    if not 0 <= fraction < 1:
+        raise ConfigError(f"{key}: {fraction} is not a share. Give a number from 0 up to, but not including, 1.")
+    return max(1, round(fraction * num_records)) if fraction else 0
+
+
+def _check_sizes(num_records: int, val_size: int, test_size: int) -> None:
+    if val_size < 0 or test_size < 0 or val_size + test_size >= num_records:
+        raise ConfigError(
+            f"data: {val_size} validation and {test_size} test sequences leave nothing of {num_records} to train on. "
+            "Lower data.val_size and data.test_size (or the fractions; 0 is none), or bring more data."
+        )
+
+
+def split_at_random(num_records: int, val_size: int, test_size: int, seed: int) -> SplitIndices:
+    """A random split into the given sizes, decided by the seed alone.
+
+    Raises:
+        ConfigError: nothing is left to train on.
+    """
+    _check_sizes(num_records, val_size, test_size)
+    shuffled = np.argsort(Draw(seed, 0, 0, "split").words(num_records), kind="stable")
+    val, test, train = np.split(shuffled, [val_size, val_size + test_size])
+    return SplitIndices(np.sort(train), np.sort(val), np.sort(test))
+
+
+def read_clusters(path: Path) -> dict[str, str]:
+    """The cluster of each member in a table `cluster_id<TAB>member_id`, plain or gzip; a header row may be there.
+
+    Raises:
+        DataError: the file cannot be read, a row has no two fields, or a member is in two clusters.
+    """
+    cluster_of: dict[str, str] = {}
+    with open_bytes(path, "clusters") as stream:
+        for number, line in enumerate(stream, start=1):
+            fields = line.decode("utf-8-sig", errors="replace").split()
+            if not fields or (number == 1 and tuple(fields) == CLUSTER_HEADER):
+                continue
+            if len(fields) != 2:
+                raise DataError(
+                    f"clusters: {path}:{number}: has {len(fields)} fields, expected cluster_id<TAB>member_id."
+                )
+            cluster, member = fields
+            if cluster_of.setdefault(member, cluster) != cluster:
+                raise DataError(
+                    f"clusters: {path}:{number}: {member!r} is in {cluster_of[member]!r} and in {cluster!r}. "
+                    "A sequence must have one cluster, or a split cannot keep relatives together."
+                )
+    if not cluster_of:
+        raise DataError(f"clusters: {path}: has no rows, expected cluster_id<TAB>member_id.")
+    return cluster_of
+
+
+def split_by_clusters(
+    ids: Sequence[str], cluster_of: Mapping[str, str], val_size: int, test_size: int, seed: int
+) -> SplitIndices:
+    """A split in which every cluster lies wholly on one side.
+
+    Raises:
+        ConfigError: nothing is left to train on.
+        DataError: a record has no cluster, or no cluster is small enough for a split.
+    """
+    return split_families([_cluster(name, cluster_of) for name in ids], val_size, test_size, seed, "clusters")
+
+
+def split_families(families: Sequence[Hashable], val_size: int, test_size: int, seed: int, what: str) -> SplitIndices:
+    """`split_groups` where a record's group is whatever it has in common with others of it.
+
+    Raises:
+        ConfigError: nothing is left to train on.
+        DataError: no family is small enough for a split.
+    """
+    numbers: dict[Hashable, int] = {}
+    groups = np.array([numbers.setdefault(family, len(numbers)) for family in families])
+    return split_groups(groups, val_size, test_size, seed, what)
+
+
+def split_groups(groups: NDArray[np.integer], val_size: int, test_size: int, seed: int, what: str) -> SplitIndices:
+    """A split in which records of the same group lie on the same side.
+
+    Groups are dealt in a random order; one that would overfill a split goes to training, so that a large family
+    never becomes the whole of a validation set. The sizes are therefore reached from below.
+
+    Args:
+        groups: the number of each record's group, from 0, shape [records].
+        val_size: records to validate on.
+        test_size: records to test on.
+        seed: decides which groups go where.
+        what: what the groups are, for messages.
+
+    Raises:
+        ConfigError: nothing is left to train on.
+        DataError: no group is small enough for a split.
+    """
+    _check_sizes(len(groups), val_size, test_size)
+    sizes = np.bincount(groups)
+    side = np.zeros(len(sizes), dtype=np.int8)
+    wanted = {1: val_size, 2: test_size}
+    given = {1: 0, 2: 0}
+    for group in np.argsort(Draw(seed, 0, 0, "cluster split").words(len(sizes)), kind="stable"):
+        for split in (1, 2):
+            if given[split] + sizes[group] <= wanted[split]:
+                side[group] = split
+                given[split] += int(sizes[group])
+                break
+        if given == wanted:
+            break
+    for split, key in ((1, "validation"), (2, "test")):
+        if wanted[split] and not given[split]:
+            raise DataError(
+                f"{what}: none of {len(sizes)} {what} fits the {wanted[split]} sequences of {key}; "
+                f"the smallest has {sizes.min()}. Ask for more sequences, or for smaller {what}."
+            )
+    return SplitIndices.of_sides(side[groups])
+
+
+def _cluster(name: str, cluster_of: Mapping[str, str]) -> str:
+    """The cluster of a record, by its id or, as mmseqs2 writes it, by the accession in `sp|P12345|NAME`."""
+    cluster = cluster_of.get(name)
+    if cluster is None and name.count("|") == 2:
+        cluster = cluster_of.get(name.split("|")[1])
+    if cluster is None and (record := WINDOW.sub("", name)) != name:
+        return _cluster(record, cluster_of)
+    if cluster is None:
+        raise DataError(
+            f"clusters: sequence {name!r} is in no cluster. Cluster the same file that data.path names; "
+            "a sequence without one could be a relative of any other."
+        )
+    return cluster

@@ -1,0 +1,1 @@
+"""The prepared store: records filtered once, written, memory-mapped, and looked up."""

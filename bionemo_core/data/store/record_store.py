@@ -1,0 +1,269 @@
+"""The prepared store: cleaned sequences in a memory-mapped Arrow file, with a manifest that vouches for them."""
+
+import json
+from bisect import bisect_right
+from collections.abc import Mapping
+from hashlib import file_digest, sha256
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bionemo_core.data.batches.rng import Draw
+from bionemo_core.errors import DataError
+
+FORMAT = "bionemo prepared sequences"
+VERSION = 2
+MANIFEST = "manifest.json"
+RECORDS = "records.arrow"
+LENGTHS = "lengths.npy"
+ID, SEQUENCE = "id", "sequence"
+DERIVED = "derived"
+"""The manifest's key for the names of columns that were derived from the sequences; absent: there are none."""
+KEPT = "kept.npy"
+"""Rows that are used, where duplicates were found after they had been written; absent: all of them."""
+
+
+def canonical(value: object) -> bytes:
+    """The one JSON spelling of a plain value, for hashing."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+
+
+def fingerprint_of(value: object) -> str:
+    """A short name for a plain value: 32 hexadecimal digits of its SHA-256."""
+    return sha256(canonical(value)).hexdigest()[:32]
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as stream:
+        return file_digest(stream, "sha256").hexdigest()
+
+
+def seal(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The manifest with the SHA-256 of the rest of it."""
+    body = {key: value for key, value in manifest.items() if key != "sha256"}
+    return {**body, "sha256": sha256(canonical(body)).hexdigest()}
+
+
+class Sequence(bytes):
+    """A stored sequence that brings what was derived from it when it was prepared; for numpy it is no `bytes`."""
+
+    derived: Mapping[str, bytes] = MappingProxyType({})
+    """By name."""
+
+
+class ArrowRecords:
+    """The rows of an Arrow file of binary columns, read straight from the memory map."""
+
+    def __init__(self, path: Path) -> None:
+        """Map the file.
+
+        Raises:
+            OSError: it cannot be read.
+            ValueError: it is not such a file.
+        """
+        import pyarrow as pa
+
+        options = pa.ipc.IpcReadOptions(use_threads=False)  # loader workers are forked from this process
+        reader = pa.ipc.open_file(pa.memory_map(str(path)), options=options)
+        self._columns: dict[str, list[tuple[NDArray[np.int32], memoryview]]] = {
+            name: [] for name in reader.schema.names
+        }
+        self._starts: list[int] = []
+        self._num_rows = 0
+        for number in range(reader.num_record_batches):
+            batch = reader.get_batch(number)
+            self._starts.append(self._num_rows)
+            for name, parts in self._columns.items():
+                parts.append(_values(batch.column(name)))
+            self._num_rows += batch.num_rows
+
+    def __len__(self) -> int:
+        return self._num_rows
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the columns."""
+        return tuple(self._columns)
+
+    def value(self, row: int, column: str) -> bytes:
+        """One value, copied out of the map."""
+        number = bisect_right(self._starts, row) - 1
+        offsets, data = self._columns[column][number]
+        row -= self._starts[number]
+        return bytes(data[offsets[row] : offsets[row + 1]])
+
+
+class PreparedStore:
+    """Cleaned sequences by index, read from a memory map; a `RecordDataset` with lengths."""
+
+    def __init__(self, folder: Path, fingerprint: str | None = None, verify: bool = True) -> None:
+        """Open the store in `folder`.
+
+        Args:
+            folder: a published store.
+            fingerprint: what the store must have been made of; None takes any.
+            verify: hash every file. Only processes whose parent did may leave it out.
+
+        Raises:
+            DataError: the store is missing, damaged, of another version, or made of something else.
+        """
+        self.folder = folder
+        self.manifest = read_manifest(folder)
+        try:
+            self.fingerprint: str = self.manifest["fingerprint"]
+            if fingerprint is not None and fingerprint != self.fingerprint:
+                raise DataError(f"store: {folder}: made of {self.fingerprint}, expected {fingerprint}.")
+            _check_files(folder, self.manifest["files"], verify)
+            self._open()
+            rows = self.manifest["records"]["rows"]
+        except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:  # ArrowInvalid is a ValueError
+            raise DataError(f"store: {folder}: cannot be opened ({error}). Remove the folder.") from error
+        if rows != len(self):
+            raise DataError(f"store: {folder}: holds {len(self)} sequences, its manifest says {rows}.")
+
+    def _open(self) -> None:
+        self._records = ArrowRecords(self.folder / RECORDS)
+        lengths = np.load(self.folder / LENGTHS, mmap_mode="r", allow_pickle=False)
+        if len(lengths) != len(self._records):
+            raise ValueError(f"{len(self._records)} rows and {len(lengths)} lengths")
+        self._kept: NDArray[np.int64] | None = None
+        if KEPT in self.manifest["files"]:
+            self._kept = np.load(self.folder / KEPT, mmap_mode="r", allow_pickle=False)
+            lengths = lengths[self._kept]
+        self.lengths: NDArray[np.int32] = lengths
+        """Residues of each sequence, shape [records]."""
+        self._derived: tuple[str, ...] = tuple(self.manifest.get(DERIVED, ()))
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, index: int) -> bytes:
+        value = self._value(index, SEQUENCE)
+        if self._derived:
+            value = Sequence(value)
+            value.derived = {name: self._value(index, name) for name in self._derived}
+        return value
+
+    def id(self, index: int) -> str:
+        """The id of a record: the first word of its FASTA header, or `file:line` of a table."""
+        return _text(self._value(index, ID))
+
+    def ids(self) -> list[str]:
+        """The ids of all records, in order."""
+        return [self.id(index) for index in range(len(self))]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the values that are stored beside id and sequence."""
+        return tuple(name for name in self._records.columns if name not in (ID, SEQUENCE))
+
+    def column(self, index: int, name: str) -> bytes:
+        """A further value of a record, by the name that its source gives it.
+
+        Raises:
+            DataError: there is no such column.
+        """
+        if name not in self.columns:
+            raise DataError(
+                f"store: {self.folder}: has no column {name!r}, only {', '.join(self.columns) or 'id and sequence'}."
+            )
+        return self._value(index, name)
+
+    def _value(self, index: int, column: str) -> bytes:
+        if not 0 <= index < len(self.lengths):
+            raise IndexError(f"store: record {index} of {len(self.lengths)}")
+        return self._records.value(index if self._kept is None else int(self._kept[index]), column)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.folder, self.fingerprint, False)
+
+
+def _text(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
+
+
+def _values(column: Any) -> tuple[NDArray[np.int32], memoryview]:
+    """Offsets and bytes of a binary column, both views of the memory map."""
+    _, offsets, data = column.buffers()
+    first, rows = column.offset, len(column)
+    view = memoryview(data) if data is not None else memoryview(b"")
+    return np.frombuffer(offsets, dtype=np.int32)[first : first + rows + 1], view
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a store, after checking that it is whole and of this version.
+
+    Raises:
+        DataError: it is missing, changed since it was written, or of another version.
+    """
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"store: {path}: cannot be read ({error}). Remove the folder.") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise DataError(f"store: {path}: is not the manifest of a prepared store. Remove the folder.")
+    if manifest.get("version") != VERSION:
+        raise DataError(f"store: {path}: has version {manifest.get('version')!r}, expected {VERSION}.")
+    if seal(manifest) != manifest:
+        raise DataError(f"store: {path}: its SHA-256 does not match, it was changed after it was written.")
+    return manifest
+
+
+def _check_files(folder: Path, files: Mapping[str, Any], verify: bool) -> None:
+    for name, facts in files.items():
+        path = folder / name
+        try:
+            size = path.stat().st_size
+            if size != facts["bytes"]:
+                raise DataError(f"store: {path}: has {size} bytes, its manifest says {facts['bytes']}.")
+            if verify and file_sha256(path) != facts["sha256"]:
+                raise DataError(f"store: {path}: its SHA-256 is not the one in its manifest; it is damaged.")
+        except OSError as error:
+            raise DataError(f"store: {path}: cannot be read ({error.strerror}).") from error
+
+
+class Subset:
+    """Some records of a store, in the order of `indices`; a `RecordDataset` with lengths.
+
+    It draws where its store does. An order of the store's own is one of all its records, and is not taken over.
+    """
+
+    def __init__(self, store: PreparedStore, indices: NDArray[np.int64]) -> None:
+        """Take the records `indices`, shape [records]; these and their lengths are held in memory."""
+        self.store = store
+        self.indices = indices
+        self.lengths: NDArray[np.int32] = store.lengths[indices]
+        if hasattr(store, "draw_record"):
+            self.draw_record = self._draw_record
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> bytes:
+        return self.store[self._row(index)]
+
+    def _draw_record(self, index: int, draw: Draw) -> str | bytes:
+        drawing: Any = self.store
+        record: str | bytes = drawing.draw_record(self._row(index), draw)
+        return record
+
+    def _row(self, index: int) -> int:
+        if not 0 <= index < len(self.indices):
+            raise IndexError(f"subset: record {index} of {len(self.indices)}")
+        return int(self.indices[index])
+
+    def ids(self) -> list[str]:
+        """The ids of the records, in order."""
+        return [self.store.id(int(index)) for index in self.indices]

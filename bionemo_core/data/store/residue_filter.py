@@ -1,0 +1,243 @@
+"""Which records are used: the interface of rules, and the rules for residues."""
+
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bionemo_core.data.readers.records import Column, Record
+from bionemo_core.errors import ConfigError
+from bionemo_core.protocols import Tokenizer
+
+_WHITE_SPACE = b" \t\n\r"
+_LOWER = bytes(range(ord("a"), ord("z") + 1))
+_GAPS = b"-."
+_STOP = b"*"
+_SKIP = "Skip such records with data.on_invalid=skip."
+
+_CHOICES = {
+    "on_invalid": ("skip", "error", "unk"),
+    "on_long": ("drop", "truncate", "window", "keep"),
+    "on_duplicate_id": ("drop", "error", "keep"),
+    "lower_case": ("upper", "reject", "keep"),
+    "on_stop": ("strip", "reject"),
+    "on_gap": ("reject", "strip"),
+}
+
+
+class Verdict(NamedTuple):
+    """What becomes of one record."""
+
+    sequences: tuple[bytes, ...]
+    """What is stored: nothing of a rejected record, several windows of a long one."""
+    reason: str = ""
+    """Why it is rejected; one of a few texts, each of which is counted."""
+    detail: str = ""
+    """What exactly is wrong with this record, for the examples: `: residue 'J' at position 17`."""
+    notes: tuple[str, ...] = ()
+    """What was changed in a record that is used; each is counted."""
+    fatal: bool = False
+    """The rules say that such a record ends the preparation."""
+
+
+class RecordRules(Protocol):
+    """Decides about records one by one; frozen and picklable, because other processes may judge.
+
+    Rules may also offer `screen(sequences: Column) -> Screened`, which lets whole blocks pass without judging each
+    record, `slow: bool`, which says that judging a record costs more than sending it to another process,
+    `length(sequence: bytes) -> int`, the tokens of a stored sequence where they are not its bytes, and
+    `derived: tuple[str, ...]` with `derive(sequence: bytes) -> tuple[bytes, ...]`, further columns that follow from a
+    stored sequence and that making examples of it needs (see `bionemo_core.data.store.record_store.Sequence`).
+    """
+
+    @property
+    def deduplicate(self) -> bool:
+        """Whether of several identical sequences only the first is used."""
+        ...
+
+    def facts(self) -> dict[str, object]:
+        """Everything that the verdicts depend on, as plain values; part of the store's fingerprint."""
+        ...
+
+    def judge(self, record: Record) -> Verdict:
+        """What becomes of a record; the same for the same record, always."""
+        ...
+
+
+class Screened(NamedTuple):
+    """The outcome of a quick look at many sequences."""
+
+    data: bytes
+    """The sequences as they would be stored, with the offsets of the column that was looked at."""
+    doubtful: NDArray[np.bool_]
+    """Those that have to be judged one by one, shape [sequences]."""
+
+
+@dataclass(frozen=True)
+class ResidueRules:
+    """Which sequences of residues are used, and how they are cleaned. All of it is part of the store's fingerprint."""
+
+    alphabet: str
+    on_invalid: str = "skip"  # a residue outside the alphabet: skip the record, error, or unk to keep it
+    min_length: int = 1
+    max_length: int | None = None
+    on_long: str = "drop"  # more than max_length residues: drop, truncate, window or keep
+    window_overlap: int = 0
+    on_duplicate_id: str = "drop"  # an id that an earlier record has: drop, error or keep
+    deduplicate: bool = False
+    lower_case: str = "upper"  # upper, reject, or keep as soft-masked residues
+    on_stop: str = "strip"  # `*`: strip at the end and reject inside, or reject both
+    on_gap: str = "reject"  # `-` and `.` where the alphabet has none: reject, or strip always
+    advice: str = field(default=_SKIP, compare=False)
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer, **options: Any) -> "ResidueRules":
+        """The rules for sequences that `tokenizer` will read: its alphabet is its one-character pieces.
+
+        Raises:
+            ConfigError: an option is out of its range, or the tokenizer has no such pieces.
+        """
+        letters = {p for i, p in enumerate(tokenizer.pieces) if len(p) == 1 and i not in tokenizer.special_ids}
+        return cls("".join(sorted(letters)), **options)
+
+    def __post_init__(self) -> None:
+        """Check the options.
+
+        Raises:
+            ConfigError: one is out of its range.
+        """
+        if not self.alphabet:
+            raise ConfigError("tokenizer: has no one-character pieces, so it cannot read residues.")
+        for key, words in _CHOICES.items():
+            if getattr(self, key) not in words:
+                raise ConfigError(f"data.{key}: {getattr(self, key)!r}, expected one of {', '.join(words)}.")
+        if self.min_length < 1:
+            raise ConfigError(f"data.min_length: {self.min_length}, expected at least 1 residue.")
+        if self.max_length is not None and self.max_length < self.min_length:
+            raise ConfigError(f"data.max_length: {self.max_length} is below data.min_length {self.min_length}.")
+        if self.max_length is None and self.on_long in ("truncate", "window"):
+            raise ConfigError(f"data.on_long: {self.on_long} needs data.max_length, in residues.")
+        if not 0 <= self.window_overlap < (self.max_length or 1):
+            raise ConfigError(
+                f"data.window_overlap: {self.window_overlap}, expected 0 to data.max_length - 1 residues."
+            )
+
+    def facts(self) -> dict[str, object]:
+        """The options as plain values."""
+        return {key: value for key, value in asdict(self).items() if key != "advice"}
+
+    def judge(self, record: Record) -> Verdict:
+        """Clean one record: white space, case, gaps, a stop at its end; then look at its length and its residues."""
+        letters = self._letters
+        sequence = record.sequence.translate(letters.upper, _WHITE_SPACE)
+        notes = []
+        if self.on_gap == "strip" and (stripped := sequence.translate(None, _GAPS)) != sequence:
+            sequence = stripped
+            notes.append("gaps removed")
+        if letters.strip_stop and sequence.endswith(_STOP):
+            sequence = sequence[:-1]
+            notes.append("stop removed from the end")
+        reason = record.problem or self._length_problem(len(sequence))
+        if reason:
+            return Verdict((), reason)
+        if unknown := sequence.translate(None, letters.accepted):
+            reason, position = letters.problem(sequence, unknown)
+            if reason or self.on_invalid != "unk":
+                return self._refused(reason, sequence, position)
+            notes.append("with unknown residues, kept")
+        if letters.soft and sequence.translate(None, letters.soft) != sequence:
+            notes.append("with soft-masked residues, kept")
+        if self.max_length is None or len(sequence) <= self.max_length or self.on_long == "keep":
+            return Verdict((sequence,), notes=tuple(notes))
+        notes.append("truncated" if self.on_long == "truncate" else "cut into windows")
+        return Verdict(self._cut(sequence), notes=tuple(notes))
+
+    def screen(self, sequences: Column) -> Screened:
+        """Pass the sequences that need nothing but upper case."""
+        letters = self._letters
+        data = sequences.data
+        strange = data.translate(None, letters.plain)
+        if strange and letters.upper and strange.translate(None, _LOWER) != strange:
+            data = data.translate(letters.upper)
+            strange = data.translate(None, letters.plain)
+        lengths = sequences.lengths
+        doubtful = lengths < self.min_length
+        if self.max_length is not None and self.on_long != "keep":
+            doubtful |= lengths > self.max_length
+        if strange:
+            is_plain = np.zeros(256, dtype=np.bool_)
+            is_plain[list(letters.plain)] = True
+            places = np.flatnonzero(~is_plain[np.frombuffer(data, dtype=np.uint8)])
+            doubtful[np.searchsorted(sequences.offsets, places, side="right") - 1] = True
+        return Screened(data, doubtful)
+
+    @cached_property
+    def _letters(self) -> "_Letters":
+        alphabet = self.alphabet.encode("latin-1", errors="ignore")
+        foreign = bytes(letter for letter in _LOWER if letter not in alphabet)
+        soft = bytes(letter for letter in foreign if letter - 32 in alphabet) if self.lower_case == "keep" else b""
+        to_upper = bytes(code - 32 if code in foreign else code for code in range(256))
+        reasons = [
+            (foreign if self.lower_case == "reject" else b"", "lower case"),
+            (_STOP, "stop inside" if self.on_stop == "strip" else "stop"),
+            (_GAPS, "gap"),
+        ]
+        return _Letters(
+            upper=to_upper if self.lower_case == "upper" else None,
+            plain=alphabet.translate(None, _GAPS) if self.on_gap == "strip" else alphabet,
+            accepted=alphabet + soft,
+            soft=soft,
+            strip_stop=self.on_stop == "strip" and _STOP not in alphabet,
+            reasons=tuple(reasons),
+        )
+
+    def _length_problem(self, length: int) -> str:
+        if length == 0:
+            return "empty sequence"
+        if length < self.min_length:
+            return f"shorter than {self.min_length}"
+        if self.on_long == "drop" and self.max_length is not None and length > self.max_length:
+            return f"longer than {self.max_length}"
+        return ""
+
+    def _refused(self, reason: str, sequence: bytes, position: int) -> Verdict:
+        residue = sequence[position : position + 1].decode("latin-1")
+        detail = f": residue {residue!r} at position {position + 1}"
+        fatal = self.on_invalid == "error"
+        if fatal:
+            size = len(self.alphabet)
+            detail += f" is not in the tokenizer's alphabet ({size} letters: {self.alphabet}). {self.advice}"
+        return Verdict((), reason or "residue outside the alphabet", detail, fatal=fatal)
+
+    def _cut(self, sequence: bytes) -> tuple[bytes, ...]:
+        assert self.max_length is not None
+        size = self.max_length
+        if self.on_long == "truncate":
+            return (sequence[:size],)
+        starts = list(range(0, len(sequence) - self.window_overlap, size - self.window_overlap))
+        if len(sequence) - starts[-1] < self.min_length:  # the last one then begins earlier and is a whole one
+            starts[-1] = len(sequence) - size
+        return tuple(sequence[start : start + size] for start in starts)
+
+
+class _Letters(NamedTuple):
+    """Letters by what becomes of them, worked out once."""
+
+    upper: bytes | None
+    """A table for `bytes.translate`."""
+    plain: bytes
+    accepted: bytes
+    soft: bytes
+    strip_stop: bool
+    reasons: tuple[tuple[bytes, str], ...]
+    """Letters that have a reason of their own to reject a record."""
+
+    def problem(self, sequence: bytes, unknown: bytes) -> tuple[str, int]:
+        """The reason of its own that a letter of `unknown` has, if one has, and where the first such one stands."""
+        present = set(unknown)
+        for letters, reason in self.reasons:
+            if found := present.intersection(letters):
+                return reason, min(sequence.index(letter) for letter in found)
+        return "", sequence.index(unknown[:1])

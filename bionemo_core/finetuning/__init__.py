@@ -1,0 +1,1 @@
+"""Fine-tuning: labels, heads, LoRA, objectives, metrics and validation on downstream tasks."""

@@ -1,0 +1,114 @@
+"""A pre-trained model with the adapters and head that were trained on it, each from where it lies."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from bionemo_core.errors import ArtefactError, ConfigError
+from bionemo_core.finetuning.lora import adapter_names, merge_adapters
+from bionemo_core.finetuning.model import FINETUNED
+from bionemo_core.models.load import DTYPES, OpenedModel, open_model
+from bionemo_core.models.locate import open_stored
+from bionemo_core.nn.residue_states import encoder_network, encoder_of
+from bionemo_core.parallel.transfer import persistent_buffers
+from bionemo_core.protocols import BuildContext
+
+if TYPE_CHECKING:
+    from bionemo_core.plugins.registry import Registry
+
+BASE_WEIGHTS = "base_weights"
+"""A training fact of an adapter: stands for the weights that it was trained on."""
+
+ENCODER = "encoder_network."
+
+
+def named_weights(network: nn.Module) -> list[tuple[str, Tensor]]:
+    """Parameters and persistent buffers with their names."""
+    return [*network.named_parameters(), *persistent_buffers(network)]
+
+
+def pretrained_network(opened: OpenedModel) -> nn.Module:
+    """The network to build on; adapters of an earlier fine-tuning become part of its weights."""
+    base = encoder_network(getattr(opened.module, "network", opened.module))
+    merge_adapters(base)
+    encoder_of(base)
+    return base
+
+
+@torch.no_grad()
+def copy_weights(source: nn.Module, target: nn.Module) -> None:
+    """Copy every weight of `source` to its namesake; `target` may have adapters beside them.
+
+    Raises:
+        ConfigError: another weight is missing.
+    """
+    held = dict(named_weights(source))
+    for name, tensor in named_weights(target):
+        if name in held:
+            tensor.copy_(held[name])
+        elif not adapter_names([name]):
+            raise ConfigError(f"fine-tuning: the encoder that was opened has no {name}. Is it another model?")
+
+
+@torch.no_grad()
+def fingerprint(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """32 hexadecimal digits that stand for names, dtypes and values."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(tensors, key=lambda item: item[0]):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(flat.view(torch.uint8).numpy())  # type: ignore[arg-type]  # numpy's stubs need 3.12 for Buffer
+    return digest.hexdigest()
+
+
+def opened_fingerprint(opened: OpenedModel) -> str:
+    """Stands for the weights of the encoder that a fine-tuning builds on, as they were opened."""
+    return fingerprint(named_weights(encoder_network(getattr(opened.module, "network", opened.module))))
+
+
+@torch.no_grad()
+def open_with_adapter(
+    base: str, adapter: str, registry: Registry, *, device: str = "cpu", dtype: str = "float32", merge: bool = False
+) -> OpenedModel:
+    """The model at `base` under the adapters and head at `adapter`, in evaluation mode.
+
+    Args:
+        base: where the pre-trained model lies.
+        adapter: a folder `adapter` of a run of task=finetune with task.encoder=lora.
+        registry: where components are looked up.
+        device: cpu, cuda or cuda:N.
+        dtype: float32, bfloat16 or float16.
+        merge: add the adapters to the weights that they adapt; the outputs stay the same.
+
+    Raises:
+        ArtefactError: `adapter` is none, or was trained on other weights.
+    """
+    opened = open_model(base, registry)
+    of_base = opened_fingerprint(opened)  # before adapters of an earlier fine-tuning are merged, which rounds
+    source = pretrained_network(opened)
+    stored = open_stored(adapter, registry)
+    try:
+        if stored.spec.model.name != FINETUNED or BASE_WEIGHTS not in stored.facts:
+            raise ArtefactError(f"{adapter}: is no adapter; expected the folder `adapter` of a fine-tuned run.")
+        if stored.facts[BASE_WEIGHTS] != of_base:
+            raise ArtefactError(f"{adapter}: was trained on other weights than those at {base}.")
+        context = BuildContext(device=device.partition(":")[0], dtype=dtype)
+        module: Any = registry.build(stored.spec.model, tokenizer=opened.tokenizer, context=context)
+        copy_weights(source, module.network.encoder_network)
+        for name, tensor in named_weights(module.network):
+            if name in stored.tensors.names:
+                tensor.copy_(stored.tensors.read(name))
+            elif adapter_names([name]) or not name.startswith(ENCODER):
+                raise ArtefactError(f"{adapter}: lacks {name}.")
+    finally:
+        stored.close()
+    if merge:
+        merge_adapters(module.network)
+    module.to(device=torch.device(device), dtype=DTYPES[dtype]).eval()
+    return replace(opened, module=module, spec=stored.spec, data=None)  # the adapter's own are told nowhere

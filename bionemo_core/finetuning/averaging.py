@@ -1,0 +1,73 @@
+"""The mean of several checkpoints' weights, which is often better than the last (v1 averaged ESM-1nv's last 47)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import torch
+
+from bionemo_core.checkpoint import folder_names
+from bionemo_core.checkpoint.load import CheckpointReader, open_checkpoint
+from bionemo_core.errors import CheckpointError
+
+
+class AveragedCheckpoints:
+    """Reads the mean over checkpoints of one run wherever a `CheckpointReader` reads one of them."""
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        """Open and verify the checkpoints.
+
+        Raises:
+            CheckpointError: one does not verify, they hold other tensors, or there are none.
+        """
+        if not folders:
+            raise CheckpointError("averaging: there is no checkpoint to average.")
+        self._stack = ExitStack()
+        self.readers: list[CheckpointReader] = [self._stack.enter_context(open_checkpoint(path)) for path in folders]
+        self.folder = self.readers[-1].folder
+        names = set(self.names)
+        for reader in self.readers:
+            if {name for name in reader.names if name.startswith(("model.", "buffer."))} != names:
+                self._stack.close()
+                raise CheckpointError(f"averaging: {reader.folder} holds other tensors than {self.folder}.")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    @property
+    def names(self) -> Collection[str]:
+        """The names of weights and buffers."""
+        return [name for name in self.readers[-1].names if name.startswith(("model.", "buffer."))]
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The global shape of a tensor."""
+        return self.readers[-1].shape(name)
+
+    def read(
+        self, name: str, offset: tuple[int, ...] | None = None, shape: tuple[int, ...] | None = None
+    ) -> torch.Tensor:
+        """The mean over the checkpoints of a tensor or a block of it; of whole numbers the last one's."""
+        last = self.readers[-1].read(name, offset, shape)
+        if not last.is_floating_point():
+            return last
+        total = last.double()
+        for reader in self.readers[:-1]:
+            total += reader.read(name, offset, shape).double()
+        return (total / len(self.readers)).to(last.dtype)
+
+
+def newest(root: Path, count: int) -> list[Path]:
+    """The newest checkpoint folders of a run, oldest of them first; fewer where there are not so many."""
+    steps = sorted(
+        (step, path) for path in root.glob("step-*") if (step := folder_names.step_of(path.name)) is not None
+    )
+    return [path for _, path in steps[-count:]] if count > 0 else []

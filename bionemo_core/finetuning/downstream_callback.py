@@ -1,0 +1,223 @@
+"""The callback of `training.downstream`: embed, train a head, measure it, all within one validation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from bionemo_core.data.labelled_records import LabelledRecords, LabelledSplits
+from bionemo_core.errors import ConfigError
+from bionemo_core.finetuning.heads import ConvSettings, MlpSettings
+from bionemo_core.finetuning.metrics import metrics_of
+from bionemo_core.finetuning.model import KINDS, Answers, PlainChoice
+from bionemo_core.finetuning.objective import (
+    LabelObjective,
+    check_labels,
+    classes_of,
+    found_classes,
+    mean_and_scale,
+)
+from bionemo_core.inference.embedding import EMBEDDINGS, HIDDENS, Embedder, EmbeddingSettings
+from bionemo_core.nn.residue_states import ResidueStates
+from bionemo_core.parallel.groups import ProcessGroups
+from bionemo_core.parallel.sharding import gather, reshard
+from bionemo_core.parallel.strategy import strategy_of
+from bionemo_core.protocols import BuildContext, Tokenizer
+
+if TYPE_CHECKING:
+    from bionemo_core.plugins.registry import Registry
+
+
+@dataclass(frozen=True)
+class DownstreamSettings:
+    """What to train on, and how; the arguments of `training.downstream`."""
+
+    dataset: str
+    dataset_params: Mapping[str, Any]
+    kind: str
+    task_name: str
+    head: str | None
+    head_params: Mapping[str, Any]
+    num_epochs: int
+    batch_size: int
+    lr: float
+    weight_decay: float
+    max_sequences: int | None
+    seed: int
+
+
+@dataclass(frozen=True)
+class _Split:
+    """States and labels of some sequences, on the CPU."""
+
+    states: list[Tensor]
+    labels: list[Tensor]
+    counts: list[Tensor]
+
+    def batch(self, rows: Sequence[int], device: torch.device) -> tuple[ResidueStates, Tensor, Tensor]:
+        """Some of the sequences as a head takes them, their labels, and whether each counts."""
+        states = torch.cat([self.states[row] for row in rows]).to(device)
+        lengths = torch.tensor([len(self.states[row]) for row in rows], device=device)
+        labels, counts = (torch.cat([side[row] for row in rows]).to(device) for side in (self.labels, self.counts))
+        return ResidueStates(states, lengths), labels, counts
+
+
+class DownstreamValidation(pl.Callback):
+    """Puts the metrics of a new head into every validation; the pre-training itself is not touched."""
+
+    def __init__(self, settings: DownstreamSettings, registry: Registry) -> None:
+        self.settings = settings
+        self.registry = registry
+        self.per_residue, self.of_classes = KINDS[settings.kind]
+        self._splits: dict[str, LabelledRecords] = {}
+        self._answers = Answers(settings.kind)
+        self._tokenizer: Tokenizer | None = None
+
+    def meet_run(self, tokenizer: Tokenizer, context: BuildContext) -> None:
+        """Read the labelled data, before training starts.
+
+        Raises:
+            ConfigError: it has no labels, or nothing to test on.
+            DataError: it cannot be used.
+        """
+        settings = self.settings
+        found = self.registry.get("data", settings.dataset)
+        choice = PlainChoice("data", found.name, settings.dataset_params, found.distribution, found.version)
+        splits = self.registry.build(choice, tokenizer=tokenizer, context=context)
+        if not isinstance(splits, LabelledSplits):
+            raise ConfigError(f"callbacks.downstream.dataset={settings.dataset}: it has no labels.")
+        held_out = splits.test or splits.val
+        if held_out is None:
+            raise ConfigError("callbacks.downstream: the data has neither a test nor a validation split.")
+        train = splits.train
+        if settings.max_sequences is not None and len(train) > settings.max_sequences:
+            order = np.random.default_rng(settings.seed).permutation(len(train))
+            train = train.chosen(np.sort(order[: settings.max_sequences]))
+        if self.of_classes:  # those of all splits: a few training sequences need not have every class
+            classes = {*classes_of(splits.train, self.per_residue), *found_classes(held_out, self.per_residue)}
+            self._answers = Answers(settings.kind, tuple(sorted(classes)))
+        else:
+            self._answers = Answers(settings.kind, (), *mean_and_scale(train, self.per_residue))
+        self._splits = {"train": train, "test": held_out}
+        self._tokenizer = tokenizer
+        # What cannot be used shall end the run now, and not at a validation hours later.
+        check_labels(self._splits.values(), tokenizer, self._answers)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.state.fn != "fit" or self._tokenizer is None:
+            return
+        # Lightning validates in inference mode, whose tensors no head could learn from.
+        with torch.inference_mode(False), torch.random.fork_rng(devices=_devices(pl_module.device)):
+            splits = self._embedded(trainer, pl_module)
+            measured: list[dict[str, float]] = [{}]
+            if trainer.is_global_zero:
+                name = f"downstream_{self.settings.task_name}"
+                metrics = self._measured(splits, pl_module.device)
+                measured = [{f"{name}_{key}": value for key, value in metrics.items()}]
+            if trainer.world_size > 1:
+                dist.broadcast_object_list(measured, src=0)
+            pl_module.validation_metrics = {**pl_module.validation_metrics, **measured[0]}  # type: ignore[assignment, dict-item]
+            # So that checkpoint.monitor may name one of them.
+            trainer.callback_metrics.update({key: torch.tensor(value) for key, value in measured[0].items()})
+
+    def _embedded(self, trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, _Split]:
+        """The splits with the model's states of now; ranks share the work."""
+        assert self._tokenizer is not None
+        strategy = strategy_of(trainer)
+        gather(strategy.network)
+        try:
+            output = HIDDENS if self.per_residue else EMBEDDINGS
+            compiled = strategy.compile_layers and module.device.type == "cuda"
+            settings = EmbeddingSettings(outputs=(output,), unknown="unk", static_shapes=compiled)
+            embedder = Embedder(module, self._tokenizer, settings)
+            objective = LabelObjective(self._tokenizer, self._answers, framed=False, seq_length=2**31 - 1)
+            result = {}
+            for name, records in self._splits.items():
+                kept = records.up_to(embedder.long_rule.max_residues, name)
+                arrays = _shared(embedder, kept, output, strategy.groups)
+                targets = [objective.targets(kept[row], len(arrays[row])) for row in range(len(kept))]
+                kind = torch.int64 if self.of_classes else torch.float32
+                labels = [
+                    torch.from_numpy(values if self.of_classes else values.view(np.float32)).to(kind)
+                    for values, _ in targets
+                ]
+                counts = [torch.from_numpy(chosen) for _, chosen in targets]
+                result[name] = _Split([torch.from_numpy(array) for array in arrays], labels, counts)
+        finally:
+            reshard(strategy.network)
+        return result
+
+    def _measured(self, splits: Mapping[str, _Split], device: torch.device) -> dict[str, float]:
+        settings, train = self.settings, splits["train"]
+        torch.manual_seed(settings.seed)
+        head = self._head(train.states[0].shape[-1]).to(device).train()
+        optimizer = torch.optim.AdamW(head.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
+        order = np.random.default_rng(settings.seed)
+        with torch.enable_grad():
+            for _ in range(settings.num_epochs):
+                rows = order.permutation(len(train.states)).tolist()
+                for start in range(0, len(rows), settings.batch_size):
+                    optimizer.zero_grad()
+                    answers, labels = _counted(head, train, rows[start : start + settings.batch_size], device)
+                    if len(labels):
+                        self._losses(answers, labels).mean().backward()
+                        optimizer.step()
+        head.eval()
+        test = splits["test"]
+        found = [_counted(head, test, [row], device) for row in range(len(test.states))]
+        answers, labels = (torch.cat([pair[side].detach().cpu() for pair in found]) for side in (0, 1))
+        metrics = {"loss": float(self._losses(answers, labels).mean())} if len(labels) else {}
+        predicted = answers.argmax(-1) if self.of_classes else answers[:, 0]
+        return metrics | metrics_of(self._answers, predicted, labels)
+
+    def _losses(self, answers: Tensor, labels: Tensor) -> Tensor:
+        if self.of_classes:
+            return F.cross_entropy(answers, labels, reduction="none")
+        return (answers[:, 0] - labels).square()
+
+    def _head(self, hidden_size: int) -> nn.Module:
+        settings: Any
+        if self.settings.head is not None:
+            found = self.registry.get("head", self.settings.head)
+            params = self.settings.head_params
+            settings = self.registry.build(PlainChoice("head", found.name, params, found.distribution, found.version))
+        else:
+            settings = ConvSettings(32, 0.25) if self.per_residue else MlpSettings((256, 128), 0.1)
+        outputs = len(self._answers.classes) if self.of_classes else 1
+        built: nn.Module = settings.build(hidden_size, outputs, self.per_residue)
+        return built
+
+
+def _counted(head: nn.Module, split: _Split, rows: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
+    """The answers that have a label, float32 [n, outputs], and these labels."""
+    residues, labels, counts = split.batch(rows, device)
+    return head(residues).float()[counts], labels[counts]
+
+
+def _shared(
+    embedder: Embedder, records: LabelledRecords, output: str, groups: ProcessGroups
+) -> list[NDArray[np.float32]]:
+    """An array of states for every sequence, [residues, hidden] or [1, hidden]; every rank computes its share."""
+    rank, size = groups.data_rank, groups.data_size
+    # A rank without a sequence of its own still has to run the network, as its peers may wait for it there.
+    mine = range(rank, len(records), size) if rank < len(records) else range(1)
+    embedded = embedder.run([records.sequences[row] for row in mine], [records.ids[row] for row in mine])
+    arrays = embedded.rows(output) if output == HIDDENS else list(embedded.arrays[output][:, None])
+    if size == 1:
+        return arrays
+    gathered: list[Any] = [None] * size
+    dist.all_gather_object(gathered, arrays, group=groups.data)
+    return [gathered[row % size][row // size] for row in range(len(records))]
+
+
+def _devices(device: torch.device) -> list[torch.device]:
+    return [device] if device.type == "cuda" else []

@@ -1,0 +1,211 @@
+"""The model that fine-tuning makes, as a component: a pre-trained model's encoder, a head, and what its answers mean.
+
+All of it is registry names and plain parameters, so a fine-tuned run is opened as any other.
+No `from __future__ import annotations` and no torch at import: the configuration reads these signatures.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Optional
+
+from bionemo_core.errors import ArtefactError, ConfigError
+from bionemo_core.protocols import BuildContext, Tokenizer
+
+if TYPE_CHECKING:
+    from bionemo_core.plugins.registry import Registry
+
+FINETUNED = "finetuned"
+
+KINDS = {
+    "sequence_regression": (False, False),
+    "sequence_classification": (False, True),
+    "token_classification": (True, True),
+    "token_regression": (True, False),
+}
+"""What can be predicted: whether for every residue, and whether classes."""
+
+V1_KINDS = {
+    "regression": "sequence_regression",
+    "classification": "sequence_classification",
+    "token-level-classification": "token_classification",
+}
+
+ENCODERS = ("frozen", "full", "lora")
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a fine-tuned model's answers mean."""
+
+    kind: str
+    classes: tuple[str, ...] = ()
+    mean: float = 0.0
+    scale: float = 1.0
+    """A value is `answer * scale + mean`: heads learn standardised values."""
+
+    @property
+    def per_residue(self) -> bool:
+        """Whether there is an answer for every residue."""
+        return KINDS[self.kind][0]
+
+    @property
+    def of_classes(self) -> bool:
+        """Whether an answer is a class."""
+        return KINDS[self.kind][1]
+
+
+@dataclass(frozen=True)
+class PlainChoice:
+    """A component by name, as it stands among the parameters of another."""
+
+    group: str
+    name: str
+    params: Mapping[str, Any]
+    distribution: str
+    version: str
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any], group: str) -> "PlainChoice":
+        """The choice that was written as a mapping.
+
+        Raises:
+            ArtefactError: it is not such a mapping.
+        """
+        try:
+            texts = {key: content[key] for key in ("name", "distribution", "version")}
+            params = content["params"]
+        except (KeyError, TypeError):
+            texts, params = {}, None
+        if not all(isinstance(text, str) for text in texts.values()) or not isinstance(params, Mapping):
+            raise ArtefactError(f"model finetuned: its {group} is {content!r}, expected name, params, distribution.")
+        return cls(group, params=params, **texts)
+
+
+def finetuned(
+    encoder: dict[str, Any],
+    kind: str,
+    head: dict[str, Any],
+    classes: list[str] = [],  # noqa: B006 - read only; hydra-zen copies it
+    mean: float = 0.0,
+    scale: float = 1.0,
+    class_weights: Optional[list[float]] = None,
+    encoder_training: str = "frozen",
+    freeze_layers: int = 0,
+    lora: dict[str, Any] = {},  # noqa: B006 - as above
+    base_weights: str = "",
+    *,
+    tokenizer: Tokenizer,
+    context: BuildContext,
+    registry: "Registry",
+) -> Any:
+    """A pre-trained model's encoder with a head.
+
+    Args:
+        encoder: the pre-trained model as a choice: name, params, distribution, version.
+        kind: what is predicted, one of `KINDS`.
+        head: the head as a choice of group `head`.
+        classes: the names of the classes, in the order of the head's answers.
+        mean: what a regression's answers are shifted by.
+        scale: what they are multiplied by first.
+        class_weights: factor on the loss of each class.
+        encoder_training: frozen, full or lora.
+        freeze_layers: with `full`, blocks at the beginning that stay as they are, and the embeddings with them;
+            negative: all but the last so many.
+        lora: rank, alpha, dropout and targets of the adapters.
+        base_weights: stands for the weights that the adapters were made for, as they were opened.
+        tokenizer: reads the sequences.
+        context: the run that it is built for.
+        registry: where encoder and head are looked up.
+
+    Raises:
+        ConfigError: a parameter cannot be used.
+        ArtefactError: the encoder or the head is not described.
+    """
+    import torch
+
+    from bionemo_core.finetuning.lora import LoraSettings, add_adapters
+    from bionemo_core.finetuning.metrics import AnswerMetrics
+    from bionemo_core.finetuning.network import FineTunedNetwork
+    from bionemo_core.finetuning.objective import LabelObjective
+    from bionemo_core.nn.residue_states import encoder_of
+    from bionemo_core.training.module import LanguageModule
+
+    check_kind(kind)
+    if encoder_training not in ENCODERS:
+        raise ConfigError(f"task.encoder: got {encoder_training!r}, expected one of {', '.join(ENCODERS)}.")
+    base = registry.build(PlainChoice.of(encoder, "model"), tokenizer=tokenizer, context=context)
+    answers = Answers(kind, tuple(classes), mean, scale)
+    reads = encoder_of(base.network)
+    if answers.per_residue and reads.fixed_states is not None:
+        raise ConfigError(
+            f"task.kind={kind}: {encoder['name']} has {reads.fixed_states} states for a sequence of "
+            "any length, and none of a single residue. Choose a kind for whole sequences, or another model."
+        )
+    settings = registry.build(PlainChoice.of(head, "head"))
+    torch.manual_seed(context.seed)
+    outputs = len(classes) if answers.of_classes else 1
+    built = settings.build(hidden_size_of(base.network), outputs, answers.per_residue)
+    if encoder_training == "lora":
+        given = {**lora, "targets": tuple(lora["targets"])} if "targets" in lora else dict(lora)
+        add_adapters(base.network, LoraSettings(**given))
+    else:
+        freeze(base.network, frozen=encoder_training == "frozen", layers=freeze_layers)
+    network = FineTunedNetwork(
+        base.network,
+        built,
+        per_residue=answers.per_residue,
+        num_classes=len(classes) if answers.of_classes else None,
+        class_weights=class_weights,
+        frozen=encoder_training == "frozen",
+    )
+    objective: Any = LabelObjective(tokenizer, answers, framed=reads.framed, seq_length=base.seq_length)
+    module = LanguageModule(network, objective, seq_length=base.seq_length, probes=[AnswerMetrics(answers)])
+    module.answers = answers  # type: ignore[assignment]  # torch's stub allows tensors and modules only
+    return module
+
+
+def check_kind(kind: str) -> None:
+    """Accept a known kind.
+
+    Raises:
+        ConfigError: it is not known.
+    """
+    if kind not in KINDS:
+        raise ConfigError(f"task.kind: got {kind!r}, expected one of {', '.join(KINDS)}.")
+
+
+def hidden_size_of(network: Any) -> int:
+    """The width of a network's hidden states.
+
+    Raises:
+        ConfigError: it does not say it.
+    """
+    size = getattr(getattr(network, "config", None), "hidden_size", None) or getattr(network, "hidden_size", None)
+    if not isinstance(size, int):
+        raise ConfigError(
+            f"{type(network).__name__} says neither config.hidden_size nor hidden_size, so no head can be built on it."
+        )
+    return size
+
+
+def freeze(network: Any, *, frozen: bool, layers: int) -> None:
+    """Keep the whole encoder as it is, or its embeddings and first blocks.
+
+    Raises:
+        ConfigError: there are fewer blocks.
+    """
+    encoder = getattr(network, "encoder", None) if hasattr(network, "decoder") else None
+    blocks = list(getattr(network if encoder is None else encoder, "layers", ()))
+    count = layers if layers >= 0 else len(blocks) + layers
+    if not 0 <= count <= len(blocks):
+        raise ConfigError(f"task.freeze_layers: got {layers}, the encoder has {len(blocks)} blocks.")
+    kept = [network] if frozen else blocks[:count]
+    if count and not frozen:
+        kept += [part for name, part in network.named_children() if "embedding" in name]
+    for part in kept:
+        for parameter in part.parameters():
+            parameter.requires_grad_(False)
+    # What only pre-training used gets no gradient, and so no moments.
+    for part in (getattr(network, name, None) for name in ("head", "decoder", "decoder_embedding")):
+        for parameter in part.parameters() if part is not None else ():
+            parameter.requires_grad_(False)

@@ -1,0 +1,190 @@
+"""Small networks over residue states, and an encoder with one of them: what fine-tuning trains.
+
+Shape letters: R residues of all sequences end to end, N sequences, H hidden width, O outputs.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bionemo_core.nn.residue_states import ResidueEncoder, ResidueStates, encoder_of, on_device, residue_places
+
+if TYPE_CHECKING:
+    from bionemo_core.data.batches.batch import TokenBatch
+
+
+class MlpHead(nn.Module):
+    """Linear, ReLU, dropout, and a linear layer at the end (v1's MLPModel); no hidden layer: one linear layer.
+
+    Args:
+        widths: hidden, the widths between, outputs.
+        dropout: after every layer but the last.
+        per_residue: an answer for every residue, else one for the mean of a sequence.
+    """
+
+    def __init__(self, widths: list[int], dropout: float, *, per_residue: bool) -> None:
+        super().__init__()
+        self.per_residue = per_residue
+        self.linears = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
+        self.dropout = dropout
+
+    def forward(self, residues: ResidueStates) -> Tensor:
+        """The answers, shape [R, O] or [N, O]."""
+        x = residues.states if self.per_residue else residues.mean()
+        x = x.to(next(self.parameters()).dtype)
+        for linear in self.linears[:-1]:
+            x = F.dropout(F.relu(linear(x)), self.dropout, self.training)
+        return self.linears[-1](x)
+
+
+class ConvHead(nn.Module):
+    """Two convolutions of 7 residues along the sequence with ReLU and dropout between (v1's ConvNet)."""
+
+    kernel = 7
+    reach = 3
+
+    def __init__(self, hidden_size: int, outputs: int, channels: int, dropout: float) -> None:
+        super().__init__()
+        self.first = nn.Conv1d(hidden_size, channels, self.kernel, padding=self.reach)
+        self.last = nn.Conv1d(channels, outputs, self.kernel, padding=self.reach)
+        self.dropout = dropout
+
+    def forward(self, residues: ResidueStates) -> Tensor:
+        """The answers, shape [R, O]; a sequence sees zeros beyond its ends, never its neighbours."""
+        places = self._spaced(residues.lengths)
+        width = int(residues.states.shape[0]) + self.reach * (len(residues.lengths) + 1)
+        spaced = residues.states.new_zeros(width, residues.states.shape[1]).index_copy(0, places, residues.states)
+        middle = F.relu(self.first(spaced.to(self.first.weight.dtype).T[None]))
+        middle = F.dropout(middle, self.dropout, self.training)
+        # What the first convolution says of the gaps is not seen by the second.
+        held = torch.zeros_like(middle).index_copy(2, places, middle.index_select(2, places))
+        return self.last(held)[0].index_select(1, places).T
+
+    def _spaced(self, lengths: Tensor) -> Tensor:
+        """Where each residue lies when `reach` empty places stand before, between and after the sequences; [R]."""
+        gaps = torch.arange(1, len(lengths) + 1, device=lengths.device) * self.reach
+        shifts = torch.repeat_interleave(gaps, lengths)
+        return torch.arange(len(shifts), device=lengths.device) + shifts
+
+
+class StoredStates:
+    """Residue states that were computed before, in the place of an encoder; a batch's tokens are their rows.
+
+    Args:
+        table: float[rows of all sequences, H], on the CPU; moved to the batch's device where it fits.
+    """
+
+    framed = False
+    fixed_states: int | None = None
+    largest_on_device = 8 * 2**30
+
+    def __init__(self, table: Tensor) -> None:
+        self.table = table
+
+    def __call__(self, batch: TokenBatch) -> ResidueStates:
+        """The rows that the batch asks for."""
+        tokens = _at_residues(batch, batch.tokens, framed=False)
+        lengths = torch.tensor(batch.lengths)
+        if self.table.device != tokens.device and self.table.nbytes <= self.largest_on_device:
+            self.table = self.table.to(tokens.device)
+        states = self.table[tokens.to(self.table.device)].to(tokens.device)
+        return ResidueStates(states.float(), on_device(lengths, tokens.device))
+
+
+class FineTunedNetwork(nn.Module):
+    """A pre-trained network, of which only the encoder is used, and a head.
+
+    Args:
+        encoder_network: what offers `hidden_states` or `encode`.
+        head: maps `ResidueStates` to answers.
+        per_residue: whether there is an answer for every residue.
+        class_weights: factor on the loss of each class; None for a regression, or where all count the same.
+        num_classes: None for a regression.
+        frozen: the encoder is not trained, and computes without dropout.
+    """
+
+    def __init__(
+        self,
+        encoder_network: nn.Module,
+        head: nn.Module,
+        *,
+        per_residue: bool,
+        num_classes: int | None,
+        class_weights: list[float] | None = None,
+        frozen: bool = False,
+    ) -> None:
+        super().__init__()
+        self.encoder_network = encoder_network
+        self.head = head
+        self.per_residue = per_residue
+        self.num_classes = num_classes
+        self.frozen = frozen
+        weights = None if class_weights is None else torch.tensor(class_weights)
+        self.register_buffer("class_weights", weights, persistent=False)
+        self.stored: StoredStates | None = None
+        """Takes the encoder's place while a head is trained on states that were computed before."""
+
+    @property
+    def layers(self) -> list[nn.Module]:
+        """The encoder's blocks: what is compiled and sharded one by one."""
+        return list(getattr(self.encoder_network, "layers", ()))
+
+    @property
+    def encoder(self) -> ResidueEncoder:
+        """What turns a batch into residue states."""
+        return self.stored or encoder_of(self.encoder_network)
+
+    def train(self, mode: bool = True) -> FineTunedNetwork:
+        """Switch dropout on or off; that of a frozen encoder stays off."""
+        super().train(mode)
+        if self.frozen:
+            self.encoder_network.train(False)
+        return self
+
+    def predictions(self, batch: TokenBatch) -> Tensor:
+        """The head's answers, float32 [R or N, O]: logits of classes, or values."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            residues = self.encoder(batch)
+        return self.head(residues).float()
+
+    def targets(self, batch: TokenBatch) -> tuple[Tensor, Tensor]:
+        """The labels of the same answers and whether each counts, both [R or N]; values as float32."""
+        if self.per_residue:
+            framed = self.encoder.framed
+            labels, counts = (_at_residues(batch, x, framed=framed) for x in (batch.labels, batch.loss_mask))
+        else:
+            labels, counts = (_at_first(batch, x) for x in (batch.labels, batch.loss_mask))
+        if self.num_classes is None:
+            labels = labels.to(torch.int32).view(torch.float32)
+        return labels, counts
+
+    def forward(self, batch: TokenBatch) -> Tensor:
+        """The loss summed over the answers that count, a float32 scalar: cross entropy in nats, or squared error."""
+        answers = self.predictions(batch)
+        labels, counts = self.targets(batch)
+        if self.num_classes is None:
+            losses = (answers[:, 0] - labels).square()
+            return torch.where(counts, losses, 0.0).sum()
+        chosen = labels.clamp(0, self.num_classes - 1)
+        losses = F.cross_entropy(answers, chosen, reduction="none")
+        if self.class_weights is not None:
+            losses = losses * self.get_buffer("class_weights")[chosen]
+        return (losses * counts).sum()
+
+
+def _at_residues(batch: TokenBatch, values: Tensor, *, framed: bool) -> Tensor:
+    """What `values`, [rows, length], hold at residues, [R]."""
+    places, _ = residue_places(batch, framed=framed)
+    return values.flatten().index_select(0, on_device(places, values.device))
+
+
+def _at_first(batch: TokenBatch, values: Tensor) -> Tensor:
+    """What `values`, [rows, length], hold at the first token of each sequence, [N]."""
+    _, lengths = residue_places(batch, framed=False)
+    places = lengths.cumsum(0) - lengths if batch.packed else torch.arange(len(lengths)) * values.shape[1]
+    return values.flatten().index_select(0, on_device(places, values.device))

@@ -1,0 +1,187 @@
+"""Labels as a network takes them: classes as numbers, values as the bits of a float32 in the labels of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bionemo_core.data.labelled_records import LabelledRecord, LabelledRecords
+from bionemo_core.errors import ConfigError, DataError
+from bionemo_core.protocols import Example, Tokenizer
+
+if TYPE_CHECKING:
+    from bionemo_core.data.batches.rng import Draw
+    from bionemo_core.finetuning.model import Answers
+
+
+class LabelObjective:
+    """Makes examples of labelled sequences; the loss lies on the first token, or on every residue with a label.
+
+    Args:
+        tokenizer: reads the sequences.
+        answers: what the labels mean.
+        framed: whether the encoder wants BOS and EOS.
+        seq_length: the longest example in tokens.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, answers: Answers, *, framed: bool, seq_length: int) -> None:
+        self.tokenizer = tokenizer
+        self.answers = answers
+        self.framed = framed
+        self.seq_length = seq_length
+        self._numbers = {name: number for number, name in enumerate(answers.classes)}
+
+    def record_example(self, record: LabelledRecord, draw: Draw | None = None) -> Example:
+        """The example for one record.
+
+        Raises:
+            DataError: the label is of another kind, or too long.
+        """
+        ids = self.tokenizer.encode(record.sequence)
+        if len(ids) + 2 * self.framed > self.seq_length:
+            raise DataError(f"record {record.called}: has {len(ids)} tokens, more than the model takes.")
+        tokens = ids
+        if self.framed:
+            tokens = np.concatenate([[self.tokenizer.bos_id], ids, [self.tokenizer.eos_id]]).astype(np.int32)
+        return self.labelled(tokens, record, len(ids), first=int(self.framed))
+
+    def labelled(self, tokens: NDArray[np.int32], record: LabelledRecord, num_residues: int, first: int) -> Example:
+        """The example of these tokens, whose residues begin at `first`."""
+        labels, chosen = np.zeros(len(tokens), dtype=np.int32), np.zeros(len(tokens), dtype=np.bool_)
+        if record.label:
+            values, counts = self.targets(record, num_residues)
+            place = slice(first, first + num_residues) if self.answers.per_residue else slice(0, 1)
+            labels[place], chosen[place] = values, counts
+        return Example(tokens, labels, chosen)
+
+    def targets(self, record: LabelledRecord, num_residues: int) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+        """The labels of a record and whether each counts, shape [residues] or [1].
+
+        Raises:
+            DataError: a class is unknown, a number cannot be read, or the lengths differ.
+        """
+        words: list[str] = [record.label]
+        if self.answers.per_residue:
+            words = list(record.label) if self.answers.of_classes else record.label.split()
+            if len(words) != num_residues or (record.mask and len(record.mask) != num_residues):
+                raise DataError(
+                    f"record {record.called}: {num_residues} residues, {len(words)} labels, "
+                    f"{len(record.mask) or 'no'} mask letters; expected as many of each."
+                )
+        counts = np.ones(len(words), dtype=np.bool_)
+        if record.mask and self.answers.per_residue:
+            counts &= np.array([letter != "0" for letter in record.mask])
+        if self.answers.of_classes:
+            numbers = [self._numbers.get(word, -1) for word in words]
+            values = np.array(numbers, dtype=np.int32)
+            if (values[counts] < 0).any():
+                word = words[int(np.flatnonzero((values < 0) & counts)[0])]
+                raise DataError(
+                    f"record {record.called}: class {word!r} is not among those trained on: "
+                    f"{', '.join(self.answers.classes)}."
+                )
+            return values, counts
+        numbers_read = np.array([number(word, record) for word in words]) - self.answers.mean
+        return (numbers_read / self.answers.scale).astype(np.float32).view(np.int32), counts
+
+
+def check_labels(parts: Iterable[LabelledRecords], tokenizer: Tokenizer, answers: Answers) -> None:
+    """Accept labels that fit their sequences and what was learnt of the training split, before anything is computed.
+
+    Raises:
+        DataError: names the first record whose label does not.
+    """
+    objective = LabelObjective(tokenizer, answers, framed=False, seq_length=2**31 - 1)
+    for records in parts:
+        for record in (records[row] for row in range(len(records))):
+            objective.targets(record, len(tokenizer.encode(record.sequence)))
+
+
+class StoredStatesObjective:
+    """The same over states that were computed before: an example's tokens are the rows of its states.
+
+    Args:
+        inner: knows the labels.
+        offsets: where the rows of each record begin, by `LabelledRecord.number` and split; int64[records + 1].
+    """
+
+    def __init__(self, inner: LabelObjective, offsets: NDArray[np.int64]) -> None:
+        self.inner = inner
+        self.offsets = offsets
+
+    def record_example(self, record: LabelledRecord, draw: Draw | None = None) -> Example:
+        """The example for one record."""
+        start, stop = int(self.offsets[record.number]), int(self.offsets[record.number + 1])
+        return self.inner.labelled(np.arange(start, stop, dtype=np.int32), record, stop - start, first=0)
+
+
+def number(word: str, record: LabelledRecord) -> float:
+    """The number that a label is.
+
+    Raises:
+        DataError: it is none.
+    """
+    try:
+        value = float(word)
+    except ValueError:
+        value = float("nan")
+    if value - value != 0:
+        raise DataError(f"record {record.called}: label {word!r} is not a finite number.")
+    return value
+
+
+def found_classes(records: LabelledRecords, per_residue: bool) -> set[str]:
+    """The names of all classes that count."""
+    found: set[str] = set()
+    for record in (records[row] for row in range(len(records))):
+        if per_residue:
+            mask = record.mask or "1" * len(record.label)
+            found |= {letter for letter, counts in zip(record.label, mask, strict=False) if counts != "0"}
+        elif record.label:
+            found.add(record.label)
+    return found
+
+
+def classes_of(records: LabelledRecords, per_residue: bool) -> list[str]:
+    """The names of all classes that count, sorted.
+
+    Raises:
+        ConfigError: there are fewer than two, or so many that these cannot be classes.
+    """
+    found = found_classes(records, per_residue)
+    if not 2 <= len(found) <= max(256, len(records) // 2):
+        raise ConfigError(
+            f"task.kind: the training labels have {len(found)} different values (first: {sorted(found)[:3]}); a "
+            "classification needs at least two classes, and fewer than sequences. Is it a regression?"
+        )
+    return sorted(found)
+
+
+def class_counts(records: LabelledRecords, classes: list[str], per_residue: bool) -> NDArray[np.int64]:
+    """How often each class counts, int64[classes]."""
+    numbers = {name: place for place, name in enumerate(classes)}
+    counts = np.zeros(len(classes), dtype=np.int64)
+    for record in (records[row] for row in range(len(records))):
+        if not per_residue:
+            if record.label:
+                counts[numbers[record.label]] += 1
+            continue
+        mask = record.mask or "1" * len(record.label)
+        for letter, kept in zip(record.label, mask, strict=False):
+            if kept != "0":
+                counts[numbers[letter]] += 1
+    return counts
+
+
+def mean_and_scale(records: LabelledRecords, per_residue: bool) -> tuple[float, float]:
+    """Mean and standard deviation of all values that count; the deviation of constant values is 1."""
+    values: list[float] = []
+    for record in (records[row] for row in range(len(records))):
+        words = record.label.split() if per_residue else [record.label]
+        mask = record.mask or "1" * len(words)
+        values += [number(word, record) for word, kept in zip(words, mask, strict=False) if kept != "0"]
+    array = np.array(values, dtype=np.float64)
+    return float(array.mean()), float(array.std()) or 1.0

@@ -1,0 +1,172 @@
+"""The states of a frozen encoder, computed once and kept on disk: a table of rows, and where each record's begin."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+
+from bionemo_core.data.labelled_records import LabelledRecords, LabelledSplits
+from bionemo_core.data.store.record_store import canonical, file_sha256, fingerprint_of
+from bionemo_core.errors import StorageError
+from bionemo_core.inference.embedding import EMBEDDINGS, HIDDENS, Embedder
+from bionemo_core.inference.outputs import part_bounds
+from bionemo_core.io.files import sync_folder
+from bionemo_core.parallel.ranks import Ranks
+
+log = logging.getLogger("bionemo")
+
+_TABLE, _OFFSETS, _RECORD = "states.npy", "offsets.npy", "states.json"
+_PART_BYTES, _PART_SEQUENCES = 1 << 29, 1 << 14
+"""Of float32 states that are computed together, and of the records they belong to."""
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class StatesTable:
+    """Rows of states; those of record `number` are `offsets[number]` to `offsets[number + 1]`."""
+
+    table: torch.Tensor
+    offsets: NDArray[np.int64]
+
+
+def numbered(splits: LabelledSplits) -> tuple[LabelledSplits, LabelledRecords]:
+    """The splits with one numbering for all, and all their records in that order."""
+    renumbered: dict[str, Any] = {}
+    first = 0
+    for name, part in splits.parts().items():
+        renumbered[name] = replace(part, indices=np.arange(first, first + len(part)))
+        first += len(part)
+    parts = list(renumbered.values())
+    joined = LabelledRecords(
+        tuple(name for part in parts for name in part.ids),
+        tuple(sequence for part in parts for sequence in part.sequences),
+        tuple(label for part in parts for label in part.labels),
+        (),
+        np.arange(first),
+    )
+    return replace(splits, **renumbered), joined
+
+
+def stored_states(
+    home: Path, records: LabelledRecords, embedder: Embedder, weights: str, per_residue: bool, dtype: str, ranks: Ranks
+) -> StatesTable:
+    """The states of all records by this encoder, from disk where they were kept and are whole.
+
+    Args:
+        home: kept states live in `<home>/states`.
+        records: what to encode, in order.
+        embedder: the encoder.
+        weights: stands for its weights and their dtype.
+        per_residue: rows are residues, else sequences.
+        dtype: float32 or float16, of the table.
+        ranks: share the work.
+
+    Raises:
+        StorageError: the file system refuses.
+    """
+    texts = [sequence.decode("latin-1") for sequence in records.sequences]
+    facts: dict[str, Any] = {
+        "version": _VERSION,
+        "weights": weights,
+        "sequences": fingerprint_of(texts),
+        "per_residue": per_residue,
+        "dtype": dtype,
+    }
+    folder = home / "states" / fingerprint_of(facts)
+    try:
+        # The first rank decides for all: another run may publish the same states meanwhile.
+        own_name = _of_the_first_rank("" if ranks.leads and _is_whole(folder) else uuid4().hex, ranks)
+        if not own_name:
+            log.info("The encoder's states are taken from %s.", folder)
+        else:
+            own = folder.with_name(f"{folder.name}.{own_name}")
+            try:
+                _compute(own, records, embedder, per_residue, dtype, ranks)
+                if ranks.leads:
+                    _publish(own, folder)
+            except BaseException:
+                shutil.rmtree(own, ignore_errors=True)
+                raise
+            ranks.meet()
+        # Copy on write: torch takes no read-only arrays, and nothing writes to these.
+        table = np.load(folder / _TABLE, mmap_mode="c", allow_pickle=False)
+        offsets = np.load(folder / _OFFSETS, allow_pickle=False)
+    except OSError as error:
+        raise StorageError(
+            f"states: {error.filename or folder}: {error.strerror or error}. Free space there, or set BIONEMO_HOME."
+        ) from error
+    return StatesTable(torch.from_numpy(table), offsets)
+
+
+def _of_the_first_rank(value: str, ranks: Ranks) -> str:
+    """What the first rank gave."""
+    values = [value]
+    if ranks.size > 1:
+        dist.broadcast_object_list(values, src=0)
+    return values[0]
+
+
+def _publish(own: Path, folder: Path) -> None:
+    """Give states their name, so that runs which compute the same at a time do not write into each other's."""
+    try:
+        own.rename(folder)
+    except OSError:
+        if _is_whole(folder):  # another run was faster
+            shutil.rmtree(own)
+            return
+        folder.rename(own.with_suffix(".damaged"))
+        own.rename(folder)
+        shutil.rmtree(own.with_suffix(".damaged"), ignore_errors=True)
+    sync_folder(folder.parent)
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        facts = json.loads((folder / _RECORD).read_bytes())
+        return all(file_sha256(folder / name) == facts[name] for name in (_TABLE, _OFFSETS))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _compute(
+    folder: Path, records: LabelledRecords, embedder: Embedder, per_residue: bool, dtype: str, ranks: Ranks
+) -> None:
+    counts = np.array([len(embedder.tokenizer.encode(sequence)) for sequence in records.sequences], dtype=np.int64)
+    rows = counts if per_residue else np.ones(len(records), dtype=np.int64)
+    offsets = np.concatenate([[0], np.cumsum(rows)])
+    width = embedder.run(records.sequences[:1], records.ids[:1]).arrays[_output(per_residue)].shape[1]
+    table_path = folder / _TABLE
+    if ranks.leads:
+        folder.mkdir(parents=True)
+        np.save(folder / _OFFSETS, offsets)
+        np.lib.format.open_memmap(table_path, mode="w+", dtype=dtype, shape=(int(offsets[-1]), width)).flush()
+        log.info("The encoder's states of %d sequences are computed and kept in %s.", len(records), folder.parent)
+    ranks.meet()
+    table = np.lib.format.open_memmap(table_path, mode="r+")
+    bounds = part_bounds(counts, _PART_BYTES // (4 * width), _PART_SEQUENCES)
+    for number, (start, stop) in enumerate(itertools.pairwise(bounds)):
+        if number % ranks.size == ranks.rank:
+            embedded = embedder.run(records.sequences[start:stop], records.ids[start:stop])
+            table[offsets[start] : offsets[stop]] = embedded.arrays[_output(per_residue)]
+    table.flush()
+    ranks.meet()
+    if ranks.leads:
+        hashes = {name: file_sha256(folder / name) for name in (_TABLE, _OFFSETS)}
+        (folder / _RECORD).write_bytes(canonical(hashes))
+        sync_folder(folder)
+    ranks.meet()
+
+
+def _output(per_residue: bool) -> str:
+    return HIDDENS if per_residue else EMBEDDINGS

@@ -1,0 +1,1 @@
+"""Models that travel: artefacts, the hub, `.nemo` archives and Hugging Face folders."""

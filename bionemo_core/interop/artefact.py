@@ -1,0 +1,260 @@
+"""Artefacts, the form in which a model travels: safetensors and one JSON file of plain values.
+
+A folder with `artefact.json` and its tensors, or one `.safetensors` file whose header holds the same JSON.
+Names are looked up in the registry, numbers are compared, and nothing in it is resolved, imported or called.
+"""
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bionemo_core.checkpoint.manifest import to_json, versions
+from bionemo_core.checkpoint.shards import (
+    check_storable,
+    split_by_size,
+    stored_order,
+    tensor_bytes,
+    tensor_header,
+    write_tensors,
+)
+from bionemo_core.config.safe_json import check_keys, check_type, choice_from, parse_json, refuse_unsafe
+from bionemo_core.errors import ArtefactError, ConfigError
+from bionemo_core.interop.safetensors_files import FileTensors, read_header, tensor_names
+from bionemo_core.interop.stored import Carried, ModelSpec, StoredModel, Vocabulary
+from bionemo_core.io import files
+from bionemo_core.io.atomic import publishing
+
+FORMAT = "bionemo-run/artefact"
+FORMAT_VERSION = 1
+DOCUMENT = "artefact.json"
+WEIGHTS = "weights.safetensors"
+CARRIED_TENSORS = "carried.safetensors"
+METADATA_KEY = "bionemo-run"
+SHARD_BYTES = 5 * 2**30
+
+_SEAL = "sha256_of_the_rest"
+_MAX_DOCUMENT_BYTES = 64 * 2**20
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z", re.ASCII)
+_KEYS = ("model", "tokenizer", "vocabulary", "training", "origin", "versions", "weights", "carried", "files")
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """Everything that is written beside the tensors."""
+
+    spec: ModelSpec
+    vocabulary: Vocabulary
+    training: Mapping[str, Any] = field(default_factory=dict)
+    origin: Mapping[str, Any] = field(default_factory=dict)
+    """What it was made from: format and name, no path."""
+
+
+def write_artefact(
+    target: Path,
+    artefact: Artefact,
+    tensors: Mapping[str, torch.Tensor],
+    carried: Carried | None = None,
+    *,
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Writes an artefact folder, or one file if `target` ends in `.safetensors`; it appears whole or not at all.
+
+    Raises:
+        ConfigError: `target` is there already, or a parameter is not a plain value.
+        StorageError: the file system refused.
+    """
+    for name, tensor in tensors.items():
+        check_storable(tensor, f"tensor '{name}'")
+    document = {
+        "model": dataclasses.asdict(artefact.spec.model),
+        "tokenizer": dataclasses.asdict(artefact.spec.tokenizer),
+        "vocabulary": dataclasses.asdict(artefact.vocabulary),
+        "training": dict(artefact.training),
+        "origin": dict(artefact.origin),
+        "versions": versions(),
+    }
+    refuse_unsafe(document, "artefact", ConfigError)
+    if target.suffix == ".safetensors":
+        with publishing(target, folder=False) as path:
+            _write_file(path, document, tensors)
+        return
+    with publishing(target, folder=True) as folder:
+        _write_folder(folder, document, tensors, carried or Carried(), shard_bytes)
+
+
+def open_artefact(path: Path) -> StoredModel:
+    """The artefact at `path`, a folder or one file, after every byte of it was checked.
+
+    Raises:
+        ArtefactError: it is incomplete, damaged, of a newer format, or holds what no artefact may.
+    """
+    return _open_folder(path) if path.is_dir() else _open_file(path)
+
+
+def is_artefact(path: Path) -> bool:
+    """Whether `path` looks like one; it may still be refused."""
+    return (path / DOCUMENT).is_file() or (path.is_file() and path.suffix == ".safetensors")
+
+
+def _write_folder(
+    folder: Path, document: dict[str, Any], tensors: Mapping[str, torch.Tensor], carried: Carried, shard_bytes: int
+) -> None:
+    shards = split_by_size(tensors, shard_bytes)
+    listed: dict[str, files.FileFacts] = {}
+    weights: dict[str, str] = {}
+    for number, names in enumerate(shards, start=1):
+        file = WEIGHTS if len(shards) == 1 else f"weights-{number:05d}-of-{len(shards):05d}.safetensors"
+        listed[file] = write_tensors(folder / file, {name: tensors[name] for name in names})
+        weights |= dict.fromkeys(names, file)
+    places = {name: f"carried-{position:02d}" for position, name in enumerate(carried.files)}
+    for name, content in carried.files.items():
+        listed[places[name]] = files.write_file(folder / places[name], [content])
+    if carried.tensors:
+        listed[CARRIED_TENSORS] = write_tensors(folder / CARRIED_TENSORS, carried.tensors)
+    document["weights"] = weights
+    document["carried"] = {"format": carried.format, "files": places}
+    document["files"] = {name: {"size": facts.size, "sha256": facts.sha256} for name, facts in sorted(listed.items())}
+    files.write_file(folder / DOCUMENT, [_packed(document)])
+
+
+def _write_file(path: Path, document: dict[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
+    digest = hashlib.sha256()
+    for name in stored_order(tensors):
+        digest.update(tensor_bytes(tensors[name]))
+    document["weights"] = {"header": _json_hash(tensor_header(tensors)), "data": digest.hexdigest()}
+    document["carried"] = {"format": "", "files": {}}
+    document["files"] = {}
+    write_tensors(path, tensors, metadata={METADATA_KEY: _packed(document).decode()})
+
+
+def _packed(document: Mapping[str, Any]) -> bytes:
+    return to_json({"format": FORMAT, "format_version": FORMAT_VERSION, **document, _SEAL: _json_hash(document)})
+
+
+def _json_hash(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _parsed(text: bytes | str, where: str) -> dict[str, Any]:
+    document = parse_json(text, where)
+    if not isinstance(document, dict) or document.pop("format", None) != FORMAT:
+        raise ArtefactError(f"{where}: expected an object with format {FORMAT!r}.")
+    version = document.pop("format_version", None)
+    if version != FORMAT_VERSION:
+        raise ArtefactError(f"{where}: format_version {version!r}, this program reads {FORMAT_VERSION}; update it.")
+    seal = document.pop(_SEAL, None)
+    refuse_unsafe(document, where, ArtefactError)
+    check_keys(document, _KEYS, where)
+    if seal != _json_hash(document):
+        raise ArtefactError(f"{where}: it does not match its own checksum; it is damaged or was edited.")
+    for key in _KEYS:
+        check_type(document[key], dict, f"{where}: {key}")
+    check_keys(document["vocabulary"], ("size", "sha256"), f"{where}: vocabulary")
+    check_type(document["vocabulary"]["size"], int, f"{where}: vocabulary.size")
+    check_keys(document["carried"], ("format", "files"), f"{where}: carried")
+    check_type(document["carried"]["format"], str, f"{where}: carried.format")
+    check_type(document["carried"]["files"], dict, f"{where}: carried.files")
+    return document
+
+
+def _stored(path: Path, document: dict[str, Any], tensors: FileTensors, carried: Carried) -> StoredModel:
+    spec = ModelSpec(
+        choice_from(document["model"], "model", f"{path}: model"),
+        choice_from(document["tokenizer"], "tokenizer", f"{path}: tokenizer"),
+    )
+    return StoredModel(
+        source=str(path),
+        format="artefact",
+        spec=spec,
+        tensors=tensors,
+        facts=document["training"],
+        carried=carried,
+        vocabulary=Vocabulary(document["vocabulary"]["size"], str(document["vocabulary"]["sha256"])),
+        close=tensors.close,
+    )
+
+
+def _open_folder(folder: Path) -> StoredModel:
+    path = folder / DOCUMENT
+    try:
+        with path.open("rb") as file:
+            text = file.read(_MAX_DOCUMENT_BYTES + 1)
+    except OSError as error:
+        raise ArtefactError(f"{path}: cannot be read: {error.strerror}; not a complete artefact.") from error
+    if len(text) > _MAX_DOCUMENT_BYTES:
+        raise ArtefactError(f"{path}: larger than {_MAX_DOCUMENT_BYTES:,} bytes, which no artefact's is.")
+    document = _parsed(text, str(path))
+    _check_files(folder, document["files"])
+    weights, names = document["weights"], document["carried"]["files"]
+    for where, file in (*weights.items(), *names.items()):
+        check_type(file, str, f"{path}: {where}")
+        if file not in document["files"]:
+            raise ArtefactError(f"{path}: {where!r} lies in {file!r}, which is not one of its files.")
+    try:
+        kept = {name: (folder / file).read_bytes() for name, file in names.items()}
+    except OSError as error:
+        raise ArtefactError(f"{error.filename}: cannot be read: {error.strerror}.") from error
+    carried = Carried(document["carried"]["format"], _carried_tensors(folder, document["files"]), kept)
+    return _stored(folder, document, FileTensors(folder, weights), carried)
+
+
+def _carried_tensors(folder: Path, listed: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    if CARRIED_TENSORS not in listed:
+        return {}
+    opened = FileTensors(folder, dict.fromkeys(tensor_names(folder / CARRIED_TENSORS), CARRIED_TENSORS))
+    tensors = {name: opened.read(name) for name in opened.names}
+    opened.close()
+    return tensors
+
+
+def _check_files(folder: Path, listed: Mapping[str, Any]) -> None:
+    for name, facts in listed.items():
+        where = f"{folder}: file {name!r}"
+        if not _FILE_NAME.match(name) or name == DOCUMENT:
+            raise ArtefactError(f"{where}: not a name that a file of an artefact may have.")
+        check_keys(facts, ("size", "sha256"), where)
+    try:
+        found = files.regular_files(folder)
+        for name, facts in listed.items():
+            got = found.get(name)
+            if got is None or got < 0:
+                raise ArtefactError(f"{folder / name}: {'missing' if got is None else 'not a regular file'}.")
+            whole = files.hash_file(folder / name) if got == facts["size"] else None
+            if whole is None or whole.sha256 != facts["sha256"]:
+                raise ArtefactError(
+                    f"{folder / name}: damaged or edited: {got:,} bytes, expected {facts['size']} bytes with SHA-256 "
+                    f"{str(facts['sha256'])[:16]}... Fetch it again."
+                )
+    except OSError as error:
+        raise ArtefactError(f"{error.filename}: cannot be read: {error.strerror}.") from error
+
+
+def _open_file(path: Path) -> StoredModel:
+    header, start = read_header(path)
+    metadata = header.pop("__metadata__", None)
+    if not isinstance(metadata, dict) or not isinstance(metadata.get(METADATA_KEY), str):
+        raise ArtefactError(
+            f"{path}: a safetensors file without our description in its header, so what model it is is not known. "
+            "Expected an artefact that task=convert wrote, or the folder that holds the file and its config.json."
+        )
+    document = _parsed(metadata[METADATA_KEY], str(path))
+    check_keys(document["weights"], ("header", "data"), f"{path}: weights")
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        file.seek(start)
+        while chunk := file.read(files.CHUNK_BYTES):
+            digest.update(chunk)
+    got = {"header": _json_hash(header), "data": digest.hexdigest()}
+    if got != document["weights"]:
+        differing = [key for key in got if got[key] != document["weights"][key]]
+        raise ArtefactError(
+            f"{path}: damaged or edited: its {' and '.join(differing)} does not have the SHA-256 promised."
+        )
+    return _stored(path, document, FileTensors(path.parent, dict.fromkeys(header, path.name)), Carried())

@@ -1,0 +1,190 @@
+"""Models by address: downloaded once to a cache under the home folder, and checked every time they are used.
+
+`https://...`, `ngc://org/team/model:version[/file]`, and names of the Hugging Face hub such as
+`facebook/esm2_t6_8M_UR50D`, with `@revision` if wanted. `#sha256=...` after an address says what it must be.
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from bionemo_core.config.safe_json import parse_json
+from bionemo_core.errors import ArtefactError, ConfigError
+from bionemo_core.interop.huggingface import (
+    CONFIG,
+    INDEX,
+    PICKLED_INDEX,
+    PICKLED_WEIGHTS,
+    TOKENIZER_FILES,
+    WEIGHTS,
+    weight_map,
+)
+from bionemo_core.io import files
+from bionemo_core.io.atomic import exclusive
+from bionemo_core.io.download import fetch
+
+HUB_VARIABLE = "HF_ENDPOINT"
+"""The variable that Hugging Face's own tools read, for a mirror."""
+HUB = "https://huggingface.co"
+NGC_VARIABLE = "BIONEMO_NGC_ENDPOINT"
+NGC = "https://api.ngc.nvidia.com"
+
+_HUB_NAME = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revision>[\w./-]+))?", re.ASCII)
+_NGC_NAME = re.compile(
+    r"ngc://(?P<org>[\w-]+)/(?:(?P<team>[\w-]+)/)?(?P<model>[\w.-]+):(?P<version>[\w.-]+)(?:/(?P<file>[\w.-]+))?",
+    re.ASCII,
+)
+_COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
+_FILE = re.compile(r"[A-Za-z0-9][\w.+-]{0,127}", re.ASCII)
+_SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_RECORD = "downloaded.json"
+_LISTING = "listing.json"
+_MAX_LISTING_BYTES = 16 * 2**20
+
+
+def is_address(path: str) -> bool:
+    """Whether `path` names something elsewhere; a name of the hub does only where nothing lies at that path."""
+    if path.startswith(("http://", "https://", "ngc://")):
+        return True
+    return _HUB_NAME.fullmatch(path) is not None and not Path(path).exists() and not path.startswith(".")
+
+
+def fetched(address: str, home: Path) -> Path:
+    """The file or folder that `address` names, in the cache under `home`.
+
+    Raises:
+        ArtefactError: it is not what it was when it was downloaded, or the hub's listing cannot be meant.
+        ConfigError: the address cannot be read.
+        NetworkError: it cannot be downloaded.
+    """
+    cache = home / "downloads"
+    if address.startswith("ngc://"):
+        return _file(_ngc_url(address), cache)
+    if "://" in address:
+        return _file(address, cache)
+    match = _HUB_NAME.fullmatch(address)
+    if match is None:
+        raise ConfigError(f"{address}: not an address. Expected owner/model, https://... or ngc://org/model:version.")
+    return _hub_folder(match["name"], match["revision"] or "main", cache)
+
+
+def _file(address: str, cache: Path) -> Path:
+    url, _, fragment = address.partition("#")
+    if urlsplit(url).password:
+        raise ConfigError(
+            "restore_from_path: the address holds a password, which the run folder would keep. Download the file by "
+            "hand and give its path."
+        )
+    expected = fragment.removeprefix("sha256=") if fragment else None
+    if expected is not None and not _SHA256.fullmatch(expected):
+        raise ConfigError(f"{address}: after '#' expected sha256= and 64 hexadecimal digits.")
+    name = Path(urlsplit(url).path).name or "download"
+    if "path=" in urlsplit(url).query:
+        name = urlsplit(url).query.rpartition("path=")[2]
+    if not _FILE.fullmatch(name):
+        raise ConfigError(f"{address}: its last part, {name!r}, is no file name that can be kept.")
+    folder = cache / hashlib.sha256(url.encode()).hexdigest()[:16]
+    with exclusive(folder / _RECORD, "download"):
+        known = _recorded(folder)
+        wanted = expected or known.get(name)
+        path = fetch(url, folder / name, sha256=wanted)
+        if name not in known:
+            _record(folder, {name: files.hash_file(path).sha256})
+    return path
+
+
+def _hub_folder(name: str, revision: str, cache: Path) -> Path:
+    endpoint = (os.environ.get(HUB_VARIABLE) or HUB).rstrip("/")
+    root = cache / "hub" / name.replace("/", "--")
+    with exclusive(root / _RECORD, "download"):
+        if _COMMIT.fullmatch(revision) and (root / revision / _RECORD).is_file():
+            return _checked(root / revision)
+        listing = root / _LISTING
+        listing.unlink(missing_ok=True)  # a branch moves on, so what it stands for is asked anew
+        fetch(f"{endpoint}/api/models/{name}/revision/{quote(revision, safe='')}?blobs=true", listing)
+        commit, listed = _listed(listing)
+        folder = root / commit
+        if (folder / _RECORD).is_file():
+            return _checked(folder)
+        base = f"{endpoint}/{name}/resolve/{commit}"
+        for file in _wanted(folder, base, listed):
+            fetch(f"{base}/{file}", folder / file, sha256=listed[file])
+        _record(folder, {path.name: files.hash_file(path).sha256 for path in folder.iterdir() if path.name in listed})
+    return folder
+
+
+def _wanted(folder: Path, base: str, listed: Mapping[str, str | None]) -> list[str]:
+    """The files of a model that we read: never a pickle where there are safetensors."""
+    if CONFIG not in listed:
+        raise ArtefactError(f"{base}: the hub lists no {CONFIG} there, so it is no model that can be read.")
+    wanted = [CONFIG, *(name for name in TOKENIZER_FILES if name in listed)]
+    for index, weights in ((INDEX, WEIGHTS), (PICKLED_INDEX, PICKLED_WEIGHTS)):
+        if index in listed:
+            path = fetch(f"{base}/{index}", folder / index, sha256=listed[index])
+            shards = sorted(set(weight_map(path).values()))
+            if absent := [shard for shard in shards if shard not in listed]:
+                raise ArtefactError(f"{base}: {index} names {absent[0]!r}, which the hub does not list.")
+            return [*wanted, index, *shards]
+        if weights in listed:
+            return [*wanted, weights]
+    raise ArtefactError(f"{base}: no weights there. Expected {WEIGHTS}, or {INDEX} and the files that it names.")
+
+
+def _listed(path: Path) -> tuple[str, dict[str, str | None]]:
+    """The commit that a revision stands for, and its files with their SHA-256 where the hub says it."""
+    if path.stat().st_size > _MAX_LISTING_BYTES:
+        raise ArtefactError(f"{path}: a listing of more than {_MAX_LISTING_BYTES:,} bytes.")
+    content = parse_json(path.read_bytes(), str(path))
+    commit = content.get("sha") if isinstance(content, dict) else None
+    if not isinstance(commit, str) or not _COMMIT.fullmatch(commit) or not isinstance(content.get("siblings"), list):
+        raise ArtefactError(f"{path}: not a listing of the hub: expected a commit and its files.")
+    listed: dict[str, str | None] = {}
+    for entry in content["siblings"]:
+        name = entry.get("rfilename") if isinstance(entry, dict) else None
+        if isinstance(name, str) and _FILE.fullmatch(name):
+            stored = entry.get("lfs")
+            digest = stored.get("sha256") if isinstance(stored, dict) else None
+            listed[name] = digest if isinstance(digest, str) and _SHA256.fullmatch(digest) else None
+    return commit, listed
+
+
+def _ngc_url(address: str) -> str:
+    match = _NGC_NAME.fullmatch(address)
+    if match is None:
+        raise ConfigError(f"{address}: expected ngc://org/team/model:version, and /file where it is not model.nemo.")
+    endpoint = (os.environ.get(NGC_VARIABLE) or NGC).rstrip("/")
+    team = f"/team/{match['team']}" if match["team"] else ""
+    file = match["file"] or f"{match['model']}.nemo"
+    return (
+        f"{endpoint}/v2/models/org/{match['org']}{team}/{match['model']}/{match['version']}/files"
+        f"?redirect=true&path={file}"
+    )
+
+
+def _recorded(folder: Path) -> dict[str, str]:
+    path = folder / _RECORD
+    if not path.is_file():
+        return {}
+    content: Any = parse_json(path.read_bytes(), str(path))
+    if not isinstance(content, dict) or not all(isinstance(value, str) for value in content.values()):
+        raise ArtefactError(f"{path}: damaged; remove the folder to download again.")
+    return content
+
+
+def _record(folder: Path, hashes: Mapping[str, str]) -> None:
+    temporary = folder / f"{_RECORD}.part"
+    temporary.write_text(json.dumps({**_recorded(folder), **hashes}, indent=1, sort_keys=True) + "\n")
+    temporary.replace(folder / _RECORD)
+
+
+def _checked(folder: Path) -> Path:
+    for name, expected in _recorded(folder).items():
+        path = folder / name
+        if not path.is_file() or files.hash_file(path).sha256 != expected:
+            raise ArtefactError(f"{path}: not what was downloaded; remove {folder} to download it again.")
+    return folder

@@ -1,0 +1,172 @@
+"""Hugging Face folders: config.json, weights in safetensors (one file or several), and the tokenizer's files."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from bionemo_core.checkpoint.shards import split_by_size, write_tensors
+from bionemo_core.config.safe_json import check_type, parse_json
+from bionemo_core.errors import ArtefactError
+from bionemo_core.interop.connector import ForeignModel
+from bionemo_core.interop.foreign_config import Settings
+from bionemo_core.interop.safetensors_files import FileTensors, tensor_names
+from bionemo_core.interop.torch_pickle import load_tensors
+from bionemo_core.io import files
+from bionemo_core.io.atomic import publishing
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+PICKLED_WEIGHTS = "pytorch_model.bin"
+PICKLED_INDEX = "pytorch_model.bin.index.json"
+TOKENIZER_FILES = (
+    "vocab.txt",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "spiece.model",
+)
+SHARD_BYTES = 5 * 2**30
+
+_MAX_JSON_BYTES = 16 * 2**20
+_MAX_FILE_BYTES = 64 * 2**20
+_SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
+
+
+def is_folder(path: Path) -> bool:
+    """Whether `path` looks like one; it may still be refused."""
+    return (path / CONFIG).is_file()
+
+
+def read_folder(folder: Path) -> ForeignModel:
+    """The folder's model; tensors are read when they are looked up.
+
+    Raises:
+        ArtefactError: a file is missing, damaged, or not what such a folder holds.
+    """
+    config = _json(folder / CONFIG)
+    tokenizer_files = {
+        name: _content(folder / name, _MAX_FILE_BYTES) for name in TOKENIZER_FILES if (folder / name).is_file()
+    }
+    return ForeignModel(Settings(config, str(folder / CONFIG)), _tensors(folder), tokenizer_files)
+
+
+def write_folder(target: Path, model: ForeignModel, *, shard_bytes: int = SHARD_BYTES) -> None:
+    """Writes the folder `target`; it appears whole or not at all.
+
+    Raises:
+        ConfigError: `target` is there already.
+        StorageError: the file system refused.
+    """
+    shards = split_by_size(model.tensors, shard_bytes)
+    with publishing(target, folder=True) as folder:
+        _write_json(folder / CONFIG, dict(model.config.values))
+        for name, content in model.files.items():
+            files.write_file(folder / name, [content])
+        placed: dict[str, str] = {}
+        for number, names in enumerate(shards, start=1):
+            file = WEIGHTS if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+            # transformers refuses a file that does not say so.
+            write_tensors(folder / file, {name: model.tensors[name] for name in names}, metadata={"format": "pt"})
+            placed |= dict.fromkeys(names, file)
+        if len(shards) > 1:
+            total = sum(tensor.numel() * tensor.element_size() for tensor in model.tensors.values())
+            _write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": placed})
+
+
+class _Lazy(Mapping[str, Tensor]):
+    def __init__(self, tensors: FileTensors) -> None:
+        self._tensors = tensors
+        self._stored = {_today(name): name for name in tensors.names}
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._tensors.read(self._stored[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._stored)
+
+    def __len__(self) -> int:
+        return len(self._stored)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._stored
+
+
+def _today(name: str) -> str:
+    """A tensor's name as models have it: `transformers` itself still writes some norms under TensorFlow's words."""
+    for old, new in (("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias")):
+        if name.endswith(old):
+            return name.removesuffix(old) + new
+    return name
+
+
+def _tensors(folder: Path) -> Mapping[str, Tensor]:
+    if (folder / INDEX).is_file():
+        return _Lazy(FileTensors(folder, weight_map(folder / INDEX)))
+    if (folder / WEIGHTS).is_file():
+        return _Lazy(FileTensors(folder, dict.fromkeys(tensor_names(folder / WEIGHTS), WEIGHTS)))
+    if (folder / PICKLED_INDEX).is_file():
+        return _pickled(folder, sorted(set(weight_map(folder / PICKLED_INDEX).values())))
+    if (folder / PICKLED_WEIGHTS).is_file():
+        return _pickled(folder, [PICKLED_WEIGHTS])
+    raise ArtefactError(f"{folder}: no weights in it. Expected {WEIGHTS}, or {INDEX} and the files that it names.")
+
+
+def _pickled(folder: Path, names: list[str]) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    for name in names:
+        path = folder / name
+        try:
+            with path.open("rb") as file:
+                tensors |= {_today(key): value for key, value in load_tensors(file, str(path)).items()}
+        except OSError as error:
+            raise ArtefactError(f"{path}: cannot be read: {error.strerror}.") from error
+        except ArtefactError as error:
+            raise ArtefactError(
+                f"{error} A .bin file is a pickle; convert it where you trust it, by save_pretrained of transformers, "
+                f"to {WEIGHTS}."
+            ) from error
+    return tensors
+
+
+def weight_map(path: Path) -> dict[str, str]:
+    """Which file each tensor lies in, as an index says.
+
+    Raises:
+        ArtefactError: it is no such index, or names something else than plain files.
+    """
+    placed = _json(path).get("weight_map")
+    check_type(placed, dict, f"{path}: weight_map")
+    assert isinstance(placed, dict)
+    for name, file in placed.items():
+        check_type(file, str, f"{path}: {name}")
+        if not _SHARD.fullmatch(file):
+            raise ArtefactError(f"{path}: {name} lies in {file[:120]!r}, which is no plain file name.")
+    return placed
+
+
+def _json(path: Path) -> dict[str, Any]:
+    content = parse_json(_content(path, _MAX_JSON_BYTES), str(path))
+    if not isinstance(content, dict):
+        raise ArtefactError(f"{path}: expected an object, got {type(content).__name__}.")
+    return content
+
+
+def _content(path: Path, most: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            content = file.read(most + 1)
+    except OSError as error:
+        raise ArtefactError(f"{path}: cannot be read: {error.strerror}.") from error
+    if len(content) > most:
+        raise ArtefactError(f"{path}: larger than {most:,} bytes.")
+    return content
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    files.write_file(path, [(json.dumps(content, indent=2) + "\n").encode()])

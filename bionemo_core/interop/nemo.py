@@ -1,0 +1,113 @@
+"""v1 `.nemo` archives: a YAML configuration, weights of every rank, and the files of the tokenizer."""
+
+import hashlib
+import io
+import tarfile
+import tempfile
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+import yaml
+from torch import Tensor
+
+from bionemo_core.errors import ArtefactError
+from bionemo_core.interop.archive import CONFIG, WEIGHTS, open_archive
+from bionemo_core.interop.connector import ForeignModel
+from bionemo_core.interop.foreign_config import Settings
+from bionemo_core.interop.merging import merged
+from bionemo_core.interop.torch_pickle import load_tensors
+from bionemo_core.interop.yaml_text import read_yaml
+from bionemo_core.io.atomic import publishing
+
+_REFERENCE = "nemo:"
+_HALF_PRECISION_WRAPPER = "module"
+
+
+def read_nemo(path: Path) -> ForeignModel:
+    """The archive's model, its shards merged; references to members become the names of `files`.
+
+    Raises:
+        ArtefactError: something in it is not what a `.nemo` archive holds.
+    """
+    with open_archive(path) as members:
+        shards = {
+            rank: load_tensors(file, f"{path}: {WEIGHTS} of rank {rank}") for rank, file in members.weights.items()
+        }
+    where = f"{path}: {CONFIG}"
+    config = read_yaml(members.config, where)
+    files: dict[str, bytes] = {}
+    config = _dereferenced(config, members.files, files, where)
+    tensors = merged(shards, str(path))
+    if config.get("megatron_amp_O2") is True:
+        tensors = {_unwrapped(name): tensor for name, tensor in tensors.items()}
+    return ForeignModel(Settings(config, where), tensors, files)
+
+
+def write_nemo(target: Path, model: ForeignModel) -> None:
+    """Writes the archive `target`; it appears whole or not at all.
+
+    Raises:
+        ConfigError: `target` is there already.
+        StorageError: the file system refused.
+    """
+    members = {name: f"{hashlib.sha256(content).hexdigest()[:32]}_{name}" for name, content in model.files.items()}
+    config = _referring(model.config.values, members)
+    with publishing(target, folder=False) as path, tempfile.TemporaryFile(dir=path.parent) as weights:
+        torch.save(_own_storages(model.tensors), weights)
+        with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as tar:
+            folder = tarfile.TarInfo("./")
+            folder.type, folder.mode = tarfile.DIRTYPE, 0o755
+            tar.addfile(folder)
+            for name, member in members.items():
+                _add(tar, member, io.BytesIO(model.files[name]))
+            _add(tar, CONFIG, io.BytesIO(yaml.safe_dump(config, sort_keys=False).encode()))
+            _add(tar, WEIGHTS, weights)
+
+
+def _add(tar: tarfile.TarFile, name: str, content: IO[bytes]) -> None:
+    member = tarfile.TarInfo(f"./{name}")
+    member.size, member.mode = content.seek(0, io.SEEK_END), 0o644
+    content.seek(0)
+    tar.addfile(member, content)
+
+
+def _dereferenced(value: Any, members: Mapping[str, bytes], files: dict[str, bytes], where: str) -> Any:
+    """The configuration with `nemo:<id>_<name>` replaced by `<name>`, whose content goes to `files`."""
+    if isinstance(value, dict):
+        return {str(key): _dereferenced(inner, members, files, f"{where}: {key}") for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_dereferenced(inner, members, files, where) for inner in value]
+    if not isinstance(value, str) or not value.startswith(_REFERENCE):
+        return value
+    member = value.removeprefix(_REFERENCE)
+    if member not in members:
+        raise ArtefactError(f"{where}: refers to the member {member[:120]!r}, which the archive does not have.")
+    name = member.partition("_")[2]
+    if files.setdefault(name, members[member]) != members[member]:
+        raise ArtefactError(f"{where}: two members are called {name!r} and differ.")
+    return name
+
+
+def _referring(value: Any, members: Mapping[str, str]) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _referring(inner, members) for key, inner in value.items()}
+    if isinstance(value, str) and value in members:
+        return _REFERENCE + members[value]
+    return value
+
+
+def _unwrapped(name: str) -> str:
+    """A name without the wrapper that `megatron_amp_O2` puts after its first part."""
+    first, _, rest = name.partition(".")
+    return f"{first}.{rest.removeprefix(f'{_HALF_PRECISION_WRAPPER}.')}"
+
+
+def _own_storages(tensors: Mapping[str, Tensor]) -> "OrderedDict[str, Tensor]":
+    """The tensors, each over bytes of its own: torch would save all of what a view looks into."""
+    copies: dict[int, Tensor] = {}
+    for tensor in tensors.values():
+        copies.setdefault(id(tensor), tensor.detach().clone(memory_format=torch.contiguous_format))
+    return OrderedDict((name, copies[id(tensor)]) for name, tensor in tensors.items())

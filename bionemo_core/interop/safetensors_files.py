@@ -1,0 +1,103 @@
+"""Tensors in safetensors files, opened as they are needed; what is wrong with a file is a refusal."""
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from bionemo_core.config.safe_json import parse_json
+from bionemo_core.errors import ArtefactError
+from bionemo_core.interop.stored import block_of
+
+_MAX_HEADER_BYTES = 100 * 2**20  # the format's own limit
+
+
+class FileTensors:
+    """The tensors of one or several safetensors files under one folder."""
+
+    def __init__(self, folder: Path, file_of: Mapping[str, str]) -> None:
+        """Open the files and check that each holds what `file_of`, name to file, says.
+
+        Raises:
+            ArtefactError: a file is missing or damaged, or holds other tensors.
+        """
+        self._folder, self._file_of = folder, dict(file_of)
+        self._open: dict[str, Any] = {}
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        for file in sorted(set(self._file_of.values())):
+            opened = self._opened(file)
+            held = set(opened.keys())
+            wanted = {name for name, where in self._file_of.items() if where == file}
+            if held != wanted:
+                raise ArtefactError(
+                    f"{folder / file}: its tensors are not those that were promised; "
+                    f"differing: {', '.join(sorted(held ^ wanted)[:3])}."
+                )
+            self._shapes |= {name: tuple(opened.get_slice(name).get_shape()) for name in held}
+
+    @property
+    def names(self) -> Collection[str]:
+        """The names that can be read."""
+        return self._file_of.keys()
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor."""
+        return self._shapes[name]
+
+    def read(
+        self, name: str, offset: tuple[int, ...] | None = None, shape: tuple[int, ...] | None = None
+    ) -> torch.Tensor:
+        """The tensor, or its block of `shape` at `offset`.
+
+        Raises:
+            ArtefactError: the block sticks out, or the file cannot be read.
+        """
+        try:
+            tensor: torch.Tensor = self._opened(self._file_of[name]).get_tensor(name)
+        except SafetensorError as error:
+            raise ArtefactError(f"{self._folder / self._file_of[name]}: damaged: {error}") from error
+        return block_of(tensor, name, offset, shape)
+
+    def close(self) -> None:
+        """Close the files; reading opens them again."""
+        self._open.clear()
+
+    def _opened(self, file: str) -> Any:
+        if file not in self._open:
+            path = self._folder / file
+            try:
+                self._open[file] = safe_open(path, framework="pt", device="cpu")
+            except (OSError, SafetensorError) as error:
+                raise ArtefactError(f"{path}: not readable as safetensors ({error}).") from error
+        return self._open[file]
+
+
+def tensor_names(path: Path) -> list[str]:
+    """The names of the tensors in a file.
+
+    Raises:
+        ArtefactError: it is not readable as safetensors.
+    """
+    return [name for name in read_header(path)[0] if name != "__metadata__"]
+
+
+def read_header(path: Path) -> tuple[dict[str, Any], int]:
+    """The header of a safetensors file, and where its data begins.
+
+    Raises:
+        ArtefactError: there is none, or it is larger than the format allows.
+    """
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            text = file.read(length) if length <= _MAX_HEADER_BYTES else b""
+    except OSError as error:
+        raise ArtefactError(f"{path}: cannot be read: {error.strerror}.") from error
+    if len(text) != length or not length:
+        raise ArtefactError(f"{path}: not a safetensors file: it does not begin with a header.")
+    header = parse_json(text, str(path))
+    if not isinstance(header, dict):
+        raise ArtefactError(f"{path}: not a safetensors file: its header is no object.")
+    return header, 8 + length

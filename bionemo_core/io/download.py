@@ -1,0 +1,265 @@
+"""Files from elsewhere: continued where they broke off, checked, and only then given their name."""
+
+import hashlib
+import json
+import logging
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bionemo_core.errors import ConfigError, NetworkError, StorageError
+from bionemo_core.io.atomic import exclusive, publish_file, refused
+from bionemo_core.io.http import Body, Interrupted, Stale, Version, hidden, opened
+from bionemo_core.io.progress import amount, reporting
+
+log = logging.getLogger("bionemo")
+
+_BLOCK_BYTES = 1 << 20
+_LONGEST_WAIT_S = 60.0
+
+
+def fetch(
+    url: str,
+    destination: Path,
+    *,
+    sha256: str | None = None,
+    md5: str | None = None,
+    attempts: int = 6,
+    timeout_s: float = 60.0,
+    first_wait_s: float = 1.0,
+) -> Path:
+    """The file at `destination`, downloaded now unless it is there and has the checksums that are given.
+
+    What has arrived is kept in `<destination>.part` and continued, in this call or in a later one, as long as the
+    server says that the file is still the same. A broken connection and a server's own trouble are tried again after
+    1, 2, 4 ... seconds; any progress starts that count anew.
+
+    Args:
+        url: an address with http, https, ftp or file.
+        destination: a path in a folder that may be made.
+        sha256: the SHA-256 that the file must have, in hexadecimal.
+        md5: the MD5 that it must have.
+        attempts: failures in a row, without any progress, after which to give up.
+        timeout_s: how long the server may be silent.
+        first_wait_s: the pause after the first failure.
+
+    Raises:
+        ConfigError: a checksum or the address is not one.
+        DataError: a file: address names no file.
+        NetworkError: the server does not give the file, or gives another one.
+        StorageError: the file cannot be written, or there is no space for it.
+    """
+    expected = Checksums.of(sha256=sha256, md5=md5)
+    if destination.is_file() and expected.fit(destination):
+        return destination
+    with exclusive(destination, "download"):
+        if destination.is_file():  # another process may have been quicker
+            if expected.fit(destination):
+                return destination
+            log.warning("download: %s has another checksum than asked for; it is downloaded again.", destination)
+        transfer = _Transfer(url, destination, expected, timeout_s)
+        try:
+            _persist(transfer, attempts, first_wait_s)
+        except OSError as error:
+            raise refused(destination, error) from error
+    return destination
+
+
+@dataclass(frozen=True)
+class Checksums:
+    """What a file must hash to, by algorithm; all in lower case."""
+
+    expected: dict[str, str]
+
+    @classmethod
+    def of(cls, **given: str | None) -> "Checksums":
+        """Those that are given.
+
+        Raises:
+            ConfigError: one has not the length of its kind, or other characters than hexadecimal digits.
+        """
+        expected = {name: value.strip().lower() for name, value in given.items() if value}
+        for name, value in expected.items():
+            digits = hashlib.new(name, usedforsecurity=False).digest_size * 2
+            if len(value) != digits or value.strip("0123456789abcdef"):
+                raise ConfigError(f"{name}: {value!r} is no such checksum, expected {digits} hexadecimal digits.")
+        return cls(expected)
+
+    def started(self) -> dict[str, Any]:
+        """Fresh hash objects."""
+        return {name: hashlib.new(name, usedforsecurity=False) for name in self.expected}
+
+    def difference(self, hashes: dict[str, Any]) -> str:
+        """How finished hashes differ from what is expected; empty where they do not."""
+        wrong = [
+            f"{name} is {one.hexdigest()}, expected {self.expected[name]}"
+            for name, one in hashes.items()
+            if one.hexdigest() != self.expected[name]
+        ]
+        return " and ".join(wrong)
+
+    def fit(self, path: Path) -> bool:
+        """Whether a file has them; any file has none."""
+        hashes = self.started()
+        if hashes:
+            _hash_file(path, hashes)
+        return not self.difference(hashes)
+
+
+def _hash_file(path: Path, hashes: dict[str, Any]) -> None:
+    with path.open("rb") as stream:
+        while block := stream.read(_BLOCK_BYTES):
+            for one in hashes.values():
+                one.update(block)
+
+
+class _Part:
+    """What has arrived of a file, and of which version of it."""
+
+    def __init__(self, url: str, destination: Path) -> None:
+        self.path = destination.with_name(f"{destination.name}.part")
+        self._facts_path = destination.with_name(f"{destination.name}.part.json")
+        # The address may hold a password, so only its hash is kept.
+        self._address = hashlib.sha256(url.encode()).hexdigest()
+        self.version = Version()
+        self.total: int | None = None
+        self._recall()
+
+    def _recall(self) -> None:
+        try:
+            facts = json.loads(self._facts_path.read_bytes())
+            if facts["address"] != self._address:
+                raise ValueError("of another address")
+            self.version, self.total = Version(str(facts["etag"]), str(facts["modified"])), facts["total"]
+            if not (self.total is None or isinstance(self.total, int)):
+                raise ValueError("size is not a number")
+        except (OSError, ValueError, KeyError, TypeError):
+            self.discard()
+
+    @property
+    def size(self) -> int:
+        """Bytes that have arrived."""
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether all has arrived, as far as the server had said how much that is."""
+        return self.total is not None and self.path.exists() and self.size == self.total
+
+    def start(self, version: Version, total: int | None) -> None:
+        """Begin anew with this version; the bytes go first, so that they are never taken for the new version's."""
+        self.discard()
+        self.version, self.total = version, total
+        facts = {"address": self._address, "etag": version.etag, "modified": version.modified, "total": total}
+        self._facts_path.write_text(json.dumps(facts))
+
+    def discard(self) -> None:
+        """Forget what has arrived."""
+        self.path.unlink(missing_ok=True)
+        self._facts_path.unlink(missing_ok=True)
+        self.version, self.total = Version(), None
+
+    def publish(self, destination: Path) -> None:
+        """Give the file its name."""
+        publish_file(self.path, destination)
+        self._facts_path.unlink(missing_ok=True)
+
+
+@dataclass
+class _Transfer:
+    url: str
+    destination: Path
+    expected: Checksums
+    timeout_s: float
+
+    def __post_init__(self) -> None:
+        self.name = hidden(self.url)
+        self.part = _Part(self.url, self.destination)
+
+    def run(self) -> None:
+        """Receive what is missing, check the whole, publish it.
+
+        Raises:
+            Interrupted: it may go better at another try.
+        """
+        part = self.part
+        # Without a version or a checksum nothing would tell that the rest is of another file.
+        offset = part.size if part.version or self.expected.expected else 0
+        if part.total is not None and offset > part.total:
+            part.discard()
+            offset = 0
+        if not part.complete:
+            with opened(self.url, offset, part.version, self.timeout_s) as body:
+                self._receive(body)
+        hashes = self.expected.started()
+        if hashes:
+            _hash_file(part.path, hashes)
+        if difference := self.expected.difference(hashes):
+            part.discard()
+            if offset:
+                raise Interrupted(f"the parts do not make the file that was asked for: {difference}")
+            raise NetworkError(
+                f"download: {self.name}: {difference}. The server has another file than the checksum is of; correct "
+                "one of them."
+            )
+        part.publish(self.destination)
+
+    def _receive(self, body: Body) -> None:
+        part = self.part
+        if body.start == 0:
+            part.start(body.version, body.total)
+        elif body.start != part.size:
+            raise Stale(f"the server went on at byte {body.start:,}, asked for {part.size:,}")
+        self._check_space(body)
+        with part.path.open("ab") as stream, reporting(self.destination.name, body.start, body.total) as advance:
+            while block := body.read(_BLOCK_BYTES):
+                stream.write(block)
+                advance(len(block))
+        if body.total is not None and part.size != body.total:
+            if part.size > body.total:
+                raise Stale(f"got {part.size:,} bytes, the server had announced {body.total:,}")
+            raise Interrupted(f"the connection ended after {part.size:,} of {body.total:,} bytes")
+
+    def _check_space(self, body: Body) -> None:
+        if body.total is None:
+            return
+        missing, free = body.total - body.start, shutil.disk_usage(self.destination.parent).free
+        if missing > free:
+            raise StorageError(
+                f"download: {self.name}: {amount(missing)} are still to come, {self.destination.parent} has "
+                f"{amount(free)} left. Free space there, or name another folder."
+            )
+
+
+def _persist(transfer: _Transfer, attempts: int, first_wait_s: float) -> None:
+    """Run the transfer until it succeeds or makes no progress any more.
+
+    Raises:
+        NetworkError: it does not succeed.
+    """
+    part, failures, furthest = transfer.part, 0, transfer.part.size
+    while True:
+        try:
+            transfer.run()
+            return
+        except Interrupted as error:
+            failure = error
+        # A server that always starts over and always breaks off makes no progress beyond its furthest byte.
+        failures = 1 if part.size > furthest else failures + 1
+        furthest = max(furthest, part.size)
+        if isinstance(failure, Stale):
+            part.discard()
+        if failures >= attempts:
+            kept = f" {amount(part.size)} are kept in {part.path}; run again to go on." if part.size else ""
+            raise NetworkError(
+                f"download: {transfer.name}: failed {failures} times in a row, last because {failure}.{kept} "
+                "Check the connection and the address."
+            ) from failure
+        wait_s = min(_LONGEST_WAIT_S, max(first_wait_s * 2 ** (failures - 1), failure.wait_s))
+        log.warning(
+            "download: %s: %s. Try %d follows in %.3g s, from byte %s.",
+            transfer.name, failure, failures + 1, wait_s, f"{part.size:,}",
+        )  # fmt: skip
+        time.sleep(wait_s)

@@ -1,0 +1,172 @@
+"""Where models come from: what lies at a path or address, opened as one thing whatever its format."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bionemo_core.checkpoint.load import CheckpointReader, newest_valid, open_checkpoint
+from bionemo_core.config.schema import Choice
+from bionemo_core.config.spec import from_json
+from bionemo_core.data.store.prepare import home_folder
+from bionemo_core.errors import ArtefactError, ConfigError
+from bionemo_core.interop.artefact import is_artefact, open_artefact
+from bionemo_core.interop.connector import Connector, ForeignModel
+from bionemo_core.interop.hub import fetched, is_address
+from bionemo_core.interop.huggingface import is_folder, read_folder
+from bionemo_core.interop.nemo import read_nemo
+from bionemo_core.interop.stored import CheckpointTensors, HeldTensors, ModelSpec, StoredModel
+from bionemo_core.plugins.parameters import validated
+from bionemo_core.protocols import BuildContext
+
+if TYPE_CHECKING:
+    from bionemo_core.plugins.records import RegisteredComponent
+    from bionemo_core.plugins.registry import Registry
+
+log = logging.getLogger("bionemo")
+
+FOREIGN = "foreign"
+"""Stands for a tokenizer that is none of ours."""
+
+EXPECTED = (
+    "a run folder (with run.json), a checkpoint folder of one (step-...), an artefact (a folder with artefact.json, or "
+    "one .safetensors file), a .nemo archive, a Hugging Face folder (with config.json), a name of its hub "
+    "(owner/model), or an address (https://..., ngc://org/model:version)"
+)
+
+
+def open_stored(path: str, registry: Registry, connector: Choice | None = None, *, home: str = "") -> StoredModel:
+    """What lies at `path`, verified; its tensors are read when they are asked for.
+
+    Args:
+        path: a path, an address or a name of the Hugging Face hub.
+        registry: where connectors are looked up.
+        connector: the one that reads a foreign format; without it, the one that recognises the model.
+        home: where downloads are kept; $BIONEMO_HOME or ~/.bionemo without it.
+
+    Raises:
+        ArtefactError: it is refused.
+        CheckpointError: no checkpoint in it verifies.
+        ConfigError: `path` is nothing that can be opened.
+        NetworkError: it cannot be downloaded.
+    """
+    if is_address(path):
+        path = str(fetched(path, home_folder(BuildContext(home=home))))
+    source = Path(path).expanduser()
+    if (source / "run.json").is_file():
+        reader, skipped = newest_valid(source / "checkpoints")
+        for one in skipped:
+            log.warning("checkpoint %s is passed over: %s", one.path, one.reason)
+        return _of_run(source, reader)
+    if (source / "manifest.json").is_file():
+        return _of_run(source.parent.parent, open_checkpoint(source))
+    if is_artefact(source):
+        return open_artefact(source)
+    if is_folder(source):
+        return _of_foreign("huggingface", read_folder(source), source, registry, connector)
+    if source.is_file():
+        return _of_foreign("nemo", read_nemo(source), source, registry, connector)
+    there = "" if source.exists() else " There is nothing at this path."
+    raise ConfigError(f"{path}: not a model.{there} Expected {EXPECTED}.")
+
+
+def _of_run(folder: Path, reader: CheckpointReader) -> StoredModel:
+    spec_file = folder / "run.json"
+    if not spec_file.is_file():
+        reader.close()
+        raise ArtefactError(
+            f"{reader.folder}: {spec_file} is not there, which says what model it is. Leave checkpoints in their "
+            "run folder; to move a model elsewhere, write an artefact with task=convert."
+        )
+    try:
+        spec = from_json(spec_file.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ArtefactError(f"{spec_file}: cannot be read: {error}.") from error
+    training = {"run": spec.name, "step": reader.step, "consumed_samples": reader.consumed_samples, "seed": spec.seed}
+    return StoredModel(
+        source=str(reader.folder),
+        format="run",
+        spec=ModelSpec(spec.model, spec.tokenizer),
+        tensors=CheckpointTensors(reader),
+        facts={**training, **reader.facts},
+        data=spec.data,
+        close=reader.close,
+    )
+
+
+def _of_foreign(
+    format_: str, foreign: ForeignModel, path: Path, registry: Registry, chosen: Choice | None
+) -> StoredModel:
+    registered, connector = _recognising(format_, foreign, registry, chosen)
+    reading = connector.read(foreign)
+    own = registered.distribution
+    return StoredModel(
+        source=str(path),
+        format=format_,
+        spec=ModelSpec(
+            complete_choice("model", reading.model, reading.params, own, registry),
+            Choice("tokenizer", FOREIGN)
+            if reading.tokenizer is None
+            else complete_choice("tokenizer", reading.tokenizer, reading.tokenizer_params, own, registry),
+        ),
+        tensors=HeldTensors(reading.tensors),
+        unexpected=reading.unexpected,
+        notes=(f"read by connector {registered.qualified_name}", *reading.notes),
+        carried=reading.carried,
+        foreign_vocab_size=reading.vocab_size,
+    )
+
+
+def connectors(format_: str, registry: Registry, chosen: Choice | None) -> list[tuple[RegisteredComponent, Connector]]:
+    """The installed connectors of a format, or the chosen one.
+
+    Raises:
+        ConfigError: the chosen one is of another format, or one cannot be built.
+    """
+    if chosen is None:
+        offered = [(one, Choice("connector", one.qualified_name)) for one in registry.components("connector")]
+    else:
+        offered = [(registry.get("connector", f"{chosen.distribution}/{chosen.name}"), chosen)]
+    built = [(registered, registry.build(choice)) for registered, choice in offered]
+    for registered, connector in built:
+        if not isinstance(connector, Connector):
+            raise ConfigError(
+                f"connector {registered.qualified_name}: it lacks recognises, read, write, format or models."
+            )
+        if chosen is not None and connector.format != format_:
+            raise ConfigError(f"connector={chosen.name} is for {connector.format}, and this is {format_}.")
+    return [(registered, connector) for registered, connector in built if connector.format == format_]
+
+
+def _recognising(
+    format_: str, foreign: ForeignModel, registry: Registry, chosen: Choice | None
+) -> tuple[RegisteredComponent, Connector]:
+    offered = connectors(format_, registry, chosen)
+    if chosen is not None:
+        return offered[0]
+    found = [(registered, connector) for registered, connector in offered if connector.recognises(foreign.config)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        names = " or ".join(f"connector={registered.qualified_name}" for registered, _ in found)
+        raise ConfigError(f"{foreign.where}: {len(found)} connectors recognise it. Say which: {names}.")
+    said = {
+        key: str(foreign.config.values[key])[:120] for key in ("target", "model_type") if key in foreign.config.values
+    }
+    known = ", ".join(registered.qualified_name for registered, _ in offered) or "none"
+    raise ArtefactError(
+        f"{foreign.where}: no installed plugin recognises this model ({said or 'it does not say what it is'}). "
+        f"Connectors for {format_} here: {known}. Install the plugin of that model, or choose one by connector=NAME."
+    )
+
+
+def complete_choice(group: str, name: str, params: Any, distribution: str, registry: Registry) -> Choice:
+    """A component of that distribution with all its parameters written out.
+
+    Raises:
+        ConfigError: there is none, or a parameter does not fit.
+    """
+    registered = registry.get(group, f"{distribution}/{name}")
+    settings = validated(registered, params)
+    return Choice(group, registered.name, settings, registered.distribution, registered.version)

@@ -1,0 +1,107 @@
+"""What a component must be, checked when it is registered so that one bad offer harms nobody else."""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from bionemo_core.errors import ConfigError
+from bionemo_core.plugins.component import CAPABILITIES, Component
+from bionemo_core.plugins.did_you_mean import did_you_mean
+from bionemo_core.plugins.factories import factory_of
+from bionemo_core.plugins.hookspecs import GROUPS
+from bionemo_core.plugins.plain_types import plainly_fits, plainly_known
+
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+RESERVED_NAMES = frozenset({"null", "none", "true", "false", "nan", "inf"})
+VALUE_GROUPS = ("trainer", "batch", "parallel", "checkpoint")
+"""Groups with a single schema, for which a model may bring a mapping of values without a base."""
+
+BASED_GROUPS = ("optim", "scheduler")
+"""Groups of the core's components, for which a mapping names the entry it refines as `base`."""
+
+RESERVED_PARAMETERS = frozenset({"defaults"})
+
+
+def check_component(component: Any, group: str) -> None:
+    """Accepts a component of `group`, or says what is wrong with it.
+
+    Raises:
+        ConfigError: It is not a `Component`, or its name, config, capabilities or defaults cannot be used.
+    """
+    if not isinstance(component, Component):
+        raise ConfigError(f"it yields {component!r} of type {type(component).__name__}, expected a Component")
+    _check_name(component.name)
+    where = f"{group} {component.name!r}"
+    _check_config(component.config, where)
+    for capability in sorted(map(str, component.capabilities)):
+        if capability not in CAPABILITIES:
+            raise ConfigError(
+                f"{where}: unknown capability {capability!r}.{did_you_mean(capability, CAPABILITIES)} "
+                f"Known: {', '.join(sorted(CAPABILITIES))}."
+            )
+    _check_defaults(component.defaults, group, where)
+
+
+def _check_name(name: Any) -> None:
+    if not isinstance(name, str) or not NAME.fullmatch(name) or name.lower() in RESERVED_NAMES:
+        raise ConfigError(
+            f"bad component name {name!r}: expected a letter, then letters, digits, '_' or '-', and none of "
+            f"{', '.join(sorted(RESERVED_NAMES))}"
+        )
+
+
+def _check_config(config: Any, where: str) -> None:
+    if not (isinstance(config, type) and dataclasses.is_dataclass(config)) or not hasattr(config, "_target_"):
+        raise ConfigError(f"{where}: config is {config!r}, expected what configure(factory) returns")
+    if not all(_is_plain(parameter) for parameter in dataclasses.fields(config)):
+        _ask_omegaconf(config, where)
+    factory_of(config)
+    for parameter in dataclasses.fields(config):
+        name = parameter.name
+        if name in RESERVED_PARAMETERS or (name.startswith("_") and name != "_target_"):
+            raise ConfigError(f"{where}: the parameter name {name!r} is reserved; give it another name")
+
+
+def _is_plain(parameter: "dataclasses.Field[Any]") -> bool:
+    if parameter.default_factory is not dataclasses.MISSING:
+        return plainly_fits(parameter.default_factory(), parameter.type)
+    if parameter.default is dataclasses.MISSING:
+        return plainly_known(parameter.type)
+    return plainly_fits(parameter.default, parameter.type)
+
+
+def _ask_omegaconf(config: Any, where: str) -> None:
+    from omegaconf import OmegaConf
+
+    try:
+        OmegaConf.structured(config)
+    except Exception as error:  # OmegaConf, dataclasses and get_type_hints each raise their own kinds
+        kind = type(error).__name__
+        raise ConfigError(f"{where}: its config is not usable ({kind}: {_first_line(error)})") from error
+
+
+def _check_defaults(defaults: Any, group: str, where: str) -> None:
+    if not isinstance(defaults, Mapping):
+        raise ConfigError(f"{where}: defaults is {defaults!r}, expected a mapping of group to name or values")
+    if defaults and group not in ("model", "task"):
+        raise ConfigError(f"{where}: only a model brings defaults, this is a {group}")
+    for key, value in defaults.items():
+        known = (*(name for name in GROUPS if name != "model"), *VALUE_GROUPS)
+        if key not in known:
+            raise ConfigError(f"{where}: defaults name an unknown group {key!r}.{did_you_mean(str(key), known)}")
+        if isinstance(value, str):
+            if key in VALUE_GROUPS:
+                raise ConfigError(f"{where}: defaults for {key!r} are {value!r}, expected a mapping of values")
+        elif not isinstance(value, Mapping):
+            raise ConfigError(f"{where}: defaults for {key!r} are {value!r}, expected a name or a mapping of values")
+        elif key in BASED_GROUPS and not isinstance(value.get("base"), str):
+            raise ConfigError(
+                f"{where}: defaults for {key!r} lack 'base', the entry they refine: {{'base': 'adamw', 'lr': 2e-4}}"
+            )
+        elif key not in (*BASED_GROUPS, *VALUE_GROUPS):
+            raise ConfigError(f"{where}: defaults for {key!r} must be a name; only the core's own groups take values")
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), "")

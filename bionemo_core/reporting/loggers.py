@@ -1,0 +1,138 @@
+"""Where metrics go: `csv`, `tensorboard`, `wandb`. Importing this module imports neither torch nor Lightning.
+
+No `from __future__ import annotations` here: hydra-zen reads these annotations at run time.
+"""
+
+import netrc
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Optional
+from urllib.parse import urlsplit
+
+from bionemo_core.errors import ConfigError
+from bionemo_core.machine import has_package
+
+WANDB_KEY = "WANDB_API_KEY"
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What a logger's factory is told about the run."""
+
+    folder: Path
+    name: str
+    resumed_step: int | None = None
+    """The step of the checkpoint that the run goes on from, None for a new run."""
+
+
+def csv(run: RunContext) -> Any:
+    """A logger that writes `metrics.csv` in the run folder, in full precision.
+
+    Raises:
+        StorageError: when it cannot write, at the first metrics.
+    """
+    from bionemo_core.reporting.csv_logger import CsvLogger
+
+    return CsvLogger(run.folder, run.name, run.resumed_step)
+
+
+def tensorboard(run: RunContext) -> Any:
+    """Lightning's TensorBoard logger, with its event files in `tensorboard` in the run folder.
+
+    Raises:
+        ConfigError: tensorboard is not installed.
+    """
+    _require("tensorboard", "tensorboard")
+    from pytorch_lightning.loggers import TensorBoardLogger
+
+    # Events after the checkpoint were of a future that did not happen; the viewer is told to drop them.
+    purge: dict[str, Any] = {} if run.resumed_step is None else {"purge_step": run.resumed_step + 1}
+    return TensorBoardLogger(run.folder, name="", version="tensorboard", default_hp_metric=False, **purge)
+
+
+def wandb(
+    run: RunContext,
+    project: Optional[str] = None,
+    name: Optional[str] = None,
+    entity: Optional[str] = None,
+    offline: Optional[bool] = None,
+    tags: list[str] = [],  # noqa: B006 - read only; hydra-zen copies it
+) -> Any:
+    """Lightning's Weights & Biases logger, with its files in the run folder.
+
+    `offline=null` means online if a key is found: in `WANDB_API_KEY`, in the file `.env` of the current
+    directory (no other variable of it is read), or in netrc. A resumed run keeps its W&B id.
+
+    Raises:
+        ConfigError: wandb is not installed, or `offline=false` and there is no key.
+    """
+    _require("wandb", "wandb")
+    _require("dotenv", "wandb")
+    from pytorch_lightning.loggers import WandbLogger
+    from pytorch_lightning.utilities import rank_zero_only
+    from wandb import Settings
+
+    key = os.environ.get(WANDB_KEY) or _key_of_dotenv(Path(".env"))
+    has_key = bool(key) or _netrc_has_key()
+    if offline is False and not has_key:
+        raise ConfigError(
+            f"logger.wandb: offline=false, but there is no key in {WANDB_KEY}, in .env or in netrc. "
+            f"Set {WANDB_KEY}, run `wandb login`, or leave logger.wandb.offline=null."
+        )
+    go_offline = not has_key if offline is None else offline
+    if key and not go_offline:
+        # W&B reads it from the environment of this process; written anywhere it would outlive the run.
+        os.environ[WANDB_KEY] = key
+    # Console, source code, git state and argv are the usual ways in which a secret travels.
+    settings = Settings(console="off", save_code=False, disable_code=True, disable_git=True, x_disable_meta=True)
+    return WandbLogger(
+        name=name or run.name,
+        project=project or "bionemo",
+        save_dir=run.folder,
+        id=_wandb_id(run.folder) if getattr(rank_zero_only, "rank", 0) == 0 else None,
+        offline=go_offline,
+        entity=entity,
+        tags=list(tags),
+        settings=settings,
+    )
+
+
+def _require(module: str, extra: str) -> None:
+    if not has_package(module):
+        raise ConfigError(
+            f"logger={extra}: the package that provides `{module}` is not installed. "
+            f"Run `pip install {extra}`, or choose logger=csv."
+        )
+
+
+def _key_of_dotenv(path: Path) -> str | None:
+    from dotenv import dotenv_values
+
+    if not path.is_file():
+        return None
+    return dotenv_values(path, interpolate=False).get(WANDB_KEY)
+
+
+def _netrc_has_key() -> bool:
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    named = os.environ.get("NETRC")
+    candidates = [Path(named)] if named else [Path.home() / ".netrc", Path.home() / "_netrc"]
+    for path in candidates:
+        try:
+            if netrc.netrc(path).authenticators(host):
+                return True
+        except (OSError, netrc.NetrcParseError):
+            continue
+    return False
+
+
+def _wandb_id(folder: Path) -> str:
+    path = folder / "wandb_id"
+    if path.is_file() and (known := path.read_text().strip()):
+        return known
+    folder.mkdir(parents=True, exist_ok=True)
+    new = secrets.token_hex(4)
+    path.write_text(new + "\n")
+    return new

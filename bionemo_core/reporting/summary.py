@@ -1,0 +1,185 @@
+"""The end of a run: `summary.json`, a picture of the losses, and the text that is printed."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+
+from bionemo_core.checkpoint.folder_names import published
+from bionemo_core.errors import StorageError
+from bionemo_core.reporting.metrics_file import NAME, STEP, Row, read_rows
+
+TRAIN_LOSS = "reduced_train_loss"
+VAL_LOSS = "val_loss"
+TEST = "test_"
+
+
+@dataclass(frozen=True)
+class Losses:
+    """What one loss did over a run; `best` is its lowest value."""
+
+    first: float
+    last: float
+    best: float
+    best_step: int
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run came to; None where it was not measured."""
+
+    status: str
+    steps: int
+    consumed_samples: int | None
+    train_loss: Losses | None
+    val_loss: Losses | None
+    test: dict[str, float]
+    """What the test split measured, where the run tested; without the `test_` of `metrics.csv`."""
+    tokens_per_second: float | None
+    """The median over the logged steps."""
+    wall_time_s: float | None
+    """Since this process started the run or went on with it."""
+    checkpoint: str | None
+    picture: str | None
+    text: str
+    """A few lines to print."""
+
+
+def write_summary(
+    folder: Path,
+    *,
+    status: str = "done",
+    wall_time_s: float | None = None,
+    checkpoint: Path | None = None,
+) -> Summary:
+    """Writes `summary.json` and `loss.png` in the run folder, from its `metrics.csv`.
+
+    Args:
+        folder: the run folder.
+        status: how the run ended: done, preempted, failed.
+        wall_time_s: how long it took, in seconds.
+        checkpoint: the last one saved; None: the newest in `checkpoints`.
+
+    Raises:
+        StorageError: the file system refused.
+    """
+    try:
+        rows = read_rows(folder / NAME) if (folder / NAME).exists() else []
+        if checkpoint is None:
+            checkpoint = next(reversed(published(folder / "checkpoints").values()), None)
+        picture = _draw(rows, folder / "loss.png", folder.name)
+        summary = _summarise(rows, folder, status, wall_time_s, checkpoint, picture)
+        content = {key: value for key, value in asdict(summary).items() if key != "text"}
+        temporary = folder / "summary.json.new"
+        temporary.write_text(json.dumps(_finite(content), indent=1) + "\n", encoding="utf-8")
+        temporary.replace(folder / "summary.json")
+    except OSError as failure:
+        raise StorageError(f"summary: {failure.filename or folder} cannot be written: {failure.strerror}.") from failure
+    return summary
+
+
+def short_number(value: float) -> str:
+    """Three figures and a letter: `950`, `12.3k`, `1.20M`."""
+    for divisor, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= divisor:
+            scaled = value / divisor
+            return f"{scaled:.{max(0, 2 - len(str(int(abs(scaled)))) + 1)}f}{letter}"
+    return f"{value:.0f}"
+
+
+def duration(seconds: float) -> str:
+    """`01:23`, `1:02:03`, or `2d 03:04:05`."""
+    minutes, second = divmod(int(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    days, hour = divmod(hours, 24)
+    if days:
+        return f"{days}d {hour:02d}:{minute:02d}:{second:02d}"
+    return f"{hour}:{minute:02d}:{second:02d}" if hour else f"{minute:02d}:{second:02d}"
+
+
+def _summarise(
+    rows: Sequence[Row],
+    folder: Path,
+    status: str,
+    wall_time_s: float | None,
+    checkpoint: Path | None,
+    picture: Path | None,
+) -> Summary:
+    rates = [row["tokens_per_second"] for row in rows if math.isfinite(row.get("tokens_per_second", math.nan))]
+    samples = [int(row["consumed_samples"]) for row in rows if "consumed_samples" in row]
+    train, val = _losses(rows, TRAIN_LOSS), _losses(rows, VAL_LOSS)
+    tested = next((row for row in reversed(rows) if f"{TEST}loss" in row), {})
+    test = {name.removeprefix(TEST): value for name, value in tested.items() if name.startswith(TEST)}
+    steps = max((int(row[STEP]) for row in rows), default=0)
+    rate = float(median(rates)) if rates else None
+    spent = "" if wall_time_s is None else f" in {duration(wall_time_s)}"
+    facts = [
+        f"{status}: {steps:,} steps{spent}" + (f", {samples[-1]:,} sequences" if samples else ""),
+        _told("train loss", train),
+        _told("val loss", val),
+        f"test        {', '.join(f'{name} {value:.4g}' for name, value in test.items())}" if test else None,
+        None if rate is None else f"speed       {short_number(rate)} tokens/s (median)",
+        None if checkpoint is None else f"checkpoint  {checkpoint}",
+        None if picture is None else f"loss curve  {picture}",
+    ]
+    return Summary(
+        status=status,
+        steps=steps,
+        consumed_samples=samples[-1] if samples else None,
+        train_loss=train,
+        val_loss=val,
+        test=test,
+        tokens_per_second=rate,
+        wall_time_s=wall_time_s,
+        checkpoint=_within(checkpoint, folder),
+        picture=_within(picture, folder),
+        text="\n".join(fact for fact in facts if fact),
+    )
+
+
+def _losses(rows: Sequence[Row], name: str) -> Losses | None:
+    points = _points(rows, name)
+    if not points:
+        return None
+    finite = [(value, step) for step, value in points if math.isfinite(value)] or [(points[0][1], points[0][0])]
+    best, best_step = min(finite)
+    return Losses(points[0][1], points[-1][1], best, best_step)
+
+
+def _points(rows: Sequence[Row], name: str) -> list[tuple[int, float]]:
+    return [(int(row[STEP]), float(row[name])) for row in rows if name in row]
+
+
+def _told(label: str, losses: Losses | None) -> str | None:
+    if losses is None:
+        return None
+    return f"{label:<12}{losses.first:.4f} -> {losses.last:.4f}, best {losses.best:.4f} at step {losses.best_step:,}"
+
+
+def _within(path: Path | None, folder: Path) -> str | None:
+    # Relative, so that a run folder that was moved still says the truth.
+    if path is None:
+        return None
+    return str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)
+
+
+def _finite(value: object) -> object:
+    """The same with NaN and infinities as strings, which JSON has no numbers for."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return repr(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _draw(rows: Sequence[Row], path: Path, title: str) -> Path | None:
+    from bionemo_core.reporting.loss_curve import draw
+
+    train, val = _points(rows, TRAIN_LOSS), _points(rows, VAL_LOSS)
+    samples = _points(rows, "consumed_samples")
+    if not train and not val:
+        return None
+    temporary = path.with_name("loss.new.png")
+    draw(temporary, train, val, samples, title)
+    temporary.replace(path)
+    return path

@@ -1,0 +1,158 @@
+"""The progress of a run: a bar on a terminal, a line every so many steps anywhere else."""
+
+import math
+from collections.abc import Mapping
+from time import monotonic
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import ProgressBar
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+from bionemo_core.reporting.summary import duration, short_number
+
+_REFRESH_S = 0.25
+
+
+class RunProgress(ProgressBar):
+    """Shows step, loss, validation loss, learning rate, tokens per second, time spent and time left.
+
+    The values are those that the module logs under v1's names.
+    """
+
+    def __init__(self, log_every_n_steps: int | None = None, console: Console | None = None) -> None:
+        """Lines come every `log_every_n_steps` (None: the trainer's) where `console` is not a terminal."""
+        super().__init__()
+        self._every = log_every_n_steps
+        self._console = console or Console()
+        self._enabled = True
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._started = self._shown = 0.0
+        self._first_step = 0
+
+    def disable(self) -> None:
+        """Shows nothing from now on."""
+        self._enabled = False
+        self._stop()
+
+    def enable(self) -> None:
+        """Shows progress again."""
+        self._enabled = True
+
+    def print(self, *args: Any, **kwargs: Any) -> None:
+        """Prints without breaking the bar."""
+        if self._enabled:
+            self._console.print(*args, **kwargs, markup=False, highlight=False, soft_wrap=True)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Starts the clock and the bar."""
+        self._started, self._first_step = monotonic(), trainer.global_step
+        if not (self._enabled and self._console.is_terminal):
+            return
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.fields[status]}"),
+            console=self._console,
+            # No thread of its own: loader workers are forked while the bar is up, and would inherit its lock.
+            auto_refresh=False,
+        )
+        total = trainer.max_steps if trainer.max_steps > 0 else None
+        self._task = self._bar.add_task("train", total=total, completed=trainer.global_step, status="")
+        self._bar.start()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Shows the step just done, if it is time to."""
+        last = trainer.global_step == trainer.max_steps
+        if self._bar is not None and self._task is not None:
+            # Reading a metric waits for a GPU, so that is done only as often as an eye can follow.
+            if last or monotonic() - self._shown >= _REFRESH_S:
+                self._show(trainer, "train")
+        elif self._enabled:
+            every = self._every or getattr(trainer, "log_every_n_steps", 1) or 1
+            if last or trainer.global_step % every == 0:
+                self.print(f"step {self._line(trainer)}")
+
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
+    ) -> None:
+        """Says that validation is under way."""
+        if self._bar is not None and monotonic() - self._shown >= _REFRESH_S:
+            self._show(trainer, f"validate {batch_idx + 1}")
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Shows the validation loss."""
+        if trainer.state.fn != "fit":
+            return
+        if self._bar is not None:
+            self._show(trainer, "train")
+        elif self._enabled and (loss := _metric(trainer, "val_loss")) is not None:
+            self.print(f"step {trainer.global_step}/{_total(trainer)}  val_loss {loss:.4f}")
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Shows the last step and leaves the bar standing."""
+        if self._bar is not None:
+            self._show(trainer, "train")
+        self._stop()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Takes the bar away, so that the message that follows can be read."""
+        self._stop()
+
+    def _show(self, trainer: pl.Trainer, description: str) -> None:
+        if self._bar is None or self._task is None:
+            return
+        self._bar.update(
+            self._task, completed=trainer.global_step, description=description, status=self._line(trainer), refresh=True
+        )
+        self._shown = monotonic()
+
+    def _line(self, trainer: pl.Trainer) -> str:
+        metrics = {name: _metric(trainer, name) for name in ("reduced_train_loss", "val_loss", "lr")}
+        metrics["tokens_per_second"] = _metric(trainer, "tokens_per_second")
+        elapsed = monotonic() - self._started
+        done, left = trainer.global_step - self._first_step, trainer.max_steps - trainer.global_step
+        eta = elapsed / done * left if done > 0 and trainer.max_steps > 0 else None
+        return status_line(trainer.global_step, _total(trainer), metrics, elapsed, eta)
+
+    def _stop(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = self._task = None
+
+
+def status_line(
+    step: int, total: str, metrics: Mapping[str, float | None], elapsed_s: float, eta_s: float | None
+) -> str:
+    """`120/1000  loss 2.8312  val_loss 2.9011  lr 4.00e-04  12.3k tokens/s  01:23<09:12`."""
+    parts = [f"{step}/{total}"]
+    formats = {
+        "reduced_train_loss": "loss {:.4f}",
+        "val_loss": "val_loss {:.4f}",
+        "lr": "lr {:.2e}",
+    }
+    for name, form in formats.items():
+        value = metrics.get(name)
+        if value is not None:
+            parts.append(form.format(value))
+    rate = metrics.get("tokens_per_second")
+    if rate is not None and math.isfinite(rate):
+        parts.append(f"{short_number(rate)} tokens/s")
+    parts.append(duration(elapsed_s) + ("" if eta_s is None else f"<{duration(eta_s)}"))
+    return "  ".join(parts)
+
+
+def _metric(trainer: pl.Trainer, name: str) -> float | None:
+    for metrics in (trainer.callback_metrics, trainer.progress_bar_metrics):
+        if name in metrics:
+            value = metrics[name]
+            return float(value) if not isinstance(value, str) else None
+    return None
+
+
+def _total(trainer: pl.Trainer) -> str:
+    return str(trainer.max_steps) if trainer.max_steps > 0 else "?"

@@ -1,0 +1,1 @@
+"""The run folder and everything around one training: resume, device, trainer, loaders, plan."""

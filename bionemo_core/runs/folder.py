@@ -1,0 +1,119 @@
+"""The folder of a run: where it is, what lies in it, and which one a resume goes on in."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from bionemo_core.errors import ConfigError, StorageError
+from bionemo_core.io.files import held_alone
+
+FOLDER_VARIABLE = "BIONEMO_RUN_FOLDER"
+"""Tells the other ranks of a job, which the first one starts, the folder that it chose."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """`<home>/runs/<name>/<time>` and the names in it."""
+
+    path: Path
+
+    @property
+    def spec(self) -> Path:
+        """The run as registry names and parameters."""
+        return self.path / "run.json"
+
+    @property
+    def composed(self) -> Path:
+        """The composed configuration, for people."""
+        return self.path / "config.yaml"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of checkpoints."""
+        return self.path / "checkpoints"
+
+
+def new_folder(home: Path, name: str) -> RunFolder:
+    """A fresh folder named after the time; the same one on every rank of a job.
+
+    Raises:
+        StorageError: it cannot be made.
+    """
+    given = os.environ.get(FOLDER_VARIABLE)
+    if given:
+        return RunFolder(Path(given))
+    root = home / "runs" / name
+    job = os.environ.get("SLURM_JOB_ID") or os.environ.get("TORCHELASTIC_RUN_ID")
+    try:
+        if job and int(os.environ.get("SLURM_NTASKS", os.environ.get("WORLD_SIZE", "1"))) > 1:
+            # Ranks that another launcher started share a job id, and no clock.
+            path = root / f"job-{job}"
+            path.mkdir(parents=True, exist_ok=True)
+            return RunFolder(path)
+        return RunFolder(_by_time(root))
+    except OSError as error:
+        raise StorageError(
+            f"run folder: {root} cannot be made: {error.strerror}. Set BIONEMO_HOME to a folder you can write to."
+        ) from error
+
+
+def _by_time(root: Path) -> Path:
+    stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")  # noqa: DTZ005 - people look for local time
+    root.mkdir(parents=True, exist_ok=True)
+    for attempt in range(1000):
+        path = root / (stamp if attempt == 0 else f"{stamp}_{attempt}")
+        try:
+            path.mkdir()
+        except FileExistsError:
+            continue
+        return path
+    raise StorageError(f"run folder: {root} already has a thousand runs of {stamp}.")
+
+
+def find_folder(home: Path, name: str, resume: str) -> RunFolder | None:
+    """The folder that `resume` names: a path, or `last` or `auto` for the newest run of this name.
+
+    None with `auto` where nothing was saved yet.
+
+    Raises:
+        ConfigError: there is no such folder.
+    """
+    given = os.environ.get(FOLDER_VARIABLE)
+    if given:
+        return RunFolder(Path(given))
+    root = home / "runs" / name
+    if resume in ("last", "auto"):
+        saved = [path for path in sorted(root.glob("*")) if any((path / "checkpoints").glob("step-*"))]
+        if saved:
+            return RunFolder(max(saved, key=lambda path: path.stat().st_mtime_ns))
+        if resume == "auto":
+            return None
+        raise ConfigError(f"resume=last: no run in {root} has a checkpoint. `bionemo-run runs` lists what was run.")
+    path = Path(resume).expanduser()
+    if path.name.startswith("step-"):
+        path = path.parent.parent
+    if not (path / "run.json").is_file():
+        raise ConfigError(f"resume={resume}: not a run folder (no run.json in {path}). `bionemo-run runs` lists them.")
+    return RunFolder(path)
+
+
+@contextmanager
+def lock(folder: RunFolder) -> Iterator[None]:
+    """Hold the folder against a second process that would write into it.
+
+    Raises:
+        ConfigError: another process holds it.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(held_alone(folder.path / ".lock"))
+        except BlockingIOError as error:
+            raise ConfigError(
+                f"run folder: another process is writing to {folder.path}; wait for it or stop it."
+            ) from error
+        yield

@@ -1,0 +1,68 @@
+"""What a task does around a training run: the run itself is written once, in `tasks.train`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytorch_lightning as pl
+
+from bionemo_core.config.schema import RunSpec
+from bionemo_core.interop.load_report import LoadReport
+from bionemo_core.parallel.strategy import strategy_of
+from bionemo_core.runs.resume import restore_weights
+
+if TYPE_CHECKING:
+    from bionemo_core.checkpoint.load import CheckpointReader
+    from bionemo_core.plugins.registry import Registry
+    from bionemo_core.protocols import DataSplits, Tokenizer
+    from bionemo_core.runs.device import Device
+    from bionemo_core.runs.folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Built:
+    """The parts of a run that a task may look at or replace before training starts."""
+
+    spec: RunSpec
+    device: Device
+    folder: RunFolder
+    trainer: pl.Trainer
+    tokenizer: Tokenizer
+    splits: DataSplits
+    module: pl.LightningModule
+
+
+class Additions:
+    """Pre-training adds nothing; other tasks override what they need."""
+
+    def settled(self, spec: RunSpec, saved: RunSpec | None, registry: Registry, device: Device) -> RunSpec:
+        """The run with its model and tokenizer known; `saved` is the run that is resumed."""
+        return spec
+
+    def callbacks(self, spec: RunSpec) -> Sequence[pl.Callback]:
+        """Callbacks beside those of every run."""
+        return ()
+
+    def restored(
+        self,
+        spec: RunSpec,
+        module: pl.LightningModule,
+        trainer: pl.Trainer,
+        registry: Registry,
+        tokenizer: Tokenizer,
+        reader: CheckpointReader | None,
+    ) -> LoadReport | None:
+        """Fill a new run's weights from `restore_from_path`; a resumed one gets its own from `reader`, later."""
+        if reader or not spec.restore_from_path:
+            return None
+        network = getattr(module, "network", module)
+        return restore_weights(spec, network, strategy_of(trainer).groups, registry, tokenizer)
+
+    def built(self, parts: Built) -> Built:
+        """The parts as they shall be trained."""
+        return parts
+
+    def trained(self, parts: Built) -> None:
+        """What to do on every rank once training has ended as it should, before the test."""

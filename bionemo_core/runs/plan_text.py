@@ -1,0 +1,99 @@
+"""What a run says of itself before it starts."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+if TYPE_CHECKING:
+    from bionemo_core.checkpoint.load import CheckpointReader
+    from bionemo_core.config.batch_plan import BatchPlan
+    from bionemo_core.config.schema import RunSpec
+    from bionemo_core.protocols import DataSplits
+    from bionemo_core.runs.device import Device
+    from bionemo_core.runs.folder import RunFolder
+
+GIB = 1024**3
+
+
+def print_plan(
+    spec: RunSpec,
+    plan: BatchPlan,
+    module: nn.Module,
+    splits: DataSplits,
+    read: Sequence[str],
+    device: Device,
+    folder: RunFolder,
+) -> None:
+    """Print what was derived from the configuration, in one block; `read` says what came of each file."""
+    print(plan_text(spec, plan, module, splits, read, device, folder), flush=True)
+
+
+def plan_text(
+    spec: RunSpec,
+    plan: BatchPlan,
+    module: Any,
+    splits: DataSplits,
+    read: Sequence[str],
+    device: Device,
+    folder: RunFolder,
+) -> str:
+    """The derived plan of a run as aligned lines."""
+    parameters = sum(p.numel() for p in module.parameters()) * plan.tensor_parallel_size
+    seq_length: int = spec.batch.seq_length or getattr(module, "seq_length", None) or 0
+    rows = "packs" if spec.batch.packing else "sequences"
+    tokens = plan.global_batch_size * seq_length
+    lines = [
+        ("model", f"{spec.model.name} of {spec.model.distribution}, {parameters / 1e6:,.1f}M parameters"),
+        ("tokenizer", f"{spec.tokenizer.name}"),
+        ("data", _data_line(spec, splits)),
+        *(("", line) for line in read),
+        (
+            "layout",
+            f"{plan.data_parallel_size * plan.tensor_parallel_size} x {device.name} "
+            f"(data {plan.data_parallel_size}, tensor {plan.tensor_parallel_size}), {device.precision}",
+        ),
+        (
+            "batch",
+            f"{plan.global_batch_size} {rows} of up to {seq_length} tokens a step = "
+            f"{plan.micro_batch_size} micro x {plan.accumulate_grad_batches} accumulated x "
+            f"{plan.data_parallel_size} ranks; up to {tokens:,} tokens",
+        ),
+        ("memory", f"about {state_bytes(parameters, plan) / GIB:,.2f} GiB a rank for weights, gradients and Adam"),
+        ("steps", f"{spec.trainer.max_steps:,}, validation every {spec.trainer.val_check_interval:,}"),
+        ("rate", f"{spec.optim.name} {spec.optim.params.get('lr')}, {spec.scheduler.name}"),
+        ("folder", str(folder.path)),
+    ]
+    return "\n".join(f"{name:>10}  {text}" for name, text in lines)
+
+
+def state_bytes(parameters: int, plan: BatchPlan) -> float:
+    """Bytes a rank holds beside activations: weights, gradients and two Adam moments in float32."""
+    return 16.0 * parameters / (plan.tensor_parallel_size * plan.data_parallel_size)
+
+
+def _data_line(spec: RunSpec, splits: DataSplits) -> str:
+    counts = [("train", splits.train), ("val", splits.val), ("test", splits.test)]
+    sizes = ", ".join(f"{len(part):,} {name}" for name, part in counts if part is not None)
+    note = " (the embedded sample; name your own with data=fasta data.path=...)" if spec.data.name == "sample" else ""
+    return f"{spec.data.name}: {sizes}{note}"
+
+
+def print_resume(reader: CheckpointReader, changes: Iterable[Any]) -> None:
+    """Print where a run goes on, and which settings are not what they were."""
+    lines = [f"{'resume':>10}  step {reader.step:,}, {reader.consumed_samples:,} sequences seen, from {reader.folder}"]
+    lines += [f"{'changed':>10}  {change.key}: {change.old} -> {change.new}" for change in changes]
+    print("\n".join(lines), flush=True)
+
+
+def quieten_libraries() -> None:
+    """Silence notes that are not about the user's run: what Lightning found, sells or deprecates within itself."""
+    for name in ("pytorch_lightning", "lightning_fabric", "lightning"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=r".*LeafSpec.*")
+    warnings.filterwarnings("ignore", message=r".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=r".*number of training batches.*")

@@ -1,0 +1,189 @@
+"""Where a run works and what it goes on from: its folder, its checkpoint, and what a resume may not change."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from bionemo_core.checkpoint.load import CheckpointReader, newest_valid, open_checkpoint
+from bionemo_core.config.schema import Choice, RunSpec
+from bionemo_core.config.spec import difference, to_json
+from bionemo_core.errors import ArtefactError, ConfigError
+from bionemo_core.interop.load_report import LoadReport
+from bionemo_core.interop.stored import StoredModel, Vocabulary
+from bionemo_core.models.load import check_offered, check_vocabulary
+from bionemo_core.models.locate import open_stored
+from bionemo_core.parallel.groups import ProcessGroups
+from bionemo_core.parallel.transfer import Vocabularies, fit_weights
+from bionemo_core.plugins.parameters import validated
+from bionemo_core.protocols import BuildContext, DataSplits, Tokenizer
+from bionemo_core.runs.folder import FOLDER_VARIABLE, RunFolder, find_folder, lock, new_folder
+
+if TYPE_CHECKING:
+    from bionemo_core.plugins.registry import Registry
+
+log = logging.getLogger("bionemo")
+
+FROZEN_GROUPS = ("model", "tokenizer", "data")
+FROZEN_KEYS = ("seed", "batch.packing", "batch.pack_window", "batch.seq_length")
+"""What decides the network or the order of the data: a resume may not change it."""
+
+_SET_FOR_RANKS = (FOLDER_VARIABLE, "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+def open_folder(spec: RunSpec) -> tuple[RunFolder, CheckpointReader | None]:
+    """The folder to work in, and the checkpoint to go on from.
+
+    Raises:
+        ConfigError: `resume` names no run.
+        CheckpointError: the run has no checkpoint that verifies.
+    """
+    home = Path(spec.home)
+    folder = find_folder(home, spec.name, spec.resume) if spec.resume else None
+    if folder is None:
+        return new_folder(home, spec.name), None
+    named = Path(str(spec.resume)).expanduser()
+    if named.name.startswith("step-"):
+        return folder, open_checkpoint(named)
+    reader, skipped = newest_valid(folder.checkpoints)
+    for one in skipped:
+        log.warning("checkpoint %s is passed over: %s", one.path, one.reason)
+    return folder, reader
+
+
+@contextmanager
+def held(folder: RunFolder) -> Iterator[None]:
+    """Lock the folder, tell it to the ranks that this process starts, and clean the environment afterwards."""
+    before = dict(os.environ)
+    first = FOLDER_VARIABLE not in before and int(before.get("RANK", before.get("SLURM_PROCID", "0"))) == 0
+    os.environ[FOLDER_VARIABLE] = str(folder.path)
+    try:
+        if first:
+            with lock(folder):
+                yield
+        else:
+            yield
+    finally:
+        for name in _SET_FOR_RANKS:
+            os.environ.pop(name, None)
+            if name in before:
+                os.environ[name] = before[name]
+
+
+def completed(saved: RunSpec, registry: Registry) -> RunSpec:
+    """The specification with the parameters that components have had since, at their defaults."""
+    whole: dict[str, Any] = {}
+    for group in FROZEN_GROUPS:
+        choice: Choice = getattr(saved, group)
+        name = f"{choice.distribution}/{choice.name}"
+        if registry.find(group, name) is not None:
+            whole[group] = replace(choice, params=validated(registry.get(group, name), choice.params))
+    return replace(saved, **whole)
+
+
+def with_first_weights(saved: RunSpec, spec: RunSpec) -> RunSpec:
+    """A resumed run's specification with the weights that it was started from; the same command may name them again.
+
+    Raises:
+        ConfigError: it names others.
+    """
+    given, first = spec.restore_from_path, saved.restore_from_path
+    if given is not None and given != first and not (first and _same_place(given, first)):
+        raise ConfigError(
+            f"resume: this run was started {f'from {first}' if first else 'from random weights'}, and "
+            f"restore_from_path names {given}. Leave restore_from_path out to go on, or resume to start a new run."
+        )
+    return replace(spec, restore_from_path=first)
+
+
+def _same_place(one: str, other: str) -> bool:
+    return Path(one).expanduser().resolve() == Path(other).expanduser().resolve()
+
+
+def check_resume(saved: RunSpec, spec: RunSpec, reader: CheckpointReader, splits: DataSplits) -> None:
+    """Refuse a resume that would not go on with the same network over the same data.
+
+    Raises:
+        ConfigError: names what changed.
+    """
+    changed = [change for change in difference(saved, spec) if _is_frozen(change.key)]
+    if changed:
+        listed = "; ".join(f"{change.key}: {change.old} -> {change.new}" for change in changed)
+        raise ConfigError(
+            f"resume: this run was started with other settings: {listed}. Give the old values, or start a new run "
+            "from these weights with restore_from_path."
+        )
+    old = reader.facts.get("data_fingerprint")
+    if old != splits.fingerprint:
+        raise ConfigError(
+            f"resume: the data changed since the checkpoint (fingerprint {old} then, {splits.fingerprint} now). "
+            "Put the old files back, or start a new run from these weights with restore_from_path."
+        )
+
+
+def _is_frozen(key: str) -> bool:
+    group, _, leaf = key.partition(".")
+    # A plugin may be upgraded between two starts; whether its weights still fit shows when they are loaded.
+    return key in FROZEN_KEYS or (group in FROZEN_GROUPS and leaf not in ("version", "distribution"))
+
+
+def restore_weights(
+    spec: RunSpec, network: nn.Module, groups: ProcessGroups, registry: Registry, tokenizer: Tokenizer
+) -> LoadReport:
+    """Fill the network from what lies at `restore_from_path`, by the run's rules; its state is left alone.
+
+    Raises:
+        ArtefactError: it is refused, its vocabulary is another, or it does not fit.
+        CheckpointError: no checkpoint in it verifies, or it does not fit.
+    """
+    assert spec.restore_from_path
+    stored = open_stored(spec.restore_from_path, registry, spec.connector, home=spec.home)
+    try:
+        theirs = _vocabulary_of(stored, spec, registry)
+        other = theirs != Vocabulary.of(tokenizer.pieces)
+        if other and spec.restore.vocabulary is None:
+            raise ArtefactError(
+                f"{stored.source}: its tokenizer {stored.spec.tokenizer.name!r} ({theirs.size} pieces) is not "
+                f"this run's {spec.tokenizer.name!r} ({tokenizer.vocab_size} pieces), so a row of its tables means "
+                "something else here. restore.vocabulary=tile or mean takes them all the same."
+            )
+        if other:
+            note = f"tokenizer {stored.spec.tokenizer.name!r} has other pieces than this run's"
+            stored = replace(stored, notes=(*stored.notes, note))
+        vocabularies = Vocabularies(tokenizer.vocab_size, theirs.size)
+        return fit_weights(network, groups, stored, spec.restore, vocabularies)
+    finally:
+        stored.close()
+
+
+def _vocabulary_of(stored: StoredModel, spec: RunSpec, registry: Registry) -> Vocabulary:
+    if stored.foreign_vocab_size is not None:
+        return Vocabulary(stored.foreign_vocab_size, "")
+    check_offered(stored.spec, registry, stored.source)
+    tokenizer = registry.build(stored.spec.tokenizer, context=BuildContext(home=spec.home))
+    check_vocabulary(stored, tokenizer)
+    return Vocabulary.of(tokenizer.pieces)
+
+
+def record_restore(folder: RunFolder, report: LoadReport) -> None:
+    """Print what became of every tensor, and leave it in the folder as `restore.json`."""
+    print(report.text(), flush=True)
+    (folder.path / "restore.json").write_text(json.dumps(report.facts(), indent=1) + "\n")
+
+
+def write_spec(folder: RunFolder, spec: RunSpec, composed_yaml: str) -> None:
+    """Leave the run's specification, and its configuration for people, in the folder; once, at the first start."""
+    if folder.spec.exists():
+        return
+    folder.composed.write_text(composed_yaml)
+    temporary = folder.spec.with_suffix(".tmp")
+    temporary.write_text(to_json(spec))
+    temporary.replace(folder.spec)

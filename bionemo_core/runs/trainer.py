@@ -1,0 +1,101 @@
+"""Lightning's trainer as a run wants it, with the processes that it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytorch_lightning as pl
+
+from bionemo_core.checkpoint.load import CheckpointReader
+from bionemo_core.config.schema import RunSpec
+from bionemo_core.errors import NetworkError
+from bionemo_core.parallel.groups import lost_peer
+from bionemo_core.parallel.strategy import MegatronStrategy
+from bionemo_core.reporting.loggers import RunContext
+from bionemo_core.reporting.training_progress import RunProgress
+from bionemo_core.runs.device import Device
+from bionemo_core.runs.folder import RunFolder
+from bionemo_core.training.callbacks import MetricsOut, RefuseBadValidation
+
+if TYPE_CHECKING:
+    from bionemo_core.plugins.registry import Registry
+    from bionemo_core.protocols import BuildContext, Tokenizer
+
+
+def make_trainer(
+    spec: RunSpec,
+    registry: Registry,
+    device: Device,
+    folder: RunFolder,
+    reader: CheckpointReader | None,
+    last_callbacks: Sequence[pl.Callback],
+) -> pl.Trainer:
+    """The trainer of this run; nothing is started yet."""
+    settings = spec.trainer
+    run = RunContext(folder=folder.path, name=spec.name, resumed_step=reader.step if reader else None)
+    strategy = MegatronStrategy(
+        tensor_model_parallel_size=spec.parallel.tensor_model_parallel_size,
+        dtype=device.dtype,
+        compile_layers=device.accelerator == "gpu" if settings.compile is None else settings.compile,
+        record_passes=settings.cuda_graphs,
+    )
+    if reader:
+        strategy.resume_from(reader)
+    callbacks = [registry.build(choice) for choice in spec.callbacks]
+    callbacks += [MetricsOut(settings.log_every_n_steps), RefuseBadValidation()]
+    callbacks += [RunProgress()] if settings.progress_bar else []
+    return pl.Trainer(
+        strategy=strategy,
+        accelerator=device.accelerator,
+        devices=settings.devices,
+        num_nodes=settings.num_nodes,
+        max_steps=settings.max_steps,
+        max_time=timedelta(minutes=settings.max_time_min) if settings.max_time_min else None,
+        val_check_interval=settings.val_check_interval,
+        check_val_every_n_epoch=None,
+        log_every_n_steps=settings.log_every_n_steps,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=settings.progress_bar,
+        logger=[registry.build(choice, run=run) for choice in spec.loggers] or False,
+        callbacks=[*callbacks, *last_callbacks],
+        default_root_dir=folder.path,
+    )
+
+
+def start_ranks(trainer: pl.Trainer) -> None:
+    """Start the other processes of this node and the process groups now: models are built inside them."""
+    launcher = trainer.strategy.launcher
+    if launcher is not None:
+        launcher.launch(lambda: None, trainer=trainer)
+    trainer.strategy.setup_environment()
+
+
+def tell_callbacks(trainer: pl.Trainer, tokenizer: Tokenizer, context: BuildContext) -> None:
+    """Tell every callback that has a `meet_run(tokenizer, context)` what the run reads with, before it starts."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Lightning declares it nowhere
+        meet = getattr(callback, "meet_run", None)
+        if meet is not None:
+            meet(tokenizer, context)
+
+
+def fit(trainer: pl.Trainer, module: pl.LightningModule, train: Any, val: Any, reader: CheckpointReader | None) -> None:
+    """Train, from the checkpoint on if there is one.
+
+    Raises:
+        NetworkError: another rank is gone.
+    """
+    options: dict[str, Any] = {"ckpt_path": str(reader.folder), "weights_only": False} if reader else {}
+    try:
+        trainer.fit(module, train_dataloaders=train, val_dataloaders=val, **options)
+    except RuntimeError as error:
+        if lost_peer(error):
+            raise NetworkError(
+                f"another rank of this job is gone or silent: {str(error).splitlines()[0]} "
+                "Its own output says why; then go on with resume=last."
+            ) from error
+        raise

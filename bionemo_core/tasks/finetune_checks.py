@@ -1,0 +1,62 @@
+"""Which settings of `task=finetune` can be followed, together and by a run that is resumed."""
+
+from __future__ import annotations
+
+from bionemo_core.config.schema import RunSpec
+from bionemo_core.config.task_schemas.finetune import Finetune
+from bionemo_core.errors import ConfigError
+from bionemo_core.finetuning.model import KINDS, V1_KINDS
+
+STATES_DTYPES = ("float32", "float16")
+EXPORTS = (None, "last", "best")
+_SETTLED = (
+    *("kind", "encoder", "head", "head_params", "freeze_layers", "lora_rank", "lora_alpha", "lora_dropout"),
+    *("lora_targets", "class_weights", "balance_classes", "standardise"),
+)
+"""Keys of the task that decide what the model is, which a resumed run has already."""
+
+
+def check_settings(task: Finetune) -> None:
+    """Accept settings that can be followed, all of them.
+
+    Raises:
+        ConfigError: one is out of its range, or would have no effect.
+    """
+    of_classes = KINDS[task.kind][1]
+    weights = task.class_weights
+    wrong = [
+        (task.states_dtype not in STATES_DTYPES, f"states_dtype: got {task.states_dtype!r}, expected float32, float16"),
+        (task.average_last < 0, f"average_last: got {task.average_last}, expected 0 or more checkpoints"),
+        (task.export not in EXPORTS, f"export: got {task.export!r}, expected last, best or null"),
+        (task.export == "best" and task.average_last > 0, "export=best and task.average_last are both given; keep one"),
+        (task.lora_rank < 1, f"lora_rank: got {task.lora_rank}, expected 1 or more"),
+        (bool(weights) and min(weights or [0]) < 0, f"class_weights: got {weights}, expected none below 0"),
+        (bool(weights) and not of_classes, f"class_weights: task.kind={task.kind} has no classes"),
+        (task.balance_classes and not of_classes, f"balance_classes: task.kind={task.kind} has no classes"),
+        (task.balance_classes and bool(weights), "balance_classes and task.class_weights are both given; keep one"),
+        (
+            task.freeze_layers != 0 and task.encoder != "full",
+            f"freeze_layers={task.freeze_layers} needs task.encoder=full, got {task.encoder}",
+        ),
+    ]
+    for is_wrong, message in wrong:
+        if is_wrong:
+            raise ConfigError(f"task.{message}.")
+
+
+def check_same_model(spec: RunSpec, saved: RunSpec) -> None:
+    """Accept a resumed run whose model is meant as it is.
+
+    Raises:
+        ConfigError: a key that decides it has another value.
+    """
+    asked, had = Finetune(**spec.task.params), Finetune(**saved.task.params)
+    for key in _SETTLED:
+        now, before = getattr(asked, key), getattr(had, key)
+        if key == "kind":
+            now, before = V1_KINDS.get(now, now), V1_KINDS.get(before, before)
+        if now != before:
+            raise ConfigError(
+                f"task.{key}: {before} -> {now}: the run that is resumed has its model already. Give it as it was, or "
+                "start a new run."
+            )

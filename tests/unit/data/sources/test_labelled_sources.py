@@ -1,0 +1,175 @@
+"""Labelled sequences out of v1's tables and FLIP's FASTA files."""
+
+from pathlib import Path
+
+import pytest
+
+from bionemo_core.data.sources.labelled import flip_fasta, labelled_csv
+from bionemo_core.errors import ConfigError, DataError
+
+TABLE = "id,sequence,3state,resolved\na,MKV,CEH,110\nb,mkva,CCCC,1111\nc,MK!,CEH,111\n"
+
+
+def folders(root: Path, text: str) -> Path:
+    for split in ("train", "val", "test"):
+        (root / split).mkdir(parents=True)
+        (root / split / "x000.csv").write_text(text)
+    return root
+
+
+def test_v1_token_level_tables(tmp_path, tokenizer, context):
+    root = folders(tmp_path / "ss", TABLE)
+    splits = labelled_csv(
+        str(root), target_column="3state", mask_column="resolved", tokenizer=tokenizer, context=context
+    )
+    assert splits.train.ids == ("a", "b")
+    assert splits.train[0] == (0, b"MKV", "CEH", "110", "a")
+    assert splits.train[1].sequence == b"MKVA"
+    assert [len(part) for part in splits.parts().values()] == [2, 2, 2]
+    with pytest.raises(DataError, match="record 'c': residue '!'"):
+        labelled_csv(
+            str(root),
+            target_column="3state",
+            mask_column="resolved",
+            on_invalid="error",
+            tokenizer=tokenizer,
+            context=context,
+        )
+
+
+def test_one_table_is_split_the_same_every_time(tmp_path, tokenizer, context):
+    path = tmp_path / "delaney.csv"
+    path.write_text("smiles,expt\n" + "".join(f"{'MKV' + 'A' * n},{n}.5\n" for n in range(40)))
+    options = {"sequence_column": "smiles", "target_column": "expt", "tokenizer": tokenizer, "context": context}
+    first, second = (labelled_csv(str(path), **options) for _ in range(2))
+    assert [len(part) for part in first.parts().values()] == [28, 6, 6]
+    assert first.fingerprint == second.fingerprint
+    assert first.train.ids == second.train.ids
+    everyone = [name for part in first.parts().values() for name in part.ids]
+    assert len(set(everyone)) == 40
+    other = labelled_csv(str(path), **options, split_seed=1)
+    assert other.fingerprint != first.fingerprint
+
+
+def one_table(folder: Path, extra: str = "") -> Path:
+    """Forty rows in pairs of relatives, that start with the same letter."""
+    path = folder / "table.csv"
+    kinds = ("train", "Valid", "test")
+    rows = (f"r{n},{'ACDEFGHIKLMNPQRSTVWY'[n // 2]}{'K' * (1 + n % 2)},{n}.5,{kinds[n % 3]}\n" for n in range(40))
+    path.write_text("id,sequence,target,part\n" + "".join(rows) + extra)
+    return path
+
+
+def test_a_column_of_one_table_says_the_split(tmp_path, tokenizer, context):
+    path = one_table(tmp_path)
+    splits = labelled_csv(str(path), split_column="part", tokenizer=tokenizer, context=context)
+    for place, part in enumerate(splits.parts().values()):
+        assert part.ids == tuple(f"r{n}" for n in range(40) if n % 3 == place)
+    path = one_table(tmp_path, "last,MK,1.0,tset\n")
+    with pytest.raises(DataError, match=r"data.split_column: record 'last' says 'tset', expected one of train"):
+        labelled_csv(str(path), split_column="part", tokenizer=tokenizer, context=context)
+
+
+def test_clusters_of_one_table_lie_in_one_split(tmp_path, tokenizer, context):
+    path, table = one_table(tmp_path), tmp_path / "clusters.tsv"
+    table.write_text("".join(f"c{n // 2}\tr{n}\n" for n in range(40)))
+    splits = labelled_csv(str(path), clusters=str(table), tokenizer=tokenizer, context=context)
+    assert [len(part) for part in splits.parts().values()] == [28, 6, 6]
+    for part in splits.parts().values():
+        assert all(f"r{int(name[1:]) ^ 1}" in part.ids for name in part.ids)
+
+
+def test_relatives_that_the_tokenizer_tells_lie_in_one_split(tmp_path, tokenizer, context, monkeypatch):
+    path = one_table(tmp_path)
+    monkeypatch.setattr(type(tokenizer), "families", {"first": lambda text: text[:1]}, raising=False)
+    splits = labelled_csv(str(path), clusters="first", tokenizer=tokenizer, context=context)
+    letters = [{sequence[:1] for sequence in part.sequences} for part in splits.parts().values()]
+    assert [len(part) for part in splits.parts().values()] == [28, 6, 6]
+    assert not (letters[0] & letters[1] or letters[0] & letters[2] or letters[1] & letters[2])
+    with pytest.raises(ConfigError, match=r"data.clusters: frist: there is no such table; by name .* knows first"):
+        labelled_csv(str(path), clusters="frist", tokenizer=tokenizer, context=context)
+
+
+def test_keys_that_are_empty_name_no_way_to_split(tmp_path, tokenizer, context):
+    path = one_table(tmp_path)
+    plain = labelled_csv(str(path), tokenizer=tokenizer, context=context)
+    empty = labelled_csv(str(path), clusters="", split_column="", tokenizer=tokenizer, context=context)
+    assert empty.fingerprint == plain.fingerprint
+
+
+def test_ways_to_split_that_contradict_are_refused(tmp_path, tokenizer, context):
+    both = {"clusters": "c.tsv", "split_column": "part", "tokenizer": tokenizer, "context": context}
+    with pytest.raises(ConfigError, match=r"data.clusters and data.split_column: are different ways"):
+        labelled_csv(str(one_table(tmp_path)), **both)
+    root = folders(tmp_path / "ss", TABLE)
+    for key in ("clusters", "split_column"):
+        with pytest.raises(ConfigError, match=rf"data.{key}: data.dataset_path has a folder for each split"):
+            labelled_csv(str(root), **{**both, "clusters": None, "split_column": None, key: "x"})
+
+
+def test_flip_headers_say_which_split(tmp_path, tokenizer, context):
+    path = tmp_path / "scl.fasta"
+    path.write_text(
+        ">a TARGET=Nucleus SET=train VALIDATION=False\nMKV\n"
+        ">b TARGET=Membrane SET=train VALIDATION=True\nMKVA\n"
+        ">c TARGET=Nucleus SET=test VALIDATION=False\nMKVAA\n"
+    )
+    splits = flip_fasta(str(path), tokenizer=tokenizer, context=context)
+    assert {name: part.ids for name, part in splits.parts().items()} == {"train": ("a",), "val": ("b",), "test": ("c",)}
+    assert splits.train[0].label == "Nucleus"
+    path.write_text(">a SET=train VALIDATION=False\nMKV\n")
+    with pytest.raises(DataError, match=r"the header of 'a' has no TARGET="):
+        flip_fasta(str(path), tokenizer=tokenizer, context=context)
+
+
+def test_labels_must_be_as_long_as_the_sequence(tmp_path, tokenizer, context):
+    (tmp_path / "s.fasta").write_text(">a\nMKV\n")
+    (tmp_path / "l.fasta").write_text(">a SET=train VALIDATION=False\nCE\n")
+    with pytest.raises(DataError, match="'a' has 3 residues and 2 labels"):
+        flip_fasta(str(tmp_path / "s.fasta"), str(tmp_path / "l.fasta"), tokenizer=tokenizer, context=context)
+
+
+def test_what_has_no_label_or_mask_is_left_out_aloud(tmp_path, tokenizer, context, caplog):
+    root = folders(tmp_path / "classes", "id,sequence,target\na,MKV,up\nb,MKVA,\nc,MK,down\n")
+    splits = labelled_csv(str(root), tokenizer=tokenizer, context=context)
+    assert splits.train.ids == ("a", "c")
+    assert "read 3 = used 2 + rejected 1 (no label 1 (first: b))" in caplog.text
+    header = "SET=train VALIDATION=False"
+    (tmp_path / "s.fasta").write_text(">a\nMKV\n>b\nMKV\n")
+    (tmp_path / "l.fasta").write_text(f">a {header}\nCEH\n>b {header}\nCEH\n>z {header}\nC\n")
+    (tmp_path / "m.fasta").write_text(">a\n110\n")
+    files = [str(tmp_path / f"{name}.fasta") for name in "slm"]
+    assert flip_fasta(*files, tokenizer=tokenizer, context=context).train.ids == ("a",)
+    assert "read 3 = used 1 + rejected 2 (no mask 1 (first: b), a label without a sequence 1 (first: z))" in caplog.text
+
+
+def test_flip_secondary_structure_as_published(realdata, tokenizer, context):
+    folder = realdata / "flip_secondary_structure"
+    splits = flip_fasta(
+        *(str(folder / f"{name}.fasta.gz") for name in ("sequences", "sampled", "mask")),
+        tokenizer=tokenizer,
+        context=context,
+    )
+    assert {name: len(part) for name, part in splits.parts().items()} == {"train": 9712, "val": 1080, "test": 364}
+    record = splits.train[0]
+    assert len(record.sequence) == len(record.label) == len(record.mask)
+    assert set("".join(splits.test.labels)) == {"C", "E", "H"}
+
+
+def test_long_sequences_are_left_out_aloud(tmp_path, tokenizer, context, caplog):
+    root = folders(tmp_path / "ss", TABLE)
+    splits = labelled_csv(str(root), target_column="3state", tokenizer=tokenizer, context=context)
+    kept = splits.up_to(3)
+    assert kept.train.ids == ("a",)
+    assert "1 of 2 sequences are longer than the model's 3 residues" in caplog.text
+    with pytest.raises(DataError, match="every sequence is longer"):
+        splits.up_to(2)
+    assert splits.up_to(3, _TwoLetters()) is not None
+    assert splits.up_to(2, _TwoLetters()).train.ids == ("a", "b")  # type: ignore[arg-type]
+
+
+class _TwoLetters:
+    """Every token is two letters."""
+
+    def encode(self, text: bytes) -> list[int]:
+        return [0] * -(-len(text) // 2)

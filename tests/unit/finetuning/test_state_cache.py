@@ -1,0 +1,62 @@
+"""Kept states are published whole, taken again, and made anew where they are damaged."""
+
+import numpy as np
+import pytest
+import torch
+
+from bionemo_core.data.labelled_records import LabelledRecords
+from bionemo_core.finetuning.state_cache import stored_states
+from bionemo_core.inference.embedding import HIDDENS, Embedder, EmbeddingSettings
+from bionemo_core.parallel.ranks import Ranks
+from bionemo_core.protocols import BuildContext
+
+presets = pytest.importorskip("bionemo_esm.presets")
+
+
+@pytest.fixture
+def job(tmp_path):
+    """What asks for the states of three sequences, and counts how often they are computed."""
+    tokenizer = presets.esm1nv_alphabet()
+    sizes = {"num_layers": 1, "hidden_size": 16, "num_attention_heads": 2, "seq_length": 32}
+    module = presets.esm1nv(**sizes, tokenizer=tokenizer, context=BuildContext())
+    embedder = Embedder(module, tokenizer, EmbeddingSettings(outputs=(HIDDENS,)))
+    sequences = (b"MKTAYIAK", b"GSHMLE", b"LLLLLLLLLL")
+    records = LabelledRecords(("a", "b", "c"), sequences, ("", "", ""), (), np.arange(3))
+    runs = []
+    compute = embedder.run
+
+    def counted(*arguments):
+        runs.append(arguments)
+        return compute(*arguments)
+
+    embedder.run = counted
+
+    def ask():
+        before = len(runs)
+        kept = stored_states(tmp_path, records, embedder, "weights", True, "float32", Ranks())
+        return kept, len(runs) - before
+
+    return ask
+
+
+def test_states_are_kept_whole_and_taken_again(job, tmp_path):
+    first, computed = job()
+    table = first.table.clone()
+    assert computed and first.offsets.tolist() == [0, 8, 14, 24] and first.table.shape == (24, 16)
+    (folder,) = (tmp_path / "states").iterdir()
+    again, computed = job()
+    assert not computed and torch.equal(again.table, table)
+    (folder / "states.npy").write_bytes(b"damaged")
+    mended, computed = job()
+    assert computed and torch.equal(mended.table, table)
+    assert [path.name for path in (tmp_path / "states").iterdir()] == [folder.name]
+
+
+def test_a_failure_leaves_nothing_behind(job, tmp_path, monkeypatch):
+    def full(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np.lib.format, "open_memmap", full)
+    with pytest.raises(Exception, match="No space left"):
+        job()
+    assert list((tmp_path / "states").iterdir()) == []

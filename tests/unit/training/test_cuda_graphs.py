@@ -1,0 +1,249 @@
+"""Recorded passes give the numbers of plain ones. A graph is stood in for, so that a CPU can show it; see
+`benchmarks/check_gpu_passes.py` for real ones."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from bionemo_core.data.batches.batch import Seq2SeqBatch
+from bionemo_core.data.batches.rows import RowShape, lay_pairs
+from bionemo_core.nn.cuda_graph_safe import is_recordable, recordable
+from bionemo_core.nn.layers import transformer_config
+from bionemo_core.nn.seq2seq import Seq2SeqLM, Seq2SeqOptions, StackOptions
+from bionemo_core.parallel.groups import start_groups
+from bionemo_core.parallel.sharding import shard
+from bionemo_core.protocols import Seq2SeqExample
+from bionemo_core.training.cuda_graphs import (
+    MOST_RECORDINGS,
+    MOST_WAITS,
+    WARM_UPS,
+    RecordedPasses,
+    _Waits,
+    pass_runner,
+)
+from bionemo_core.training.passes import run_pass
+
+VOCAB = 40
+
+
+class StandIn:
+    """Replays by calling the function again, and has what it made end up where the first call left it."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.parameters, self.recorded = list(network.parameters()), 0
+
+    def __call__(self, step: Callable[[], None]) -> "StandIn":
+        with torch.random.fork_rng():
+            step()
+        self.recorded += 1
+        return Again(self.parameters, step)
+
+
+class Again:
+    def __init__(self, parameters: Sequence[nn.Parameter], step: Callable[[], None]) -> None:
+        self.parameters, self.step = parameters, step
+        self.written = [parameter.grad for parameter in parameters]
+        self.values = self.done().values
+
+    def done(self):
+        (recording,) = [cell.cell_contents for cell in self.step.__closure__ if hasattr(cell.cell_contents, "_done")]
+        return recording._done
+
+    def replay(self) -> None:
+        for parameter in self.parameters:
+            parameter.grad = None
+        self.step()
+        for parameter, written in zip(self.parameters, self.written, strict=True):
+            if written is not None:
+                written.copy_(parameter.grad)
+            parameter.grad = None
+        self.values.copy_(self.done().values)
+
+
+def network(positions: str = "learned_absolute", **options: object) -> Seq2SeqLM:
+    config = transformer_config(num_layers=1, hidden_size=32, num_attention_heads=4, hidden_dropout=0.1)
+    torch.manual_seed(1)
+    stack = StackOptions(position_embedding_type=positions)
+    return Seq2SeqLM(config, config, VOCAB, Seq2SeqOptions(32, 32, stack, **options), groups=start_groups())
+
+
+def batch(seed: int, count: int = 3) -> Seq2SeqBatch:
+    draw, examples = np.random.default_rng(seed), []
+    for length in draw.integers(3, 9, count):
+        ids = draw.integers(5, VOCAB, length).astype(np.int32)
+        examples.append(Seq2SeqExample(ids, ids, ids, np.ones(length, dtype=bool)))
+    shape = RowShape(32, count, 0, static_shapes=True, target_length=32)
+    return Seq2SeqBatch.of(lay_pairs(examples, count, shape))
+
+
+def replaced(batch: Seq2SeqBatch, **values: object) -> Seq2SeqBatch:
+    """The batch with other numbers on both sides."""
+    return Seq2SeqBatch(replace(batch.source, **values), replace(batch.target, **values))
+
+
+def trained(network: nn.Module, run: Callable, steps: Sequence[Sequence[Seq2SeqBatch]]) -> list[torch.Tensor]:
+    """Values and gradients of optimizer steps, each of some micro batches."""
+    optimizer, seen = torch.optim.AdamW(network.parameters(), lr=1e-2, fused=True), []
+    for number, micro_batches in enumerate(steps):
+        optimizer.zero_grad(set_to_none=True)
+        for index, one in enumerate(micro_batches):
+            torch.manual_seed(100 * number + index)
+            seen.append(run(one, 0.5 + number, 1.0).values.clone())
+        seen += [parameter.grad.clone() for parameter in network.parameters() if parameter.grad is not None]
+        optimizer.step()
+    return seen
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_numbers_are_those_of_plain_passes(dtype: torch.dtype) -> None:
+    ours, theirs = network(), network()
+    for one in (ours, theirs):
+        shard(one, start_groups(), dtype, torch.device("cpu"))
+    stand_in = StandIn(ours)
+    recorded = RecordedPasses(ours, record=stand_in)
+    draws = iter(range(100))
+    steps = [[batch(next(draws), count) for count in counts] for counts in ((3,), (3, 3), (3, 1), (3, 3), (1, 3), (3,))]
+    expected = trained(theirs, lambda *given: run_pass(theirs, *given), steps)
+    got = trained(ours, recorded, steps)
+    assert len(got) == len(expected)
+    assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
+    assert stand_in.recorded == 1  # of the other shape there were too few
+
+
+def test_shapes_are_recorded_when_they_come_again_and_not_too_many() -> None:
+    ours = network()
+    stand_in = StandIn(ours)
+    recorded = RecordedPasses(ours, record=stand_in)
+    for number in range(WARM_UPS + 2):
+        recorded(batch(number), 1.0, 1.0)
+        assert stand_in.recorded == max(0, min(1, number + 1 - WARM_UPS))
+    for count in range(4, 4 + MOST_RECORDINGS):
+        for _ in range(WARM_UPS + 1):
+            recorded(batch(0, count), 1.0, 1.0)
+    assert stand_in.recorded == MOST_RECORDINGS
+
+
+def test_a_bound_of_lengths_is_part_of_the_shape() -> None:
+    ours = network()
+    stand_in = StandIn(ours)
+    recorded = RecordedPasses(ours, record=stand_in)
+    for number in range(WARM_UPS + 1):
+        for one in (batch(number, 4), replaced(batch(number, 4), max_seqlen=16)):
+            recorded(one, 1.0, 1.0)
+    assert stand_in.recorded == 2
+
+
+def test_passes_that_wait_are_not_recorded() -> None:
+    class Waits:
+        looks, always = 0, ()
+
+        def __enter__(self):
+            Waits.looks += 1
+            self.any = Waits.looks in Waits.always
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+    for always, looks, found in (((), 1, 1), ((1,), 2, 1), (range(100), MOST_WAITS, 0)):
+        Waits.looks, Waits.always = 0, always
+        ours = network()
+        stand_in = StandIn(ours)
+        recorded = RecordedPasses(ours, record=stand_in)
+        recorded._watch = Waits
+        for number in range(WARM_UPS + 6):
+            recorded(batch(number), 1.0, 1.0)
+        assert (Waits.looks, stand_in.recorded) == (looks, found)
+
+
+def test_waiting_is_noticed_by_torchs_own_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    modes = []
+    monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
+    with _Waits() as waits:
+        pass
+    assert not waits.any
+    with pytest.warns(UserWarning, match="of something else"), _Waits() as waits:
+        warnings.warn("called a synchronizing CUDA operation (Triggered internally at Stream.cpp)", stacklevel=1)
+        warnings.warn("of something else", stacklevel=1)
+    assert waits.any
+    assert modes == ["warn", 0] * 2
+
+
+def test_padded_batches_are_not_recorded() -> None:
+    ours = network()
+    stand_in = StandIn(ours)
+    recorded = RecordedPasses(ours, record=stand_in)
+    ids = np.arange(5, 12, dtype=np.int32)
+    shape = RowShape(32, 2, 0, packing=False, static_shapes=True, target_length=32)
+    padded = Seq2SeqBatch.of(lay_pairs([Seq2SeqExample(ids, ids, ids, np.ones(7, dtype=bool))] * 2, 2, shape))
+    for _ in range(WARM_UPS + 2):
+        recorded(padded, 1.0, 1.0)
+    assert stand_in.recorded == 0
+
+
+def test_a_forward_that_is_written_anew_promises_nothing() -> None:
+    class Own(Seq2SeqLM):
+        def forward(self, batch):
+            return super().forward(batch)
+
+    class Promised(Own):
+        @recordable
+        def forward(self, batch):
+            return super().forward(batch)
+
+    made = network()
+
+    class OwnEncoding(Seq2SeqLM):
+        def encode(self, source):
+            return super().encode(source)
+
+    assert is_recordable(made)
+    assert not is_recordable(network("relative"))
+    for kind, promised in ((Own, False), (Promised, True), (OwnEncoding, False)):
+        own = network()
+        own.__class__ = kind
+        assert is_recordable(own) is promised
+
+
+def test_whoever_hooks_in_is_called() -> None:
+    for hook in ("register_forward_hook", "register_forward_pre_hook", "register_full_backward_hook"):
+        made = network()
+        getattr(made.layers[0], hook)(lambda *_: None)
+        assert not is_recordable(made)
+    made = network()
+    shard(made, start_groups(), torch.bfloat16, torch.device("cpu"))
+    assert is_recordable(made)  # 16-bit copies are gathered by a hook that is recorded
+
+
+@pytest.mark.parametrize("positions", ["learned_absolute", "rope"])
+def test_numbers_of_a_packed_batch_play_no_part(positions: str) -> None:
+    made, one = network(positions).eval(), batch(0)
+    numbers = {"num_tokens": 1, "num_loss_tokens": 2, "num_sequences": 1, "budget": 3, "lengths": [1]}
+    assert torch.equal(made(one), made(replaced(one, **numbers)))
+
+
+def test_a_cpu_records_nothing() -> None:
+    made = network()
+    assert not isinstance(pass_runner(made, start_groups(), record=True), RecordedPasses)
+
+
+def test_what_cannot_be_recorded_names_the_setting() -> None:
+    from bionemo_core.errors import ConfigError
+
+    def refuse(step: Callable[[], None]) -> None:
+        try:
+            raise RuntimeError("operation not permitted when stream is capturing\nmore")
+        except RuntimeError:  # the end of a recording that went wrong has an error of its own, and hides the first
+            raise RuntimeError("operation failed due to a previous error during capture")  # noqa: B904
+
+    recorded = RecordedPasses(network(), record=refuse)
+    for number in range(WARM_UPS):
+        recorded(batch(number), 1.0, 1.0)
+    with pytest.raises(ConfigError, match=r"not permitted when stream is capturing\. Set trainer.cuda_graphs=false"):
+        recorded(batch(9), 1.0, 1.0)
