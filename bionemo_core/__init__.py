@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from bionemo_core import _moved
 from bionemo_core.plugins import PLUGIN_API, Component, configure, hookimpl
 
 if TYPE_CHECKING:
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __version__ = "0.1.0+src"
+
+_moved.install()
 
 __all__ = ["PLUGIN_API", "Component", "__version__", "configure", "embed", "hookimpl"]
 

@@ -19,7 +19,7 @@ class Graph(Protocol):
         ...
 
 
-def recordable(forward: Forward) -> Forward:
+def cuda_graph_safe(forward: Forward) -> Forward:
     """Mark a `forward`, or a hook before one, that a GPU may do again from a recording, a CUDA graph.
 
     It promises that for packed batches whose tensors have the same shapes, and whose `max_seqlen` are the same, the
@@ -28,21 +28,21 @@ def recordable(forward: Forward) -> Forward:
     Python. The promise is the class's own: one that overrides anything of it makes the promise anew, by a marked
     `forward` of its own, or does not.
     """
-    forward.recordable = True  # type: ignore[attr-defined]
+    forward.cuda_graph_safe = True  # type: ignore[attr-defined]
     return forward
 
 
-def is_recordable(network: nn.Module) -> bool:
+def is_cuda_graph_safe(network: nn.Module) -> bool:
     """Whether the promise was made for all that the network's forward is."""
     kinds = type(network).__mro__
     owner = next(place for place, kind in enumerate(kinds) if "forward" in vars(kind))
-    if not getattr(vars(kinds[owner])["forward"], "recordable", False) or "forward" in vars(network):
+    if not getattr(vars(kinds[owner])["forward"], "cuda_graph_safe", False) or "forward" in vars(network):
         return False
     if any(_is_code(name, value) for kind in kinds[:owner] for name, value in vars(kind).items()):
         return False
     if any(one._backward_hooks or getattr(one, "_post_accumulate_grad_hooks", None) for one in network.parameters()):
         return False
-    return not any(getattr(module, "unrecordable", False) or _has_hooks(module) for module in network.modules())
+    return not any(getattr(module, "cuda_graph_unsafe", False) or _has_hooks(module) for module in network.modules())
 
 
 def _is_code(name: str, value: object) -> bool:
@@ -54,5 +54,5 @@ def _is_code(name: str, value: object) -> bool:
 
 def _has_hooks(module: nn.Module) -> bool:
     """Whether calling the module calls somebody else too, who would not be called any more."""
-    before = [hook for hook in module._forward_pre_hooks.values() if not getattr(hook, "recordable", False)]
+    before = [hook for hook in module._forward_pre_hooks.values() if not getattr(hook, "cuda_graph_safe", False)]
     return bool(before or module._forward_hooks or module._backward_hooks or module._backward_pre_hooks)

@@ -40,7 +40,7 @@ def distance_buckets(distance: Tensor, num_buckets: int, max_distance: int, bidi
 class RelativeBias(torch.nn.Module):
     """The table of one stack, this rank's heads of it, shape [buckets, heads of this rank]."""
 
-    unrecordable = True
+    cuda_graph_unsafe = True
     """The masks of a packed row are made outside of compiled code, by what was never recorded."""
 
     def __init__(

@@ -1,0 +1,96 @@
+"""Public modules and names that have moved since 0.1: their old imports work until 0.3, and warn."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MOVED_MODULES = {
+    "bionemo_core.checkpoint.foreign.connector": "bionemo_core.interop.connector",
+    "bionemo_core.checkpoint.foreign.keys": "bionemo_core.interop.keys",
+    "bionemo_core.checkpoint.foreign.nemo_models": "bionemo_core.interop.nemo_models",
+    "bionemo_core.checkpoint.foreign.nemo_seq2seq": "bionemo_core.interop.nemo_seq2seq",
+    "bionemo_core.checkpoint.foreign.settings": "bionemo_core.interop.foreign_config",
+    "bionemo_core.checkpoint.foreign.vocabulary": "bionemo_core.interop.sentencepiece_model",
+    "bionemo_core.checkpoint.load_report": "bionemo_core.interop.load_report",
+    "bionemo_core.checkpoint.stored": "bionemo_core.interop.stored",
+    "bionemo_core.data.batch": "bionemo_core.data.batches.batch",
+    "bionemo_core.data.draw": "bionemo_core.data.batches.rng",
+    "bionemo_core.data.masking": "bionemo_core.data.batches.masking",
+    "bionemo_core.data.order": "bionemo_core.data.batches.order",
+    "bionemo_core.data.prepare": "bionemo_core.data.store.prepare",
+    "bionemo_core.data.rows": "bionemo_core.data.batches.rows",
+    "bionemo_core.data.rules": "bionemo_core.data.store.residue_filter",
+    "bionemo_core.data.splitting": "bionemo_core.data.splits.options",
+    "bionemo_core.data.text_rules": "bionemo_core.data.store.text_filter",
+    "bionemo_core.inference.streams": "bionemo_core.inference.philox",
+    "bionemo_core.nn.finetune_heads": "bionemo_core.finetuning.network",
+    "bionemo_core.nn.recordable": "bionemo_core.nn.cuda_graph_safe",
+}
+"""Where each module is now; those that `docs/plugins.md` showed, and what plugins may import beside them."""
+
+_EMPTY_PACKAGES = frozenset({"bionemo_core.checkpoint.foreign"})
+"""Packages that are gone, and hold nothing but moved modules."""
+
+RENAMED = {
+    "bionemo_core.data.batches.rng": {"Draw": "RecordRng"},
+    "bionemo_core.data.batches.rows": {"lay": "collate", "lay_pairs": "collate_pairs"},
+    "bionemo_core.data.store.residue_filter": {
+        "RecordRules": "RecordFilter",
+        "ResidueRules": "ResidueFilter",
+        "Verdict": "FilterResult",
+    },
+    "bionemo_core.data.store.text_filter": {"TextRules": "TextFilter", "rules_for": "filter_for"},
+    "bionemo_core.inference.philox": {"Streams": "RowRng"},
+    "bionemo_core.interop.foreign_config": {"Settings": "ForeignConfig"},
+    "bionemo_core.interop.sentencepiece_model": {"Piece": "VocabularyPiece"},
+    "bionemo_core.nn.cuda_graph_safe": {"is_recordable": "is_cuda_graph_safe", "recordable": "cuda_graph_safe"},
+}
+"""Names that are called otherwise in the modules that have moved."""
+
+
+class _MovedModule(ModuleType):
+    """A module under its old name, whose attributes are those of the new one."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, f"Moved to `{MOVED_MODULES[name]}`.")
+
+    def __getattr__(self, name: str) -> Any:
+        target = MOVED_MODULES[self.__name__]
+        return getattr(import_module(target), RENAMED.get(target, {}).get(name, name))
+
+
+class _MovedModuleFinder(MetaPathFinder, Loader):
+    """Finds modules under their old names; asked only where nobody else has found one."""
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        if name not in MOVED_MODULES and name not in _EMPTY_PACKAGES:
+            return None
+        return ModuleSpec(name, self, is_package=name in _EMPTY_PACKAGES)
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return _MovedModule(spec.name) if spec.name in MOVED_MODULES else None
+
+    def exec_module(self, module: ModuleType) -> None:
+        name = module.__name__
+        if name in _EMPTY_PACKAGES:
+            return
+        warnings.warn(
+            f"{name} has moved to {MOVED_MODULES[name]}; the old name will be gone in bionemo-run 0.3.",
+            FutureWarning,
+            stacklevel=2,
+        )
+
+
+def install() -> None:
+    """Let old names be imported, once per process."""
+    if not any(isinstance(one, _MovedModuleFinder) for one in sys.meta_path):
+        sys.meta_path.append(_MovedModuleFinder())
