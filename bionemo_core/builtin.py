@@ -5,15 +5,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 from bionemo_core.config.model_defaults import problem_with_defaults
-from bionemo_core.config.schema import Train
-from bionemo_core.config.task_schemas.convert import Convert
-from bionemo_core.config.task_schemas.embed import Embed
-from bionemo_core.config.task_schemas.evaluate import Evaluate
-from bionemo_core.config.task_schemas.finetune import Finetune
-from bionemo_core.config.task_schemas.optimize import Optimize
-from bionemo_core.config.task_schemas.predict import Predict
-from bionemo_core.config.task_schemas.prepare import Prepare
-from bionemo_core.config.task_schemas.sample import Sample
+from bionemo_core.config.task_spec import TaskSpec
 from bionemo_core.data.sources import fasta, records, sample, uniref50, uniref90
 from bionemo_core.data.sources.blend import blend
 from bionemo_core.data.sources.labelled import flip_fasta, labelled_csv
@@ -22,6 +14,7 @@ from bionemo_core.finetuning.heads import convnet, mlp
 from bionemo_core.finetuning.model import FINETUNED, finetuned
 from bionemo_core.plugins import Component, Registry, configure, hookimpl
 from bionemo_core.reporting.loggers import csv, tensorboard, wandb
+from bionemo_core.tasks import settings
 from bionemo_core.training.optim import adamw
 from bionemo_core.training.schedules import (
     constant,
@@ -126,12 +119,50 @@ def bionemo_loggers() -> Iterator[Component]:
 @hookimpl
 def bionemo_tasks() -> Iterator[Component]:
     """What `task=` can be."""
-    yield Component("train", configure(Train), "pre-train the model")
-    yield Component("embed", configure(Embed), "embeddings of the sequences in a file")
-    yield Component("finetune", configure(Finetune), "train a head, and the encoder if asked", defaults=FINETUNE_BRINGS)
-    yield Component("evaluate", configure(Evaluate), "loss, perplexity and metrics on a split, and a report page")
-    yield Component("predict", configure(Predict), "a fine-tuned model's answers, or scores of mutations")
-    yield Component("sample", configure(Sample), "texts near those of a file, or from the model's prior")
-    yield Component("optimize", configure(Optimize), "search a latent space for texts that score higher")
-    yield Component("prepare", configure(Prepare), "prepare the data, and say what became of each record")
-    yield Component("convert", configure(Convert), "write a model in another form: artefact, .nemo, Hugging Face")
+    here = "bionemo_core.tasks"
+    yield TaskSpec.of(settings.Train, f"{here}.train:train", "pre-train the model")
+    yield TaskSpec.of(settings.Embed, f"{here}.embed:embed", "embeddings of the sequences in a file", opens_model=True)
+    yield TaskSpec.of(
+        settings.Finetune,
+        f"{here}.finetune:finetune",
+        "train a head, and the encoder if asked",
+        opens_model=True,
+        defaults=FINETUNE_BRINGS,
+    )
+    yield TaskSpec.of(
+        settings.Evaluate,
+        f"{here}.evaluate:evaluate",
+        "loss, perplexity and metrics on a split, and a report page",
+        opens_model=True,
+        uses_run_data=True,
+    )
+    yield TaskSpec.of(
+        settings.Predict,
+        f"{here}.predict:predict",
+        "a fine-tuned model's answers, or scores of mutations",
+        opens_model=True,
+    )
+    yield TaskSpec.of(
+        settings.Sample,
+        f"{here}.sample:sample",
+        "texts near those of a file, or from the model's prior",
+        opens_model=True,
+    )
+    yield TaskSpec.of(
+        settings.Optimize,
+        f"{here}.optimize:optimize",
+        "search a latent space for texts that score higher",
+        opens_model=True,
+    )
+    yield TaskSpec.of(
+        settings.Prepare,
+        f"{here}.prepare:prepare",
+        "prepare the data, and say what became of each record",
+        needs_model=False,
+    )
+    yield TaskSpec.of(
+        settings.Convert,
+        f"{here}.convert:convert",
+        "write a model in another form: artefact, .nemo, Hugging Face",
+        opens_model=True,
+    )

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bionemo_core.config.schema import OPENING_TASKS, OWN_DATA_TASKS, TOKENIZER_TASKS
+from bionemo_core.config.task_spec import TaskSpec
 from bionemo_core.config.v1.rewriting import rewrite_command_line
 from bionemo_core.errors import ConfigError
 from bionemo_core.plugins import RegisteredComponent, Registry
@@ -34,7 +34,7 @@ def prepared(typed: list[str], registry: Registry) -> CommandLine:
     """
     arguments, folders = _without_folders(typed)
     arguments, notes = rewrite_command_line(arguments, own_keys(registry))
-    arguments = [_none_as_list(argument) for argument in [*arguments, *_left_to_opening(arguments)]]
+    arguments = [_none_as_list(argument) for argument in [*arguments, *_left_to_opening(arguments, registry)]]
     for argument in arguments:
         key, separator, value = argument.partition("=")
         if separator and key in GROUPS:
@@ -52,14 +52,16 @@ def keys_of(registered: RegisteredComponent) -> list[str]:
     return [f"{registered.group}.{name}" for name, _, _ in parameter_fields(registered)]
 
 
-def _left_to_opening(arguments: list[str]) -> list[str]:
-    """`model=null` for a task that opens its model, or needs none, where none is named; for some `data=null` too."""
+def _left_to_opening(arguments: list[str], registry: Registry) -> list[str]:
+    """Return `model=null` for tasks that open a model or need none, where none is chosen; for some `data=null` too."""
     keys = {argument.partition("=")[0].lstrip("+") for argument in arguments}
-    tasks = {argument.partition("=")[2].rpartition("/")[2] for argument in arguments if argument.startswith("task=")}
-    if "model" in keys or not tasks & (OPENING_TASKS | TOKENIZER_TASKS):
+    names = [argument.partition("=")[2] for argument in arguments if argument.startswith("task=")]
+    found = [one.component for name in names if (one := registry.find("task", name))]
+    tasks = [task for task in found if isinstance(task, TaskSpec)]
+    if "model" in keys or not any(task.opens_model or not task.needs_model for task in tasks):
         return []
-    chosen = "experiment" in keys or any(key == "data" or key.startswith("data.") for key in keys)
-    return ["model=null", *(["data=null"] if tasks <= OWN_DATA_TASKS and not chosen else [])]
+    data_chosen = "experiment" in keys or any(key == "data" or key.startswith("data.") for key in keys)
+    return ["model=null", *(["data=null"] if all(task.uses_run_data for task in tasks) and not data_chosen else [])]
 
 
 def _none_as_list(argument: str) -> str:

@@ -3,8 +3,7 @@
 import os
 import re
 import sys
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bionemo_core.builtin import load_registry
 from bionemo_core.cli.overrides import keys_of, own_keys, prepared
@@ -16,19 +15,6 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 # Hydra and hydra-zen are imported in the bodies: a name that is misspelt is answered without them.
-
-TASKS = {
-    "train": "bionemo_core.tasks.train",
-    "embed": "bionemo_core.tasks.embed",
-    "finetune": "bionemo_core.tasks.finetune",
-    "evaluate": "bionemo_core.tasks.evaluate",
-    "predict": "bionemo_core.tasks.predict",
-    "sample": "bionemo_core.tasks.sample",
-    "optimize": "bionemo_core.tasks.optimize",
-    "convert": "bionemo_core.tasks.convert",
-    "prepare": "bionemo_core.tasks.prepare",
-}
-"""Where the function of a task lives; it has the task's own name."""
 
 _UNKNOWN_KEY = re.compile(r"(?:Could not override '(?P<key>[\w.]+)'|Key '(?P<leaf>\w+)' (?:is )?not in)")
 
@@ -105,11 +91,12 @@ def _job(config: "DictConfig") -> None:
 
 def _run_task(config: "DictConfig") -> None:
     from bionemo_core.config.spec import composed_yaml, make_spec
+    from bionemo_core.config.task_spec import task_spec
 
     registry = load_registry()
     spec = make_spec(config, registry)
-    task: Any = getattr(import_module(TASKS[spec.task.name]), spec.task.name)
-    task(spec, registry, composed_yaml=composed_yaml(config))
+    run_task = task_spec(registry, f"{spec.task.distribution}/{spec.task.name}").load()
+    run_task(spec, registry, composed_yaml=composed_yaml(config))
 
 
 def _suggestion(message: str, registry: Registry) -> str:

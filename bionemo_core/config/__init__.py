@@ -3,6 +3,6 @@
 `schema`, `plan`, `spec` and `store` are imported by name; only what is light stands here.
 """
 
-from bionemo_core.config.schema import Batch, Checkpoint, Choice, Parallel, RunSpec, Train, Trainer
+from bionemo_core.config.schema import Batch, Checkpoint, Choice, Parallel, RunSpec, Trainer
 
-__all__ = ["Batch", "Checkpoint", "Choice", "Parallel", "RunSpec", "Train", "Trainer"]
+__all__ = ["Batch", "Checkpoint", "Choice", "Parallel", "RunSpec", "Trainer"]

@@ -72,23 +72,6 @@ class Restore:
     positions: Optional[str] = None  # other positions: tile (v1's way), cut, interpolate, restart; refused without one
 
 
-@dataclass(frozen=True)
-class Train:
-    """Pre-train the model, then test it if asked."""
-
-    do_training: bool = True  # false: only test
-    do_testing: bool = False  # test on the test split when training is done
-
-
-OPENING_TASKS = frozenset({"embed", "finetune", "evaluate", "predict", "sample", "optimize", "convert"})
-"""Tasks that open the model at `restore_from_path`, so that neither `model` nor `tokenizer` need be chosen."""
-
-TOKENIZER_TASKS = frozenset({"prepare"})
-"""Tasks that need a tokenizer, their own or a model's, and no model."""
-
-OWN_DATA_TASKS = frozenset({"evaluate"})
-"""Of these the tasks that take the data of the run at `restore_from_path`, where no other are chosen."""
-
 OPENED = "opened"
 """Stands for the name of a model, tokenizer or data set that is known only once `restore_from_path` is opened."""
 

@@ -11,17 +11,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from bionemo_core.config.model_defaults import missing_defaults
 from bionemo_core.config.safe_json import check_keys, check_type, choice_from, parse_json, refuse_unsafe
-from bionemo_core.config.schema import (
-    CORE_GROUPS,
-    LATER_SETTINGS,
-    OPENED,
-    OPENING_TASKS,
-    OWN_DATA_TASKS,
-    TOKENIZER_TASKS,
-    Choice,
-    RunSpec,
-)
+from bionemo_core.config.schema import CORE_GROUPS, LATER_SETTINGS, OPENED, Choice, RunSpec
 from bionemo_core.config.store import COMPONENT_KEY
+from bionemo_core.config.task_spec import task_spec
 from bionemo_core.config.value_checks import check_values
 from bionemo_core.errors import ArtefactError, ConfigError
 from bionemo_core.plugins import Registry
@@ -56,7 +48,7 @@ def make_spec(config: DictConfig, registry: Registry) -> RunSpec:
     assert isinstance(plain, dict)
     content = {str(key): value for key, value in plain.items()}
     singles = {group: _chosen(group, content.get(group), registry) for group in (*SINGLE_GROUPS, "connector")}
-    _leave_to_opening(singles, content["restore_from_path"] or content["resume"])
+    _leave_to_opening(singles, content["restore_from_path"] or content["resume"], registry)
     _check_brought(singles, registry)
     parts: dict[str, Any] = {group: choice for group, choice in singles.items() if choice is not None}
     parts |= {group: schema(**content[group]) for group, schema in CORE_GROUPS.items()}
@@ -187,14 +179,17 @@ def _chosen_or_fail(group: str, node: Any, registry: Registry) -> Choice:
     return Choice(group, registered.name, params, registered.distribution, registered.version)
 
 
-def _leave_to_opening(singles: dict[str, Choice | None], source: str | None) -> None:
-    """Puts a stand-in where a task is to learn the model and the tokenizer from what it opens."""
+def _leave_to_opening(singles: dict[str, Choice | None], source: str | None, registry: Registry) -> None:
+    """Put a stand-in where a task is to learn the model and the tokenizer from what it opens."""
     task = singles["task"]
-    if task is not None and task.name in TOKENIZER_TASKS and singles["model"] is None:
+    if task is None or singles["model"] is not None:
+        return
+    needs = task_spec(registry, f"{task.distribution}/{task.name}")
+    if not needs.needs_model:
         if singles["tokenizer"] is None:
             raise ConfigError(f"task={task.name}: neither model= nor tokenizer= is given. Choose one of them.")
         singles["model"] = Choice("model", OPENED)
-    if task is None or task.name not in OPENING_TASKS or singles["model"] is not None:
+    if not needs.opens_model:
         return
     if not source:
         raise ConfigError(
@@ -203,7 +198,7 @@ def _leave_to_opening(singles: dict[str, Choice | None], source: str | None) -> 
         )
     singles["model"] = Choice("model", OPENED)
     singles["tokenizer"] = singles["tokenizer"] or Choice("tokenizer", OPENED)
-    if task.name in OWN_DATA_TASKS:
+    if needs.uses_run_data:
         singles["data"] = singles["data"] or Choice("data", OPENED)
 
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from bionemo_core.config.task_schemas.optimize import SearchSettings
 from bionemo_core.data.batches.rng import RecordRng
 from bionemo_core.errors import ConfigError
+from bionemo_core.inference.search_settings import SearchSettings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

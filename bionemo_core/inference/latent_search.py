@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import torch
 
-from bionemo_core.config.task_schemas.optimize import SearchSettings
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.inference.evolution import SearchGroup, SearchStep
+from bionemo_core.inference.search_settings import SearchSettings
 from bionemo_core.inference.search_workers import LocalGroup, RemoteGroup, first_ready
 from bionemo_core.plugins.did_you_mean import did_you_mean
 

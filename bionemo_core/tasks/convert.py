@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from bionemo_core.config.schema import RunSpec
-from bionemo_core.config.task_schemas.convert import Convert
 from bionemo_core.errors import ConfigError
 from bionemo_core.interop.artefact import Artefact, write_artefact
 from bionemo_core.interop.connector import OurModel
@@ -21,6 +20,7 @@ from bionemo_core.models.locate import connectors, open_stored
 from bionemo_core.parallel.transfer import persistent_buffers
 from bionemo_core.plugins.did_you_mean import did_you_mean
 from bionemo_core.runs.plan_text import quieten_libraries
+from bionemo_core.tasks.settings import Convert
 
 if TYPE_CHECKING:
     from bionemo_core.plugins.registry import Registry

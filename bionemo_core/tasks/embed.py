@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from bionemo_core import __version__
 from bionemo_core.config.schema import RunSpec
-from bionemo_core.config.task_schemas.embed import Embed
 from bionemo_core.data.readers import source_for
 from bionemo_core.data.readers.formats import format_of
 from bionemo_core.data.readers.table_columns import column_names
@@ -37,6 +36,7 @@ from bionemo_core.protocols import Tokenizer
 from bionemo_core.runs.device import choose_device
 from bionemo_core.runs.plan_text import quieten_libraries
 from bionemo_core.tasks.opening import open_for_use, start_workers, weights_fingerprint
+from bionemo_core.tasks.settings import Embed
 
 if TYPE_CHECKING:
     from bionemo_core.plugins.registry import Registry

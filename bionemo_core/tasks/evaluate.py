@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from bionemo_core import __version__
 from bionemo_core.config.schema import OPENED, Choice, RunSpec
-from bionemo_core.config.task_schemas.evaluate import Evaluate
 from bionemo_core.data.batches.loader import eval_loader
 from bionemo_core.data.labelled_records import LabelledRecords
 from bionemo_core.errors import ConfigError, DataError, StorageError
@@ -31,6 +30,7 @@ from bionemo_core.runs.device import Device, choose_device
 from bionemo_core.runs.plan_text import quieten_libraries
 from bionemo_core.tasks.opening import open_for_use, single_process, weights_fingerprint
 from bionemo_core.tasks.predict import write_csv
+from bionemo_core.tasks.settings import Evaluate
 from bionemo_core.training.losses import Losses, LossSums
 
 if TYPE_CHECKING:

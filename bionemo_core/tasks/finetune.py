@@ -18,7 +18,6 @@ from bionemo_core import __version__
 from bionemo_core.checkpoint.folder_names import published, step_of
 from bionemo_core.checkpoint.retention import best_steps
 from bionemo_core.config.schema import Choice, RunSpec
-from bionemo_core.config.task_schemas.finetune import Finetune
 from bionemo_core.data.labelled_records import LabelledSplits
 from bionemo_core.errors import ConfigError
 from bionemo_core.finetuning.adapters import (
@@ -57,6 +56,7 @@ from bionemo_core.runs.hooks import Built, TrainingHooks
 from bionemo_core.tasks.embed import CPU_BATCH, GPU_BATCH
 from bionemo_core.tasks.finetune_checks import check_same_model, check_settings
 from bionemo_core.tasks.opening import open_for_use, weights_fingerprint
+from bionemo_core.tasks.settings import Finetune
 from bionemo_core.tasks.train import train
 from bionemo_core.training.callbacks import CheckpointSaver
 

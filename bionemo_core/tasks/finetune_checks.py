@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from bionemo_core.config.schema import RunSpec
-from bionemo_core.config.task_schemas.finetune import Finetune
 from bionemo_core.errors import ConfigError
 from bionemo_core.finetuning.model import KINDS, V1_KINDS
+from bionemo_core.tasks.settings import Finetune
 
 STATES_DTYPES = ("float32", "float16")
 EXPORTS = (None, "last", "best")

@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bionemo_core.config.schema import RunSpec
-from bionemo_core.config.task_schemas.optimize import Optimize, SearchSettings
 from bionemo_core.errors import ConfigError, Preempted
 from bionemo_core.inference.latent_search import ModelLatents, SearchResult, SearchStep, named_oracle
 from bionemo_core.inference.latent_search import optimize as search
+from bionemo_core.inference.search_settings import SearchSettings
 from bionemo_core.parallel.ranks import Ranks
 from bionemo_core.protocols import Oracle, TextJudge
 from bionemo_core.reporting.search_curve import draw_trajectory
 from bionemo_core.runs.device import choose_device
 from bionemo_core.runs.plan_text import quieten_libraries
 from bionemo_core.tasks.opening import open_for_use
+from bionemo_core.tasks.settings import Optimize
 from bionemo_core.tasks.texts import (
     Progress,
     Table,

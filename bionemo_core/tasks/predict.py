@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bionemo_core.config.schema import RunSpec
-from bionemo_core.config.task_schemas.predict import Predict
 from bionemo_core.data.readers import CsvSource, FastaSource
 from bionemo_core.data.store.report import counted
 from bionemo_core.errors import ConfigError, DataError, StorageError
@@ -24,6 +23,7 @@ from bionemo_core.runs.device import choose_device
 from bionemo_core.runs.plan_text import quieten_libraries
 from bionemo_core.tasks.embed import open_input
 from bionemo_core.tasks.opening import open_for_use, single_process
+from bionemo_core.tasks.settings import Predict
 
 if TYPE_CHECKING:
     from bionemo_core.plugins.registry import Registry

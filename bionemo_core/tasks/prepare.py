@@ -6,11 +6,11 @@ import sys
 from typing import TYPE_CHECKING
 
 from bionemo_core.config.schema import RunSpec
-from bionemo_core.config.task_schemas.prepare import Prepare
 from bionemo_core.data.store.prepare import record_prepared_stores
 from bionemo_core.data.store.report import PICTURE, draw_lengths, summary
 from bionemo_core.errors import BioNeMoError, ConfigError, StorageError
 from bionemo_core.protocols import BuildContext
+from bionemo_core.tasks.settings import Prepare
 
 if TYPE_CHECKING:
     from bionemo_core.data.store.record_store import PreparedStore

@@ -9,7 +9,6 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from bionemo_core.config.schema import RunSpec
-from bionemo_core.config.task_schemas.sample import Sample
 from bionemo_core.errors import ConfigError
 from bionemo_core.inference.methods import method_options
 from bionemo_core.inference.sample_metrics import COLUMNS, SampleCounts, Written
@@ -19,6 +18,7 @@ from bionemo_core.protocols import TextJudge
 from bionemo_core.runs.device import choose_device
 from bionemo_core.runs.plan_text import quieten_libraries
 from bionemo_core.tasks.opening import open_for_use
+from bionemo_core.tasks.settings import Sample
 from bionemo_core.tasks.texts import (
     Progress,
     Table,

@@ -8,13 +8,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from bionemo_core.config.task_schemas.optimize import Optimize
 from bionemo_core.data.sources.labelled import labelled_csv
 from bionemo_core.data.store.report import counted
 from bionemo_core.data.store.text_filter import canonical_texts
 from bionemo_core.errors import DataError
 from bionemo_core.protocols import BuildContext, CanonicalForm
 from bionemo_core.tasks.embed import open_input
+from bionemo_core.tasks.settings import Optimize
 from bionemo_molbart.molecules import scaffold
 from bionemo_molbart.tokenizer import molbart_tokenizer
 

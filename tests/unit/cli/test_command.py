@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from bionemo_core import builtin, cli
-from bionemo_core.cli import run as run_module
 from bionemo_core.config.schema import RunSpec
+from bionemo_core.config.task_spec import TaskSpec
 from bionemo_core.errors import DataError, Preempted
 
 pytest.importorskip("bionemo_esm")
@@ -32,10 +32,7 @@ def runs_seen(monkeypatch: pytest.MonkeyPatch) -> list[RunSpec]:
         assert sys.argv == argv, "Lightning repeats the command line as typed"
 
     argv = list(sys.argv)
-    module = type(sys)("stand_in_task")
-    module.train = stand_in
-    monkeypatch.setitem(sys.modules, "stand_in_task", module)
-    monkeypatch.setitem(run_module.TASKS, "train", "stand_in_task")
+    monkeypatch.setattr(TaskSpec, "load", lambda task: stand_in)
     return seen
 
 
@@ -108,7 +105,7 @@ def test_a_failure_of_the_task_has_its_own_status(monkeypatch, capsys, runs_seen
     def fail(*_, **__):
         raise raised
 
-    monkeypatch.setattr(sys.modules["stand_in_task"], "train", fail)
+    monkeypatch.setattr(TaskSpec, "load", lambda task: fail)
     assert cli.main(["model=esm1nv_tiny"]) == status
     error = capsys.readouterr().err
     assert words in error

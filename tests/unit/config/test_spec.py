@@ -5,9 +5,11 @@ from dataclasses import replace
 
 import pytest
 
+from bionemo_core.builtin import load_registry
 from bionemo_core.config.batch_plan import BatchPlan, batch_plan
 from bionemo_core.config.schema import Batch, Choice, Parallel, RunSpec, Trainer
 from bionemo_core.config.spec import Change, difference, from_json, to_json
+from bionemo_core.config.task_spec import task_spec
 from bionemo_core.errors import ArtefactError, ConfigError
 
 
@@ -135,3 +137,9 @@ def test_layouts_that_cannot_work_are_refused_by_name(spec):
         batch_plan(replace(spec, parallel=Parallel(pipeline_model_parallel_size=2)), 2)
     with pytest.raises(ConfigError, match="CPU"):
         batch_plan(replace(spec, parallel=Parallel(sequence_parallel=True), trainer=Trainer(accelerator="cpu")), 1)
+
+
+def test_every_task_names_a_function_that_is_there():
+    registry = load_registry()
+    for name in registry.names("task"):
+        assert callable(task_spec(registry, name).load())

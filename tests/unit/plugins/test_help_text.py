@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from bionemo_core.builtin import load_registry
 from bionemo_core.cli.help import run
 from bionemo_core.config.schema import CORE_GROUPS
-from bionemo_core.config.task_schemas.optimize import Optimize
 from bionemo_core.plugins.help_text import meanings, meanings_of
+from bionemo_core.tasks.settings import Optimize
 
 
 def factory(first: int = 1, second: str = "a", third: int = 2) -> None:
