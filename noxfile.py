@@ -19,6 +19,7 @@ import nox
 
 ROOT = Path(__file__).parent
 PLUGINS = {path.parent.name: path.parent for path in sorted((ROOT / "plugins").glob("*/pyproject.toml"))}
+NEXT_HYDRA = ["hydra-core==1.4.0rc3", "omegaconf==2.4.1rc1"]
 TRITON = "triton==3.7.1"  # one version, so that what fails is a kernel
 QUICK = "not slow and not faults_full"
 
@@ -56,6 +57,18 @@ def tests(session: nox.Session) -> None:
     _install(session, PLUGINS, extra="test")
     with _seclusion() as env:
         session.run("pytest", "-n", "2", "--dist", "worksteal", "-m", QUICK, *session.posargs, env=env)
+
+
+@nox.session(default=False)
+def hydra14(session: nox.Session) -> None:
+    """Run what composes configurations with the release candidates of Hydra 1.4 and OmegaConf 2.4."""
+    _install(session, PLUGINS, extra="test")
+    session.install("--no-deps", *NEXT_HYDRA)
+    folders = ["tests/unit/cli", "tests/unit/config", "tests/unit/plugins", "tests/contract"]
+    with _seclusion() as env:
+        session.run("pytest", "-n", "2", *folders, "tests/e2e/test_start_up.py", *session.posargs, env=env)
+        settings = ["trainer.max_steps=3", "batch.micro_batch_size=1", "scheduler.warmup_steps=1"]
+        session.run("bionemo-run", "model=esm1nv_tiny", *settings, env=env)
 
 
 @nox.session

@@ -4,7 +4,8 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from bionemo_core.cli.failures import reported
+from bionemo_core.cli.failures import ExitStatus
+from bionemo_core.errors import ConfigError
 
 SUBCOMMANDS = {
     "help": "what can be chosen, and how",
@@ -18,29 +19,30 @@ SUBCOMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line and returns its exit status."""
+    """Run the command line and return its exit status."""
     typed = list(sys.argv[1:] if arguments is None else arguments)
-    return reported(lambda: _dispatch(typed))
+    with ExitStatus() as status:
+        subcommand, rest = _subcommand(typed)
+        if subcommand == "version":
+            from bionemo_core import __version__
+
+            sys.stdout.write(f"bionemo-run {__version__}\n")
+        else:
+            status.value = import_module(f"bionemo_core.cli.{subcommand.replace('-', '_')}").run(rest)
+        if not typed:
+            raise ConfigError("nothing to do. Give a model, e.g. bionemo-run model=esm1nv_tiny")
+    return status.value
 
 
-def _dispatch(typed: list[str]) -> int:
+def _subcommand(typed: list[str]) -> tuple[str, list[str]]:
+    """Return the module that answers a command line, and the arguments for it."""
     if not typed:
-        _run("help", [])
-        sys.stderr.write("error[config]: nothing to do. Give a model, e.g. bionemo-run model=esm1nv_tiny\n")
-        return 2
+        return "help", []
     first, rest = typed[0], typed[1:]
     if first == "--version":
-        from bionemo_core import __version__
-
-        sys.stdout.write(f"bionemo-run {__version__}\n")
-        return 0
+        return "version", []
     if first in SUBCOMMANDS:
-        return _run("help", [first]) if {"-h", "--help"} & set(rest) else _run(first, rest)
+        return ("help", [first]) if {"-h", "--help"} & set(rest) else (first, rest)
     if {"-h", "--help"} & set(typed):
-        return _run("help", [argument for argument in typed if not argument.startswith("-")])
-    return _run("run", typed)
-
-
-def _run(subcommand: str, arguments: list[str]) -> int:
-    status: int = import_module(f"bionemo_core.cli.{subcommand.replace('-', '_')}").run(arguments)
-    return status
+        return "help", [argument for argument in typed if not argument.startswith("-")]
+    return "run", typed

@@ -3,28 +3,44 @@
 import os
 import sys
 import traceback
-from collections.abc import Callable
 
 from bionemo_core.errors import EXIT_BUG, BioNeMoError, ConfigError, StorageError
 
 EXIT_INTERRUPTED = 130
 
 
-def reported(command: Callable[[], int]) -> int:
-    """The status of `command`, or that of its failure after saying what it was."""
-    try:
-        status = command()
-        sys.stdout.flush()
-        return status
-    except BrokenPipeError:
-        # The reader of a pipe, `head` say, has left; without this Python complains once more at its exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except KeyboardInterrupt:
-        sys.stderr.write("error[interrupted]: stopped before there was anything to save.\n")
-        return EXIT_INTERRUPTED
-    except Exception as error:  # every failure ends here, once
-        return _report(error)
+class ExitStatus:
+    """The exit status of the command: a block of code sets it, or fails and has it set.
+
+    A failure inside the block becomes a message on stderr, and ends there.
+    """
+
+    def __init__(self) -> None:
+        self.value = 0
+
+    def __enter__(self) -> "ExitStatus":
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        try:
+            if error is None:
+                sys.stdout.flush()
+        except BrokenPipeError as failure:
+            error = failure
+        if error is None:
+            return True
+        if isinstance(error, BrokenPipeError):
+            # The reader of a pipe, such as `head`, has left; without this Python complains once more at its exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            self.value = 0
+        elif isinstance(error, KeyboardInterrupt):
+            sys.stderr.write("error[interrupted]: stopped before there was anything to save.\n")
+            self.value = EXIT_INTERRUPTED
+        elif isinstance(error, Exception):
+            self.value = _report(error)
+        else:  # SystemExit and the like
+            return False
+        return True
 
 
 def _report(error: Exception) -> int:

@@ -1,8 +1,9 @@
 """`bionemo-run model=NAME ...`: composes the configuration with Hydra and hands the run to its task."""
 
-import os
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from bionemo_core.builtin import load_registry
@@ -19,84 +20,68 @@ if TYPE_CHECKING:
 _UNKNOWN_KEY = re.compile(r"(?:Could not override '(?P<key>[\w.]+)'|Key '(?P<leaf>\w+)' (?:is )?not in)")
 
 
-class _Invocation:
-    """What outlives Hydra's call in this process."""
-
-    typed_argv: list[str] | None = None
-    failure: Exception | None = None
-
-
 def run(arguments: list[str]) -> int:
-    """Composes, and runs one job or a sweep of them.
+    """Compose the configuration and run its task, or a sweep of them.
 
     Raises:
-        ConfigError: The command line or a file of the user's cannot be used.
+        ConfigError: the command line or a file of the user's cannot be used.
     """
     registry = load_registry()
     command = prepared(arguments, registry)
     for note in command.notes:
         sys.stderr.write(f"note: {note}\n")
+    from bionemo_core.config.hydra_session import composer, launch
     from bionemo_core.config.store import fill_store
     from bionemo_core.config.v1.user_yaml import use_folders
 
     fill_store(registry)
     use_folders(command.folders, own_keys(registry))
-    _launch(command.arguments, registry)
-    if _Invocation.failure is not None:
-        failure, _Invocation.failure = _Invocation.failure, None
-        raise failure
+    with _suggestions(registry):
+        if any(argument.startswith("-") for argument in command.arguments):
+            launch(_sweep_job, command.arguments)
+            return 0
+        with composer() as compose:
+            config = compose(command.arguments)
+    run_task(config)
     return 0
 
 
-def _launch(arguments: list[str], registry: Registry) -> None:
-    import hydra
-    from hydra.errors import HydraException
+def run_task(config: "DictConfig") -> None:
+    """Run the task of a composed configuration.
 
-    from bionemo_core.config.store import CONFIG_NAME
-
-    # Hydra would print failures in its own words and exit with 1; asked for the whole error it lets them through.
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    _Invocation.typed_argv = list(sys.argv)
-    sys.argv = [sys.argv[0], *arguments]
-    try:
-        hydra.main(config_path=None, config_name=CONFIG_NAME, version_base="1.3")(_job)()
-    except HydraException as error:
-        suggestion = _suggestion(str(error), registry)
-        if suggestion:
-            raise ConfigError(f"{str(error).splitlines()[0]}{suggestion}") from None
-        raise
-    finally:
-        sys.argv = _Invocation.typed_argv
-
-
-def _job(config: "DictConfig") -> None:
-    """One job of Hydra's; in a sweep it may run in a process that has never seen `run`."""
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
-
-    if _Invocation.typed_argv is not None:
-        # Lightning starts this machine's other ranks by repeating sys.argv, v1 spellings and --config-dir included.
-        sys.argv = list(_Invocation.typed_argv)
-    sweep = HydraConfig.get().mode is RunMode.MULTIRUN
-    if sweep:
-        job = HydraConfig.get().job
-        sys.stderr.write(f"job {job.num}: {job.override_dirname}\n")
-    try:
-        _run_task(config)
-    except Exception as error:
-        if sweep:
-            raise
-        _Invocation.failure = error
-
-
-def _run_task(config: "DictConfig") -> None:
+    Raises:
+        BioNeMoError: every failure that a user can meet.
+    """
     from bionemo_core.config.spec import composed_yaml, make_spec
     from bionemo_core.config.task_spec import task_spec
 
     registry = load_registry()
     spec = make_spec(config, registry)
-    run_task = task_spec(registry, f"{spec.task.distribution}/{spec.task.name}").load()
-    run_task(spec, registry, composed_yaml=composed_yaml(config))
+    run = task_spec(registry, f"{spec.task.distribution}/{spec.task.name}").load()
+    run(spec, registry, composed_yaml=composed_yaml(config))
+
+
+def _sweep_job(config: "DictConfig") -> None:
+    """Run one job of a sweep, perhaps in a process that has never seen `run`."""
+    from hydra.core.hydra_config import HydraConfig
+
+    job = HydraConfig.get().job
+    sys.stderr.write(f"job {job.num}: {job.override_dirname}\n")
+    run_task(config)
+
+
+@contextmanager
+def _suggestions(registry: Registry) -> Iterator[None]:
+    """Add close keys to what Hydra says of a key that it did not find."""
+    from hydra.errors import HydraException
+
+    try:
+        yield
+    except HydraException as error:
+        suggestion = _suggestion(str(error), registry)
+        if suggestion:
+            raise ConfigError(f"{str(error).splitlines()[0]}{suggestion}") from None
+        raise
 
 
 def _suggestion(message: str, registry: Registry) -> str:

@@ -6,13 +6,16 @@ No `from __future__ import annotations` here: OmegaConf reads these annotations 
 """
 
 import dataclasses
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Optional
 
 from hydra_zen import ZenStore
+from omegaconf import OmegaConf
+from omegaconf import __version__ as omegaconf_version
 
-from bionemo_core.config import resolvers as resolvers  # registers the interpolations
 from bionemo_core.config.model_defaults import brought, schema_node
 from bionemo_core.config.schema import CORE_GROUPS, SEVERAL_AT_ONCE
 from bionemo_core.plugins import RegisteredComponent, Registry
@@ -99,17 +102,27 @@ def fill_store(registry: Registry) -> None:
         names = [registered.qualified_name]
         if registry.owner(registered.group, registered.name) is registered:
             names.append(registered.name)
+        else:
+            _put(store, registered.group, _listed_name(registered), node, package)
         for name in names:
             _put(store, registered.group, name, node, package)
         for group, refined in _refined_nodes(registered, registry):
-            _put(store, group, registered.qualified_name, refined, None)
-    store.add_to_hydra_store(overwrite_ok=True)
+            store(refined, group=group, name=_listed_name(registered))
+    with warnings.catch_warnings():
+        # Hydra 1.4 warns of each entry that takes the place of one; a process fills the store anew for each command.
+        warnings.filterwarnings("ignore", message="ConfigStore config .* is already registered")
+        store.add_to_hydra_store(overwrite_ok=True)
 
 
 def _put(store: Any, group: str, name: str, node: type, package: str | None) -> None:
     folder, _, plain = name.rpartition("/")
     placed = {} if package is None else {"package": package}
     store(node, group=f"{group}/{folder}" if folder else group, name=plain, **placed)
+
+
+def _listed_name(registered: RegisteredComponent) -> str:
+    """Return a name for defaults lists, where Hydra 1.4 takes a slash for a group."""
+    return registered.qualified_name.replace("/", "--")
 
 
 def _component_node(registered: RegisteredComponent, overrides: list[Any]) -> type:
@@ -129,12 +142,12 @@ def _override_list(registered: RegisteredComponent, registry: Registry) -> list[
     choices: dict[str, Any] = {}
     for group, value in brought(registered).items():
         if not isinstance(value, str):
-            choices[group] = registered.qualified_name
+            choices[group] = _listed_name(registered)
             continue
         found = registry.find(group, value, near=registered.distribution)
         if found is not None:
             own = registry.owner(group, found.name) is found
-            choices[group] = found.name if own else found.qualified_name
+            choices[group] = found.name if own else _listed_name(found)
     return [{f"override /{group}@_global_.{group}": name} for group, name in choices.items()]
 
 
@@ -156,3 +169,25 @@ def _refined_nodes(registered: RegisteredComponent, registry: Registry) -> Itera
 
 def _node(name: str, fields: list[Any]) -> type:
     return dataclasses.make_dataclass(name.replace("-", "_"), fields)
+
+
+def multiply(*factors: Any) -> int | float:
+    """Return the product, an integer where it is whole: `${multiply:${trainer.max_steps},0.01}` counts steps."""
+    product: int | float = 1
+    for factor in factors:
+        product *= factor
+    return int(product) if float(product).is_integer() else product
+
+
+def expanduser(path: str) -> str:
+    """Return the absolute path with `~` replaced; Hydra would make a folder called `~`."""
+    return str(Path(path).expanduser().absolute())
+
+
+# The interpolations that v1's files use besides `oc.env` and Hydra's `now`. OmegaConf 2.3 has another function under
+# the name that 2.4 registers resolvers by.
+_register: Any = (
+    OmegaConf.register_new_resolver if omegaconf_version.startswith("2.3.") else OmegaConf.register_resolver
+)
+_register("multiply", multiply, replace=True)
+_register("expanduser", expanduser, replace=True)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytorch_lightning as pl
 
@@ -83,15 +84,15 @@ def tell_callbacks(trainer: pl.Trainer, tokenizer: Tokenizer, context: BuildCont
             meet(tokenizer, context)
 
 
-def fit(trainer: pl.Trainer, module: pl.LightningModule, train: Any, val: Any, reader: CheckpointReader | None) -> None:
-    """Train, from the checkpoint on if there is one.
+@contextmanager
+def lost_ranks_named() -> Iterator[None]:
+    """Name the loss of another rank as what it is.
 
     Raises:
         NetworkError: another rank is gone.
     """
-    options: dict[str, Any] = {"ckpt_path": str(reader.folder), "weights_only": False} if reader else {}
     try:
-        trainer.fit(module, train_dataloaders=train, val_dataloaders=val, **options)
+        yield
     except RuntimeError as error:
         if lost_peer(error):
             raise NetworkError(

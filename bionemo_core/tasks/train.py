@@ -35,7 +35,7 @@ from bionemo_core.runs.resume import (
     with_first_weights,
     write_spec,
 )
-from bionemo_core.runs.trainer import fit, make_trainer, start_ranks, tell_callbacks
+from bionemo_core.runs.trainer import lost_ranks_named, make_trainer, start_ranks, tell_callbacks
 from bionemo_core.training.any_lightning_module import AnyModuleRun, Flattened, MicroBatches, ModuleAdapter, adopt
 from bionemo_core.training.callbacks import CheckpointSaver, StopOnSignal
 from bionemo_core.training.gradients import LossScaler
@@ -161,7 +161,9 @@ class _Run:
             train, val, test = self._adopt(train, consumed, val, test)
         else:
             model.recipe = self.recipe
-        fit(self.trainer, self.module, train, val, self.reader)
+        saved: Any = {"ckpt_path": str(self.reader.folder), "weights_only": False} if self.reader else {}
+        with lost_ranks_named():
+            self.trainer.fit(self.module, train_dataloaders=train, val_dataloaders=val, **saved)
         self._say_if_time_ended_it()
         hooks.after_fit(self.parts)
         if test is not None:

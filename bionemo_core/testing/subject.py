@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -168,19 +168,16 @@ class Subject:
         Raises:
             ConformanceError: it does not compose.
         """
-        from hydra import compose
         from hydra.errors import HydraException
         from omegaconf.errors import OmegaConfBaseException
-
-        from bionemo_core.config.store import CONFIG_NAME
 
         words = [f"model={self.distribution}/{model}", *overrides, *self.settings.overrides]
         key = ("composed", *words)
         if key in self.kept:
             return deepcopy(self.kept[key])
         try:
-            with _hydra(self.registry):
-                config = compose(CONFIG_NAME, overrides=words)
+            with _composer_of(self.registry) as compose:
+                config = compose(words)
                 self._fill_in(config)
         except (ConfigError, HydraException, OmegaConfBaseException) as error:
             raise ConformanceError(
@@ -240,12 +237,12 @@ def _first_lines(error: BaseException, limit: int = 3) -> str:
 
 
 @contextmanager
-def _hydra(registry: Registry) -> Iterator[None]:
-    """Hydra with this registry's configurations; what was in its store before is there again afterwards."""
-    from hydra import initialize
+def _composer_of(registry: Registry) -> Iterator[Callable[[list[str]], "DictConfig"]]:
+    """Give a composer with this registry's configurations; what was in Hydra's store before is there afterwards."""
     from hydra.core.config_store import ConfigStore
     from hydra.core.plugins import Plugins
 
+    from bionemo_core.config.hydra_session import composer
     from bionemo_core.config.store import fill_store
 
     Plugins.instance()  # the first call puts Hydra's own launcher and sweeper into the store
@@ -253,8 +250,8 @@ def _hydra(registry: Registry) -> Iterator[None]:
     before = _folders(store.repo)
     try:
         fill_store(registry)
-        with initialize(config_path=None, version_base="1.3"):
-            yield
+        with composer() as compose:
+            yield compose
     finally:
         store.repo = before
 

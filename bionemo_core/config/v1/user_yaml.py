@@ -1,16 +1,14 @@
-"""Reads a user's YAML with v1 spellings allowed: the folder of `--config-dir` becomes a config source of its own.
-
-This is the one module that touches Hydra's own file source, which has no public name.
-"""
+"""A user's YAML with v1 spellings allowed: the folder of `--config-dir` becomes a config source of its own."""
 
 import logging
+import re
 from pathlib import Path
 from typing import Any, ClassVar
 
-from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.object_type import ObjectType
 from hydra.core.plugins import Plugins
-from hydra.plugins.config_source import ConfigResult
+from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 
@@ -24,37 +22,67 @@ V1_BASES = ("base_config", "base_infer_config", "pretrain_small")
 _logger = logging.getLogger("bionemo_core.config")
 
 
-class UserYaml(FileConfigSource):
+_HEADER = re.compile(r"\s*#\s*@(\w+)\s+(\S+)\s*")
+
+
+class UserYaml(ConfigSource):
     """A folder of YAML files whose keys may be v1's."""
 
     own_keys: ClassVar[frozenset[str]] = frozenset()
 
     @staticmethod
     def scheme() -> str:
-        """What the folder's address begins with."""
+        """Return what the folder's address begins with."""
         return SCHEME
 
     def load_config(self, config_path: str) -> ConfigResult:
-        """One file in today's spelling.
+        """Return one file in today's spelling.
 
         Raises:
-            ConfigError: It is no mapping, or a v1 key asks for what is not here or belongs elsewhere.
+            ConfigLoadError: there is no such file.
+            ConfigError: it is no mapping, or a v1 key asks for what is not here or belongs elsewhere.
         """
-        found = super().load_config(config_path)
-        if not isinstance(found.config, DictConfig):
-            raise ConfigError(f"{self.path}/{config_path}: expected a mapping of keys to values")
-        group = str(Path(config_path).parent.as_posix())
-        header = dict(found.header)
-        if group == "experiment" and not header.get("package"):
+        path = self._file(config_path)
+        if not path.is_file():
+            raise ConfigLoadError(f"{path}: no such file")
+        text = path.read_text(encoding="utf-8")
+        config = OmegaConf.load(path)
+        if not isinstance(config, DictConfig):
+            raise ConfigError(f"{path}: expected a mapping of keys to values")
+        group = path.relative_to(self.path).parent.as_posix()
+        header = {"package": None, **_header(text)}
+        if group == "experiment" and not header["package"]:
             header["package"] = "_global_"
-        everywhere = header.get("package") == "_global_" or group == "."
-        content = OmegaConf.to_container(found.config, resolve=False)
-        if not isinstance(content, dict):
-            raise ConfigError(f"{self.path}/{config_path}: expected a mapping of keys to values")
+        everywhere = header["package"] == "_global_" or group == "."
+        content = OmegaConf.to_container(config, resolve=False)
+        assert isinstance(content, dict)
         plain = {str(key): value for key, value in content.items()}
-        where = f"{Path(self.path) / config_path}"
-        rewritten = self._rewritten(plain, "" if everywhere else group.replace("/", "."), where)
-        return ConfigResult(found.provider, found.path, OmegaConf.create(rewritten), header)
+        rewritten = self._rewritten(plain, "" if everywhere else group.replace("/", "."), str(path))
+        return ConfigResult(self.provider, f"{SCHEME}://{self.path}", OmegaConf.create(rewritten), header)
+
+    def available(self) -> bool:
+        """Return whether the folder is there."""
+        return self.is_group("")
+
+    def is_group(self, config_path: str) -> bool:
+        """Return whether the path is a folder."""
+        return (Path(self.path) / config_path).is_dir()
+
+    def is_config(self, config_path: str) -> bool:
+        """Return whether the path, with `.yaml` added where that lacks, is a file."""
+        return self._file(config_path).is_file()
+
+    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
+        """Return the names of files, of folders, or of both, that lie in a folder."""
+        entries = sorted((Path(self.path) / config_path).iterdir())
+        groups = {entry.name for entry in entries if entry.is_dir() and entry.name != "__pycache__"}
+        configs = {entry.stem for entry in entries if entry.suffix == ".yaml" and entry.is_file()}
+        wanted = {ObjectType.GROUP: groups, ObjectType.CONFIG: configs}
+        return sorted(groups | configs if results_filter is None else wanted[results_filter])
+
+    def _file(self, config_path: str) -> Path:
+        name = config_path if config_path.endswith(".yaml") else f"{config_path}.yaml"
+        return Path(self.path) / name
 
     def _rewritten(self, content: dict[str, Any], package: str, where: str) -> dict[str, Any]:
         defaults = content.pop("defaults", None)
@@ -106,6 +134,17 @@ class _UserFolders(SearchPathPlugin):
         """Prepends each folder once."""
         for folder in reversed(self.folders):
             search_path.append(provider="command-line", path=f"{SCHEME}://{folder}", anchor=None)
+
+
+def _header(text: str) -> dict[str, str]:
+    """Return what the comments at the top of a file say: `# @package _global_`."""
+    header: dict[str, str] = {}
+    for line in filter(None, map(str.strip, text.splitlines())):
+        found = _HEADER.fullmatch(line)
+        if found is None:
+            break
+        header[found[1]] = found[2]
+    return header
 
 
 def _without_v1_bases(defaults: Any, where: str) -> list[Any]:

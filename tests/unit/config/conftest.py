@@ -4,14 +4,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize
 from omegaconf import DictConfig
 
 from bionemo_core.builtin import load_registry
 from bionemo_core.cli.overrides import own_keys, prepared
+from bionemo_core.config.hydra_session import composer
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.config.spec import make_spec
-from bionemo_core.config.store import CONFIG_NAME, fill_store
+from bionemo_core.config.store import fill_store
 from bionemo_core.config.v1.user_yaml import use_folders
 from bionemo_core.plugins import Registry
 
@@ -30,8 +30,8 @@ def composed(registry: Registry) -> Callable[..., DictConfig]:
     def _composed(*typed: str, folder: Path | None = None) -> DictConfig:
         command = prepared([*typed, *(["--config-dir", str(folder)] if folder else [])], registry)
         use_folders(command.folders, own_keys(registry))
-        with initialize(version_base="1.3", config_path=None):
-            return compose(CONFIG_NAME, overrides=command.arguments)
+        with composer() as compose:
+            return compose(command.arguments)
 
     return _composed
 

@@ -81,7 +81,7 @@ def test_a_good_plugin_is_found_and_its_component_built(install, load):
             {}, Status.REJECTED, ["trainer", "many"],
         ),
         (
-            model_plugin("x", factory="from typing import Literal\ndef make(a: Literal['b'] = 'b'): return a"),
+            model_plugin("x", factory="def make(a: complex = 1j): return a"),
             {}, Status.REJECTED, ["not usable"],
         ),
         (model_plugin("x", factory="def make(a: 'Unknown' = None): return a"), {}, Status.REJECTED, ["Unknown"]),
