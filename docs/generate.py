@@ -15,7 +15,7 @@ from bionemo_core.builtin import load_registry
 from bionemo_core.config.schema import CORE_GROUPS
 from bionemo_core.config.v1.aliases import render_aliases
 from bionemo_core.plugins import Registry
-from bionemo_core.plugins.help_text import meanings
+from bionemo_core.plugins.help_text import key_help
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = ("README.md", "docs/configuration.md")
@@ -44,10 +44,12 @@ def keys(_: Registry) -> str:
     """One line a key of the core: its default, type and meaning."""
     lines = ["| key | default | type | meaning |", "|---|---|---|---|"]
     for group, schema in CORE_GROUPS.items():
-        told = meanings(schema)
+        explanations = key_help(schema)
         for one in dataclasses.fields(schema):
             kind = one.type.__name__ if isinstance(one.type, type) else str(one.type).replace("typing.", "")
-            lines.append(f"| `{group}.{one.name}` | {_shown(one.default)} | {kind} | {told.get(one.name, '')} |")
+            lines.append(
+                f"| `{group}.{one.name}` | {_shown(one.default)} | {kind} | {explanations.get(one.name, '')} |"
+            )
     return "\n".join(lines) + "\n"
 
 

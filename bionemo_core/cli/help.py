@@ -11,10 +11,10 @@ from bionemo_core.config.schema import CORE_GROUPS, SEVERAL_AT_ONCE
 from bionemo_core.config.v1.aliases import render_aliases
 from bionemo_core.errors import ConfigError
 from bionemo_core.plugins import RegisteredComponent, Registry
+from bionemo_core.plugins.configure import NO_VALUE, Key, keys_of_dataclass
 from bionemo_core.plugins.did_you_mean import did_you_mean
-from bionemo_core.plugins.help_text import description_of, meanings, meanings_of
+from bionemo_core.plugins.help_text import description_of, key_help, key_help_of
 from bionemo_core.plugins.hookspecs import GROUPS
-from bionemo_core.plugins.parameters import parameter_fields
 
 GROUP_ORDER = ("model", "tokenizer", "data", "optim", "scheduler", "logger", "callbacks", "connector", "head", "task")
 USAGE = {
@@ -117,34 +117,30 @@ def _component_page(registered: RegisteredComponent) -> str:
     for group, value in component.defaults.items():
         shown = value if isinstance(value, str) else ", ".join(f"{key}={inner}" for key, inner in value.items())
         lines.append(f"  brings {group}: {shown}")
-    fields = parameter_fields(registered)
-    lines += ["", "Keys:"] if fields else ["", "It has no keys of its own."]
-    told, prefix = meanings_of(registered), registered.group
+    lines += ["", "Keys:"] if registered.keys else ["", "It has no keys of its own."]
+    explanations, prefix = key_help_of(registered), registered.group
     prefix += f".{registered.name}" if registered.group in SEVERAL_AT_ONCE else ""
-    for name, kind, one in fields:
-        lines += _key_lines(f"{prefix}.{name}", kind, one, told.get(name))
+    for key in registered.keys:
+        lines += _key_lines(prefix, key, explanations.get(key.name))
     return "\n".join(lines) + "\n"
 
 
 def _schema_page(group: str) -> str:
     lines = [f"{group}: {(CORE_GROUPS[group].__doc__ or '').splitlines()[0]}", ""]
-    told = meanings(CORE_GROUPS[group])
-    for one in dataclasses.fields(CORE_GROUPS[group]):
-        lines += _key_lines(f"{group}.{one.name}", one.type, one, told.get(one.name))
+    explanations = key_help(CORE_GROUPS[group])
+    for key in keys_of_dataclass(CORE_GROUPS[group]):
+        lines += _key_lines(group, key, explanations.get(key.name))
     return "\n".join(lines) + "\n"
 
 
-def _key_lines(key: str, kind: Any, one: "dataclasses.Field[Any]", meaning: str | None) -> list[str]:
-    """A key with its default and type, and below what it means, where that is told."""
-    wrapped = textwrap.wrap(meaning or "", 100, initial_indent="      ", subsequent_indent="      ")
-    return [f"  {key} = {_default(one)}  ({_type(kind)})", *wrapped]
+def _key_lines(prefix: str, key: Key, explanation: str | None) -> list[str]:
+    """Return the lines of a key: its default and type, and below what it means, where that is known."""
+    wrapped = textwrap.wrap(explanation or "", 100, initial_indent="      ", subsequent_indent="      ")
+    return [f"  {prefix}.{key.name} = {_shown(key.default)}  ({_type(key.type)})", *wrapped]
 
 
-def _default(one: "dataclasses.Field[Any]") -> str:
-    value = one.default if one.default is not dataclasses.MISSING else None
-    if value is None and one.default_factory is not dataclasses.MISSING:
-        value = one.default_factory()
-    words = {None: "null", True: "true", False: "false", "???": "(must be given)"}
+def _shown(value: Any) -> str:
+    words = {None: "null", True: "true", False: "false", NO_VALUE: "(must be given)"}
     return words[value] if isinstance(value, bool | str | None) and value in words else str(value)
 
 

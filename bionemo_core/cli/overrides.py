@@ -10,7 +10,6 @@ from bionemo_core.config.v1.rewriting import rewrite_command_line
 from bionemo_core.errors import ConfigError
 from bionemo_core.plugins import RegisteredComponent, Registry
 from bionemo_core.plugins.hookspecs import GROUPS
-from bionemo_core.plugins.parameters import parameter_fields
 
 CONFIG_DIR_FLAGS = ("--config-dir", "-cd")
 _OVERRIDE = re.compile(r"~|[^-][^=]*=")
@@ -49,7 +48,7 @@ def own_keys(registry: Registry) -> frozenset[str]:
 
 def keys_of(registered: RegisteredComponent) -> list[str]:
     """The dotted keys of one component."""
-    return [f"{registered.group}.{name}" for name, _, _ in parameter_fields(registered)]
+    return [f"{registered.group}.{key.name}" for key in registered.keys]
 
 
 def _left_to_opening(arguments: list[str], registry: Registry) -> list[str]:

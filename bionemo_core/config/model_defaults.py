@@ -8,10 +8,9 @@ from bionemo_core.config.schema import CORE_GROUPS
 from bionemo_core.errors import ConfigError
 from bionemo_core.plugins import RegisteredComponent, Registry
 from bionemo_core.plugins.component_checks import VALUE_GROUPS
+from bionemo_core.plugins.configure import keys_of_dataclass, structured_config
 from bionemo_core.plugins.did_you_mean import did_you_mean
-from bionemo_core.plugins.factories import default_field
-from bionemo_core.plugins.parameters import parameter_fields, validated
-from bionemo_core.plugins.plain_types import plainly_fits
+from bionemo_core.plugins.type_checks import plainly_fits
 
 
 def brought(registered: RegisteredComponent) -> dict[str, str | Mapping[str, Any]]:
@@ -34,9 +33,9 @@ def problem_with_defaults(registered: RegisteredComponent, registry: Registry) -
             else:
                 base = registry.get(group, str(values["base"]))
                 refined = {key: value for key, value in values.items() if key != "base"}
-                kinds = {name: kind for name, kind, _ in parameter_fields(base)}
+                kinds = {key.name: key.type for key in base.keys}
                 if not _plainly_fit(refined, kinds):
-                    validated(base, refined)
+                    base.complete(refined)
         except ConfigError as error:
             return f"model {registered.name!r}: defaults for {group!r}: {error}"
     return ""
@@ -52,11 +51,9 @@ def missing_defaults(registered: RegisteredComponent, registry: Registry) -> lis
 
 
 def schema_node(schema: type, values: Mapping[str, Any]) -> type:
-    """A copy of a frozen schema, which OmegaConf would make read-only, with other defaults where given."""
-    fields = [
-        (one.name, one.type, default_field(values.get(one.name, one.default))) for one in dataclasses.fields(schema)
-    ]
-    return dataclasses.make_dataclass(schema.__name__, fields)
+    """Return a copy of a frozen schema, which OmegaConf would make read-only, with other defaults where given."""
+    keys = [key._replace(default=values.get(key.name, key.default)) for key in keys_of_dataclass(schema)]
+    return structured_config(schema.__name__, keys)
 
 
 def _check_schema_values(schema: type, values: Mapping[str, Any]) -> None:

@@ -5,7 +5,6 @@ the qualified name of the component, no `_target_`: what is built is looked up i
 No `from __future__ import annotations` here: OmegaConf reads these annotations at run time.
 """
 
-import dataclasses
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -20,8 +19,7 @@ from bionemo_core.config.model_defaults import brought, schema_node
 from bionemo_core.config.schema import CORE_GROUPS, SEVERAL_AT_ONCE
 from bionemo_core.plugins import RegisteredComponent, Registry
 from bionemo_core.plugins.component_checks import BASED_GROUPS, VALUE_GROUPS
-from bionemo_core.plugins.factories import default_field
-from bionemo_core.plugins.parameters import parameter_fields
+from bionemo_core.plugins.configure import Key, structured_config
 
 CONFIG_NAME = "bionemo"
 COMPONENT_KEY = "_component_"
@@ -126,11 +124,8 @@ def _listed_name(registered: RegisteredComponent) -> str:
 
 
 def _component_node(registered: RegisteredComponent, overrides: list[Any]) -> type:
-    fields: list[Any] = [(COMPONENT_KEY, str, field(default=registered.qualified_name))]
-    fields += parameter_fields(registered)
-    if overrides:
-        fields.append(("defaults", list[Any], field(default_factory=lambda: ["_self_", *overrides])))
-    return _node(registered.name, fields)
+    keys = [Key(COMPONENT_KEY, str, registered.qualified_name), *registered.keys]
+    return structured_config(registered.name, keys, hydra_defaults=["_self_", *overrides] if overrides else None)
 
 
 def _override_list(registered: RegisteredComponent, registry: Registry) -> list[Any]:
@@ -159,16 +154,9 @@ def _refined_nodes(registered: RegisteredComponent, registry: Registry) -> Itera
             yield group, schema_node(CORE_GROUPS[group], values)
         elif group in BASED_GROUPS:
             base = registry.get(group, str(values["base"]))
-            fields: list[Any] = [(COMPONENT_KEY, str, field(default=base.qualified_name))]
-            fields += [
-                (name, kind, default_field(values[name]) if name in values else old)
-                for name, kind, old in parameter_fields(base)
-            ]
-            yield group, _node(base.name, fields)
-
-
-def _node(name: str, fields: list[Any]) -> type:
-    return dataclasses.make_dataclass(name.replace("-", "_"), fields)
+            keys = [Key(COMPONENT_KEY, str, base.qualified_name)]
+            keys += [key._replace(default=values.get(key.name, key.default)) for key in base.keys]
+            yield group, structured_config(base.name, keys)
 
 
 def multiply(*factors: Any) -> int | float:

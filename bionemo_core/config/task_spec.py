@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from bionemo_core.plugins import Component
-from bionemo_core.plugins.factories import configure
+from bionemo_core.plugins.configure import configure
 
 if TYPE_CHECKING:
     from bionemo_core.plugins import Registry

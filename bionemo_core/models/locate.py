@@ -17,7 +17,6 @@ from bionemo_core.interop.hub import fetched, is_address
 from bionemo_core.interop.huggingface import is_folder, read_folder
 from bionemo_core.interop.nemo import read_nemo
 from bionemo_core.interop.stored import CheckpointTensors, HeldTensors, ModelSpec, StoredModel
-from bionemo_core.plugins.parameters import validated
 from bionemo_core.protocols import BuildContext
 
 if TYPE_CHECKING:
@@ -168,5 +167,5 @@ def complete_choice(group: str, name: str, params: Any, distribution: str, regis
         ConfigError: there is none, or a parameter does not fit.
     """
     registered = registry.get(group, f"{distribution}/{name}")
-    settings = validated(registered, params)
+    settings = registered.complete(params)
     return Choice(group, registered.name, settings, registered.distribution, registered.version)

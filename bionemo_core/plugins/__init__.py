@@ -1,7 +1,7 @@
 """Plugins: what they offer (`Component`), through which hooks, and the registry that finds them."""
 
 from bionemo_core.plugins.component import CAPABILITIES, PLUGIN_API, Component, hookimpl
-from bionemo_core.plugins.factories import configure
+from bionemo_core.plugins.configure import configure
 from bionemo_core.plugins.records import CORE_DISTRIBUTION, PluginRecord, RegisteredComponent, Status
 from bionemo_core.plugins.registry import Registry
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from bionemo_core.errors import ConfigError
 from bionemo_core.plugins.component import CAPABILITIES, Component
+from bionemo_core.plugins.configure import NO_VALUE, TARGET, ComponentConfig, Key, factory_of, keys_of_config
 from bionemo_core.plugins.did_you_mean import did_you_mean
-from bionemo_core.plugins.factories import factory_of
 from bionemo_core.plugins.hookspecs import GROUPS
-from bionemo_core.plugins.plain_types import plainly_fits, plainly_known
+from bionemo_core.plugins.type_checks import plainly_fits, plainly_known
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 RESERVED_NAMES = frozenset({"null", "none", "true", "false", "nan", "inf"})
@@ -52,30 +52,29 @@ def _check_name(name: Any) -> None:
 
 
 def _check_config(config: Any, where: str) -> None:
-    if not (isinstance(config, type) and dataclasses.is_dataclass(config)) or not hasattr(config, "_target_"):
+    made_by_zen = isinstance(config, type) and dataclasses.is_dataclass(config) and hasattr(config, TARGET)
+    if not isinstance(config, ComponentConfig) and not made_by_zen:
         raise ConfigError(f"{where}: config is {config!r}, expected what configure(factory) returns")
-    if not all(_is_plain(parameter) for parameter in dataclasses.fields(config)):
-        _ask_omegaconf(config, where)
+    keys = keys_of_config(config)
+    if not all(_is_plain(key) for key in keys):
+        _ask_omegaconf(keys, where)
     factory_of(config)
-    for parameter in dataclasses.fields(config):
-        name = parameter.name
-        if name in RESERVED_PARAMETERS or (name.startswith("_") and name != "_target_"):
-            raise ConfigError(f"{where}: the parameter name {name!r} is reserved; give it another name")
+    for key in keys:
+        if key.name in RESERVED_PARAMETERS or key.name.startswith("_"):
+            raise ConfigError(f"{where}: the parameter name {key.name!r} is reserved; give it another name")
 
 
-def _is_plain(parameter: "dataclasses.Field[Any]") -> bool:
-    if parameter.default_factory is not dataclasses.MISSING:
-        return plainly_fits(parameter.default_factory(), parameter.type)
-    if parameter.default is dataclasses.MISSING:
-        return plainly_known(parameter.type)
-    return plainly_fits(parameter.default, parameter.type)
+def _is_plain(key: Key) -> bool:
+    if isinstance(key.default, str) and key.default == NO_VALUE:
+        return plainly_known(key.type)
+    return plainly_fits(key.default, key.type)
 
 
-def _ask_omegaconf(config: Any, where: str) -> None:
+def _ask_omegaconf(keys: tuple[Key, ...], where: str) -> None:
     from omegaconf import OmegaConf
 
     try:
-        OmegaConf.structured(config)
+        OmegaConf.structured(dataclasses.make_dataclass("Checked", [(key.name, key.type, key.field) for key in keys]))
     except Exception as error:  # OmegaConf, dataclasses and get_type_hints each raise their own kinds
         kind = type(error).__name__
         raise ConfigError(f"{where}: its config is not usable ({kind}: {_first_line(error)})") from error

@@ -1,11 +1,11 @@
-"""What parameters mean, in the words of whoever wrote the component."""
+"""The help text of keys, from the docstrings and comments of whoever wrote the component."""
 
 import dataclasses
-import importlib
 import inspect
 import re
 from typing import Any
 
+from bionemo_core.plugins.configure import ComponentConfig
 from bionemo_core.plugins.records import RegisteredComponent
 
 _ARGUMENT = re.compile(r"(\w+): +(.*)")
@@ -13,19 +13,22 @@ _TITLED = re.compile(r"(Args|Raises|Returns):\n")
 _FIELD = re.compile(r"\s+(\w+): [^#]*  # (.+)")
 
 
-def meanings_of(registered: RegisteredComponent) -> dict[str, str]:
-    """The meaning of each parameter that is explained, by its name; see `meanings`."""
-    return meanings(_factory(registered))
+def key_help_of(registered: RegisteredComponent) -> dict[str, str]:
+    """Return the explanation of each key that has one, by name; see `key_help`."""
+    found: dict[str, str] = {}
+    for owner in _owners(registered):
+        found |= key_help(owner)
+    return found
 
 
 def description_of(registered: RegisteredComponent) -> list[str]:
-    """The paragraphs of the factory's docstring after the first, without those of arguments and errors."""
-    paragraphs = re.split(r"\n\s*\n", inspect.getdoc(_factory(registered)) or "")[1:]
+    """Return the paragraphs of the factory's docstring after the first, without those of arguments and errors."""
+    paragraphs = re.split(r"\n\s*\n", inspect.getdoc(_owners(registered)[0]) or "")[1:]
     return [" ".join(one.split()) for one in paragraphs if not _TITLED.match(one)]
 
 
-def meanings(owner: Any) -> dict[str, str]:
-    """By name, the `Args:` of a factory's docstring, or the comments behind the fields of a dataclass."""
+def key_help(owner: Any) -> dict[str, str]:
+    """Return, by name, the `Args:` of a factory's docstring, or the comments behind the fields of a dataclass."""
     if dataclasses.is_dataclass(owner):
         try:
             lines = inspect.getsource(owner).splitlines()  # type: ignore[arg-type]  # a class, where it is no factory
@@ -54,7 +57,7 @@ def _section(text: str, title: str) -> list[str]:
     return rest[:end]
 
 
-def _factory(registered: RegisteredComponent) -> Any:
-    """What builds the component; its signature was read before, so that its module is imported already."""
-    module, _, name = str(getattr(registered.component.config, "_target_", "")).rpartition(".")
-    return getattr(importlib.import_module(module), name, None) if module else None
+def _owners(registered: RegisteredComponent) -> tuple[Any, ...]:
+    """Return the factory, and the dataclasses whose fields are keys of it."""
+    config = registered.component.config
+    return config.explained_by if isinstance(config, ComponentConfig) else (registered.factory,)

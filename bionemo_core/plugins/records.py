@@ -1,14 +1,16 @@
 """What is known of each plugin and of each component, whether it could be loaded or not."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from packaging.utils import canonicalize_name
 
+from bionemo_core.errors import ConfigError
 from bionemo_core.plugins.component import Component
-from bionemo_core.plugins.factories import factory_of
+from bionemo_core.plugins.configure import Key, factory_of, keys_of_config, structured_config
+from bionemo_core.plugins.did_you_mean import did_you_mean
 
 CORE_DISTRIBUTION = "bionemo-run"
 
@@ -47,6 +49,38 @@ class RegisteredComponent:
     def factory(self) -> Callable[..., Any]:
         """The function that builds it; its module is light, heavy imports are in its body."""
         return factory_of(self.component.config)
+
+    @property
+    def keys(self) -> tuple[Key, ...]:
+        """Its keys, in the factory's order; one without a default has the value `???`."""
+        return keys_of_config(self.component.config)
+
+    def complete(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """Return all parameters: those given, converted to their types, and the defaults of the others.
+
+        Raises:
+            ConfigError: a parameter is unknown, of another type, missing, or not a plain value.
+        """
+        from omegaconf import OmegaConf
+        from omegaconf.errors import OmegaConfBaseException
+
+        where = f"{self.group} {self.qualified_name}"
+        names = [key.name for key in self.keys]
+        for name in parameters:
+            if name not in names:
+                close = did_you_mean(str(name), names)
+                raise ConfigError(f"{where}: no parameter {name!r}.{close} It has: {', '.join(names) or 'none'}.")
+        try:
+            schema = OmegaConf.structured(structured_config(self.name, self.keys))
+            settings = OmegaConf.merge(schema, dict(parameters))
+            missing = sorted(OmegaConf.missing_keys(settings))
+            if missing:
+                raise ConfigError(f"{where}: these have no value yet: {', '.join(missing)}")
+            plain = OmegaConf.to_container(settings, resolve=False)
+        except OmegaConfBaseException as error:
+            raise ConfigError(f"{where}: {str(error).splitlines()[0]}") from error
+        assert isinstance(plain, dict)
+        return {str(name): value for name, value in plain.items()}
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from bionemo_core.plugins.did_you_mean import did_you_mean
 from bionemo_core.plugins.discovery import found_plugins, refusals
 from bionemo_core.plugins.hookspecs import GROUPS, CoreHooks
 from bionemo_core.plugins.loading import load_plugin, offered_components
-from bionemo_core.plugins.parameters import validated
 from bionemo_core.plugins.records import (
     CORE_DISTRIBUTION,
     PluginRecord,
@@ -140,7 +139,7 @@ class Registry:
             ConfigError: The component is not there, its parameters do not fit, or it needs a package that is absent.
         """
         registered = self._of_choice(choice)
-        settings = validated(registered, choice.params)
+        settings = registered.complete(choice.params)
         factory = registered.factory
         own = {"registry": self} if "registry" in signature(factory).parameters else {}
         try:

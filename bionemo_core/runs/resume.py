@@ -23,7 +23,6 @@ from bionemo_core.models.load import check_offered, check_vocabulary
 from bionemo_core.models.locate import open_stored
 from bionemo_core.parallel.groups import ProcessGroups
 from bionemo_core.parallel.transfer import Vocabularies, fit_weights
-from bionemo_core.plugins.parameters import validated
 from bionemo_core.protocols import BuildContext, DataSplits, Tokenizer
 from bionemo_core.runs.folder import FOLDER_VARIABLE, RunFolder, find_folder, lock, new_folder
 
@@ -85,7 +84,7 @@ def completed(saved: RunSpec, registry: Registry) -> RunSpec:
         choice: Choice = getattr(saved, group)
         name = f"{choice.distribution}/{choice.name}"
         if registry.find(group, name) is not None:
-            whole[group] = replace(choice, params=validated(registry.get(group, name), choice.params))
+            whole[group] = replace(choice, params=registry.get(group, name).complete(choice.params))
     return replace(saved, **whole)
 
 

@@ -5,7 +5,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from bionemo_core.plugins import RegisteredComponent
-from bionemo_core.plugins.parameters import parameter_fields
 from bionemo_core.protocols import Example, Model, Seq2SeqExample, TensorType
 from bionemo_core.testing.runs import BuiltModel, alone_in_process, build_model, run_spec, trained, trained_on_ranks
 from bionemo_core.testing.subject import Subject, fail, failed
@@ -141,8 +140,8 @@ def check_tensor_parallel(subject: Subject, registered: RegisteredComponent) -> 
     where = f"model {registered.name!r} declares 'tensor_parallel'"
     no_dropout = {
         f"model__{name}": 0.0
-        for name, _, one in parameter_fields(registered)
-        if name.endswith("dropout") and isinstance(one.default, float)
+        for name, _, default in registered.keys
+        if name.endswith("dropout") and isinstance(default, float)
     }
     one_rank = run_spec(subject, registered.name, trainer__max_steps=RANKS_STEPS, **no_dropout)
     two_ranks = replace(

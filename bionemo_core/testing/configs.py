@@ -5,7 +5,7 @@ from typing import Any
 
 from bionemo_core.errors import BioNeMoError, ConfigError
 from bionemo_core.plugins import RegisteredComponent
-from bionemo_core.plugins.parameters import parameter_fields, validated
+from bionemo_core.plugins.configure import NO_VALUE
 from bionemo_core.protocols import RUNTIME_ARGUMENTS
 from bionemo_core.testing.subject import Subject, fail
 
@@ -27,23 +27,22 @@ def check_parameters(subject: Subject, registered: RegisteredComponent) -> None:
         fail(f"{where}: {error} Give `Component` what configure(factory) returns.")
     taken = signature(factory).parameters
     takes_any = any(one.kind is Parameter.VAR_KEYWORD for one in taken.values())
-    fields = parameter_fields(registered)
-    for name, kind, one in fields:
+    for name, kind, default in registered.keys:
         if name not in taken and not takes_any:
             fail(
                 f"{where}: the configuration has a key {name!r} that the factory {factory.__qualname__} does not "
                 f"accept; it accepts {', '.join(taken) or 'nothing'}. Make the configuration with configure(factory)."
             )
-        _check_typed(where, name, kind, one, taken.get(name))
-    _check_reachable(where, factory.__qualname__, taken, {name for name, _, _ in fields})
+        _check_typed(where, name, kind, default, taken.get(name))
+    _check_reachable(where, factory.__qualname__, taken, {key.name for key in registered.keys})
     _check_enforced(where, registered, subject)
 
 
-def _check_typed(where: str, name: str, kind: Any, one: Any, parameter: Parameter | None) -> None:
+def _check_typed(where: str, name: str, kind: Any, default: Any, parameter: Parameter | None) -> None:
     if kind is not Any:
         return
     annotation = parameter.annotation if parameter is not None else Any
-    if annotation in (Any, "Any") and not isinstance(one.default, PLAIN):
+    if annotation in (Any, "Any") and not (isinstance(default, PLAIN) and default != NO_VALUE):
         return  # said to be anything, and nothing says otherwise
     said = "has no type" if annotation is Parameter.empty else f"is annotated {annotation!r}, which became Any"
     fail(
@@ -67,15 +66,15 @@ def _check_reachable(where: str, factory: str, taken: Any, keys: set[str]) -> No
 def _check_enforced(where: str, registered: RegisteredComponent, subject: Subject) -> None:
     """A word in place of each number must be refused before the factory is called."""
     given = subject.settings.parameters.get(f"{registered.group}/{registered.name}", {})
-    for name, _, one in parameter_fields(registered):
-        if type(one.default) not in (bool, int, float):
+    for name, _, default in registered.keys:
+        if type(default) not in (bool, int, float):
             continue
         try:
-            validated(registered, {**given, name: NOT_A_NUMBER})
+            registered.complete({**given, name: NOT_A_NUMBER})
         except ConfigError as error:
             if name in str(error) or NOT_A_NUMBER in str(error):
                 continue
-        fail(f"{where}: {name}={NOT_A_NUMBER!r} is accepted where the default is {one.default!r}. Give it a type.")
+        fail(f"{where}: {name}={NOT_A_NUMBER!r} is accepted where the default is {default!r}. Give it a type.")
 
 
 def check_defaults(subject: Subject, registered: RegisteredComponent) -> None:

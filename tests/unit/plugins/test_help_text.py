@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from bionemo_core.builtin import load_registry
 from bionemo_core.cli.help import run
 from bionemo_core.config.schema import CORE_GROUPS
-from bionemo_core.plugins.help_text import meanings, meanings_of
+from bionemo_core.plugins.help_text import key_help, key_help_of
 from bionemo_core.tasks.settings import Optimize
 
 
@@ -23,7 +23,7 @@ def factory(first: int = 1, second: str = "a", third: int = 2) -> None:
 
 
 @dataclass
-class ForeignConfig:
+class Settings:
     """Two of them."""
 
     given: int = 3  # how many; null: none
@@ -31,19 +31,19 @@ class ForeignConfig:
 
 
 def test_sections_and_comments_are_read() -> None:
-    assert meanings(factory) == {"first": "how many: 1, or more of them.", "second": "a word."}
-    assert meanings(ForeignConfig) == {"given": "how many; null: none"}
-    assert meanings(None) == meanings(int) == {}
+    assert key_help(factory) == {"first": "how many: 1, or more of them.", "second": "a word."}
+    assert key_help(Settings) == {"given": "how many; null: none"}
+    assert key_help(None) == key_help(int) == {}
 
 
 def test_every_key_of_the_core_of_data_and_of_tasks_is_explained() -> None:
     for group, schema in CORE_GROUPS.items():
-        assert not set(schema.__dataclass_fields__) - set(meanings(schema)), group
-    assert not set(Optimize.__dataclass_fields__) - set(meanings(Optimize))
+        assert not set(schema.__dataclass_fields__) - set(key_help(schema)), group
+    assert not set(Optimize.__dataclass_fields__) - set(key_help(Optimize))
     registry = load_registry()
     for one in (*registry.components("data"), *registry.components("task")):
-        parameters = {name for name in one.component.config.__dataclass_fields__ if not name.startswith("_")}
-        assert not parameters - set(meanings_of(one)), one.qualified_name
+        parameters = {key.name for key in one.keys}
+        assert not parameters - set(key_help_of(one)), one.qualified_name
 
 
 def test_help_shows_them(capsys) -> None:

@@ -10,8 +10,8 @@ from omegaconf import OmegaConf
 from bionemo_core.config.schema import Choice
 from bionemo_core.errors import ConfigError
 from bionemo_core.plugins import PluginRecord, Registry, Status
-from bionemo_core.plugins.factories import default_field
-from bionemo_core.plugins.plain_types import plainly_fits
+from bionemo_core.plugins.configure import default_field
+from bionemo_core.plugins.type_checks import plainly_fits
 
 GOOD = """
 def network(width: int = 8, rate: float | None = None, name: str = "x", *, tokenizer, context):

@@ -1,0 +1,226 @@
+"""A factory's parameters as the keys of a configuration.
+
+`configure` reads a signature once and writes nothing twice: a parameter that is annotated with a frozen dataclass
+stands for the fields of that class, each a key of its own. hydra-zen makes the structured config of the keys
+(`structured_config`), when Hydra composes: importing hydra-zen takes as long as all of `bionemo-run --help`.
+"""
+
+import copy
+import dataclasses
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass
+from importlib import import_module
+from inspect import Parameter, Signature, signature
+from types import SimpleNamespace
+from typing import Any, NamedTuple, get_type_hints
+
+from bionemo_core.errors import ConfigError
+from bionemo_core.protocols import RUNTIME_ARGUMENTS
+
+TARGET = "_target_"
+NO_VALUE = "???"
+"""What stands for the value of a key that has no default, as in OmegaConf."""
+
+
+class Key(NamedTuple):
+    """One key of a component."""
+
+    name: str
+    type: Any
+    default: Any = NO_VALUE
+
+    @property
+    def field(self) -> Any:
+        """A new dataclass field with the default; a list or a mapping is copied for each instance."""
+        return default_field(self.default)
+
+
+@dataclass(frozen=True)
+class ComponentConfig:
+    """What `configure` returns: a factory that takes its keys by name, and the keys."""
+
+    factory: Callable[..., Any]
+    """Takes every key, and those of the runtime arguments that the author's own function has."""
+    keys: tuple[Key, ...]
+    explained_by: tuple[Any, ...]
+    """The author's function and the dataclasses of its parameters: their docstrings and comments explain the keys."""
+
+    def structured(self) -> type:
+        """Return the structured config of the keys, as hydra-zen makes it."""
+        return structured_config(getattr(self.factory, "__name__", "component"), self.keys)
+
+
+def configure(factory: Callable[..., Any], *, fixed: Sequence[str] = (), **defaults: Any) -> ComponentConfig:
+    """Describe `factory` by its parameters, without those that the core passes at run time.
+
+    Args:
+        factory: a function, or a dataclass. A parameter that is annotated with a frozen dataclass becomes the fields
+            of that class; the factory is given the dataclass, built of them.
+        fixed: parameters or fields that are no keys: they have the value given here, else their own default.
+        **defaults: values in place of the signature's own, so that one factory serves several sizes of a model.
+
+    Raises:
+        ConfigError: a parameter takes any number of arguments, has an annotation that does not resolve, a name stands
+            for two keys, or `fixed` or a default names no parameter.
+    """
+    where = f"configure({_path(factory)})"
+    parameters = {name: one for name, one in signature(factory).parameters.items() if name not in RUNTIME_ARGUMENTS}
+    for name, one in parameters.items():
+        if one.kind in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD, Parameter.POSITIONAL_ONLY):
+            raise ConfigError(f"{where}: parameter {name!r} must be a named one, so that it can be a key")
+    types = _annotations(factory, parameters, where)
+    groups = {name: kind for name, kind in types.items() if _is_group(kind)}
+    keys: dict[str, Key] = {}
+    owners: dict[str, str] = {}
+    for name, one in parameters.items():
+        found = _group_keys(groups[name], where) if name in groups else [Key(name, types[name], _default(one))]
+        for key in found:
+            if key.name in keys:
+                raise ConfigError(
+                    f"{where}: the key {key.name!r} comes from {owners[key.name]!r} and from {name!r}; rename one."
+                )
+            keys[key.name], owners[key.name] = key, name
+    for name in (*defaults, *fixed):
+        if name not in keys:
+            raise ConfigError(f"{where}: there is no parameter {name!r}; it has {', '.join(keys) or 'none'}")
+    keys = {name: key._replace(default=defaults.get(name, key.default)) for name, key in keys.items()}
+    values = {name: keys.pop(name).default for name in fixed}
+    for name, value in values.items():
+        if isinstance(value, str) and value == NO_VALUE:
+            raise ConfigError(f"{where}: {name!r} is fixed and has no value; give it one")
+    taken = factory if not groups and not values else _flattened(factory, groups, owners, values, tuple(keys.values()))
+    return ComponentConfig(taken, tuple(keys.values()), (factory, *groups.values()))
+
+
+def structured_config(name: str, keys: Sequence[Key], *, hydra_defaults: Sequence[Any] | None = None) -> type:
+    """Return a structured config with these keys, made by hydra-zen.
+
+    Args:
+        name: what the class is called.
+        keys: its fields.
+        hydra_defaults: entries of a defaults list.
+    """
+    from hydra_zen import ZenField, make_config
+
+    fields = [ZenField(key.type, copy.deepcopy(key.default), key.name) for key in keys]
+    defaults = None if hydra_defaults is None else list(hydra_defaults)
+    config: Any = make_config(*fields, zen_dataclass={"cls_name": name.replace("-", "_")}, hydra_defaults=defaults)
+    # hydra-zen takes unions such as `int | None` and `float | str` for Any, which would accept every value; OmegaConf
+    # checks them.
+    for key in keys:
+        config.__annotations__[key.name] = config.__dataclass_fields__[key.name].type = key.type
+    return config  # type: ignore[no-any-return]
+
+
+def keys_of_dataclass(owner: type) -> tuple[Key, ...]:
+    """Return the fields of a dataclass as keys."""
+    return tuple(_field_key(one) for one in dataclasses.fields(owner) if one.init and not one.name.startswith("_"))  # type: ignore[arg-type]  # a class is one too
+
+
+def keys_of_config(config: Any) -> tuple[Key, ...]:
+    """Return the keys of a component's config, be it `configure`'s or a config of hydra-zen's own `builds`."""
+    if isinstance(config, ComponentConfig):
+        return config.keys
+    return keys_of_dataclass(config)
+
+
+def factory_of(config: Any) -> Callable[..., Any]:
+    """Return the factory of a component's config, imported if it is only named.
+
+    Raises:
+        ConfigError: the name leads nowhere.
+    """
+    if isinstance(config, ComponentConfig):
+        return config.factory
+    path = str(getattr(config, TARGET, ""))
+    module_name, _, attribute = path.rpartition(".")
+    try:
+        found = getattr(import_module(module_name), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"config: its factory {path!r} cannot be imported ({error})") from error
+    if not callable(found):
+        raise ConfigError(f"config: {path!r} is not a function")
+    return found  # type: ignore[no-any-return]
+
+
+def default_field(value: Any) -> Any:
+    """Return a dataclass field with that default; a list or a mapping is copied for each instance."""
+    if isinstance(value, list | dict | set):
+        return dataclasses.field(default_factory=lambda: copy.deepcopy(value))
+    return dataclasses.field(default=value)
+
+
+def _flattened(
+    factory: Callable[..., Any],
+    groups: Mapping[str, type],
+    owners: Mapping[str, str],
+    fixed: Mapping[str, Any],
+    keys: Sequence[Key],
+) -> Callable[..., Any]:
+    """Return a function that takes the keys, builds the dataclasses of them, and calls `factory`."""
+
+    def build(**given: Any) -> Any:
+        values = {**copy.deepcopy(dict(fixed)), **given}
+        arguments = {name: value for name, value in values.items() if owners.get(name, name) not in groups}
+        for parameter, kind in groups.items():
+            own = {name: values[name] for name, owner in owners.items() if owner == parameter and name in values}
+            arguments[parameter] = kind(**own)
+        return factory(**arguments)
+
+    runtime = [one for name, one in signature(factory).parameters.items() if name in RUNTIME_ARGUMENTS]
+    flat = [
+        Parameter(key.name, Parameter.KEYWORD_ONLY, default=_signature_default(key), annotation=key.type)
+        for key in keys
+    ]
+    build.__signature__ = Signature(  # type: ignore[attr-defined]  # read by `inspect.signature`
+        [*flat, *(one.replace(kind=Parameter.KEYWORD_ONLY) for one in runtime)]
+    )
+    build.__module__, build.__qualname__, build.__doc__ = factory.__module__, factory.__qualname__, factory.__doc__
+    build.__name__ = factory.__name__
+    return build
+
+
+def _signature_default(key: Key) -> Any:
+    return Parameter.empty if isinstance(key.default, str) and key.default == NO_VALUE else key.default
+
+
+def _is_group(kind: Any) -> bool:
+    return isinstance(kind, type) and dataclasses.is_dataclass(kind) and kind.__dataclass_params__.frozen  # type: ignore[attr-defined]  # every dataclass has them
+
+
+def _group_keys(kind: type, where: str) -> Iterator[Key]:
+    try:
+        types = get_type_hints(kind)
+    except Exception as error:  # evaluating a stranger's annotation can raise anything
+        raise ConfigError(f"{where}: an annotation of {kind.__name__} does not resolve ({error})") from error
+    for one in dataclasses.fields(kind):  # type: ignore[arg-type]  # a class is one too
+        if one.init:
+            yield _field_key(one)._replace(type=types[one.name])
+
+
+def _field_key(one: "dataclasses.Field[Any]") -> Key:
+    if one.default is not MISSING:
+        return Key(one.name, one.type, one.default)
+    if one.default_factory is not MISSING:
+        return Key(one.name, one.type, one.default_factory())
+    return Key(one.name, one.type)
+
+
+def _default(parameter: Parameter) -> Any:
+    return NO_VALUE if parameter.default is Parameter.empty else parameter.default
+
+
+def _annotations(factory: Callable[..., Any], parameters: Mapping[str, Parameter], where: str) -> dict[str, Any]:
+    """Return the parameters' types. Only theirs: annotations of `tokenizer` or the return need not resolve here."""
+    written = {name: Any if one.annotation is Parameter.empty else one.annotation for name, one in parameters.items()}
+    holder = SimpleNamespace(__annotations__=written)
+    namespace = getattr(factory, "__globals__", None) or vars(sys.modules[factory.__module__])
+    try:
+        return get_type_hints(holder, globalns=namespace)
+    except Exception as error:  # evaluating a stranger's annotation can raise anything
+        raise ConfigError(f"{where}: an annotation does not resolve ({type(error).__name__}: {error})") from error
+
+
+def _path(factory: Callable[..., Any]) -> str:
+    return f"{factory.__module__}.{factory.__qualname__}"
