@@ -9,7 +9,7 @@ from bionemo_core.config.schema import RunSpec
 from bionemo_core.config.task_schemas.prepare import Prepare
 from bionemo_core.data.store.prepare import collected
 from bionemo_core.data.store.report import PICTURE, draw_lengths, summary
-from bionemo_core.errors import BioNeMoError, ConfigError, StorageError
+from bionemo_core.errors import BioNeMoError, ConfigError
 from bionemo_core.protocols import BuildContext
 
 if TYPE_CHECKING:
@@ -51,13 +51,8 @@ def _write_reports(stores: list[PreparedStore], picture: bool) -> None:
 
 def _draw(store: PreparedStore) -> None:
     path = store.folder / PICTURE
-    try:
-        if not path.exists():
-            draw_lengths(store.manifest, path)
-    except OSError as error:
-        raise StorageError(
-            f"prepare: {path}: {error.strerror or error}. Leave it out with task.picture=false."
-        ) from error
+    if not path.exists():
+        draw_lengths(store.manifest, path, advice="Leave it out with task.picture=false.")
 
 
 def _report(store: PreparedStore, picture: bool) -> str:
