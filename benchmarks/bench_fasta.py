@@ -20,7 +20,7 @@ import numpy as np
 
 from bionemo_core.data.readers import FastaSource
 from bionemo_core.data.store.prepare import prepare
-from bionemo_core.data.store.residue_filter import ResidueRules
+from bionemo_core.data.store.residue_filter import ResidueFilter
 from bionemo_core.protocols import BuildContext
 
 ROUNDS = 5
@@ -51,7 +51,7 @@ def read_records(path: Path, home: Path) -> int:
 
 def store(path: Path, home: Path) -> int:
     """Residues of a prepared store: cleaned, checked for duplicates, hashed, flushed to disk, verified."""
-    rules = ResidueRules("".join(sorted(LETTERS.decode() + "XBZUO")))
+    rules = ResidueFilter("".join(sorted(LETTERS.decode() + "XBZUO")))
     return int(prepare(FastaSource(path), rules, BuildContext(home=str(home))).lengths.sum())
 
 

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 
 from bionemo_core.data.batches.batch import TokenBatch
-from bionemo_core.data.batches.rows import RowShape, lay
+from bionemo_core.data.batches.rows import RowShape, collate
 from bionemo_core.data.labelled_records import LabelledRecord
 from bionemo_core.finetuning.lora import LoraSettings, add_adapters
-from bionemo_core.finetuning.model import Answers, freeze
+from bionemo_core.finetuning.model import LabelSpec, freeze
 from bionemo_core.finetuning.network import FineTunedNetwork, MlpHead
 from bionemo_core.finetuning.objective import LabelObjective
 from bionemo_core.protocols import BuildContext
@@ -34,12 +34,12 @@ MIB = 2**20
 def batch(count: int = 16) -> TokenBatch:
     """Labelled random proteins in one packed row."""
     tokenizer, draw = esm2_tokenizer(), np.random.default_rng(1)
-    objective = LabelObjective(tokenizer, Answers("sequence_regression"), framed=True, seq_length=1024)
+    objective = LabelObjective(tokenizer, LabelSpec("sequence_regression"), framed=True, seq_length=1024)
     lengths = np.clip(draw.lognormal(5.45, 0.75, size=count), 10, 1022).astype(int)
     rows = ["".join(draw.choice(list("LAGVSERTIDPKQNFYMHWC"), size=length)).encode() for length in lengths]
     examples = [objective.record_example(LabelledRecord(i, row, f"{i % 3}", "")) for i, row in enumerate(rows)]
     shape = RowShape(1024, count, tokenizer.pad_id)
-    return TokenBatch.of(lay(examples, count, shape)).to(DEVICE)
+    return TokenBatch.of(collate(examples, count, shape)).to(DEVICE)
 
 
 class Side:

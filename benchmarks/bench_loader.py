@@ -28,10 +28,10 @@ from bionemo_core.config.schema import Choice
 from bionemo_core.data.batches.loader import train_loader
 from bionemo_core.data.batches.masking import MaskedLanguageObjective
 from bionemo_core.data.batches.order import SampleOrder
-from bionemo_core.data.batches.packing import LaidLengths, packs
+from bionemo_core.data.batches.packing import RowLengths, packs
 from bionemo_core.data.readers import FastaSource
 from bionemo_core.data.store.prepare import prepare
-from bionemo_core.data.store.residue_filter import ResidueRules
+from bionemo_core.data.store.residue_filter import ResidueFilter
 from bionemo_core.data.tokenizer import CharacterTokenizer
 from bionemo_core.protocols import BuildContext
 
@@ -142,7 +142,7 @@ def measured(title: str, sides: dict[str, Side], reference: str) -> None:
 
 def planning(lengths: Any, seq_length: int) -> None:
     """Print how full packs are and how fast they are planned."""
-    laid = LaidLengths(lengths, (seq_length,), lambda lengths: (np.minimum(lengths + 2, seq_length),))
+    laid = RowLengths(lengths, (seq_length,), lambda lengths: (np.minimum(lengths + 2, seq_length),))
     begin = time.process_time()
     made = list(packs(SampleOrder(len(lengths), 0), laid, 4096, stop=10 * 4096))
     took = time.process_time() - begin
@@ -156,7 +156,7 @@ def proteins(path: Path, home: str) -> None:
     objective = MaskedLanguageObjective(
         mask_id=tokenizer.mask_id, special_ids=tokenizer.special_ids, vocab_size=tokenizer.vocab_size
     )
-    store = prepare(FastaSource(path), ResidueRules.of(tokenizer), BuildContext(home=home))
+    store = prepare(FastaSource(path), ResidueFilter.of(tokenizer), BuildContext(home=home))
     parts = store, tokenizer, objective
     sides = {
         "packed": ours(parts, 1024, 150),

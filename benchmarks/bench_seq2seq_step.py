@@ -24,7 +24,7 @@ import torch
 import transformers
 
 from bionemo_core.data.batches.batch import Seq2SeqBatch
-from bionemo_core.data.batches.rows import RowShape, lay_pairs
+from bionemo_core.data.batches.rows import RowShape, collate_pairs
 from bionemo_core.nn.layers import transformer_config
 from bionemo_core.nn.seq2seq import Seq2SeqLM, Seq2SeqOptions, StackOptions
 from bionemo_core.parallel.groups import start_groups
@@ -47,7 +47,7 @@ def laid(made: list[Seq2SeqExample], *, packed: bool) -> Seq2SeqBatch:
     """All examples in one packed row, or padded to the longest."""
     longest = max(max(len(one.source), len(one.labels)) for one in made)
     shape = RowShape(longest, len(made), PAD, packed, target_length=longest)
-    return Seq2SeqBatch.of(lay_pairs(made, len(made), shape))
+    return Seq2SeqBatch.of(collate_pairs(made, len(made), shape))
 
 
 def molecules(small: bool) -> tuple[Seq2SeqLM, torch.nn.Module, list[Seq2SeqExample]]:

@@ -23,7 +23,7 @@ import torch
 from rdkit import Chem, RDConfig, rdBase
 
 from bionemo_core.data.batches.loader import train_loader
-from bionemo_core.data.batches.rng import Draw
+from bionemo_core.data.batches.rng import RecordRng
 from bionemo_core.data.readers import SmilesSource
 from bionemo_core.data.store.prepare import prepare
 from bionemo_core.data.store.record_store import PreparedStore
@@ -32,7 +32,7 @@ from bionemo_molbart.augment import spelling
 from bionemo_molbart.molecules import _remembered as remembered
 from bionemo_molbart.molecules import parsed, randomised
 from bionemo_molbart.objective import MoleculeObjective
-from bionemo_molbart.rules import MoleculeOptions, MoleculeRules
+from bionemo_molbart.rules import MoleculeFilter, MoleculeOptions
 from bionemo_molbart.spans import SpanMasking
 from bionemo_molbart.tokenizer import EXPRESSION, SmilesTokenizer, molbart_tokenizer
 
@@ -96,7 +96,7 @@ def stages(store: PreparedStore, tokenizer: SmilesTokenizer) -> dict[str, float]
         "parse": lambda: [parsed(text) for text in texts],
         "random SMILES": lambda: [randomised(molecule, seed) for seed, molecule in enumerate(molecules)],
         "tokens": lambda: [tokenizer.encode(text) for text in texts],
-        "span masks": lambda: [masking(one, Draw(0, 0, i, "masking")) for i, one in enumerate(ids)],
+        "span masks": lambda: [masking(one, RecordRng(0, 0, i, "masking")) for i, one in enumerate(ids)],
     }
     times = {}
     for name, stage in work.items():
@@ -119,7 +119,7 @@ def main() -> None:
         store, with_molecules = (
             prepare(
                 SmilesSource(arguments.smiles),
-                MoleculeRules(tokenizer, MoleculeOptions(max_length=SEQ_LENGTH - 2, parsed=with_parsed)),
+                MoleculeFilter(tokenizer, MoleculeOptions(max_length=SEQ_LENGTH - 2, parsed=with_parsed)),
                 BuildContext(home=home),
             )
             for with_parsed in (False, True)

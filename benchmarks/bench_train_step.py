@@ -23,8 +23,8 @@ import transformers
 
 from bionemo_core.data.batches.batch import TokenBatch
 from bionemo_core.data.batches.loader import with_ends
-from bionemo_core.data.batches.rng import Draw
-from bionemo_core.data.batches.rows import RowShape, lay
+from bionemo_core.data.batches.rng import RecordRng
+from bionemo_core.data.batches.rows import RowShape, collate
 from bionemo_core.protocols import BuildContext, Example
 from bionemo_esm import presets
 from bionemo_esm.tokenizer import esm2_tokenizer
@@ -49,7 +49,7 @@ def uniref_like(count: int, seed: int) -> np.ndarray:
 def examples(sequences: list[str], objective, seq_length: int) -> list[Example]:
     """The masked examples that a loader would make."""
     return [
-        objective.example(with_ends(TOKENIZER, sequence, seq_length), Draw(0, 0, index, "benchmark"))
+        objective.example(with_ends(TOKENIZER, sequence, seq_length), RecordRng(0, 0, index, "benchmark"))
         for index, sequence in enumerate(sequences)
     ]
 
@@ -57,7 +57,7 @@ def examples(sequences: list[str], objective, seq_length: int) -> list[Example]:
 def laid(made: list[Example], packing: bool, seq_length: int = 1024) -> TokenBatch:
     """All examples in one packed row, or padded to the longest."""
     shape = RowShape(seq_length, len(made), TOKENIZER.pad_id, packing=packing)
-    return TokenBatch.of(lay(made, len(made), shape))
+    return TokenBatch.of(collate(made, len(made), shape))
 
 
 def sides(sequences: list[str]) -> tuple[Callable[[], None], Callable[[], None], int]:

@@ -25,12 +25,12 @@ import torch.distributed as dist
 import transformers
 
 from bionemo_core.data.batches.batch import Seq2SeqBatch, TokenBatch
-from bionemo_core.data.batches.rows import RowShape, lay, lay_pairs
+from bionemo_core.data.batches.rows import RowShape, collate, collate_pairs
 from bionemo_core.parallel.groups import start_groups
 from bionemo_core.parallel.sharding import shard
 from bionemo_core.parallel.strategy import compile_layers
 from bionemo_core.protocols import BuildContext, Example, Seq2SeqExample
-from bionemo_core.training.cuda_graphs import pass_runner
+from bionemo_core.training.cuda_graphs import make_pass_runner
 from bionemo_esm import presets as esm
 from bionemo_esm.tokenizer import esm2_tokenizer
 from bionemo_molbart import presets as molbart
@@ -56,7 +56,7 @@ def packed_molecules(made: list[Seq2SeqExample]) -> Seq2SeqBatch:
     """All of them in static packs that are 0.98 full, as the loader makes them."""
     packs = round(sum(len(one.labels) for one in made) / PACK / 0.98)
     shape = RowShape(PACK, packs, 0, static_shapes=True, target_length=PACK)
-    return Seq2SeqBatch.of(lay_pairs(made, packs, shape)).to("cuda")
+    return Seq2SeqBatch.of(collate_pairs(made, packs, shape)).to("cuda")
 
 
 def proteins(full: bool, packs: int = 16, length: int = 1024) -> TokenBatch:
@@ -70,7 +70,7 @@ def proteins(full: bool, packs: int = 16, length: int = 1024) -> TokenBatch:
         made.append(Example(np.where(masked, 32, ids).astype(np.int32), ids, masked))
         room -= size
     shape = RowShape(length, packs, 1, static_shapes=True)
-    return TokenBatch.of(lay(made, packs, shape)).to("cuda")
+    return TokenBatch.of(collate(made, packs, shape)).to("cuda")
 
 
 def our_step(network: torch.nn.Module, batch: Seq2SeqBatch | TokenBatch, record: bool) -> Callable[[], None]:
@@ -78,7 +78,7 @@ def our_step(network: torch.nn.Module, batch: Seq2SeqBatch | TokenBatch, record:
     network = network.to("cuda").train()
     compile_layers(network)
     shard(network, start_groups(), torch.bfloat16, torch.device("cuda"))
-    run = pass_runner(network, start_groups(), record=record)
+    run = make_pass_runner(network, start_groups(), record=record)
     factors = 1 / batch.num_loss_tokens, 1 / batch.num_sequences
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-5, fused=True)
 
@@ -124,7 +124,7 @@ def bart_step(compiled: bool, made: list[Seq2SeqExample]) -> Callable[[], None]:
     model = transformers.BartForConditionalGeneration(config).cuda().train()
     longest = max(len(one.labels) for one in made)
     shape = RowShape(longest, len(made), 0, packing=False, target_length=longest)
-    padded = Seq2SeqBatch.of(lay_pairs(made, len(made), shape)).to("cuda")
+    padded = Seq2SeqBatch.of(collate_pairs(made, len(made), shape)).to("cuda")
     inputs = {
         "input_ids": padded.source.tokens,
         "attention_mask": padded.source.padding_mask.long(),

@@ -19,13 +19,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from bionemo_core.data.batches.batch import MicroBatch, Seq2SeqBatch, TokenBatch
-from bionemo_core.data.batches.rows import RowShape, lay, lay_pairs
+from bionemo_core.data.batches.rows import RowShape, collate, collate_pairs
 from bionemo_core.parallel.dropout import seed_micro_batch
 from bionemo_core.parallel.groups import start_groups
 from bionemo_core.parallel.sharding import shard
 from bionemo_core.parallel.strategy import compile_layers
 from bionemo_core.protocols import BuildContext, Example, Seq2SeqExample
-from bionemo_core.training.cuda_graphs import RecordedPasses, pass_runner
+from bionemo_core.training.cuda_graphs import CudaGraphPasses, make_pass_runner
 from bionemo_esm import presets as esm
 from bionemo_esm.tokenizer import esm1nv_tokenizer, esm2_tokenizer
 from bionemo_molbart import presets as molbart
@@ -65,7 +65,7 @@ def batch_of(case: str, number: int) -> MicroBatch:
         every = np.ones(length, dtype=bool)
         examples.append(Seq2SeqExample(ids, ids, ids, every) if pairs else Example(ids, ids, every))
     shape = RowShape(pack, 8, 0, static_shapes=True, target_length=pack if pairs else 0)
-    made = Seq2SeqBatch.of(lay_pairs(examples, 8, shape)) if pairs else TokenBatch.of(lay(examples, 8, shape))
+    made = Seq2SeqBatch.of(collate_pairs(examples, 8, shape)) if pairs else TokenBatch.of(collate(examples, 8, shape))
     return made.to("cuda")
 
 
@@ -89,9 +89,9 @@ def equal(case: str, steps: int) -> bool:
     results, recorded = [], 0
     for record in (False, True):
         network = built(case)
-        run = pass_runner(network, start_groups(), record=record)
+        run = make_pass_runner(network, start_groups(), record=record)
         results.append(trained(network, run, batches))
-        recorded = len(run._recordings) if isinstance(run, RecordedPasses) else 0
+        recorded = len(run._recordings) if isinstance(run, CudaGraphPasses) else 0
         assert record or isinstance(run, partial)
     differ = sum(not torch.equal(a, b) for a, b in zip(*results, strict=True))
     worst = max(float((a - b).abs().max() / a.abs().max().clamp(min=1e-30)) for a, b in zip(*results, strict=True))

@@ -38,7 +38,7 @@ from bionemo_core.builtin import load_registry
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.config.spec import from_json
 from bionemo_core.data.batches.batch import TokenBatch
-from bionemo_core.data.batches.rows import RowShape, lay
+from bionemo_core.data.batches.rows import RowShape, collate
 from bionemo_core.data.readers import SmilesSource
 from bionemo_core.inference.sample_metrics import SampleCounts, Written
 from bionemo_core.inference.sampling import Seq2SeqInference, source_batch
@@ -152,7 +152,7 @@ def target_batch(ids: Sequence[np.ndarray], inference: Seq2SeqInference) -> Toke
         for one in ids
     ]
     shape = RowShape(inference.max_length, len(ids), inference.tokenizer.pad_id, packing=False)
-    return TokenBatch.of(lay(examples, len(ids), shape))
+    return TokenBatch.of(collate(examples, len(ids), shape))
 
 
 @torch.no_grad()

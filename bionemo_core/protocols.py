@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from bionemo_core.data.batches.rng import Draw
+    from bionemo_core.data.batches.rng import RecordRng
 
 
 @runtime_checkable
@@ -123,7 +123,7 @@ class Seq2SeqExample(NamedTuple):
 class Objective(Protocol):
     """Turns one tokenised record into a training example; pure, numpy only, runs in loader workers."""
 
-    def example(self, ids: NDArray[np.int32], draw: Draw) -> Example:
+    def example(self, ids: NDArray[np.int32], draw: RecordRng) -> Example:
         """The example for `ids` (BOS and EOS included); every random choice comes from `draw`."""
         ...
 
@@ -132,7 +132,7 @@ class Objective(Protocol):
 class RecordObjective(Protocol):
     """An objective that sees the record itself, before a tokenizer does: it may rewrite it, and tokenises it."""
 
-    def record_example(self, record: str | bytes, draw: Draw) -> Example | Seq2SeqExample:
+    def record_example(self, record: str | bytes, draw: RecordRng) -> Example | Seq2SeqExample:
         """The example for `record`; every random choice comes from `draw`."""
         ...
 
@@ -144,7 +144,7 @@ class Seq2SeqObjective(Protocol):
     target_length: int
     """Tokens of decoder row that a pack has room for, beside its `seq_length` tokens of encoder row."""
 
-    def record_example(self, record: str | bytes, draw: Draw) -> Seq2SeqExample:
+    def record_example(self, record: str | bytes, draw: RecordRng) -> Seq2SeqExample:
         """The example for `record`; every random choice comes from `draw`."""
         ...
 

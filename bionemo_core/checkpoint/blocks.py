@@ -11,7 +11,7 @@ from bionemo_core.errors import CheckpointError
 
 
 @dataclass(frozen=True)
-class Piece:
+class TensorPart:
     """The block of the tensor `name` that starts at `offset`; a rank passes only those that it owns."""
 
     name: str
@@ -38,9 +38,9 @@ class Block(NamedTuple):
         return Block(start, shape) if prod(shape) else None
 
 
-def whole(name: str, tensor: torch.Tensor) -> Piece:
+def whole(name: str, tensor: torch.Tensor) -> TensorPart:
     """The piece that is all of `tensor`."""
-    return Piece(name, tensor, tuple(tensor.shape), (0,) * tensor.dim())
+    return TensorPart(name, tensor, tuple(tensor.shape), (0,) * tensor.dim())
 
 
 def check_tiling(name: str, global_shape: tuple[int, ...], blocks: Sequence[Block]) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from bionemo_core.checkpoint import folder_names, manifest
-from bionemo_core.checkpoint.blocks import Block, Piece, check_tiling
+from bionemo_core.checkpoint.blocks import Block, TensorPart, check_tiling
 from bionemo_core.checkpoint.faults import reached
 from bionemo_core.checkpoint.load import CheckpointReader
 from bionemo_core.checkpoint.rank_agreement import Alone, Disagreement, Peers
@@ -35,7 +35,7 @@ _NOTHING: Mapping[str, Any] = MappingProxyType({})
 def save(
     root: Path,
     step: int,
-    pieces: Iterable[Piece],
+    pieces: Iterable[TensorPart],
     state: Mapping[str, Any],
     *,
     peers: Peers = _ALONE,
@@ -74,7 +74,7 @@ class _Saving:
         self.temporary = root / (folder_names.TEMPORARY + folder_names.step_name(step))
         self.replaced = root / (folder_names.REPLACED + folder_names.step_name(step))
         self.shard = folder_names.shard_name(peers.rank, peers.size)
-        self.pieces: list[Piece] = []
+        self.pieces: list[TensorPart] = []
         self.needed = 0
         self.leads = peers.rank == 0
         self.published = False
@@ -100,7 +100,7 @@ class _Saving:
             kind = StorageError if str(other).startswith(StorageError.code) else CheckpointError
             raise kind(f"checkpoint: step {self.step} was not saved, because of {other}") from None
 
-    def prepare(self, pieces: Iterable[Piece], state: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+    def prepare(self, pieces: Iterable[TensorPart], state: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
         """Refuses what cannot be saved, clears what killed saves left, makes the temporary folder."""
         reached("before_folder")
         self.pieces = list(pieces)
@@ -262,11 +262,11 @@ def _free_bytes(path: Path) -> str:
         return "unknown"
 
 
-def _key(piece: Piece) -> str:
+def _key(piece: TensorPart) -> str:
     return f"{piece.name}@{','.join(map(str, piece.offset))}"
 
 
-def _check(pieces: list[Piece]) -> None:
+def _check(pieces: list[TensorPart]) -> None:
     seen: set[str] = set()
     for piece in pieces:
         where = f"tensor '{piece.name}'"

@@ -18,7 +18,7 @@ from bionemo_core.data.labelled_records import LabelledRecords, LabelledSplits
 from bionemo_core.errors import ConfigError
 from bionemo_core.finetuning.heads import ConvSettings, MlpSettings
 from bionemo_core.finetuning.metrics import metrics_of
-from bionemo_core.finetuning.model import KINDS, Answers, PlainChoice
+from bionemo_core.finetuning.model import KINDS, LabelSpec, PlainChoice
 from bionemo_core.finetuning.objective import (
     LabelObjective,
     check_labels,
@@ -79,7 +79,7 @@ class DownstreamValidation(pl.Callback):
         self.registry = registry
         self.per_residue, self.of_classes = KINDS[settings.kind]
         self._splits: dict[str, LabelledRecords] = {}
-        self._answers = Answers(settings.kind)
+        self._answers = LabelSpec(settings.kind)
         self._tokenizer: Tokenizer | None = None
 
     def meet_run(self, tokenizer: Tokenizer, context: BuildContext) -> None:
@@ -104,9 +104,9 @@ class DownstreamValidation(pl.Callback):
             train = train.chosen(np.sort(order[: settings.max_sequences]))
         if self.of_classes:  # those of all splits: a few training sequences need not have every class
             classes = {*classes_of(splits.train, self.per_residue), *found_classes(held_out, self.per_residue)}
-            self._answers = Answers(settings.kind, tuple(sorted(classes)))
+            self._answers = LabelSpec(settings.kind, tuple(sorted(classes)))
         else:
-            self._answers = Answers(settings.kind, (), *mean_and_scale(train, self.per_residue))
+            self._answers = LabelSpec(settings.kind, (), *mean_and_scale(train, self.per_residue))
         self._splits = {"train": train, "test": held_out}
         self._tokenizer = tokenizer
         # What cannot be used shall end the run now, and not at a validation hours later.

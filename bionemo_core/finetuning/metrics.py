@@ -12,7 +12,7 @@ from bionemo_core.parallel.groups import ProcessGroups
 
 if TYPE_CHECKING:
     from bionemo_core.data.batches.batch import MicroBatch
-    from bionemo_core.finetuning.model import Answers
+    from bionemo_core.finetuning.model import LabelSpec
 
 
 class AnswerMetrics:
@@ -21,7 +21,7 @@ class AnswerMetrics:
     They are computed from all answers together, not averaged over batches.
     """
 
-    def __init__(self, answers: Answers) -> None:
+    def __init__(self, answers: LabelSpec) -> None:
         self.answers = answers
         self._seen: list[tuple[Tensor, Tensor]] = []
 
@@ -52,7 +52,7 @@ class AnswerMetrics:
         return metrics_of(self.answers, *sides)
 
 
-def metrics_of(answers: Answers, predicted: Tensor, labels: Tensor) -> dict[str, float]:
+def metrics_of(answers: LabelSpec, predicted: Tensor, labels: Tensor) -> dict[str, float]:
     """The metrics of predictions: classes as int64[n], or standardised values as float32[n]; empty for none.
 
     A metric that is not defined for so few or so equal values is 0.

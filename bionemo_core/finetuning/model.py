@@ -34,7 +34,7 @@ ENCODERS = ("frozen", "full", "lora")
 
 
 @dataclass(frozen=True)
-class Answers:
+class LabelSpec:
     """What a fine-tuned model's answers mean."""
 
     kind: str
@@ -134,7 +134,7 @@ def finetuned(
     if encoder_training not in ENCODERS:
         raise ConfigError(f"task.encoder: got {encoder_training!r}, expected one of {', '.join(ENCODERS)}.")
     base = registry.build(PlainChoice.of(encoder, "model"), tokenizer=tokenizer, context=context)
-    answers = Answers(kind, tuple(classes), mean, scale)
+    answers = LabelSpec(kind, tuple(classes), mean, scale)
     reads = encoder_of(base.network)
     if answers.per_residue and reads.fixed_states is not None:
         raise ConfigError(

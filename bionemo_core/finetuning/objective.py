@@ -13,8 +13,8 @@ from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.protocols import Example, Tokenizer
 
 if TYPE_CHECKING:
-    from bionemo_core.data.batches.rng import Draw
-    from bionemo_core.finetuning.model import Answers
+    from bionemo_core.data.batches.rng import RecordRng
+    from bionemo_core.finetuning.model import LabelSpec
 
 
 class LabelObjective:
@@ -27,14 +27,14 @@ class LabelObjective:
         seq_length: the longest example in tokens.
     """
 
-    def __init__(self, tokenizer: Tokenizer, answers: Answers, *, framed: bool, seq_length: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, answers: LabelSpec, *, framed: bool, seq_length: int) -> None:
         self.tokenizer = tokenizer
         self.answers = answers
         self.framed = framed
         self.seq_length = seq_length
         self._numbers = {name: number for number, name in enumerate(answers.classes)}
 
-    def record_example(self, record: LabelledRecord, draw: Draw | None = None) -> Example:
+    def record_example(self, record: LabelledRecord, draw: RecordRng | None = None) -> Example:
         """The example for one record.
 
         Raises:
@@ -88,7 +88,7 @@ class LabelObjective:
         return (numbers_read / self.answers.scale).astype(np.float32).view(np.int32), counts
 
 
-def check_labels(parts: Iterable[LabelledRecords], tokenizer: Tokenizer, answers: Answers) -> None:
+def check_labels(parts: Iterable[LabelledRecords], tokenizer: Tokenizer, answers: LabelSpec) -> None:
     """Accept labels that fit their sequences and what was learnt of the training split, before anything is computed.
 
     Raises:
@@ -112,7 +112,7 @@ class StoredStatesObjective:
         self.inner = inner
         self.offsets = offsets
 
-    def record_example(self, record: LabelledRecord, draw: Draw | None = None) -> Example:
+    def record_example(self, record: LabelledRecord, draw: RecordRng | None = None) -> Example:
         """The example for one record."""
         start, stop = int(self.offsets[record.number]), int(self.offsets[record.number + 1])
         return self.inner.labelled(np.arange(start, stop, dtype=np.int32), record, stop - start, first=0)

@@ -15,7 +15,7 @@ from torch import Tensor
 from bionemo_core.inference.beam import beam_search
 from bionemo_core.inference.choosing import TokenSampling
 from bionemo_core.inference.decoding import SpecialTokens, StepDecoder, check_max_length, greedy, sample
-from bionemo_core.inference.philox import Streams
+from bionemo_core.inference.philox import RowRng
 from bionemo_core.nn.seq2seq import Memory
 
 SHORT = 64
@@ -46,7 +46,7 @@ class BatchedDecoding:
     short_length: int | None = None
 
     @torch.no_grad()
-    def tokens(self, hiddens_RTH: Tensor, mask_RT: Tensor, streams: Streams) -> Tensor:
+    def tokens(self, hiddens_RTH: Tensor, mask_RT: Tensor, streams: RowRng) -> Tensor:
         """The tokens of each row, up to its first end token, then pad: int64[R, K, L], best first.
 
         Raises:
@@ -83,7 +83,7 @@ class BatchedDecoding:
         short = self.short_length or (SHORT if on_gpu else self.max_length)
         return [short, self.max_length] if short < self.max_length else [self.max_length]
 
-    def _hypotheses(self, memory: Memory, streams: Streams, length: int) -> Tensor:
+    def _hypotheses(self, memory: Memory, streams: RowRng, length: int) -> Tensor:
         """All hypotheses of one batch, int64[R, beams, length]."""
         if self.method.startswith("beam"):
             alpha = self.settings["beam_alpha"]

@@ -18,7 +18,7 @@ from bionemo_core.errors import ConfigError
 from bionemo_core.inference.choosing import PURPOSE, TokenSampling, draw_tokens
 
 if TYPE_CHECKING:
-    from bionemo_core.inference.philox import Streams
+    from bionemo_core.inference.philox import RowRng
 
 
 class DecoderState(Protocol):
@@ -105,7 +105,7 @@ def sample(
     network: StepDecoder,
     memory: Any,
     special: SpecialTokens,
-    streams: Streams,
+    streams: RowRng,
     *,
     max_length: int,
     sampling: TokenSampling | None = None,

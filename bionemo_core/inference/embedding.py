@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bionemo_core.data.batches.batch import TokenBatch
-from bionemo_core.data.batches.packing import dealt
-from bionemo_core.data.batches.rows import RowShape, lay
+from bionemo_core.data.batches.packing import balanced_bins
+from bionemo_core.data.batches.rows import RowShape, collate
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.inference.windows import LongRule, Window, averaged
 from bionemo_core.nn.residue_states import ResidueEncoder, encoder_network, encoder_of
@@ -154,7 +154,7 @@ class Embedder:
             self.module.train(was_training)
         return collected.result(self.encoder.fixed_states)
 
-    def pieces(self, sequences: Sequence[str | bytes], names: Sequence[str] = ()) -> list[Piece]:
+    def pieces(self, sequences: Sequence[str | bytes], names: Sequence[str] = ()) -> list[SequencePart]:
         """The stretches of every sequence that the network is given, in order.
 
         Raises:
@@ -168,16 +168,16 @@ class Embedder:
                 refuse_unknown(ids, self.tokenizer, sequence, name)
             self.check_length(len(ids), name)
             places = self.long_rule.of(len(ids), name)
-            pieces += [Piece(index, place, ids[place.start : place.stop]) for place in places]
+            pieces += [SequencePart(index, place, ids[place.start : place.stop]) for place in places]
         return pieces
 
-    def batches(self, pieces: Sequence[Piece]) -> Iterator[tuple[TokenBatch, list[int]]]:
+    def batches(self, pieces: Sequence[SequencePart]) -> Iterator[tuple[TokenBatch, list[int]]]:
         """Packed batches with the number of each piece in them."""
         ends = 2 if self.encoder.framed else 0
         sizes = np.array([len(piece.ids) + ends for piece in pieces])
         packing = self.encoder.fixed_states is None
         capacity = self.num_packs * self.seq_length
-        bins = dealt(sizes, capacity) if packing else _like_lengths(sizes, capacity)
+        bins = balanced_bins(sizes, capacity) if packing else _like_lengths(sizes, capacity)
         shape = RowShape(
             self.seq_length,
             self.num_packs,
@@ -187,7 +187,7 @@ class Embedder:
         )
         for chosen in bins:
             examples = [self._example(pieces[number].ids) for number in chosen]
-            yield TokenBatch.of(lay(examples, self.num_packs, shape)), chosen.tolist()
+            yield TokenBatch.of(collate(examples, self.num_packs, shape)), chosen.tolist()
 
     def _example(self, ids: NDArray[np.int32]) -> Example:
         tokens = ids
@@ -223,7 +223,7 @@ def _like_lengths(sizes: NDArray[np.int64], capacity: int) -> list[NDArray[np.in
     return bins
 
 
-class Piece(NamedTuple):
+class SequencePart(NamedTuple):
     """A sequence, or one window of it."""
 
     owner: int
@@ -274,7 +274,7 @@ class _Computed(NamedTuple):
 class _Collected:
     """Takes results in any order and gives them back in that of the sequences."""
 
-    def __init__(self, outputs: Sequence[str], pieces: Sequence[Piece]) -> None:
+    def __init__(self, outputs: Sequence[str], pieces: Sequence[SequencePart]) -> None:
         self.outputs = outputs
         self.pieces = pieces
         self.computed: list[dict[str, NDArray[np.float32]]] = [{} for _ in pieces]

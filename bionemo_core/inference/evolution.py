@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from bionemo_core.config.task_schemas.optimize import SearchSettings
-from bionemo_core.data.batches.rng import Draw
+from bionemo_core.data.batches.rng import RecordRng
 from bionemo_core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ PERTURBATION = "random perturbation"
 
 
 @dataclass(frozen=True)
-class Step:
+class SearchStep:
     """Where the search of one start stands after an iteration; iteration 0 is the start itself."""
 
     start: int
@@ -45,7 +45,7 @@ class Step:
     """Share of this iteration's candidates."""
 
 
-Answer = tuple[list[Step], "NDArray[np.float32]"]
+Answer = tuple[list[SearchStep], "NDArray[np.float32]"]
 """Where each search of a group stands, and its next candidates, [M * P, D]."""
 
 
@@ -98,7 +98,7 @@ class Perturbation:
         self._latent, self._settings, self._start, self._asked = latent, settings, start, 0
 
     def ask(self) -> NDArray[np.float64]:
-        draw = Draw(self._settings.seed, self._asked, self._start, PERTURBATION)
+        draw = RecordRng(self._settings.seed, self._asked, self._start, PERTURBATION)
         self._asked += 1
         shape = (self._settings.population, len(self._latent))
         # Box and Muller: numpy keeps its raw words stable across versions, its normal distribution not.
@@ -149,7 +149,7 @@ class SearchGroup:
     ) -> None:
         self.judge, self.oracle, self.settings = judge, oracle, settings
         self.numbers, self.starts, self.latents = list(numbers), list(starts), latents
-        self.best: list[Step] = []
+        self.best: list[SearchStep] = []
         self._proposers: list[Proposer] = []
 
     def begin(self) -> Answer:
@@ -166,7 +166,7 @@ class SearchGroup:
             if math.isnan(score):
                 raise ConfigError(f"search: the oracle gives no score for start {number}, {text!r}. Leave it out.")
         self.best = [
-            Step(number, 0, 0, text, float(score), float(like), float(score), 1.0)
+            SearchStep(number, 0, 0, text, float(score), float(like), float(score), 1.0)
             for number, text, score, like in zip(self.numbers, self.starts, scores, similarity, strict=True)
         ]
         return list(self.best), self._candidates()
@@ -206,12 +206,12 @@ class SearchGroup:
 
     def _after(
         self,
-        before: Step,
+        before: SearchStep,
         texts: Sequence[str | None],
         scores: NDArray[np.float64],
         similarity: NDArray[np.float64],
         leader: int,
-    ) -> Step:
+    ) -> SearchStep:
         known = ~np.isnan(scores)
         step = replace(
             before,

@@ -17,7 +17,7 @@ import torch
 
 from bionemo_core.config.task_schemas.optimize import SearchSettings
 from bionemo_core.errors import ConfigError, DataError
-from bionemo_core.inference.evolution import SearchGroup, Step
+from bionemo_core.inference.evolution import SearchGroup, SearchStep
 from bionemo_core.inference.search_workers import LocalGroup, RemoteGroup, first_ready
 from bionemo_core.plugins.did_you_mean import did_you_mean
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from bionemo_core.inference.sampling import Seq2SeqInference
     from bionemo_core.protocols import Oracle, TextJudge
 
-__all__ = ["LatentSpace", "ModelLatents", "SearchResult", "SearchSettings", "Step", "of_each_text", "optimize"]
+__all__ = ["LatentSpace", "ModelLatents", "SearchResult", "SearchSettings", "SearchStep", "of_each_text", "optimize"]
 
 
 class LatentSpace(Protocol):
@@ -75,16 +75,16 @@ class SearchResult:
     settings: SearchSettings
     starts: list[str]
     """Canonical texts."""
-    steps: list[Step]
+    steps: list[SearchStep]
     """By start, then by iteration, from 0, the start itself."""
 
     @property
-    def first(self) -> list[Step]:
+    def first(self) -> list[SearchStep]:
         """The starts."""
         return [step for step in self.steps if step.iteration == 0]
 
     @property
-    def best(self) -> list[Step]:
+    def best(self) -> list[SearchStep]:
         """Where each search ended; all ended after as many iterations."""
         return [step for step in self.steps if step.iteration == self.iterations]
 
@@ -121,7 +121,7 @@ def optimize(
     settings: SearchSettings | None = None,
     *,
     num_workers: int = 0,
-    progress: Callable[[Step], None] | None = None,
+    progress: Callable[[SearchStep], None] | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> SearchResult:
     """Search from each of `starts` for texts that `oracle` scores higher.
@@ -185,10 +185,10 @@ def _run(
     groups: Sequence[LocalGroup | RemoteGroup],
     latent_space: LatentSpace,
     num_starts: int,
-    progress: Callable[[Step], None] | None,
+    progress: Callable[[SearchStep], None] | None,
     stop: Callable[[], bool] | None,
-) -> list[Step]:
-    steps: list[Step] = []
+) -> list[SearchStep]:
+    steps: list[SearchStep] = []
     done: dict[int, int] = {}
     for group in groups:
         group.begin()

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bionemo_core.errors import ConfigError
 from bionemo_core.inference.choosing import TokenSampling
-from bionemo_core.inference.philox import Streams
+from bionemo_core.inference.philox import RowRng
 from bionemo_core.plugins.did_you_mean import did_you_mean
 
 NOISE = "noise"
@@ -30,7 +30,7 @@ SAMPLING_METHODS: Mapping[str, Mapping[str, Any]] = {
 """v1's methods by their names, with the options each takes and their defaults."""
 
 
-def perturbed(hiddens: Tensor, streams: Streams, scaled_radius: float) -> Tensor:
+def perturbed(hiddens: Tensor, streams: RowRng, scaled_radius: float) -> Tensor:
     """`hiddens` [rows, T, H] with noise of this standard deviation; position and dimension decide which number."""
     if scaled_radius == 0.0:
         return hiddens

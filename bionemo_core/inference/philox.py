@@ -45,7 +45,7 @@ def _key(seed: int, purpose: str) -> tuple[int, int]:
 
 
 @dataclass(frozen=True)
-class Streams:
+class RowRng:
     """Whose random numbers each row draws."""
 
     seed: int
@@ -55,14 +55,14 @@ class Streams:
     """Number of the sample made of that sequence, below 2**32, int64[rows]."""
 
     @classmethod
-    def of(cls, seed: int, rows: int, *, first_sequence: int = 0, device: torch.device | str = "cpu") -> Streams:
+    def of(cls, seed: int, rows: int, *, first_sequence: int = 0, device: torch.device | str = "cpu") -> RowRng:
         """The streams of `rows` sequences in a row, one sample each."""
         sequence = torch.arange(first_sequence, first_sequence + rows, device=device)
         return cls(seed, sequence, torch.zeros_like(sequence))
 
-    def select(self, rows: Tensor) -> Streams:
+    def select(self, rows: Tensor) -> RowRng:
         """The streams of these rows, int64[n]."""
-        return Streams(self.seed, self.sequence[rows], self.sample[rows])
+        return RowRng(self.seed, self.sequence[rows], self.sample[rows])
 
     def uniform(self, purpose: str, num_steps: int) -> Tensor:
         """Numbers in [0, 1), one a row and step, float64[rows, num_steps]; they do not depend on `num_steps`."""

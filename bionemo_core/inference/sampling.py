@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from bionemo_core.data.batches.batch import TokenBatch
-from bionemo_core.data.batches.rows import RowShape, lay
+from bionemo_core.data.batches.rows import RowShape, collate
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.inference.batched import BatchedDecoding
 from bionemo_core.inference.cuda_graphs import RecordedSteps
 from bionemo_core.inference.decoding import StepDecoder
 from bionemo_core.inference.methods import SINGLE_SAMPLE, flat, given_max_length, method_options, perturbed
-from bionemo_core.inference.philox import Streams
+from bionemo_core.inference.philox import RowRng
 from bionemo_core.protocols import Example, Tokenizer
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ class Seq2SeqInference:
 
     def hiddens_to_seq(self, hiddens_BTH: Tensor, mask_BT: Tensor, *, max_length: int | None = None) -> list[str]:
         """The text that each row of hidden states decodes to, greedily."""
-        streams = Streams.of(0, len(hiddens_BTH), device=self._device)
+        streams = RowRng.of(0, len(hiddens_BTH), device=self._device)
         return [texts[0] for texts in self._decoded(hiddens_BTH, mask_BT, streams, "greedy-perturbate", {}, max_length)]
 
     def sample(
@@ -219,7 +219,7 @@ class Seq2SeqInference:
         embeddings: list[Tensor] = [torch.empty(0)] * number
         for rows, part, mask in parts:
             sequence = (rows + first_sequence).to(part.device).repeat_interleave(copies)
-            streams = Streams(seed, sequence, torch.arange(copies, device=part.device).repeat(len(rows)))
+            streams = RowRng(seed, sequence, torch.arange(copies, device=part.device).repeat(len(rows)))
             noisy = perturbed(part.repeat_interleave(copies, dim=0), streams, scaled_radius)
             mask = mask.repeat_interleave(copies, dim=0)
             decoded = self._decoded(noisy, mask, streams, sampling_method, settings, max_length)
@@ -250,7 +250,7 @@ class Seq2SeqInference:
         found: list[Any] = []
         for start in range(0, num_samples, self.batch_size):
             rows = min(self.batch_size, num_samples - start)
-            streams = Streams.of(seed, rows, first_sequence=first_sequence + start, device=self._device)
+            streams = RowRng.of(seed, rows, first_sequence=first_sequence + start, device=self._device)
             z_BTH = streams.normal(PRIOR, latents * hidden).to(self._dtype).view(rows, latents, hidden)
             mask = torch.ones(rows, latents, dtype=torch.bool, device=self._device)
             decoded = self._decoded(z_BTH, mask, streams, sampling_method, settings, None)
@@ -319,7 +319,7 @@ class Seq2SeqInference:
         self,
         hiddens_BTH: Tensor,
         mask_BT: Tensor,
-        streams: Streams,
+        streams: RowRng,
         method: str,
         settings: Mapping[str, Any],
         max_length: int | None,
@@ -338,7 +338,7 @@ def source_batch(ids: Sequence[NDArray[np.int32]], pad_id: int, seq_length: int)
     """Token ids as a padded batch, one sequence a row, nothing to learn from."""
     examples = [Example(one, one, np.zeros(len(one), dtype=np.bool_)) for one in ids]
     shape = RowShape(seq_length=seq_length, micro_batch_size=len(ids), pad_id=pad_id, packing=False)
-    return TokenBatch.of(lay(examples, len(ids), shape))
+    return TokenBatch.of(collate(examples, len(ids), shape))
 
 
 def _until_end(tokens: Tensor, eos_id: int) -> Iterator[list[int]]:

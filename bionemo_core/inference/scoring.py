@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from bionemo_core.data.batches.batch import TokenBatch
-from bionemo_core.data.batches.rows import RowShape, lay
+from bionemo_core.data.batches.rows import RowShape, collate
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.inference.embedding import refuse_unknown
 from bionemo_core.nn.residue_states import encoder_network, encoder_of
@@ -122,7 +122,7 @@ class MaskedScorer:
         """
         ids = self._ids(sequence)
         shape = RowShape(self.seq_length, 1, self.tokenizer.pad_id)
-        batch = TokenBatch.of(lay([_example(ids)], 1, shape))
+        batch = TokenBatch.of(collate([_example(ids)], 1, shape))
         with torch.inference_mode():
             return self._at(batch, [np.arange(1, len(ids) - 1)])[0]
 
@@ -196,7 +196,7 @@ class MaskedScorer:
                 tokens[chosen] = self.tokenizer.mask_id
                 examples.append(_example(tokens))
             shape = RowShape(self.seq_length, len(places), self.tokenizer.pad_id)
-            yield TokenBatch.of(lay(examples, len(places), shape)), places
+            yield TokenBatch.of(collate(examples, len(places), shape)), places
 
     def _at(self, batch: TokenBatch, places: Sequence[NDArray[np.int64]]) -> list[NDArray[np.float32]]:
         """Log-probabilities at token positions of each sequence of a packed batch."""

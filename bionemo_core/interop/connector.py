@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 from torch import Tensor
 
 from bionemo_core.errors import ArtefactError
-from bionemo_core.interop.foreign_config import Settings
+from bionemo_core.interop.foreign_config import ForeignConfig
 from bionemo_core.interop.stored import Carried
 from bionemo_core.protocols import Tokenizer
 
@@ -22,7 +22,7 @@ FORMATS = ("nemo", "huggingface")
 class ForeignModel:
     """A model as a foreign format holds it."""
 
-    config: Settings
+    config: ForeignConfig
     tensors: Mapping[str, Tensor]
     files: Mapping[str, bytes] = field(default_factory=dict)
     """Files of its tokenizer, by the names that the configuration uses."""
@@ -76,7 +76,7 @@ class Connector(Protocol):
     models: frozenset[str]
     """The names of the models that it can write."""
 
-    def recognises(self, config: Settings) -> bool:
+    def recognises(self, config: ForeignConfig) -> bool:
         """Whether a model of this configuration is one that `read` understands; cheap, raises nothing."""
         ...
 

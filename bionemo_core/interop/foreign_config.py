@@ -11,7 +11,7 @@ MAX_SIZE = 2**24
 """No size of a model is larger; a larger number is a mistake or an attack on memory."""
 
 
-class Settings:
+class ForeignConfig:
     """Plain values under string keys, with the name of where they came from for messages."""
 
     def __init__(self, values: Mapping[str, Any], where: str) -> None:
@@ -65,7 +65,7 @@ class Settings:
             raise self.refusal(key, value, "a text")
         return value
 
-    def section(self, key: str) -> "Settings":
+    def section(self, key: str) -> "ForeignConfig":
         """The mapping under `key`; an empty one if there is none.
 
         Raises:
@@ -74,7 +74,7 @@ class Settings:
         value = self._value(key, {})
         if not isinstance(value, dict):
             raise self.refusal(key, value, "a mapping")
-        return Settings(value, f"{self.where}: {key}")
+        return ForeignConfig(value, f"{self.where}: {key}")
 
     def must_be(self, key: str, *allowed: Any, default: Any = None) -> None:
         """Accepts one of the allowed values.

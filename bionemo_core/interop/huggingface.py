@@ -12,7 +12,7 @@ from bionemo_core.checkpoint.shards import split_by_size, write_tensors
 from bionemo_core.config.safe_json import check_type, parse_json
 from bionemo_core.errors import ArtefactError
 from bionemo_core.interop.connector import ForeignModel
-from bionemo_core.interop.foreign_config import Settings
+from bionemo_core.interop.foreign_config import ForeignConfig
 from bionemo_core.interop.safetensors_files import FileTensors, tensor_names
 from bionemo_core.interop.torch_pickle import load_tensors
 from bionemo_core.io.atomic import new_output, write_chunks
@@ -52,7 +52,7 @@ def read_folder(folder: Path) -> ForeignModel:
     tokenizer_files = {
         name: _content(folder / name, _MAX_FILE_BYTES) for name in TOKENIZER_FILES if (folder / name).is_file()
     }
-    return ForeignModel(Settings(config, str(folder / CONFIG)), _tensors(folder), tokenizer_files)
+    return ForeignModel(ForeignConfig(config, str(folder / CONFIG)), _tensors(folder), tokenizer_files)
 
 
 def write_folder(target: Path, model: ForeignModel, *, shard_bytes: int = SHARD_BYTES) -> None:

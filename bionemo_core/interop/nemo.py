@@ -15,7 +15,7 @@ from torch import Tensor
 from bionemo_core.errors import ArtefactError
 from bionemo_core.interop.archive import CONFIG, WEIGHTS, open_archive
 from bionemo_core.interop.connector import ForeignModel
-from bionemo_core.interop.foreign_config import Settings
+from bionemo_core.interop.foreign_config import ForeignConfig
 from bionemo_core.interop.merging import merged
 from bionemo_core.interop.torch_pickle import load_tensors
 from bionemo_core.interop.yaml_text import read_yaml
@@ -43,7 +43,7 @@ def read_nemo(path: Path) -> ForeignModel:
     tensors = merged(shards, str(path))
     if config.get("megatron_amp_O2") is True:
         tensors = {_unwrapped(name): tensor for name, tensor in tensors.items()}
-    return ForeignModel(Settings(config, where), tensors, files)
+    return ForeignModel(ForeignConfig(config, where), tensors, files)
 
 
 def write_nemo(target: Path, model: ForeignModel) -> None:

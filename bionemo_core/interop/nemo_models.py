@@ -5,8 +5,8 @@ from typing import Any
 
 from bionemo_core.errors import ArtefactError
 from bionemo_core.interop.connector import ForeignModel
-from bionemo_core.interop.foreign_config import Settings
-from bionemo_core.interop.sentencepiece_model import Kind, Piece, read_pieces, write_model, write_table
+from bionemo_core.interop.foreign_config import ForeignConfig
+from bionemo_core.interop.sentencepiece_model import Kind, VocabularyPiece, read_pieces, write_model, write_table
 from bionemo_core.interop.stored import Carried
 
 NEMO_VERSION = "1.23.0"
@@ -24,15 +24,15 @@ _SCORES = (
     -18.7571335,
 )
 PROTEIN_PIECES = (
-    Piece("<unk>", kind=Kind.UNKNOWN),
-    *(Piece(text, kind=Kind.CONTROL) for text in ("<s>", "</s>", "<pad>")),
-    Piece("<mask>", kind=Kind.USER_DEFINED),
-    *(Piece(letter, score) for letter, score in zip(_RESIDUES, _SCORES, strict=True)),
+    VocabularyPiece("<unk>", kind=Kind.UNKNOWN),
+    *(VocabularyPiece(text, kind=Kind.CONTROL) for text in ("<s>", "</s>", "<pad>")),
+    VocabularyPiece("<mask>", kind=Kind.USER_DEFINED),
+    *(VocabularyPiece(letter, score) for letter, score in zip(_RESIDUES, _SCORES, strict=True)),
 )
 """The 30 pieces of ESM-1nv and ProtT5nv."""
 
 
-def check_same_mathematics(config: Settings) -> None:
+def check_same_mathematics(config: ForeignConfig) -> None:
     """Accepts a configuration whose layers compute what ours do.
 
     Raises:
@@ -102,7 +102,7 @@ def carried_files(source: ForeignModel) -> Carried:
 
 
 def sentencepiece_files(
-    pieces: Sequence[Piece], pad_id: int, carried: Carried
+    pieces: Sequence[VocabularyPiece], pad_id: int, carried: Carried
 ) -> tuple[dict[str, bytes], dict[str, Any]]:
     """The tokenizer's files and its section of the configuration: carried over, or written from the pieces."""
     files = {MODEL_FILE: write_model(pieces, pad_id), TABLE_FILE: write_table(pieces)}

@@ -8,7 +8,7 @@ from typing import Any
 
 from bionemo_core.errors import ArtefactError, ConfigError
 from bionemo_core.interop.connector import ForeignModel
-from bionemo_core.interop.foreign_config import Settings
+from bionemo_core.interop.foreign_config import ForeignConfig
 from bionemo_core.interop.keys import Key, each_layer
 from bionemo_core.interop.nemo_models import check_same_mathematics, recipe_config
 
@@ -168,15 +168,15 @@ def written_config(params: Mapping[str, Any], encoder_arch: str, where: str) -> 
     }
 
 
-def _side(config: Settings, side: str) -> Settings:
+def _side(config: ForeignConfig, side: str) -> ForeignConfig:
     """A side's section; older archives have the flat keys only."""
     if config.has(side):
         return config.section(side)
     arch = config.values.get(f"{side}_arch")
-    return Settings({**config.values, "arch": arch}, f"{config.where}: {side}")
+    return ForeignConfig({**config.values, "arch": arch}, f"{config.where}: {side}")
 
 
-def _side_params(settings: Settings, config: Settings) -> dict[str, Any]:
+def _side_params(settings: ForeignConfig, config: ForeignConfig) -> dict[str, Any]:
     hidden = settings.size("hidden_size")
     fused = settings if settings.has("bias_activation_fusion") else config
     key = "bias_activation_fusion" if settings.has("bias_activation_fusion") else "bias_gelu_fusion"

@@ -33,7 +33,7 @@ class ModelType(IntEnum):
     CHARACTER = 4
 
 
-class Piece(NamedTuple):
+class VocabularyPiece(NamedTuple):
     """One piece; its place in the list is its id."""
 
     text: str
@@ -41,7 +41,7 @@ class Piece(NamedTuple):
     kind: Kind = Kind.NORMAL
 
 
-def read_pieces(model: bytes, where: str) -> list[Piece]:
+def read_pieces(model: bytes, where: str) -> list[VocabularyPiece]:
     """The pieces of a SentencePiece model in the order of their ids.
 
     Raises:
@@ -56,7 +56,7 @@ def read_pieces(model: bytes, where: str) -> list[Piece]:
     return found
 
 
-def write_model(pieces: Sequence[Piece], pad_id: int, model_type: ModelType = ModelType.CHARACTER) -> bytes:
+def write_model(pieces: Sequence[VocabularyPiece], pad_id: int, model_type: ModelType = ModelType.CHARACTER) -> bytes:
     """A SentencePiece model of these pieces: by default of single characters, else of words with a space before."""
     written = [
         _field(_PIECES, _field(_TEXT, one.text.encode()) + _score(one.score) + _kind(one.kind)) for one in pieces
@@ -66,18 +66,18 @@ def write_model(pieces: Sequence[Piece], pad_id: int, model_type: ModelType = Mo
     return b"".join(written) + _field(_TRAINER, trainer) + _field(_NORMALIZER, normalizer)
 
 
-def write_table(pieces: Sequence[Piece]) -> bytes:
+def write_table(pieces: Sequence[VocabularyPiece]) -> bytes:
     """The `.vocab` file beside a model: a line a piece, with its score."""
     return "".join(f"{one.text}\t{one.score:g}\n" for one in pieces).encode()
 
 
-def _piece(message: bytes | int) -> Piece:
+def _piece(message: bytes | int) -> VocabularyPiece:
     values = dict(_fields(_as_bytes(message)))
     score = struct.unpack("<f", _as_bytes(values.get(_SCORE, bytes(4))))[0]
     kind = values.get(_KIND, Kind.NORMAL)
     # Kinds that we do not write, byte pieces say, are ordinary pieces to us.
     known = Kind(kind) if kind in list(Kind) else Kind.NORMAL
-    return Piece(_as_bytes(values.get(_TEXT, b"")).decode(), score, known)
+    return VocabularyPiece(_as_bytes(values.get(_TEXT, b"")).decode(), score, known)
 
 
 def _as_bytes(value: bytes | int) -> bytes:

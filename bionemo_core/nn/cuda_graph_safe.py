@@ -19,7 +19,7 @@ class Graph(Protocol):
         ...
 
 
-def recordable(forward: Forward) -> Forward:
+def cuda_graph_safe(forward: Forward) -> Forward:
     """Mark a `forward`, or a hook before one, that a GPU may do again from a recording, a CUDA graph.
 
     It promises that for packed batches whose tensors have the same shapes, and whose `max_seqlen` are the same, the
@@ -28,11 +28,11 @@ def recordable(forward: Forward) -> Forward:
     Python. The promise is the class's own: one that overrides anything of it makes the promise anew, by a marked
     `forward` of its own, or does not.
     """
-    forward.recordable = True  # type: ignore[attr-defined]
+    forward.cuda_graph_safe = True  # type: ignore[attr-defined]
     return forward
 
 
-def is_recordable(network: nn.Module) -> bool:
+def is_cuda_graph_safe(network: nn.Module) -> bool:
     """Whether the promise was made for all that the network's forward is."""
     kinds = type(network).__mro__
     owner = next(place for place, kind in enumerate(kinds) if "forward" in vars(kind))

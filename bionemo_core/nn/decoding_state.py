@@ -25,7 +25,7 @@ class KeptKeys(NamedTuple):
     """Likewise."""
 
 
-class Step(NamedTuple):
+class DecodingStep(NamedTuple):
     """What all layers are told of the next token."""
 
     position: Tensor
@@ -38,7 +38,7 @@ class Step(NamedTuple):
     """Relative bias over all places, [1, N, 1, M]."""
 
 
-class DecoderState:
+class CachedDecoderState:
     """How far decoding has come in a batch of rows, all of the same length.
 
     Args:
@@ -65,9 +65,9 @@ class DecoderState:
         """Sequences that are decoded."""
         return self.self_cache.shape[2]
 
-    def select(self, rows: Tensor) -> DecoderState:
+    def select(self, rows: Tensor) -> CachedDecoderState:
         """The state of these rows, int64[n], in this order; a row may come twice or not at all."""
-        return DecoderState(
+        return CachedDecoderState(
             self.self_cache.index_select(2, rows),
             self.cross_cache.index_select(2, rows),
             None if self.visible is None else self.visible.index_select(0, rows),
@@ -79,9 +79,9 @@ class DecoderState:
         """What this layer has kept."""
         return KeptKeys(self.self_cache[layer], *self.cross_cache[layer])
 
-    def next_step(self, angles: Tensor | None, bias: Callable[[int], Tensor] | None) -> Step:
+    def next_step(self, angles: Tensor | None, bias: Callable[[int], Tensor] | None) -> DecodingStep:
         """The step of the next token, with the rotary angles of its position and its bias over so many keys."""
-        return Step(self.position, self.visible, angles, None if bias is None else bias(self.max_length))
+        return DecodingStep(self.position, self.visible, angles, None if bias is None else bias(self.max_length))
 
     def advance(self) -> None:
         """Count the token that every layer has appended."""
@@ -107,7 +107,7 @@ def empty_cache(like: Tensor, max_length: int) -> Tensor:
     return like.new_zeros(layers, both, rows, heads, max_length, width)
 
 
-def decode_layer(layer: Any, hidden: Tensor, kept: KeptKeys, step: Step) -> Tensor:
+def decode_layer(layer: Any, hidden: Tensor, kept: KeptKeys, step: DecodingStep) -> Tensor:
     """One token through a megatron-core layer, [1, R, hidden]: its forward with kept keys, without dropout.
 
     The token's own key and value are kept as well.

@@ -10,7 +10,7 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor
 
 from bionemo_core.nn.attention import packed_params
-from bionemo_core.nn.cuda_graph_safe import recordable
+from bionemo_core.nn.cuda_graph_safe import cuda_graph_safe
 from bionemo_core.nn.embedding import EmbeddingOptions, TokenEmbedding
 from bionemo_core.nn.heads import MaskedLanguageHead, summed_loss
 from bionemo_core.nn.layers import encoder_block_spec
@@ -77,7 +77,7 @@ class EncoderLM(torch.nn.Module):
         hidden = self.hidden_states(batch)
         return self.head(hidden, self.embedding.word_embeddings.weight).transpose(0, 1)
 
-    @recordable
+    @cuda_graph_safe
     def forward(self, batch: TokenBatch) -> Tensor:
         """The masked-language loss summed over the batch's loss positions, a float32 scalar in nats."""
         words = self.embedding.word_embeddings.weight

@@ -12,8 +12,8 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor
 
 from bionemo_core.errors import ConfigError
-from bionemo_core.nn.cuda_graph_safe import recordable
-from bionemo_core.nn.decoding_state import DecoderState, cross_cache, decode_layer, empty_cache
+from bionemo_core.nn.cuda_graph_safe import cuda_graph_safe
+from bionemo_core.nn.decoding_state import CachedDecoderState, cross_cache, decode_layer, empty_cache
 from bionemo_core.nn.embedding import EmbeddingOptions, TokenEmbedding
 from bionemo_core.nn.encoder import padded_vocab_size
 from bionemo_core.nn.heads import TokensHead, summed_loss
@@ -25,7 +25,7 @@ from bionemo_core.parallel.sharding import gather
 if TYPE_CHECKING:
     from bionemo_core.data.batches.batch import Seq2SeqBatch, TokenBatch
 
-__all__ = ["DecoderState", "Memory", "Seq2SeqLM", "Seq2SeqOptions", "StackOptions"]
+__all__ = ["CachedDecoderState", "Memory", "Seq2SeqLM", "Seq2SeqOptions", "StackOptions"]
 
 ENCODERS = ("transformer", "perceiver")
 
@@ -154,7 +154,7 @@ class Seq2SeqLM(torch.nn.Module):
         hidden = self.decoder_states(memory, target)
         return summed_loss(hidden, target, self._head, self.vocab_size, self.groups)
 
-    @recordable
+    @cuda_graph_safe
     def forward(self, batch: Seq2SeqBatch) -> Tensor:
         """The loss summed over the batch's loss positions, a float32 scalar in nats."""
         return self.decoder_loss(self.encode(batch.source), batch.target)
@@ -166,7 +166,7 @@ class Seq2SeqLM(torch.nn.Module):
         self._decode_layer = torch.compile(decode_layer, dynamic=True)
 
     @torch.no_grad()
-    def start(self, memory: Memory, max_length: int) -> DecoderState:
+    def start(self, memory: Memory, max_length: int) -> CachedDecoderState:
         """An empty state for decoding up to `max_length` tokens on this memory, a row a sequence.
 
         Raises:
@@ -183,10 +183,10 @@ class Seq2SeqLM(torch.nn.Module):
         crossed = cross_cache(self.decoder.layers, memory.states)
         visible = None if memory.padding_mask is None else memory.padding_mask[:, None, None, :]
         position = torch.zeros(1, dtype=torch.int64, device=memory.states.device)
-        return DecoderState(empty_cache(crossed, max_length), crossed, visible, position)
+        return CachedDecoderState(empty_cache(crossed, max_length), crossed, visible, position)
 
     @torch.no_grad()
-    def step(self, tokens: Tensor, state: DecoderState) -> Tensor:
+    def step(self, tokens: Tensor, state: CachedDecoderState) -> Tensor:
         """The logits of what follows `tokens`, int64[rows], shape [rows, vocabulary]; `state` moves on by one.
 
         Dropout is off, whatever the mode. Nothing waits for the device, and on a GPU no shape depends on how far

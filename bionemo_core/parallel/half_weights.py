@@ -135,7 +135,7 @@ def _gather(network: nn.Module, _: object) -> None:
     half.gather()
 
 
-_gather.recordable = True  # type: ignore[attr-defined]  # see bionemo_core/nn/cuda_graph_safe.py
+_gather.cuda_graph_safe = True  # type: ignore[attr-defined]  # see bionemo_core/nn/cuda_graph_safe.py
 
 
 def _gathering(method: Any) -> Any:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from bionemo_core.checkpoint.blocks import Piece
+from bionemo_core.checkpoint.blocks import TensorPart
 from bionemo_core.parallel.groups import ProcessGroups
 
 
@@ -93,7 +93,7 @@ def _runs(layout: ParameterLayout, shape: torch.Size, groups: ProcessGroups) -> 
 
 def owned_pieces(
     name: str, layout: ParameterLayout, parameter: Tensor, values: Tensor, groups: ProcessGroups
-) -> Iterator[Piece]:
+) -> Iterator[TensorPart]:
     """The pieces of `values` (laid out like `parameter`) that this rank writes: each element has one owner."""
     replicated = layout.dim is None and groups.tensor_rank != 0
     unsharded_copy = not isinstance(parameter, DTensor) and groups.data_rank != 0
@@ -101,4 +101,4 @@ def owned_pieces(
         return
     local = values.to_local() if isinstance(values, DTensor) else values
     for block in local_blocks(layout, parameter, groups):
-        yield Piece(name, local[block.local].detach(), layout.global_shape, block.offset)
+        yield TensorPart(name, local[block.local].detach(), layout.global_shape, block.offset)

@@ -14,7 +14,7 @@ from pytorch_lightning.strategies import DDPStrategy
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from bionemo_core.checkpoint.blocks import Piece
+from bionemo_core.checkpoint.blocks import TensorPart
 from bionemo_core.checkpoint.load import CheckpointReader, open_checkpoint
 from bionemo_core.checkpoint.rank_agreement import Disagreement
 from bionemo_core.checkpoint.save import save
@@ -132,7 +132,7 @@ class MegatronStrategy(DDPStrategy):
             Path(filepath), step, self._pieces(), checkpoint, peers=RankPeers(), facts=self.facts, consumed_samples=seen
         )
 
-    def _pieces(self) -> Iterator[Piece]:
+    def _pieces(self) -> Iterator[TensorPart]:
         yield from weight_pieces(self.network, self.layouts, self.groups)
         for optimizer in self.optimizers if self._in_pieces else ():
             yield from adam_pieces(self.network, self.layouts, self.groups, optimizer)

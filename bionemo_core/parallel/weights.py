@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from bionemo_core.checkpoint.blocks import Piece, whole
+from bionemo_core.checkpoint.blocks import TensorPart, whole
 from bionemo_core.checkpoint.load import CheckpointReader
 from bionemo_core.errors import CheckpointError
 from bionemo_core.parallel.groups import ProcessGroups
@@ -19,7 +19,7 @@ ADAM_STATES = ("exp_avg", "exp_avg_sq")
 Layouts = Mapping[str, ParameterLayout]
 
 
-def weight_pieces(network: nn.Module, layouts: Layouts, groups: ProcessGroups) -> Iterator[Piece]:
+def weight_pieces(network: nn.Module, layouts: Layouts, groups: ProcessGroups) -> Iterator[TensorPart]:
     """The pieces of parameters and persistent buffers that this rank writes."""
     for name, parameter in network.named_parameters():
         yield from owned_pieces(f"model.{name}", layouts[name], parameter, parameter, groups)
@@ -30,7 +30,7 @@ def weight_pieces(network: nn.Module, layouts: Layouts, groups: ProcessGroups) -
 
 def adam_pieces(
     network: nn.Module, layouts: Layouts, groups: ProcessGroups, optimizer: torch.optim.Optimizer
-) -> Iterator[Piece]:
+) -> Iterator[TensorPart]:
     """The pieces of Adam's moments that this rank writes."""
     for name, parameter in network.named_parameters():
         for state in ADAM_STATES:

@@ -17,7 +17,7 @@ TEST = "test_"
 
 
 @dataclass(frozen=True)
-class Losses:
+class LossSummary:
     """What one loss did over a run; `best` is its lowest value."""
 
     first: float
@@ -33,8 +33,8 @@ class Summary:
     status: str
     steps: int
     consumed_samples: int | None
-    train_loss: Losses | None
-    val_loss: Losses | None
+    train_loss: LossSummary | None
+    val_loss: LossSummary | None
     test: dict[str, float]
     """What the test split measured, where the run tested; without the `test_` of `metrics.csv`."""
     tokens_per_second: float | None
@@ -137,20 +137,20 @@ def _summarise(
     )
 
 
-def _losses(rows: Sequence[Row], name: str) -> Losses | None:
+def _losses(rows: Sequence[Row], name: str) -> LossSummary | None:
     points = _points(rows, name)
     if not points:
         return None
     finite = [(value, step) for step, value in points if math.isfinite(value)] or [(points[0][1], points[0][0])]
     best, best_step = min(finite)
-    return Losses(points[0][1], points[-1][1], best, best_step)
+    return LossSummary(points[0][1], points[-1][1], best, best_step)
 
 
 def _points(rows: Sequence[Row], name: str) -> list[tuple[int, float]]:
     return [(int(row[STEP]), float(row[name])) for row in rows if name in row]
 
 
-def _told(label: str, losses: Losses | None) -> str | None:
+def _told(label: str, losses: LossSummary | None) -> str | None:
     if losses is None:
         return None
     return f"{label:<12}{losses.first:.4f} -> {losses.last:.4f}, best {losses.best:.4f} at step {losses.best_step:,}"

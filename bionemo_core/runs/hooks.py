@@ -34,10 +34,10 @@ class Built:
     module: pl.LightningModule
 
 
-class Additions:
+class TrainingHooks:
     """Pre-training adds nothing; other tasks override what they need."""
 
-    def settled(self, spec: RunSpec, saved: RunSpec | None, registry: Registry, device: Device) -> RunSpec:
+    def resolve_spec(self, spec: RunSpec, saved: RunSpec | None, registry: Registry, device: Device) -> RunSpec:
         """The run with its model and tokenizer known; `saved` is the run that is resumed."""
         return spec
 
@@ -45,7 +45,7 @@ class Additions:
         """Callbacks beside those of every run."""
         return ()
 
-    def restored(
+    def load_weights(
         self,
         spec: RunSpec,
         module: pl.LightningModule,
@@ -60,9 +60,9 @@ class Additions:
         network = getattr(module, "network", module)
         return restore_weights(spec, network, strategy_of(trainer).groups, registry, tokenizer)
 
-    def built(self, parts: Built) -> Built:
+    def before_fit(self, parts: Built) -> Built:
         """The parts as they shall be trained."""
         return parts
 
-    def trained(self, parts: Built) -> None:
+    def after_fit(self, parts: Built) -> None:
         """What to do on every rank once training has ended as it should, before the test."""

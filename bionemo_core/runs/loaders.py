@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bionemo_core.config.batch_plan import BatchPlan
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.data.batches.loader import eval_loader, train_loader
-from bionemo_core.data.batches.prefetch import Ahead
+from bionemo_core.data.batches.prefetch import Prefetcher
 from bionemo_core.errors import ConfigError
 from bionemo_core.parallel.groups import ProcessGroups
 from bionemo_core.protocols import DataSplits, Model, RecordDataset, Tokenizer
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Streams:
+class RunLoaders:
     """What this rank reads; the same global batches on any number of ranks."""
 
     spec: RunSpec
@@ -33,9 +33,9 @@ class Streams:
     static_shapes: bool
     """Whether batches shall have one of few shapes, because layers are compiled for each."""
 
-    def train(self, consumed_samples: int, first_step: int) -> Steps:
+    def train(self, consumed_samples: int, first_step: int) -> StepStream:
         """The training batches from this position on."""
-        return Steps(
+        return StepStream(
             lambda: train_loader(
                 self.splits.train,
                 self.tokenizer,
@@ -84,16 +84,16 @@ class Streams:
         }
 
 
-class Steps:
+class StepStream:
     """A stream of steps without a length: Lightning would count the steps before a resume against it."""
 
     def __init__(self, make: Callable[[], Any]) -> None:
         self._make = make
         # Not kept alive: a walk that is dropped half way takes its loader's workers along.
-        self._walk: weakref.ref[Ahead] | None = None
+        self._walk: weakref.ref[Prefetcher] | None = None
 
     def __iter__(self) -> Iterator[Any]:
-        ahead = Ahead(iter(self._make()))
+        ahead = Prefetcher(iter(self._make()))
         self._walk = weakref.ref(ahead)
         return ahead
 

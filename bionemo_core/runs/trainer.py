@@ -17,7 +17,7 @@ from bionemo_core.reporting.loggers import RunContext
 from bionemo_core.reporting.training_progress import RunProgress
 from bionemo_core.runs.device import Device
 from bionemo_core.runs.folder import RunFolder
-from bionemo_core.training.callbacks import MetricsOut, RefuseBadValidation
+from bionemo_core.training.callbacks import LogMetrics, StopOnBadValidation
 
 if TYPE_CHECKING:
     from bionemo_core.plugins.registry import Registry
@@ -44,7 +44,7 @@ def make_trainer(
     if reader:
         strategy.resume_from(reader)
     callbacks = [registry.build(choice) for choice in spec.callbacks]
-    callbacks += [MetricsOut(settings.log_every_n_steps), RefuseBadValidation()]
+    callbacks += [LogMetrics(settings.log_every_n_steps), StopOnBadValidation()]
     callbacks += [RunProgress()] if settings.progress_bar else []
     return pl.Trainer(
         strategy=strategy,

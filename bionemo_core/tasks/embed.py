@@ -22,7 +22,7 @@ from bionemo_core.data.readers.table_columns import column_names
 from bionemo_core.data.store.prepare import prepare
 from bionemo_core.data.store.record_store import PreparedStore
 from bionemo_core.data.store.report import counted
-from bionemo_core.data.store.text_filter import canonical_texts, rules_for
+from bionemo_core.data.store.text_filter import canonical_texts, filter_for
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.inference.embedding import EMBEDDINGS, RAGGED, Embedder, EmbeddingSettings
 from bionemo_core.inference.embedding import embed as embed_sequences
@@ -140,7 +140,7 @@ def open_input(path: str, task: Any, tokenizer: Tokenizer, context: Any) -> Prep
         if id_column:
             options["id_column"] = id_column
     source = source_for(paths, kind, **options)
-    rules = rules_for(tokenizer, task.on_invalid, canonicalize=getattr(task, "canonicalize", True))
+    rules = filter_for(tokenizer, task.on_invalid, canonicalize=getattr(task, "canonicalize", True))
     return prepare(source, rules, context)
 
 

@@ -31,7 +31,7 @@ from bionemo_core.finetuning.adapters import (
 from bionemo_core.finetuning.averaging import AveragedCheckpoints, newest
 from bionemo_core.finetuning.early_stopping import StopEarly
 from bionemo_core.finetuning.lora import TARGETS, adapter_names
-from bionemo_core.finetuning.model import ENCODERS, FINETUNED, KINDS, V1_KINDS, Answers, PlainChoice, check_kind
+from bionemo_core.finetuning.model import ENCODERS, FINETUNED, KINDS, V1_KINDS, LabelSpec, PlainChoice, check_kind
 from bionemo_core.finetuning.network import FineTunedNetwork, StoredStates
 from bionemo_core.finetuning.objective import (
     StoredStatesObjective,
@@ -54,7 +54,7 @@ from bionemo_core.parallel.strategy import strategy_of
 from bionemo_core.parallel.weights import load_weights
 from bionemo_core.plugins.records import CORE_DISTRIBUTION
 from bionemo_core.runs.device import Device
-from bionemo_core.runs.hooks import Additions, Built
+from bionemo_core.runs.hooks import Built, TrainingHooks
 from bionemo_core.tasks.embed import CPU_BATCH, GPU_BATCH
 from bionemo_core.tasks.finetune_checks import check_same_model, check_settings
 from bionemo_core.tasks.opening import open_for_use, weights_fingerprint
@@ -89,10 +89,10 @@ def finetune(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> N
     check_settings(task)
     if spec.parallel.tensor_model_parallel_size > 1:
         raise ConfigError("task=finetune: parallel.tensor_model_parallel_size must be 1; use trainer.devices.")
-    train(spec, registry, composed_yaml=composed_yaml, additions=FineTuning(task, registry))
+    train(spec, registry, composed_yaml=composed_yaml, hooks=FineTuning(task, registry))
 
 
-class FineTuning(Additions):
+class FineTuning(TrainingHooks):
     """What fine-tuning adds to a run."""
 
     def __init__(self, task: Finetune, registry: Registry) -> None:
@@ -101,7 +101,7 @@ class FineTuning(Additions):
         self.per_residue, self.of_classes = KINDS[task.kind]
         self._opened: OpenedModel | None = None
 
-    def settled(self, spec: RunSpec, saved: RunSpec | None, registry: Registry, device: Device) -> RunSpec:
+    def resolve_spec(self, spec: RunSpec, saved: RunSpec | None, registry: Registry, device: Device) -> RunSpec:
         """The run with the fine-tuned model in the place of the one it is made of.
 
         Raises:
@@ -117,7 +117,7 @@ class FineTuning(Additions):
         tokenizer = opened.spec.tokenizer
         splits = _labelled(registry.build(spec.data, tokenizer=opened.tokenizer, context=device.context(spec)))
         params = self._params(opened, splits, registry)
-        answers = Answers(
+        answers = LabelSpec(
             self.task.kind, tuple(params.get("classes", ())), params.get("mean", 0.0), params.get("scale", 1.0)
         )
         check_labels(splits.parts().values(), opened.tokenizer, answers)
@@ -132,7 +132,7 @@ class FineTuning(Additions):
             return []
         return [StopEarly(spec.checkpoint.monitor, spec.checkpoint.mode, self.task.early_stopping)]
 
-    def restored(
+    def load_weights(
         self,
         spec: RunSpec,
         module: pl.LightningModule,
@@ -152,7 +152,7 @@ class FineTuning(Additions):
         copy_weights(pretrained_network(opened), network.encoder_network)
         return opened.report if opened.report.matched else None
 
-    def built(self, parts: Built) -> Built:
+    def before_fit(self, parts: Built) -> Built:
         """Leave out what is too long; with a frozen encoder, compute its states and train on these."""
         network = _network(parts.module)
         seq_length: int = parts.module.seq_length  # type: ignore[assignment]  # torch's stub allows modules only
@@ -185,7 +185,7 @@ class FineTuning(Additions):
             parts.module.seq_length = max(_SHORTEST, parts.spec.batch.seq_length or 0)  # type: ignore[assignment]  # as above
         return replace(parts, splits=splits)
 
-    def trained(self, parts: Built) -> None:
+    def after_fit(self, parts: Built) -> None:
         """Average if asked; write the model, and the adapters alone."""
         strategy = strategy_of(parts.trainer)
         reshard(strategy.network)

@@ -15,7 +15,7 @@ import numpy as np
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.config.task_schemas.optimize import Optimize, SearchSettings
 from bionemo_core.errors import ConfigError, Preempted
-from bionemo_core.inference.latent_search import ModelLatents, SearchResult, Step, named_oracle
+from bionemo_core.inference.latent_search import ModelLatents, SearchResult, SearchStep, named_oracle
 from bionemo_core.inference.latent_search import optimize as search
 from bionemo_core.io.atomic import write_json
 from bionemo_core.io.progress import Progress
@@ -143,7 +143,7 @@ class _Counted:
         self._progress, self._done = progress, 0
         self._best: dict[int, float] = {}
 
-    def __call__(self, step: Step) -> None:
+    def __call__(self, step: SearchStep) -> None:
         self._done += step.iteration > 0
         self._best[step.start] = step.score
         self._progress.update(self._done, f", mean of the best {np.mean(list(self._best.values())):.4f}")
@@ -234,5 +234,5 @@ class _Report:
         return "\n".join(f"{name:>12}  {what}" for name, what in lines)
 
 
-def _caption(step: Step) -> str:
+def _caption(step: SearchStep) -> str:
     return f"{step.score:.3f}, similarity {step.similarity:.2f}"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.config.task_schemas.prepare import Prepare
-from bionemo_core.data.store.prepare import collected
+from bionemo_core.data.store.prepare import record_prepared_stores
 from bionemo_core.data.store.report import PICTURE, draw_lengths, summary
 from bionemo_core.errors import BioNeMoError, ConfigError
 from bionemo_core.protocols import BuildContext
@@ -28,7 +28,7 @@ def prepare(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> No
     settings = Prepare(**spec.task.params)
     context = BuildContext(seed=spec.seed, home=spec.home, preparation_workers=settings.num_workers)
     tokenizer = registry.build(spec.tokenizer, context=context)
-    with collected() as stores:
+    with record_prepared_stores() as stores:
         try:
             splits = registry.build(spec.data, tokenizer=tokenizer, context=context)
         except BioNeMoError:

@@ -15,7 +15,7 @@ from bionemo_core.checkpoint.retention import set_aside_after
 from bionemo_core.config.batch_plan import BatchPlan, batch_plan
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.config.spec import difference, from_json
-from bionemo_core.data.store.prepare import collected
+from bionemo_core.data.store.prepare import record_prepared_stores
 from bionemo_core.data.store.report import summary
 from bionemo_core.interop.load_report import LoadReport
 from bionemo_core.parallel.strategy import strategy_of
@@ -23,8 +23,8 @@ from bionemo_core.protocols import DataSplits, Tokenizer
 from bionemo_core.reporting.summary import write_summary
 from bionemo_core.runs.device import Device, choose_device
 from bionemo_core.runs.folder import RunFolder
-from bionemo_core.runs.hooks import Additions, Built
-from bionemo_core.runs.loaders import Streams
+from bionemo_core.runs.hooks import Built, TrainingHooks
+from bionemo_core.runs.loaders import RunLoaders
 from bionemo_core.runs.plan_text import print_plan, print_resume, quieten_libraries
 from bionemo_core.runs.resume import (
     check_resume,
@@ -36,8 +36,8 @@ from bionemo_core.runs.resume import (
     write_spec,
 )
 from bionemo_core.runs.trainer import fit, make_trainer, start_ranks, tell_callbacks
-from bionemo_core.training.any_lightning_module import Flattened, ForeignModel, ForeignRun, MicroBatches, adopt
-from bionemo_core.training.callbacks import CheckpointSaver, StopWhenTold
+from bionemo_core.training.any_lightning_module import AnyModuleRun, Flattened, MicroBatches, ModuleAdapter, adopt
+from bionemo_core.training.callbacks import CheckpointSaver, StopOnSignal
 from bionemo_core.training.gradients import LossScaler
 from bionemo_core.training.module import Recipe
 from bionemo_core.training.signals import StopSignal
@@ -48,26 +48,26 @@ if TYPE_CHECKING:
 log = logging.getLogger("bionemo")
 
 
-def train(spec: RunSpec, registry: Registry, *, composed_yaml: str = "", additions: Additions | None = None) -> None:
-    """Run the task to its end, or to a signal, and leave a run folder; `additions` are another task's.
+def train(spec: RunSpec, registry: Registry, *, composed_yaml: str = "", hooks: TrainingHooks | None = None) -> None:
+    """Run the task to its end, or to a signal, and leave a run folder; `hooks` are another task's.
 
     Raises:
         BioNeMoError: every failure that a user can meet.
     """
     quieten_libraries()
-    additions = additions or Additions()
+    hooks = hooks or TrainingHooks()
     device = choose_device(spec)
     folder, reader = open_folder(spec)
     with held(folder), StopSignal() as stop:
         saver = CheckpointSaver(folder.checkpoints, spec.checkpoint, spec.trainer.val_check_interval)
-        last = [*additions.callbacks(spec), saver, StopWhenTold(stop, saver)]
+        last = [*hooks.callbacks(spec), saver, StopOnSignal(stop, saver)]
         trainer = make_trainer(spec, registry, device, folder, reader, last)
         start_ranks(trainer)
         started = monotonic()
-        run = _Run.build(spec, registry, device, folder, reader, trainer, additions)
+        run = _Run.build(spec, registry, device, folder, reader, trainer, hooks)
         if trainer.is_global_zero:
             run.announce(composed_yaml)
-        run.fit(additions)
+        run.fit(hooks)
         if trainer.is_global_zero:
             print(write_summary(folder.path, wall_time_s=monotonic() - started).text)
 
@@ -101,7 +101,7 @@ class _Run:
         folder: RunFolder,
         reader: CheckpointReader | None,
         trainer: pl.Trainer,
-        additions: Additions,
+        hooks: TrainingHooks,
     ) -> _Run:
         """Names become objects: tokenizer, data, model, in that order, on every rank."""
         saved = completed(from_json(folder.spec.read_text()), registry) if reader else None
@@ -109,19 +109,19 @@ class _Run:
         frozen = saved.batch.global_batch_size if saved else None
         plan = batch_plan(spec, trainer.world_size, frozen_global_batch_size=frozen)
         spec = replace(spec, batch=replace(spec.batch, global_batch_size=plan.global_batch_size), resume=None)
-        spec = additions.settled(spec, saved, registry, device)
+        spec = hooks.settled(spec, saved, registry, device)
         context = device.context(spec)
         tokenizer = registry.build(spec.tokenizer, context=context)
         tell_callbacks(trainer, tokenizer, context)
-        with collected() as stores:
+        with record_prepared_stores() as stores:
             splits = registry.build(spec.data, tokenizer=tokenizer, context=context)
         read = tuple(dict.fromkeys(summary(store.manifest) for store in stores))
         if saved and reader:
             check_resume(saved, spec, reader, splits)
         torch.manual_seed(spec.seed)  # for a model that does not seed itself, as any LightningModule may be
         module = registry.build(spec.model, tokenizer=tokenizer, context=context)
-        restored = additions.restored(spec, module, trainer, registry, tokenizer, reader)
-        parts = additions.built(Built(spec, device, folder, trainer, tokenizer, splits, module))
+        restored = hooks.restored(spec, module, trainer, registry, tokenizer, reader)
+        parts = hooks.built(Built(spec, device, folder, trainer, tokenizer, splits, module))
         strategy_of(trainer).facts = {"run": spec.name, "data_fingerprint": splits.fingerprint}
         recipe = _recipe(spec, registry, device)
         splits, module = parts.splits, parts.module
@@ -144,13 +144,13 @@ class _Run:
             print_resume(self.reader, difference(self.saved, self.spec))
             set_aside_after(self.reader.folder.parent, self.reader.step)
 
-    def fit(self, additions: Additions) -> None:
+    def fit(self, hooks: TrainingHooks) -> None:
         """Train, and test if the task says so."""
         foreign = not hasattr(self.module, "network")
-        model: Any = ForeignModel.of(self.module, self.spec.batch.seq_length) if foreign else self.module
+        model: Any = ModuleAdapter.of(self.module, self.spec.batch.seq_length) if foreign else self.module
         groups, on_gpu = strategy_of(self.trainer).groups, self.device.accelerator == "gpu"
         compiled = strategy_of(self.trainer).compile_layers
-        streams = Streams(
+        streams = RunLoaders(
             self.spec, self.plan, self.splits, self.tokenizer, model, groups, on_gpu, static_shapes=on_gpu and compiled
         )
         consumed, first_step = (self.reader.consumed_samples, self.reader.step) if self.reader else (0, 0)
@@ -163,7 +163,7 @@ class _Run:
             model.recipe = self.recipe
         fit(self.trainer, self.module, train, val, self.reader)
         self._say_if_time_ended_it()
-        additions.trained(self.parts)
+        hooks.trained(self.parts)
         if test is not None:
             self.trainer.test(self.module, dataloaders=test, verbose=False)
 
@@ -182,7 +182,7 @@ class _Run:
         """The streams as a foreign module takes them."""
         adopt(self.module, self.trainer, self.recipe, self.plan.accumulate_grad_batches)
         batches = MicroBatches(train, consumed_samples)
-        first = ForeignRun(self.spec.seed, batches)
+        first = AnyModuleRun(self.spec.seed, batches)
         self.trainer.callbacks.insert(0, first)  # type: ignore[attr-defined]  # Lightning declares it nowhere
         return batches, *(None if steps is None else Flattened(steps) for steps in evaluations)
 

@@ -88,18 +88,18 @@ AnyExample = Example | Seq2SeqExample
 
 def _examples(built: BuiltModel) -> list[AnyExample]:
     from bionemo_core.data.batches.loader import with_ends
-    from bionemo_core.data.batches.rng import Draw
+    from bionemo_core.data.batches.rng import RecordRng
 
     records = built.splits.train
     whole = getattr(built.module.objective, "record_example", None)
     if whole is not None:  # such a record need not mean anything when it is cut
         numbers = range(min(len(records), PACKED_TOGETHER))
-        return [whole(records[number], Draw(1, 0, number, "masking")) for number in numbers]
+        return [whole(records[number], RecordRng(1, 0, number, "masking")) for number in numbers]
     limit = (built.spec.batch.seq_length or built.module.seq_length) // PACKED_TOGETHER
     framed = (with_ends(built.tokenizer, records[i], limit) for i in range(min(len(records), PACKED_TOGETHER)))
     # Cut by different amounts, so that no sequence begins where rows of one length would.
     cut = [ids[: max(3, limit - 5 * number)] for number, ids in enumerate(framed)]
-    return [built.module.objective.example(ids, Draw(1, 0, number, "masking")) for number, ids in enumerate(cut)]
+    return [built.module.objective.example(ids, RecordRng(1, 0, number, "masking")) for number, ids in enumerate(cut)]
 
 
 def _judged(example: AnyExample, judged: bool) -> AnyExample:
@@ -120,7 +120,7 @@ def _loss(network: Any, examples: Sequence[AnyExample], built: BuiltModel, *, pa
 
 def _batch(examples: Sequence[AnyExample], built: BuiltModel, *, packed: bool) -> "MicroBatch":
     from bionemo_core.data.batches.batch import micro_batch_of
-    from bionemo_core.data.batches.rows import RowShape, lay, lay_pairs
+    from bionemo_core.data.batches.rows import RowShape, collate, collate_pairs
 
     rows = 1 if packed else len(examples)
     length = sum(len(one[0]) for one in examples)
@@ -128,8 +128,8 @@ def _batch(examples: Sequence[AnyExample], built: BuiltModel, *, packed: bool) -
     pairs = [one for one in examples if isinstance(one, Seq2SeqExample)]
     if pairs:
         target_length = sum(len(one.labels) for one in pairs)
-        return micro_batch_of(lay_pairs(pairs, rows, shape._replace(target_length=target_length)))
-    return micro_batch_of(lay([one for one in examples if isinstance(one, Example)], rows, shape))
+        return micro_batch_of(collate_pairs(pairs, rows, shape._replace(target_length=target_length)))
+    return micro_batch_of(collate([one for one in examples if isinstance(one, Example)], rows, shape))
 
 
 def check_tensor_parallel(subject: Subject, registered: RegisteredComponent) -> None:

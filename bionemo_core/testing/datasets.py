@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from bionemo_core.data.batches.rng import Draw
+from bionemo_core.data.batches.rng import RecordRng
 from bionemo_core.plugins import RegisteredComponent
 from bionemo_core.protocols import BuildContext, DataSplits, RecordDataset, Tokenizer
 from bionemo_core.testing.subject import Subject, fail, failed
@@ -111,7 +111,8 @@ def _check_draws(where: str, records: Any, others: Any, index: int, tokenizer: T
     bound = None if getattr(records, "lengths", None) is None else records.lengths[index]
     for data_pass in range(NUM_PASSES):
         drawn, *again = (
-            dataset.draw_record(index, Draw(0, data_pass, index, "record")) for dataset in (records, records, others)
+            dataset.draw_record(index, RecordRng(0, data_pass, index, "record"))
+            for dataset in (records, records, others)
         )
         if not isinstance(drawn, str | bytes):
             fail(f"{where}: draw_record({index}, ...) gives {type(drawn).__name__}, expected str or bytes.")

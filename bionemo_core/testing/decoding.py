@@ -60,10 +60,10 @@ def _ways(tokenizer: Any) -> dict[str, Callable[[Any, Any, int], "Tensor"]]:
     from bionemo_core.inference.beam import beam_search
     from bionemo_core.inference.choosing import TokenSampling
     from bionemo_core.inference.decoding import greedy, sample
-    from bionemo_core.inference.philox import Streams
+    from bionemo_core.inference.philox import RowRng
 
     def drawn(decoder: Any, memory: Any, first: int) -> "Tensor":
-        streams = Streams.of(1, memory.states.shape[1], first_sequence=first)
+        streams = RowRng.of(1, memory.states.shape[1], first_sequence=first)
         sampling = TokenSampling(top_p=0.95)
         return sample(decoder, memory, tokenizer, streams, max_length=MAX_LENGTH, sampling=sampling)
 

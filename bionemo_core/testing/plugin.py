@@ -9,7 +9,7 @@ import pytest
 from bionemo_core.errors import BioNeMoError
 from bionemo_core.plugins import RegisteredComponent
 from bionemo_core.testing import capabilities, configs, datasets, decoding, imports, tokenizers, training
-from bionemo_core.testing.subject import ConformanceError, Settings, Subject
+from bionemo_core.testing.subject import ConformanceError, KitSettings, Subject
 
 SLOW_VARIABLE = "BIONEMO_TEST_SLOW"
 
@@ -134,10 +134,10 @@ _ARGUMENTS = {
 """Arguments of the tests, and the group whose components they stand for."""
 
 
-def _settings(cls: type[PluginConformance]) -> Settings:
+def _settings(cls: type[PluginConformance]) -> KitSettings:
     if not cls.plugin:
         raise ConformanceError(f'{cls.__name__}: name the plugin under test, as in `plugin = "mine"`.')
-    return Settings(cls.plugin, cls.models, cls.small, cls.parameters, cls.overrides, cls.steps, cls.learning_rate)
+    return KitSettings(cls.plugin, cls.models, cls.small, cls.parameters, cls.overrides, cls.steps, cls.learning_rate)
 
 
 def _offered(cls: type[PluginConformance], group: str | None, argument: str) -> list[RegisteredComponent]:

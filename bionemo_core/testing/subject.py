@@ -29,7 +29,7 @@ class ConformanceError(AssertionError):
 
 
 @dataclass(frozen=True)
-class Settings:
+class KitSettings:
     """What an author says about the plugin; the attributes of `PluginConformance` under the same names."""
 
     plugin: str
@@ -49,7 +49,7 @@ class Subject:
         folder: an empty folder for runs and prepared data.
     """
 
-    def __init__(self, settings: Settings, folder: Path) -> None:
+    def __init__(self, settings: KitSettings, folder: Path) -> None:
         self.settings = settings
         self.folder = folder
         self.kept: dict[Any, Any] = {}

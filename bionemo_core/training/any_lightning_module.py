@@ -33,14 +33,14 @@ class WholeSequence:
 
 
 @dataclass(frozen=True)
-class ForeignModel:
+class ModuleAdapter:
     """What the data side asks of a model, for a module that may not say it."""
 
     objective: Any
     seq_length: int
 
     @classmethod
-    def of(cls, module: pl.LightningModule, seq_length: int | None) -> ForeignModel:
+    def of(cls, module: pl.LightningModule, seq_length: int | None) -> ModuleAdapter:
         """The module's own objective and length where it has them.
 
         Raises:
@@ -86,7 +86,7 @@ class MicroBatches:
         return self._consumed.get(steps - 1, self._at_start)
 
 
-class ForeignRun(pl.Callback):
+class AnyModuleRun(pl.Callback):
     """Seeds each micro batch, and keeps the run's position and metrics."""
 
     def __init__(self, seed: int, batches: MicroBatches) -> None:

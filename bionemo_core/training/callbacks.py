@@ -20,7 +20,7 @@ log = logging.getLogger("bionemo")
 SHOWN = ("reduced_train_loss", "lr", "tokens_per_second", "grad_norm", "consumed_samples")
 
 
-class AfterStep(pl.Callback):
+class StepCallback(pl.Callback):
     """Acts after each optimizer step, and not after the micro batches that only accumulate."""
 
     _done = 0
@@ -40,7 +40,7 @@ class AfterStep(pl.Callback):
         raise NotImplementedError
 
 
-class MetricsOut(AfterStep):
+class LogMetrics(StepCallback):
     """Sends a module's `metrics` and `validation_metrics` to the loggers, in full precision."""
 
     def __init__(self, log_every_n_steps: int) -> None:
@@ -71,7 +71,7 @@ def _log(trainer: pl.Trainer, metrics: dict[str, float], step: int) -> None:
         logger.log_metrics(metrics, step=step)
 
 
-class CheckpointSaver(AfterStep):
+class CheckpointSaver(StepCallback):
     """Saves every so many steps, after the validation of that step if there is one, and at the end.
 
     A validation that fails does not take the training before it along: one rank saves before it ends. A callback that
@@ -157,7 +157,7 @@ class CheckpointSaver(AfterStep):
         self.best = dict(state_dict["best"])
 
 
-class StopWhenTold(AfterStep):
+class StopOnSignal(StepCallback):
     """On a signal, agreed between the ranks at a step's end, saves and leaves with exit status 75.
 
     Told before or during a validation it saves at once, in case the grace is short, and leaves once the validation is
@@ -205,7 +205,7 @@ class StopWhenTold(AfterStep):
         )
 
 
-class RefuseBadValidation(pl.Callback):
+class StopOnBadValidation(pl.Callback):
     """Stops with exit status 6 when a validation loss is not finite, before anything is saved."""
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from bionemo_core.errors import ConfigError
-from bionemo_core.nn.cuda_graph_safe import Graph, is_recordable
+from bionemo_core.nn.cuda_graph_safe import Graph, is_cuda_graph_safe
 from bionemo_core.parallel.groups import ProcessGroups
 from bionemo_core.training.passes import Pass, RunPass, run_pass
 
@@ -39,14 +39,14 @@ MOST_MEMORY = 0.4
 the device is not short of work."""
 
 
-def pass_runner(network: nn.Module, groups: ProcessGroups, *, record: bool) -> RunPass:
+def make_pass_runner(network: nn.Module, groups: ProcessGroups, *, record: bool) -> RunPass:
     """How this network's passes are run: recorded where that is wanted and can be.
 
     It can on one GPU, if the network is recordable; shapes of batches must be few.
     """
     alone = groups.data_size == groups.tensor_size == 1
-    if record and alone and is_recordable(network) and next(network.parameters()).is_cuda:
-        return RecordedPasses(network)
+    if record and alone and is_cuda_graph_safe(network) and next(network.parameters()).is_cuda:
+        return CudaGraphPasses(network)
     return partial(run_pass, network)
 
 
@@ -54,7 +54,7 @@ Record = Callable[[Callable[[], None]], Graph]
 """Records what a function asks the device for, without doing it."""
 
 
-class RecordedPasses:
+class CudaGraphPasses:
     """Passes of a recordable network on one rank, recorded for each shape of packed batch that comes often enough.
 
     The results are those of `run_pass`. The parameters must stay where they are, and gradients are in memory that the

@@ -22,7 +22,7 @@ from bionemo_core.parallel.dropout import seed_micro_batch
 from bionemo_core.parallel.sharding import reduce_gradients_now, reshard
 from bionemo_core.parallel.strategy import MegatronStrategy, strategy_of
 from bionemo_core.protocols import AnyObjective, Seq2SeqObjective, TensorType, TextJudge
-from bionemo_core.training.cuda_graphs import pass_runner
+from bionemo_core.training.cuda_graphs import make_pass_runner
 from bionemo_core.training.eval_metrics import Probe
 from bionemo_core.training.gradients import LossScaler, clip_factor, gradient_norm, scale_gradients
 from bionemo_core.training.losses import Losses, LossSums, check_names
@@ -166,7 +166,7 @@ class LanguageModule(pl.LightningModule):
         strategy, backward_s = self._strategy, 0.0
         groups = strategy.groups
         if self._run_pass is None:
-            self._run_pass = pass_runner(self.network, groups, record=strategy.records_passes)
+            self._run_pass = make_pass_runner(self.network, groups, record=strategy.records_passes)
         factor = self._recipe.scaler.scale * groups.data_size  # reduced gradients are means, and the loss is a sum
         per_token, per_sequence = (factor / max(1.0, total[name]) for name in ("loss_tokens", "sequences"))
         sums, names = torch.zeros((), device=self.device), None

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from small_plugin import FILES, MakeSubject
 
-from bionemo_core.testing import Settings, Subject, installed, make_plugin
+from bionemo_core.testing import KitSettings, Subject, installed, make_plugin
 
 
 @pytest.fixture
@@ -25,6 +25,6 @@ def small_plugin(tmp_path: Path) -> Iterator[MakeSubject]:
             requires = others.pop("requires", ("bionemo-run>=0.1,<0.2",))
             plugin = make_plugin(tmp_path / "plugin", "small", code, files=files, requires=requires)
             stack.enter_context(installed(plugin))
-            return Subject(Settings("small", **others), tmp_path / "work")
+            return Subject(KitSettings("small", **others), tmp_path / "work")
 
         yield make

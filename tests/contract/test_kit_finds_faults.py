@@ -6,7 +6,7 @@ import pytest
 from small_plugin import HOOKS, MakeSubject, finds
 
 from bionemo_core.testing import (
-    Settings,
+    KitSettings,
     Subject,
     capabilities,
     configs,
@@ -45,7 +45,7 @@ def test_the_plugin_without_a_fault_passes(small_plugin: MakeSubject):
 
 def test_a_plugin_that_is_not_installed(tmp_path: Path):
     with finds("no installed plugin is called 'nobodys'", "bionemo.plugins", "pip install"):
-        imports.check_found(Subject(Settings("nobodys"), tmp_path))
+        imports.check_found(Subject(KitSettings("nobodys"), tmp_path))
 
 
 @pytest.mark.parametrize(

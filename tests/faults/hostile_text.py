@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bionemo_core.data.readers import Source
 from bionemo_core.data.store.prepare import prepare
-from bionemo_core.data.store.residue_filter import RecordRules
+from bionemo_core.data.store.residue_filter import RecordFilter
 from bionemo_core.errors import DataError
 from bionemo_core.protocols import BuildContext
 
@@ -79,7 +79,7 @@ EDITS: list[Edit] = [
 ]
 
 
-def check(source: Source, text: bytes, rules: RecordRules, home: Path) -> dict[str, bytes] | None:
+def check(source: Source, text: bytes, rules: RecordFilter, home: Path) -> dict[str, bytes] | None:
     """Prepares a file of that text: the records of the store by id, or None where the file is refused by name."""
     path = source.paths[0]
     path.write_bytes(text)

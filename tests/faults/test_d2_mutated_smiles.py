@@ -7,7 +7,7 @@ from hostile_text import EDITS, check, plain
 from matrix import row
 
 from bionemo_core.data.readers import SmilesSource
-from bionemo_core.data.store.residue_filter import Verdict
+from bionemo_core.data.store.residue_filter import FilterResult
 
 pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("without_fsync")]
 MOLECULES = [b"CCO", b"c1ccccc1", b"C[C@H](N)C(=O)O", b"[Na+].[Cl-]", b"F/C=C/F", b"CC(=O)Oc1ccccc1C(=O)O"]
@@ -24,7 +24,7 @@ class AnyLine:
 
     def judge(self, record):
         reason = record.problem or ("" if record.sequence else "empty")
-        return Verdict((), reason) if reason else Verdict((record.sequence,))
+        return FilterResult((), reason) if reason else FilterResult((record.sequence,))
 
 
 def _text(draw):

@@ -7,10 +7,10 @@ from hostile_text import EDITS, LETTERS, check, plain, sequence
 from matrix import row
 
 from bionemo_core.data.readers import CsvSource
-from bionemo_core.data.store.residue_filter import ResidueRules
+from bionemo_core.data.store.residue_filter import ResidueFilter
 
 pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("without_fsync")]
-RULES = ResidueRules(LETTERS.decode())
+RULES = ResidueFilter(LETTERS.decode())
 
 
 def _text(draw):

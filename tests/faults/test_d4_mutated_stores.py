@@ -9,13 +9,13 @@ from matrix import row
 from bionemo_core.data.readers import FastaSource
 from bionemo_core.data.store.prepare import prepare
 from bionemo_core.data.store.record_store import PreparedStore
-from bionemo_core.data.store.residue_filter import ResidueRules
+from bionemo_core.data.store.residue_filter import ResidueFilter
 from bionemo_core.errors import DataError
 from bionemo_core.io.hashing import seal
 from bionemo_core.protocols import BuildContext
 
 pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("without_fsync")]
-RULES = ResidueRules("ACDEFGHIKLMNPQRSTVWY", deduplicate=True)
+RULES = ResidueFilter("ACDEFGHIKLMNPQRSTVWY", deduplicate=True)
 ONE = {"a": b"MKT", "b": b"LLLA", "d": b"AYIAKQ"}
 OTHER = {"a": b"MKA", "b": b"WWWA", "d": b"AYIAKW"}
 

@@ -10,11 +10,11 @@ from bionemo_core.data.readers import FastaSource
 from bionemo_core.data.sources.uniref90_members import cluster_table
 from bionemo_core.data.store.prepare import prepare
 from bionemo_core.data.store.record_store import PreparedStore
-from bionemo_core.data.store.residue_filter import ResidueRules
+from bionemo_core.data.store.residue_filter import ResidueFilter
 from bionemo_core.errors import DataError
 from bionemo_core.protocols import BuildContext
 
-RULES = ResidueRules("ACDEFGHIKLMNPQRSTVWY")
+RULES = ResidueFilter("ACDEFGHIKLMNPQRSTVWY")
 
 
 @pytest.fixture(scope="module")

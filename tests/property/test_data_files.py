@@ -32,15 +32,15 @@ from bionemo_core.data.readers import (
     source_for,
 )
 from bionemo_core.data.sources.shard_ranges import range_names
-from bionemo_core.data.store.filtering import Tally, judged
+from bionemo_core.data.store.filtering import Tally, filter_blocks
 from bionemo_core.data.store.prepare import prepare
 from bionemo_core.data.store.record_store import PreparedStore
-from bionemo_core.data.store.residue_filter import RecordRules, ResidueRules, Verdict
+from bionemo_core.data.store.residue_filter import FilterResult, RecordFilter, ResidueFilter
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.protocols import BuildContext
 
 ALPHABET = "ABCDEFGHIKLMNOPQRSTUVWXYZ"
-RULES = ResidueRules(ALPHABET)
+RULES = ResidueFilter(ALPHABET)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -102,7 +102,7 @@ def mutate(text: bytes, changes: list[tuple[str, int, int]]) -> bytes:
 def account(
     source: Source,
     text: bytes,
-    rules: RecordRules = RULES,
+    rules: RecordFilter = RULES,
     alphabet: str | None = ALPHABET,
     count: Callable[[bytes], int] | None = None,
 ) -> list[bytes] | None:
@@ -114,7 +114,7 @@ def account(
     path.write_bytes(text)
     tally, used, more = Tally(), [], 0
     try:
-        for block in judged(blocks_of(source, path), rules, source.kind, path):
+        for block in filter_blocks(blocks_of(source, path), rules, source.kind, path):
             used += block.sequences.values()
             tally.add(block.tally)
             more += sum(count - 1 for _, count in block.windows)
@@ -236,9 +236,9 @@ class AnyText:
     def facts(self) -> dict[str, object]:
         return {}
 
-    def judge(self, record: Record) -> Verdict:
+    def judge(self, record: Record) -> FilterResult:
         reason = record.problem or ("" if record.sequence else "empty")
-        return Verdict((), reason) if reason else Verdict((record.sequence,))
+        return FilterResult((), reason) if reason else FilterResult((record.sequence,))
 
 
 @given(st.lists(smiles, min_size=1, max_size=20), line_ends, st.sampled_from([b"", b" x", b"\tx y"]), st.booleans())

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from bionemo_core.data.batches.masking import MaskedLanguageObjective
 from bionemo_core.data.batches.order import SampleOrder
-from bionemo_core.data.batches.packing import LaidLengths, best_fit, best_fit_of_pairs, dealt, packs
-from bionemo_core.data.batches.rng import Draw
+from bionemo_core.data.batches.packing import RowLengths, balanced_bins, best_fit, best_fit_of_pairs, packs
+from bionemo_core.data.batches.rng import RecordRng
 from bionemo_core.data.sources.blended_records import BlendOrder, schedule
 
 seeds = st.integers(0, 2**64 - 1)
@@ -46,7 +46,7 @@ def test_packs_partition_every_window(
 ) -> None:
     order, sizes = SampleOrder(len(lengths), seed), np.array(lengths)
     stop = window * num_windows
-    result = list(packs(order, LaidLengths(sizes, (64,)), window, stop=stop, packing=packing, seed=seed))
+    result = list(packs(order, RowLengths(sizes, (64,)), window, stop=stop, packing=packing, seed=seed))
     seen = 0
     for pack in result:
         tokens = sizes[order.locate(pack.positions)[1]]
@@ -60,7 +60,7 @@ def test_packs_partition_every_window(
 
 @given(st.lists(st.integers(1, 64), min_size=1, max_size=60), st.integers(1, 40), st.integers(0, 30))
 def test_packs_resume_at_every_boundary(lengths: list[int], window: int, place: int) -> None:
-    order, laid = SampleOrder(len(lengths), 1), LaidLengths(np.array(lengths), (64,))
+    order, laid = SampleOrder(len(lengths), 1), RowLengths(np.array(lengths), (64,))
     whole = list(islice(packs(order, laid, window), place + 5))
     consumed = sum(len(pack.positions) for pack in whole[:place])
     rest = list(islice(packs(order, laid, window, consumed), 5))
@@ -69,7 +69,7 @@ def test_packs_resume_at_every_boundary(lengths: list[int], window: int, place: 
 
 @given(st.lists(st.integers(1, 32), max_size=200))
 def test_dealt_bins_hold_everything_once_and_are_alike(sizes: list[int]) -> None:
-    bins = dealt(np.array(sizes, dtype=np.int64), 64)
+    bins = balanced_bins(np.array(sizes, dtype=np.int64), 64)
     assert sorted(itertools.chain.from_iterable(chosen.tolist() for chosen in bins)) == list(range(len(sizes)))
     loads = [sum(sizes[i] for i in chosen) for chosen in bins]
     assert all(load <= 64 for load in loads)
@@ -150,7 +150,7 @@ def test_masks_keep_the_rule(
         identity_percent=identity,
     )
     ids = np.array(tokens, dtype=np.int32)
-    first, again = (objective.example(ids, Draw(seed, 0, index, "m")) for _ in range(2))
+    first, again = (objective.example(ids, RecordRng(seed, 0, index, "m")) for _ in range(2))
     assert (first.tokens == again.tokens).all() and (first.loss_mask == again.loss_mask).all()
     assert (first.labels == ids).all() and ids.tolist() == tokens
     chosen, changed = first.loss_mask, first.tokens != ids

@@ -13,10 +13,10 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from bionemo_core.data.batches.batch import StepBatch, micro_batch_of
 from bionemo_core.data.batches.order import SampleOrder
-from bionemo_core.data.batches.packing import LaidLengths
+from bionemo_core.data.batches.packing import RowLengths
 from bionemo_core.data.batches.plans import MicroPlan, Planner, StepPlan
-from bionemo_core.data.batches.rng import Draw
-from bionemo_core.data.batches.rows import RowArrays, RowShape, Seq2SeqArrays, lay, lay_pairs
+from bionemo_core.data.batches.rng import RecordRng
+from bionemo_core.data.batches.rows import RowArrays, RowShape, Seq2SeqArrays, collate, collate_pairs
 from bionemo_core.errors import BioNeMoError, ConfigError, DataError
 from bionemo_core.protocols import (
     AnyObjective,
@@ -91,13 +91,13 @@ class StepDataset(Dataset[Any]):
     def _micro_batch(self, plan: MicroPlan) -> RowArrays | Seq2SeqArrays:
         examples: Any = self._examples(plan.data_passes.tolist(), plan.indices.tolist())
         check_sizes(examples, plan)
-        lay_examples: Any = lay_pairs if self._shape.target_length else lay
+        lay_examples: Any = collate_pairs if self._shape.target_length else collate
         rows: RowArrays | Seq2SeqArrays = lay_examples(examples, plan.num_packs, self._shape)
         return rows if plan.counted else rows.uncounted()
 
     def _examples(self, data_passes: list[int], indices: list[int]) -> Sequence[Example | Seq2SeqExample]:
         drawn = list(zip(data_passes, indices, strict=True))
-        draws = [Draw(self._seed, data_pass, index, self._purpose) for data_pass, index in drawn]
+        draws = [RecordRng(self._seed, data_pass, index, self._purpose) for data_pass, index in drawn]
         records = [self._record(data_pass, index) for data_pass, index in drawn]
         if hasattr(self._objective, "record_example"):
             return [self._objective.record_example(*one) for one in zip(records, draws, strict=True)]
@@ -110,7 +110,7 @@ class StepDataset(Dataset[Any]):
     def _record(self, data_pass: int, index: int) -> str | bytes:
         if self._draw_record is None:
             return self._records[index]
-        record: str | bytes = self._draw_record(index, Draw(self._seed, data_pass, index, RECORD))
+        record: str | bytes = self._draw_record(index, RecordRng(self._seed, data_pass, index, RECORD))
         return record
 
 
@@ -235,9 +235,9 @@ def _planner(
     order = own_order(seed) if own_order else SampleOrder(len(dataset), seed)
     lengths = _lengths(dataset, tokenizer, what) if packing else np.broadcast_to(np.int32(1), len(dataset))
     if isinstance(objective, Seq2SeqObjective):
-        laid = LaidLengths(lengths, (seq_length, objective.target_length), objective.laid_lengths)
+        laid = RowLengths(lengths, (seq_length, objective.target_length), objective.laid_lengths)
     else:
-        laid = LaidLengths(lengths, (seq_length,), lambda lengths: (np.minimum(lengths + 2, seq_length),))
+        laid = RowLengths(lengths, (seq_length,), lambda lengths: (np.minimum(lengths + 2, seq_length),))
     return Planner(order, laid, packing=packing, seed=seed, **settings)
 
 

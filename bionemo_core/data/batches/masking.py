@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from bionemo_core.data.batches.rng import Draw
+from bionemo_core.data.batches.rng import RecordRng
 from bionemo_core.errors import ConfigError
 from bionemo_core.protocols import Example
 
@@ -67,11 +67,11 @@ class MaskedLanguageObjective:
         self._rank = np.full(vocab_size, len(ordinary), dtype=np.int64)
         self._rank[ordinary] = np.arange(len(ordinary))
 
-    def example(self, ids: NDArray[np.int32], draw: Draw) -> Example:
+    def example(self, ids: NDArray[np.int32], draw: RecordRng) -> Example:
         """The example for `ids`, BOS and EOS included, shape [tokens]; every random choice comes from `draw`."""
         return self.examples([ids], [draw])[0]
 
-    def examples(self, ids: Sequence[NDArray[np.int32]], draws: Sequence[Draw]) -> list[Example]:
+    def examples(self, ids: Sequence[NDArray[np.int32]], draws: Sequence[RecordRng]) -> list[Example]:
         """The examples of several records, each a function of its own ids and draw, made in one go.
 
         One random word a token decides everything: whether it is chosen, and, stretched to [0, 1) given that it

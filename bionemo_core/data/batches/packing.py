@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bionemo_core.data.batches.order import SampleOrder
-from bionemo_core.data.batches.rng import Draw
+from bionemo_core.data.batches.rng import RecordRng
 from bionemo_core.errors import ConfigError
 from bionemo_core.protocols import Order
 
@@ -26,7 +26,7 @@ class Pack(NamedTuple):
     """Tokens of each sequence on each side, shape [sides, sequences]."""
 
 
-class LaidLengths:
+class RowLengths:
     """Tokens that records take in the rows of a batch, worked out only for the records that are asked about.
 
     So the lengths of a billion records may stay in a memory map.
@@ -85,7 +85,7 @@ class LaidLengths:
 
 def packs(
     order: Order,
-    laid: LaidLengths,
+    laid: RowLengths,
     window: int,
     start: int = 0,
     *,
@@ -122,7 +122,7 @@ def packs(
     while stop is None or number * window < stop:
         begin = number * window
         end = begin + window if stop is None else min(begin + window, stop)
-        for pack in _window_packs(order, laid, begin, end, Draw(seed, 0, number, "pack order"), limit):
+        for pack in _window_packs(order, laid, begin, end, RecordRng(seed, 0, number, "pack order"), limit):
             if skip > 0:
                 skip -= len(pack.positions)
                 if skip < 0:
@@ -135,7 +135,7 @@ def packs(
         number += 1
 
 
-def _single(order: Order, laid: LaidLengths, window: int, start: int, stop: int | None) -> Iterator[Pack]:
+def _single(order: Order, laid: RowLengths, window: int, start: int, stop: int | None) -> Iterator[Pack]:
     begin = start
     while stop is None or begin < stop:
         end = begin + window if stop is None else min(begin + window, stop)
@@ -148,7 +148,7 @@ def _single(order: Order, laid: LaidLengths, window: int, start: int, stop: int 
         begin = end
 
 
-def _window_packs(order: Order, laid: LaidLengths, begin: int, end: int, draw: Draw, limit: int) -> list[Pack]:
+def _window_packs(order: Order, laid: RowLengths, begin: int, end: int, draw: RecordRng, limit: int) -> list[Pack]:
     positions = np.arange(begin, end, dtype=np.int64)
     data_passes, indices = order.locate(positions)
     sizes = laid.of(indices)
@@ -176,7 +176,7 @@ def best_fit(sizes: NDArray[np.integer], capacity: int, max_sequences: int) -> l
     return bins.sorted()
 
 
-def dealt(sizes: NDArray[np.integer], capacity: int) -> list[NDArray[np.int64]]:
+def balanced_bins(sizes: NDArray[np.integer], capacity: int) -> list[NDArray[np.int64]]:
     """Bins of item numbers that are alike: items longest first, each into the bin that is emptiest.
 
     Unlike best fit it mixes long and short in every bin, so that all have about as many items.

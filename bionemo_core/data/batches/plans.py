@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bionemo_core.data.batches.packing import LaidLengths, Pack, packs
+from bionemo_core.data.batches.packing import Pack, RowLengths, packs
 from bionemo_core.errors import ConfigError
 from bionemo_core.protocols import Order
 
@@ -42,7 +42,7 @@ class Planner:
     """
 
     order: Order
-    laid: LaidLengths
+    laid: RowLengths
     micro_batch_size: int
     global_batch_size: int
     packing: bool

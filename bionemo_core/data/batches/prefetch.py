@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import torch
 
 
-class Ahead:
+class Prefetcher:
     """An iterator over batches whose next one may be fetched, and sent to a device, while something else waits.
 
     Between two steps a GPU waits for its host. Planning, the loader's queue and the copy to the device are off that

@@ -31,7 +31,7 @@ def _purpose_key(purpose: str) -> int:
     return int.from_bytes(derive_seed(purpose.encode()), "little")
 
 
-class Draw:
+class RecordRng:
     """A stream of random numbers that belongs to one record in one pass over the data, for one purpose.
 
     Philox4x64 is keyed by (seed, purpose) and counts from (block, 0, index, data_pass), so that no two streams

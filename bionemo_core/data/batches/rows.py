@@ -66,7 +66,7 @@ class Seq2SeqArrays(NamedTuple):
         return Seq2SeqArrays(self.source.uncounted(), self.target.uncounted())
 
 
-def lay(examples: Sequence[Example], num_packs: int, shape: RowShape) -> RowArrays:
+def collate(examples: Sequence[Example], num_packs: int, shape: RowShape) -> RowArrays:
     """The rows of one micro batch that holds `examples`, which came from `num_packs` packs.
 
     Raises:
@@ -78,7 +78,7 @@ def lay(examples: Sequence[Example], num_packs: int, shape: RowShape) -> RowArra
     return _lay_packed(examples, _cut(padding, -(-padding // longest)), num_packs, shape, longest)
 
 
-def lay_pairs(examples: Sequence[Seq2SeqExample], num_packs: int, shape: RowShape) -> Seq2SeqArrays:
+def collate_pairs(examples: Sequence[Seq2SeqExample], num_packs: int, shape: RowShape) -> Seq2SeqArrays:
     """The rows of sources and of targets of one micro batch; the n-th segments of both belong together.
 
     Padding is cut into as many stretches on both sides, so that their boundaries can serve cross attention. A side

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bionemo_core.data.batches.order import SampleOrder
-from bionemo_core.data.batches.rng import Draw
+from bionemo_core.data.batches.rng import RecordRng
 from bionemo_core.errors import ConfigError
 from bionemo_core.protocols import Order, RecordDataset
 
@@ -135,7 +135,7 @@ class JoinedRecords:
         part, place = self._find(index)
         return part[place]
 
-    def _draw_record(self, index: int, draw: Draw) -> str | bytes:
+    def _draw_record(self, index: int, draw: RecordRng) -> str | bytes:
         part, place = self._find(index)
         drawn: Any = getattr(part, "draw_record", None)
         record: str | bytes = drawn(place, draw) if drawn else part[place]
@@ -158,7 +158,7 @@ class BlendedRecords(JoinedRecords):
 
     def order(self, seed: int) -> BlendOrder:
         """The order of the blend; parts have seeds of their own, and a part that is a blend keeps its order."""
-        seeds = Draw(seed, 0, 0, "blend").words(len(self._parts)).tolist()
+        seeds = RecordRng(seed, 0, 0, "blend").words(len(self._parts)).tolist()
         orders: list[Order] = []
         for part, own_seed in zip(self._parts, seeds, strict=True):
             own_order: Any = getattr(part, "order", None)

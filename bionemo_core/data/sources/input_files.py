@@ -13,7 +13,7 @@ from bionemo_core.data.splits.labels import TABLES
 from bionemo_core.data.splits.options import Splitting
 from bionemo_core.data.store.prepare import home_folder, prepare
 from bionemo_core.data.store.record_store import PreparedStore
-from bionemo_core.data.store.residue_filter import RecordRules
+from bionemo_core.data.store.residue_filter import RecordFilter
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.io.download import cache_folder, fetch, name_of
 from bionemo_core.io.hashing import fingerprint_of
@@ -176,7 +176,7 @@ class Named:
 
 
 def prepared_splits(
-    named: Named, files: Files, rules: RecordRules, splitting: Splitting, context: BuildContext
+    named: Named, files: Files, rules: RecordFilter, splitting: Splitting, context: BuildContext
 ) -> DataSplits:
     """The splits of the files that are named, each read through a prepared store.
 

@@ -226,9 +226,9 @@ class _Cleaner:
     """Applies the rules for one tokenizer to labelled sequences."""
 
     def __init__(self, tokenizer: Tokenizer, on_invalid: str, where: str, canonicalize: bool = False) -> None:
-        from bionemo_core.data.store.text_filter import rules_for
+        from bionemo_core.data.store.text_filter import filter_for
 
-        self._rules = rules_for(tokenizer, on_invalid, canonicalize=canonicalize, key="data.on_invalid")
+        self._rules = filter_for(tokenizer, on_invalid, canonicalize=canonicalize, key="data.on_invalid")
         self._where = where
         self._rejected: dict[str, list[str]] = {}
 

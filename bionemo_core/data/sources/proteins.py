@@ -92,9 +92,9 @@ def records(
     """
     from bionemo_core.data.sources.input_files import Files, Named, prepared_splits
     from bionemo_core.data.splits.options import Splitting
-    from bionemo_core.data.store.residue_filter import ResidueRules
+    from bionemo_core.data.store.residue_filter import ResidueFilter
 
-    rules = ResidueRules.of(
+    rules = ResidueFilter.of(
         tokenizer,
         on_invalid=on_invalid,
         min_length=min_length,

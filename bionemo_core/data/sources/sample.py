@@ -31,14 +31,14 @@ def sample(
     from bionemo_core.data.readers import FastaSource
     from bionemo_core.data.splits.indices import split_at_random
     from bionemo_core.data.store.prepare import prepare
-    from bionemo_core.data.store.residue_filter import ResidueRules
+    from bionemo_core.data.store.residue_filter import ResidueFilter
 
     with as_file(files("bionemo_core.data") / "sample" / "uniprot_sample_512.fasta") as path:
         advice = (
             "Choose another tokenizer (tokenizer=...), or data of your own with data=fasta data.path=...; for a model "
             "that reads something else, such as molecules, the data of its plugin: data=smiles data.path=..."
         )
-        rules = ResidueRules.of(tokenizer, on_invalid="error", advice=advice)
+        rules = ResidueFilter.of(tokenizer, on_invalid="error", advice=advice)
         store = prepare(FastaSource(path), rules, context)
     parts = split_at_random(len(store), val_size, test_size, seed)
     return parts.of(store)

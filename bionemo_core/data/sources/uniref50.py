@@ -58,11 +58,11 @@ def uniref50(
     """
     from bionemo_core.data.sources.uniref50_shards import Layout, split_shards, split_store
     from bionemo_core.data.store.prepare import home_folder
-    from bionemo_core.data.store.residue_filter import ResidueRules
+    from bionemo_core.data.store.residue_filter import ResidueFilter
     from bionemo_core.io.download import fetch, name_of
 
     layout = Layout(val_size, test_size, num_csv_files, split_seed)
-    rules = ResidueRules.of(
+    rules = ResidueFilter.of(
         tokenizer,
         on_invalid=on_invalid,
         min_length=min_length,

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from bionemo_core.data.readers import Column, CsvSource, FastaSource, Record, RecordBlock
 from bionemo_core.data.splits.indices import TEST, TRAIN, VAL, SplitIndices
 from bionemo_core.data.store.prepare import prepare
-from bionemo_core.data.store.residue_filter import RecordRules
+from bionemo_core.data.store.residue_filter import RecordFilter
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.io.atomic import new_folder
 from bionemo_core.io.hashing import canonical, fingerprint_of, hash_file, seal
@@ -168,7 +168,9 @@ def read_shards(processed: Path, layout: Layout) -> dict[str, Any]:
     return manifest
 
 
-def split_shards(fasta: Path, processed: Path, layout: Layout, rules: RecordRules, context: BuildContext) -> DataSplits:
+def split_shards(
+    fasta: Path, processed: Path, layout: Layout, rules: RecordFilter, context: BuildContext
+) -> DataSplits:
     """The splits of the shards in `processed`, which are written if they are not there, each in a store of its own.
 
     Raises:
@@ -190,7 +192,7 @@ def split_shards(fasta: Path, processed: Path, layout: Layout, rules: RecordRule
     return DataSplits(stores["train"], stores.get("val"), stores.get("test"), fingerprint)
 
 
-def split_store(fasta: Path, layout: Layout, rules: RecordRules, context: BuildContext) -> DataSplits:
+def split_store(fasta: Path, layout: Layout, rules: RecordFilter, context: BuildContext) -> DataSplits:
     """The same splits of one store, without shards.
 
     Raises:

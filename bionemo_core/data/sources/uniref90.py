@@ -59,11 +59,11 @@ def uniref90(
     from bionemo_core.data.sources.uniref90_members import cluster_splits
     from bionemo_core.data.splits.options import Splitting
     from bionemo_core.data.store.prepare import prepare
-    from bionemo_core.data.store.residue_filter import ResidueRules
+    from bionemo_core.data.store.residue_filter import ResidueFilter
 
     if on_long == "window":
         raise ConfigError("data.on_long: a member of a cluster is one sequence, expected drop, truncate or keep.")
-    rules = ResidueRules.of(
+    rules = ResidueFilter.of(
         tokenizer, on_invalid=on_invalid, min_length=min_length, max_length=max_length, on_long=on_long
     )
     given = {"uf50_path": uf50_path, "uf90_path": uf90_path, "val_path": val_path, "test_path": test_path}

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bionemo_core.data.batches.rng import Draw
+from bionemo_core.data.batches.rng import RecordRng
 from bionemo_core.data.readers import open_bytes
 from bionemo_core.data.readers.decompress import text_lines
 from bionemo_core.data.splits.options import Splitting
@@ -93,7 +93,7 @@ class ClusterMembers:
     def __getitem__(self, index: int) -> bytes:
         return self._representatives[self._cluster(index)]
 
-    def draw_record(self, index: int, draw: Draw) -> bytes:
+    def draw_record(self, index: int, draw: RecordRng) -> bytes:
         """A member of the cluster, each with the same probability."""
         cluster = self._cluster(index)
         member = int(draw.integers(1, int(self._table.counts[cluster]))[0])

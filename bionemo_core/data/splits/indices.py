@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bionemo_core.data.batches.rng import Draw
+from bionemo_core.data.batches.rng import RecordRng
 from bionemo_core.data.readers import open_bytes
 from bionemo_core.data.store.record_store import PreparedStore, Subset
 from bionemo_core.errors import ConfigError, DataError
@@ -77,7 +77,7 @@ def split_at_random(num_records: int, val_size: int, test_size: int, seed: int) 
         ConfigError: nothing is left to train on.
     """
     _check_sizes(num_records, val_size, test_size)
-    shuffled = np.argsort(Draw(seed, 0, 0, "split").words(num_records), kind="stable")
+    shuffled = np.argsort(RecordRng(seed, 0, 0, "split").words(num_records), kind="stable")
     val, test, train = np.split(shuffled, [val_size, val_size + test_size])
     return SplitIndices(np.sort(train), np.sort(val), np.sort(test))
 
@@ -155,7 +155,7 @@ def split_groups(groups: NDArray[np.integer], val_size: int, test_size: int, see
     side = np.zeros(len(sizes), dtype=np.int8)
     wanted = {1: val_size, 2: test_size}
     given = {1: 0, 2: 0}
-    for group in np.argsort(Draw(seed, 0, 0, "cluster split").words(len(sizes)), kind="stable"):
+    for group in np.argsort(RecordRng(seed, 0, 0, "cluster split").words(len(sizes)), kind="stable"):
         for split in (1, 2):
             if given[split] + sizes[group] <= wanted[split]:
                 side[group] = split

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bionemo_core.data.readers.records import Column, Record, RecordBlock
-from bionemo_core.data.store.residue_filter import RecordRules
+from bionemo_core.data.store.residue_filter import RecordFilter
 from bionemo_core.errors import ConfigError, DataError, StorageError
 
 _EXAMPLES = 10
@@ -47,7 +47,7 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class JudgedBlock:
+class FilteredBlock:
     """What is stored of a block of records, and what became of the others."""
 
     ids: Column
@@ -70,7 +70,7 @@ class Row:
     sequence: bytes
 
 
-def judge_block(block: RecordBlock, rules: RecordRules, kind: str, path: Path) -> JudgedBlock:
+def filter_block(block: RecordBlock, rules: RecordFilter, kind: str, path: Path) -> FilteredBlock:
     """The block as it is stored.
 
     Raises:
@@ -90,12 +90,12 @@ def judge_block(block: RecordBlock, rules: RecordRules, kind: str, path: Path) -
     return result
 
 
-def derived_columns(rules: RecordRules) -> tuple[str, ...]:
+def derived_columns(rules: RecordFilter) -> tuple[str, ...]:
     """The names of the columns that these rules derive from stored sequences."""
     return tuple(getattr(rules, "derived", ()))
 
 
-def _judged_block(block: RecordBlock, rules: RecordRules, kind: str, path: Path) -> JudgedBlock:
+def _judged_block(block: RecordBlock, rules: RecordFilter, kind: str, path: Path) -> FilteredBlock:
     screen = getattr(rules, "screen", None)
     if screen is None:
         data, doubtful = block.sequences.data, np.ones(len(block), dtype=np.bool_)
@@ -105,14 +105,14 @@ def _judged_block(block: RecordBlock, rules: RecordRules, kind: str, path: Path)
     sequences = Column(data, block.sequences.offsets)
     tally = Tally(read=len(block))
     if not doubtful.any():
-        return JudgedBlock(block.ids, sequences, block.columns, tally, position=block.position)
+        return FilteredBlock(block.ids, sequences, block.columns, tally, position=block.position)
     rows: list[Row] = []
     for place in np.flatnonzero(doubtful).tolist():
         rows += _rows(block.record(place), place, rules, tally, kind, path)
     return _merged(block, sequences, ~doubtful, rows, tally)
 
 
-def _rows(record: Record, place: int, rules: RecordRules, tally: Tally, kind: str, path: Path) -> list[Row]:
+def _rows(record: Record, place: int, rules: RecordFilter, tally: Tally, kind: str, path: Path) -> list[Row]:
     verdict = rules.judge(record)
     if verdict.fatal:
         raise DataError(f"{kind}: {_where(record, path)}{verdict.detail}")
@@ -132,7 +132,7 @@ def _where(record: Record, path: Path) -> str:
 
 def _merged(
     block: RecordBlock, sequences: Column, clean: NDArray[np.bool_], rows: Sequence[Row], tally: Tally
-) -> JudgedBlock:
+) -> FilteredBlock:
     """Clean records and judged rows in the order of the block."""
     places = np.flatnonzero(clean)
     sources = np.concatenate([places, np.array([row.source for row in rows], dtype=np.int64)])
@@ -141,7 +141,7 @@ def _merged(
     picks = np.concatenate([places, len(block) + np.arange(len(rows))])[order]
     repeats, counts = np.unique(sources, return_counts=True)
     firsts = np.searchsorted(sources[order], repeats[counts > 1])
-    return JudgedBlock(
+    return FilteredBlock(
         _picked(block.ids, [row.id for row in rows], picks),
         _picked(sequences, [row.sequence for row in rows], picks),
         tuple(_picked(column, (), sources[order]) for column in block.columns),
@@ -160,16 +160,16 @@ def _picked(column: Column, more: Sequence[bytes], picks: NDArray[np.int64]) -> 
     return Column(column.data + added.data, offsets).taken(picks)
 
 
-def judged(
-    blocks: Iterable[RecordBlock], rules: RecordRules, kind: str, path: Path, pool: Any = None
-) -> Iterator[JudgedBlock]:
+def filter_blocks(
+    blocks: Iterable[RecordBlock], rules: RecordFilter, kind: str, path: Path, pool: Any = None
+) -> Iterator[FilteredBlock]:
     """The blocks of one file, judged, in their order; by the processes of `pool` where there is one.
 
     Raises:
         DataError: a file cannot be read, or the rules want to stop.
         StorageError: a process of the pool died.
     """
-    judge = partial(judge_block, rules=rules, kind=kind, path=path)
+    judge = partial(filter_block, rules=rules, kind=kind, path=path)
     if pool is None:
         yield from map(judge, blocks)
         return
@@ -194,7 +194,7 @@ def judged(
 
 
 @contextmanager
-def worker_pool(num_workers: int | None, rules: RecordRules, num_bytes: int) -> Iterator[Any]:
+def worker_pool(num_workers: int | None, rules: RecordFilter, num_bytes: int) -> Iterator[Any]:
     """Processes that judge blocks, or None for none.
 
     Args:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bionemo_core.data.readers.records import Source, blocks_of
-from bionemo_core.data.store.filtering import Tally, derived_columns, judged, worker_pool
+from bionemo_core.data.store.filtering import Tally, derived_columns, filter_blocks, worker_pool
 from bionemo_core.data.store.record_store import (
     DERIVED,
     FORMAT,
@@ -25,7 +25,7 @@ from bionemo_core.data.store.record_store import (
     PreparedStore,
 )
 from bionemo_core.data.store.report import length_histogram, show_progress, summary
-from bionemo_core.data.store.residue_filter import RecordRules
+from bionemo_core.data.store.residue_filter import RecordFilter
 from bionemo_core.data.store.writer import RecordWriter
 from bionemo_core.errors import ConfigError, DataError, StorageError
 from bionemo_core.io.atomic import new_folder
@@ -45,7 +45,7 @@ def home_folder(context: BuildContext) -> Path:
     return Path(context.home or os.environ.get("BIONEMO_HOME") or Path.home() / ".bionemo").expanduser()
 
 
-def prepare(source: Source, rules: RecordRules, context: BuildContext) -> PreparedStore:
+def prepare(source: Source, rules: RecordFilter, context: BuildContext) -> PreparedStore:
     """The verified store of a source, made now unless it exists.
 
     The store's folder is named after everything it depends on: the bytes of the files, the way to read them, the
@@ -111,7 +111,7 @@ _collectors: list[list[PreparedStore]] = []
 
 
 @contextmanager
-def collected() -> Iterator[list[PreparedStore]]:
+def record_prepared_stores() -> Iterator[list[PreparedStore]]:
     """The stores that are prepared or found by anything called inside."""
     stores: list[PreparedStore] = []
     _collectors.append(stores)
@@ -189,7 +189,7 @@ def _usable(folder: Path, fingerprint: str, level: int = logging.WARNING) -> Pre
 @dataclass(frozen=True)
 class _Preparation:
     source: Source
-    rules: RecordRules
+    rules: RecordFilter
     files: list[SourceFile]
     pool: Any
 
@@ -211,7 +211,7 @@ def _write(preparation: _Preparation, facts: dict[str, Any], folder: Path) -> di
     columns = (*source.columns, *derived_columns(rules))
     with RecordWriter(folder, columns, rules.deduplicate) as writer, show_progress(source.paths) as advance:
         for path in source.paths:
-            for block in judged(blocks_of(source, path), rules, source.kind, path, preparation.pool):
+            for block in filter_blocks(blocks_of(source, path), rules, source.kind, path, preparation.pool):
                 writer.add(block)
                 tally.add(block.tally)
                 advance(path, block.position)

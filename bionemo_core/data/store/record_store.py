@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bionemo_core.data.batches.rng import Draw
+from bionemo_core.data.batches.rng import RecordRng
 from bionemo_core.errors import DataError
 from bionemo_core.io.hashing import hash_file, seal
 
@@ -26,7 +26,7 @@ KEPT = "kept.npy"
 """Rows that are used, where duplicates were found after they had been written; absent: all of them."""
 
 
-class Sequence(bytes):
+class StoredSequence(bytes):
     """A stored sequence that brings what was derived from it when it was prepared; for numpy it is no `bytes`."""
 
     derived: Mapping[str, bytes] = MappingProxyType({})
@@ -122,7 +122,7 @@ class PreparedStore:
     def __getitem__(self, index: int) -> bytes:
         value = self._value(index, SEQUENCE)
         if self._derived:
-            value = Sequence(value)
+            value = StoredSequence(value)
             value.derived = {name: self._value(index, name) for name in self._derived}
         return value
 
@@ -228,7 +228,7 @@ class Subset:
     def __getitem__(self, index: int) -> bytes:
         return self.store[self._row(index)]
 
-    def _draw_record(self, index: int, draw: Draw) -> str | bytes:
+    def _draw_record(self, index: int, draw: RecordRng) -> str | bytes:
         drawing: Any = self.store
         record: str | bytes = drawing.draw_record(self._row(index), draw)
         return record

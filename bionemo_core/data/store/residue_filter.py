@@ -27,7 +27,7 @@ _CHOICES = {
 }
 
 
-class Verdict(NamedTuple):
+class FilterResult(NamedTuple):
     """What becomes of one record."""
 
     sequences: tuple[bytes, ...]
@@ -42,7 +42,7 @@ class Verdict(NamedTuple):
     """The rules say that such a record ends the preparation."""
 
 
-class RecordRules(Protocol):
+class RecordFilter(Protocol):
     """Decides about records one by one; frozen and picklable, because other processes may judge.
 
     Rules may also offer `screen(sequences: Column) -> Screened`, which lets whole blocks pass without judging each
@@ -61,12 +61,12 @@ class RecordRules(Protocol):
         """Everything that the verdicts depend on, as plain values; part of the store's fingerprint."""
         ...
 
-    def judge(self, record: Record) -> Verdict:
+    def judge(self, record: Record) -> FilterResult:
         """What becomes of a record; the same for the same record, always."""
         ...
 
 
-class Screened(NamedTuple):
+class ScreenedBlock(NamedTuple):
     """The outcome of a quick look at many sequences."""
 
     data: bytes
@@ -76,7 +76,7 @@ class Screened(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ResidueRules:
+class ResidueFilter:
     """Which sequences of residues are used, and how they are cleaned. All of it is part of the store's fingerprint."""
 
     alphabet: str
@@ -93,7 +93,7 @@ class ResidueRules:
     advice: str = field(default=_SKIP, compare=False)
 
     @classmethod
-    def of(cls, tokenizer: Tokenizer, **options: Any) -> "ResidueRules":
+    def of(cls, tokenizer: Tokenizer, **options: Any) -> "ResidueFilter":
         """The rules for sequences that `tokenizer` will read: its alphabet is its one-character pieces.
 
         Raises:
@@ -128,7 +128,7 @@ class ResidueRules:
         """The options as plain values."""
         return {key: value for key, value in asdict(self).items() if key != "advice"}
 
-    def judge(self, record: Record) -> Verdict:
+    def judge(self, record: Record) -> FilterResult:
         """Clean one record: white space, case, gaps, a stop at its end; then look at its length and its residues."""
         letters = self._letters
         sequence = record.sequence.translate(letters.upper, _WHITE_SPACE)
@@ -141,7 +141,7 @@ class ResidueRules:
             notes.append("stop removed from the end")
         reason = record.problem or self._length_problem(len(sequence))
         if reason:
-            return Verdict((), reason)
+            return FilterResult((), reason)
         if unknown := sequence.translate(None, letters.accepted):
             reason, position = letters.problem(sequence, unknown)
             if reason or self.on_invalid != "unk":
@@ -150,11 +150,11 @@ class ResidueRules:
         if letters.soft and sequence.translate(None, letters.soft) != sequence:
             notes.append("with soft-masked residues, kept")
         if self.max_length is None or len(sequence) <= self.max_length or self.on_long == "keep":
-            return Verdict((sequence,), notes=tuple(notes))
+            return FilterResult((sequence,), notes=tuple(notes))
         notes.append("truncated" if self.on_long == "truncate" else "cut into windows")
-        return Verdict(self._cut(sequence), notes=tuple(notes))
+        return FilterResult(self._cut(sequence), notes=tuple(notes))
 
-    def screen(self, sequences: Column) -> Screened:
+    def screen(self, sequences: Column) -> ScreenedBlock:
         """Pass the sequences that need nothing but upper case."""
         letters = self._letters
         data = sequences.data
@@ -171,7 +171,7 @@ class ResidueRules:
             is_plain[list(letters.plain)] = True
             places = np.flatnonzero(~is_plain[np.frombuffer(data, dtype=np.uint8)])
             doubtful[np.searchsorted(sequences.offsets, places, side="right") - 1] = True
-        return Screened(data, doubtful)
+        return ScreenedBlock(data, doubtful)
 
     @cached_property
     def _letters(self) -> "_Letters":
@@ -202,14 +202,14 @@ class ResidueRules:
             return f"longer than {self.max_length}"
         return ""
 
-    def _refused(self, reason: str, sequence: bytes, position: int) -> Verdict:
+    def _refused(self, reason: str, sequence: bytes, position: int) -> FilterResult:
         residue = sequence[position : position + 1].decode("latin-1")
         detail = f": residue {residue!r} at position {position + 1}"
         fatal = self.on_invalid == "error"
         if fatal:
             size = len(self.alphabet)
             detail += f" is not in the tokenizer's alphabet ({size} letters: {self.alphabet}). {self.advice}"
-        return Verdict((), reason or "residue outside the alphabet", detail, fatal=fatal)
+        return FilterResult((), reason or "residue outside the alphabet", detail, fatal=fatal)
 
     def _cut(self, sequence: bytes) -> tuple[bytes, ...]:
         assert self.max_length is not None

@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 
 from bionemo_core.data.readers.records import Record
-from bionemo_core.data.store.residue_filter import RecordRules, ResidueRules, Verdict
+from bionemo_core.data.store.residue_filter import FilterResult, RecordFilter, ResidueFilter
 from bionemo_core.errors import DataError
 from bionemo_core.io.hashing import hash_bytes
 from bionemo_core.protocols import CanonicalForm, Tokenizer
 
 
 @dataclass(frozen=True)
-class TextRules:
-    """Takes a text without white space around it, in its canonical form where it has one; satisfies `RecordRules`."""
+class TextFilter:
+    """Takes a text without white space around it, in its canonical form where it has one; satisfies `RecordFilter`."""
 
     tokenizer: Tokenizer
     on_invalid: str = "error"  # a token that the tokenizer lacks: skip the record, error, or unk to keep it
@@ -43,11 +43,11 @@ class TextRules:
         }
         return facts if self._form is None else {**facts, "canonical": self._form.version}
 
-    def judge(self, record: Record) -> Verdict:
+    def judge(self, record: Record) -> FilterResult:
         """Look at a text's tokens."""
         text = record.sequence.strip()
         if record.problem or not text:
-            return Verdict((), record.problem or "empty sequence")
+            return FilterResult((), record.problem or "empty sequence")
         if (form := self._form) is not None:
             canonical = form(text)
             if canonical is None:
@@ -56,9 +56,9 @@ class TextRules:
         ids = self.tokenizer.encode(text)
         unknown = np.flatnonzero(ids == self.tokenizer.unk_id)
         if not unknown.size:
-            return Verdict((text,))
+            return FilterResult((text,))
         if self.on_invalid == "unk":
-            return Verdict((text,), notes=("with unknown tokens, kept",))
+            return FilterResult((text,), notes=("with unknown tokens, kept",))
         fatal = self.on_invalid == "error"
         detail = f": token {int(unknown[0]) + 1} of {text[:60].decode('latin-1')!r}"
         if fatal:
@@ -66,20 +66,20 @@ class TextRules:
                 f" is not among the tokenizer's {self.tokenizer.vocab_size} tokens. Leave such records out with "
                 f"{self.key}=skip, or keep them with unk."
             )
-        return Verdict((), "token outside the vocabulary", detail, fatal=fatal)
+        return FilterResult((), "token outside the vocabulary", detail, fatal=fatal)
 
-    def _of_nothing(self, text: bytes, form: CanonicalForm) -> Verdict:
+    def _of_nothing(self, text: bytes, form: CanonicalForm) -> FilterResult:
         if self.on_invalid == "unk":
-            return Verdict((text,), notes=(f"no {form.noun}, kept as it stands",))
+            return FilterResult((text,), notes=(f"no {form.noun}, kept as it stands",))
         fatal = self.on_invalid == "error"
         advice = f". Leave such records out with {self.key}=skip." if fatal else ""
         detail = f": {text[:60].decode('latin-1')!r} {form.why_not(text)}{advice}"
-        return Verdict((), f"no {form.noun}", detail, fatal=fatal)
+        return FilterResult((), f"no {form.noun}", detail, fatal=fatal)
 
 
-def rules_for(
+def filter_for(
     tokenizer: Tokenizer, on_invalid: str, *, canonicalize: bool = False, key: str = "task.on_invalid"
-) -> RecordRules:
+) -> RecordFilter:
     """The rules by which records become sequences for `tokenizer`, in any length and with repeated ids.
 
     Args:
@@ -96,8 +96,8 @@ def rules_for(
     options: dict[str, Any] = {"on_invalid": on_invalid, "on_duplicate_id": "keep"}
     if residues:
         advice = f"Leave such records out with {key}=skip, or keep them with unk."
-        return ResidueRules.of(tokenizer, on_long="keep", advice=advice, **options)
-    return TextRules(tokenizer, canonicalize=canonicalize, key=key, **options)
+        return ResidueFilter.of(tokenizer, on_long="keep", advice=advice, **options)
+    return TextFilter(tokenizer, canonicalize=canonicalize, key=key, **options)
 
 
 def canonical_texts(tokenizer: Tokenizer, texts: Sequence[str | bytes]) -> list[str | bytes]:

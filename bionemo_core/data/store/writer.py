@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bionemo_core.data.readers.records import Column
-from bionemo_core.data.store.filtering import JudgedBlock
+from bionemo_core.data.store.filtering import FilteredBlock
 from bionemo_core.data.store.record_store import ID, RECORDS, SEQUENCE, ArrowRecords
 from bionemo_core.errors import DataError
 from bionemo_core.io.hashing import start_hash
@@ -33,7 +33,7 @@ class RecordWriter:
         self._schema = pa.schema([(name, pa.binary()) for name in (ID, SEQUENCE, *columns)])
         self._file = _HashingFile(self._path)
         self._writer: Any = pa.ipc.new_file(pa.PythonFile(self._file, mode="w"), self._schema)
-        self._held: list[JudgedBlock] = []
+        self._held: list[FilteredBlock] = []
         self._bytes = 0
         self._num_rows = 0
         self._deduplicate = deduplicate
@@ -63,7 +63,7 @@ class RecordWriter:
         """The hash of the file once it is closed."""
         return self._file.sha256
 
-    def add(self, block: JudgedBlock) -> None:
+    def add(self, block: FilteredBlock) -> None:
         """Append the rows of a block.
 
         Raises:

@@ -7,7 +7,7 @@ from typing import Any
 
 from bionemo_core.errors import ConfigError
 from bionemo_core.interop.connector import ForeignModel, OurModel, Reading, check_pieces
-from bionemo_core.interop.foreign_config import Settings
+from bionemo_core.interop.foreign_config import ForeignConfig
 from bionemo_core.interop.keys import Key, KeyTable, each_layer
 from bionemo_core.interop.nemo_models import (
     PROTEIN_PIECES,
@@ -110,7 +110,7 @@ class Esm1nvNemo:
     format = "nemo"
     models = frozenset({"esm1nv", "esm1nv_tiny"})
 
-    def recognises(self, config: Settings) -> bool:
+    def recognises(self, config: ForeignConfig) -> bool:
         """Whether the archive says that it is an ESM-1nv."""
         return str(config.values.get("target", "")).rpartition(".")[2] == "ESM1nvModel"
 
@@ -164,7 +164,7 @@ class Esm1nvNemo:
             "target": _NEMO_TARGET,
         }
         tensors = nemo_keys(params["num_layers"]).to_theirs(model.tensors, model.tokenizer.vocab_size)
-        return ForeignModel(Settings(config, where), tensors, files)
+        return ForeignModel(ForeignConfig(config, where), tensors, files)
 
 
 class EsmHuggingFace:
@@ -173,7 +173,7 @@ class EsmHuggingFace:
     format = "huggingface"
     models = frozenset({*ESM2_SIZES, "esm1b"})
 
-    def recognises(self, config: Settings) -> bool:
+    def recognises(self, config: ForeignConfig) -> bool:
         """Whether the folder says that it is an ESM."""
         return config.values.get("model_type") == "esm"
 
@@ -248,7 +248,7 @@ class EsmHuggingFace:
             "vocab.txt": "\n".join(ESM2_PIECES).encode(),
             "tokenizer_config.json": json.dumps({"tokenizer_class": "EsmTokenizer"}).encode(),
         }
-        return ForeignModel(Settings(config, where), tensors, files)
+        return ForeignModel(ForeignConfig(config, where), tensors, files)
 
 
 def _esm2_name(params: dict[str, Any]) -> str:

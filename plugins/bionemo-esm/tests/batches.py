@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from bionemo_core.data.batches.batch import TokenBatch
-from bionemo_core.data.batches.rows import RowShape, lay
+from bionemo_core.data.batches.rows import RowShape, collate
 from bionemo_core.protocols import Example, Tokenizer
 
 
@@ -21,4 +21,4 @@ def example(tokenizer: Tokenizer, sequence: str, masked: Sequence[int] = ()) -> 
 def batch(examples: Sequence[Example], tokenizer: Tokenizer, *, packed: bool, seq_length: int = 128) -> TokenBatch:
     """All examples in one packed row, or padded to the longest."""
     shape = RowShape(seq_length, len(examples), tokenizer.pad_id, packing=packed)
-    return TokenBatch.of(lay(examples, len(examples), shape))
+    return TokenBatch.of(collate(examples, len(examples), shape))

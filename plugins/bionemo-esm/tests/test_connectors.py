@@ -13,7 +13,7 @@ from batches import batch, example
 from bionemo_core.builtin import load_registry
 from bionemo_core.errors import ArtefactError, ConfigError
 from bionemo_core.interop.connector import ForeignModel, OurModel
-from bionemo_core.interop.foreign_config import Settings
+from bionemo_core.interop.foreign_config import ForeignConfig
 from bionemo_core.interop.huggingface import read_folder, write_folder
 from bionemo_core.interop.nemo import read_nemo, write_nemo
 from bionemo_core.interop.stored import Carried
@@ -96,7 +96,7 @@ def test_an_archive_that_computes_something_else_is_refused(
     realdata: Path, change: dict[str, object], said: str
 ) -> None:
     source = read_nemo(realdata / "nemo_v1/A/esm1nv/esm1nv.nemo")
-    edited = ForeignModel(Settings(source.config.values | change, "here"), source.tensors, source.files)
+    edited = ForeignModel(ForeignConfig(source.config.values | change, "here"), source.tensors, source.files)
     with pytest.raises(ArtefactError, match=said):
         Esm1nvNemo().read(edited)
 

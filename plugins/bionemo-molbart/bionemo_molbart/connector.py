@@ -5,7 +5,7 @@ from typing import Any
 
 from bionemo_core.errors import ArtefactError, ConfigError
 from bionemo_core.interop.connector import ForeignModel, OurModel, Reading, check_pieces
-from bionemo_core.interop.foreign_config import Settings
+from bionemo_core.interop.foreign_config import ForeignConfig
 from bionemo_core.interop.keys import Key, KeyTable
 from bionemo_core.interop.nemo_seq2seq import (
     DECODER_LAYER,
@@ -87,7 +87,7 @@ class MegaMolBartNemo:
     format = "nemo"
     models = frozenset(MEGAMOLBART_SIZES)
 
-    def recognises(self, config: Settings) -> bool:
+    def recognises(self, config: ForeignConfig) -> bool:
         """Whether the archive says that it is a MegaMolBART."""
         return _class_of(config) == "MegaMolBARTModel"
 
@@ -120,7 +120,7 @@ class MolMimNemo:
     format = "nemo"
     models = frozenset(MOLMIM_SIZES)
 
-    def recognises(self, config: Settings) -> bool:
+    def recognises(self, config: ForeignConfig) -> bool:
         """Whether the archive says that it is a MolMIM."""
         return _class_of(config) == "MolMIMModel"
 
@@ -171,7 +171,7 @@ class MolMimNemo:
         )
 
 
-def _class_of(config: Settings) -> str:
+def _class_of(config: ForeignConfig) -> str:
     return str(config.values.get("target", "")).rpartition(".")[2]
 
 
@@ -190,7 +190,7 @@ def _positions(source: ForeignModel) -> dict[str, int]:
     return {"seq_length": rows["encoder"]}
 
 
-def _latent_params(config: Settings) -> dict[str, Any]:
+def _latent_params(config: ForeignConfig) -> dict[str, Any]:
     """The latent space: its transform and loss stand in a list or under names of any kind, one each."""
     encoder, hiddens = config.section("encoder"), config.section("hiddens")
     transform, loss = _only(hiddens, "transform"), _only(hiddens, "loss")
@@ -209,11 +209,11 @@ def _latent_params(config: Settings) -> dict[str, Any]:
     }
 
 
-def _only(hiddens: Settings, key: str) -> Settings:
+def _only(hiddens: ForeignConfig, key: str) -> ForeignConfig:
     value = hiddens.values.get(key)
     entries = list(value.values()) if isinstance(value, dict) else value
     if isinstance(entries, list) and len(entries) == 1 and isinstance(entries[0], dict):
-        return Settings(entries[0], f"{hiddens.where}: {key}")
+        return ForeignConfig(entries[0], f"{hiddens.where}: {key}")
     raise hiddens.refusal(key, value, "one entry")
 
 
@@ -255,7 +255,7 @@ def _foreign(model: OurModel, config: dict[str, Any], kind: str, keys: KeyTable)
         "target": _TARGETS[kind],
     }
     tensors = keys.to_theirs(model.tensors, model.tokenizer.vocab_size)
-    return ForeignModel(Settings(config, where), tensors, _files(model.tokenizer, model.carried))
+    return ForeignModel(ForeignConfig(config, where), tensors, _files(model.tokenizer, model.carried))
 
 
 def _files(tokenizer: Tokenizer, carried: Carried) -> dict[str, bytes]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bionemo_core.errors import ConfigError
-from bionemo_core.nn.cuda_graph_safe import recordable
+from bionemo_core.nn.cuda_graph_safe import cuda_graph_safe
 from bionemo_core.nn.layers import transformer_config
 from bionemo_core.nn.seq2seq import Memory, Seq2SeqLM, Seq2SeqOptions, StackOptions
 from bionemo_core.parallel.groups import ProcessGroups, start_groups
@@ -170,7 +170,7 @@ class LatentSeq2SeqLM(Seq2SeqLM):
         memory, latents = self.latents(source)
         return memory.with_states(latents.mean.to(memory.states.dtype))
 
-    @recordable
+    @cuda_graph_safe
     def forward(self, batch: Seq2SeqBatch) -> Losses:  # type: ignore[override]  # sequences cost something as well
         """The token loss summed over loss positions, and the weighted latent loss over sequences, in nats."""
         memory, latents = self.latents(batch.source)

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rdkit.Chem import Mol
 
-from bionemo_core.data.batches.rng import Draw
-from bionemo_core.data.store.record_store import Sequence
+from bionemo_core.data.batches.rng import RecordRng
+from bionemo_core.data.store.record_store import StoredSequence
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.protocols import Seq2SeqExample, Tokenizer
 from bionemo_molbart.augment import Spelling
@@ -85,7 +85,7 @@ class MoleculeObjective:
                 self.max_tokens,
             )
 
-    def record_example(self, record: str | bytes, draw: Draw) -> Seq2SeqExample:
+    def record_example(self, record: str | bytes, draw: RecordRng) -> Seq2SeqExample:
         """The example of one record; every random choice comes from `draw`.
 
         Raises:
@@ -111,7 +111,7 @@ class MoleculeObjective:
         return min(own + int(slack(own)), self.max_tokens)
 
     def _spelt(
-        self, record: str | bytes, text: str, own: NDArray[np.int32], draw: Draw
+        self, record: str | bytes, text: str, own: NDArray[np.int32], draw: RecordRng
     ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """The ids that the encoder reads and those that the decoder writes."""
         how = self.spelling
@@ -138,7 +138,7 @@ class MoleculeObjective:
             return source, self._drawn(molecule, own, bound, draw)
         return source, source
 
-    def _drawn(self, molecule: Mol, own: NDArray[np.int32], bound: int, draw: Draw) -> NDArray[np.int32]:
+    def _drawn(self, molecule: Mol, own: NDArray[np.int32], bound: int, draw: RecordRng) -> NDArray[np.int32]:
         """The first of a few random spellings that keeps to the bound, or the record's own one."""
         tries = TRIES if len(own) <= self.max_tokens else 0
         for seed in draw.integers(TRIES, _MAX_SEED)[:tries].tolist():
@@ -152,5 +152,5 @@ class MoleculeObjective:
 
 def _molecule(record: str | bytes, text: str) -> Mol | None:
     """The molecule that was stored with its record, or what the text is parsed to; the same spellings come of both."""
-    kept = record.derived.get(MOLECULE) if isinstance(record, Sequence) else None
+    kept = record.derived.get(MOLECULE) if isinstance(record, StoredSequence) else None
     return parsed_before(text) if kept is None else restored(kept)

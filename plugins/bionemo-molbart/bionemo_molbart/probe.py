@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bionemo_core.data.batches.batch import Seq2SeqBatch, TokenBatch
-from bionemo_core.data.batches.rows import RowShape, lay
+from bionemo_core.data.batches.rows import RowShape, collate
 from bionemo_core.errors import ConfigError
 from bionemo_core.inference.decoding import greedy
 from bionemo_core.parallel.sharding import reshard
@@ -132,7 +132,7 @@ def _in_rows(examples: Sequence[Example], tokenizer: Tokenizer) -> TokenBatch:
     """A row a sequence, padded to the longest."""
     longest = max(len(one.tokens) for one in examples)
     return TokenBatch.of(
-        lay(examples, len(examples), RowShape(longest, len(examples), tokenizer.pad_id, packing=False))
+        collate(examples, len(examples), RowShape(longest, len(examples), tokenizer.pad_id, packing=False))
     )
 
 

@@ -11,7 +11,7 @@ from bionemo_core.data.downloads import hash_bytes
 from bionemo_core.data.readers import Record, Source
 from bionemo_core.data.sources.input_files import Files
 from bionemo_core.data.splits.labels import TABLES
-from bionemo_core.data.store.residue_filter import Verdict
+from bionemo_core.data.store.residue_filter import FilterResult
 from bionemo_core.errors import ConfigError
 from bionemo_core.protocols import Tokenizer
 from bionemo_molbart.molecules import (
@@ -106,27 +106,29 @@ class MoleculeFiles(Files):
         return super().source(paths, columns)
 
 
-def token_verdict(text: bytes, tokenizer: Tokenizer, options: MoleculeOptions, notes: tuple[str, ...] = ()) -> Verdict:
+def token_verdict(
+    text: bytes, tokenizer: Tokenizer, options: MoleculeOptions, notes: tuple[str, ...] = ()
+) -> FilterResult:
     """Whether a SMILES has tokens that the tokenizer knows, and as many as are wanted."""
     ids = tokenizer.encode(text)
     if not options.min_length <= len(ids) <= (options.max_length or len(ids)):
         short = len(ids) < options.min_length
         limit = options.min_length if short else options.max_length
-        return Verdict((), f"{'shorter' if short else 'longer'} than {limit} tokens")
+        return FilterResult((), f"{'shorter' if short else 'longer'} than {limit} tokens")
     unknown = ids == tokenizer.unk_id
     if not unknown.any():
-        return Verdict((text,), notes=notes)
+        return FilterResult((text,), notes=notes)
     if options.unknown_tokens == "unk":
-        return Verdict((text,), notes=(*notes, "with unknown tokens, kept"))
+        return FilterResult((text,), notes=(*notes, "with unknown tokens, kept"))
     token = _token_at(text, int(unknown.argmax()))
     detail = f": {_shown(text)}: token {token!r} is not in the tokenizer's vocabulary."
     fatal = options.unknown_tokens == "error"
     advice = " Skip such molecules with data.unknown_tokens=skip." if fatal else ""
-    return Verdict((), "token outside the vocabulary", detail + advice, fatal=fatal)
+    return FilterResult((), "token outside the vocabulary", detail + advice, fatal=fatal)
 
 
 @dataclass(frozen=True)
-class TokenRules:
+class TokenFilter:
     """Judges SMILES that this plugin has written itself: RDKit need not see them again."""
 
     tokenizer: Tokenizer
@@ -145,16 +147,16 @@ class TokenRules:
         """Tokens of a stored SMILES."""
         return len(self.tokenizer.encode(sequence))
 
-    def judge(self, record: Record) -> Verdict:
+    def judge(self, record: Record) -> FilterResult:
         """The SMILES as it is, or why it is not used."""
         if record.problem:
-            return Verdict((), record.problem)
+            return FilterResult((), record.problem)
         return token_verdict(record.sequence, self.tokenizer, self.options)
 
 
 @dataclass(frozen=True)
-class MoleculeRules:
-    """Judges SMILES for a tokenizer; satisfies `bionemo_core.data.store.residue_filter.RecordRules`."""
+class MoleculeFilter:
+    """Judges SMILES for a tokenizer; satisfies `bionemo_core.data.store.residue_filter.RecordFilter`."""
 
     tokenizer: Tokenizer
     options: MoleculeOptions
@@ -194,7 +196,7 @@ class MoleculeRules:
         molecule = (serialised(sequence.decode("latin-1")),) if self.options.parsed else ()
         return molecule + ((scaffold(sequence),) if self.options.scaffolds else ())
 
-    def judge(self, record: Record) -> Verdict:
+    def judge(self, record: Record) -> FilterResult:
         """The SMILES to store, or why there is none."""
         text = record.sequence.strip(_WHITE_SPACE)
         reason = record.problem or self._problem_with_text(text)
@@ -207,17 +209,17 @@ class MoleculeRules:
             return self._refused("no atoms", f": {_shown(text)}: no atoms.")
         return self._of_molecule(molecule, text)
 
-    def _of_molecule(self, molecule: Chem.Mol, text: bytes) -> Verdict:
+    def _of_molecule(self, molecule: Chem.Mol, text: bytes) -> FilterResult:
         notes: tuple[str, ...] = ()
         if self.options.salts != "keep" and b"." in text:
             if self.options.salts == "reject":
-                return Verdict((), "several fragments")
+                return FilterResult((), "several fragments")
             molecule, notes = largest_fragment(molecule), ("stripped to the largest fragment",)
         if self.options.canonicalize or notes:
             text = canonical(molecule).encode()
         for passes in limits_of(self.options):
             if refusal := passes.refuses(molecule):
-                return Verdict((), refusal)
+                return FilterResult((), refusal)
         return token_verdict(text, self.tokenizer, self.options, notes)
 
     def _problem_with_text(self, text: bytes) -> str:
@@ -231,10 +233,10 @@ class MoleculeRules:
             return "characters that are not ASCII"
         return "white space within the SMILES" if strange else ""
 
-    def _refused(self, reason: str, detail: str) -> Verdict:
+    def _refused(self, reason: str, detail: str) -> FilterResult:
         fatal = self.options.on_invalid == "error"
         advice = " Skip such records with data.on_invalid=skip." if fatal else ""
-        return Verdict((), reason, detail + advice, fatal=fatal)
+        return FilterResult((), reason, detail + advice, fatal=fatal)
 
 
 @lru_cache(maxsize=8)

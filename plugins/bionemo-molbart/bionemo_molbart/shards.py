@@ -10,7 +10,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from bionemo_core.data.batches.rng import Draw
+from bionemo_core.data.batches.rng import RecordRng
 from bionemo_core.errors import ConfigError
 
 SPLITS = ("train", "val", "test")
@@ -53,7 +53,7 @@ class ShardSizes:
 def sides_of(num_molecules: int, sizes: ShardSizes, seed: int, number: int) -> NDArray[np.int8]:
     """The split of each molecule of a part, as its place in `SPLITS`; decided by seed and number alone."""
     val, test = sizes.of(num_molecules)
-    order = np.argsort(Draw(seed, 0, number, _PURPOSE).words(num_molecules), kind="stable")
+    order = np.argsort(RecordRng(seed, 0, number, _PURPOSE).words(num_molecules), kind="stable")
     sides = np.zeros(num_molecules, dtype=np.int8)
     sides[order[:val]] = 1
     sides[order[val : val + test]] = 2

@@ -37,7 +37,7 @@ def sample_molecules(
     from bionemo_core.data.readers import SmilesSource
     from bionemo_core.data.splits.indices import split_at_random
     from bionemo_core.data.store.prepare import prepare
-    from bionemo_molbart.rules import MoleculeOptions, MoleculeRules
+    from bionemo_molbart.rules import MoleculeFilter, MoleculeOptions
 
     path = Path(RDConfig.RDDataDir) / "NCI" / "first_5K.smi"
     if not path.is_file():
@@ -46,7 +46,7 @@ def sample_molecules(
             "pip, or name molecules of your own with data=smiles data.path=..."
         )
     options = MoleculeOptions(max_length=max_length, deduplicate=True)
-    store = prepare(SmilesSource(path), MoleculeRules(tokenizer, options), context)
+    store = prepare(SmilesSource(path), MoleculeFilter(tokenizer, options), context)
     return split_at_random(len(store), val_size, test_size, seed).of(store)
 
 
@@ -142,7 +142,7 @@ def smiles(
     from bionemo_core.data.sources.input_files import Named, prepared_splits
     from bionemo_core.data.splits.options import Splitting
     from bionemo_molbart.molecules import SCAFFOLD
-    from bionemo_molbart.rules import MoleculeFiles, MoleculeOptions, MoleculeRules
+    from bionemo_molbart.rules import MoleculeFiles, MoleculeFilter, MoleculeOptions
 
     by_scaffold = clusters == SCAFFOLD
     if clusters and not by_scaffold and not Path(clusters).expanduser().is_file():
@@ -178,7 +178,7 @@ def smiles(
     )
     files = MoleculeFiles(format, data_col, column, id_column, header_lines, data_sep, bool(split_file))
     named = Named.of(path, val_path, test_path, dataset_path, {"train": train, "val": val, "test": test})
-    return prepared_splits(named, files, MoleculeRules(tokenizer, options), splitting, context)
+    return prepared_splits(named, files, MoleculeFilter(tokenizer, options), splitting, context)
 
 
 def zinc15(
@@ -233,7 +233,7 @@ def zinc15(
         StorageError: the disk refuses a file.
     """
     from bionemo_core.data.store.prepare import home_folder
-    from bionemo_molbart.rules import MoleculeOptions, MoleculeRules, TokenRules
+    from bionemo_molbart.rules import MoleculeFilter, MoleculeOptions, TokenFilter
     from bionemo_molbart.shards import ShardSizes
     from bionemo_molbart.zinc15 import Zinc15, links_from, zinc15_splits
 
@@ -253,10 +253,10 @@ def zinc15(
     )
     shards = Zinc15(
         folder / "processed",
-        MoleculeRules(tokenizer, of_shards),
+        MoleculeFilter(tokenizer, of_shards),
         ShardSizes(train_samples_per_file, val_samples_per_file, test_samples_per_file),
         seed,
         context.preparation_workers,
     )
     links = links_from(links_file, folder)
-    return zinc15_splits(links, shards, TokenRules(tokenizer, of_tokens), context, download_workers)
+    return zinc15_splits(links, shards, TokenFilter(tokenizer, of_tokens), context, download_workers)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from bionemo_core.data.batches.rng import Draw
+from bionemo_core.data.batches.rng import RecordRng
 from bionemo_core.errors import ConfigError
 
 
@@ -35,7 +35,7 @@ class SpanMasking:
         self._mask = np.array([mask_id], dtype=np.int32)
         self._at_most = poisson_distribution(span_lambda)
 
-    def __call__(self, ids: NDArray[np.int32], draw: Draw) -> NDArray[np.int32]:
+    def __call__(self, ids: NDArray[np.int32], draw: RecordRng) -> NDArray[np.int32]:
         """`ids` with spans masked, shape [tokens left]; every random choice comes from `draw`."""
         starts = np.flatnonzero(draw.uniform(len(ids)) < self.mask_prob)
         if not starts.size:

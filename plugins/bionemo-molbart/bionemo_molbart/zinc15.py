@@ -16,13 +16,13 @@ from urllib.parse import urlsplit
 
 from bionemo_core.data.downloads import canonical, fetch, fingerprint_of, hash_file, lock_beside, new_folder, seal
 from bionemo_core.data.readers import CsvSource, SmilesSource, blocks_of
-from bionemo_core.data.store.filtering import Tally, judged, worker_pool
+from bionemo_core.data.store.filtering import Tally, filter_blocks, worker_pool
 from bionemo_core.data.store.prepare import prepare
 from bionemo_core.data.store.report import summary
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.protocols import BuildContext, DataSplits
 from bionemo_molbart.molecules import RDKIT_VERSION
-from bionemo_molbart.rules import MoleculeRules, TokenRules
+from bionemo_molbart.rules import MoleculeFilter, TokenFilter
 from bionemo_molbart.shards import SPLITS, ShardSizes, ShardWriter
 
 log = logging.getLogger("bionemo")
@@ -100,7 +100,7 @@ class Zinc15:
     """How shards are made of tranches, and where they lie."""
 
     processed: Path
-    rules: MoleculeRules
+    rules: MoleculeFilter
     sizes: ShardSizes
     seed: int = 0
     num_workers: int | None = None
@@ -193,14 +193,14 @@ class Zinc15:
             ShardWriter(folder, self.sizes, self.seed) as writer,
         ):
             for path in source.paths:
-                for block in judged(blocks_of(source, path), self.rules, "zinc15", path, pool):
+                for block in filter_blocks(blocks_of(source, path), self.rules, "zinc15", path, pool):
                     writer.add(zip(block.ids.values(), block.sequences.values(), strict=True))
                     tally.add(block.tally)
         return tally, writer
 
 
 def zinc15_splits(
-    links: Sequence[str], shards: Zinc15, rules: TokenRules, context: BuildContext, download_workers: int
+    links: Sequence[str], shards: Zinc15, rules: TokenFilter, context: BuildContext, download_workers: int
 ) -> DataSplits:
     """The splits of ZINC15, each in a store of its own; tranches and shards are fetched and made unless they are there.
 

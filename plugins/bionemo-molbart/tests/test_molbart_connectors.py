@@ -8,7 +8,7 @@ import torch
 from bionemo_core.builtin import load_registry
 from bionemo_core.errors import ArtefactError, ConfigError
 from bionemo_core.interop.connector import ForeignModel, OurModel
-from bionemo_core.interop.foreign_config import Settings
+from bionemo_core.interop.foreign_config import ForeignConfig
 from bionemo_core.interop.nemo import read_nemo, write_nemo
 from bionemo_core.models.load import open_model
 from bionemo_core.tasks.convert import network_tensors
@@ -56,7 +56,7 @@ def test_an_archive_that_computes_something_else_is_refused(realdata: Path, chan
     source = read_nemo(realdata / "nemo_v1/A/molmim/molmim.nemo")
     change(source.config.values)
     with pytest.raises(ArtefactError, match=said):
-        MolMimNemo().read(ForeignModel(Settings(source.config.values, "here"), source.tensors, source.files))
+        MolMimNemo().read(ForeignModel(ForeignConfig(source.config.values, "here"), source.tensors, source.files))
 
 
 def test_a_list_of_transforms_is_read_as_well(realdata: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rdkit import Chem
 
-from bionemo_core.data.batches.rng import Draw
+from bionemo_core.data.batches.rng import RecordRng
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_molbart.augment import MODES, Spelling, spelling
 from bionemo_molbart.molecules import canonical_smiles, parsed, parsed_before, randomised
@@ -27,12 +27,12 @@ def objective(mode: str, seq_length: int = 128, masked: bool = False, **flags: b
 
 
 def texts(made: MoleculeObjective, record: str, index: int = 0, data_pass: int = 0) -> tuple[str, str]:
-    example = made.record_example(record.encode(), Draw(7, data_pass, index, "masking"))
+    example = made.record_example(record.encode(), RecordRng(7, data_pass, index, "masking"))
     return TOKENIZER.decode(example.source.tolist()), TOKENIZER.decode(example.labels.tolist())
 
 
 def test_sides_of_an_example_by_hand() -> None:
-    example = objective("canonicalized").record_example(b"CCO", Draw(0, 0, 0, "masking"))
+    example = objective("canonicalized").record_example(b"CCO", RecordRng(0, 0, 0, "masking"))
     assert example.source.tolist() == [272, 272, 285]
     assert example.decoder_input.tolist() == [2, 272, 272, 285]
     assert example.labels.tolist() == [272, 272, 285, 3]
@@ -124,7 +124,7 @@ def test_laid_lengths_bound_what_is_drawn(mode: str, seq_length: int, realdata: 
     assert source_bounds.max() <= seq_length - 2
     assert target_bounds.max() <= seq_length - 1
     for index, record in enumerate(records):
-        example = made.record_example(record, Draw(1, 0, index, "masking"))
+        example = made.record_example(record, RecordRng(1, 0, index, "masking"))
         assert 0 < len(example.source) <= source_bounds[index]
         assert len(example.decoder_input) == len(example.labels) == len(example.loss_mask) <= target_bounds[index]
 
@@ -149,13 +149,13 @@ def test_most_spellings_fit_at_the_first_draw(realdata: Path) -> None:
     records = gzip.decompress((realdata / "zinc_20k.smi.gz").read_bytes()).decode().split()[:1000]
     made = objective("equivariant")
     for index, record in enumerate(records):
-        made.record_example(record, Draw(3, 0, index, "masking"))
+        made.record_example(record, RecordRng(3, 0, index, "masking"))
     assert made.redrawn < 0.06 * len(records)
     assert made.kept < 0.005 * len(records)
 
 
 def test_a_cut_molecule_is_asked_for_no_end() -> None:
-    example = objective("canonicalized", seq_length=8).record_example(ASPIRIN, Draw(0, 0, 0, "masking"))
+    example = objective("canonicalized", seq_length=8).record_example(ASPIRIN, RecordRng(0, 0, 0, "masking"))
     assert example.source.tolist() == IDS[:6].tolist()
     assert example.decoder_input.tolist() == [2, *IDS[:6].tolist()]
     assert example.labels.tolist() == IDS[:7].tolist()
@@ -164,10 +164,10 @@ def test_a_cut_molecule_is_asked_for_no_end() -> None:
 @pytest.mark.parametrize(("record", "message"), [("", "is empty"), ("c1ccc", "not the SMILES of a molecule")])
 def test_records_that_are_no_molecules(record: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        objective("equivariant").record_example(record, Draw(0, 0, 0, "masking"))
+        objective("equivariant").record_example(record, RecordRng(0, 0, 0, "masking"))
 
 
-def masked_by_the_book(ids: list[int], draw: Draw, mask_prob: float, mean: float) -> list[int]:
+def masked_by_the_book(ids: list[int], draw: RecordRng, mask_prob: float, mean: float) -> list[int]:
     """Token by token: a start, a Poisson length by summing its terms, one mask for the span."""
     starts = [u < mask_prob for u in draw.uniform(len(ids))]
     lengths = iter(draw.uniform(sum(starts)))
@@ -191,13 +191,13 @@ def test_span_masking_against_a_token_by_token_rule() -> None:
     masking = SpanMasking(4, mask_prob=0.1, span_lambda=3.0)
     ids = np.arange(300, 360, dtype=np.int32)
     for index in range(400):
-        got = masking(ids, Draw(11, 0, index, "masking")).tolist()
-        assert got == masked_by_the_book(ids.tolist(), Draw(11, 0, index, "masking"), 0.1, 3.0)
+        got = masking(ids, RecordRng(11, 0, index, "masking")).tolist()
+        assert got == masked_by_the_book(ids.tolist(), RecordRng(11, 0, index, "masking"), 0.1, 3.0)
 
 
 def test_share_of_masked_tokens() -> None:
     masking, ids = SpanMasking(4), np.arange(300, 360, dtype=np.int32)
-    made = [masking(ids, Draw(2, 0, index, "masking")) for index in range(2000)]
+    made = [masking(ids, RecordRng(2, 0, index, "masking")) for index in range(2000)]
     # A free token stays with 0.9 + 0.1 e^-3, and a step takes 0.9 + 0.1 (3 + e^-3) tokens on average.
     survivors = np.mean([np.count_nonzero(one != 4) for one in made]) / 60
     assert survivors == pytest.approx((0.9 + 0.1 * math.exp(-3)) / (0.9 + 0.1 * (3 + math.exp(-3))), abs=0.01)
@@ -205,7 +205,7 @@ def test_share_of_masked_tokens() -> None:
 
 def test_a_span_of_no_tokens_inserts_a_mask() -> None:
     masking, ids = SpanMasking(4, mask_prob=0.02), np.arange(300, 360, dtype=np.int32)
-    made = [masking(ids, Draw(2, 0, index, "masking")) for index in range(200)]
+    made = [masking(ids, RecordRng(2, 0, index, "masking")) for index in range(200)]
     inserted = [one for one in made if len(one) == 61 and np.count_nonzero(one == 4) == 1]
     assert inserted
     assert all(one[one != 4].tolist() == ids.tolist() for one in inserted)

@@ -9,7 +9,7 @@ import pytest
 from bionemo_core.data.readers import Record
 from bionemo_core.errors import ConfigError
 from bionemo_molbart.molecules import parsed
-from bionemo_molbart.rules import MoleculeOptions, MoleculeRules
+from bionemo_molbart.rules import MoleculeFilter, MoleculeOptions
 from bionemo_molbart.tokenizer import molbart_tokenizer
 
 TOKENIZER = molbart_tokenizer()
@@ -17,7 +17,7 @@ ASPIRIN = b"CC(=O)Oc1ccccc1C(=O)O"
 
 
 def verdict(smiles: bytes, **options: Any) -> Any:
-    rules = MoleculeRules(TOKENIZER, MoleculeOptions(**options))
+    rules = MoleculeFilter(TOKENIZER, MoleculeOptions(**options))
     return rules.judge(Record(b"name", smiles, 7))
 
 
@@ -68,7 +68,7 @@ def test_details_say_what_is_wrong() -> None:
 
 
 def test_a_reader_s_problem_is_the_reason() -> None:
-    rules = MoleculeRules(TOKENIZER, MoleculeOptions())
+    rules = MoleculeFilter(TOKENIZER, MoleculeOptions())
     assert rules.judge(Record(b"x", b"CCO", 3, "too few columns")).reason == "too few columns"
 
 
@@ -140,12 +140,12 @@ def test_options_out_of_range(options: dict[str, Any]) -> None:
 
 
 def test_rules_travel_to_other_processes_and_name_what_decides() -> None:
-    rules = MoleculeRules(TOKENIZER, MoleculeOptions(min_qed=0.1, lipinski=True))
+    rules = MoleculeFilter(TOKENIZER, MoleculeOptions(min_qed=0.1, lipinski=True))
     assert rules.judge(Record(b"", ASPIRIN, 1)).sequences
     again = pickle.loads(pickle.dumps(rules))
     assert again.facts() == rules.facts()
     assert again.judge(Record(b"", ASPIRIN, 1)) == rules.judge(Record(b"", ASPIRIN, 1))
-    assert rules.facts() != MoleculeRules(TOKENIZER, MoleculeOptions()).facts()
+    assert rules.facts() != MoleculeFilter(TOKENIZER, MoleculeOptions()).facts()
     assert "rdkit" in rules.facts()
 
 
@@ -161,7 +161,7 @@ def test_mutated_molecules_are_used_or_rejected() -> None:
     good = [b"CC(=O)Oc1ccccc1C(=O)O", b"C[C@@H](N)C(=O)[O-]", b"F/C=C\\F", b"[Na+].[Cl-]", b"C%10CCCC%10"]
     strange = [bytes([chance.randrange(256)]) for _ in range(40)] + [b"(" * 30, b"[C", b"%(100)", b"\r\n", b"=="]
     strange += [b"C", b"N", b"O", b"(C)", b"F", b""] * 20
-    rules = MoleculeRules(TOKENIZER, MoleculeOptions(salts="strip", lipinski=True))
+    rules = MoleculeFilter(TOKENIZER, MoleculeOptions(salts="strip", lipinski=True))
     used = 0
     for _ in range(400):
         text = bytearray(chance.choice(good))

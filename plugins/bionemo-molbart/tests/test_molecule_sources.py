@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
-from bionemo_core.data.batches.rng import Draw
-from bionemo_core.data.store.record_store import Sequence
+from bionemo_core.data.batches.rng import RecordRng
+from bionemo_core.data.store.record_store import StoredSequence
 from bionemo_core.data.store.report import summary
 from bionemo_core.errors import BioNeMoError, ConfigError, DataError
 from bionemo_core.protocols import BuildContext, DataSplits
@@ -202,10 +202,10 @@ def test_stored_molecules_are_spelt_as_parsed_ones(
     plain, stored = (splits(context, **files, parsed=parsed).train for parsed in (False, True))
     objective = megamolbart(mode=mode, tokenizer=TOKENIZER, context=context, **SMALL).objective
     assert texts(stored) == texts(plain)
-    assert isinstance(stored[0], Sequence)
+    assert isinstance(stored[0], StoredSequence)
     copies = copy.deepcopy([stored[index] for index in range(len(stored))])
     for index, record in enumerate(copies):
-        one, other = (objective.record_example(r, Draw(1, 2, index, "made")) for r in (record, plain[index]))
+        one, other = (objective.record_example(r, RecordRng(1, 2, index, "made")) for r in (record, plain[index]))
         assert all(map(np.array_equal, one, other))
 
 

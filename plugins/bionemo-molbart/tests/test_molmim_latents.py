@@ -9,9 +9,9 @@ from torch.distributions import Independent, Normal, kl_divergence
 
 from bionemo_core.data.batches.batch import Seq2SeqBatch
 from bionemo_core.data.batches.loader import train_loader
-from bionemo_core.data.batches.rng import Draw
+from bionemo_core.data.batches.rng import RecordRng
 from bionemo_core.errors import ConfigError
-from bionemo_core.nn.cuda_graph_safe import is_recordable
+from bionemo_core.nn.cuda_graph_safe import is_cuda_graph_safe
 from bionemo_core.protocols import BuildContext
 from bionemo_molbart import presets
 from bionemo_molbart.latents import TRANSFORMS, Latents, a_mim, per_sequence, vae
@@ -178,7 +178,7 @@ def test_training_draws_follow_the_seed_of_the_micro_batch() -> None:
 
 def test_what_a_recorded_pass_reads_is_in_tensors() -> None:
     made, both = network().eval(), batch()
-    assert is_recordable(made)
+    assert is_cuda_graph_safe(made)
     place = made.latent_weight.data_ptr()
     made.set_step(300)
     assert made.latent_weight.data_ptr() == place
@@ -241,6 +241,6 @@ def test_every_parameter_gets_a_gradient() -> None:
 
 def test_examples_of_the_encoder_have_no_ends() -> None:
     objective = presets.molmim(**{**SMALL, "seq_length": 128}, tokenizer=TOKENIZER, context=BuildContext()).objective
-    example = objective.record_example("C" * 200, Draw(0, 0, 0, "masking"))
+    example = objective.record_example("C" * 200, RecordRng(0, 0, 0, "masking"))
     assert len(example.source) == 126
     assert not {TOKENIZER.bos_id, TOKENIZER.eos_id} & set(example.source.tolist())

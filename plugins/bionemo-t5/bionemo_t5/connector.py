@@ -10,7 +10,7 @@ import torch
 
 from bionemo_core.errors import ArtefactError, ConfigError
 from bionemo_core.interop.connector import ForeignModel, OurModel, Reading, check_pieces
-from bionemo_core.interop.foreign_config import Settings
+from bionemo_core.interop.foreign_config import ForeignConfig
 from bionemo_core.interop.keys import Key, KeyTable, each_layer
 from bionemo_core.interop.nemo_models import (
     PROTEIN_PIECES,
@@ -27,7 +27,7 @@ from bionemo_core.interop.nemo_seq2seq import (
     read_params,
     written_config,
 )
-from bionemo_core.interop.sentencepiece_model import Kind, ModelType, Piece, read_pieces, write_model
+from bionemo_core.interop.sentencepiece_model import Kind, ModelType, VocabularyPiece, read_pieces, write_model
 from bionemo_core.interop.stored import Carried
 from bionemo_t5.tokenizer import NUM_PROTT5_SENTINELS, PROTT5_PIECES, PROTT5NV_PIECES, prott5_tokenizer
 
@@ -105,7 +105,7 @@ class ProtT5nvNemo:
     format = "nemo"
     models = frozenset({"prott5nv", "prott5nv_tiny"})
 
-    def recognises(self, config: Settings) -> bool:
+    def recognises(self, config: ForeignConfig) -> bool:
         """Whether the archive says that it is a ProtT5nv, or NeMo's T5, which is built alike."""
         return str(config.values.get("target", "")).rpartition(".")[2] in ("ProtT5nvModel", "MegatronT5Model")
 
@@ -161,7 +161,7 @@ class ProtT5nvNemo:
             "target": _NEMO_TARGET,
         }
         tensors = self._keys(params).to_theirs(model.tensors, model.tokenizer.vocab_size)
-        return ForeignModel(Settings(config, where), tensors, files)
+        return ForeignModel(ForeignConfig(config, where), tensors, files)
 
     @staticmethod
     def _keys(params: Mapping[str, Any]) -> KeyTable:
@@ -179,7 +179,7 @@ class T5HuggingFace:
     format = "huggingface"
     models = frozenset({"prott5_xl"})
 
-    def recognises(self, config: Settings) -> bool:
+    def recognises(self, config: ForeignConfig) -> bool:
         """Whether the folder says that it is a T5."""
         return config.values.get("model_type") == "t5"
 
@@ -262,7 +262,7 @@ class T5HuggingFace:
             settings = {"tokenizer_class": "T5Tokenizer", "extra_ids": NUM_PROTT5_SENTINELS}
             model_file = write_model(_words(), tokenizer.pad_id, ModelType.UNIGRAM)
             files = {_SENTENCEPIECE: model_file, "tokenizer_config.json": json.dumps(settings).encode()}
-        return ForeignModel(Settings(config, where), tensors, files)
+        return ForeignModel(ForeignConfig(config, where), tensors, files)
 
     @staticmethod
     def _keys(params: Mapping[str, Any]) -> KeyTable:
@@ -291,11 +291,11 @@ def _is_tied(source: ForeignModel) -> bool:
     return tied
 
 
-def _words() -> list[Piece]:
+def _words() -> list[VocabularyPiece]:
     """ProtT5's SentencePiece pieces: three special ones, and a word of one letter for each residue."""
     kinds = (Kind.CONTROL, Kind.CONTROL, Kind.UNKNOWN)
-    special = [Piece(text, 0.0, kind) for text, kind in zip(PROTT5_PIECES, kinds, strict=False)]
-    return [*special, *(Piece(_WORD + letter, -1.0) for letter in PROTT5_PIECES[len(kinds) :])]
+    special = [VocabularyPiece(text, 0.0, kind) for text, kind in zip(PROTT5_PIECES, kinds, strict=False)]
+    return [*special, *(VocabularyPiece(_WORD + letter, -1.0) for letter in PROTT5_PIECES[len(kinds) :])]
 
 
 def _is_prott5(source: ForeignModel, rows: int) -> bool:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from bionemo_core.data.batches.rng import Draw
+from bionemo_core.data.batches.rng import RecordRng
 from bionemo_core.errors import ConfigError
 from bionemo_core.protocols import Seq2SeqExample, Tokenizer
 from bionemo_t5.tokenizer import sentinel_ids
@@ -66,7 +66,7 @@ class SpanCorruption:
     def _num_taken(self, lengths: NDArray[np.int64]) -> NDArray[np.int64]:
         return np.maximum(1, np.rint(lengths * self.masked_lm_prob)).astype(np.int64)
 
-    def record_example(self, record: str | bytes, draw: Draw) -> Seq2SeqExample:
+    def record_example(self, record: str | bytes, draw: RecordRng) -> Seq2SeqExample:
         """The example for a record's residues; every random choice comes from `draw`."""
         ids = self.tokenizer.encode(record)[: self.max_tokens]
         taken, begins = self._spans(len(ids), draw)
@@ -78,7 +78,7 @@ class SpanCorruption:
         labels = np.concatenate((spans, [self.tokenizer.eos_id])).astype(np.int32)
         return Seq2SeqExample(marked[begins | ~taken], decoder_input, labels, np.ones(len(labels), dtype=np.bool_))
 
-    def _spans(self, num_tokens: int, draw: Draw) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    def _spans(self, num_tokens: int, draw: RecordRng) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Which tokens are taken out and which of them begin a span, shape [tokens] each."""
         wanted = int(self._num_taken(np.array(num_tokens)))
         taken, begins = np.zeros((2, num_tokens), dtype=np.bool_)
@@ -97,7 +97,7 @@ class SpanCorruption:
                 break
         return taken, begins
 
-    def _lengths(self, count: int, draw: Draw) -> NDArray[np.int64]:
+    def _lengths(self, count: int, draw: RecordRng) -> NDArray[np.int64]:
         """`count` span lengths."""
         uniform = draw.uniform(count)
         if not self._geometric:

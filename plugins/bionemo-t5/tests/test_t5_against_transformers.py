@@ -6,7 +6,7 @@ import torch
 from t5_weights import from_transformers, padded
 
 from bionemo_core.data.batches.batch import Seq2SeqBatch
-from bionemo_core.data.batches.rows import RowShape, lay_pairs
+from bionemo_core.data.batches.rows import RowShape, collate_pairs
 from bionemo_core.nn.seq2seq import Seq2SeqLM
 from bionemo_core.protocols import BuildContext, Seq2SeqExample
 from bionemo_t5 import presets
@@ -42,7 +42,7 @@ def examples() -> list[Seq2SeqExample]:
 
 def batch(made: list[Seq2SeqExample], *, packed: bool) -> Seq2SeqBatch:
     shape = RowShape(256, len(made), TOKENIZER.pad_id, packed, target_length=256)
-    return Seq2SeqBatch.of(lay_pairs(made, len(made), shape))
+    return Seq2SeqBatch.of(collate_pairs(made, len(made), shape))
 
 
 @pytest.fixture(scope="module", params=KINDS)

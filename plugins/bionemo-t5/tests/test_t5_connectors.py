@@ -10,10 +10,10 @@ import torch
 from bionemo_core.builtin import load_registry
 from bionemo_core.config.schema import Restore
 from bionemo_core.data.batches.batch import Seq2SeqBatch
-from bionemo_core.data.batches.rows import RowShape, lay_pairs
+from bionemo_core.data.batches.rows import RowShape, collate_pairs
 from bionemo_core.errors import ArtefactError
 from bionemo_core.interop.connector import ForeignModel, OurModel
-from bionemo_core.interop.foreign_config import Settings
+from bionemo_core.interop.foreign_config import ForeignConfig
 from bionemo_core.interop.huggingface import read_folder, write_folder
 from bionemo_core.interop.nemo import read_nemo, write_nemo
 from bionemo_core.interop.nemo_models import PROTEIN_PIECES
@@ -103,7 +103,7 @@ def rows() -> Seq2SeqBatch:
 
     made = [Seq2SeqExample(ids(s), ids(t), ids(t), np.ones(t, dtype=bool)) for s, t in ((20, 7), (9, 12))]
     shape = RowShape(64, 2, TOKENIZER.pad_id, False, target_length=64)
-    return Seq2SeqBatch.of(lay_pairs(made, 2, shape))
+    return Seq2SeqBatch.of(collate_pairs(made, 2, shape))
 
 
 @torch.no_grad()
@@ -133,7 +133,7 @@ def test_their_folder_and_ours_agree_in_logits_and_bits(
 def test_a_tied_head_without_scaling_is_refused(theirs: tuple[torch.nn.Module, Path]) -> None:
     source = read_folder(theirs[1])
     tied = {name: source.tensors[name] for name in source.tensors if name != "lm_head.weight"}
-    config = Settings(source.config.values | {"scale_decoder_outputs": False}, "here")
+    config = ForeignConfig(source.config.values | {"scale_decoder_outputs": False}, "here")
     with pytest.raises(ArtefactError, match="scale_decoder_outputs"):
         T5HuggingFace().read(ForeignModel(config, tied, source.files))
 
@@ -163,7 +163,7 @@ def test_a_nemo_t5_of_another_vocabulary_seeds_a_model(realdata: Path, tmp_path:
     tensors["enc_dec_model.tokens_head.bias"] = torch.randn(384)
     target = "nemo.collections.nlp.models.language_modeling.megatron_t5_model.MegatronT5Model"
     config = source.config.values | {"target": target, "tokenizer": {"library": "megatron", "type": "BertWordPiece"}}
-    write_nemo(tmp_path / "words.nemo", ForeignModel(Settings(config, "here"), tensors))
+    write_nemo(tmp_path / "words.nemo", ForeignModel(ForeignConfig(config, "here"), tensors))
 
     registry = load_registry()
     with pytest.raises(ArtefactError, match="384 pieces"):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bionemo_core.data.batches.rng import Draw
+from bionemo_core.data.batches.rng import RecordRng
 from bionemo_core.errors import ConfigError
 from bionemo_t5.spans import SpanCorruption
 from bionemo_t5.tokenizer import PROTT5NV_PIECES, prott5nv_tokenizer, sentinel_ids
@@ -16,8 +16,8 @@ def corruption(**settings: object) -> SpanCorruption:
     return SpanCorruption(TOKENIZER, **{"seq_length": 512, "seq_length_dec": 256, **settings})
 
 
-def draw(index: int = 0) -> Draw:
-    return Draw(1234, 0, index, "masking")
+def draw(index: int = 0) -> RecordRng:
+    return RecordRng(1234, 0, index, "masking")
 
 
 class Words:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from bionemo_core.checkpoint import faults
-from bionemo_core.checkpoint.blocks import Piece, whole
+from bionemo_core.checkpoint.blocks import TensorPart, whole
 from bionemo_core.checkpoint.load import newest_valid, open_checkpoint
 from bionemo_core.checkpoint.retention import prune, set_aside_after
 from bionemo_core.checkpoint.save import save
@@ -169,7 +169,7 @@ def test_when_one_rank_cannot_write_all_raise_and_nothing_is_left(root, snapshot
     results = on_ranks(
         2,
         lambda peers: save(
-            root, 30, [Piece("w", full[4 * peers.rank :][:4], (8,), (4 * peers.rank,))], {}, peers=peers
+            root, 30, [TensorPart("w", full[4 * peers.rank :][:4], (8,), (4 * peers.rank,))], {}, peers=peers
         ),
     )
     assert [type(result) for result in results] == [StorageError] * 2
@@ -194,7 +194,7 @@ def test_a_rank_with_another_dtype_is_named(root, on_ranks):
     results = on_ranks(
         2,
         lambda peers: save(
-            root, 30, [Piece("w", torch.zeros(1, dtype=dtypes[peers.rank]), (2,), (peers.rank,))], {}, peers=peers
+            root, 30, [TensorPart("w", torch.zeros(1, dtype=dtypes[peers.rank]), (2,), (peers.rank,))], {}, peers=peers
         ),
     )
     assert all("rank 1 has BF16 of global shape [2], a lower rank F32" in str(result) for result in results)

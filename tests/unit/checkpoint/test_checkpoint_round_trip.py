@@ -8,7 +8,7 @@ from itertools import product
 import pytest
 import torch
 
-from bionemo_core.checkpoint.blocks import Piece, whole
+from bionemo_core.checkpoint.blocks import TensorPart, whole
 from bionemo_core.checkpoint.load import newest_valid, open_checkpoint
 from bionemo_core.checkpoint.save import save
 from bionemo_core.checkpoint.shards import DTYPE_NAMES
@@ -48,7 +48,7 @@ def test_two_ranks_parts_are_read_as_any_block(tmp_path, on_ranks, axis):
     offsets = [(0, 0), (cut, 0) if axis == 0 else (0, cut)]
 
     def one(peers):
-        pieces = [Piece("w", parts[peers.rank], (6, 8), offsets[peers.rank])]
+        pieces = [TensorPart("w", parts[peers.rank], (6, 8), offsets[peers.rank])]
         pieces += [whole("only_on_one", torch.tensor(3.0))] if peers.rank == 1 else []
         return save(tmp_path, 5, pieces, {"rank": peers.rank}, peers=peers)
 
@@ -127,7 +127,7 @@ def test_state_that_holds_itself_is_refused(tmp_path):
 
 
 def _block(offset, shape):
-    return Piece("w", torch.zeros(shape), (4, 4), offset)
+    return TensorPart("w", torch.zeros(shape), (4, 4), offset)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def _block(offset, shape):
         ([_block((0, 0), (2, 4)), _block((3, 0), (2, 4))], "does not lie within"),
         ([_block((0, 0), (4, 3)), _block((0, 2), (4, 2))], "overlap"),
         ([_block((0, 0), (4, 4)), _block((0, 0), (4, 4))], "given twice"),
-        ([_block((0, 0), (2, 4)), Piece("w", torch.zeros(2, 4, dtype=torch.int32), (4, 4), (2, 0))], "F32"),
+        ([_block((0, 0), (2, 4)), TensorPart("w", torch.zeros(2, 4, dtype=torch.int32), (4, 4), (2, 0))], "F32"),
         ([_block((0,), (4, 4))], "must have the 2 dims"),
         ([whole("w", torch.zeros(2, dtype=torch.complex64))], "has dtype torch.complex64"),
         ([whole("w", torch.zeros(2, device="meta"))], "on the meta device"),

@@ -11,14 +11,14 @@ from torch import nn
 from bionemo_core.checkpoint.blocks import whole
 from bionemo_core.checkpoint.save import save
 from bionemo_core.data.batches.batch import TokenBatch
-from bionemo_core.data.batches.rows import RowShape, lay
+from bionemo_core.data.batches.rows import RowShape, collate
 from bionemo_core.data.labelled_records import LabelledRecord, LabelledRecords
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.finetuning.averaging import AveragedCheckpoints, newest
 from bionemo_core.finetuning.early_stopping import StopEarly
 from bionemo_core.finetuning.lora import LoraSettings, adapted_layers, add_adapters, merge_adapters
 from bionemo_core.finetuning.metrics import metrics_of
-from bionemo_core.finetuning.model import Answers, freeze
+from bionemo_core.finetuning.model import LabelSpec, freeze
 from bionemo_core.finetuning.network import ConvHead, FineTunedNetwork, MlpHead, StoredStates
 from bionemo_core.finetuning.objective import (
     LabelObjective,
@@ -78,7 +78,7 @@ def records(tokenizer, kind: str) -> list[LabelledRecord]:
 
 def batch_of(examples, tokenizer, *, packed: bool) -> TokenBatch:
     shape = RowShape(24, len(examples), tokenizer.pad_id, packing=packed)
-    return TokenBatch.of(lay(examples, len(examples), shape))
+    return TokenBatch.of(collate(examples, len(examples), shape))
 
 
 def test_conv_head_sees_zeros_beyond_the_ends_as_v1s_does(states):
@@ -112,7 +112,7 @@ def test_mlp_head_answers_for_the_mean_or_for_each_residue(states):
 )
 @torch.no_grad()
 def test_loss_is_the_sum_over_labels_packed_or_padded(kind, network, tokenizer):
-    answers = Answers(kind, ("C", "E", "H") if "classification" in kind else (), mean=0.5, scale=2.0)
+    answers = LabelSpec(kind, ("C", "E", "H") if "classification" in kind else (), mean=0.5, scale=2.0)
     per_residue, classes = answers.per_residue, len(answers.classes) or None
     torch.manual_seed(2)
     head = MlpHead([HIDDEN, classes or 1], 0.0, per_residue=per_residue)
@@ -144,7 +144,7 @@ def test_loss_is_the_sum_over_labels_packed_or_padded(kind, network, tokenizer):
 
 
 def test_every_head_and_encoder_gets_its_gradient(network, tokenizer):
-    objective = LabelObjective(tokenizer, Answers("sequence_regression"), framed=True, seq_length=24)
+    objective = LabelObjective(tokenizer, LabelSpec("sequence_regression"), framed=True, seq_length=24)
     batch = batch_of(
         [objective.record_example(row) for row in records(tokenizer, "sequence_regression")], tokenizer, packed=True
     )
@@ -181,7 +181,7 @@ def test_of_an_encoder_decoder_the_blocks_of_the_encoder_count(network):
 
 
 def test_adapters_start_as_nothing_train_alone_and_merge(network, tokenizer):
-    objective = LabelObjective(tokenizer, Answers("sequence_regression"), framed=True, seq_length=24)
+    objective = LabelObjective(tokenizer, LabelSpec("sequence_regression"), framed=True, seq_length=24)
     batch = batch_of(
         [objective.record_example(row) for row in records(tokenizer, "sequence_regression")], tokenizer, packed=True
     )
@@ -212,7 +212,7 @@ def test_adapters_start_as_nothing_train_alone_and_merge(network, tokenizer):
 @torch.no_grad()
 def test_stored_states_stand_in_for_the_encoder(network, tokenizer):
     kind = "token_classification"
-    answers = Answers(kind, ("C", "E", "H"))
+    answers = LabelSpec(kind, ("C", "E", "H"))
     objective = LabelObjective(tokenizer, answers, framed=True, seq_length=24)
     head = ConvHead(HIDDEN, 3, channels=4, dropout=0.0)
     tuned = FineTunedNetwork(network, head, per_residue=True, num_classes=3, frozen=True).eval()
@@ -230,7 +230,7 @@ def test_stored_states_stand_in_for_the_encoder(network, tokenizer):
 
 
 def test_labels_that_do_not_fit_are_named(tokenizer):
-    letters = LabelObjective(tokenizer, Answers("token_classification", ("C", "H")), framed=True, seq_length=24)
+    letters = LabelObjective(tokenizer, LabelSpec("token_classification", ("C", "H")), framed=True, seq_length=24)
     with pytest.raises(DataError, match="record 3: class 'E' is not among those trained on: C, H"):
         letters.record_example(LabelledRecord(2, b"MKV", "CEH", ""))
     with pytest.raises(DataError, match="record 'sp:7': class 'E' is not among"):
@@ -244,7 +244,7 @@ def test_labels_that_do_not_fit_are_named(tokenizer):
     ]
     with pytest.raises(DataError, match="3 residues, 2 labels"):
         letters.record_example(LabelledRecord(0, b"MKV", "CH", ""))
-    values = LabelObjective(tokenizer, Answers("sequence_regression"), framed=True, seq_length=24)
+    values = LabelObjective(tokenizer, LabelSpec("sequence_regression"), framed=True, seq_length=24)
     with pytest.raises(DataError, match="label 'high' is not a finite number"):
         values.record_example(LabelledRecord(0, b"MKV", "high", ""))
 
@@ -260,14 +260,14 @@ def test_classes_counts_and_scales_come_from_the_labels_that_count():
 
 
 def test_metrics_by_hand():
-    classes = Answers("sequence_classification", ("a", "b"))
+    classes = LabelSpec("sequence_classification", ("a", "b"))
     got = metrics_of(classes, torch.tensor([0, 0, 1, 1]), torch.tensor([0, 0, 1, 0]))
     assert got["accuracy"] == 0.75
     assert math.isclose(got["f1"], (2 * 1 * (2 / 3) / (1 + 2 / 3) + 2 * 0.5 * 1 / 1.5) / 2, rel_tol=1e-6)
     # (TP TN - FP FN) / sqrt(...) with b as the positive class: 1 * 2 - 1 * 0 over sqrt(2 * 1 * 3 * 2)
     assert math.isclose(got["mcc"], 2 / math.sqrt(12), rel_tol=1e-6)
     values = metrics_of(
-        Answers("sequence_regression", (), 10.0, 2.0), torch.tensor([0.0, 1.0, 3.0]), torch.tensor([0.0, 2.0, 1.0])
+        LabelSpec("sequence_regression", (), 10.0, 2.0), torch.tensor([0.0, 1.0, 3.0]), torch.tensor([0.0, 2.0, 1.0])
     )
     assert math.isclose(values["mse"], 4 * (0 + 1 + 4) / 3, rel_tol=1e-6)
     assert math.isclose(values["r2"], 1 - 5 / 2, rel_tol=1e-6)

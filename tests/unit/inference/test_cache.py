@@ -7,7 +7,7 @@ from tiny_models import MAX_LENGTH, TOKENIZER, inference, network
 from bionemo_core.inference.beam import beam_search
 from bionemo_core.inference.choosing import TokenSampling
 from bionemo_core.inference.decoding import greedy, sample
-from bionemo_core.inference.philox import Streams
+from bionemo_core.inference.philox import RowRng
 from bionemo_core.inference.sampling import source_batch
 from bionemo_core.nn.seq2seq import Memory
 from bionemo_core.testing.decoding import Uncached, decoder_input
@@ -34,7 +34,7 @@ def decoded(method: str, decoder, memory: Memory, first: int = 0) -> torch.Tenso
         return greedy(decoder, memory, TOKENIZER, max_length=MAX_LENGTH)
     if method == "beam":
         return beam_search(decoder, memory, TOKENIZER, max_length=MAX_LENGTH, beam_size=3).tokens
-    streams = Streams.of(9, memory.states.shape[1], first_sequence=first)
+    streams = RowRng.of(9, memory.states.shape[1], first_sequence=first)
     sampling = TokenSampling(top_p=0.95, temperature=1.2)
     return sample(decoder, memory, TOKENIZER, streams, max_length=MAX_LENGTH, sampling=sampling)
 

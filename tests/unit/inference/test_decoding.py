@@ -7,7 +7,7 @@ from small_decoder import SmallDecoder, SmallMemory, Special, memories, rows_of
 from bionemo_core.errors import ConfigError
 from bionemo_core.inference.choosing import TokenSampling
 from bionemo_core.inference.decoding import Dropping, greedy, sample
-from bionemo_core.inference.philox import Streams
+from bionemo_core.inference.philox import RowRng
 
 LENGTH = 24
 NEVER = Dropping(every=10_000)
@@ -29,7 +29,7 @@ def test_greedy_is_the_likeliest_token_after_each_prefix():
 def decode(kind: str, network: SmallDecoder, memory: SmallMemory, first: int = 0, **options) -> torch.Tensor:
     if kind == "greedy":
         return greedy(network, memory, Special, max_length=LENGTH, **options)
-    streams = Streams.of(3, memory.states.shape[1], first_sequence=first)
+    streams = RowRng.of(3, memory.states.shape[1], first_sequence=first)
     return sample(network, memory, Special, streams, max_length=LENGTH, sampling=TokenSampling(top_p=0.9), **options)
 
 
@@ -61,7 +61,7 @@ def test_decoding_ends_when_every_row_has_ended():
 def test_the_seed_decides():
     network, memory = SmallDecoder(), memories(16)
     drawn = [
-        sample(network, memory, Special, Streams.of(seed, 16), max_length=LENGTH, sampling=TokenSampling(top_p=0.0))
+        sample(network, memory, Special, RowRng.of(seed, 16), max_length=LENGTH, sampling=TokenSampling(top_p=0.0))
         for seed in (0, 0, 1)
     ]
     assert torch.equal(drawn[0], drawn[1])
@@ -70,7 +70,7 @@ def test_the_seed_decides():
 
 def test_top_k_of_one_is_greedy():
     network, memory = SmallDecoder(), memories(16)
-    drawn = sample(network, memory, Special, Streams.of(0, 16), max_length=LENGTH, sampling=TokenSampling(top_k=1))
+    drawn = sample(network, memory, Special, RowRng.of(0, 16), max_length=LENGTH, sampling=TokenSampling(top_k=1))
     assert torch.equal(drawn, greedy(network, memory, Special, max_length=LENGTH))
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bionemo_core.data.batches.batch import TokenBatch
-from bionemo_core.data.batches.rows import RowShape, lay
+from bionemo_core.data.batches.rows import RowShape, collate
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.inference.embedding import OUTPUTS, Embedder, EmbeddingSettings, embed
 from bionemo_core.inference.windows import LongRule, Window, averaged, windows
@@ -65,7 +65,7 @@ def alone(module, tokenizer, sequence: str) -> tuple[np.ndarray, np.ndarray]:
     """Hidden states and logits at the residues of one sequence in one padded row, by the network itself."""
     ids = np.array([tokenizer.bos_id, *tokenizer.encode(sequence), tokenizer.eos_id], dtype=np.int32)
     shape = RowShape(SEQ_LENGTH, 1, tokenizer.pad_id, packing=False, dynamic_padding=False)
-    batch = TokenBatch.of(lay([Example(ids, ids, np.ones(len(ids), dtype=bool))], 1, shape))
+    batch = TokenBatch.of(collate([Example(ids, ids, np.ones(len(ids), dtype=bool))], 1, shape))
     with torch.no_grad():
         hidden = module.network.eval().hidden_states(batch)[1 : len(ids) - 1, 0]
         logits = module.network.logits(batch)[0, 1 : len(ids) - 1, : tokenizer.vocab_size]

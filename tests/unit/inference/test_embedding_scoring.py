@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from bionemo_core.data.batches.batch import TokenBatch
-from bionemo_core.data.batches.rows import RowShape, lay
+from bionemo_core.data.batches.rows import RowShape, collate
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.inference.scoring import MASKED, WILD_TYPE, MaskedScorer, Mutation, read_variant
 from bionemo_core.protocols import BuildContext, Example
@@ -33,7 +33,7 @@ def asked(scorer: MaskedScorer, masked: list[int]) -> np.ndarray:
     ids = np.array([tokenizer.bos_id, *tokenizer.encode(WILD), tokenizer.eos_id], dtype=np.int32)
     ids[np.array(masked, dtype=int) + 1] = tokenizer.mask_id
     shape = RowShape(32, 1, tokenizer.pad_id, packing=False)
-    batch = TokenBatch.of(lay([Example(ids, ids, np.zeros(len(ids), dtype=bool))], 1, shape))
+    batch = TokenBatch.of(collate([Example(ids, ids, np.zeros(len(ids), dtype=bool))], 1, shape))
     with torch.no_grad():
         logits = scorer.network.eval().logits(batch)[0, 1 : len(ids) - 1, : tokenizer.vocab_size]
     return logits.log_softmax(-1).numpy()

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bionemo_core.inference.philox import Streams, philox
+from bionemo_core.inference.philox import RowRng, philox
 
 # The known answers of Random123, the generator's own publication (kat_vectors, philox4x32 10).
 KNOWN = [
@@ -24,11 +24,11 @@ def test_against_the_published_known_answers(counter, key, words):
 
 
 def test_a_number_does_not_depend_on_the_row_it_is_drawn_for():
-    streams = Streams.of(7, 10, first_sequence=90)
+    streams = RowRng.of(7, 10, first_sequence=90)
     numbers = streams.uniform("token", 5)
     order = torch.tensor([4, 4, 9, 0])
     assert torch.equal(streams.select(order).uniform("token", 3), numbers[order][:, :3])
-    assert torch.equal(Streams.of(7, 1, first_sequence=94).uniform("token", 5), numbers[4:5])
+    assert torch.equal(RowRng.of(7, 1, first_sequence=94).uniform("token", 5), numbers[4:5])
     noise = streams.normal("noise", 6)
     assert torch.equal(streams.select(order).normal("noise", 3), noise[order][:, :3])
 
@@ -41,13 +41,13 @@ def test_each_of_seed_purpose_sequence_sample_and_step_changes_the_number():
         for purpose in ("a", "b")
         for sequence in (zero, one, one << 32)
         for sample in (zero, one)
-        for number in Streams(seed, sequence, sample).uniform(purpose, 2).flatten().tolist()
+        for number in RowRng(seed, sequence, sample).uniform(purpose, 2).flatten().tolist()
     ]
     assert len(set(drawn)) == len(drawn)
 
 
 def test_distributions():
-    streams = Streams.of(0, 20_000)
+    streams = RowRng.of(0, 20_000)
     uniform = streams.uniform("token", 1)
     assert uniform.min() >= 0.0 and uniform.max() < 1.0
     assert torch.histc(uniform, 20, 0, 1).sub(1000).abs().max() < 150  # 5 standard deviations

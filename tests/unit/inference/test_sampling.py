@@ -9,7 +9,7 @@ from tiny_models import HIDDEN, LATENTS, SEQ_LENGTH, TEXTS, TOKENIZER, inference
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.inference.batched import BatchedDecoding
 from bionemo_core.inference.methods import SAMPLING_METHODS, method_options
-from bionemo_core.inference.philox import Streams
+from bionemo_core.inference.philox import RowRng
 from bionemo_core.inference.sampling import Seq2SeqInference
 
 FLAT = ("greedy-perturbate", "topkp-perturbate", "beam-search-perturbate", "beam-search-single-sample")
@@ -161,7 +161,7 @@ def test_a_longest_output_may_be_asked_for():
 def test_little_room_first_changes_no_token(method):
     model = inference()
     hiddens, mask = model.seq_to_hiddens(TEXTS)
-    streams = Streams.of(4, len(TEXTS))
+    streams = RowRng.of(4, len(TEXTS))
     settings = method_options(method, {}, 1, 0.0)
     found = [
         BatchedDecoding(network(), TOKENIZER, method, settings, 16, 3, short).tokens(hiddens, mask, streams)

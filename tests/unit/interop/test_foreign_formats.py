@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from bionemo_core.errors import ArtefactError, ConfigError
 from bionemo_core.interop.connector import Connector, ForeignModel, OurModel, Reading, check_pieces
-from bionemo_core.interop.foreign_config import Settings
+from bionemo_core.interop.foreign_config import ForeignConfig
 from bionemo_core.interop.keys import Key, KeyTable, each_layer
 from bionemo_core.interop.merging import merged
 from bionemo_core.interop.nemo import read_nemo, write_nemo
-from bionemo_core.interop.sentencepiece_model import Kind, Piece, read_pieces, write_model
+from bionemo_core.interop.sentencepiece_model import Kind, VocabularyPiece, read_pieces, write_model
 from bionemo_core.interop.torch_pickle import load_tensors
 from bionemo_core.interop.yaml_text import read_yaml
 
@@ -150,14 +150,14 @@ def test_heads_that_do_not_divide_are_refused() -> None:
 
 
 pieces = st.lists(
-    st.builds(Piece, st.text(min_size=1, max_size=5), st.floats(-1e9, 0, width=32), st.sampled_from(Kind)),
+    st.builds(VocabularyPiece, st.text(min_size=1, max_size=5), st.floats(-1e9, 0, width=32), st.sampled_from(Kind)),
     min_size=1,
     max_size=20,
 )
 
 
 @given(pieces, st.integers(0, 500))
-def test_a_sentencepiece_model_there_and_back(written: list[Piece], pad_id: int) -> None:
+def test_a_sentencepiece_model_there_and_back(written: list[VocabularyPiece], pad_id: int) -> None:
     assert read_pieces(write_model(written, pad_id), "here") == written
 
 
@@ -229,7 +229,7 @@ def test_an_archive_there_and_back(tmp_path: Path, optimised: bool) -> None:
     config = {"megatron_amp_O2": optimised, "tokenizer": {"model": "x.model", "other": None}, "sizes": [1, 2.5]}
     prefix = "model.module" if optimised else "model"
     tensors = {f"{prefix}.a": table[:5], f"{prefix}.b": table, f"{prefix}.c": table}
-    write_nemo(tmp_path / "x.nemo", ForeignModel(Settings(config, "here"), tensors, {"x.model": b"pieces"}))
+    write_nemo(tmp_path / "x.nemo", ForeignModel(ForeignConfig(config, "here"), tensors, {"x.model": b"pieces"}))
     again = read_nemo(tmp_path / "x.nemo")
     assert again.config.values == config and again.files == {"x.model": b"pieces"}
     assert torch.equal(again.tensors["model.a"], table[:5]) and torch.equal(again.tensors["model.c"], table)
@@ -249,11 +249,17 @@ def test_the_connector_in_the_documentation_works() -> None:
     example = next(
         block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "MixerHuggingFace" in block
     )
-    names = {"Key": Key, "KeyTable": KeyTable, "Reading": Reading, "ForeignModel": ForeignModel, "Settings": Settings}
+    names = {
+        "Key": Key,
+        "KeyTable": KeyTable,
+        "Reading": Reading,
+        "ForeignModel": ForeignModel,
+        "Settings": ForeignConfig,
+    }
     exec(example, names)
     connector = names["MixerHuggingFace"]()
     assert isinstance(connector, Connector)
-    config = Settings({"model_type": "mixer", "d_model": 4, "kernel": 3}, "here")
+    config = ForeignConfig({"model_type": "mixer", "d_model": 4, "kernel": 3}, "here")
     shapes = {"embed.weight": (5, 4), "conv.weight": (4, 4, 3), "conv.bias": (4,), "lm_head.weight": (5, 4)}
     tensors = {name: torch.randn(shape) for name, shape in {**shapes, "lm_head.bias": (5,)}.items()}
     assert connector.recognises(config)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from bionemo_core.data.batches.batch import Seq2SeqBatch
-from bionemo_core.data.batches.rows import RowShape, lay_pairs
+from bionemo_core.data.batches.rows import RowShape, collate_pairs
 from bionemo_core.nn.layers import transformer_config
 from bionemo_core.nn.seq2seq import Seq2SeqLM, Seq2SeqOptions, StackOptions
 from bionemo_core.parallel.groups import start_groups
@@ -40,7 +40,7 @@ def batch(made: Sequence[Seq2SeqExample], *, packed: bool, static: bool = False,
         static_shapes=static,
         target_length=seq_length,
     )
-    return Seq2SeqBatch.of(lay_pairs(made, len(made), shape))
+    return Seq2SeqBatch.of(collate_pairs(made, len(made), shape))
 
 
 def network(

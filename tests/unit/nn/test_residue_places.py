@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from bionemo_core.data.batches.batch import TokenBatch
-from bionemo_core.data.batches.rows import RowShape, lay
+from bionemo_core.data.batches.rows import RowShape, collate
 from bionemo_core.nn.residue_states import residue_places
 from bionemo_core.protocols import Example
 
@@ -18,7 +18,7 @@ def test_places_are_those_of_the_masks(framed: bool, packing: bool, static_shape
     ids = [np.arange(length, dtype=np.int32) + 10 * number for number, length in enumerate(lengths)]
     examples = [Example(one, one, np.ones(len(one), dtype=np.bool_)) for one in ids]
     shape = RowShape(16, 6, 1, packing=packing, static_shapes=static_shapes)
-    batch = TokenBatch.of(lay(examples, 6, shape))
+    batch = TokenBatch.of(collate(examples, 6, shape))
     places, counts = residue_places(batch, framed=framed)
     ends = 1 if framed else 0
     expected = np.concatenate([one[ends : len(one) - ends] for one in ids])

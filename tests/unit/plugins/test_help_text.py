@@ -23,7 +23,7 @@ def factory(first: int = 1, second: str = "a", third: int = 2) -> None:
 
 
 @dataclass
-class Settings:
+class ForeignConfig:
     """Two of them."""
 
     given: int = 3  # how many; null: none
@@ -32,7 +32,7 @@ class Settings:
 
 def test_sections_and_comments_are_read() -> None:
     assert meanings(factory) == {"first": "how many: 1, or more of them.", "second": "a word."}
-    assert meanings(Settings) == {"given": "how many; null: none"}
+    assert meanings(ForeignConfig) == {"given": "how many; null: none"}
     assert meanings(None) == meanings(int) == {}
 
 

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from bionemo_core.data.batches.batch import Seq2SeqBatch
-from bionemo_core.data.batches.rows import RowShape, lay_pairs
-from bionemo_core.nn.cuda_graph_safe import is_recordable, recordable
+from bionemo_core.data.batches.rows import RowShape, collate_pairs
+from bionemo_core.nn.cuda_graph_safe import cuda_graph_safe, is_cuda_graph_safe
 from bionemo_core.nn.layers import transformer_config
 from bionemo_core.nn.seq2seq import Seq2SeqLM, Seq2SeqOptions, StackOptions
 from bionemo_core.parallel.groups import start_groups
@@ -22,9 +22,9 @@ from bionemo_core.training.cuda_graphs import (
     MOST_RECORDINGS,
     MOST_WAITS,
     WARM_UPS,
-    RecordedPasses,
+    CudaGraphPasses,
     _Waits,
-    pass_runner,
+    make_pass_runner,
 )
 from bionemo_core.training.passes import run_pass
 
@@ -78,7 +78,7 @@ def batch(seed: int, count: int = 3) -> Seq2SeqBatch:
         ids = draw.integers(5, VOCAB, length).astype(np.int32)
         examples.append(Seq2SeqExample(ids, ids, ids, np.ones(length, dtype=bool)))
     shape = RowShape(32, count, 0, static_shapes=True, target_length=32)
-    return Seq2SeqBatch.of(lay_pairs(examples, count, shape))
+    return Seq2SeqBatch.of(collate_pairs(examples, count, shape))
 
 
 def replaced(batch: Seq2SeqBatch, **values: object) -> Seq2SeqBatch:
@@ -105,7 +105,7 @@ def test_numbers_are_those_of_plain_passes(dtype: torch.dtype) -> None:
     for one in (ours, theirs):
         shard(one, start_groups(), dtype, torch.device("cpu"))
     stand_in = StandIn(ours)
-    recorded = RecordedPasses(ours, record=stand_in)
+    recorded = CudaGraphPasses(ours, record=stand_in)
     draws = iter(range(100))
     steps = [[batch(next(draws), count) for count in counts] for counts in ((3,), (3, 3), (3, 1), (3, 3), (1, 3), (3,))]
     expected = trained(theirs, lambda *given: run_pass(theirs, *given), steps)
@@ -118,7 +118,7 @@ def test_numbers_are_those_of_plain_passes(dtype: torch.dtype) -> None:
 def test_shapes_are_recorded_when_they_come_again_and_not_too_many() -> None:
     ours = network()
     stand_in = StandIn(ours)
-    recorded = RecordedPasses(ours, record=stand_in)
+    recorded = CudaGraphPasses(ours, record=stand_in)
     for number in range(WARM_UPS + 2):
         recorded(batch(number), 1.0, 1.0)
         assert stand_in.recorded == max(0, min(1, number + 1 - WARM_UPS))
@@ -131,7 +131,7 @@ def test_shapes_are_recorded_when_they_come_again_and_not_too_many() -> None:
 def test_a_bound_of_lengths_is_part_of_the_shape() -> None:
     ours = network()
     stand_in = StandIn(ours)
-    recorded = RecordedPasses(ours, record=stand_in)
+    recorded = CudaGraphPasses(ours, record=stand_in)
     for number in range(WARM_UPS + 1):
         for one in (batch(number, 4), replaced(batch(number, 4), max_seqlen=16)):
             recorded(one, 1.0, 1.0)
@@ -154,7 +154,7 @@ def test_passes_that_wait_are_not_recorded() -> None:
         Waits.looks, Waits.always = 0, always
         ours = network()
         stand_in = StandIn(ours)
-        recorded = RecordedPasses(ours, record=stand_in)
+        recorded = CudaGraphPasses(ours, record=stand_in)
         recorded._watch = Waits
         for number in range(WARM_UPS + 6):
             recorded(batch(number), 1.0, 1.0)
@@ -178,10 +178,10 @@ def test_waiting_is_noticed_by_torchs_own_warning(monkeypatch: pytest.MonkeyPatc
 def test_padded_batches_are_not_recorded() -> None:
     ours = network()
     stand_in = StandIn(ours)
-    recorded = RecordedPasses(ours, record=stand_in)
+    recorded = CudaGraphPasses(ours, record=stand_in)
     ids = np.arange(5, 12, dtype=np.int32)
     shape = RowShape(32, 2, 0, packing=False, static_shapes=True, target_length=32)
-    padded = Seq2SeqBatch.of(lay_pairs([Seq2SeqExample(ids, ids, ids, np.ones(7, dtype=bool))] * 2, 2, shape))
+    padded = Seq2SeqBatch.of(collate_pairs([Seq2SeqExample(ids, ids, ids, np.ones(7, dtype=bool))] * 2, 2, shape))
     for _ in range(WARM_UPS + 2):
         recorded(padded, 1.0, 1.0)
     assert stand_in.recorded == 0
@@ -193,7 +193,7 @@ def test_a_forward_that_is_written_anew_promises_nothing() -> None:
             return super().forward(batch)
 
     class Promised(Own):
-        @recordable
+        @cuda_graph_safe
         def forward(self, batch):
             return super().forward(batch)
 
@@ -203,22 +203,22 @@ def test_a_forward_that_is_written_anew_promises_nothing() -> None:
         def encode(self, source):
             return super().encode(source)
 
-    assert is_recordable(made)
-    assert not is_recordable(network("relative"))
+    assert is_cuda_graph_safe(made)
+    assert not is_cuda_graph_safe(network("relative"))
     for kind, promised in ((Own, False), (Promised, True), (OwnEncoding, False)):
         own = network()
         own.__class__ = kind
-        assert is_recordable(own) is promised
+        assert is_cuda_graph_safe(own) is promised
 
 
 def test_whoever_hooks_in_is_called() -> None:
     for hook in ("register_forward_hook", "register_forward_pre_hook", "register_full_backward_hook"):
         made = network()
         getattr(made.layers[0], hook)(lambda *_: None)
-        assert not is_recordable(made)
+        assert not is_cuda_graph_safe(made)
     made = network()
     shard(made, start_groups(), torch.bfloat16, torch.device("cpu"))
-    assert is_recordable(made)  # 16-bit copies are gathered by a hook that is recorded
+    assert is_cuda_graph_safe(made)  # 16-bit copies are gathered by a hook that is recorded
 
 
 @pytest.mark.parametrize("positions", ["learned_absolute", "rope"])
@@ -230,7 +230,7 @@ def test_numbers_of_a_packed_batch_play_no_part(positions: str) -> None:
 
 def test_a_cpu_records_nothing() -> None:
     made = network()
-    assert not isinstance(pass_runner(made, start_groups(), record=True), RecordedPasses)
+    assert not isinstance(make_pass_runner(made, start_groups(), record=True), CudaGraphPasses)
 
 
 def test_what_cannot_be_recorded_names_the_setting() -> None:
@@ -242,7 +242,7 @@ def test_what_cannot_be_recorded_names_the_setting() -> None:
         except RuntimeError:  # the end of a recording that went wrong has an error of its own, and hides the first
             raise RuntimeError("operation failed due to a previous error during capture")  # noqa: B904
 
-    recorded = RecordedPasses(network(), record=refuse)
+    recorded = CudaGraphPasses(network(), record=refuse)
     for number in range(WARM_UPS):
         recorded(batch(number), 1.0, 1.0)
     with pytest.raises(ConfigError, match=r"not permitted when stream is capturing\. Set trainer.cuda_graphs=false"):

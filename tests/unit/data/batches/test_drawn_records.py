@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from bionemo_core.data.batches.rng import Draw
+from bionemo_core.data.batches.rng import RecordRng
 from bionemo_core.data.store.record_store import Subset
 from bionemo_core.data.tokenizer import CharacterTokenizer
 from bionemo_core.testing.datasets import check_split
@@ -16,7 +16,7 @@ CLUSTERS = [["MKT", "MKTA"], ["LLLLL", "L"], ["ACD"]]
 class Clusters:
     """A member of a cluster at each pass, its first one by index."""
 
-    def __init__(self, lengths: list[int], choice: Callable[[int, Draw], int]) -> None:
+    def __init__(self, lengths: list[int], choice: Callable[[int, RecordRng], int]) -> None:
         self.lengths = np.array(lengths, dtype=np.int32)
         self._choice = choice
 
@@ -26,12 +26,12 @@ class Clusters:
     def __getitem__(self, index: int) -> str:
         return CLUSTERS[index][0]
 
-    def draw_record(self, index: int, draw: Draw) -> str:
+    def draw_record(self, index: int, draw: RecordRng) -> str:
         members = CLUSTERS[index]
         return members[self._choice(len(members), draw)]
 
 
-def fair(count: int, draw: Draw) -> int:
+def fair(count: int, draw: RecordRng) -> int:
     return int(draw.integers(1, count)[0])
 
 
@@ -41,11 +41,11 @@ def test_a_part_of_a_dataset_that_draws_draws_its_own_records() -> None:
     assert part.lengths.tolist() == [3, 5]
     for data_pass in range(20):
         draw = (0, data_pass, 1, "record")
-        assert part.draw_record(1, Draw(*draw)) == whole.draw_record(1, Draw(*draw))
-        assert part.draw_record(0, Draw(*draw)) == "ACD"
-    assert {part.draw_record(1, Draw(0, data_pass, 1, "record")) for data_pass in range(20)} == {"LLLLL", "L"}
+        assert part.draw_record(1, RecordRng(*draw)) == whole.draw_record(1, RecordRng(*draw))
+        assert part.draw_record(0, RecordRng(*draw)) == "ACD"
+    assert {part.draw_record(1, RecordRng(0, data_pass, 1, "record")) for data_pass in range(20)} == {"LLLLL", "L"}
     with pytest.raises(IndexError, match="record 2 of 2"):
-        part.draw_record(2, Draw(0, 0, 2, "record"))
+        part.draw_record(2, RecordRng(0, 0, 2, "record"))
 
 
 def test_only_what_draws_offers_to() -> None:

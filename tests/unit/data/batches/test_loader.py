@@ -13,7 +13,7 @@ import torch
 from bionemo_core.data.batches.batch import StepBatch, TokenBatch
 from bionemo_core.data.batches.loader import eval_loader, train_loader
 from bionemo_core.data.batches.masking import MaskedLanguageObjective
-from bionemo_core.data.batches.rows import RowShape, lay, one_of_few
+from bionemo_core.data.batches.rows import RowShape, collate, one_of_few
 from bionemo_core.data.tokenizer import CharacterTokenizer
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.protocols import Example
@@ -100,7 +100,7 @@ def test_padded_rows_under_static_shapes_have_one_of_four_lengths() -> None:
     found = []
     for longest in range(1, 51):
         ids = [np.arange(1, 1 + size, dtype=np.int32) for size in (longest, 1)]
-        rows = lay([Example(one, one, np.ones(len(one), dtype=np.bool_)) for one in ids], 2, shape)
+        rows = collate([Example(one, one, np.ones(len(one), dtype=np.bool_)) for one in ids], 2, shape)
         found.append(rows.tokens.shape)
         assert rows.tokens.shape[1] - longest < 13
         assert rows.tokens[0, :longest].tolist() == ids[0].tolist()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bionemo_core.data.batches.masking import MaskedLanguageObjective
-from bionemo_core.data.batches.rng import Draw
+from bionemo_core.data.batches.rng import RecordRng
 from bionemo_core.data.tokenizer import CharacterTokenizer
 from bionemo_core.errors import ConfigError
 
@@ -12,7 +12,7 @@ from bionemo_core.errors import ConfigError
 def test_shares_are_those_asked_for(tokenizer: CharacterTokenizer, objective: MaskedLanguageObjective) -> None:
     ids = np.random.default_rng(0).integers(5, 30, 400).astype(np.int32)
     ids[0], ids[-1] = tokenizer.bos_id, tokenizer.eos_id
-    examples = [objective.example(ids, Draw(0, 0, i, "m")) for i in range(1000)]
+    examples = [objective.example(ids, RecordRng(0, 0, i, "m")) for i in range(1000)]
     tokens, chosen = np.stack([e.tokens for e in examples]), np.stack([e.loss_mask for e in examples])
     assert abs(chosen.mean() - 0.15) < 0.002
     assert abs((tokens == tokenizer.mask_id)[chosen].mean() - 0.8) < 0.006
@@ -30,9 +30,9 @@ def test_masks_do_not_depend_on_the_company(modify_percent: float) -> None:
     objective = MaskedLanguageObjective(mask_id=4, special_ids=range(5), vocab_size=30, modify_percent=modify_percent)
     rng = np.random.default_rng(0)
     records = [rng.integers(0, 30, length).astype(np.int32) for length in [*rng.integers(1, 60, 100), 0]]
-    together = objective.examples(records, [Draw(9, 2, i, "m") for i in range(len(records))])
+    together = objective.examples(records, [RecordRng(9, 2, i, "m") for i in range(len(records))])
     for number, (ids, example) in enumerate(zip(records, together, strict=True)):
-        words = [int(word) / 2**64 for word in Draw(9, 2, number, "m").words(len(ids) + 2)]
+        words = [int(word) / 2**64 for word in RecordRng(9, 2, number, "m").words(len(ids) + 2)]
         fates = {i: words[i] / modify_percent for i in range(len(ids)) if words[i] < modify_percent}
         if not fates and modify_percent and len(ids):
             fates = {int(words[-2] * len(ids)): words[-1]}
@@ -50,14 +50,14 @@ def test_masks_do_not_depend_on_the_company(modify_percent: float) -> None:
 
 def test_one_token_is_always_chosen() -> None:
     objective = MaskedLanguageObjective(mask_id=4, special_ids=range(5), vocab_size=30, modify_percent=1e-9)
-    places = [objective.example(np.arange(5, 9, dtype=np.int32), Draw(0, 0, i, "m")).loss_mask for i in range(400)]
+    places = [objective.example(np.arange(5, 9, dtype=np.int32), RecordRng(0, 0, i, "m")).loss_mask for i in range(400)]
     assert {int(place.sum()) for place in places} == {1}
     assert np.stack(places).mean(axis=0).min() > 0.15
 
 
 def test_nothing_is_chosen_at_zero() -> None:
     objective = MaskedLanguageObjective(mask_id=4, special_ids=range(5), vocab_size=30, modify_percent=0)
-    example = objective.example(np.arange(5, 30, dtype=np.int32), Draw(0, 0, 0, "m"))
+    example = objective.example(np.arange(5, 30, dtype=np.int32), RecordRng(0, 0, 0, "m"))
     assert not example.loss_mask.any()
     assert (example.tokens == example.labels).all()
 

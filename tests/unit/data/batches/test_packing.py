@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bionemo_core.data.batches.order import SampleOrder
-from bionemo_core.data.batches.packing import LaidLengths, packs
+from bionemo_core.data.batches.packing import RowLengths, packs
 from bionemo_core.data.readers import FastaSource
 from bionemo_core.errors import ConfigError
 
@@ -21,7 +21,7 @@ def test_real_proteins_fill_the_packs(realdata: Path, capacity: int) -> None:
     source = FastaSource(realdata / "uniprot_16k.fasta.gz")
     residues = [len(record.sequence.translate(None, b"\n")) for record in source.records(source.paths[0])]
     lengths = np.minimum(np.array(residues) + 2, capacity)
-    result = list(islice(packs(SampleOrder(len(lengths), 0), LaidLengths(lengths, (capacity,)), 4096), 4000))
+    result = list(islice(packs(SampleOrder(len(lengths), 0), RowLengths(lengths, (capacity,)), 4096), 4000))
     assert sum(int(pack.sizes.sum()) for pack in result) / (len(result) * capacity) >= 0.97
 
 
@@ -33,7 +33,7 @@ def test_both_budgets_are_kept_and_the_one_that_binds_is_filled() -> None:
         (residues, (512, 140), lambda n: (np.minimum(n, 512), np.minimum(2 * np.round(0.15 * n) + 1, 140))),
         (characters, (512, 512), lambda n: (n + 2, n + 1)),
     ):
-        laid = LaidLengths(lengths, capacities, rule)
+        laid = RowLengths(lengths, capacities, rule)
         result = list(packs(SampleOrder(3000, 0), laid, 3000, stop=3000))
         totals = np.array([pack.sizes.sum(axis=1) for pack in result])
         assert (totals <= capacities).all()
@@ -42,7 +42,7 @@ def test_both_budgets_are_kept_and_the_one_that_binds_is_filled() -> None:
 
 
 def test_resume_continues_at_every_boundary() -> None:
-    order, laid = SampleOrder(3000, 1), LaidLengths(_lengths(), (512,))
+    order, laid = SampleOrder(3000, 1), RowLengths(_lengths(), (512,))
     whole = list(islice(packs(order, laid, 256), 400))
     consumed = np.cumsum([len(pack.positions) for pack in whole]).tolist()
     for place in (1, 17, 120, 250):
@@ -51,7 +51,7 @@ def test_resume_continues_at_every_boundary() -> None:
 
 
 def test_a_place_inside_a_pack_is_refused() -> None:
-    order, laid = SampleOrder(3000, 1), LaidLengths(_lengths(), (512,))
+    order, laid = SampleOrder(3000, 1), RowLengths(_lengths(), (512,))
     sizes = [len(pack.positions) for pack in islice(packs(order, laid, 256), 50)]
     first_shared = next(i for i, size in enumerate(sizes) if size > 1)
     with pytest.raises(ConfigError, match="end inside a pack"):
@@ -59,18 +59,18 @@ def test_a_place_inside_a_pack_is_refused() -> None:
 
 
 def test_length_does_not_drift_along_a_window() -> None:
-    result = list(packs(SampleOrder(3000, 1), LaidLengths(_lengths(), (512,)), 3000, stop=3000))
+    result = list(packs(SampleOrder(3000, 1), RowLengths(_lengths(), (512,)), 3000, stop=3000))
     counts = np.array([len(pack.positions) for pack in result])
     half = len(counts) // 2
     assert abs(counts[:half].mean() - counts[half:].mean()) < 0.3
 
 
 def test_without_packing_the_order_is_plain() -> None:
-    order, laid = SampleOrder(10, 1), LaidLengths(np.arange(1, 11), (16,))
+    order, laid = SampleOrder(10, 1), RowLengths(np.arange(1, 11), (16,))
     got = [int(p.positions[0]) for p in islice(packs(order, laid, 4, 3, packing=False), 9)]
     assert got == list(range(3, 12))
 
 
 def test_a_sequence_longer_than_a_pack_is_refused() -> None:
     with pytest.raises(ConfigError, match="record 1 has 9 tokens, a pack holds 8"):
-        next(packs(SampleOrder(2, 0), LaidLengths(np.array([3, 9]), (8,)), 4))
+        next(packs(SampleOrder(2, 0), RowLengths(np.array([3, 9]), (8,)), 4))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from bionemo_core.data.batches.prefetch import Ahead
+from bionemo_core.data.batches.prefetch import Prefetcher
 from bionemo_core.errors import DataError
 from bionemo_core.runs.loaders import Steps
 
@@ -32,7 +32,7 @@ class Batches:
 
 def test_order_is_kept_and_only_what_was_fetched_ahead_is_on_the_device() -> None:
     batches = Batches(5)
-    ahead = Ahead(iter(batches))
+    ahead = Prefetcher(iter(batches))
     first = next(ahead)
     for _ in range(3):  # one is enough
         ahead.fetch(META)
@@ -44,7 +44,7 @@ def test_order_is_kept_and_only_what_was_fetched_ahead_is_on_the_device() -> Non
 
 
 def test_the_end_comes_after_the_last_batch() -> None:
-    ahead = Ahead(iter(Batches(1)))
+    ahead = Prefetcher(iter(Batches(1)))
     ahead.fetch(META)
     assert next(ahead).device == META
     ahead.fetch(META)
@@ -54,7 +54,7 @@ def test_the_end_comes_after_the_last_batch() -> None:
 
 
 def test_a_failure_is_raised_where_its_batch_is_wanted() -> None:
-    ahead = Ahead(iter(Batches(3, bad=1)))
+    ahead = Prefetcher(iter(Batches(3, bad=1)))
     ahead.fetch(META)
     assert next(ahead) is not None
     ahead.fetch(META)  # the step under way goes on

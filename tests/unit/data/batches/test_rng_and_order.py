@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bionemo_core.data.batches.order import SampleOrder
-from bionemo_core.data.batches.rng import Draw
+from bionemo_core.data.batches.rng import RecordRng
 
 GOLDEN_WORDS = [1508436522180412645, 17346988125553491259, 15675521924310243506]
 GOLDEN_ORDER = [0, 3, 1, 7, 9, 2, 6, 8, 5, 4, 2, 9, 1, 0, 5, 4, 8, 6, 3, 7]
@@ -12,14 +12,14 @@ GOLDEN_ORDER = [0, 3, 1, 7, 9, 2, 6, 8, 5, 4, 2, 9, 1, 0, 5, 4, 8, 6, 3, 7]
 
 def test_stream_is_the_published_one() -> None:
     # Golden: a change here breaks the resume of every run that exists.
-    assert Draw(1, 2, 3, "x").words(3).tolist() == GOLDEN_WORDS
+    assert RecordRng(1, 2, 3, "x").words(3).tolist() == GOLDEN_WORDS
     assert SampleOrder(10, seed=7).locate(np.arange(20))[1].tolist() == GOLDEN_ORDER
 
 
 def test_streams_do_not_disturb_each_other() -> None:
-    alone = Draw(5, 0, 9, "mask")
+    alone = RecordRng(5, 0, 9, "mask")
     expected = [alone.uniform(6), alone.uniform(5)]
-    first, other = Draw(5, 0, 9, "mask"), Draw(5, 0, 10, "mask")
+    first, other = RecordRng(5, 0, 9, "mask"), RecordRng(5, 0, 10, "mask")
     got = [first.uniform(6)]
     other.uniform(100)
     got.append(first.uniform(5))
@@ -28,23 +28,23 @@ def test_streams_do_not_disturb_each_other() -> None:
 
 def test_every_argument_matters() -> None:
     streams = [
-        Draw(*key).words(4).tobytes()
+        RecordRng(*key).words(4).tobytes()
         for key in [(1, 2, 3, "a"), (2, 2, 3, "a"), (1, 3, 3, "a"), (1, 2, 4, "a"), (1, 2, 3, "b")]
     ]
     assert len(set(streams)) == len(streams)
 
 
 def test_draws_are_uniform() -> None:
-    uniform = np.concatenate([Draw(0, 0, index, "u").uniform(100) for index in range(500)])
+    uniform = np.concatenate([RecordRng(0, 0, index, "u").uniform(100) for index in range(500)])
     assert uniform.min() >= 0 and uniform.max() < 1
     assert abs(uniform.mean() - 0.5) < 0.005
-    counts = np.bincount(Draw(0, 0, 0, "i").integers(70_000, 7), minlength=7)
+    counts = np.bincount(RecordRng(0, 0, 0, "i").integers(70_000, 7), minlength=7)
     assert ((counts - 10_000) ** 2 / 10_000).sum() < 25  # chi-square, 6 degrees of freedom: p = 0.0003
 
 
 def test_integers_refuses_an_empty_range() -> None:
     with pytest.raises(ValueError, match="high is 0"):
-        Draw(0, 0, 0, "i").integers(1, 0)
+        RecordRng(0, 0, 0, "i").integers(1, 0)
 
 
 def test_passes_differ_and_look_random() -> None:

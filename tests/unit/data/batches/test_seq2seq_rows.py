@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bionemo_core.data.batches.batch import Seq2SeqBatch, StepBatch, TokenBatch
 from bionemo_core.data.batches.loader import eval_loader, train_loader
-from bionemo_core.data.batches.rng import Draw
+from bionemo_core.data.batches.rng import RecordRng
 from bionemo_core.data.tokenizer import CharacterTokenizer
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.protocols import Example, Seq2SeqExample, Seq2SeqObjective
@@ -35,7 +35,7 @@ class Beginnings:
     def __init__(self, tokenizer: CharacterTokenizer) -> None:
         self.tokenizer = tokenizer
 
-    def record_example(self, record: str | bytes, draw: Draw) -> Seq2SeqExample:
+    def record_example(self, record: str | bytes, draw: RecordRng) -> Seq2SeqExample:
         ids = self.tokenizer.encode(record)[:SEQ_LENGTH]
         answer = np.append(ids[: len(ids) // 3], self.tokenizer.eos_id).astype(np.int32)[:TARGET_LENGTH]
         shown = np.append(np.int32(self.tokenizer.bos_id), answer[:-1])
@@ -79,7 +79,7 @@ def all_pairs(steps: list[StepBatch]) -> list[Pair]:
 def expected(parts: tuple[Any, ...]) -> list[Pair]:
     """The pairs of an evaluation over all records, made without a loader."""
     records, _, objective = parts
-    draws = (Draw(SHAPE["seed"], 0, index, "masking for evaluation") for index in range(len(records)))
+    draws = (RecordRng(SHAPE["seed"], 0, index, "masking for evaluation") for index in range(len(records)))
     examples = [objective.record_example(record, draw) for record, draw in zip(records, draws, strict=True)]
     return sorted(tuple(array.tolist() for array in example) for example in examples)
 
@@ -188,7 +188,7 @@ def test_a_batch_moves_with_both_sides(parts: tuple[Any, ...]) -> None:
 class TooLong(Beginnings):
     """Makes longer targets than it declares."""
 
-    def record_example(self, record: str | bytes, draw: Draw) -> Seq2SeqExample:
+    def record_example(self, record: str | bytes, draw: RecordRng) -> Seq2SeqExample:
         example = super().record_example(record, draw)
         twice = (np.concatenate([array, array]) for array in example[1:])
         return Seq2SeqExample(example.source, *twice)
@@ -197,7 +197,7 @@ class TooLong(Beginnings):
 class Empty(Beginnings):
     """Makes sources without a token."""
 
-    def record_example(self, record: str | bytes, draw: Draw) -> Seq2SeqExample:
+    def record_example(self, record: str | bytes, draw: RecordRng) -> Seq2SeqExample:
         return super().record_example(record, draw)._replace(source=np.empty(0, dtype=np.int32))
 
 
@@ -225,7 +225,7 @@ def test_a_row_too_short_for_the_objective_is_refused(parts: tuple[Any, ...]) ->
 class Drawn(Proteins):
     """One of several spellings of each record, by the pass over the data."""
 
-    def draw_record(self, index: int, draw: Draw) -> bytes:
+    def draw_record(self, index: int, draw: RecordRng) -> bytes:
         sequence = self[index]
         return sequence[: max(1, len(sequence) - int(draw.integers(1, 8)[0]))]
 
@@ -236,7 +236,7 @@ class OneSided:
     def __init__(self, tokenizer: CharacterTokenizer) -> None:
         self.tokenizer = tokenizer
 
-    def record_example(self, record: str | bytes, draw: Draw) -> Example:
+    def record_example(self, record: str | bytes, draw: RecordRng) -> Example:
         ids = self.tokenizer.encode(record)[:SEQ_LENGTH]
         return Example(ids, ids, np.ones(len(ids), dtype=np.bool_))
 
@@ -254,7 +254,7 @@ def test_a_drawn_record_depends_on_the_pass_and_the_record_alone(tokenizer: Char
     ]
     assert passes[0] == passes[1]
     by_hand = {
-        tuple(tokenizer.encode(parts[0].draw_record(index, Draw(3, 0, index, "record")))[:SEQ_LENGTH].tolist())
+        tuple(tokenizer.encode(parts[0].draw_record(index, RecordRng(3, 0, index, "record")))[:SEQ_LENGTH].tolist())
         for index in range(len(parts[0]))
     }
     assert by_hand < passes[0]

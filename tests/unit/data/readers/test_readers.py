@@ -15,7 +15,7 @@ import pytest
 
 from bionemo_core.data.readers import EXTENSIONS, FORMATS, Record, source_for
 from bionemo_core.data.store.prepare import prepare
-from bionemo_core.data.store.residue_filter import ResidueRules
+from bionemo_core.data.store.residue_filter import ResidueFilter
 from bionemo_core.data.tokenizer import CharacterTokenizer
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.protocols import BuildContext
@@ -292,7 +292,7 @@ def test_the_same_proteins_in_every_format(
         writer.set_structure(structure_of(names))
         writer.save(str(tmp_path / name))
     shards = [write(tmp_path / f"x00{i}.csv", f"id,sequence\n{i},{s}\n") for i, s in enumerate(names.values())]
-    rules = ResidueRules.of(tokenizer)
+    rules = ResidueFilter.of(tokenizer)
     for paths in ("p.fasta", "p.fq.bz2", "p.tsv", "p.parquet", "p.pdb", "p.cif", shards):
         options = {"column": "sequence"} if paths in ("p.tsv", shards) else {}
         files = [tmp_path / paths] if isinstance(paths, str) else paths

@@ -12,7 +12,7 @@ from bionemo_core.config.schema import Choice
 from bionemo_core.data.batches.loader import eval_loader, train_loader
 from bionemo_core.data.batches.masking import MaskedLanguageObjective
 from bionemo_core.data.batches.order import SampleOrder
-from bionemo_core.data.batches.rng import Draw
+from bionemo_core.data.batches.rng import RecordRng
 from bionemo_core.data.sources.blended_records import BlendedRecords, BlendOrder, JoinedRecords, schedule, shares_of
 from bionemo_core.data.tokenizer import CharacterTokenizer
 from bionemo_core.errors import ConfigError
@@ -30,7 +30,7 @@ class Poly(list[bytes]):
 
 
 class Drawing(Poly):
-    def draw_record(self, index: int, draw: Draw) -> bytes:
+    def draw_record(self, index: int, draw: RecordRng) -> bytes:
         return self[index][: 1 + int(draw.integers(1, len(self[index]))[0])]
 
 
@@ -190,8 +190,8 @@ def test_evaluation_sees_every_record_once(blended: tuple[Any, ...]) -> None:
 def test_records_are_drawn_where_a_part_draws() -> None:
     plain, drawing = JoinedRecords(PARTS), JoinedRecords([PARTS[0], Drawing(b"G", 9)])
     assert not hasattr(plain, "draw_record")
-    assert drawing.draw_record(3, Draw(0, 0, 3, "record")) == PARTS[0][3]
-    drawn = {drawing.draw_record(28, Draw(0, data_pass, 28, "record")) for data_pass in range(200)}
+    assert drawing.draw_record(3, RecordRng(0, 0, 3, "record")) == PARTS[0][3]
+    drawn = {drawing.draw_record(28, RecordRng(0, data_pass, 28, "record")) for data_pass in range(200)}
     assert drawn == {b"G" * n for n in range(1, 10)}
     assert JoinedRecords([PARTS[0], [b"A"]]).lengths is None
 

@@ -15,7 +15,7 @@ import pytest
 
 from bionemo_core.data.batches.loader import RECORD, train_loader
 from bionemo_core.data.batches.masking import MaskedLanguageObjective
-from bionemo_core.data.batches.rng import Draw
+from bionemo_core.data.batches.rng import RecordRng
 from bionemo_core.data.sources import uniref90
 from bionemo_core.data.sources import uniref90_members as module
 from bionemo_core.data.sources.uniref90_members import ClusterMembers
@@ -85,7 +85,7 @@ def build(files: Files, tokenizer: CharacterTokenizer, context: BuildContext) ->
 
 
 def _drawn(train: ClusterMembers, index: int, data_pass: int, seed: int = 1) -> str:
-    return train.draw_record(index, Draw(seed, data_pass, index, RECORD)).decode()
+    return train.draw_record(index, RecordRng(seed, data_pass, index, RECORD)).decode()
 
 
 def _all_drawn(splits: DataSplits) -> list[str]:
@@ -101,7 +101,7 @@ def test_every_pass_draws_a_member_of_the_cluster(files: Files, build: Build) ->
         assert {_drawn(train, i, data_pass) for data_pass in range(60)} == set(files.of(i))
         assert train.lengths[i] == max(map(len, files.of(i)))
     with pytest.raises(IndexError):
-        train.draw_record(NUM_CLUSTERS, Draw(1, 0, 0, RECORD))
+        train.draw_record(NUM_CLUSTERS, RecordRng(1, 0, 0, RECORD))
 
 
 def test_members_are_drawn_uniformly(files: Files, build: Build) -> None:

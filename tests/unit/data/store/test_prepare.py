@@ -19,7 +19,7 @@ from bionemo_core.data.store import prepare as prepare_module
 from bionemo_core.data.store.prepare import collected, prepare
 from bionemo_core.data.store.record_store import PreparedStore
 from bionemo_core.data.store.report import draw_lengths, summary
-from bionemo_core.data.store.residue_filter import ResidueRules
+from bionemo_core.data.store.residue_filter import ResidueFilter
 from bionemo_core.data.tokenizer import CharacterTokenizer
 from bionemo_core.errors import BioNeMoError, ConfigError, DataError, StorageError
 from bionemo_core.io import atomic
@@ -34,7 +34,7 @@ def prepared(tmp_path: Path, tokenizer: CharacterTokenizer, context: BuildContex
     def run(text: bytes, name: str = "a.fasta", **options: Any) -> PreparedStore:
         path = tmp_path / name
         path.write_bytes(text)
-        return prepare(FastaSource(path), ResidueRules.of(tokenizer, **options), context)
+        return prepare(FastaSource(path), ResidueFilter.of(tokenizer, **options), context)
 
     return run
 
@@ -108,7 +108,7 @@ def test_missing_file_and_folder_are_named(
 ) -> None:
     for path in (tmp_path / "none.fasta", tmp_path):
         with pytest.raises(DataError, match="cannot be read"):
-            prepare(FastaSource(path), ResidueRules.of(tokenizer), context)
+            prepare(FastaSource(path), ResidueFilter.of(tokenizer), context)
 
 
 def test_byte_order_mark_gzip_and_line_ends_change_nothing(prepared: Prepare) -> None:
@@ -155,7 +155,7 @@ def test_store_of_something_else_is_refused(prepared: Prepare) -> None:
 
 
 def test_a_source_that_changes_meanwhile_is_refused(prepared: Prepare, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = prepare_module.judged
+    real = prepare_module.filter_blocks
 
     def meddle(blocks: Any, rules: Any, kind: str, path: Path, pool: Any) -> Any:
         with path.open("ab") as stream:
@@ -184,11 +184,11 @@ def test_a_home_that_is_a_file_is_a_storage_error(tmp_path: Path, tokenizer: Cha
     (tmp_path / "a.fasta").write_bytes(b">a\nMKT\n")
     with pytest.raises(StorageError, match="BIONEMO_HOME"):
         prepare(
-            FastaSource(tmp_path / "a.fasta"), ResidueRules.of(tokenizer), BuildContext(home=str(tmp_path / "home"))
+            FastaSource(tmp_path / "a.fasta"), ResidueFilter.of(tokenizer), BuildContext(home=str(tmp_path / "home"))
         )
 
 
-def _prepare_and_report(path: Path, rules: ResidueRules, context: BuildContext, queue: Any) -> None:
+def _prepare_and_report(path: Path, rules: ResidueFilter, context: BuildContext, queue: Any) -> None:
     try:
         store = prepare(FastaSource(path), rules, context)
         queue.put((len(store), store[len(store) - 1]))
@@ -203,7 +203,7 @@ def test_processes_may_prepare_the_same_store_at_once(
     path.write_bytes(b"".join(b">r%d\nMKTAYIAKQR\n" % i for i in range(20_000)))
     fork = multiprocessing.get_context("fork")
     queue = fork.Queue()
-    arguments = (path, ResidueRules.of(tokenizer), context, queue)
+    arguments = (path, ResidueFilter.of(tokenizer), context, queue)
     processes = [fork.Process(target=_prepare_and_report, args=arguments) for _ in range(4)]
     for process in processes:
         process.start()
@@ -222,11 +222,11 @@ def test_a_killed_preparation_leaves_no_store(
     child = os.fork()
     if child == 0:
         os.rename = lambda *_: os.kill(os.getpid(), 9)
-        prepare(FastaSource(path), ResidueRules.of(tokenizer), context)
+        prepare(FastaSource(path), ResidueFilter.of(tokenizer), context)
     os.waitpid(child, 0)
     parent = Path(context.home) / "prepared"
     assert [p.name[0] for p in parent.iterdir() if p.is_dir()] == ["."]
-    assert contents(prepare(FastaSource(path), ResidueRules.of(tokenizer), context)) == {"a": b"MKT", "b": b"MKL"}
+    assert contents(prepare(FastaSource(path), ResidueFilter.of(tokenizer), context)) == {"a": b"MKT", "b": b"MKL"}
     assert len([p for p in parent.iterdir() if p.is_dir()]) == 1
 
 
@@ -239,7 +239,7 @@ def _csv(tmp_path: Path, text: str, name: str = "x000.csv") -> Path:
 def test_csv_by_number_and_by_name(tmp_path: Path, tokenizer: CharacterTokenizer, context: BuildContext) -> None:
     path = _csv(tmp_path, 'record_id,name,n,sequence\n0,"a, b",3,MKT\n\n1,\xe9,2,ll\n2,c\n3,d,1,J\n')
     for column in (3, "sequence"):
-        store = prepare(CsvSource([path], column), ResidueRules.of(tokenizer), context)
+        store = prepare(CsvSource([path], column), ResidueFilter.of(tokenizer), context)
         assert contents(store) == {"x000.csv:2": b"MKT", "x000.csv:4": b"LL"}
         assert store.manifest["records"]["rejected"] == {"too few columns": 1, "residue outside the alphabet": 1}
 
@@ -259,13 +259,13 @@ def test_bad_tables_are_named(
     tmp_path: Path, tokenizer: CharacterTokenizer, context: BuildContext, text: str, column: int | str, message: str
 ) -> None:
     with pytest.raises(DataError, match=message):
-        prepare(CsvSource([_csv(tmp_path, text)], column), ResidueRules.of(tokenizer), context)
+        prepare(CsvSource([_csv(tmp_path, text)], column), ResidueFilter.of(tokenizer), context)
 
 
 def test_columns_of_the_source_come_back(tmp_path: Path, tokenizer: CharacterTokenizer, context: BuildContext) -> None:
     path = tmp_path / "a.fasta"
     path.write_bytes(b">a SET=train\nMKT\n>b SET=test\nMJ\n>c SET=test VALIDATION=True\nMKTLL\n>d\nLL\n")
-    rules = ResidueRules.of(tokenizer, max_length=3, on_long="window")
+    rules = ResidueFilter.of(tokenizer, max_length=3, on_long="window")
     store = prepare(FastaSource(path, ["description"]), rules, context)
     assert store.columns == ("description",)
     found = [(store.id(i), store[i], store.column(i, "description")) for i in range(len(store))]
@@ -319,7 +319,7 @@ def test_other_processes_judge_to_the_same_store(
     monkeypatch.setattr("bionemo_core.data.readers.decompress.BLOCK_BYTES", 4096)
     path = tmp_path / "a.fasta"
     path.write_bytes(b"".join(b">r%d x\n%s\n" % (i % 900, b"MKTJ*"[: 3 + i % 3] * (i % 5)) for i in range(1000)))
-    rules = ResidueRules.of(tokenizer, max_length=10, on_long="window", deduplicate=True)
+    rules = ResidueFilter.of(tokenizer, max_length=10, on_long="window", deduplicate=True)
     stores = [
         prepare(FastaSource(path), rules, replace(context, home=str(tmp_path / str(n)), preparation_workers=n))
         for n in (0, 2)
@@ -356,7 +356,7 @@ def test_a_preparation_killed_at_any_time_starts_clean(
 ) -> None:
     path = tmp_path / "a.fasta"
     path.write_bytes(b"".join(b">r%d\nMKTAYIAKQR\n" % i for i in range(50_000)))
-    rules = ResidueRules.of(tokenizer)
+    rules = ResidueFilter.of(tokenizer)
     parent = Path(context.home) / "prepared"
     for after_s in (0.01, 0.03, 0.06):
         child = os.fork()
@@ -372,13 +372,13 @@ def test_a_preparation_killed_at_any_time_starts_clean(
 
 def test_real_proteins(realdata: Path, tokenizer: CharacterTokenizer, context: BuildContext) -> None:
     store = prepare(
-        FastaSource(realdata / "uniprot_16k.fasta.gz"), ResidueRules.of(tokenizer, deduplicate=True), context
+        FastaSource(realdata / "uniprot_16k.fasta.gz"), ResidueFilter.of(tokenizer, deduplicate=True), context
     )
     assert summary(store.manifest) == (
         "uniprot_16k.fasta.gz: read 16,000 = used 15,178 + rejected 822 (duplicate sequence 822)"
     )
     flip = FastaSource(realdata / "flip_secondary_structure/sequences.fasta.gz")
-    store = prepare(flip, ResidueRules.of(tokenizer), context)
+    store = prepare(flip, ResidueFilter.of(tokenizer), context)
     assert summary(store.manifest) == "sequences.fasta.gz: read 11,156 = used 11,156 + rejected 0"
     assert len(store) == 11_156
 
@@ -388,5 +388,5 @@ def test_many_repeated_ids_may_be_no_ids(tmp_path, tokenizer, context, caplog):
         path = tmp_path / f"{number}.fasta"
         path.write_text("".join(f">{0 if i < repeated else i}\nMKV{'A' * (i % 9)}\n" for i in range(100)))
         caplog.clear()
-        prepare(FastaSource(path), ResidueRules.of(tokenizer), context)
+        prepare(FastaSource(path), ResidueFilter.of(tokenizer), context)
         assert ("have the id of an earlier one and are left out" in caplog.text) == warned

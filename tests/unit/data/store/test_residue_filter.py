@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from bionemo_core.data.readers import Column, Record
-from bionemo_core.data.store.residue_filter import ResidueRules, Verdict
+from bionemo_core.data.store.residue_filter import FilterResult, ResidueFilter
 from bionemo_core.data.tokenizer import CharacterTokenizer
 from bionemo_core.errors import ConfigError
 
-RULES = ResidueRules("ACDEFGHIKLMNPQRSTVWXY")
+RULES = ResidueFilter("ACDEFGHIKLMNPQRSTVWXY")
 
 
-def judge(sequence: bytes, **options: object) -> Verdict:
+def judge(sequence: bytes, **options: object) -> FilterResult:
     return replace(RULES, **options).judge(Record(b"a", sequence, 1))
 
 
@@ -35,7 +35,7 @@ def judge(sequence: bytes, **options: object) -> Verdict:
     ],
 )
 def test_used(sequence: bytes, options: dict[str, object], stored: bytes, notes: tuple[str, ...]) -> None:
-    assert judge(sequence, **options) == Verdict((stored,), notes=notes)
+    assert judge(sequence, **options) == FilterResult((stored,), notes=notes)
 
 
 @pytest.mark.parametrize(
@@ -56,11 +56,11 @@ def test_used(sequence: bytes, options: dict[str, object], stored: bytes, notes:
     ],
 )
 def test_rejected(sequence: bytes, options: dict[str, object], reason: str, detail: str) -> None:
-    assert judge(sequence, **options) == Verdict((), reason, detail)
+    assert judge(sequence, **options) == FilterResult((), reason, detail)
 
 
 def test_what_the_reader_found_comes_first() -> None:
-    assert RULES.judge(Record(b"", b"J", 1, "no id")) == Verdict((), "no id")
+    assert RULES.judge(Record(b"", b"J", 1, "no id")) == FilterResult((), "no id")
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_what_the_reader_found_comes_first() -> None:
 def test_windows(length: int, size: int, overlap: int, least: int, windows: list[tuple[int, int]]) -> None:
     text = bytes(RULES.alphabet[:length], "ascii")
     verdict = judge(text, max_length=size, on_long="window", window_overlap=overlap, min_length=least)
-    assert verdict == Verdict(tuple(text[a:b] for a, b in windows), notes=("cut into windows",))
+    assert verdict == FilterResult(tuple(text[a:b] for a, b in windows), notes=("cut into windows",))
 
 
 def test_error_says_what_was_expected() -> None:
@@ -123,11 +123,11 @@ def test_screening_whole_blocks_agrees_with_judging(options: dict[str, object]) 
     assert screened.doubtful.dtype == np.bool_
     for sequence, stored, doubtful in zip(sequences, cleaned, screened.doubtful, strict=True):
         if not doubtful:
-            assert rules.judge(Record(b"a", sequence, 1)) == Verdict((stored,))
+            assert rules.judge(Record(b"a", sequence, 1)) == FilterResult((stored,))
     assert not screened.doubtful[0]
 
 
 def test_the_alphabet_is_the_tokenizer_s(tokenizer: CharacterTokenizer) -> None:
-    rules = ResidueRules.of(tokenizer, on_invalid="unk")
+    rules = ResidueFilter.of(tokenizer, on_invalid="unk")
     assert rules.alphabet == "ABCDEFGHIKLMNOPQRSTUVWXYZ" and rules.facts()["on_invalid"] == "unk"
     assert "advice" not in rules.facts() and rules == replace(rules, advice="other")
