@@ -3,7 +3,6 @@
 Run checkpoints are safetensors shards with a JSON index and a manifest of hashes; nothing in them is pickled.
 
 layout     the names of folders and files (no torch)
-files      writes that are on the disk when they return, and hashes
 faults     named points at which a test can kill the process
 pieces     a rank's part of a tensor, and whether parts tile the whole
 shards     tensors to a safetensors file, streamed
@@ -19,7 +18,6 @@ Models that travel, and weights from elsewhere:
 stored             a model at rest: names and parameters to build it, tensors to fill it
 artefact           our own form for travelling
 safetensors_files  tensors in safetensors files, ours or others'
-publishing         results that appear whole or not at all
 foreign            v1 archives, Hugging Face folders, and what connectors are
 hub                downloads, kept and checked
 resize             vocabularies and position tables of another size

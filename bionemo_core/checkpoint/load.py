@@ -8,6 +8,7 @@ import os
 from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -20,7 +21,7 @@ from bionemo_core.checkpoint.blocks import Block, check_tiling
 from bionemo_core.checkpoint.shards import DTYPE_NAMES, DTYPES
 from bionemo_core.checkpoint.state import decode
 from bionemo_core.errors import CheckpointError, StorageError
-from bionemo_core.io import files
+from bionemo_core.io.hashing import hash_file
 
 _MALFORMED = (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError)
 
@@ -202,7 +203,7 @@ class CheckpointReader:
         wanted = [(name, self.manifest.files[name]) for name in names]
         try:
             with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-                got = pool.map(files.hash_file, [self.folder / name for name, _ in wanted])
+                got = pool.map(partial(hash_file, from_disk=True), [self.folder / name for name, _ in wanted])
                 for (name, facts), found in zip(wanted, got, strict=True):
                     if found != facts:
                         raise self._refusal(
@@ -226,7 +227,7 @@ class CheckpointReader:
         if named is not None and named != self.step:
             raise self._refusal(f"holds step {self.step}; was the folder renamed or swapped with another?")
         listed = {name: facts.size for name, facts in self.manifest.files.items()}
-        found = files.regular_files(self.folder)
+        found = manifest.regular_files(self.folder)
         found.pop(folder_names.MANIFEST, None)
         if missing := sorted(listed.keys() - found.keys()):
             raise self._refusal(f"{', '.join(missing[:5])} is missing")

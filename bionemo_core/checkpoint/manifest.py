@@ -1,7 +1,7 @@
 """What a checkpoint consists of: its step, and size and SHA-256 of each file; sealed by a hash of itself."""
 
-import hashlib
 import json
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -12,7 +12,7 @@ from typing import Any
 import bionemo_core
 from bionemo_core.checkpoint.folder_names import MANIFEST
 from bionemo_core.errors import CheckpointError
-from bionemo_core.io.files import FileFacts
+from bionemo_core.io.hashing import FileFacts, hash_bytes
 
 FORMAT = 1
 _MAX_BYTES = 64 * 2**20
@@ -86,6 +86,19 @@ def read(folder: Path) -> Manifest:
         raise CheckpointError(f"checkpoint: {path} is damaged or was edited: {failure!r}.") from failure
 
 
+def regular_files(folder: Path) -> dict[str, int]:
+    """Return the sizes of the files in `folder` by name; links, folders and devices have size -1.
+
+    Raises:
+        OSError: it cannot be listed.
+    """
+    sizes = {}
+    for entry in folder.iterdir():
+        found = entry.lstat()
+        sizes[entry.name] = found.st_size if stat.S_ISREG(found.st_mode) else -1
+    return sizes
+
+
 def _parse(raw: bytes) -> Manifest:
     body = json.loads(raw)
     if type(body["format"]) is int and body["format"] > FORMAT:
@@ -100,4 +113,4 @@ def _parse(raw: bytes) -> Manifest:
 
 
 def _seal(body: Mapping[str, object]) -> str:
-    return hashlib.sha256(to_json(body)).hexdigest()
+    return hash_bytes(to_json(body))

@@ -9,7 +9,7 @@ from typing import Literal
 from bionemo_core.checkpoint import folder_names, manifest
 from bionemo_core.checkpoint.faults import reached
 from bionemo_core.errors import CheckpointError, StorageError
-from bionemo_core.io import files
+from bionemo_core.io import atomic
 
 
 def prune(
@@ -43,11 +43,11 @@ def prune(
             # One rename takes it out of sight whole; a kill half-way through the removal is then harmless.
             trash = root / (folder_names.TRASH + folder_names.step_name(step))
             shutil.rmtree(trash, ignore_errors=True)
-            present[step].rename(trash)
+            atomic.move(present[step], trash)
             reached("moved_to_trash")
             shutil.rmtree(trash, ignore_errors=True)
         if doomed:
-            files.sync_folder(root)
+            atomic.sync(root)
     except OSError as failure:
         raise StorageError(
             f"checkpoint: old checkpoints in {root} cannot be removed: {failure.strerror} at {failure.filename}. "
@@ -73,10 +73,10 @@ def set_aside_after(root: Path, step: int) -> list[Path]:
             attempt = 1
             while (target := root / f"superseded-{attempt}-{folder_names.step_name(later)}").exists():
                 attempt += 1
-            path.rename(target)
+            atomic.move(path, target)
             moved.append(target)
         if moved:
-            files.sync_folder(root)
+            atomic.sync(root)
     except OSError as failure:
         raise StorageError(
             f"checkpoint: {failure.filename} is later than the resumed step {step} and cannot be renamed: "
@@ -98,7 +98,7 @@ def _looks_whole(folder: Path) -> bool:
     """Whether the manifest is sound and all files are there with their sizes; contents are not read."""
     try:
         listed = {name: facts.size for name, facts in manifest.read(folder).files.items()}
-        found = files.regular_files(folder)
+        found = manifest.regular_files(folder)
     except (CheckpointError, OSError):
         return False
     found.pop(folder_names.MANIFEST, None)

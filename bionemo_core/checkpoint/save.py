@@ -24,7 +24,9 @@ from bionemo_core.checkpoint.rank_agreement import Alone, Disagreement, Peers
 from bionemo_core.checkpoint.shards import DTYPE_NAMES, check_storable, write_tensors
 from bionemo_core.checkpoint.state import encode
 from bionemo_core.errors import BioNeMoError, CheckpointError, StorageError
-from bionemo_core.io import files
+from bionemo_core.io import atomic
+from bionemo_core.io.hashing import FileFacts
+from bionemo_core.machine import disk_free_bytes
 
 _ALONE = Alone()
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -134,7 +136,7 @@ class _Saving:
             for piece in self.pieces
         ]
         text = manifest.to_json({"file": self.shard, "facts": list(written), "entries": entries})
-        files.write_file(self.temporary / self._list_name(self.peers.rank), [text])
+        atomic.write_chunks(self.temporary / self._list_name(self.peers.rank), [text])
         reached("piece_list_written")
 
     def publish(self, document: manifest.Manifest) -> None:
@@ -142,37 +144,37 @@ class _Saving:
         if not self.leads:
             return
         index, listed = self._merge()
-        listed[folder_names.INDEX] = files.write_file(self.temporary / folder_names.INDEX, [manifest.to_json(index)])
+        listed[folder_names.INDEX] = atomic.write_chunks(self.temporary / folder_names.INDEX, [manifest.to_json(index)])
         reached("index_written")
         state = manifest.to_json({"step": self.step, "state": self.state})
         listed[folder_names.STATE_TENSORS] = write_tensors(
             self.temporary / folder_names.STATE_TENSORS, self.tensors, lambda: None
         )
-        listed[folder_names.STATE] = files.write_file(self.temporary / folder_names.STATE, [state])
+        listed[folder_names.STATE] = atomic.write_chunks(self.temporary / folder_names.STATE, [state])
         reached("state_written")
         complete = manifest.Manifest(
             document.step, document.consumed_samples, dict(sorted(listed.items())), self.facts, document.versions
         )
-        files.write_file(self.temporary / folder_names.MANIFEST, [manifest.pack(complete)])
+        atomic.write_chunks(self.temporary / folder_names.MANIFEST, [manifest.pack(complete)])
         reached("manifest_written")
-        files.sync_folder(self.temporary)
+        atomic.sync(self.temporary)
         reached("folder_synced")
         if self.folder.exists():
-            self.folder.rename(self.replaced)
-        self.temporary.rename(self.folder)
+            atomic.move(self.folder, self.replaced)
+        atomic.move(self.temporary, self.folder)
         self.published = True
         reached("renamed")
-        files.sync_folder(self.root)
+        atomic.sync(self.root)
         reached("parent_synced")
 
-    def _merge(self) -> tuple[dict[str, Any], dict[str, files.FileFacts]]:
+    def _merge(self) -> tuple[dict[str, Any], dict[str, FileFacts]]:
         tensors: dict[str, Any] = {}
-        listed: dict[str, files.FileFacts] = {}
+        listed: dict[str, FileFacts] = {}
         for rank in range(self.peers.size):
             path = self.temporary / self._list_name(rank)
             part = json.loads(path.read_bytes())
             path.unlink()
-            listed[part["file"]] = files.FileFacts(*part["facts"])
+            listed[part["file"]] = FileFacts(*part["facts"])
             for entry in part["entries"]:
                 tensor = {"dtype": entry["dtype"], "shape": entry["global_shape"]}
                 merged = tensors.setdefault(entry["name"], {**tensor, "pieces": []})
@@ -211,9 +213,9 @@ class _Saving:
         with contextlib.suppress(OSError):
             # When only a peer was lost, what stands there is complete, and a reader checks it anyway.
             if self.published and isinstance(failure, (StorageError, CheckpointError)):
-                self.folder.rename(self.temporary)
+                atomic.move(self.folder, self.temporary)
             if self.replaced.exists() and not self.folder.exists():
-                self.replaced.rename(self.folder)
+                atomic.move(self.replaced, self.folder)
         shutil.rmtree(self.temporary, ignore_errors=True)
 
     def finish(self) -> Path:
@@ -231,7 +233,7 @@ class _Saving:
         return StorageError(
             f"checkpoint: step {self.step} was not saved: {failure.strerror or failure} "
             f"({errno.errorcode.get(failure.errno or 0, 'no code')}) at {failure.filename or self.temporary}. "
-            f"Needed {self.needed:,} bytes, free {free_bytes(self.root)}. Older checkpoints are untouched. "
+            f"Needed {self.needed:,} bytes, free {_free_bytes(self.root)}. Older checkpoints are untouched. "
             "Free space or mend the permissions of that folder, then resume."
         )
 
@@ -246,22 +248,18 @@ def clear_leftovers(root: Path) -> None:
         if entry.name.startswith(folder_names.REPLACED):
             original = root / entry.name.removeprefix(folder_names.REPLACED)
             if not original.exists():
-                entry.rename(original)
+                atomic.move(entry, original)
                 continue
         if entry.name.startswith((folder_names.TEMPORARY, folder_names.TRASH, folder_names.REPLACED)):
             shutil.rmtree(entry, ignore_errors=True)
 
 
-def free_bytes(path: Path) -> str:
+def _free_bytes(path: Path) -> str:
     """The bytes free where `path` is or would be, as text; 'unknown' where the system does not say."""
-    for folder in (path, *path.parents):
-        try:
-            return f"{shutil.disk_usage(folder).free:,}"
-        except FileNotFoundError:
-            continue
-        except OSError:
-            break
-    return "unknown"
+    try:
+        return f"{disk_free_bytes(path):,}"
+    except OSError:
+        return "unknown"
 
 
 def _key(piece: TensorPart) -> str:

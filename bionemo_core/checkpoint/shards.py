@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from bionemo_core.errors import CheckpointError
-from bionemo_core.io.files import FileFacts, write_file
+from bionemo_core.io.atomic import write_chunks
+from bionemo_core.io.hashing import FileFacts
 
 DTYPE_NAMES: dict[torch.dtype, str] = {
     torch.float64: "F64",
@@ -78,7 +79,7 @@ def write_tensors(
                 at_half()
             yield tensor_bytes(tensors[key])
 
-    return write_file(path, chunks())
+    return write_chunks(path, chunks())
 
 
 def stored_order(tensors: Mapping[str, torch.Tensor]) -> list[str]:

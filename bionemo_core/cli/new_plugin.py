@@ -1,6 +1,7 @@
 """`bionemo-run new-plugin NAME`: writes a plugin that trains as it is, to be changed into one's own."""
 
 import argparse
+import os
 import re
 import sys
 from importlib.resources import files
@@ -10,7 +11,8 @@ from string import Template
 from typing import NoReturn
 
 from bionemo_core.builtin import load_registry
-from bionemo_core.errors import ConfigError, StorageError
+from bionemo_core.errors import ConfigError
+from bionemo_core.io.atomic import new_folder
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _USAGE = "Usage: bionemo-run new-plugin NAME [--folder FOLDER]"
@@ -59,15 +61,12 @@ def _check_free(model: str) -> None:
 
 
 def _write(folder: Path, words: dict[str, str]) -> None:
-    try:
-        folder.mkdir(parents=True)
-        for template, target in _templates(files("bionemo_core.cli").joinpath("skeleton"), folder, words):
+    if os.path.lexists(folder):
+        raise ConfigError(f"new-plugin: {folder} is there already. Choose another name, or give --folder.")
+    with new_folder(folder) as temporary:
+        for template, target in _templates(files("bionemo_core.cli").joinpath("skeleton"), temporary, words):
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(Template(template.read_text()).substitute(words))
-    except FileExistsError:
-        raise ConfigError(f"new-plugin: {folder} is there already. Choose another name, or give --folder.") from None
-    except OSError as error:
-        raise StorageError(f"new-plugin: {folder} cannot be written: {error.strerror}.") from error
 
 
 def _templates(source: Traversable, target: Path, words: dict[str, str]) -> list[tuple[Traversable, Path]]:

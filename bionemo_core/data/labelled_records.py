@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bionemo_core.data.store.record_store import fingerprint_of
 from bionemo_core.errors import DataError
+from bionemo_core.io.hashing import fingerprint_of
 from bionemo_core.protocols import DataSplits, Tokenizer
 
 log = logging.getLogger("bionemo")

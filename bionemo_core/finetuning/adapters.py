@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from bionemo_core.checkpoint.shards import tensor_bytes
 from bionemo_core.errors import ArtefactError, ConfigError
 from bionemo_core.finetuning.lora import adapter_names, merge_adapters
 from bionemo_core.finetuning.model import FINETUNED
+from bionemo_core.io.hashing import fingerprint_chunks
 from bionemo_core.models.load import DTYPES, OpenedModel, open_model
 from bionemo_core.models.locate import open_stored
 from bionemo_core.nn.residue_states import encoder_network, encoder_of
@@ -58,13 +59,14 @@ def copy_weights(source: nn.Module, target: nn.Module) -> None:
 
 @torch.no_grad()
 def fingerprint(tensors: Iterable[tuple[str, Tensor]]) -> str:
-    """32 hexadecimal digits that stand for names, dtypes and values."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name, tensor in sorted(tensors, key=lambda item: item[0]):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        flat = tensor.detach().cpu().contiguous().reshape(-1)
-        digest.update(flat.view(torch.uint8).numpy())  # type: ignore[arg-type]  # numpy's stubs need 3.12 for Buffer
-    return digest.hexdigest()
+    """Return 32 hexadecimal digits that stand for names, dtypes and values."""
+
+    def chunks() -> Iterator[bytes | memoryview]:
+        for name, tensor in sorted(tensors, key=lambda item: item[0]):
+            yield f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode()
+            yield tensor_bytes(tensor)
+
+    return fingerprint_chunks(chunks())
 
 
 def opened_fingerprint(opened: OpenedModel) -> str:

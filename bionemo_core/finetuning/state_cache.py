@@ -17,11 +17,10 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 
 from bionemo_core.data.labelled_records import LabelledRecords, LabelledSplits
-from bionemo_core.data.store.record_store import canonical, file_sha256, fingerprint_of
-from bionemo_core.errors import StorageError
 from bionemo_core.inference.embedding import EMBEDDINGS, HIDDENS, Embedder
 from bionemo_core.inference.outputs import part_bounds
-from bionemo_core.io.files import sync_folder
+from bionemo_core.io.atomic import publish, storage_error
+from bionemo_core.io.hashing import canonical, fingerprint_of, hash_file
 from bionemo_core.parallel.ranks import Ranks
 
 log = logging.getLogger("bionemo")
@@ -103,9 +102,7 @@ def stored_states(
         table = np.load(folder / _TABLE, mmap_mode="c", allow_pickle=False)
         offsets = np.load(folder / _OFFSETS, allow_pickle=False)
     except OSError as error:
-        raise StorageError(
-            f"states: {error.filename or folder}: {error.strerror or error}. Free space there, or set BIONEMO_HOME."
-        ) from error
+        raise storage_error(folder, error) from error
     return StatesTable(torch.from_numpy(table), offsets)
 
 
@@ -120,21 +117,18 @@ def _of_the_first_rank(value: str, ranks: Ranks) -> str:
 def _publish(own: Path, folder: Path) -> None:
     """Give states their name, so that runs which compute the same at a time do not write into each other's."""
     try:
-        own.rename(folder)
+        publish(own, folder)
     except OSError:
         if _is_whole(folder):  # another run was faster
             shutil.rmtree(own)
-            return
-        folder.rename(own.with_suffix(".damaged"))
-        own.rename(folder)
-        shutil.rmtree(own.with_suffix(".damaged"), ignore_errors=True)
-    sync_folder(folder.parent)
+        else:
+            publish(own, folder, replace=True)
 
 
 def _is_whole(folder: Path) -> bool:
     try:
         facts = json.loads((folder / _RECORD).read_bytes())
-        return all(file_sha256(folder / name) == facts[name] for name in (_TABLE, _OFFSETS))
+        return all(hash_file(folder / name).sha256 == facts[name] for name in (_TABLE, _OFFSETS))
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
@@ -162,9 +156,8 @@ def _compute(
     table.flush()
     ranks.meet()
     if ranks.leads:
-        hashes = {name: file_sha256(folder / name) for name in (_TABLE, _OFFSETS)}
+        hashes = {name: hash_file(folder / name).sha256 for name in (_TABLE, _OFFSETS)}
         (folder / _RECORD).write_bytes(canonical(hashes))
-        sync_folder(folder)
     ranks.meet()
 
 

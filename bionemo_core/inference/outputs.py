@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from bionemo_core.checkpoint.shards import write_tensors
-from bionemo_core.data.store.record_store import canonical, file_sha256
-from bionemo_core.errors import ConfigError, StorageError
+from bionemo_core.errors import StorageError
 from bionemo_core.inference.embedding import Embedded
-from bionemo_core.io.files import held_alone, sync_folder, write_file
+from bionemo_core.io.atomic import new_path, storage_error, write_file
+from bionemo_core.io.hashing import canonical, hash_file
+from bionemo_core.io.locks import LOCK, lock_folder
 
-_LOCK = ".lock"
+ADVICE = "What was computed so far is kept: free space there, then run the same command again."
+
 _LENGTHS, _IDS, _ID_ENDS = "lengths", "ids", "id_ends"
 
 
@@ -41,25 +43,14 @@ class PartStore:
     folder: Path
     fingerprint: str
 
-    @contextmanager
-    def held(self) -> Iterator[None]:
+    def lock(self) -> AbstractContextManager[None]:
         """Make the folder, and hold it against a second process that would write the same output.
 
         Raises:
             ConfigError: another process holds it.
             StorageError: the file system refuses.
         """
-        with ExitStack() as stack:
-            try:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(held_alone(self.folder / _LOCK))
-            except BlockingIOError as error:
-                raise ConfigError(
-                    f"embedding: another process is writing to {self.folder}; wait for it or stop it."
-                ) from error
-            except OSError as error:
-                raise _refused(error, self.folder) from error
-            yield
+        return lock_folder(self.folder, "embedding")
 
     def clear_others(self) -> None:
         """Remove what another input, model or setting has left in the folder.
@@ -69,18 +60,18 @@ class PartStore:
         """
         try:
             for path in self.folder.iterdir():
-                ours = path.name.startswith(self._prefix) or path.name == _LOCK
-                if not ours or path.suffix == ".tmp":
+                ours = path.name.startswith(self._prefix) or path.name == LOCK
+                if not ours:
                     path.unlink()
         except OSError as error:
-            raise _refused(error, self.folder) from error
+            raise storage_error(self.folder, error, ADVICE) from error
 
     def has(self, number: int) -> bool:
         """Whether the part was published, whole, by this or an earlier process."""
         record, data = self._record(number), self._data(number)
         try:
             facts = json.loads(record.read_bytes())
-            return bool(data.stat().st_size == facts["bytes"] and file_sha256(data) == facts["sha256"])
+            return bool(data.stat().st_size == facts["bytes"] and hash_file(data).sha256 == facts["sha256"])
         except (OSError, ValueError, KeyError, TypeError):
             return False
 
@@ -96,17 +87,9 @@ class PartStore:
         tensors[_IDS] = torch.from_numpy(np.frombuffer(b"".join(names), dtype=np.uint8).copy())
         tensors[_ID_ENDS] = torch.from_numpy(np.cumsum([len(name) for name in names], dtype=np.int64))
         data, record = self._data(number), self._record(number)
-        try:
-            temporary = data.with_suffix(".tmp")
-            temporary.unlink(missing_ok=True)
-            facts = write_tensors(temporary, tensors, lambda: None)
-            temporary.replace(data)
-            temporary.unlink(missing_ok=True)
-            write_file(temporary, [canonical({"bytes": facts.size, "sha256": facts.sha256})])
-            temporary.replace(record)
-            sync_folder(self.folder)
-        except OSError as error:
-            raise _refused(error, data) from error
+        with new_path(data, advice=ADVICE) as temporary:
+            facts = write_tensors(temporary, tensors)
+        write_file(record, canonical({"bytes": facts.size, "sha256": facts.sha256}), advice=ADVICE)
 
     def read(self, number: int) -> Part:
         """A published part.
@@ -163,10 +146,3 @@ def part_bounds(lengths: Sequence[int] | NDArray[np.integer], max_tokens: int, m
             tokens = 0
         tokens += length
     return [*bounds, len(lengths)]
-
-
-def _refused(error: OSError, path: Path) -> StorageError:
-    return StorageError(
-        f"embedding: {error.filename or path}: {error.strerror or error}. What was computed so far is kept: free "
-        "space or mend the permissions there, then run the same command again."
-    )

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bionemo_core.errors import ConfigError, StorageError
+from bionemo_core.errors import ConfigError
 from bionemo_core.inference.embedding import EMBEDDINGS, RAGGED
-from bionemo_core.inference.outputs import Parts
-from bionemo_core.io.files import sync_folder
+from bionemo_core.inference.outputs import ADVICE, Parts
+from bionemo_core.io.atomic import new_path
 from bionemo_core.machine import has_package
 
 SUFFIXES = {".h5": "hdf5", ".hdf5": "hdf5", ".parquet": "parquet", ".npz": "npz"}
@@ -47,24 +45,8 @@ def write_output(path: Path, parts: Parts) -> None:
         StorageError: the file system refuses.
     """
     write = _WRITERS[file_kind(path)]
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with new_path(path, advice=ADVICE) as temporary:
         write(temporary, parts, _Totals.of(parts))
-        descriptor = os.open(temporary, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        temporary.replace(path)
-        sync_folder(path.parent)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
-        raise StorageError(
-            f"embedding: {path} was not written: {error.strerror or error}. What was computed is kept: run the same "
-            "command again when there is room."
-        ) from error
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from hashlib import blake2b
 
 import torch
 from torch import Tensor
+
+from bionemo_core.io.hashing import derive_seed
 
 _LOW = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -39,7 +40,7 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int])
 
 @lru_cache(maxsize=64)
 def _key(seed: int, purpose: str) -> tuple[int, int]:
-    digest = blake2b(f"{seed} {purpose}".encode(), digest_size=8).digest()
+    digest = derive_seed(f"{seed} {purpose}".encode())
     return int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:], "little")
 
 

@@ -5,17 +5,17 @@ Names are looked up in the registry, numbers are compared, and nothing in it is 
 """
 
 import dataclasses
-import hashlib
 import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from bionemo_core.checkpoint.manifest import to_json, versions
+from bionemo_core.checkpoint.manifest import regular_files, to_json, versions
 from bionemo_core.checkpoint.shards import (
     check_storable,
     split_by_size,
@@ -28,8 +28,8 @@ from bionemo_core.config.safe_json import check_keys, check_type, choice_from, p
 from bionemo_core.errors import ArtefactError, ConfigError
 from bionemo_core.interop.safetensors_files import FileTensors, read_header, tensor_names
 from bionemo_core.interop.stored import Carried, ModelSpec, StoredModel, Vocabulary
-from bionemo_core.io import files
-from bionemo_core.io.atomic import publishing
+from bionemo_core.io.atomic import new_output, write_chunks
+from bionemo_core.io.hashing import CHUNK_BYTES, FileFacts, hash_bytes, hash_chunks, hash_file
 
 FORMAT = "bionemo-run/artefact"
 FORMAT_VERSION = 1
@@ -82,10 +82,10 @@ def write_artefact(
     }
     refuse_unsafe(document, "artefact", ConfigError)
     if target.suffix == ".safetensors":
-        with publishing(target, folder=False) as path:
+        with new_output(target, folder=False) as path:
             _write_file(path, document, tensors)
         return
-    with publishing(target, folder=True) as folder:
+    with new_output(target, folder=True) as folder:
         _write_folder(folder, document, tensors, carried or Carried(), shard_bytes)
 
 
@@ -107,7 +107,7 @@ def _write_folder(
     folder: Path, document: dict[str, Any], tensors: Mapping[str, torch.Tensor], carried: Carried, shard_bytes: int
 ) -> None:
     shards = split_by_size(tensors, shard_bytes)
-    listed: dict[str, files.FileFacts] = {}
+    listed: dict[str, FileFacts] = {}
     weights: dict[str, str] = {}
     for number, names in enumerate(shards, start=1):
         file = WEIGHTS if len(shards) == 1 else f"weights-{number:05d}-of-{len(shards):05d}.safetensors"
@@ -115,20 +115,18 @@ def _write_folder(
         weights |= dict.fromkeys(names, file)
     places = {name: f"carried-{position:02d}" for position, name in enumerate(carried.files)}
     for name, content in carried.files.items():
-        listed[places[name]] = files.write_file(folder / places[name], [content])
+        listed[places[name]] = write_chunks(folder / places[name], [content])
     if carried.tensors:
         listed[CARRIED_TENSORS] = write_tensors(folder / CARRIED_TENSORS, carried.tensors)
     document["weights"] = weights
     document["carried"] = {"format": carried.format, "files": places}
     document["files"] = {name: {"size": facts.size, "sha256": facts.sha256} for name, facts in sorted(listed.items())}
-    files.write_file(folder / DOCUMENT, [_packed(document)])
+    write_chunks(folder / DOCUMENT, [_packed(document)])
 
 
 def _write_file(path: Path, document: dict[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
-    digest = hashlib.sha256()
-    for name in stored_order(tensors):
-        digest.update(tensor_bytes(tensors[name]))
-    document["weights"] = {"header": _json_hash(tensor_header(tensors)), "data": digest.hexdigest()}
+    data = hash_chunks(tensor_bytes(tensors[name]) for name in stored_order(tensors))
+    document["weights"] = {"header": _json_hash(tensor_header(tensors)), "data": data}
     document["carried"] = {"format": "", "files": {}}
     document["files"] = {}
     write_tensors(path, tensors, metadata={METADATA_KEY: _packed(document).decode()})
@@ -139,7 +137,7 @@ def _packed(document: Mapping[str, Any]) -> bytes:
 
 
 def _json_hash(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return hash_bytes(json.dumps(content, sort_keys=True).encode())
 
 
 def _parsed(text: bytes | str, where: str) -> dict[str, Any]:
@@ -221,12 +219,12 @@ def _check_files(folder: Path, listed: Mapping[str, Any]) -> None:
             raise ArtefactError(f"{where}: not a name that a file of an artefact may have.")
         check_keys(facts, ("size", "sha256"), where)
     try:
-        found = files.regular_files(folder)
+        found = regular_files(folder)
         for name, facts in listed.items():
             got = found.get(name)
             if got is None or got < 0:
                 raise ArtefactError(f"{folder / name}: {'missing' if got is None else 'not a regular file'}.")
-            whole = files.hash_file(folder / name) if got == facts["size"] else None
+            whole = hash_file(folder / name, from_disk=True) if got == facts["size"] else None
             if whole is None or whole.sha256 != facts["sha256"]:
                 raise ArtefactError(
                     f"{folder / name}: damaged or edited: {got:,} bytes, expected {facts['size']} bytes with SHA-256 "
@@ -246,12 +244,10 @@ def _open_file(path: Path) -> StoredModel:
         )
     document = _parsed(metadata[METADATA_KEY], str(path))
     check_keys(document["weights"], ("header", "data"), f"{path}: weights")
-    digest = hashlib.sha256()
     with path.open("rb") as file:
         file.seek(start)
-        while chunk := file.read(files.CHUNK_BYTES):
-            digest.update(chunk)
-    got = {"header": _json_hash(header), "data": digest.hexdigest()}
+        data = hash_chunks(iter(partial(file.read, CHUNK_BYTES), b""))
+    got = {"header": _json_hash(header), "data": data}
     if got != document["weights"]:
         differing = [key for key in got if got[key] != document["weights"][key]]
         raise ArtefactError(

@@ -4,8 +4,6 @@
 `facebook/esm2_t6_8M_UR50D`, with `@revision` if wanted. `#sha256=...` after an address says what it must be.
 """
 
-import hashlib
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -24,9 +22,10 @@ from bionemo_core.interop.huggingface import (
     WEIGHTS,
     weight_map,
 )
-from bionemo_core.io import files
-from bionemo_core.io.atomic import exclusive
-from bionemo_core.io.download import fetch
+from bionemo_core.io.atomic import write_json
+from bionemo_core.io.download import cache_folder, fetch, name_of
+from bionemo_core.io.hashing import hash_file
+from bionemo_core.io.locks import lock_beside
 
 HUB_VARIABLE = "HF_ENDPOINT"
 """The variable that Hugging Face's own tools read, for a mirror."""
@@ -62,18 +61,17 @@ def fetched(address: str, home: Path) -> Path:
         ConfigError: the address cannot be read.
         NetworkError: it cannot be downloaded.
     """
-    cache = home / "downloads"
     if address.startswith("ngc://"):
-        return _file(_ngc_url(address), cache)
+        return _file(_ngc_url(address), home)
     if "://" in address:
-        return _file(address, cache)
+        return _file(address, home)
     match = _HUB_NAME.fullmatch(address)
     if match is None:
         raise ConfigError(f"{address}: not an address. Expected owner/model, https://... or ngc://org/model:version.")
-    return _hub_folder(match["name"], match["revision"] or "main", cache)
+    return _hub_folder(match["name"], match["revision"] or "main", home / "downloads" / "hub")
 
 
-def _file(address: str, cache: Path) -> Path:
+def _file(address: str, home: Path) -> Path:
     url, _, fragment = address.partition("#")
     if urlsplit(url).password:
         raise ConfigError(
@@ -83,25 +81,25 @@ def _file(address: str, cache: Path) -> Path:
     expected = fragment.removeprefix("sha256=") if fragment else None
     if expected is not None and not _SHA256.fullmatch(expected):
         raise ConfigError(f"{address}: after '#' expected sha256= and 64 hexadecimal digits.")
-    name = Path(urlsplit(url).path).name or "download"
+    name = name_of(url)
     if "path=" in urlsplit(url).query:
         name = urlsplit(url).query.rpartition("path=")[2]
     if not _FILE.fullmatch(name):
         raise ConfigError(f"{address}: its last part, {name!r}, is no file name that can be kept.")
-    folder = cache / hashlib.sha256(url.encode()).hexdigest()[:16]
-    with exclusive(folder / _RECORD, "download"):
+    folder = cache_folder(home, url)
+    with lock_beside(folder / _RECORD, "download"):
         known = _recorded(folder)
         wanted = expected or known.get(name)
         path = fetch(url, folder / name, sha256=wanted)
         if name not in known:
-            _record(folder, {name: files.hash_file(path).sha256})
+            _record(folder, {name: hash_file(path, from_disk=True).sha256})
     return path
 
 
-def _hub_folder(name: str, revision: str, cache: Path) -> Path:
+def _hub_folder(name: str, revision: str, hub: Path) -> Path:
     endpoint = (os.environ.get(HUB_VARIABLE) or HUB).rstrip("/")
-    root = cache / "hub" / name.replace("/", "--")
-    with exclusive(root / _RECORD, "download"):
+    root = hub / name.replace("/", "--")
+    with lock_beside(root / _RECORD, "download"):
         if _COMMIT.fullmatch(revision) and (root / revision / _RECORD).is_file():
             return _checked(root / revision)
         listing = root / _LISTING
@@ -114,7 +112,8 @@ def _hub_folder(name: str, revision: str, cache: Path) -> Path:
         base = f"{endpoint}/{name}/resolve/{commit}"
         for file in _wanted(folder, base, listed):
             fetch(f"{base}/{file}", folder / file, sha256=listed[file])
-        _record(folder, {path.name: files.hash_file(path).sha256 for path in folder.iterdir() if path.name in listed})
+        paths = [path for path in folder.iterdir() if path.name in listed]
+        _record(folder, {path.name: hash_file(path, from_disk=True).sha256 for path in paths})
     return folder
 
 
@@ -177,14 +176,12 @@ def _recorded(folder: Path) -> dict[str, str]:
 
 
 def _record(folder: Path, hashes: Mapping[str, str]) -> None:
-    temporary = folder / f"{_RECORD}.part"
-    temporary.write_text(json.dumps({**_recorded(folder), **hashes}, indent=1, sort_keys=True) + "\n")
-    temporary.replace(folder / _RECORD)
+    write_json(folder / _RECORD, {**_recorded(folder), **hashes}, sort_keys=True)
 
 
 def _checked(folder: Path) -> Path:
     for name, expected in _recorded(folder).items():
         path = folder / name
-        if not path.is_file() or files.hash_file(path).sha256 != expected:
+        if not path.is_file() or hash_file(path, from_disk=True).sha256 != expected:
             raise ArtefactError(f"{path}: not what was downloaded; remove {folder} to download it again.")
     return folder

@@ -15,8 +15,7 @@ from bionemo_core.interop.connector import ForeignModel
 from bionemo_core.interop.foreign_config import ForeignConfig
 from bionemo_core.interop.safetensors_files import FileTensors, tensor_names
 from bionemo_core.interop.torch_pickle import load_tensors
-from bionemo_core.io import files
-from bionemo_core.io.atomic import publishing
+from bionemo_core.io.atomic import new_output, write_chunks
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -64,10 +63,10 @@ def write_folder(target: Path, model: ForeignModel, *, shard_bytes: int = SHARD_
         StorageError: the file system refused.
     """
     shards = split_by_size(model.tensors, shard_bytes)
-    with publishing(target, folder=True) as folder:
+    with new_output(target, folder=True) as folder:
         _write_json(folder / CONFIG, dict(model.config.values))
         for name, content in model.files.items():
-            files.write_file(folder / name, [content])
+            write_chunks(folder / name, [content])
         placed: dict[str, str] = {}
         for number, names in enumerate(shards, start=1):
             file = WEIGHTS if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
@@ -169,4 +168,4 @@ def _content(path: Path, most: int) -> bytes:
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    files.write_file(path, [(json.dumps(content, indent=2) + "\n").encode()])
+    write_chunks(path, [(json.dumps(content, indent=2) + "\n").encode()])

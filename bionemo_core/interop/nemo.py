@@ -1,6 +1,5 @@
 """v1 `.nemo` archives: a YAML configuration, weights of every rank, and the files of the tokenizer."""
 
-import hashlib
 import io
 import tarfile
 import tempfile
@@ -20,7 +19,8 @@ from bionemo_core.interop.foreign_config import ForeignConfig
 from bionemo_core.interop.merging import merged
 from bionemo_core.interop.torch_pickle import load_tensors
 from bionemo_core.interop.yaml_text import read_yaml
-from bionemo_core.io.atomic import publishing
+from bionemo_core.io.atomic import new_output
+from bionemo_core.io.hashing import hash_bytes
 
 _REFERENCE = "nemo:"
 _HALF_PRECISION_WRAPPER = "module"
@@ -53,9 +53,9 @@ def write_nemo(target: Path, model: ForeignModel) -> None:
         ConfigError: `target` is there already.
         StorageError: the file system refused.
     """
-    members = {name: f"{hashlib.sha256(content).hexdigest()[:32]}_{name}" for name, content in model.files.items()}
+    members = {name: f"{hash_bytes(content)[:32]}_{name}" for name, content in model.files.items()}
     config = _referring(model.config.values, members)
-    with publishing(target, folder=False) as path, tempfile.TemporaryFile(dir=path.parent) as weights:
+    with new_output(target, folder=False) as path, tempfile.TemporaryFile(dir=path.parent) as weights:
         torch.save(_own_storages(model.tensors), weights)
         with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as tar:
             folder = tarfile.TarInfo("./")

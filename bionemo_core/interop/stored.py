@@ -1,6 +1,5 @@
 """A model at rest: what is needed to build it, and its tensors by our names, wherever they lie."""
 
-import hashlib
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -10,6 +9,7 @@ import torch
 from bionemo_core.checkpoint.load import CheckpointReader
 from bionemo_core.config.schema import Choice
 from bionemo_core.errors import ArtefactError
+from bionemo_core.io.hashing import hash_bytes
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Vocabulary:
     def of(cls, pieces: Iterable[str]) -> "Vocabulary":
         """That of a tokenizer's pieces, in the order of their ids."""
         texts = list(pieces)
-        return cls(len(texts), hashlib.sha256("\0".join(texts).encode()).hexdigest())
+        return cls(len(texts), hash_bytes("\0".join(texts).encode()))
 
 
 class Tensors(Protocol):

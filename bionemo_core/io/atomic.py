@@ -1,135 +1,262 @@
-"""Files and folders that appear whole or not at all, made by one process at a time."""
+"""Files and folders that appear whole or not at all, and are on the disk once they are there.
 
-import fcntl
+Each is written under a temporary name beside, flushed, renamed, and the folder it lies in is flushed. Whoever reads
+meanwhile, or after a crash at any moment, finds the old content or the new. What a killed process has left is removed
+at the next write to the same path.
+"""
+
 import glob
-import logging
+import json
+import math
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO, TextIO
 
 from bionemo_core.errors import ConfigError, StorageError
+from bionemo_core.io.hashing import CHUNK_BYTES, FileFacts, naming_errors, start_hash
 
-log = logging.getLogger("bionemo")
-
-
-@contextmanager
-def exclusive(path: Path, purpose: str) -> Iterator[None]:
-    """Keeps other processes from making `path` meanwhile; the system lets go when a process dies.
-
-    Raises:
-        StorageError: the folder of `path` cannot be written.
-    """
-    lock = path.with_name(f".{path.name}.lock")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        stream = lock.open("w")
-    except OSError as error:
-        raise refused(path, error) from error
-    with stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log.info("%s: waiting for another process that makes %s.", purpose, path)
-            fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
+ADVICE = (
+    "Free space there, or name another folder; home=FOLDER or BIONEMO_HOME says where prepared data and downloads go."
+)
 
 
 @contextmanager
 def new_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
-    """A temporary folder beside `folder`, which takes its name when the block ends well and is removed otherwise.
+    """Give a temporary folder, which becomes `folder` when the block ends well and is removed when it does not.
 
-    The caller holds `folder` exclusively, so what an interrupted process of this machine left is removed first. That
-    of other machines is not: not every file system locks between them.
+    The caller holds a lock for `folder`, so what an interrupted process of this machine left is removed first. What
+    other machines left is not: not every file system locks between them.
 
     Args:
         folder: the name.
-        replace: whether something damaged may have it; a process that still reads that keeps its memory maps.
+        replace: whether to replace a damaged folder of that name; a process that reads it keeps its memory maps.
 
     Raises:
         StorageError: the file system refused, or the name is taken.
     """
-    prefix = f".{folder.name}.{socket.gethostname()}."
-    temporary, damaged = folder.with_name(f"{prefix}{os.getpid()}"), folder.with_name(f"{prefix}damaged")
+    prefix = _prefix(folder)
+    temporary = folder.with_name(f"{prefix}{os.getpid()}")
     try:
         for leftover in folder.parent.glob(f"{glob.escape(prefix)}*"):
             shutil.rmtree(leftover)
         temporary.mkdir(parents=True)
         yield temporary
-        for path in sorted(temporary.rglob("*")):
-            sync(path)
-        sync(temporary)
-        if replace and folder.exists():
-            folder.rename(damaged)
-        temporary.rename(folder)
-        sync(folder.parent)
-        shutil.rmtree(damaged, ignore_errors=True)
+        publish(temporary, folder, replace=replace)
     except OSError as error:
+        raise storage_error(folder, error) from error
+    finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise refused(folder, error) from error
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
 
 
 @contextmanager
-def publishing(target: Path, *, folder: bool) -> Iterator[Path]:
-    """A path to write to, which becomes `target` when the block ends well and is removed when it does not.
+def new_path(path: Path, *, advice: str = ADVICE) -> Iterator[Path]:
+    """Give a temporary path, whose file becomes `path` when the block ends well and is removed when it does not.
+
+    Two processes may write the same path at a time; the file is then that of the one that ends last.
+
+    Args:
+        path: the name; the folder it lies in is made, and a file of that name is replaced.
+        advice: what to do when the file system refuses.
+
+    Raises:
+        StorageError: the file system refused.
+    """
+    temporary = path.with_name(f"{_prefix(path)}{os.getpid()}{_PART}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(path)
+        temporary.unlink(missing_ok=True)
+        yield temporary
+        publish(temporary, path)
+    except OSError as error:
+        if error.filename == str(temporary):  # a name that the user has never seen
+            error.filename = str(path)
+        raise storage_error(path, error, advice) from error
+    finally:
+        if os.path.lexists(temporary):
+            temporary.unlink()
+
+
+@contextmanager
+def new_file(path: Path, *, advice: str = ADVICE) -> Iterator[BinaryIO]:
+    """Give a binary file to write to, which becomes `path` when the block ends well; see `new_path`.
+
+    Raises:
+        StorageError: the file system refused.
+    """
+    with new_path(path, advice=advice) as temporary, temporary.open("wb") as stream:
+        yield stream
+
+
+@contextmanager
+def new_text(path: Path, *, advice: str = ADVICE) -> Iterator[TextIO]:
+    """Give a text file to write to, in UTF-8 and with line ends as they are written; see `new_path`.
+
+    Raises:
+        StorageError: the file system refused.
+    """
+    with new_path(path, advice=advice) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
+        yield stream
+
+
+@contextmanager
+def new_output(target: Path, *, folder: bool) -> Iterator[Path]:
+    """Give a temporary path for something that the user named, which must not be there yet.
+
+    Args:
+        target: the name.
+        folder: whether it is a folder; else it is a file.
 
     Raises:
         ConfigError: there is something at `target` already.
         StorageError: the file system refused.
     """
-    if target.exists() or target.is_symlink():
+    if os.path.lexists(target):
         raise ConfigError(f"{target} is there already; name another output, or move it away first.")
-    if folder:
-        with new_folder(target) as temporary:
-            yield temporary
-        return
-    temporary = target.with_name(f".{target.name}.part")
-    try:
-        temporary.parent.mkdir(parents=True, exist_ok=True)
-        temporary.unlink(missing_ok=True)
+    with new_folder(target) if folder else new_path(target) as temporary:
         yield temporary
-        publish_file(temporary, target)
-    except OSError as error:
-        raise refused(target, error) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
-def publish_file(temporary: Path, path: Path) -> None:
-    """Give a finished file its name, durably.
+def write_file(path: Path, content: bytes, *, advice: str = ADVICE) -> None:
+    """Write a file whole; an existing one is replaced.
 
     Raises:
-        StorageError: the file system refused.
+        StorageError: the file system refused; what was there is as it was.
     """
-    try:
-        sync(temporary)
-        temporary.replace(path)
-        sync(path.parent)
-    except OSError as error:
-        raise refused(path, error) from error
+    with new_file(path, advice=advice) as stream:
+        stream.write(content)
+
+
+def write_text(path: Path, text: str, *, advice: str = ADVICE) -> None:
+    """Write a text file whole, in UTF-8; an existing one is replaced.
+
+    Raises:
+        StorageError: the file system refused; what was there is as it was.
+    """
+    write_file(path, text.encode(), advice=advice)
+
+
+def write_json(path: Path, content: object, *, indent: int = 1, sort_keys: bool = False) -> None:
+    """Write plain values whole as JSON, and NaN and infinities, for which JSON has no numbers, as null.
+
+    Raises:
+        StorageError: the file system refused; what was there is as it was.
+    """
+    write_text(path, json.dumps(_finite(content), indent=indent, sort_keys=sort_keys, allow_nan=False) + "\n")
+
+
+def write_chunks(path: Path, chunks: Iterable[bytes | memoryview]) -> FileFacts:
+    """Write a new file chunk by chunk, flush it to the disk, and return its size and hash.
+
+    It is there from the first chunk on: for a file in a folder that is not published yet.
+
+    Raises:
+        OSError: with `filename` set; the file may exist in part.
+    """
+    digest = start_hash()
+    size = 0
+    with naming_errors(path):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        try:
+            for chunk in chunks:
+                view = memoryview(chunk)
+                while view:
+                    written = os.write(descriptor, view[:CHUNK_BYTES])
+                    digest.update(view[:written])
+                    view = view[written:]
+                    size += written
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    return FileFacts(size, digest.hexdigest())
+
+
+def publish(temporary: Path, path: Path, *, replace: bool = False) -> None:
+    """Give a finished file or folder its name, durably.
+
+    Args:
+        temporary: what is finished, on the same file system.
+        path: the name. A file of that name is replaced.
+        replace: whether to replace a folder of that name as well.
+
+    Raises:
+        OSError: the file system refused, or a folder of that name is there.
+    """
+    if temporary.is_dir():
+        for one in sorted(temporary.rglob("*")):
+            sync(one)
+    sync(temporary)
+    damaged = path.with_name(f"{_prefix(path)}damaged")
+    if replace and path.exists():
+        move(path, damaged)
+    move(temporary, path)
+    sync(path.parent)
+    if replace:
+        shutil.rmtree(damaged, ignore_errors=True)
+
+
+def move(old: Path, new: Path) -> None:
+    """Rename a file or folder, at once or not at all; `sync` of the folder it lies in makes that last.
+
+    Raises:
+        OSError: with `filename` set.
+    """
+    os.rename(old, new)  # noqa: PTH104 - the one call by which anything gets its name
 
 
 def sync(path: Path) -> None:
-    """Flush a file or a folder to the disk.
+    """Flush a file, or the names in a folder, to the disk.
 
     Raises:
-        OSError: the file system refused.
+        OSError: with `filename` set.
     """
-    descriptor = os.open(path, os.O_RDONLY)
+    with naming_errors(path):
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def storage_error(path: Path, error: OSError, advice: str = ADVICE) -> StorageError:
+    """Return the error for what the file system said when `path` was to be written."""
+    return StorageError(f"{error.filename or path} cannot be written: {error.strerror or error}. {advice}")
+
+
+_PART = ".part"
+
+
+def _prefix(path: Path) -> str:
+    """What the names of temporary files for `path` begin with, on this machine."""
+    return f".{path.name}.{socket.gethostname()}."
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove the temporary files of processes of this machine that ended before they could."""
+    prefix = _prefix(path)
+    for leftover in path.parent.glob(f"{glob.escape(prefix)}*{_PART}"):
+        process = leftover.name.removeprefix(prefix).removesuffix(_PART)
+        if process.isdecimal() and not _is_running(int(process)):
+            leftover.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        return True
+    return True
 
 
-def refused(path: Path, error: OSError) -> StorageError:
-    """The classified form of what the file system said when `path` was to be written."""
-    return StorageError(
-        f"{error.filename or path}: cannot be written ({error.strerror or error}). Free space there, or name another "
-        "folder; what is prepared or downloaded goes to home=FOLDER, or to that of BIONEMO_HOME."
-    )
+def _finite(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

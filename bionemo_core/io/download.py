@@ -1,18 +1,19 @@
-"""Files from elsewhere: continued where they broke off, checked, and only then given their name."""
+"""Downloads that continue where they broke off, are checked, and only then get their name."""
 
-import hashlib
 import json
 import logging
-import shutil
 import time
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
 
 from bionemo_core.errors import ConfigError, NetworkError, StorageError
-from bionemo_core.io.atomic import exclusive, publish_file, refused
-from bionemo_core.io.http import Body, Interrupted, Stale, Version, hidden, opened
-from bionemo_core.io.progress import amount, reporting
+from bionemo_core.io.atomic import publish, storage_error
+from bionemo_core.io.hashing import Hash, hash_bytes, start_hash
+from bionemo_core.io.http import Body, Interrupted, Stale, Version, hide_secrets, open_url
+from bionemo_core.io.locks import lock_beside
+from bionemo_core.io.progress import BYTES, Progress, format_bytes
+from bionemo_core.machine import disk_free_bytes
 
 log = logging.getLogger("bionemo")
 
@@ -30,7 +31,7 @@ def fetch(
     timeout_s: float = 60.0,
     first_wait_s: float = 1.0,
 ) -> Path:
-    """The file at `destination`, downloaded now unless it is there and has the checksums that are given.
+    """Return `destination`, downloaded now unless it is there and has the checksums that are given.
 
     What has arrived is kept in `<destination>.part` and continued, in this call or in a later one, as long as the
     server says that the file is still the same. A broken connection and a server's own trouble are tried again after
@@ -52,19 +53,29 @@ def fetch(
         StorageError: the file cannot be written, or there is no space for it.
     """
     expected = Checksums.of(sha256=sha256, md5=md5)
-    if destination.is_file() and expected.fit(destination):
+    if destination.is_file() and expected.match(destination):
         return destination
-    with exclusive(destination, "download"):
+    with lock_beside(destination, "download"):
         if destination.is_file():  # another process may have been quicker
-            if expected.fit(destination):
+            if expected.match(destination):
                 return destination
             log.warning("download: %s has another checksum than asked for; it is downloaded again.", destination)
         transfer = _Transfer(url, destination, expected, timeout_s)
         try:
             _persist(transfer, attempts, first_wait_s)
         except OSError as error:
-            raise refused(destination, error) from error
+            raise storage_error(destination, error) from error
     return destination
+
+
+def cache_folder(home: Path, url: str) -> Path:
+    """Return the folder under the home folder that keeps what an address gives; one for each address."""
+    return home / "downloads" / hash_bytes(url.encode())[:16]
+
+
+def name_of(url: str, default: str = "download") -> str:
+    """Return the name of the file that an address ends in, `default` where it ends in none."""
+    return PurePosixPath(unquote(urlsplit(url).path)).name or default
 
 
 @dataclass(frozen=True)
@@ -75,44 +86,38 @@ class Checksums:
 
     @classmethod
     def of(cls, **given: str | None) -> "Checksums":
-        """Those that are given.
+        """Keep those that are given.
 
         Raises:
             ConfigError: one has not the length of its kind, or other characters than hexadecimal digits.
         """
         expected = {name: value.strip().lower() for name, value in given.items() if value}
         for name, value in expected.items():
-            digits = hashlib.new(name, usedforsecurity=False).digest_size * 2
+            digits = start_hash(name).digest_size * 2
             if len(value) != digits or value.strip("0123456789abcdef"):
                 raise ConfigError(f"{name}: {value!r} is no such checksum, expected {digits} hexadecimal digits.")
         return cls(expected)
 
-    def started(self) -> dict[str, Any]:
-        """Fresh hash objects."""
-        return {name: hashlib.new(name, usedforsecurity=False) for name in self.expected}
+    def match(self, path: Path) -> bool:
+        """Return whether a file has them; any file does where none is expected."""
+        return not self.difference(path)
 
-    def difference(self, hashes: dict[str, Any]) -> str:
-        """How finished hashes differ from what is expected; empty where they do not."""
-        wrong = [
-            f"{name} is {one.hexdigest()}, expected {self.expected[name]}"
-            for name, one in hashes.items()
-            if one.hexdigest() != self.expected[name]
-        ]
-        return " and ".join(wrong)
+    def difference(self, path: Path) -> str:
+        """Return how a file's differ from what is expected; empty where they do not.
 
-    def fit(self, path: Path) -> bool:
-        """Whether a file has them; any file has none."""
-        hashes = self.started()
-        if hashes:
-            _hash_file(path, hashes)
-        return not self.difference(hashes)
-
-
-def _hash_file(path: Path, hashes: dict[str, Any]) -> None:
-    with path.open("rb") as stream:
-        while block := stream.read(_BLOCK_BYTES):
-            for one in hashes.values():
-                one.update(block)
+        Raises:
+            OSError: it cannot be read.
+        """
+        if not self.expected:
+            return ""
+        hashes: dict[str, Hash] = {name: start_hash(name) for name in self.expected}
+        with path.open("rb") as stream:
+            while block := stream.read(_BLOCK_BYTES):
+                for one in hashes.values():
+                    one.update(block)
+        found = {name: one.hexdigest() for name, one in hashes.items()}
+        wrong = [name for name in found if found[name] != self.expected[name]]
+        return " and ".join(f"{name} is {found[name]}, expected {self.expected[name]}" for name in wrong)
 
 
 class _Part:
@@ -122,7 +127,7 @@ class _Part:
         self.path = destination.with_name(f"{destination.name}.part")
         self._facts_path = destination.with_name(f"{destination.name}.part.json")
         # The address may hold a password, so only its hash is kept.
-        self._address = hashlib.sha256(url.encode()).hexdigest()
+        self._address = hash_bytes(url.encode())
         self.version = Version()
         self.total: int | None = None
         self._recall()
@@ -163,7 +168,7 @@ class _Part:
 
     def publish(self, destination: Path) -> None:
         """Give the file its name."""
-        publish_file(self.path, destination)
+        publish(self.path, destination)
         self._facts_path.unlink(missing_ok=True)
 
 
@@ -175,7 +180,7 @@ class _Transfer:
     timeout_s: float
 
     def __post_init__(self) -> None:
-        self.name = hidden(self.url)
+        self.name = hide_secrets(self.url)
         self.part = _Part(self.url, self.destination)
 
     def run(self) -> None:
@@ -191,12 +196,9 @@ class _Transfer:
             part.discard()
             offset = 0
         if not part.complete:
-            with opened(self.url, offset, part.version, self.timeout_s) as body:
+            with open_url(self.url, offset, part.version, self.timeout_s) as body:
                 self._receive(body)
-        hashes = self.expected.started()
-        if hashes:
-            _hash_file(part.path, hashes)
-        if difference := self.expected.difference(hashes):
+        if difference := self.expected.difference(part.path):
             part.discard()
             if offset:
                 raise Interrupted(f"the parts do not make the file that was asked for: {difference}")
@@ -213,10 +215,12 @@ class _Transfer:
         elif body.start != part.size:
             raise Stale(f"the server went on at byte {body.start:,}, asked for {part.size:,}")
         self._check_space(body)
-        with part.path.open("ab") as stream, reporting(self.destination.name, body.start, body.total) as advance:
+        log.info("download: %s: %s of %s are still to come.", self.destination.name, *_sizes(body))
+        progress = Progress(f"download {self.destination.name}", body.total, start=body.start, unit=BYTES)
+        with part.path.open("ab") as stream, progress:
             while block := body.read(_BLOCK_BYTES):
                 stream.write(block)
-                advance(len(block))
+                progress.advance(len(block))
         if body.total is not None and part.size != body.total:
             if part.size > body.total:
                 raise Stale(f"got {part.size:,} bytes, the server had announced {body.total:,}")
@@ -225,12 +229,19 @@ class _Transfer:
     def _check_space(self, body: Body) -> None:
         if body.total is None:
             return
-        missing, free = body.total - body.start, shutil.disk_usage(self.destination.parent).free
+        missing, free = body.total - body.start, disk_free_bytes(self.destination.parent)
         if missing > free:
             raise StorageError(
-                f"download: {self.name}: {amount(missing)} are still to come, {self.destination.parent} has "
-                f"{amount(free)} left. Free space there, or name another folder."
+                f"download: {self.name}: {format_bytes(missing)} are still to come, {self.destination.parent} has "
+                f"{format_bytes(free)} left. Free space there, or name another folder."
             )
+
+
+def _sizes(body: Body) -> tuple[str, str]:
+    """The bytes to come and all bytes, for people."""
+    if body.total is None:
+        return "all", "an unknown size"
+    return format_bytes(body.total - body.start), format_bytes(body.total)
 
 
 def _persist(transfer: _Transfer, attempts: int, first_wait_s: float) -> None:
@@ -252,7 +263,7 @@ def _persist(transfer: _Transfer, attempts: int, first_wait_s: float) -> None:
         if isinstance(failure, Stale):
             part.discard()
         if failures >= attempts:
-            kept = f" {amount(part.size)} are kept in {part.path}; run again to go on." if part.size else ""
+            kept = f" {format_bytes(part.size)} are kept in {part.path}; run again to go on." if part.size else ""
             raise NetworkError(
                 f"download: {transfer.name}: failed {failures} times in a row, last because {failure}.{kept} "
                 "Check the connection and the address."

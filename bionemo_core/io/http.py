@@ -1,4 +1,4 @@
-"""The bytes behind an address, from a given one on; the standard library, which does all that one large file needs."""
+"""The bytes behind an address, by http, https, ftp or from a file, from a given byte on."""
 
 import base64
 import ftplib
@@ -25,7 +25,7 @@ _PASSING = (OSError, EOFError, http.client.HTTPException, ftplib.error_temp, ftp
 
 
 class Interrupted(Exception):
-    """It did not work this time."""
+    """A failure that the next try may not meet."""
 
     def __init__(self, reason: str, wait_s: float = 0.0) -> None:
         super().__init__(reason)
@@ -33,7 +33,7 @@ class Interrupted(Exception):
 
 
 class Stale(Interrupted):
-    """What has arrived so far does not belong to what the server has now."""
+    """What arrived so far does not belong to what the server has now."""
 
 
 class Version(NamedTuple):
@@ -47,11 +47,11 @@ class Version(NamedTuple):
 
     @property
     def validator(self) -> str:
-        """What may stand in If-Range; a weak tag must not (RFC 9110, 13.1.5)."""
+        """The value for If-Range, which must not be a weak tag (RFC 9110, 13.1.5)."""
         return self.etag if self.etag and not self.etag.startswith("W/") else self.modified
 
     def may_be(self, answered: "Version") -> bool:
-        """Whether a partial answer is of this version; it need not repeat what If-Range has made sure of."""
+        """Return whether a partial answer is of this version; it need not repeat what If-Range has made sure of."""
         for mine, other in zip(self, answered, strict=True):
             if mine and other:
                 return mine == other
@@ -71,8 +71,8 @@ class Body:
     """Up to so many bytes, none at the end; raises `Interrupted`."""
 
 
-def hidden(url: str) -> str:
-    """The address without what may be a secret: user, password, query and fragment."""
+def hide_secrets(url: str) -> str:
+    """Return the address without what may be a secret: user, password, query and fragment."""
     try:
         parts = urlsplit(url)
         host = parts.hostname or ""
@@ -84,8 +84,8 @@ def hidden(url: str) -> str:
     return f"{parts.scheme}://{user}{host}{port}{parts.path}{query}"
 
 
-def opened(url: str, offset: int, version: Version, timeout_s: float) -> AbstractContextManager[Body]:
-    """The file from byte `offset` on if it still has this version, else all of it.
+def open_url(url: str, offset: int, version: Version, timeout_s: float) -> AbstractContextManager[Body]:
+    """Open the file from byte `offset` on if it still has this version, else all of it.
 
     Raises:
         ConfigError: no http, https, ftp or file address.
@@ -99,16 +99,16 @@ def opened(url: str, offset: int, version: Version, timeout_s: float) -> Abstrac
     except ValueError:
         parts = SplitResult("", "", "", "", "")
     if parts.scheme in ("http", "https") and parts.hostname:
-        return _http(url, parts, offset, version, timeout_s)
+        return _open_http(url, parts, offset, version, timeout_s)
     if parts.scheme == "ftp" and parts.hostname:
-        return _ftp(url, parts, offset, version, timeout_s)
+        return _open_ftp(url, parts, offset, version, timeout_s)
     if parts.scheme == "file" and parts.path:
-        return _file(parts)
-    raise ConfigError(f"download: {hidden(url)}: expected an address with http://, https://, ftp:// or file://.")
+        return _open_file(parts)
+    raise ConfigError(f"download: {hide_secrets(url)}: expected an address with http://, https://, ftp:// or file://.")
 
 
 @contextmanager
-def _file(parts: SplitResult) -> Iterator[Body]:
+def _open_file(parts: SplitResult) -> Iterator[Body]:
     path = Path(url2pathname(parts.path))
     try:
         with path.open("rb") as stream:
@@ -120,7 +120,7 @@ def _file(parts: SplitResult) -> Iterator[Body]:
 
 
 class _Redirects(HTTPRedirectHandler):
-    """Follows to http and https; the password goes along only where it was meant to go."""
+    """Redirects, followed to http and https; the password goes along only where it was meant to go."""
 
     def redirect_request(
         self, req: Request, fp: Any, code: int, msg: str, headers: Message, newurl: str
@@ -137,17 +137,17 @@ def _opener() -> OpenerDirector:
 
 
 @contextmanager
-def _http(url: str, parts: SplitResult, offset: int, version: Version, timeout_s: float) -> Iterator[Body]:
-    name = hidden(url)
-    with _asked(_request(parts, offset, version), name, timeout_s) as response:
+def _open_http(url: str, parts: SplitResult, offset: int, version: Version, timeout_s: float) -> Iterator[Body]:
+    name = hide_secrets(url)
+    with _send(_request(parts, offset, version), name, timeout_s) as response:
         now = Version(response.headers.get("ETag", ""), response.headers.get("Last-Modified", ""))
-        length = _number(response.headers.get("Content-Length"))
+        length = _parse_number(response.headers.get("Content-Length"))
         start, total = 0, length
         if response.status == 206:
-            start, total = _content_range(response.headers.get("Content-Range", ""))
+            start, total = _parse_range(response.headers.get("Content-Range", ""))
             if start != offset or not version.may_be(now):
                 raise Stale("the file on the server has changed")
-        yield Body(start, total, now, _reader(response.read))
+        yield Body(start, total, now, _guard_reads(response.read))
 
 
 def _request(parts: SplitResult, offset: int, version: Version) -> Request:
@@ -167,7 +167,7 @@ def _request(parts: SplitResult, offset: int, version: Version) -> Request:
 
 
 def _login(parts: SplitResult) -> tuple[str, str] | None:
-    """User and password: the address's own, else those of its host in $NETRC or ~/.netrc."""
+    """Return user and password: the address's own, else those of its host in $NETRC or ~/.netrc."""
     if parts.username is not None:
         return unquote(parts.username), unquote(parts.password or "")
     try:
@@ -178,18 +178,18 @@ def _login(parts: SplitResult) -> tuple[str, str] | None:
 
 
 @contextmanager
-def _asked(request: Request, name: str, timeout_s: float) -> Iterator[Any]:
+def _send(request: Request, name: str, timeout_s: float) -> Iterator[Any]:
     try:
         response = _opener().open(request, timeout=timeout_s)
     except HTTPError as error:
         with error:
             raise _http_failure(error, name) from None
     except URLError as error:
-        raise _no_connection(error.reason, name) from None
+        raise _connection_failure(error.reason, name) from None
     except http.client.InvalidURL:
         raise ConfigError(f"download: {name}: is not an address. Write spaces and the like as %20.") from None
     except _PASSING as error:
-        raise Interrupted(f"the connection failed ({_said(error)})") from None
+        raise Interrupted(f"the connection failed ({_reason(error)})") from None
     with response:
         yield response
 
@@ -198,9 +198,8 @@ def _http_failure(error: HTTPError, name: str) -> Exception:
     if error.code == 416:
         return Stale("the server has no bytes after those that have arrived")
     if error.code in _BUSY or error.code >= 500:
-        return Interrupted(
-            f"the server answered {error.code} {error.reason}", float(_number(error.headers.get("Retry-After")) or 0)
-        )
+        wait_s = float(_parse_number(error.headers.get("Retry-After")) or 0)
+        return Interrupted(f"the server answered {error.code} {error.reason}", wait_s)
     advice = {
         401: "It wants a user and a password: put them into ~/.netrc.",
         403: "It does not give this file to you.",
@@ -210,7 +209,7 @@ def _http_failure(error: HTTPError, name: str) -> Exception:
     return NetworkError(f"download: {name}: the server answered {error.code} {error.reason}. {advice}")
 
 
-def _no_connection(reason: Any, name: str) -> Exception:
+def _connection_failure(reason: Any, name: str) -> Exception:
     if isinstance(reason, socket.gaierror) and reason.errno == socket.EAI_NONAME:
         return NetworkError(f"download: {name}: there is no such host. Check the address.")
     if isinstance(reason, ssl.SSLCertVerificationError):
@@ -219,72 +218,72 @@ def _no_connection(reason: Any, name: str) -> Exception:
             "or set SSL_CERT_FILE to the certificates of your site."
         )
     if isinstance(reason, OSError):
-        return Interrupted(f"the connection failed ({_said(reason)})")
+        return Interrupted(f"the connection failed ({_reason(reason)})")
     return NetworkError(f"download: {name}: cannot be opened ({reason}). Check the address.")
 
 
-def _content_range(text: str) -> tuple[int, int | None]:
-    """Start and total of `bytes 100-199/200`.
+def _parse_range(text: str) -> tuple[int, int | None]:
+    """Return start and total of `bytes 100-199/200`.
 
     Raises:
         Stale: it is none.
     """
     unit, _, rest = text.partition(" ")
     span, _, total = rest.partition("/")
-    start = _number(span.partition("-")[0])
+    start = _parse_number(span.partition("-")[0])
     if unit != "bytes" or start is None:
         raise Stale(f"the server answered with the range {text[:60]!r}")
-    return start, _number(total)
+    return start, _parse_number(total)
 
 
-def _number(text: str | None) -> int | None:
+def _parse_number(text: str | None) -> int | None:
     return int(text) if text and text.isascii() and text.isdigit() else None
 
 
-def _reader(read: Callable[[int], bytes]) -> Callable[[int], bytes]:
+def _guard_reads(read: Callable[[int], bytes]) -> Callable[[int], bytes]:
     def guarded(size: int) -> bytes:
         try:
             return read(size)
         except _PASSING as error:
-            raise Interrupted(f"the connection broke ({_said(error)})") from None
+            raise Interrupted(f"the connection broke ({_reason(error)})") from None
 
     return guarded
 
 
-def _said(error: BaseException) -> str:
+def _reason(error: BaseException) -> str:
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return text.strip() or type(error).__name__
 
 
 @contextmanager
-def _ftp(url: str, parts: SplitResult, offset: int, version: Version, timeout_s: float) -> Iterator[Body]:
-    name, path = hidden(url), unquote(parts.path)
+def _open_ftp(url: str, parts: SplitResult, offset: int, version: Version, timeout_s: float) -> Iterator[Body]:
+    name, path = hide_secrets(url), unquote(parts.path)
     assert parts.hostname
     try:
         ftp = ftplib.FTP(timeout=timeout_s)  # noqa: S321
         ftp.connect(parts.hostname, parts.port or ftplib.FTP_PORT)
     except OSError as error:
-        raise _no_connection(error, name) from None
+        raise _connection_failure(error, name) from None
     with ftp:
         try:
             ftp.login(*(_login(parts) or ()))
             ftp.voidcmd("TYPE I")
-            total = _number(_fact(ftp, "SIZE", path))
-            now = Version(modified=_fact(ftp, "MDTM", path))
+            total = _parse_number(_ask_ftp(ftp, "SIZE", path))
+            now = Version(modified=_ask_ftp(ftp, "MDTM", path))
             start = offset if now == version else 0
             connection = ftp.transfercmd(f"RETR {path}", rest=start or None)
         except ftplib.error_perm as error:
-            raise NetworkError(f"download: {name}: the server answered {_said(error)}. Check the address.") from None
+            raise NetworkError(f"download: {name}: the server answered {_reason(error)}. Check the address.") from None
         except ValueError:
             raise ConfigError(f"download: {name}: is not an address; it holds a line break.") from None
         except _PASSING as error:
-            raise Interrupted(f"the connection failed ({_said(error)})") from None
+            raise Interrupted(f"the connection failed ({_reason(error)})") from None
         with connection:
-            yield Body(start, total, now, _reader(connection.recv))
+            yield Body(start, total, now, _guard_reads(connection.recv))
 
 
-def _fact(ftp: ftplib.FTP, command: str, path: str) -> str:
-    """What the server says of a file; empty where it does not know the command."""
+def _ask_ftp(ftp: ftplib.FTP, command: str, path: str) -> str:
+    """Return what the server says of a file; empty where it does not know the command."""
     try:
         return ftp.sendcmd(f"{command} {path}").partition(" ")[2].strip()
     except ftplib.error_perm as error:

@@ -1,78 +1,170 @@
-"""How far a download is: a bar on a terminal, a line of log now and then elsewhere."""
+"""How far a piece of work is: a bar on a terminal, a line now and then elsewhere."""
 
-import logging
+from __future__ import annotations
+
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from time import monotonic
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
 
-log = logging.getLogger("bionemo")
+if TYPE_CHECKING:
+    from rich.console import Console
+
+BYTES = "bytes"
+"""The unit in which numbers are written as `12.3 GB`."""
 
 _SECONDS_BETWEEN_LINES = 30.0
-_UNITS = ("bytes", "kB", "MB", "GB", "TB")
+_SECONDS_BETWEEN_REDRAWS = 0.25
+_UNITS = ("kB", "MB", "GB", "TB")
 
 
-def amount(num_bytes: float) -> str:
-    """A number of bytes for people: `12.3 GB`."""
-    unit = 0
-    while num_bytes >= 1000 and unit < len(_UNITS) - 1:
-        num_bytes /= 1000
-        unit += 1
-    return f"{num_bytes:,.1f} {_UNITS[unit]}" if unit else f"{num_bytes:.0f} bytes"
+def format_bytes(count: float) -> str:
+    """Return a number of bytes for people: `12.3 GB`."""
+    unit = ""
+    for unit_above in _UNITS:
+        if count < 1000:
+            break
+        count, unit = count / 1000, unit_above
+    return f"{count:,.1f} {unit}" if unit else f"{count:.0f} bytes"
 
 
-@contextmanager
-def reporting(name: str, start: int, total: int | None) -> Iterator[Callable[[int], None]]:
-    """A function to call with the size of each block that has arrived.
+class Bar:
+    """A bar on a terminal with a line of status; it is drawn when it is told to, never by a thread of its own."""
 
-    Args:
-        name: what is downloaded.
-        start: bytes that had arrived before.
-        total: bytes of the whole, where known.
+    def __init__(
+        self, name: str, total: int | None, *, start: int = 0, console: Console | None = None, transient: bool = False
+    ) -> None:
+        """Draw the bar.
+
+        Args:
+            name: what the work is; stands before the bar.
+            total: the whole of it; None: not known.
+            start: how much was done before.
+            console: the terminal; None: standard error.
+            transient: whether to take the bar away at the end.
+        """
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=20),
+            TextColumn("{task.fields[status]}", markup=False),
+            console=console or Console(stderr=True),
+            # Loader workers are forked while the bar is up, and would inherit the lock of a thread that draws it.
+            auto_refresh=False,
+            transient=transient,
+        )
+        self._task = self._progress.add_task(name, total=total, completed=start, status="")
+        self._drawn = 0.0
+        self._progress.start()
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the bar has stood long enough to be drawn again."""
+        return monotonic() - self._drawn >= _SECONDS_BETWEEN_REDRAWS
+
+    def show(self, done: int, status: str, *, name: str | None = None) -> None:
+        """Draw what is done and the status; `name` replaces what the work is."""
+        self._progress.update(self._task, completed=done, status=status, description=name, refresh=True)
+        self._drawn = monotonic()
+
+    def stop(self) -> None:
+        """Leave the bar as it stands, or take it away if it is transient."""
+        self._progress.stop()
+
+
+class Progress:
+    """How far some work is, of which the size is known or not: `with Progress(...) as progress: progress.advance(1)`.
+
+    On a terminal it is a bar; elsewhere it is a line on standard error every half minute, and a last one at the end.
     """
-    lines_or_bar = _bar if sys.stderr.isatty() else _lines
-    with lines_or_bar(name, start, total) as advance:
-        yield advance
 
+    def __init__(
+        self,
+        name: str,
+        total: int | None,
+        *,
+        start: int = 0,
+        unit: str = "",
+        shown: bool = True,
+        lines: bool = True,
+        final_line: bool = False,
+        transient: bool = False,
+    ) -> None:
+        """Begin.
 
-@contextmanager
-def _lines(name: str, start: int, total: int | None) -> Iterator[Callable[[int], None]]:
-    began = said = time.monotonic()
-    arrived = start
+        Args:
+            name: what the work is.
+            total: how much it is in all; None: not known.
+            start: how much was done before.
+            unit: what is counted: `bytes`, `sequences`.
+            shown: false: show nothing.
+            lines: false: show nothing where there is no terminal.
+            final_line: whether to write a last line even where the work ends before the first one is due.
+            transient: whether to take the bar away at the end.
+        """
+        self._name, self._total, self._start, self._done, self._unit = name, total, start, start, unit
+        self._note = ""
+        self._began = self._said = monotonic()
+        self._lines, self._final_line = shown and lines, final_line
+        self._pending = False
+        self._bar = Bar(name, total, start=start, transient=transient) if shown and sys.stderr.isatty() else None
 
-    def advance(num_bytes: int) -> None:
-        nonlocal arrived, said
-        arrived += num_bytes
-        now = time.monotonic()
-        if now - said >= _SECONDS_BETWEEN_LINES:
-            said = now
-            log.info("download: %s: %s", name, _line(arrived, start, total, now - began))
+    @property
+    def elapsed_s(self) -> float:
+        """The seconds since the work began."""
+        return max(monotonic() - self._began, 1e-3)
 
-    log.info("download: %s: starts at %s of %s.", name, amount(start), amount(total) if total else "an unknown size")
-    yield advance
-    log.info("download: %s: %s", name, _line(arrived, start, total, time.monotonic() - began))
+    def advance(self, count: int, note: str = "") -> None:
+        """Count what was done since the last call; `note` is put behind the numbers."""
+        self.update(self._done + count, note)
 
+    def update(self, done: int, note: str = "", *, name: str | None = None) -> None:
+        """Say how much is done in all; `name` replaces what the work is."""
+        self._done, self._note, self._name = done, note, name or self._name
+        if self._bar is not None:
+            if self._bar.is_due:
+                self._draw(self._bar)
+        elif self._lines:
+            self._pending = True
+            if monotonic() - self._said >= _SECONDS_BETWEEN_LINES:
+                self._say()
 
-def _line(arrived: int, start: int, total: int | None, seconds: float) -> str:
-    share = f" of {amount(total)} ({arrived / total:.0%})" if total else ""
-    return f"{amount(arrived)}{share}, {amount((arrived - start) / max(seconds, 1e-3))}/s"
+    def close(self) -> None:
+        """Show what was reached last."""
+        if self._bar is not None:
+            self._draw(self._bar)
+            self._bar.stop()
+            self._bar = None
+        elif self._pending and (self._final_line or self._said > self._began):
+            self._say()
 
+    def __enter__(self) -> Self:
+        return self
 
-@contextmanager
-def _bar(name: str, start: int, total: int | None) -> Iterator[Callable[[int], None]]:
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
 
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(f"download {name}", total=total, completed=start)
-        yield lambda num_bytes: bar.advance(task, num_bytes)
+    def _draw(self, bar: Bar) -> None:
+        bar.show(self._done, self._status(), name=self._name)
+
+    def _say(self) -> None:
+        self._said, self._pending = monotonic(), False
+        sys.stderr.write(f"{self._name} {self._status()}\n")
+
+    def _status(self) -> str:
+        """`120 / 300 sequences, 12 s left`, or `1.2 MB / 3.0 MB, 400.0 kB/s, 4 s left`."""
+        new, elapsed_s = self._done - self._start, self.elapsed_s
+        numbers = [self._done] if self._total is None else [self._done, self._total]
+        if self._unit == BYTES:
+            text = f"{' / '.join(map(format_bytes, numbers))}, {format_bytes(new / elapsed_s)}/s"
+        else:
+            text = f"{' / '.join(f'{number:,}' for number in numbers)}{f' {self._unit}' if self._unit else ''}"
+        if self._total == self._done:
+            time = f", {elapsed_s:,.0f} s in all"
+        else:
+            time = f", {elapsed_s / new * (self._total - self._done):,.0f} s left" if self._total and new > 0 else ""
+        return f"{text}{self._note}{time}"

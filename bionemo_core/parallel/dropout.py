@@ -7,19 +7,20 @@ tensor-parallel rank mixed in takes its place.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+
+from bionemo_core.io.hashing import derive_seed
 
 _region_seed: int = 0
 _region_draws: int = 0
 
 
 def _mix(*parts: int) -> int:
-    digest = hashlib.blake2b(b"".join(part.to_bytes(8, "little", signed=True) for part in parts), digest_size=8)
-    return int.from_bytes(digest.digest(), "little") >> 1
+    seed = derive_seed(b"".join(part.to_bytes(8, "little", signed=True) for part in parts))
+    return int.from_bytes(seed, "little") >> 1
 
 
 def seed_micro_batch(seed: int, step: int, data_rank: int, micro_batch: int, tensor_rank: int = 0) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import html
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from bionemo_core.io.plots import BLUE, GREY, INK, new_plot, set_count_ticks, to_png
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
@@ -19,7 +20,6 @@ table { border-collapse: collapse; } td, th { padding: .25rem .8rem .25rem 0; te
 tr + tr { border-top: 1px solid #eee; } td.number { text-align: right; font-variant-numeric: tabular-nums; }
 figure { margin: 1.5rem 0; } img { max-width: 100%; } figcaption { color: #555; font-size: .9rem; }
 """
-_INK, _BLUE, _GREY = "#333333", "#2166ac", "#999999"
 _MOST_CLASSES = 40
 
 
@@ -56,7 +56,7 @@ def confusion(predicted: NDArray[np.int64], labels: NDArray[np.int64], classes: 
     size = len(classes)
     counts = np.bincount(labels * size + predicted, minlength=size * size).reshape(size, size)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    figure, axes = _axes(4.5 if size <= 10 else 7.5, 4.0 if size <= 10 else 7.0)
+    figure, axes = new_plot(4.5 if size <= 10 else 7.5, 4.0 if size <= 10 else 7.0)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set_xticks(range(size), classes, rotation=0 if size <= 10 else 90)
     axes.set_yticks(
@@ -68,69 +68,50 @@ def confusion(predicted: NDArray[np.int64], labels: NDArray[np.int64], classes: 
     if size <= 10:
         for row in range(size):
             for column in range(size):
-                ink = "white" if shares[row, column] > 0.6 else _INK
+                ink = "white" if shares[row, column] > 0.6 else INK
                 axes.text(column, row, f"{shares[row, column]:.2f}", ha="center", va="center", color=ink)
-    return [Figure("What each label was predicted as, as a share of that label.", _png(figure))]
+    return [Figure("What each label was predicted as, as a share of that label.", to_png(figure))]
 
 
 def scatter(predicted: NDArray[np.float64], labels: NDArray[np.float64]) -> list[Figure]:
     """Predicted against measured values, and the errors."""
     shown = np.random.default_rng(0).permutation(len(labels))[:5000]
-    figure, axes = _axes(4.5, 4.2)
-    axes.scatter(labels[shown], predicted[shown], s=8, alpha=0.4, color=_BLUE, linewidths=0)
+    figure, axes = new_plot(4.5, 4.2)
+    axes.scatter(labels[shown], predicted[shown], s=8, alpha=0.4, color=BLUE, linewidths=0)
     low, high = float(min(labels.min(), predicted.min())), float(max(labels.max(), predicted.max()))
-    axes.plot([low, high], [low, high], color=_GREY, linewidth=1)
+    axes.plot([low, high], [low, high], color=GREY, linewidth=1)
     axes.set_xlabel("label")
     axes.set_ylabel("predicted")
     errors = histogram(predicted - labels, "predicted - label", "Errors.")
-    return [Figure("Predicted values against labels; the line is where both agree.", _png(figure)), errors]
+    return [Figure("Predicted values against labels; the line is where both agree.", to_png(figure)), errors]
 
 
 def histogram(values: NDArray[np.floating], name: str, caption: str) -> Figure:
     """How often which values occur."""
-    figure, axes = _axes(5.5, 3.4)
-    axes.hist(values, bins=min(50, max(5, len(values) // 4)), color=_BLUE)
+    figure, axes = new_plot(5.5, 3.4)
+    axes.hist(values, bins=min(50, max(5, len(values) // 4)), color=BLUE)
+    set_count_ticks(axes.yaxis)
     axes.set_xlabel(name)
     axes.set_ylabel("how many")
-    return Figure(caption, _png(figure))
+    return Figure(caption, to_png(figure))
 
 
 def bars(values: Mapping[str, float], name: str, caption: str) -> Figure:
     """A bar for each name, highest first."""
     ordered = sorted(values.items(), key=lambda item: -item[1])
-    figure, axes = _axes(6.5, 3.4)
-    axes.bar([key for key, _ in ordered], [value for _, value in ordered], color=_BLUE)
+    figure, axes = new_plot(6.5, 3.4)
+    axes.bar([key for key, _ in ordered], [value for _, value in ordered], color=BLUE)
     axes.set_ylabel(name)
-    return Figure(caption, _png(figure))
+    return Figure(caption, to_png(figure))
 
 
 def points(x: NDArray[np.floating], y: NDArray[np.floating], names: tuple[str, str], caption: str) -> Figure:
     """A point for each pair."""
-    figure, axes = _axes(5.5, 3.6)
-    axes.scatter(x, y, s=10, alpha=0.5, color=_BLUE, linewidths=0)
+    figure, axes = new_plot(5.5, 3.6)
+    axes.scatter(x, y, s=10, alpha=0.5, color=BLUE, linewidths=0)
     axes.set_xlabel(names[0])
     axes.set_ylabel(names[1])
-    return Figure(caption, _png(figure))
-
-
-def _axes(width: float, height: float) -> tuple[Any, Any]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure as Drawing
-
-    figure = Drawing(figsize=(width, height), dpi=130, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    axes.grid(color="#dddddd", linewidth=0.6)
-    axes.set_axisbelow(True)
-    for side in ("right", "top"):
-        axes.spines[side].set_visible(False)
-    return figure, axes
-
-
-def _png(figure: Any) -> bytes:
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png")
-    return stream.getvalue()
+    return Figure(caption, to_png(figure))
 
 
 def _text(value: object) -> str:

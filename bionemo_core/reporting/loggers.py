@@ -12,6 +12,7 @@ from typing import Any, Optional
 from urllib.parse import urlsplit
 
 from bionemo_core.errors import ConfigError
+from bionemo_core.io.atomic import write_text
 from bionemo_core.machine import has_package
 
 WANDB_KEY = "WANDB_API_KEY"
@@ -132,7 +133,6 @@ def _wandb_id(folder: Path) -> str:
     path = folder / "wandb_id"
     if path.is_file() and (known := path.read_text().strip()):
         return known
-    folder.mkdir(parents=True, exist_ok=True)
     new = secrets.token_hex(4)
-    path.write_text(new + "\n")
+    write_text(path, new + "\n")
     return new

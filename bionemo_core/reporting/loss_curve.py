@@ -3,14 +3,15 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-_TRAIN, _VAL, _INK = "#2166ac", "#d6604d", "#333333"
+from bionemo_core.io.plots import BLUE, RED, add_title, new_plot, save_png, set_count_ticks
 
 Points = Sequence[tuple[int, float]]
 
 
 def draw(path: Path, train: Points, val: Points, samples: Points, title: str) -> None:
-    """Writes a PNG of the training loss, raw and smoothed, and the validation loss, by step.
+    """Write a PNG of the training loss, raw and smoothed, and the validation loss, by step.
 
     Args:
         path: where to.
@@ -20,39 +21,28 @@ def draw(path: Path, train: Points, val: Points, samples: Points, title: str) ->
         title: stands above.
 
     Raises:
-        OSError: it cannot be written.
+        StorageError: it cannot be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import EngFormatter, MaxNLocator
-
-    figure = Figure(figsize=(8, 4.8), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    figure, axes = new_plot()
     if train:
         steps, losses = zip(*train, strict=True)
         many = len(train) > 20
         label = None if many else "training"
         style = {"linewidth": 0.7, "alpha": 0.35} if many else {"linewidth": 1.6, "marker": "o", "markersize": 3}
-        axes.plot(steps, losses, color=_TRAIN, label=label, **style)
+        axes.plot(steps, losses, color=BLUE, label=label, **style)
         if many:
-            axes.plot(steps, smooth(losses), color=_TRAIN, linewidth=1.8, label="training (smoothed)")
+            axes.plot(steps, smooth(losses), color=BLUE, linewidth=1.8, label="training (smoothed)")
     if val:
         steps, losses = zip(*val, strict=True)
-        axes.plot(steps, losses, color=_VAL, linewidth=1.0, marker="o", markersize=4, label=_with_best(val), zorder=3)
+        axes.plot(steps, losses, color=RED, linewidth=1.0, marker="o", markersize=4, label=_with_best(val), zorder=3)
     axes.set_xlabel("step")
     axes.set_ylabel("loss (nats per token)")
-    axes.set_title(title, loc="left", fontsize=10, color=_INK)
-    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, steps=[1, 2, 5, 10]))
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    add_title(axes, title)
+    set_count_ticks(axes.xaxis)
     axes.margins(x=0.02)
-    axes.grid(color="#dddddd", linewidth=0.6)
-    axes.set_axisbelow(True)
-    for side in ("right", "top"):
-        axes.spines[side].set_visible(False)
     axes.legend(frameon=False, loc="upper right")
     _add_samples(axes, samples)
-    figure.savefig(path, format="png")
+    save_png(figure, path)
 
 
 def smooth(values: Sequence[float]) -> list[float]:
@@ -81,10 +71,9 @@ def _with_best(val: Points) -> str:
     return f"validation (best {loss:.4f} at step {step:,})"
 
 
-def _add_samples(axes: "Axes", samples: Points) -> None:  # type: ignore[name-defined]  # noqa: F821
+def _add_samples(axes: Any, samples: Points) -> None:
     """Sequences consumed at the top; they grow with the steps, though not evenly when packs differ."""
     import numpy as np
-    from matplotlib.ticker import EngFormatter, MaxNLocator
 
     if len(samples) < 2 or samples[0][1] >= samples[-1][1]:
         return
@@ -103,5 +92,4 @@ def _add_samples(axes: "Axes", samples: Points) -> None:  # type: ignore[name-de
         ),
     )
     top.set_xlabel("sequences seen")
-    top.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
-    top.xaxis.set_major_formatter(EngFormatter(sep=""))
+    set_count_ticks(top.xaxis, 6)

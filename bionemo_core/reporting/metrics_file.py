@@ -7,9 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from bionemo_core.errors import StorageError
+from bionemo_core.io.atomic import storage_error, write_file
 
 NAME = "metrics.csv"
 STEP = "step"
+_ADVICE = "Free space or correct the permissions of its folder, then resume."
 
 Number = int | float
 Row = dict[str, Number]
@@ -53,7 +55,7 @@ class MetricsFile:
             self._put(descriptor, line, start)
             self._last, self._last_at = row, start
         except OSError as failure:
-            raise _refused(self.path, failure) from failure
+            raise storage_error(self.path, failure, _ADVICE) from failure
 
     def cut_back(self, step: int) -> None:
         """Removes the rows after `step`, at once or not at all.
@@ -65,10 +67,7 @@ class MetricsFile:
         if not self.path.exists():
             return
         columns, rows = _read(self.path)
-        try:
-            _replace(self.path, columns, [row for row in rows if row[STEP] <= step])
-        except OSError as failure:
-            raise _refused(self.path, failure) from failure
+        _replace(self.path, columns, [row for row in rows if row[STEP] <= step])
 
     def close(self) -> None:
         """Closes the file; the next write opens it again."""
@@ -78,7 +77,6 @@ class MetricsFile:
 
     def _resume(self) -> int:
         columns, rows = _read(self.path) if self.path.exists() else ([STEP], [])
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         return self._open(columns, rows)
 
     def _widen(self, new: Sequence[str]) -> int:
@@ -115,12 +113,7 @@ def _line(values: Iterable[Number | str | None]) -> bytes:
 
 def _replace(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> int:
     content = _line(columns) + b"".join(_line(row.get(name) for name in columns) for row in rows)
-    temporary = path.with_name(path.name + ".new")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    write_file(path, content, advice=_ADVICE)
     return len(content)
 
 
@@ -147,10 +140,3 @@ def _number(text: str) -> Number:
         return int(text)
     except ValueError:
         return float(text)
-
-
-def _refused(path: Path, failure: OSError) -> StorageError:
-    return StorageError(
-        f"metrics: {path} cannot be written: {failure.strerror}. Free space or mend the permissions of its folder, "
-        "then resume."
-    )

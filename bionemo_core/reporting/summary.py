@@ -1,6 +1,5 @@
 """The end of a run: `summary.json`, a picture of the losses, and the text that is printed."""
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -9,6 +8,7 @@ from statistics import median
 
 from bionemo_core.checkpoint.folder_names import published
 from bionemo_core.errors import StorageError
+from bionemo_core.io.atomic import write_json
 from bionemo_core.reporting.metrics_file import NAME, STEP, Row, read_rows
 
 TRAIN_LOSS = "reduced_train_loss"
@@ -69,14 +69,12 @@ def write_summary(
         rows = read_rows(folder / NAME) if (folder / NAME).exists() else []
         if checkpoint is None:
             checkpoint = next(reversed(published(folder / "checkpoints").values()), None)
-        picture = _draw(rows, folder / "loss.png", folder.name)
-        summary = _summarise(rows, folder, status, wall_time_s, checkpoint, picture)
-        content = {key: value for key, value in asdict(summary).items() if key != "text"}
-        temporary = folder / "summary.json.new"
-        temporary.write_text(json.dumps(_finite(content), indent=1) + "\n", encoding="utf-8")
-        temporary.replace(folder / "summary.json")
     except OSError as failure:
-        raise StorageError(f"summary: {failure.filename or folder} cannot be written: {failure.strerror}.") from failure
+        raise StorageError(f"summary: {failure.filename or folder} cannot be read: {failure.strerror}.") from failure
+    picture = _draw(rows, folder / "loss.png", folder.name)
+    summary = _summarise(rows, folder, status, wall_time_s, checkpoint, picture)
+    content = {key: value for key, value in asdict(summary).items() if key != "text"}
+    write_json(folder / "summary.json", _spell_out(content))
     return summary
 
 
@@ -165,10 +163,10 @@ def _within(path: Path | None, folder: Path) -> str | None:
     return str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)
 
 
-def _finite(value: object) -> object:
+def _spell_out(value: object) -> object:
     """The same with NaN and infinities as strings, which JSON has no numbers for."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: _spell_out(item) for key, item in value.items()}
     return repr(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -179,7 +177,5 @@ def _draw(rows: Sequence[Row], path: Path, title: str) -> Path | None:
     samples = _points(rows, "consumed_samples")
     if not train and not val:
         return None
-    temporary = path.with_name("loss.new.png")
-    draw(temporary, train, val, samples, title)
-    temporary.replace(path)
+    draw(path, train, val, samples, title)
     return path

@@ -8,11 +8,9 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ProgressBar
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from bionemo_core.io.progress import Bar
 from bionemo_core.reporting.summary import duration, short_number
-
-_REFRESH_S = 0.25
 
 
 class RunProgress(ProgressBar):
@@ -27,9 +25,8 @@ class RunProgress(ProgressBar):
         self._every = log_every_n_steps
         self._console = console or Console()
         self._enabled = True
-        self._bar: Progress | None = None
-        self._task: TaskID | None = None
-        self._started = self._shown = 0.0
+        self._bar: Bar | None = None
+        self._started = 0.0
         self._first_step = 0
 
     def disable(self) -> None:
@@ -51,26 +48,17 @@ class RunProgress(ProgressBar):
         self._started, self._first_step = monotonic(), trainer.global_step
         if not (self._enabled and self._console.is_terminal):
             return
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            TextColumn("{task.fields[status]}"),
-            console=self._console,
-            # No thread of its own: loader workers are forked while the bar is up, and would inherit its lock.
-            auto_refresh=False,
-        )
         total = trainer.max_steps if trainer.max_steps > 0 else None
-        self._task = self._bar.add_task("train", total=total, completed=trainer.global_step, status="")
-        self._bar.start()
+        self._bar = Bar("train", total, start=trainer.global_step, console=self._console)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Shows the step just done, if it is time to."""
         last = trainer.global_step == trainer.max_steps
-        if self._bar is not None and self._task is not None:
+        if self._bar is not None:
             # Reading a metric waits for a GPU, so that is done only as often as an eye can follow.
-            if last or monotonic() - self._shown >= _REFRESH_S:
+            if last or self._bar.is_due:
                 self._show(trainer, "train")
         elif self._enabled:
             every = self._every or getattr(trainer, "log_every_n_steps", 1) or 1
@@ -81,7 +69,7 @@ class RunProgress(ProgressBar):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
         """Says that validation is under way."""
-        if self._bar is not None and monotonic() - self._shown >= _REFRESH_S:
+        if self._bar is not None and self._bar.is_due:
             self._show(trainer, f"validate {batch_idx + 1}")
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -104,12 +92,8 @@ class RunProgress(ProgressBar):
         self._stop()
 
     def _show(self, trainer: pl.Trainer, description: str) -> None:
-        if self._bar is None or self._task is None:
-            return
-        self._bar.update(
-            self._task, completed=trainer.global_step, description=description, status=self._line(trainer), refresh=True
-        )
-        self._shown = monotonic()
+        if self._bar is not None:
+            self._bar.show(trainer.global_step, self._line(trainer), name=description)
 
     def _line(self, trainer: pl.Trainer) -> str:
         metrics = {name: _metric(trainer, name) for name in ("reduced_train_loss", "val_loss", "lr")}
@@ -122,7 +106,7 @@ class RunProgress(ProgressBar):
     def _stop(self) -> None:
         if self._bar is not None:
             self._bar.stop()
-            self._bar = self._task = None
+            self._bar = None
 
 
 def status_line(

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from bionemo_core.errors import ConfigError, StorageError
-from bionemo_core.io.files import held_alone
+from bionemo_core.io.locks import lock_folder
 
 FOLDER_VARIABLE = "BIONEMO_RUN_FOLDER"
 """Tells the other ranks of a job, which the first one starts, the folder that it chose."""
@@ -102,18 +101,11 @@ def find_folder(home: Path, name: str, resume: str) -> RunFolder | None:
     return RunFolder(path)
 
 
-@contextmanager
-def lock(folder: RunFolder) -> Iterator[None]:
+def lock(folder: RunFolder) -> AbstractContextManager[None]:
     """Hold the folder against a second process that would write into it.
 
     Raises:
         ConfigError: another process holds it.
+        StorageError: it cannot be written.
     """
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(held_alone(folder.path / ".lock"))
-        except BlockingIOError as error:
-            raise ConfigError(
-                f"run folder: another process is writing to {folder.path}; wait for it or stop it."
-            ) from error
-        yield
+    return lock_folder(folder.path, "run folder")

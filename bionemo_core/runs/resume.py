@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from bionemo_core.config.spec import difference, to_json
 from bionemo_core.errors import ArtefactError, ConfigError
 from bionemo_core.interop.load_report import LoadReport
 from bionemo_core.interop.stored import StoredModel, Vocabulary
+from bionemo_core.io.atomic import write_json, write_text
 from bionemo_core.models.load import check_offered, check_vocabulary
 from bionemo_core.models.locate import open_stored
 from bionemo_core.parallel.groups import ProcessGroups
@@ -175,14 +175,16 @@ def _vocabulary_of(stored: StoredModel, spec: RunSpec, registry: Registry) -> Vo
 def record_restore(folder: RunFolder, report: LoadReport) -> None:
     """Print what became of every tensor, and leave it in the folder as `restore.json`."""
     print(report.text(), flush=True)
-    (folder.path / "restore.json").write_text(json.dumps(report.facts(), indent=1) + "\n")
+    write_json(folder.path / "restore.json", report.facts())
 
 
 def write_spec(folder: RunFolder, spec: RunSpec, composed_yaml: str) -> None:
-    """Leave the run's specification, and its configuration for people, in the folder; once, at the first start."""
+    """Leave the run's specification, and its configuration for people, in the folder; once, at the first start.
+
+    Raises:
+        StorageError: the file system refused.
+    """
     if folder.spec.exists():
         return
-    folder.composed.write_text(composed_yaml)
-    temporary = folder.spec.with_suffix(".tmp")
-    temporary.write_text(to_json(spec))
-    temporary.replace(folder.spec)
+    write_text(folder.composed, composed_yaml)
+    write_text(folder.spec, to_json(spec))

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,14 +19,17 @@ from bionemo_core.data.readers import source_for
 from bionemo_core.data.readers.formats import format_of
 from bionemo_core.data.readers.table_columns import column_names
 from bionemo_core.data.store.prepare import prepare
-from bionemo_core.data.store.record_store import PreparedStore, fingerprint_of
+from bionemo_core.data.store.record_store import PreparedStore
 from bionemo_core.data.store.report import counted
 from bionemo_core.data.store.text_filter import canonical_texts, filter_for
-from bionemo_core.errors import ConfigError, DataError, StorageError
+from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.inference.embedding import EMBEDDINGS, RAGGED, Embedder, EmbeddingSettings
 from bionemo_core.inference.embedding import embed as embed_sequences
 from bionemo_core.inference.outputs import Part, Parts, PartStore, part_bounds
 from bionemo_core.inference.outputs_files import file_kind, write_output
+from bionemo_core.io.atomic import write_json
+from bionemo_core.io.hashing import fingerprint_of
+from bionemo_core.io.progress import Progress
 from bionemo_core.models.load import OpenedModel, open_model
 from bionemo_core.parallel.ranks import Ranks
 from bionemo_core.parallel.strategy import compile_layers
@@ -73,7 +74,7 @@ def embed(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> None
         print(f"{output}: has been written by the same command before; nothing is left to do.")
         return
     job.refuse_to_overwrite()
-    with job.parts.held() if ranks.leads else nullcontext():
+    with job.parts.lock() if ranks.leads else nullcontext():
         if ranks.leads:
             job.parts.clear_others()
         ranks.meet()
@@ -213,14 +214,17 @@ class _Job:
         left = [number for number in mine if not self.parts.has(number)]
         if len(left) < len(mine):
             log.info("%d of %d parts were computed before.", len(mine) - len(left), len(mine))
-        progress = _Progress(sum(bounds[n][1] - bounds[n][0] for n in left), ranks, progress_bar)
-        for number in left:
-            rows = range(*bounds[number])
-            ids = [self.store.id(row) for row in rows]
-            embedded = self.embedder.run([self.store[row] for row in rows], ids)
-            self.parts.write(number, Part(ids, embedded))
-            progress.advance(len(rows), int(self.store.lengths[rows.start : rows.stop].sum()))
-        progress.end()
+        total, tokens = sum(bounds[n][1] - bounds[n][0] for n in left), 0
+        unit = "sequences of the first rank" if ranks.size > 1 else "sequences"
+        shown = progress_bar and ranks.leads and total > 0
+        with Progress("embed", total, unit=unit, shown=shown, final_line=True) as progress:
+            for number in left:
+                rows = range(*bounds[number])
+                ids = [self.store.id(row) for row in rows]
+                embedded = self.embedder.run([self.store[row] for row in rows], ids)
+                self.parts.write(number, Part(ids, embedded))
+                tokens += int(self.store.lengths[rows.start : rows.stop].sum())
+                progress.advance(len(rows), f", {tokens / progress.elapsed_s:,.0f} residues/s")
 
     def finish(self) -> None:
         """Write the output and its record, and forget the parts.
@@ -229,10 +233,7 @@ class _Job:
             StorageError: the file system refuses.
         """
         write_output(self.output, Parts(self.parts, len(self.bounds) - 1, self.facts))
-        try:
-            self.record.write_text(json.dumps(self.facts, indent=2, sort_keys=True) + "\n")
-        except OSError as error:
-            raise StorageError(f"embedding: {self.record}: {error.strerror or error}.") from error
+        write_json(self.record, self.facts, indent=2, sort_keys=True)
         self.parts.remove()
         outputs = ", ".join(self.embedder.settings.outputs)
         print(f"{self.output}: {outputs} of {len(self.store):,} sequences; {counted(self.facts['records'])}")
@@ -242,32 +243,3 @@ def _refuse_long(store: PreparedStore, embedder: Embedder) -> None:
     """Say which sequence is too long before anything is computed; one token a letter is an upper bound only."""
     for row in np.flatnonzero(store.lengths > embedder.long_rule.max_residues).tolist():
         embedder.check_length(len(embedder.tokenizer.encode(store[row])), store.id(row))
-
-
-class _Progress:
-    """A line on standard error that is written over, or a line now and then where that is no terminal."""
-
-    def __init__(self, total: int, ranks: Ranks, shown: bool) -> None:
-        self._total, self._shown, self._many = total, shown and ranks.leads and total > 0, ranks.size > 1
-        self._done = self._tokens = 0
-        self._started = self._said = monotonic()
-
-    def advance(self, sequences: int, tokens: int) -> None:
-        """Count what was done."""
-        self._done += sequences
-        self._tokens += tokens
-        now = monotonic()
-        terminal = sys.stderr.isatty()
-        if not self._shown or not (terminal or now - self._said > 30 or self._done == self._total):
-            return
-        self._said = now
-        rate = self._tokens / max(now - self._started, 1e-9)
-        left = (now - self._started) / self._done * (self._total - self._done)
-        of_rank = " of the first rank" if self._many else ""
-        line = f"embed {self._done:,} / {self._total:,} sequences{of_rank}, {rate:,.0f} residues/s, {left:,.0f} s left"
-        sys.stderr.write(f"\r{line:<100}" if terminal else f"{line}\n")
-
-    def end(self) -> None:
-        """Leave the line."""
-        if self._shown and sys.stderr.isatty():
-            sys.stderr.write("\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from dataclasses import dataclass, field, replace
@@ -17,10 +16,11 @@ from bionemo_core import __version__
 from bionemo_core.config.schema import OPENED, Choice, RunSpec
 from bionemo_core.data.batches.loader import eval_loader
 from bionemo_core.data.labelled_records import LabelledRecords
-from bionemo_core.errors import ConfigError, DataError, StorageError
+from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.inference.embedding import EmbeddingSettings
 from bionemo_core.inference.scoring import MaskedScorer
 from bionemo_core.inference.scoring_answers import Predictor
+from bionemo_core.io.atomic import write_json, write_text
 from bionemo_core.models.load import OpenedModel
 from bionemo_core.nn.residue_states import encoder_of
 from bionemo_core.parallel.groups import start_groups
@@ -268,22 +268,16 @@ class _Evaluation:
             "data": f"{self.data}, {self.task.split}: {self._sequences(num_records)}",
             "made by": f"bionemo-run {__version__}, {self.device.name}, precision {self.device.precision}",
         }
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            told = {
-                **facts,
-                "weights": Path(facts["weights"]).name,
-                "fingerprint": weights_fingerprint(self.module),
-                "step": self.opened.facts.get("step"),
-                "seed": self.seed,
-                "metrics": self.metrics,
-            }
-            (folder / "metrics.json").write_text(json.dumps(told, indent=2) + "\n")
-            (folder / "report.html").write_text(
-                page(f"Evaluation of {facts['model']}", facts, self.metrics, self.figures)
-            )
-        except OSError as error:
-            raise StorageError(f"evaluation: {folder}: {error.strerror or error}.") from error
+        told = {
+            **facts,
+            "weights": Path(facts["weights"]).name,
+            "fingerprint": weights_fingerprint(self.module),
+            "step": self.opened.facts.get("step"),
+            "seed": self.seed,
+            "metrics": self.metrics,
+        }
+        write_json(folder / "metrics.json", told, indent=2)
+        write_text(folder / "report.html", page(f"Evaluation of {facts['model']}", facts, self.metrics, self.figures))
         width = max(map(len, self.metrics), default=0)
         print("\n".join(f"{name:>{width}}  {value:.5g}" for name, value in self.metrics.items()))
         print(f"{folder / 'report.html'}")

@@ -44,6 +44,7 @@ from bionemo_core.inference.embedding import EMBEDDINGS, HIDDENS, Embedder, Embe
 from bionemo_core.interop.artefact import DOCUMENT, Artefact, write_artefact
 from bionemo_core.interop.load_report import LoadReport
 from bionemo_core.interop.stored import ModelSpec, Vocabulary
+from bionemo_core.io.atomic import move
 from bionemo_core.models.load import OpenedModel, open_model
 from bionemo_core.parallel.layout import read_layouts
 from bionemo_core.parallel.ranks import Ranks
@@ -329,4 +330,4 @@ def _set_aside(folder: Path) -> None:
         step = "unknown"
     name = f"superseded-{folder.name}-{step}"
     names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
-    folder.rename(next(path for path in map(folder.with_name, names) if not path.exists()))
+    move(folder, next(path for path in map(folder.with_name, names) if not path.exists()))

@@ -17,6 +17,8 @@ from bionemo_core.errors import ConfigError, Preempted
 from bionemo_core.inference.latent_search import ModelLatents, SearchResult, SearchStep, named_oracle
 from bionemo_core.inference.latent_search import optimize as search
 from bionemo_core.inference.search_settings import SearchSettings
+from bionemo_core.io.atomic import write_json
+from bionemo_core.io.progress import Progress
 from bionemo_core.parallel.ranks import Ranks
 from bionemo_core.protocols import Oracle, TextJudge
 from bionemo_core.reporting.search_curve import draw_trajectory
@@ -25,16 +27,14 @@ from bionemo_core.runs.plan_text import quieten_libraries
 from bionemo_core.tasks.opening import open_for_use
 from bionemo_core.tasks.settings import Optimize
 from bionemo_core.tasks.texts import (
-    Progress,
-    Table,
     Texts,
     inference_of,
     judge_of,
+    new_table,
     read_texts,
     refuse_several_devices,
     results_folder,
     start_on,
-    write_json,
 )
 from bionemo_core.training.signals import StopSignal
 
@@ -78,11 +78,11 @@ def optimize(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> N
     found: list[SearchResult] = []
     with StopSignal() as told:
         for one in searches:
-            progress = Progress(one.algorithm, one.iterations * len(texts.texts), spec.trainer.progress_bar)
-            options: dict[str, Any] = {"num_workers": task.num_workers, "progress": _Counted(progress)}
-            options["stop"] = lambda: told.requested is not None
-            found.append(search(space, texts.texts, oracle, judge, one, **options))
-            progress.end()
+            total = one.iterations * len(texts.texts)
+            with Progress(one.algorithm, total, unit="iterations", shown=spec.trainer.progress_bar) as progress:
+                options: dict[str, Any] = {"num_workers": task.num_workers, "progress": _Counted(progress)}
+                options["stop"] = lambda: told.requested is not None
+                found.append(search(space, texts.texts, oracle, judge, one, **options))
             if told.requested:
                 break
         last = found[-1]
@@ -138,7 +138,7 @@ def usable_starts(texts: Texts, oracle: Oracle, judge: TextJudge, task: Optimize
 
 
 class _Counted:
-    """Counts steps for the line of progress."""
+    """Counts steps, for progress."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress, self._done = progress, 0
@@ -147,7 +147,7 @@ class _Counted:
     def __call__(self, step: SearchStep) -> None:
         self._done += step.iteration > 0
         self._best[step.start] = step.score
-        self._progress.at(self._done, f" iterations, mean of the best {np.mean(list(self._best.values())):.4f}")
+        self._progress.update(self._done, f", mean of the best {np.mean(list(self._best.values())):.4f}")
 
 
 @dataclass(frozen=True)
@@ -168,11 +168,10 @@ class _Report:
             StorageError: the file system refuses.
         """
         self._write_results(folder / RESULTS)
-        trajectory = Table(folder / TRAJECTORY, ("algorithm", "id", *_STEP_COLUMNS))
-        for one in self.found:
-            rows = ((one.settings.algorithm, self.texts.ids[step.start], step) for step in one.steps)
-            trajectory.add((a, name, *(getattr(step, column) for column in _STEP_COLUMNS)) for a, name, step in rows)
-        trajectory.close()
+        with new_table(folder / TRAJECTORY, ("algorithm", "id", *_STEP_COLUMNS)) as add_rows:
+            for one in self.found:
+                rows = ((one.settings.algorithm, self.texts.ids[step.start], step) for step in one.steps)
+                add_rows((a, name, *(getattr(step, column) for column in _STEP_COLUMNS)) for a, name, step in rows)
         write_json(folder / SUMMARY, self.summary())
         if self.task.picture:
             draw_trajectory(folder / PICTURE, self.found, self.task.oracle)
@@ -184,12 +183,11 @@ class _Report:
     def _write_results(self, path: Path) -> None:
         names = [one.settings.algorithm.replace("-", "_") for one in self.found]
         own = [f"{name}_{column}" for name in names for column in ("text", "score", "similarity")]
-        table = Table(path, ("id", "start", "start_score", *own))
-        for row, first in enumerate(self.found[0].first):
-            best = [one.best[row] for one in self.found]
-            values = [value for step in best for value in (step.text, step.score, step.similarity)]
-            table.add([(self.texts.ids[row], first.text, first.score, *values)])
-        table.close()
+        with new_table(path, ("id", "start", "start_score", *own)) as add_rows:
+            for row, first in enumerate(self.found[0].first):
+                best = [one.best[row] for one in self.found]
+                values = [value for step in best for value in (step.text, step.score, step.similarity)]
+                add_rows([(self.texts.ids[row], first.text, first.score, *values)])
 
     def summary(self) -> dict[str, Any]:
         """The task and, of each algorithm, means over the starts."""

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import csv
 import itertools
-import os
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.data.readers import CsvSource, FastaSource
 from bionemo_core.data.store.report import counted
-from bionemo_core.errors import ConfigError, DataError, StorageError
+from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.inference.embedding import EmbeddingSettings
 from bionemo_core.inference.outputs import part_bounds
 from bionemo_core.inference.scoring import MaskedScorer, read_variant
 from bionemo_core.inference.scoring_answers import Predictor
+from bionemo_core.io.atomic import new_text
 from bionemo_core.models.load import OpenedModel
 from bionemo_core.runs.device import choose_device
 from bionemo_core.runs.plan_text import quieten_libraries
@@ -112,29 +111,15 @@ def _answers(task: Predict, opened: OpenedModel, tokens: int, spec: RunSpec) -> 
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> int:
-    """Write a table, whole or not at all; the number of rows.
+    """Write a table, whole or not at all; return the number of rows.
 
     Raises:
-        StorageError: the file system refuses.
+        StorageError: the file system refused.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
-    count, whole = 0, False
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", newline="") as stream:
-            writer = csv.writer(stream)
-            writer.writerow(header)
-            for row in rows:
-                writer.writerow(row)
-                count += 1
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-        whole = True
-    except OSError as error:
-        raise StorageError(f"predictions: {path} was not written: {error.strerror or error}.") from error
-    finally:
-        if not whole:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
+    count = 0
+    with new_text(path) as stream:
+        writer = csv.writer(stream)
+        writer.writerow(header)
+        for count, row in enumerate(rows, start=1):  # noqa: B007 - the last one is how many there are
+            writer.writerow(row)
     return count

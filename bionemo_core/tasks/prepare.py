@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.data.store.prepare import record_prepared_stores
 from bionemo_core.data.store.report import PICTURE, draw_lengths, summary
-from bionemo_core.errors import BioNeMoError, ConfigError, StorageError
+from bionemo_core.errors import BioNeMoError, ConfigError
 from bionemo_core.protocols import BuildContext
 from bionemo_core.tasks.settings import Prepare
 
@@ -51,13 +51,8 @@ def _write_reports(stores: list[PreparedStore], picture: bool) -> None:
 
 def _draw(store: PreparedStore) -> None:
     path = store.folder / PICTURE
-    try:
-        if not path.exists():
-            draw_lengths(store.manifest, path)
-    except OSError as error:
-        raise StorageError(
-            f"prepare: {path}: {error.strerror or error}. Leave it out with task.picture=false."
-        ) from error
+    if not path.exists():
+        draw_lengths(store.manifest, path, advice="Leave it out with task.picture=false.")
 
 
 def _report(store: PreparedStore, picture: bool) -> str:

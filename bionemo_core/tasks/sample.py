@@ -13,6 +13,8 @@ from bionemo_core.errors import ConfigError
 from bionemo_core.inference.methods import method_options
 from bionemo_core.inference.sample_metrics import COLUMNS, SampleCounts, Written
 from bionemo_core.inference.sampling import Seq2SeqInference
+from bionemo_core.io.atomic import write_json
+from bionemo_core.io.progress import Progress
 from bionemo_core.parallel.ranks import Ranks
 from bionemo_core.protocols import TextJudge
 from bionemo_core.runs.device import choose_device
@@ -20,16 +22,14 @@ from bionemo_core.runs.plan_text import quieten_libraries
 from bionemo_core.tasks.opening import open_for_use
 from bionemo_core.tasks.settings import Sample
 from bionemo_core.tasks.texts import (
-    Progress,
-    Table,
     Texts,
     inference_of,
     judge_of,
+    new_table,
     read_texts,
     refuse_several_devices,
     results_folder,
     start_on,
-    write_json,
 )
 
 if TYPE_CHECKING:
@@ -60,15 +60,15 @@ def sample(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> Non
     folder = results_folder(spec, task.output, composed_yaml)
     started = monotonic()
     counts = SampleCounts(judge, known)
-    table = Table(folder.path / TABLE, COLUMNS)
     total = len(texts.texts) if texts else int(task.num_molecules or 0)
-    progress = Progress("sample", total, spec.trainer.progress_bar)
     job = _Job(task, options, spec.seed, inference)
-    for done, written in job.near(texts) if texts else job.from_prior(total):
-        table.add(counts.judged(written))
-        progress.at(done)
-    progress.end()
-    table.close()
+    with (
+        new_table(folder.path / TABLE, COLUMNS) as add_rows,
+        Progress("sample", total, shown=spec.trainer.progress_bar) as progress,
+    ):
+        for done, written in job.near(texts) if texts else job.from_prior(total):
+            add_rows(counts.judged(written))
+            progress.update(done)
     summary = {
         "task": asdict(task),
         "num_inputs": len(texts.texts) if texts else 0,

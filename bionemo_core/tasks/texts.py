@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import torch
@@ -17,6 +15,7 @@ import torch
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.errors import ConfigError, DataError, StorageError
 from bionemo_core.inference.sampling import Seq2SeqInference
+from bionemo_core.io.atomic import new_text
 from bionemo_core.models.load import OpenedModel
 from bionemo_core.nn.seq2seq import Seq2SeqLM
 from bionemo_core.protocols import BuildContext, TextJudge
@@ -27,7 +26,6 @@ from bionemo_core.tasks.embed import open_input
 
 ON_LONG = ("error", "skip")
 _CPU_BATCH, _GPU_BATCH = 256, 8_192
-_SECONDS_BETWEEN_LINES = 30.0
 
 
 @dataclass(frozen=True)
@@ -152,81 +150,19 @@ def start_on(device: Device) -> str:
     return "cpu"
 
 
-class Table:
-    """A CSV file that appears under its name when it is whole."""
+@contextmanager
+def new_table(path: Path, columns: Sequence[str]) -> Iterator[Callable[[Iterable[Sequence[Any]]], None]]:
+    """Give a function that adds rows to a CSV file, which appears when the block ends well.
 
-    def __init__(self, path: Path, columns: Sequence[str]) -> None:
-        """Begin it.
-
-        Raises:
-            StorageError: it cannot be written.
-        """
-        self._path, self._temporary = path, path.with_name(f"{path.name}.new")
-        try:
-            self._stream = self._temporary.open("w", newline="", encoding="utf-8")
-        except OSError as error:
-            raise _refused(path, error) from error
-        self._writer = csv.writer(self._stream, lineterminator="\n")
-        self.add([columns])
-
-    def add(self, rows: Iterable[Sequence[Any]]) -> None:
-        """Write rows; None and NaN leave a place empty.
-
-        Raises:
-            StorageError: the file system refuses.
-        """
-        try:
-            self._writer.writerows([[_plain(value) for value in row] for row in rows])
-        except OSError as error:
-            raise _refused(self._path, error) from error
-
-    def close(self) -> None:
-        """Give it its name.
-
-        Raises:
-            StorageError: the file system refuses.
-        """
-        try:
-            self._stream.close()
-            self._temporary.replace(self._path)
-        except OSError as error:
-            raise _refused(self._path, error) from error
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write plain values, NaN as null.
+    None and NaN leave a place empty.
 
     Raises:
-        StorageError: the file system refuses.
+        StorageError: the file system refused.
     """
-    known = {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in content.items()}
-    try:
-        path.write_text(json.dumps(known, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise _refused(path, error) from error
-
-
-class Progress:
-    """A line on standard error that is written over; where that is no terminal, one every half minute."""
-
-    def __init__(self, what: str, total: int, shown: bool) -> None:
-        self._what, self._total, self._shown = what, total, shown
-        self._started = self._said = monotonic()
-
-    def at(self, done: int, note: str = "") -> None:
-        """Say how far it is."""
-        now, terminal = monotonic(), sys.stderr.isatty()
-        if not self._shown or not (terminal or now - self._said > _SECONDS_BETWEEN_LINES):
-            return
-        self._said = now
-        left = (now - self._started) / max(done, 1) * (self._total - done)
-        line = f"{self._what} {done:,} / {self._total:,}{note}, {left:,.0f} s left"
-        sys.stderr.write(f"\r{line:<100}" if terminal else f"{line}\n")
-
-    def end(self) -> None:
-        """Leave the line."""
-        if self._shown and sys.stderr.isatty():
-            sys.stderr.write("\n")
+    with new_text(path) as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(columns)
+        yield lambda rows: writer.writerows([[_plain(value) for value in row] for row in rows])
 
 
 def _plain(value: Any) -> Any:
@@ -235,7 +171,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, bool):
         return int(value)
     return f"{value:.6g}" if isinstance(value, float) else value
-
-
-def _refused(path: Path, error: OSError) -> StorageError:
-    return StorageError(f"{path}: cannot be written: {error.strerror or error}.")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from runs import Home, Run
 
-from bionemo_core.io.files import held_alone
+from bionemo_core.io.locks import lock_folder
 
 pytest.importorskip("bionemo_esm")
 
@@ -82,7 +82,7 @@ def test_a_second_embedding_to_the_same_output_is_refused(home, pretrained, prot
     output = home.path / "held.npz"
     parts = home.path / "held.npz.parts"
     parts.mkdir()
-    with held_alone(parts / ".lock"):
+    with lock_folder(parts, "test"):
         said = embed(home, pretrained, f"task.input={proteins}", f"task.output={output}")
     assert "error[config]: embedding: another process is writing to" in said and not output.exists()
     embed(home, pretrained, f"task.input={proteins}", f"task.output={output}")

@@ -8,9 +8,10 @@ from matrix import row
 
 from bionemo_core.data.readers import FastaSource
 from bionemo_core.data.store.prepare import prepare
-from bionemo_core.data.store.record_store import PreparedStore, seal
+from bionemo_core.data.store.record_store import PreparedStore
 from bionemo_core.data.store.residue_filter import ResidueFilter
 from bionemo_core.errors import DataError
+from bionemo_core.io.hashing import seal
 from bionemo_core.protocols import BuildContext
 
 pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("without_fsync")]

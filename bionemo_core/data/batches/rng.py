@@ -2,11 +2,12 @@
 
 import threading
 from functools import lru_cache
-from hashlib import blake2b
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from bionemo_core.io.hashing import derive_seed
 
 _WORD = 1 << 64
 _WORDS_PER_BLOCK = 4
@@ -27,7 +28,7 @@ _generator = _Generator()
 
 @lru_cache(maxsize=64)
 def _purpose_key(purpose: str) -> int:
-    return int.from_bytes(blake2b(purpose.encode(), digest_size=8).digest(), "little")
+    return int.from_bytes(derive_seed(purpose.encode()), "little")
 
 
 class RecordRng:

@@ -32,7 +32,7 @@ def blend(
         DataError: a part's files cannot be read.
     """
     from bionemo_core.data.sources.blended_records import BlendedRecords, JoinedRecords, shares_of
-    from bionemo_core.data.store.record_store import fingerprint_of
+    from bionemo_core.io.hashing import fingerprint_of
 
     if not parts:
         raise ConfigError("data.parts: is empty. Name at least one, as in data.parts=[a.fasta,sample].")

@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from hashlib import sha256
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from bionemo_core.data.readers import Source, format_of, source_for
@@ -13,10 +12,11 @@ from bionemo_core.data.sources.shard_ranges import expand_range
 from bionemo_core.data.splits.labels import TABLES
 from bionemo_core.data.splits.options import Splitting
 from bionemo_core.data.store.prepare import home_folder, prepare
-from bionemo_core.data.store.record_store import PreparedStore, fingerprint_of
+from bionemo_core.data.store.record_store import PreparedStore
 from bionemo_core.data.store.residue_filter import RecordFilter
 from bionemo_core.errors import ConfigError, DataError
-from bionemo_core.io.download import fetch
+from bionemo_core.io.download import cache_folder, fetch, name_of
+from bionemo_core.io.hashing import fingerprint_of
 from bionemo_core.protocols import BuildContext, DataSplits
 
 _RANGE_SIGNS = ("..", "_OP_", "_CL_")
@@ -71,8 +71,7 @@ def downloaded(url: str, context: BuildContext) -> Path:
         ConfigError: the address is none that can be downloaded.
         NetworkError: it cannot be downloaded.
     """
-    name = PurePosixPath(unquote(urlsplit(url).path)).name or "download"
-    return fetch(url, home_folder(context) / "downloads" / sha256(url.encode()).hexdigest()[:16] / name)
+    return fetch(url, cache_folder(home_folder(context), url) / name_of(url))
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,8 @@ No `from __future__ import annotations` and no unions but `Optional` here: the c
 Numpy and pyarrow are imported in the bodies, because listing the components must stay quick.
 """
 
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Optional
-from urllib.parse import unquote, urlsplit
 
 from bionemo_core.errors import DataError
 from bionemo_core.protocols import BuildContext, DataSplits, Tokenizer
@@ -60,7 +59,7 @@ def uniref50(
     from bionemo_core.data.sources.uniref50_shards import Layout, split_shards, split_store
     from bionemo_core.data.store.prepare import home_folder
     from bionemo_core.data.store.residue_filter import ResidueFilter
-    from bionemo_core.io.download import fetch
+    from bionemo_core.io.download import fetch, name_of
 
     layout = Layout(val_size, test_size, num_csv_files, split_seed)
     rules = ResidueFilter.of(
@@ -78,7 +77,7 @@ def uniref50(
         if not fasta.is_file():
             raise DataError(f"data.path: {fasta}: cannot be read (there is no such file). Check the path.")
     else:
-        fasta = folder / "raw" / (PurePosixPath(unquote(urlsplit(url).path)).name or "uniref50.fasta.gz")
+        fasta = folder / "raw" / name_of(url, "uniref50.fasta.gz")
         if not (write_csv and processed.exists()):
             fetch(url, fasta, md5=md5)
     if write_csv:

@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from bionemo_core.data.readers import Column, CsvSource, FastaSource, Record, RecordBlock
 from bionemo_core.data.splits.indices import TEST, TRAIN, VAL, SplitIndices
 from bionemo_core.data.store.prepare import prepare
-from bionemo_core.data.store.record_store import canonical, file_sha256, fingerprint_of, seal
 from bionemo_core.data.store.residue_filter import RecordFilter
 from bionemo_core.errors import ConfigError, DataError
-from bionemo_core.io.atomic import exclusive, new_folder
+from bionemo_core.io.atomic import new_folder
+from bionemo_core.io.hashing import canonical, fingerprint_of, hash_file, seal
+from bionemo_core.io.locks import lock_beside
 from bionemo_core.protocols import BuildContext, DataSplits
 
 log = logging.getLogger("bionemo")
@@ -104,10 +105,12 @@ def write_shards(fasta: Path, processed: Path, layout: Layout) -> dict[str, Any]
         DataError: the FASTA file cannot be read, or the shards were made of another one or are damaged.
         StorageError: they cannot be written.
     """
-    with exclusive(processed, "uniref50"):
+    with lock_beside(processed, "uniref50"):
         if processed.exists():
             manifest = read_shards(processed, layout)
-            if not fasta.exists() or _stamp(fasta) == manifest["stamp"] or file_sha256(fasta) == manifest["source"]:
+            if not fasta.exists() or _stamp(fasta) == manifest["stamp"]:
+                return manifest
+            if hash_file(fasta).sha256 == manifest["source"]:
                 return manifest
             raise DataError(f"uniref50: {processed} was made of another file than {fasta} is now. {_REMOVE}")
         with new_folder(processed) as folder:
@@ -116,7 +119,7 @@ def write_shards(fasta: Path, processed: Path, layout: Layout) -> dict[str, Any]
             log.info("uniref50: shuffling %s records into %s.", f"{num_records:,}", processed)
             _shuffle(fasta, folder, layout, num_records, num_bytes)
             files = {
-                name: {"bytes": (folder / name).stat().st_size, "sha256": file_sha256(folder / name)}
+                name: {"bytes": (folder / name).stat().st_size, "sha256": hash_file(folder / name).sha256}
                 for name, _, _ in layout.shards(num_records)
             }
             manifest = seal(
@@ -124,7 +127,7 @@ def write_shards(fasta: Path, processed: Path, layout: Layout) -> dict[str, Any]
                     "format": _FORMAT,
                     "layout": asdict(layout),
                     "records": num_records,
-                    "source": file_sha256(fasta),
+                    "source": hash_file(fasta).sha256,
                     "stamp": stamp,
                     "files": files,
                 }

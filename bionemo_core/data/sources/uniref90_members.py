@@ -21,9 +21,11 @@ from bionemo_core.data.readers.decompress import text_lines
 from bionemo_core.data.splits.options import Splitting
 from bionemo_core.data.store.id_index import IdIndex
 from bionemo_core.data.store.prepare import home_folder
-from bionemo_core.data.store.record_store import PreparedStore, canonical, file_sha256, fingerprint_of, seal
+from bionemo_core.data.store.record_store import PreparedStore
 from bionemo_core.errors import DataError
-from bionemo_core.io.atomic import exclusive, new_folder
+from bionemo_core.io.atomic import new_folder
+from bionemo_core.io.hashing import canonical, fingerprint_of, hash_file, seal
+from bionemo_core.io.locks import lock_beside
 from bionemo_core.protocols import BuildContext, DataSplits
 
 log = logging.getLogger("bionemo")
@@ -53,7 +55,7 @@ class ClusterTable:
             if seal(manifest) != manifest or manifest["format"] != _FORMAT:
                 raise ValueError("its manifest was changed")
             for name, digest in manifest["files"].items():
-                if verify and file_sha256(folder / name) != digest:
+                if verify and hash_file(folder / name).sha256 != digest:
                     raise ValueError(f"the SHA-256 of {name} is not the one in its manifest")
             self.starts, self.counts, self.rows, self.lengths = (
                 np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in _ARRAYS
@@ -150,14 +152,14 @@ def cluster_table(
         StorageError: the result cannot be written.
     """
     try:
-        digest = file_sha256(mapping)
+        digest = hash_file(mapping).sha256
     except OSError as error:
         raise DataError(f"clusters: {mapping}: cannot be read ({error.strerror}). Check the path.") from error
     facts = {"mapping": digest, "representatives": representatives.fingerprint, "members": members.fingerprint}
     folder = home_folder(context) / "prepared" / f"{fingerprint_of([_FORMAT, facts])}-clusters"
     table = _usable(folder, logging.DEBUG)  # said by who makes it again
     if table is None:
-        with exclusive(folder, "clusters"):
+        with lock_beside(folder, "clusters"):
             table = _usable(folder) or _made(_Lookup(mapping, representatives, members), facts, folder)
     log.info("%s: %s", mapping.name, _summary(table.counted))
     return table
@@ -188,7 +190,7 @@ def _made(lookup: "_Lookup", facts: dict[str, Any], folder: Path) -> ClusterTabl
         for name, values in arrays.items():
             np.save(temporary / f"{name}.npy", values)
         held.unlink()
-        files = {f"{name}.npy": file_sha256(temporary / f"{name}.npy") for name in _ARRAYS}
+        files = {f"{name}.npy": hash_file(temporary / f"{name}.npy").sha256 for name in _ARRAYS}
         manifest = {"format": _FORMAT, "facts": facts, "counted": dict(lookup.counted), "files": files}
         (temporary / MANIFEST).write_bytes(canonical(seal(manifest)))
     return ClusterTable(folder)

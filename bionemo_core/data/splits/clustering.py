@@ -8,7 +8,6 @@ on it. Meant for up to some hundred thousand sequences; mmseqs2's own table is r
 """
 
 import math
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +18,8 @@ from numpy.typing import NDArray
 from bionemo_core.data.readers import FastaSource
 from bionemo_core.data.splits.alignment import FirstPass, extend, mask_low_complexity, scores_of
 from bionemo_core.data.splits.indices import CLUSTER_HEADER
-from bionemo_core.errors import ConfigError, StorageError
+from bionemo_core.errors import ConfigError
+from bionemo_core.io.atomic import new_file
 
 # Ungapped BLOSUM62 at the usual residue frequencies (Altschul 1991); linked by chance: 0.1 pairs a file.
 _LAMBDA, _K = 0.3176, 0.134
@@ -186,17 +186,11 @@ def _linked_together(weak: NDArray[np.int64], significant: float) -> tuple[NDArr
 
 
 def _write(ids: list[bytes], parent: NDArray[np.int64], out: Path) -> None:
-    temporary = out.with_name(f".{out.name}.{os.getpid()}")
     order = np.argsort(parent, kind="stable")
-    try:
-        with temporary.open("wb") as stream:
-            stream.write("\t".join(CLUSTER_HEADER).encode() + b"\n")
-            written: set[bytes] = set()
-            for number in order.tolist():
-                if ids[number] not in written:
-                    stream.write(ids[parent[number]] + b"\t" + ids[number] + b"\n")
-                    written.add(ids[number])
-        temporary.replace(out)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise StorageError(f"clusters: {out}: {error.strerror}. Name a file that can be written.") from error
+    with new_file(out) as stream:
+        stream.write("\t".join(CLUSTER_HEADER).encode() + b"\n")
+        written: set[bytes] = set()
+        for number in order.tolist():
+            if ids[number] not in written:
+                stream.write(ids[parent[number]] + b"\t" + ids[number] + b"\n")
+                written.add(ids[number])

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +10,9 @@ from numpy.typing import NDArray
 
 from bionemo_core.data.batches.rng import RecordRng
 from bionemo_core.data.readers import open_bytes
-from bionemo_core.data.store.record_store import PreparedStore, Subset, fingerprint_of
+from bionemo_core.data.store.record_store import PreparedStore, Subset
 from bionemo_core.errors import ConfigError, DataError
+from bionemo_core.io.hashing import fingerprint_of, hash_bytes
 from bionemo_core.protocols import DataSplits
 
 CLUSTER_HEADER = ("cluster_id", "member_id")
@@ -41,7 +41,7 @@ class SplitIndices:
         """These records of `store`; a store of its own stands in for a split where one is given."""
         facts = {
             "stores": [other.fingerprint if other else None for other in (store, val, test)],
-            "indices": [sha256(part.astype("<i8").tobytes()).hexdigest() for part in (self.val, self.test)],
+            "indices": [hash_bytes(part.astype("<i8").tobytes()) for part in (self.val, self.test)],
         }
         return DataSplits(
             train=Subset(store, self.train) if len(self.train) < len(store) else store,

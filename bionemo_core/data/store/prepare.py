@@ -23,16 +23,14 @@ from bionemo_core.data.store.record_store import (
     RECORDS,
     VERSION,
     PreparedStore,
-    canonical,
-    file_sha256,
-    fingerprint_of,
-    seal,
 )
-from bionemo_core.data.store.report import length_histogram, progress, summary
+from bionemo_core.data.store.report import length_histogram, show_progress, summary
 from bionemo_core.data.store.residue_filter import RecordFilter
 from bionemo_core.data.store.writer import RecordWriter
 from bionemo_core.errors import ConfigError, DataError, StorageError
-from bionemo_core.io.atomic import exclusive, new_folder
+from bionemo_core.io.atomic import new_folder
+from bionemo_core.io.hashing import canonical, fingerprint_of, hash_file, seal
+from bionemo_core.io.locks import lock_beside
 from bionemo_core.protocols import BuildContext
 
 log = logging.getLogger("bionemo")
@@ -80,7 +78,7 @@ def prepare(source: Source, rules: RecordFilter, context: BuildContext) -> Prepa
     folder = home_folder(context) / "prepared" / fingerprint
     store = _usable(folder, fingerprint, logging.DEBUG)  # said by who makes it again
     if store is None:
-        with exclusive(folder, "prepare"):
+        with lock_beside(folder, "prepare"):
             store = _usable(folder, fingerprint)
             if store is None:
                 facts = {**facts, "sources": [one.facts for one in before], "fingerprint": fingerprint}
@@ -142,7 +140,7 @@ class SourceFile:
         """
         try:
             looked_at, stamp = time.time_ns(), _stamp(path)
-            return cls(path, kind, file_sha256(path), stamp, looked_at)
+            return cls(path, kind, hash_file(path).sha256, stamp, looked_at)
         except OSError as error:
             raise DataError(f"{kind}: {path}: cannot be read ({error.strerror}). Check the path.") from error
 
@@ -160,7 +158,7 @@ class SourceFile:
         try:
             same = _stamp(self.path) == self.stamp
             if same and self._may_hide_a_change():
-                same = file_sha256(self.path) == self.sha256
+                same = hash_file(self.path).sha256 == self.sha256
         except OSError:  # gone
             same = False
         if not same:
@@ -211,7 +209,7 @@ def _build(preparation: _Preparation, facts: dict[str, Any], folder: Path) -> No
 def _write(preparation: _Preparation, facts: dict[str, Any], folder: Path) -> dict[str, Any]:
     source, rules, tally = preparation.source, preparation.rules, Tally()
     columns = (*source.columns, *derived_columns(rules))
-    with RecordWriter(folder, columns, rules.deduplicate) as writer, progress(source.paths) as advance:
+    with RecordWriter(folder, columns, rules.deduplicate) as writer, show_progress(source.paths) as advance:
         for path in source.paths:
             for block in filter_blocks(blocks_of(source, path), rules, source.kind, path, preparation.pool):
                 writer.add(block)
@@ -250,7 +248,7 @@ def _write(preparation: _Preparation, facts: dict[str, Any], folder: Path) -> di
 
 def _save(path: Path, values: NDArray[Any]) -> str:
     np.save(path, values)
-    return file_sha256(path)
+    return hash_file(path).sha256
 
 
 def _nothing_left(source: Source, tally: Tally) -> DataError:

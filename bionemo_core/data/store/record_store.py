@@ -3,7 +3,6 @@
 import json
 from bisect import bisect_right
 from collections.abc import Mapping
-from hashlib import file_digest, sha256
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from bionemo_core.data.batches.rng import RecordRng
 from bionemo_core.errors import DataError
+from bionemo_core.io.hashing import hash_file, seal
 
 FORMAT = "bionemo prepared sequences"
 VERSION = 2
@@ -24,32 +24,6 @@ DERIVED = "derived"
 """The manifest's key for the names of columns that were derived from the sequences; absent: there are none."""
 KEPT = "kept.npy"
 """Rows that are used, where duplicates were found after they had been written; absent: all of them."""
-
-
-def canonical(value: object) -> bytes:
-    """The one JSON spelling of a plain value, for hashing."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
-
-
-def fingerprint_of(value: object) -> str:
-    """A short name for a plain value: 32 hexadecimal digits of its SHA-256."""
-    return sha256(canonical(value)).hexdigest()[:32]
-
-
-def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file's bytes, in hexadecimal.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
-    with path.open("rb") as stream:
-        return file_digest(stream, "sha256").hexdigest()
-
-
-def seal(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """The manifest with the SHA-256 of the rest of it."""
-    body = {key: value for key, value in manifest.items() if key != "sha256"}
-    return {**body, "sha256": sha256(canonical(body)).hexdigest()}
 
 
 class StoredSequence(bytes):
@@ -228,7 +202,7 @@ def _check_files(folder: Path, files: Mapping[str, Any], verify: bool) -> None:
             size = path.stat().st_size
             if size != facts["bytes"]:
                 raise DataError(f"store: {path}: has {size} bytes, its manifest says {facts['bytes']}.")
-            if verify and file_sha256(path) != facts["sha256"]:
+            if verify and hash_file(path).sha256 != facts["sha256"]:
                 raise DataError(f"store: {path}: its SHA-256 is not the one in its manifest; it is damaged.")
         except OSError as error:
             raise DataError(f"store: {path}: cannot be read ({error.strerror}).") from error

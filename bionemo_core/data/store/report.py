@@ -1,6 +1,5 @@
 """What a preparation says of itself: a bar on a terminal, a line of counts, the lengths in numbers and in a picture."""
 
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,11 +8,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bionemo_core.io.atomic import ADVICE
+from bionemo_core.io.plots import (
+    BLUE,
+    INK,
+    add_title,
+    new_plot,
+    save_png,
+    set_count_ticks,
+    set_log_ticks,
+    set_short_numbers,
+)
+from bionemo_core.io.progress import BYTES, Progress
+
 _WORTH_A_BAR_BYTES = 1 << 24
 PICTURE = "lengths.png"
 _NUM_BINS = 60
 _WORTH_A_LOG_SCALE = 5
-_BAR, _INK = "#2166ac", "#333333"
 
 
 def summary(manifest: Mapping[str, Any]) -> str:
@@ -36,29 +47,21 @@ def counted(records: Mapping[str, Any]) -> str:
 
 
 @contextmanager
-def progress(paths: Sequence[Path]) -> Iterator[Callable[[Path, int], None]]:
-    """A function to call with a file and the bytes of it that are read; shows a bar on a terminal.
+def show_progress(paths: Sequence[Path]) -> Iterator[Callable[[Path, int], None]]:
+    """Give a function to call with a file and the bytes of it that are read; show a bar on a terminal.
 
     Small files, and output that is no terminal, get none.
     """
     sizes = {path: path.stat().st_size for path in paths}
     total = sum(sizes.values())
-    if total < _WORTH_A_BAR_BYTES or not sys.stderr.isatty():
-        yield lambda path, position: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("prepare", total=total)
-        before = dict(zip(sizes, np.cumsum([0, *sizes.values()]).tolist(), strict=False))
+    before = dict(zip(sizes, np.cumsum([0, *sizes.values()]).tolist(), strict=False))
+    worth_it = total >= _WORTH_A_BAR_BYTES
+    with Progress("prepare", total, unit=BYTES, shown=worth_it, lines=False, transient=True) as bar:
 
         def advance(path: Path, position: int) -> None:
-            bar.update(task, completed=before[path] + position, description=f"prepare {path.name}")
+            bar.update(before[path] + position, name=f"prepare {path.name}")
 
         yield advance
-        bar.update(task, completed=total)
 
 
 def length_histogram(lengths: NDArray[np.int32]) -> dict[str, Any]:
@@ -85,39 +88,26 @@ def length_histogram(lengths: NDArray[np.int32]) -> dict[str, Any]:
     }
 
 
-def draw_lengths(manifest: Mapping[str, Any], path: Path) -> None:
-    """Writes a PNG of the lengths that a manifest counts.
+def draw_lengths(manifest: Mapping[str, Any], path: Path, *, advice: str = ADVICE) -> None:
+    """Write a PNG of the lengths that a manifest counts; `advice` is for a file system that refuses.
 
     Raises:
-        OSError: it cannot be written.
+        StorageError: it cannot be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
-
     lengths = manifest["lengths"]
     edges = lengths["edges"]
-    figure = Figure(figsize=(8, 4.8), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    axes.stairs(lengths["counts"], edges, fill=True, color=_BAR, alpha=0.85)
-    axes.axvline(lengths["median"], color=_INK, linewidth=1.0, linestyle="--")
+    figure, axes = new_plot()
+    axes.stairs(lengths["counts"], edges, fill=True, color=BLUE, alpha=0.85)
+    axes.axvline(lengths["median"], color=INK, linewidth=1.0, linestyle="--")
     if edges[-1] >= _WORTH_A_LOG_SCALE * edges[0]:
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0)))
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        set_log_ticks(axes.xaxis)
     else:
-        axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+        set_count_ticks(axes.xaxis)
     axes.set_xlim(edges[0], edges[-1])
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    axes.yaxis.set_major_formatter(EngFormatter(sep=""))
+    set_short_numbers(axes.yaxis)
     axes.set_xlabel("length (characters; residues of a protein)")
     axes.set_ylabel("sequences")
-    axes.set_title(summary(manifest).partition("(")[0].strip(), loc="left", fontsize=10, color=_INK)
     typical = f"median {lengths['median']:,.0f}, mean {lengths['mean']:,.0f}"
-    axes.set_title(typical, loc="right", fontsize=10, color=_INK)
-    axes.grid(color="#dddddd", linewidth=0.6)
-    axes.set_axisbelow(True)
-    for side in ("right", "top"):
-        axes.spines[side].set_visible(False)
-    figure.savefig(path, format="png")
+    add_title(axes, summary(manifest).partition("(")[0].strip(), typical)
+    save_png(figure, path, advice=advice)

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy as np
 from bionemo_core.data.readers.records import Record
 from bionemo_core.data.store.residue_filter import FilterResult, RecordFilter, ResidueFilter
 from bionemo_core.errors import DataError
+from bionemo_core.io.hashing import hash_bytes
 from bionemo_core.protocols import CanonicalForm, Tokenizer
 
 
@@ -35,7 +35,7 @@ class TextFilter:
 
     def facts(self) -> dict[str, object]:
         """The options, and the pieces of the tokenizer."""
-        pieces = sha256("\n".join(self.tokenizer.pieces).encode()).hexdigest()
+        pieces = hash_bytes("\n".join(self.tokenizer.pieces).encode())
         facts: dict[str, object] = {
             "pieces": pieces,
             "on_invalid": self.on_invalid,

@@ -1,6 +1,5 @@
 """Writes the records of a store in blocks, and finds duplicates without holding the records in memory."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,6 +13,7 @@ from bionemo_core.data.readers.records import Column
 from bionemo_core.data.store.filtering import FilteredBlock
 from bionemo_core.data.store.record_store import ID, RECORDS, SEQUENCE, ArrowRecords
 from bionemo_core.errors import DataError
+from bionemo_core.io.hashing import start_hash
 
 _BATCH_BYTES = 1 << 23
 
@@ -165,7 +165,7 @@ class _HashingFile:
 
     def __init__(self, path: Path) -> None:
         self._stream = path.open("wb")
-        self._hash = hashlib.sha256()
+        self._hash = start_hash()
         self.sha256 = ""
 
     @property

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from rdkit import Chem, DataStructs, RDConfig
 from rdkit.Chem import QED, Crippen, rdFingerprintGenerator
 
-from bionemo_core.errors import ConfigError, StorageError
+from bionemo_core.data.downloads import write_file
+from bionemo_core.errors import ConfigError
 from bionemo_core.protocols import Oracle
 from bionemo_molbart.molecules import canonical_smiles, parsed
 
@@ -121,10 +122,7 @@ class MoleculeJudge:
         options.padding = 0.08
         drawing.DrawMolecules(molecules, legends=list(captions))
         drawing.FinishDrawing()
-        try:
-            Path(path).write_bytes(drawing.GetDrawingText())
-        except OSError as error:
-            raise StorageError(f"picture: {path} cannot be written: {error.strerror}.") from error
+        write_file(Path(path), drawing.GetDrawingText())
 
 
 class _EachMolecule:

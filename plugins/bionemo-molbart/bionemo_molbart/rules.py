@@ -2,12 +2,12 @@
 
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
-from hashlib import sha256
 from pathlib import Path
 from typing import ClassVar
 
 from rdkit import Chem
 
+from bionemo_core.data.downloads import hash_bytes
 from bionemo_core.data.readers import Record, Source
 from bionemo_core.data.sources.input_files import Files
 from bionemo_core.data.splits.labels import TABLES
@@ -258,7 +258,7 @@ def _told(options: MoleculeOptions) -> dict[str, object]:
 
 
 def _vocabulary(tokenizer: Tokenizer) -> str:
-    return sha256("\n".join(tokenizer.pieces).encode()).hexdigest()
+    return hash_bytes("\n".join(tokenizer.pieces).encode())
 
 
 def _shown(text: bytes) -> str:

@@ -14,11 +14,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from bionemo_core.data.downloads import exclusive, fetch, new_folder
+from bionemo_core.data.downloads import canonical, fetch, fingerprint_of, hash_file, lock_beside, new_folder, seal
 from bionemo_core.data.readers import CsvSource, SmilesSource, blocks_of
 from bionemo_core.data.store.filtering import Tally, filter_blocks, worker_pool
 from bionemo_core.data.store.prepare import prepare
-from bionemo_core.data.store.record_store import canonical, file_sha256, fingerprint_of, seal
 from bionemo_core.data.store.report import summary
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.protocols import BuildContext, DataSplits
@@ -178,7 +177,7 @@ class Zinc15:
                     },
                     "examples": tally.examples,
                     "files": {
-                        str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
+                        str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": hash_file(path).sha256}
                         for path in files
                     },
                 }
@@ -211,7 +210,7 @@ def zinc15_splits(
         NetworkError: a tranche cannot be had.
         StorageError: something cannot be written.
     """
-    with exclusive(shards.processed, "zinc15"):
+    with lock_beside(shards.processed, "zinc15"):
         manifest = shards.found(links)
         if manifest is None:
             raw = shards.processed.with_name("raw")

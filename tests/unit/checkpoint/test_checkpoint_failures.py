@@ -17,7 +17,6 @@ from bionemo_core.checkpoint.load import newest_valid, open_checkpoint
 from bionemo_core.checkpoint.retention import prune, set_aside_after
 from bionemo_core.checkpoint.save import save
 from bionemo_core.errors import CheckpointError, StorageError
-from bionemo_core.io import files
 
 _KILLED = """
 import json, os, sys
@@ -165,7 +164,7 @@ def test_when_one_rank_cannot_write_all_raise_and_nothing_is_left(root, snapshot
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
         return real(path, *args, **kwargs)
 
-    monkeypatch.setattr(files.os, "open", refuse)
+    monkeypatch.setattr(os, "open", refuse)
     full = torch.arange(8.0)
     results = on_ranks(
         2,

@@ -97,7 +97,7 @@ def test_an_output_is_never_half_there(parts, tmp_path):
     with pytest.raises(ConfigError, match=r"expected a name that ends in \.h5"):
         write_output(tmp_path / "out.pkl", parts)
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match="was not written"):
+    with pytest.raises(StorageError, match="cannot be written"):
         write_output(tmp_path / "file" / "out.npz", parts)
     assert not (tmp_path / "out.npz").exists()
 

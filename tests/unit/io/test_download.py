@@ -16,7 +16,7 @@ from file_server import Answer, serving, serving_ftp
 from bionemo_core.errors import ConfigError, DataError, NetworkError, StorageError
 from bionemo_core.io import download
 from bionemo_core.io.download import fetch
-from bionemo_core.io.http import hidden
+from bionemo_core.io.http import hide_secrets
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -175,7 +175,7 @@ def test_a_complete_part_is_only_published(tmp_path: Path, monkeypatch: pytest.M
 
     with serving(CONTENT) as server:
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(download, "publish_file", killed)
+            patch.setattr(download, "publish", killed)
             fetch(server.url(), tmp_path / "data.bin")
         assert _names(tmp_path) == ["data.bin.part", "data.bin.part.json"]
         fetch(server.url(), tmp_path / "data.bin", sha256=SHA256)
@@ -206,7 +206,7 @@ def test_secrets_are_sent_but_never_said(tmp_path: Path, caplog: pytest.LogCaptu
     assert f"http://***@127.0.0.1:{server.port}/data.bin?***" in str(caught.value)
     kept = "".join(path.read_text() for path in tmp_path.iterdir())
     assert "canary" not in str(caught.value) + caplog.text + kept
-    assert "canary" not in hidden("https://me:canary@[::1") + hidden("https://canary@h:99999/")
+    assert "canary" not in hide_secrets("https://me:canary@[::1") + hide_secrets("https://canary@h:99999/")
 
 
 def test_a_password_may_stand_in_netrc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

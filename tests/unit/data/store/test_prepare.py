@@ -17,12 +17,13 @@ import pytest
 from bionemo_core.data.readers import CsvSource, FastaSource
 from bionemo_core.data.store import prepare as prepare_module
 from bionemo_core.data.store.prepare import collected, prepare
-from bionemo_core.data.store.record_store import PreparedStore, seal
+from bionemo_core.data.store.record_store import PreparedStore
 from bionemo_core.data.store.report import draw_lengths, summary
 from bionemo_core.data.store.residue_filter import ResidueFilter
 from bionemo_core.data.tokenizer import CharacterTokenizer
 from bionemo_core.errors import BioNeMoError, ConfigError, DataError, StorageError
 from bionemo_core.io import atomic
+from bionemo_core.io.hashing import seal
 from bionemo_core.protocols import BuildContext
 
 Prepare = Callable[..., PreparedStore]
@@ -220,7 +221,7 @@ def test_a_killed_preparation_leaves_no_store(
     path.write_bytes(b">a\nMKT\n>b\nMKL\n")
     child = os.fork()
     if child == 0:
-        Path.rename = lambda *_: os.kill(os.getpid(), 9)
+        os.rename = lambda *_: os.kill(os.getpid(), 9)
         prepare(FastaSource(path), ResidueFilter.of(tokenizer), context)
     os.waitpid(child, 0)
     parent = Path(context.home) / "prepared"

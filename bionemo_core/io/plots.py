@@ -1,0 +1,85 @@
+"""Pictures in one style: the only module that imports matplotlib, and only when one is drawn."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bionemo_core.io.atomic import ADVICE, write_file
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
+
+BLUE, RED, INK, GREY = "#2166ac", "#d6604d", "#333333", "#999999"
+
+_GRID = "#dddddd"
+_DOTS_PER_INCH = 150
+_NICE_STEPS = (1, 2, 5, 10)
+
+
+def new_plot(width: float = 8.0, height: float = 4.8) -> tuple[Figure, Axes]:
+    """Return a figure of `width` x `height` inches with one pair of axes.
+
+    No window and no global state of matplotlib is involved, so a server and a thread may draw.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=_DOTS_PER_INCH, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.grid(color=_GRID, linewidth=0.6)
+    axes.set_axisbelow(True)
+    for side in ("right", "top"):
+        axes.spines[side].set_visible(False)
+    return figure, axes
+
+
+def add_title(axes: Axes, left: str, right: str = "") -> None:
+    """Put a line above the axes."""
+    for text, place in ((left, "left"), (right, "right")):
+        if text:
+            axes.set_title(text, loc=place, fontsize=10, color=INK)  # type: ignore[arg-type]  # a Literal, known as such
+
+
+def set_count_ticks(axis: Axis | Any, most: int = 8) -> None:
+    """Mark whole numbers at an axis, at most so many, as `500`, `2k`, `1M`."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(most, integer=True, steps=_NICE_STEPS))
+    set_short_numbers(axis)
+
+
+def set_log_ticks(axis: Axis | Any) -> None:
+    """Mark 1, 2 and 5 of each power of ten at a logarithmic axis."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0)))
+    axis.set_minor_formatter(NullFormatter())
+    set_short_numbers(axis)
+
+
+def set_short_numbers(axis: Axis | Any) -> None:
+    """Write the numbers at an axis as `500`, `2k`, `1M`."""
+    from matplotlib.ticker import EngFormatter
+
+    axis.set_major_formatter(EngFormatter(sep=""))
+
+
+def to_png(figure: Figure) -> bytes:
+    """Return the picture as PNG."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png")
+    return stream.getvalue()
+
+
+def save_png(figure: Figure, path: Path, *, advice: str = ADVICE) -> None:
+    """Write the picture as PNG; an existing file is replaced. `advice` is for a file system that refuses.
+
+    Raises:
+        StorageError: the file system refused.
+    """
+    write_file(path, to_png(figure), advice=advice)
