@@ -30,7 +30,7 @@ class LabelledRecord(NamedTuple):
     id: str = ""
 
     @property
-    def called(self) -> str:
+    def display_name(self) -> str:
         """How a message names it: by its id, or by its place, from 1."""
         return repr(self.id) if self.id else str(self.number + 1)
 
@@ -72,7 +72,7 @@ class LabelledRecords:
         """Letters of each sequence: no fewer than its tokens, shape [records]."""
         return np.fromiter(map(len, self.sequences), dtype=np.int32, count=len(self))
 
-    def chosen(self, rows: Sequence[int] | NDArray[np.integer]) -> LabelledRecords:
+    def select(self, rows: Sequence[int] | NDArray[np.integer]) -> LabelledRecords:
         """Some of the records, in this order; they keep their numbers."""
         picks = [int(row) for row in rows]
         return LabelledRecords(
@@ -83,7 +83,7 @@ class LabelledRecords:
             self.indices[picks],
         )
 
-    def up_to(self, max_residues: int, what: str, tokenizer: Tokenizer | None = None) -> LabelledRecords:
+    def drop_longer(self, max_residues: int, what: str, tokenizer: Tokenizer | None = None) -> LabelledRecords:
         """Those that are not longer in tokens; the others are counted aloud, as v1 left them out too.
 
         Without a tokenizer a letter is a token.
@@ -107,7 +107,7 @@ class LabelledRecords:
         )
         if not len(rows):
             raise DataError(f"{what}: every sequence is longer than the model's {max_residues} residues.")
-        return self.chosen(rows)
+        return self.select(rows)
 
     def fingerprint(self) -> str:
         """Stands for every id, sequence, label and mask."""
@@ -125,7 +125,7 @@ class LabelledSplits(DataSplits):
     test: LabelledRecords | None = None  # type: ignore[assignment]
 
     @classmethod
-    def made_of(
+    def from_parts(
         cls, train: LabelledRecords, val: LabelledRecords | None, test: LabelledRecords | None
     ) -> LabelledSplits:
         """The splits with their fingerprint."""
@@ -137,7 +137,9 @@ class LabelledSplits(DataSplits):
         named = {"train": self.train, "val": self.val, "test": self.test}
         return {name: part for name, part in named.items() if part is not None}
 
-    def up_to(self, max_residues: int, tokenizer: Tokenizer | None = None) -> LabelledSplits:
+    def drop_longer(self, max_residues: int, tokenizer: Tokenizer | None = None) -> LabelledSplits:
         """The same without sequences that are longer."""
-        kept: dict[str, Any] = {name: part.up_to(max_residues, name, tokenizer) for name, part in self.parts().items()}
+        kept: dict[str, Any] = {
+            name: part.drop_longer(max_residues, name, tokenizer) for name, part in self.parts().items()
+        }
         return replace(self, **kept)

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bionemo_core.data.readers.decompress import open_bytes
-from bionemo_core.data.readers.records import Record, listed
+from bionemo_core.data.readers.decompress import open_bytes, split_extension
+from bionemo_core.data.readers.records import Record, path_list
 from bionemo_core.errors import BioNeMoError, ConfigError, DataError
 
 DESCRIPTION = "description"
@@ -31,7 +31,7 @@ class StructureSource:
             ConfigError: Biopython is not installed.
         """
         self.kind = kind
-        self.paths = listed(paths)
+        self.paths = path_list(paths)
         _check_installed(kind)
 
     @property
@@ -50,7 +50,7 @@ class StructureSource:
         chains = chains or list(_parsed(path, self.kind, f"{prefix}-atom"))
         if not chains:
             raise DataError(f"{self.kind}: {path}: has no chain. Give a {self.kind} file of a protein.")
-        stem = _stem(path)
+        stem = split_extension(path.name)[0]
         for number, chain in enumerate(chains, start=1):
             name = f"{stem}:{chain.annotations.get('chain', chain.id)}".encode()
             sequence = bytes(chain.seq)
@@ -68,7 +68,7 @@ class FlatFileSource:
             ConfigError: Biopython is not installed, or another column than `description` is asked for.
         """
         self.kind = kind
-        self.paths = listed(paths)
+        self.paths = path_list(paths)
         self.columns = tuple(columns)
         _check_installed(kind)
         if self.columns not in ((), (DESCRIPTION,)):
@@ -171,9 +171,3 @@ def _check_installed(kind: str) -> None:
         raise ConfigError(
             f"data: {kind} files are read with Biopython, which is not installed. Run: pip install biopython"
         ) from error
-
-
-def _stem(path: Path) -> str:
-    from bionemo_core.data.readers.formats import split_extension
-
-    return split_extension(path.name)[0]

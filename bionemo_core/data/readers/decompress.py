@@ -25,6 +25,14 @@ _BGZIP_EXTRA = b"\x06\0BC\x02\0"
 _BGZIP_END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
 
 
+def split_extension(name: str) -> tuple[str, str]:
+    """Split a file name into its stem and its extension in lower case; the extension of a compression is dropped."""
+    path = Path(name)
+    if path.suffix.lower() in COMPRESSED_EXTENSIONS:
+        path = path.with_suffix("")
+    return path.stem, path.suffix.lower()
+
+
 class ByteStream:
     """The decompressed bytes of an open file, and how far into the file they were read."""
 

@@ -10,7 +10,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from bionemo_core.data.readers.decompress import MAX_RECORD_BYTES, open_bytes, text_blocks
-from bionemo_core.data.readers.records import Column, Record, RecordBlock, listed
+from bionemo_core.data.readers.records import Column, Record, RecordBlock, path_list
 from bionemo_core.errors import ConfigError, DataError
 
 DESCRIPTION = "description"
@@ -31,7 +31,7 @@ class FastaSource:
         Raises:
             ConfigError: another column is asked for.
         """
-        self.paths = listed(paths)
+        self.paths = path_list(paths)
         self.columns = tuple(columns)
         if self.columns not in ((), (DESCRIPTION,)):
             raise ConfigError(f"fasta: got columns {', '.join(self.columns)}; FASTA has only {DESCRIPTION!r}.")
@@ -115,7 +115,7 @@ def _parsed(text: bytes, end: int, first_line: int, describe: bool) -> tuple[Rec
     # Headers and sequences by turns: the sequences are every second value.
     bounds = np.empty(2 * len(headers) + 1, dtype=np.int64)
     bounds[0:-1:2], bounds[1::2], bounds[-1] = line_starts[headers], line_ends[headers] + 1, end
-    sequences = Column(text, bounds).taken(np.arange(1, 2 * len(headers), 2))
+    sequences = Column(text, bounds).take(np.arange(1, 2 * len(headers), 2))
     num_line_ends = np.diff(headers, append=len(line_ends)) - 1
     offsets = sequences.offsets.copy()
     offsets[1:] -= np.cumsum(num_line_ends)

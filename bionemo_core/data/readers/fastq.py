@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bionemo_core.data.readers.decompress import MAX_RECORD_BYTES, open_bytes, text_lines
-from bionemo_core.data.readers.records import Record, listed
+from bionemo_core.data.readers.records import Record, path_list
 from bionemo_core.errors import DataError
 
 
@@ -15,7 +15,7 @@ class FastqSource:
     columns: tuple[str, ...] = ()
 
     def __init__(self, paths: Path | Sequence[Path]) -> None:
-        self.paths = listed(paths)
+        self.paths = path_list(paths)
 
     @property
     def options(self) -> dict[str, object]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bionemo_core.data.readers.biopython import FlatFileSource, StructureSource
-from bionemo_core.data.readers.decompress import COMPRESSED_EXTENSIONS
+from bionemo_core.data.readers.decompress import split_extension
 from bionemo_core.data.readers.fasta import FastaSource
 from bionemo_core.data.readers.fastq import FastqSource
 from bionemo_core.data.readers.parquet import ParquetSource
@@ -55,15 +55,7 @@ EXTENSIONS: Mapping[str, str] = {
 }
 
 
-def split_extension(name: str) -> tuple[str, str]:
-    """A file's name without its extension, and the extension in lower case, that of a compression left out."""
-    path = Path(name)
-    if path.suffix.lower() in COMPRESSED_EXTENSIONS:
-        path = path.with_suffix("")
-    return path.stem, path.suffix.lower()
-
-
-def format_of(paths: Iterable[Path]) -> str:
+def detect_format(paths: Iterable[Path]) -> str:
     """The format that the files' extensions tell.
 
     Raises:
@@ -100,7 +92,7 @@ def source_for(
     """
     several = [paths] if isinstance(paths, str | PathLike) else paths
     files = [Path(path) for path in several]
-    name = format or format_of(files)
+    name = format or detect_format(files)
     if name not in FORMATS:
         raise ConfigError(f"data.format: {name!r} is not known. Known: {', '.join(FORMATS)}.")
     reader = FORMATS[name]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bionemo_core.data.readers.records import Column, Record, RecordBlock, listed
+from bionemo_core.data.readers.records import Column, Record, RecordBlock, path_list
 from bionemo_core.errors import DataError
 
 _BATCH_ROWS = 1 << 13
@@ -34,7 +34,7 @@ class ParquetSource:
             id_column: the column of the id; None: `file:row`, counted from 1.
             columns: further columns to keep, as text.
         """
-        self.paths = listed(paths)
+        self.paths = path_list(paths)
         self.columns = tuple(columns)
         self._column = column
         self._id_column = id_column

@@ -76,7 +76,7 @@ class Column:
         data, places = self.data, self.offsets.tolist()
         return [data[first:last] for first, last in pairwise(places)]
 
-    def taken(self, rows: NDArray[np.int64]) -> "Column":
+    def take(self, rows: NDArray[np.int64]) -> "Column":
         """The values of some rows, in that order."""
         import pyarrow as pa
 
@@ -124,7 +124,7 @@ class RecordBlock:
             yield Record(name, sequence, lines[row], problem(row, ""), next(columns) if columns else ())
 
 
-def blocks_of(source: Source, path: Path) -> Iterator[RecordBlock]:
+def read_blocks(source: Source, path: Path) -> Iterator[RecordBlock]:
     """The records of one of a source's files in blocks, by its own `blocks` where it has one."""
     own = getattr(source, "blocks", None)
     if own is not None:
@@ -154,6 +154,6 @@ def _block(records: Sequence[Record], num_columns: int) -> RecordBlock:
     )
 
 
-def listed(paths: Path | Sequence[Path]) -> list[Path]:
+def path_list(paths: Path | Sequence[Path]) -> list[Path]:
     """One path, or several, as a list."""
     return [paths] if isinstance(paths, Path) else list(paths)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bionemo_core.data.readers.decompress import open_bytes, text_lines
-from bionemo_core.data.readers.records import Record, listed
+from bionemo_core.data.readers.records import Record, path_list
 
 _HEADERS = (b"smiles", b"smi", b"canonical_smiles", b"isomeric_smiles")
 
@@ -22,7 +22,7 @@ class SmilesSource:
             paths: the files.
             header: whether the first line names the columns; None: if its first word is `smiles` or the like.
         """
-        self.paths = listed(paths)
+        self.paths = path_list(paths)
         self._header = header
 
     @property

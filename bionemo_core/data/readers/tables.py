@@ -7,12 +7,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bionemo_core.data.readers.decompress import MAX_RECORD_BYTES, line_blocks, open_bytes
-from bionemo_core.data.readers.records import Column, Record, RecordBlock, listed
+from bionemo_core.data.readers.decompress import MAX_RECORD_BYTES, line_blocks, open_bytes, text_lines
+from bionemo_core.data.readers.records import Column, Record, RecordBlock, path_list
 from bionemo_core.errors import DataError
 
 _LOOKS_LIKE_DATA = 40
 _LAST_BYTE = 255
+_SEPARATORS = {"csv": ",", "tsv": "\t"}
 
 
 class CsvSource:
@@ -43,7 +44,7 @@ class CsvSource:
             DataError: the separator is not one character, or a column name has no header to stand in.
         """
         self.kind = kind
-        self.paths = listed(paths)
+        self.paths = path_list(paths)
         self.columns = tuple(columns)
         self._column = column
         self._id_column = id_column
@@ -196,3 +197,22 @@ class _Places(NamedTuple):
     sequence: int
     id: int | None
     others: list[int]
+
+
+def read_column_names(path: Path, kind: str, separator: str | None = None) -> list[str]:
+    """The names in the header of a CSV, TSV or Parquet file, in order; none of an empty file.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    if kind == "parquet":
+        import pyarrow.parquet as pq
+
+        try:
+            return list(pq.read_schema(path).names)
+        except (OSError, ValueError) as error:  # ArrowInvalid is a ValueError
+            raise DataError(f"parquet: {path}: cannot be read ({error}). Check the path.") from error
+    with open_bytes(path, kind) as stream:
+        line = next(iter(text_lines(stream, f"{kind}: {path}")), b"")
+    header = line.decode("utf-8-sig", errors="replace").rstrip("\r\n")
+    return [name.strip() for name in next(csv.reader([header], delimiter=separator or _SEPARATORS[kind]), [])]

@@ -31,7 +31,7 @@ def blend(
         ConfigError: a part is none of these, its component refuses its parameters, or a weight is not positive.
         DataError: a part's files cannot be read.
     """
-    from bionemo_core.data.sources.blended_records import BlendedRecords, JoinedRecords, shares_of
+    from bionemo_core.data.sources.blended_records import BlendedRecords, JoinedRecords, cycle_shares
     from bionemo_core.data.store.record_store import fingerprint_of
 
     if not parts:
@@ -39,7 +39,7 @@ def blend(
     weights = [1.0] * len(parts) if weights is None else weights
     if len(weights) != len(parts):
         raise ConfigError(f"data.weights: has {len(weights)} numbers for {len(parts)} parts. Give one for each.")
-    shares = shares_of(weights)
+    shares = cycle_shares(weights)
     built = [_built(number, part, registry, tokenizer, context) for number, part in enumerate(parts)]
     for part, splits, share in zip(parts, built, shares, strict=True):
         log.info("Blend: %.4g %% from %d sequences of %s.", 100 * share / sum(shares), len(splits.train), part)

@@ -18,7 +18,7 @@ MAX_CYCLE = 1 << 16
 """Positions after which a blend repeats; no weight may be smaller than this share of all."""
 
 
-def shares_of(weights: Sequence[float]) -> list[int]:
+def cycle_shares(weights: Sequence[float]) -> list[int]:
     """Positions of each part in a cycle of the blend: as the weights are to one another, exactly if the cycle allows.
 
     A cycle that would be longer than `MAX_CYCLE` is cut to it, and its shares rounded by the largest remainder.
@@ -152,7 +152,7 @@ class BlendedRecords(JoinedRecords):
     """The same records, seen in training in proportion to their datasets' shares."""
 
     def __init__(self, parts: Sequence[RecordDataset], shares: Sequence[int]) -> None:
-        """Join datasets whose shares are those of `shares_of`."""
+        """Join datasets whose shares are those of `cycle_shares`."""
         super().__init__(parts)
         self._shares = tuple(shares)
 

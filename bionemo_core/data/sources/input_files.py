@@ -8,10 +8,10 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
-from bionemo_core.data.readers import Source, format_of, source_for
+from bionemo_core.data.readers import Source, detect_format, source_for
 from bionemo_core.data.sources.shard_ranges import expand_range
 from bionemo_core.data.splits.labels import TABLES
-from bionemo_core.data.splits.options import Splitting
+from bionemo_core.data.splits.options import SplitOptions
 from bionemo_core.data.store.prepare import home_folder, prepare
 from bionemo_core.data.store.record_store import PreparedStore, fingerprint_of
 from bionemo_core.data.store.residue_filter import RecordFilter
@@ -22,7 +22,7 @@ from bionemo_core.protocols import BuildContext, DataSplits
 _RANGE_SIGNS = ("..", "_OP_", "_CL_")
 
 
-def named_files(names: Any, key: str, context: BuildContext) -> list[Path]:
+def find_files(names: Any, key: str, context: BuildContext) -> list[Path]:
     """The files that a key names, each there and named once; what has an address is downloaded.
 
     Args:
@@ -47,7 +47,7 @@ def named_files(names: Any, key: str, context: BuildContext) -> list[Path]:
 
 def _expanded(text: str, key: str, context: BuildContext) -> list[Path]:
     if "://" in text and not text.startswith("file://"):
-        return [downloaded(text, context)]
+        return [download_file(text, context)]
     path = Path(url2pathname(urlsplit(text).path) if "://" in text else text).expanduser()
     if path.is_dir():
         raise ConfigError(f"{key}: {path} is a folder. Name its files, as in {key}='{path}/*.EXTENSION'.")
@@ -64,7 +64,7 @@ def _expanded(text: str, key: str, context: BuildContext) -> list[Path]:
     raise DataError(f"{key}: {path}: cannot be read (there is no such file). Check the path.")
 
 
-def downloaded(url: str, context: BuildContext) -> Path:
+def download_file(url: str, context: BuildContext) -> Path:
     """The file behind an address, in the home folder from the first use on.
 
     Raises:
@@ -76,7 +76,7 @@ def downloaded(url: str, context: BuildContext) -> Path:
 
 
 @dataclass(frozen=True)
-class Files:
+class FileOptions:
     """How the files of one source are read; the names are those of the components' keys."""
 
     format: str | None = None
@@ -88,13 +88,13 @@ class Files:
     ids_elsewhere: bool = False
     """The id column is that of a file beside."""
 
-    def format_of(self, paths: list[Path]) -> str:
+    def detect_format(self, paths: list[Path]) -> str:
         """The format that the files have.
 
         Raises:
             ConfigError: their extensions do not tell.
         """
-        return self.format or format_of(paths)
+        return self.format or detect_format(paths)
 
     def source(self, paths: list[Path], columns: tuple[str, ...] = ()) -> Source:
         """The reader of some files.
@@ -102,7 +102,7 @@ class Files:
         Raises:
             ConfigError: the format or an option cannot be used.
         """
-        name = self.format_of(paths)
+        name = self.detect_format(paths)
         options: dict[str, Any] = {"columns": columns} if columns else {}
         if name not in TABLES:
             self._refuse(name, ("data_col", "column", "header_lines", "data_sep"))
@@ -130,7 +130,7 @@ class Files:
 
 
 @dataclass(frozen=True)
-class Named:
+class NamedFiles:
     """What the keys of a component name: files by split, and the keys they come from."""
 
     files: Mapping[str, Any]
@@ -141,7 +141,7 @@ class Named:
     @classmethod
     def of(
         cls, path: Any, val_path: Any, test_path: Any, dataset_path: str | None, shards: Mapping[str, str]
-    ) -> "Named":
+    ) -> "NamedFiles":
         """What `path` and its like, or `dataset_path` and its shards, name.
 
         Raises:
@@ -173,11 +173,11 @@ class Named:
         if self.folder is not None:
             return expand_range(self.folder / split, self.files[split], f"data.{split}")
         key = "data.path" if split == "train" else f"data.{split}_path"
-        return named_files(self.files[split], key, context)
+        return find_files(self.files[split], key, context)
 
 
-def prepared_splits(
-    named: Named, files: Files, rules: RecordFilter, splitting: Splitting, context: BuildContext
+def prepare_splits(
+    named: NamedFiles, files: FileOptions, rules: RecordFilter, split_options: SplitOptions, context: BuildContext
 ) -> DataSplits:
     """The splits of the files that are named, each read through a prepared store.
 
@@ -187,17 +187,17 @@ def prepared_splits(
     """
     own = tuple(split for split in named.files if split != "train")
     if named.folder is None:
-        splitting.check(own)
-    elif splitting != Splitting(id_column=splitting.id_column, split_seed=splitting.split_seed):
+        split_options.check(own)
+    elif split_options != SplitOptions(id_column=split_options.id_column, split_seed=split_options.split_seed):
         raise ConfigError("data.dataset_path: its folders are the splits. Leave out the other ways to split.")
     paths = {split: named.paths(split, context) for split in named.files}
-    columns = () if named.folder else splitting.columns(files.format_of(paths["train"]))
+    columns = () if named.folder else split_options.columns(files.detect_format(paths["train"]))
     stores: dict[str, PreparedStore] = {}
     for split, several in paths.items():
         stores[split] = prepare(files.source(several, columns if split == "train" else ()), rules, context)
     if named.folder is not None:
         fingerprint = fingerprint_of({split: store.fingerprint for split, store in stores.items()})
         return DataSplits(stores["train"], stores.get("val"), stores.get("test"), fingerprint)
-    parts = splitting.indices(stores["train"], own, windowed=getattr(rules, "on_long", None) == "window")
-    splitting.say_what_is_shared(stores["train"], parts, {split: stores[split] for split in own})
+    parts = split_options.indices(stores["train"], own, windowed=getattr(rules, "on_long", None) == "window")
+    split_options.warn_of_shared_clusters(stores["train"], parts, {split: stores[split] for split in own})
     return parts.of(stores["train"], stores.get("val"), stores.get("test"))

@@ -79,7 +79,7 @@ def labelled_csv(
             parts[name] = table(paths)[0] if paths else None
         if parts["train"] is None:
             raise ConfigError("data.train: no shards are named, got ''. Give a range such as x000.")
-        return LabelledSplits.made_of(**parts)
+        return LabelledSplits.from_parts(**parts)
     records, words = table([root])
     return split.of(records, words, tokenizer)
 
@@ -138,7 +138,7 @@ def flip_fasta(
     made = {split: LabelledRecords.of(some, where) if some else None for split, some in rows.items()}
     if made["train"] is None:
         raise DataError(f"{where}: no record is of SET=train.")
-    return LabelledSplits.made_of(made["train"], made["val"], made["test"])
+    return LabelledSplits.from_parts(made["train"], made["val"], made["test"])
 
 
 def _fasta(path: str) -> dict[str, tuple[str, bytes]]:
@@ -187,13 +187,13 @@ def _table(
     """The rows that are used, and what the column of splits says of each, where one is named."""
     from bionemo_core.data.labelled_records import LabelledRecords
     from bionemo_core.data.readers import CsvSource
-    from bionemo_core.data.readers.table_columns import column_names
+    from bionemo_core.data.readers.tables import read_column_names
 
     sequence_column, target_column, mask_column, id_column, split_column = columns
     assert sequence_column
     assert target_column
     kept = [target_column, *(column for column in (mask_column, split_column) if column)]
-    name_column = id_column or ("id" if "id" in column_names(paths[0], "csv", separator) else None)
+    name_column = id_column or ("id" if "id" in read_column_names(paths[0], "csv", separator) else None)
     source = CsvSource(paths, sequence_column, separator=separator, id_column=name_column, columns=kept)
     clean = _Cleaner(tokenizer, on_invalid, f"csv: {paths[0]}", canonicalize)
     rows, words = [], []
@@ -240,13 +240,13 @@ class _Cleaner:
         """
         from bionemo_core.data.readers import Record
 
-        verdict = self._rules.judge(Record(name.encode("latin-1"), sequence, 0))
-        if verdict.fatal:
-            raise DataError(f"{self._where} record {name!r}{verdict.detail}")
-        if not verdict.sequences:
-            self.reject(verdict.reason, name)
+        result = self._rules.apply(Record(name.encode("latin-1"), sequence, 0))
+        if result.fatal:
+            raise DataError(f"{self._where} record {name!r}{result.detail}")
+        if not result.sequences:
+            self.reject(result.reason, name)
             return None
-        return verdict.sequences[0]
+        return result.sequences[0]
 
     def reject(self, reason: str, name: str) -> None:
         """Count a record that is left out."""

@@ -90,8 +90,8 @@ def records(
         ConfigError: an option is out of its range or contradicts another one, or nothing is left to train on.
         DataError: a file is missing or cannot be read, or on_invalid=error met such a record.
     """
-    from bionemo_core.data.sources.input_files import Files, Named, prepared_splits
-    from bionemo_core.data.splits.options import Splitting
+    from bionemo_core.data.sources.input_files import FileOptions, NamedFiles, prepare_splits
+    from bionemo_core.data.splits.options import SplitOptions
     from bionemo_core.data.store.residue_filter import ResidueFilter
 
     rules = ResidueFilter.of(
@@ -107,7 +107,7 @@ def records(
         on_stop=on_stop,
         on_gap=on_gap,
     )
-    splitting = Splitting(
+    split_options = SplitOptions(
         val_fraction=val_fraction,
         test_fraction=test_fraction,
         val_size=val_size,
@@ -119,6 +119,6 @@ def records(
         split_seed=split_seed,
         id_column=id_column,
     )
-    files = Files(format, data_col, column, id_column, header_lines, data_sep, bool(split_file))
-    named = Named.of(path, val_path, test_path, dataset_path, {"train": train, "val": val, "test": test})
-    return prepared_splits(named, files, rules, splitting, context)
+    files = FileOptions(format, data_col, column, id_column, header_lines, data_sep, bool(split_file))
+    named = NamedFiles.of(path, val_path, test_path, dataset_path, {"train": train, "val": val, "test": test})
+    return prepare_splits(named, files, rules, split_options, context)

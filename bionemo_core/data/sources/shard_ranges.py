@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from bionemo_core.data.readers.decompress import COMPRESSED_EXTENSIONS
-from bionemo_core.data.readers.formats import EXTENSIONS, split_extension
+from bionemo_core.data.readers.decompress import COMPRESSED_EXTENSIONS, split_extension
+from bionemo_core.data.readers.formats import EXTENSIONS
 from bionemo_core.errors import ConfigError, DataError
 
 _RANGE = re.compile(
@@ -17,7 +17,7 @@ _KNOWN_EXTENSIONS = (*EXTENSIONS, ".txt")
 MAX_MEMBERS = 100_000
 
 
-def range_names(text: str, key: str = "data", extension: str = _EXTENSION) -> list[str]:
+def expand_names(text: str, key: str = "data", extension: str = _EXTENSION) -> list[str]:
     """The file names that a range stands for, `extension` appended where the text has none that is known.
 
     Args:
@@ -67,9 +67,9 @@ def expand_range(folder: Path, text: str, key: str = "data") -> list[Path]:
         ConfigError: the text is not a range, or has no extension where files of several formats would fit.
         DataError: a member is missing; the first is named, and how many others are.
     """
-    first = range_names(text, key, "")[0]
+    first = expand_names(text, key, "")[0]
     extension = _EXTENSION if _has_extension(first) else _found_extension(folder / first, key)
-    paths = [folder / name for name in range_names(text, key, extension)]
+    paths = [folder / name for name in expand_names(text, key, extension)]
     missing = [path for path in paths if not path.is_file()]
     if missing:
         others = f" and {len(missing) - 1} more of the {len(paths)}" if len(missing) > 1 else ""

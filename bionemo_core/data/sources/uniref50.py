@@ -57,12 +57,12 @@ def uniref50(
         NetworkError: it cannot be downloaded.
         StorageError: a file cannot be written.
     """
-    from bionemo_core.data.sources.uniref50_shards import Layout, split_shards, split_store
+    from bionemo_core.data.sources.uniref50_shards import ShardLayout, split_shards, split_store
     from bionemo_core.data.store.prepare import home_folder
     from bionemo_core.data.store.residue_filter import ResidueFilter
     from bionemo_core.io.download import fetch
 
-    layout = Layout(val_size, test_size, num_csv_files, split_seed)
+    layout = ShardLayout(val_size, test_size, num_csv_files, split_seed)
     rules = ResidueFilter.of(
         tokenizer,
         on_invalid=on_invalid,

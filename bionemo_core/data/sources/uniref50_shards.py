@@ -39,7 +39,7 @@ _REMOVE = "Remove that folder to make it again, or name another data.root."
 
 
 @dataclass(frozen=True)
-class Layout:
+class ShardLayout:
     """How the records of a FASTA file are dealt; the names are those of v1 and of the component's keys."""
 
     val_size: int = 5_000
@@ -96,7 +96,7 @@ class Layout:
         return shards
 
 
-def write_shards(fasta: Path, processed: Path, layout: Layout) -> dict[str, Any]:
+def write_shards(fasta: Path, processed: Path, layout: ShardLayout) -> dict[str, Any]:
     """The manifest of `processed`, whose shards are written now unless they are there.
 
     Raises:
@@ -135,7 +135,7 @@ def write_shards(fasta: Path, processed: Path, layout: Layout) -> dict[str, Any]
     return manifest
 
 
-def read_shards(processed: Path, layout: Layout) -> dict[str, Any]:
+def read_shards(processed: Path, layout: ShardLayout) -> dict[str, Any]:
     """The manifest of shards that are there.
 
     Raises:
@@ -166,7 +166,7 @@ def read_shards(processed: Path, layout: Layout) -> dict[str, Any]:
 
 
 def split_shards(
-    fasta: Path, processed: Path, layout: Layout, rules: RecordFilter, context: BuildContext
+    fasta: Path, processed: Path, layout: ShardLayout, rules: RecordFilter, context: BuildContext
 ) -> DataSplits:
     """The splits of the shards in `processed`, which are written if they are not there, each in a store of its own.
 
@@ -189,7 +189,7 @@ def split_shards(
     return DataSplits(stores["train"], stores.get("val"), stores.get("test"), fingerprint)
 
 
-def split_store(fasta: Path, layout: Layout, rules: RecordFilter, context: BuildContext) -> DataSplits:
+def split_store(fasta: Path, layout: ShardLayout, rules: RecordFilter, context: BuildContext) -> DataSplits:
     """The same splits of one store, without shards.
 
     Raises:
@@ -200,7 +200,7 @@ def split_store(fasta: Path, layout: Layout, rules: RecordFilter, context: Build
     store = prepare(_NumberedFasta(fasta), rules, context)
     sides = layout.sides(store.manifest["records"]["read"])
     numbers = (int(store.column(row, _NUMBER)) for row in range(len(store)))
-    return SplitIndices.of_sides(sides[np.fromiter(numbers, dtype=np.int64, count=len(store))]).of(store)
+    return SplitIndices.from_split_ids(sides[np.fromiter(numbers, dtype=np.int64, count=len(store))]).of(store)
 
 
 class _NumberedFasta:
@@ -242,7 +242,7 @@ def _measured(fasta: Path) -> tuple[int, int]:
     return num_records, num_bytes
 
 
-def _shuffle(fasta: Path, folder: Path, layout: Layout, num_records: int, num_bytes: int) -> None:
+def _shuffle(fasta: Path, folder: Path, layout: ShardLayout, num_records: int, num_bytes: int) -> None:
     """Write the shards by two passes over the data: into buckets by place in the order, then sorted within each.
 
     Any number of records takes the memory of one bucket, and 12 bytes a record.

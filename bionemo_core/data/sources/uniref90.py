@@ -55,9 +55,9 @@ def uniref90(
         NetworkError: a file cannot be downloaded.
     """
     from bionemo_core.data.readers import FastaSource
-    from bionemo_core.data.sources.input_files import named_files
+    from bionemo_core.data.sources.input_files import find_files
     from bionemo_core.data.sources.uniref90_members import cluster_splits
-    from bionemo_core.data.splits.options import Splitting
+    from bionemo_core.data.splits.options import SplitOptions
     from bionemo_core.data.store.prepare import prepare
     from bionemo_core.data.store.residue_filter import ResidueFilter
 
@@ -67,12 +67,12 @@ def uniref90(
         tokenizer, on_invalid=on_invalid, min_length=min_length, max_length=max_length, on_long=on_long
     )
     given = {"uf50_path": uf50_path, "uf90_path": uf90_path, "val_path": val_path, "test_path": test_path}
-    splitting = Splitting(val_fraction, test_fraction, val_size, test_size, split_seed=split_seed)
-    splitting.check([split for split in ("val", "test") if given[f"{split}_path"]])
-    mapping = named_files(cluster_mapping_tsv, "data.cluster_mapping_tsv", context)[0]
+    split_options = SplitOptions(val_fraction, test_fraction, val_size, test_size, split_seed=split_seed)
+    split_options.check([split for split in ("val", "test") if given[f"{split}_path"]])
+    mapping = find_files(cluster_mapping_tsv, "data.cluster_mapping_tsv", context)[0]
     stores = {
-        key.removesuffix("_path"): prepare(FastaSource(named_files(names, f"data.{key}", context)), rules, context)
+        key.removesuffix("_path"): prepare(FastaSource(find_files(names, f"data.{key}", context)), rules, context)
         for key, names in given.items()
         if names
     }
-    return cluster_splits(stores, mapping, splitting, context)
+    return cluster_splits(stores, mapping, split_options, context)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from bionemo_core.data.batches.rng import RecordRng
 from bionemo_core.data.readers import open_bytes
 from bionemo_core.data.readers.decompress import text_lines
-from bionemo_core.data.splits.options import Splitting
+from bionemo_core.data.splits.options import SplitOptions
 from bionemo_core.data.store.id_index import IdIndex
 from bionemo_core.data.store.prepare import home_folder
 from bionemo_core.data.store.record_store import PreparedStore, canonical, file_sha256, fingerprint_of, seal
@@ -38,7 +38,7 @@ class ClusterTable:
     """Which rows are the members of each cluster, as memory maps; cluster i is row i of the representatives."""
 
     def __init__(self, folder: Path, verify: bool = True) -> None:
-        """Open a table that `cluster_table` has made.
+        """Open a table that `open_cluster_table` has made.
 
         Args:
             folder: a published table.
@@ -113,7 +113,7 @@ class ClusterMembers:
 
 
 def cluster_splits(
-    stores: Mapping[str, PreparedStore], mapping: Path, splitting: Splitting, context: BuildContext
+    stores: Mapping[str, PreparedStore], mapping: Path, split_options: SplitOptions, context: BuildContext
 ) -> DataSplits:
     """Clusters of the representatives `uf50` with the members `uf90`; `val` and `test` are stores, or split off.
 
@@ -123,15 +123,15 @@ def cluster_splits(
         StorageError: the table of members cannot be written.
     """
     representatives, members = stores["uf50"], stores["uf90"]
-    table = cluster_table(mapping, representatives, members, context)
+    table = open_cluster_table(mapping, representatives, members, context)
     own = [split for split in ("val", "test") if split in stores]
-    parts = splitting.indices(representatives, own)
+    parts = split_options.indices(representatives, own)
     splits = parts.of(representatives, stores.get("val"), stores.get("test"))
     train = ClusterMembers(representatives, members, table, parts.train)
     return replace(splits, train=train, fingerprint=fingerprint_of([splits.fingerprint, table.facts]))
 
 
-def cluster_table(
+def open_cluster_table(
     mapping: Path, representatives: PreparedStore, members: PreparedStore, context: BuildContext
 ) -> ClusterTable:
     """The members of every representative's cluster, looked up now unless that was done before.

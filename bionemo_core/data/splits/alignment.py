@@ -50,7 +50,7 @@ _LOW_COMPLEXITY_WINDOW = 12
 _LOW_COMPLEXITY_BITS = 2.2  # as SEG (Wootton and Federhen, 1993)
 
 
-def scores_of(sequences: Sequence[bytes]) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
+def encode_sequences(sequences: Sequence[bytes]) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
     """The sequences as codes with `_FIRST_REACH` separators around each, and the number of each code's sequence."""
     gap = bytes(_FIRST_REACH)
     text = np.frombuffer(gap + gap.join(sequences) + gap, dtype=np.uint8)

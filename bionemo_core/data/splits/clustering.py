@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bionemo_core.data.readers import FastaSource
-from bionemo_core.data.splits.alignment import FirstPass, extend, mask_low_complexity, scores_of
+from bionemo_core.data.splits.alignment import FirstPass, encode_sequences, extend, mask_low_complexity
 from bionemo_core.data.splits.indices import CLUSTER_HEADER
 from bionemo_core.errors import ConfigError, StorageError
 
@@ -108,7 +108,7 @@ def _read(path: Path) -> _Sequences:
         for key in (b">" + name, sequence):
             if key and first.setdefault(key, number) != number:
                 same.append((first[key], number))
-    residues, owner = scores_of([sequence for _, sequence in records])
+    residues, owner = encode_sequences([sequence for _, sequence in records])
     return _Sequences([name for name, _ in records], residues, owner, same)
 
 

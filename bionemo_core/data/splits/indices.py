@@ -30,7 +30,7 @@ class SplitIndices:
     test: NDArray[np.int64]
 
     @classmethod
-    def of_sides(cls, sides: NDArray[np.int8]) -> "SplitIndices":
+    def from_split_ids(cls, sides: NDArray[np.int8]) -> "SplitIndices":
         """The split in which record i is on side `sides[i]`: 0 trains, 1 validates, 2 tests; shape [records]."""
         train, val, test = (np.flatnonzero(sides == side) for side in (TRAIN, VAL, TEST))
         return cls(train, val, test)
@@ -51,7 +51,7 @@ class SplitIndices:
         )
 
 
-def share_of(num_records: int, fraction: float, key: str) -> int:
+def fraction_to_size(num_records: int, fraction: float, key: str) -> int:
     """The number of records that a fraction asks for, at least one unless it is 0.
 
     Raises:
@@ -169,7 +169,7 @@ def split_groups(groups: NDArray[np.integer], val_size: int, test_size: int, see
                 f"{what}: none of {len(sizes)} {what} fits the {wanted[split]} sequences of {key}; "
                 f"the smallest has {sizes.min()}. Ask for more sequences, or for smaller {what}."
             )
-    return SplitIndices.of_sides(side[groups])
+    return SplitIndices.from_split_ids(side[groups])
 
 
 def _cluster(name: str, cluster_of: Mapping[str, str]) -> str:

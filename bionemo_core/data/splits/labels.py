@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bionemo_core.data.readers import Source, format_of, source_for
+from bionemo_core.data.readers import Source, detect_format, source_for
 from bionemo_core.data.readers.formats import FORMATS
 from bionemo_core.data.splits.indices import TEST, TRAIN, VAL, WINDOW, SplitIndices
 from bionemo_core.data.store.record_store import PreparedStore
@@ -21,11 +21,11 @@ _SIDES = {"train": TRAIN, "val": VAL, "valid": VAL, "validation": VAL, "test": T
 _ATTRIBUTE = re.compile(r"(?:^|\s)(SET|VALIDATION)=(\S+)")
 _TRUTHS = {"true": True, "false": False}
 
-Reading = Callable[[bytes], int]
+SplitParser = Callable[[bytes], int]
 """From what a record says to its side; raises `ValueError` with what was expected."""
 
 
-def side_of_word(value: bytes) -> int:
+def parse_split_name(value: bytes) -> int:
     """The side that a word of a column names.
 
     Raises:
@@ -37,7 +37,7 @@ def side_of_word(value: bytes) -> int:
     return _SIDES[word.lower()]
 
 
-def side_of_header(value: bytes) -> int:
+def parse_split_header(value: bytes) -> int:
     """The side that `SET=train VALIDATION=True` in a header names; without VALIDATION it is SET's.
 
     Raises:
@@ -48,14 +48,14 @@ def side_of_header(value: bytes) -> int:
     attributes = dict(found)
     if len(attributes) != len(found) or "SET" not in attributes:
         raise ValueError(f"{text[:80]!r}, expected SET=train or SET=test once, and VALIDATION=True or False")
-    side = side_of_word(attributes["SET"].encode())
+    side = parse_split_name(attributes["SET"].encode())
     validates = _TRUTHS.get(attributes.get("VALIDATION", "false").lower())
     if validates is None or (validates and side == TEST):
         raise ValueError(f"{text[:80]!r}, expected VALIDATION=True or False, and True only with SET=train")
     return VAL if validates else side
 
 
-def split_by_column(store: PreparedStore, column: str, reading: Reading, key: str) -> SplitIndices:
+def split_by_column(store: PreparedStore, column: str, reading: SplitParser, key: str) -> SplitIndices:
     """The split that the records' own values name.
 
     Raises:
@@ -64,7 +64,7 @@ def split_by_column(store: PreparedStore, column: str, reading: Reading, key: st
     return split_by_values(((store.id(row), store.column(row, column)) for row in range(len(store))), reading, key)
 
 
-def split_by_values(named: Iterable[tuple[str, bytes]], reading: Reading, key: str) -> SplitIndices:
+def split_by_values(named: Iterable[tuple[str, bytes]], reading: SplitParser, key: str) -> SplitIndices:
     """The split that a value of each record, given with its id, names.
 
     Raises:
@@ -122,10 +122,10 @@ def _read_sides(path: Path, column: str | None, id_column: str | None) -> Mappin
     return sides
 
 
-def _sides_source(path: Path, column: str | None, id_column: str | None) -> tuple[Source, Reading]:
-    name = format_of([path])
+def _sides_source(path: Path, column: str | None, id_column: str | None) -> tuple[Source, SplitParser]:
+    name = detect_format([path])
     if name == "fasta":
-        return source_for(path, columns=(DESCRIPTION,)), side_of_header
+        return source_for(path, columns=(DESCRIPTION,)), parse_split_header
     if name not in TABLES:
         raise ConfigError(f"data.split_file: {path}: is {name}, expected fasta, csv, tsv or parquet.")
     if column is None:
@@ -135,10 +135,10 @@ def _sides_source(path: Path, column: str | None, id_column: str | None) -> tupl
         if name == "parquet":
             raise ConfigError(f"data.split_file: {path}: name the column of the ids with data.id_column.")
         first = 0
-    return source_for(path, column=column, id_column=first), side_of_word
+    return source_for(path, column=column, id_column=first), parse_split_name
 
 
-def columns_of_split(format_name: str, split_column: str | None, split_headers: bool) -> tuple[str, ...]:
+def split_columns(format_name: str, split_column: str | None, split_headers: bool) -> tuple[str, ...]:
     """The further columns that a reader of this format must keep.
 
     Raises:
@@ -162,7 +162,7 @@ def columns_of_split(format_name: str, split_column: str | None, split_headers: 
 
 
 def _split(sides: "np.ndarray[tuple[int], np.dtype[np.int8]]", key: str) -> SplitIndices:
-    result = SplitIndices.of_sides(sides)
+    result = SplitIndices.from_split_ids(sides)
     if not result.train.size:
         raise DataError(
             f"{key}: leaves nothing to train on: {len(result.val)} records validate, {len(result.test)} test."

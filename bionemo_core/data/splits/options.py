@@ -11,8 +11,8 @@ import numpy as np
 from bionemo_core.data.splits.indices import (
     WINDOW,
     SplitIndices,
+    fraction_to_size,
     read_clusters,
-    share_of,
     split_at_random,
     split_by_clusters,
     split_families,
@@ -20,11 +20,11 @@ from bionemo_core.data.splits.indices import (
 )
 from bionemo_core.data.splits.labels import (
     DESCRIPTION,
-    columns_of_split,
-    side_of_header,
-    side_of_word,
+    parse_split_header,
+    parse_split_name,
     split_by_column,
     split_by_file,
+    split_columns,
 )
 from bionemo_core.data.store.record_store import PreparedStore
 from bionemo_core.errors import ConfigError
@@ -33,7 +33,7 @@ log = logging.getLogger("bionemo")
 
 
 @dataclass(frozen=True)
-class Splitting:
+class SplitOptions:
     """How the records of one source are split; the names are those of the components' keys."""
 
     val_fraction: float | None = None
@@ -89,7 +89,7 @@ class Splitting:
         """
         if self.split_file is not None:
             return ()
-        return columns_of_split(format_name, self.split_column, self.split_headers)
+        return split_columns(format_name, self.split_column, self.split_headers)
 
     def indices(self, store: PreparedStore, own: Collection[str] = (), *, windowed: bool = False) -> SplitIndices:
         """Which records of `store` go where.
@@ -107,9 +107,9 @@ class Splitting:
         if self.split_file is not None:
             return split_by_file(store, Path(self.split_file), self.split_column, self.id_column)
         if self.split_column is not None:
-            return split_by_column(store, self.split_column, side_of_word, "data.split_column")
+            return split_by_column(store, self.split_column, parse_split_name, "data.split_column")
         if self.split_headers:
-            return split_by_column(store, DESCRIPTION, side_of_header, "data.split_headers")
+            return split_by_column(store, DESCRIPTION, parse_split_header, "data.split_headers")
         val_size, test_size = (0 if split in own else self._size(len(store), split) for split in ("val", "test"))
         if self.clusters_column is not None:
             families = [store.column(row, self.clusters_column) for row in range(len(store))]
@@ -121,7 +121,9 @@ class Splitting:
             return split_groups(_records_of_windows(store), val_size, test_size, self.split_seed, "records")
         return split_at_random(len(store), val_size, test_size, self.split_seed)
 
-    def say_what_is_shared(self, store: PreparedStore, parts: SplitIndices, own: Mapping[str, PreparedStore]) -> None:
+    def warn_of_shared_clusters(
+        self, store: PreparedStore, parts: SplitIndices, own: Mapping[str, PreparedStore]
+    ) -> None:
         """Warn of clusters that files of their own have in common with what trains: nothing moves these apart."""
         column = self.clusters_column
         if column is None or not own:
@@ -144,7 +146,9 @@ class Splitting:
         if size is not None:
             return size
         fraction: float | None = getattr(self, f"{split}_fraction")
-        return share_of(num_records, self.default_fraction if fraction is None else fraction, f"data.{split}_fraction")
+        return fraction_to_size(
+            num_records, self.default_fraction if fraction is None else fraction, f"data.{split}_fraction"
+        )
 
 
 def _keys(names: Collection[str]) -> str:

@@ -9,13 +9,13 @@ from pathlib import Path
 from bionemo_core.data.labelled_records import LabelledRecords, LabelledSplits
 from bionemo_core.data.splits.indices import (
     SplitIndices,
+    fraction_to_size,
     read_clusters,
-    share_of,
     split_at_random,
     split_by_clusters,
     split_families,
 )
-from bionemo_core.data.splits.labels import side_of_word, split_by_values
+from bionemo_core.data.splits.labels import parse_split_name, split_by_values
 from bionemo_core.errors import ConfigError
 from bionemo_core.protocols import Family, Tokenizer
 
@@ -57,14 +57,14 @@ class TableSplit:
             DataError: a row does not say its split, or has no cluster.
         """
         chosen = self._indices(records, words, tokenizer)
-        val, test = (records.chosen(rows) if rows.size else None for rows in (chosen.val, chosen.test))
-        return LabelledSplits.made_of(records.chosen(chosen.train), val, test)
+        val, test = (records.select(rows) if rows.size else None for rows in (chosen.val, chosen.test))
+        return LabelledSplits.from_parts(records.select(chosen.train), val, test)
 
     def _indices(self, records: LabelledRecords, words: Sequence[bytes], tokenizer: Tokenizer) -> SplitIndices:
         if self.split_column is not None:
-            return split_by_values(zip(records.ids, words, strict=True), side_of_word, "data.split_column")
-        val_size = share_of(len(records), self.val_fraction, "data.val_fraction")
-        test_size = share_of(len(records), self.test_fraction, "data.test_fraction")
+            return split_by_values(zip(records.ids, words, strict=True), parse_split_name, "data.split_column")
+        val_size = fraction_to_size(len(records), self.val_fraction, "data.val_fraction")
+        test_size = fraction_to_size(len(records), self.test_fraction, "data.test_fraction")
         if self.clusters is None:
             return split_at_random(len(records), val_size, test_size, self.split_seed)
         families: Mapping[str, Family] = getattr(tokenizer, "families", {})

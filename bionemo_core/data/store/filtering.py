@@ -113,16 +113,16 @@ def _judged_block(block: RecordBlock, rules: RecordFilter, kind: str, path: Path
 
 
 def _rows(record: Record, place: int, rules: RecordFilter, tally: Tally, kind: str, path: Path) -> list[Row]:
-    verdict = rules.judge(record)
-    if verdict.fatal:
-        raise DataError(f"{kind}: {_where(record, path)}{verdict.detail}")
-    if not verdict.sequences:
-        tally.reject(verdict.reason, _where(record, path) + verdict.detail)
+    result = rules.apply(record)
+    if result.fatal:
+        raise DataError(f"{kind}: {_where(record, path)}{result.detail}")
+    if not result.sequences:
+        tally.reject(result.reason, _where(record, path) + result.detail)
         return []
-    tally.notes.update(verdict.notes)
-    if len(verdict.sequences) == 1:
-        return [Row(place, record.id, verdict.sequences[0])]
-    numbered = enumerate(verdict.sequences, start=1)
+    tally.notes.update(result.notes)
+    if len(result.sequences) == 1:
+        return [Row(place, record.id, result.sequences[0])]
+    numbered = enumerate(result.sequences, start=1)
     return [Row(place, b"%b/%d" % (record.id, number), sequence) for number, sequence in numbered]
 
 
@@ -154,10 +154,10 @@ def _merged(
 def _picked(column: Column, more: Sequence[bytes], picks: NDArray[np.int64]) -> Column:
     """Values of the column, and of those that follow it, by number."""
     if not more:
-        return column.taken(picks)
+        return column.take(picks)
     added = Column.of(more)
     offsets = np.concatenate([column.offsets, added.offsets[1:] + column.offsets[-1]])
-    return Column(column.data + added.data, offsets).taken(picks)
+    return Column(column.data + added.data, offsets).take(picks)
 
 
 def filter_blocks(
@@ -169,16 +169,16 @@ def filter_blocks(
         DataError: a file cannot be read, or the rules want to stop.
         StorageError: a process of the pool died.
     """
-    judge = partial(filter_block, rules=rules, kind=kind, path=path)
+    apply = partial(filter_block, rules=rules, kind=kind, path=path)
     if pool is None:
-        yield from map(judge, blocks)
+        yield from map(apply, blocks)
         return
     from concurrent.futures.process import BrokenProcessPool
 
     waiting: deque[Any] = deque()
     try:
         for block in blocks:
-            waiting.append(pool.submit(judge, block))
+            waiting.append(pool.submit(apply, block))
             if len(waiting) > 2 * pool._max_workers:
                 yield waiting.popleft().result()
         while waiting:

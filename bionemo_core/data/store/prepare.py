@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bionemo_core.data.readers.records import Source, blocks_of
+from bionemo_core.data.readers.records import Source, read_blocks
 from bionemo_core.data.store.filtering import Tally, derived_columns, filter_blocks, worker_pool
 from bionemo_core.data.store.record_store import (
     DERIVED,
@@ -213,11 +213,11 @@ def _write(preparation: _Preparation, facts: dict[str, Any], folder: Path) -> di
     columns = (*source.columns, *derived_columns(rules))
     with RecordWriter(folder, columns, rules.deduplicate) as writer, progress(source.paths) as advance:
         for path in source.paths:
-            for block in filter_blocks(blocks_of(source, path), rules, source.kind, path, preparation.pool):
+            for block in filter_blocks(read_blocks(source, path), rules, source.kind, path, preparation.pool):
                 writer.add(block)
                 tally.add(block.tally)
                 advance(path, block.position)
-    kept = writer.kept_rows(
+    kept = writer.find_kept_rows(
         getattr(rules, "on_duplicate_id", "drop"),
         f"{source.kind}: {source.paths[0]}" + (f" .. {source.paths[-1]}" if len(source.paths) > 1 else ""),
         lambda reason, name: tally.reject(reason, f"record {name[:80].decode('latin-1')!r}"),

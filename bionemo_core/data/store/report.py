@@ -20,10 +20,10 @@ def summary(manifest: Mapping[str, Any]) -> str:
     """One line: read = used + rejected, with the reasons."""
     records, names = manifest["records"], [item["name"] for item in manifest["sources"]]
     title = names[0] if len(names) == 1 else f"{names[0]} .. {names[-1]} ({len(names)} files)"
-    return f"{title}: {counted(records)}"
+    return f"{title}: {count_summary(records)}"
 
 
-def counted(records: Mapping[str, Any]) -> str:
+def count_summary(records: Mapping[str, Any]) -> str:
     """What became of the records of a manifest: read = used + rejected, with the reasons."""
     total = sum(records["rejected"].values())
     by_count = sorted(records["rejected"].items(), key=lambda item: (-item[1], item[0]))

@@ -61,7 +61,7 @@ class RecordFilter(Protocol):
         """Everything that the verdicts depend on, as plain values; part of the store's fingerprint."""
         ...
 
-    def judge(self, record: Record) -> FilterResult:
+    def apply(self, record: Record) -> FilterResult:
         """What becomes of a record; the same for the same record, always."""
         ...
 
@@ -128,7 +128,7 @@ class ResidueFilter:
         """The options as plain values."""
         return {key: value for key, value in asdict(self).items() if key != "advice"}
 
-    def judge(self, record: Record) -> FilterResult:
+    def apply(self, record: Record) -> FilterResult:
         """Clean one record: white space, case, gaps, a stop at its end; then look at its length and its residues."""
         letters = self._letters
         sequence = record.sequence.translate(letters.upper, _WHITE_SPACE)

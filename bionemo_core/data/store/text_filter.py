@@ -43,7 +43,7 @@ class TextFilter:
         }
         return facts if self._form is None else {**facts, "canonical": self._form.version}
 
-    def judge(self, record: Record) -> FilterResult:
+    def apply(self, record: Record) -> FilterResult:
         """Look at a text's tokens."""
         text = record.sequence.strip()
         if record.problem or not text:
@@ -100,7 +100,7 @@ def filter_for(
     return TextFilter(tokenizer, canonicalize=canonicalize, key=key, **options)
 
 
-def canonical_texts(tokenizer: Tokenizer, texts: Sequence[str | bytes]) -> list[str | bytes]:
+def canonicalize_texts(tokenizer: Tokenizer, texts: Sequence[str | bytes]) -> list[str | bytes]:
     """The texts in the tokenizer's canonical form, where it knows one; else as they are.
 
     Raises:

@@ -96,7 +96,7 @@ class RecordWriter:
         buffers = [None, self._pa.py_buffer(offsets), self._pa.py_buffer(data)]
         return self._pa.BinaryArray.from_buffers(self._pa.binary(), len(offsets) - 1, buffers)
 
-    def kept_rows(
+    def find_kept_rows(
         self, on_duplicate_id: str, where: str, reject: Callable[[str, bytes], None], note: Callable[[str], None]
     ) -> NDArray[np.int64] | None:
         """The rows that repeat no earlier id (nor sequence, if asked), or None where that is all of them.
@@ -121,7 +121,7 @@ class RecordWriter:
         for reason, hashes, column in checks:
             rows = np.flatnonzero(keep)
             values = np.concatenate([*hashes, np.zeros(0, np.int64)])[rows]
-            found = repeats(values, rows, partial(records.value, column=column))
+            found = find_repeats(values, rows, partial(records.value, column=column))
             if column == ID and found and on_duplicate_id != "drop":
                 _allow(on_duplicate_id, where, [records.value(row, ID) for row in found], note)
                 continue
@@ -191,7 +191,7 @@ def _hashes(column: Column) -> NDArray[np.int64]:
     return np.fromiter(map(hash, column.values()), dtype=np.int64, count=len(column))
 
 
-def repeats(hashes: NDArray[np.int64], rows: NDArray[np.int64], value: Callable[[int], bytes]) -> list[int]:
+def find_repeats(hashes: NDArray[np.int64], rows: NDArray[np.int64], value: Callable[[int], bytes]) -> list[int]:
     """The rows whose value an earlier row has too, ascending.
 
     Equal hashes only nominate rows: the values themselves decide, so that neither a collision nor the salt of

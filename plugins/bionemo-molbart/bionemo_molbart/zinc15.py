@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from bionemo_core.data.downloads import exclusive, fetch, new_folder
-from bionemo_core.data.readers import CsvSource, SmilesSource, blocks_of
+from bionemo_core.data.readers import CsvSource, SmilesSource, read_blocks
 from bionemo_core.data.store.filtering import Tally, filter_blocks, worker_pool
 from bionemo_core.data.store.prepare import prepare
 from bionemo_core.data.store.record_store import canonical, file_sha256, fingerprint_of, seal
@@ -194,7 +194,7 @@ class Zinc15:
             ShardWriter(folder, self.sizes, self.seed) as writer,
         ):
             for path in source.paths:
-                for block in filter_blocks(blocks_of(source, path), self.rules, "zinc15", path, pool):
+                for block in filter_blocks(read_blocks(source, path), self.rules, "zinc15", path, pool):
                     writer.add(zip(block.ids.values(), block.sequences.values(), strict=True))
                     tally.add(block.tally)
         return tally, writer

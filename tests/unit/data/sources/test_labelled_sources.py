@@ -159,13 +159,13 @@ def test_flip_secondary_structure_as_published(realdata, tokenizer, context):
 def test_long_sequences_are_left_out_aloud(tmp_path, tokenizer, context, caplog):
     root = folders(tmp_path / "ss", TABLE)
     splits = labelled_csv(str(root), target_column="3state", tokenizer=tokenizer, context=context)
-    kept = splits.up_to(3)
+    kept = splits.drop_longer(3)
     assert kept.train.ids == ("a",)
     assert "1 of 2 sequences are longer than the model's 3 residues" in caplog.text
     with pytest.raises(DataError, match="every sequence is longer"):
-        splits.up_to(2)
-    assert splits.up_to(3, _TwoLetters()) is not None
-    assert splits.up_to(2, _TwoLetters()).train.ids == ("a", "b")  # type: ignore[arg-type]
+        splits.drop_longer(2)
+    assert splits.drop_longer(3, _TwoLetters()) is not None
+    assert splits.drop_longer(2, _TwoLetters()).train.ids == ("a", "b")  # type: ignore[arg-type]
 
 
 class _TwoLetters:

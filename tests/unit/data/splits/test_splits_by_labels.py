@@ -12,7 +12,7 @@ import pytest
 
 from bionemo_core.data.sources import fasta, records
 from bionemo_core.data.splits.indices import TEST, TRAIN, VAL
-from bionemo_core.data.splits.labels import side_of_header
+from bionemo_core.data.splits.labels import parse_split_header
 from bionemo_core.data.tokenizer import CharacterTokenizer
 from bionemo_core.errors import BioNeMoError, ConfigError, DataError
 from bionemo_core.protocols import BuildContext, DataSplits
@@ -87,7 +87,7 @@ def test_other_headers_name_the_record(tmp_path: Path, build: Build, text: str) 
 
 
 def test_sides_of_headers() -> None:
-    assert [side_of_header(text) for text in (b"SET=train", b"a SET=test", b"SET=train VALIDATION=True")] == [
+    assert [parse_split_header(text) for text in (b"SET=train", b"a SET=test", b"SET=train VALIDATION=True")] == [
         TRAIN, TEST, VAL,
     ]  # fmt: skip
 

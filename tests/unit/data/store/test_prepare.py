@@ -16,7 +16,7 @@ import pytest
 
 from bionemo_core.data.readers import CsvSource, FastaSource
 from bionemo_core.data.store import prepare as prepare_module
-from bionemo_core.data.store.prepare import collected, prepare
+from bionemo_core.data.store.prepare import prepare, record_prepared_stores
 from bionemo_core.data.store.record_store import PreparedStore, seal
 from bionemo_core.data.store.report import draw_lengths, summary
 from bionemo_core.data.store.residue_filter import ResidueFilter
@@ -343,7 +343,7 @@ def test_a_bar_is_shown_on_a_terminal(
 
 
 def test_stores_that_are_prepared_are_collected(prepared: Prepare) -> None:
-    with collected() as stores:
+    with record_prepared_stores() as stores:
         first = prepared(b">a\nMKT\n")
         prepared(b">a\nMKT\n")
     prepared(b">b\nMKT\n")
