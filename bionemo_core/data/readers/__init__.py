@@ -1,7 +1,7 @@
-"""Records out of files, in a bounded amount of memory.
+"""Readers of records from files, in a bounded amount of memory.
 
-`records` says what a record and a source are, `streams` decompresses; one module a format reads it, and `formats`
-chooses by extension. A reader yields every record it meets, good or not; what cannot be used is decided by rules.
+`records` defines records and sources, `decompress` opens files, each format has a module, and `formats` chooses the
+reader by the extension. A reader yields every record of a file; a filter in `store` decides which of them are used.
 """
 
 from bionemo_core.data.readers.biopython import FlatFileSource, StructureSource

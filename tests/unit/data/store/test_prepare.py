@@ -84,13 +84,13 @@ def test_invalid_residues_can_stop_or_stay(prepared: Prepare, tokenizer: Charact
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (b"", "holds no record"),
-        (b"\n \n", "holds no record"),
+        (b"", "has no record"),
+        (b"\n \n", "has no record"),
         (b"MKT\n", "starts with b'MKT"),
         ("\ufeff>a\nMKT\n".encode("utf-16"), "UTF-16"),
         (gzip.compress(b">a\nMKT\n" * 99, mtime=0)[:-20], "ends in the middle"),
         (gzip.compress(b">a\nMKT\n", mtime=0)[:-8] + b"\0" * 8, "damaged"),
-        (gzip.compress(b"", mtime=0), "holds no record"),
+        (gzip.compress(b"", mtime=0), "has no record"),
         (b">a\n>b\n", "none of 2 records can be used .empty sequence 2"),
         (b"PK\x03\x04zip", "zip archive"),
         (b"PK zip", "expected '>'"),
@@ -247,11 +247,11 @@ def test_csv_by_number_and_by_name(tmp_path: Path, tokenizer: CharacterTokenizer
     ("text", "column", "message"),
     [
         ('id,sequence\n0,"MKT\n1,LLL\n', 1, "Check the quotes"),
-        ('id,sequence\n0,"MKT\n1",LLL\n', 1, "runs on to line 3"),
+        ('id,sequence\n0,"MKT\n1",LLL\n', 1, "continues to line 3"),
         ("id,sequence\n0,MKT\n", "seq", "'seq' is not in the header, which has id, sequence"),
         ("0," + "MKT" * 20 + "\n", 1, "looks like a sequence"),
         ("", 1, "no record in it"),
-        ("id,sequence\n0,MKT\n", 3, "no row has a column 3, .*the header has id, sequence.*data.column"),
+        ("id,sequence\n0,MKT\n", 3, "no row has a column 3, .*The header has id, sequence.*data.column"),
     ],
 )
 def test_bad_tables_are_named(
