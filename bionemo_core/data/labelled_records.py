@@ -107,7 +107,7 @@ class LabelledRecords:
         )
         if not len(rows):
             raise DataError(
-                f"{what}: every sequence is longer than the model's limit of {max_residues} residues. Give shorter ones."
+                f"{what}: every sequence is longer than the model's limit of {max_residues} residues. Shorten them."
             )
         return self.select(rows)
 

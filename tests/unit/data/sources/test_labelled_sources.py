@@ -156,7 +156,7 @@ def test_flip_secondary_structure_as_published(realdata, tokenizer, context):
     assert set("".join(splits.test.labels)) == {"C", "E", "H"}
 
 
-def test_long_sequences_are_left_out_aloud(tmp_path, tokenizer, context, caplog):
+def test_dropped_long_sequences_are_logged(tmp_path, tokenizer, context, caplog):
     root = folders(tmp_path / "ss", TABLE)
     splits = labelled_csv(str(root), target_column="3state", tokenizer=tokenizer, context=context)
     kept = splits.drop_longer(3)

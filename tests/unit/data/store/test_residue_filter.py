@@ -59,7 +59,7 @@ def test_rejected(sequence: bytes, options: dict[str, object], reason: str, deta
     assert apply(sequence, **options) == FilterResult((), reason, detail)
 
 
-def test_what_the_reader_found_comes_first() -> None:
+def test_a_problem_from_the_reader_comes_first() -> None:
     assert RULES.apply(Record(b"", b"J", 1, "no id")) == FilterResult((), "no id")
 
 
@@ -115,7 +115,7 @@ def test_options_out_of_range(options: dict[str, object], message: str) -> None:
         {"max_length": 4},
     ],
 )
-def test_screening_whole_blocks_agrees_with_judging(options: dict[str, object]) -> None:
+def test_screening_blocks_agrees_with_filtering_records(options: dict[str, object]) -> None:
     rules = copy.deepcopy(replace(RULES, min_length=2, **options))  # by the way that a worker gets it
     sequences = [b"MKT", b"mkt", b"M", b"", b"MJ", b"MK*", b"M-T", b"M\nK", b"MKTAY", b"M K"]
     screened = rules.screen(Column.of(sequences))
@@ -127,7 +127,7 @@ def test_screening_whole_blocks_agrees_with_judging(options: dict[str, object]) 
     assert not screened.doubtful[0]
 
 
-def test_the_alphabet_is_the_tokenizer_s(tokenizer: CharacterTokenizer) -> None:
+def test_the_alphabet_comes_from_the_tokenizer(tokenizer: CharacterTokenizer) -> None:
     rules = ResidueFilter.of(tokenizer, on_invalid="unk")
     assert rules.alphabet == "ABCDEFGHIKLMNOPQRSTUVWXYZ" and rules.facts()["on_invalid"] == "unk"
     assert "advice" not in rules.facts() and rules == replace(rules, advice="other")
