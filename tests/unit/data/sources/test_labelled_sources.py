@@ -66,7 +66,7 @@ def test_a_column_of_one_table_says_the_split(tmp_path, tokenizer, context):
     for place, part in enumerate(splits.parts().values()):
         assert part.ids == tuple(f"r{n}" for n in range(40) if n % 3 == place)
     path = one_table(tmp_path, "last,MK,1.0,tset\n")
-    with pytest.raises(DataError, match=r"data.split_column: record 'last' says 'tset', expected one of train"):
+    with pytest.raises(DataError, match=r"data.split_column: record 'last' has 'tset', expected one of train"):
         labelled_csv(str(path), split_column="part", tokenizer=tokenizer, context=context)
 
 
@@ -86,7 +86,9 @@ def test_relatives_that_the_tokenizer_tells_lie_in_one_split(tmp_path, tokenizer
     letters = [{sequence[:1] for sequence in part.sequences} for part in splits.parts().values()]
     assert [len(part) for part in splits.parts().values()] == [28, 6, 6]
     assert not (letters[0] & letters[1] or letters[0] & letters[2] or letters[1] & letters[2])
-    with pytest.raises(ConfigError, match=r"data.clusters: frist: there is no such table; by name .* knows first"):
+    with pytest.raises(
+        ConfigError, match=r"data.clusters: frist: there is no such file.*the tokenizer's families: first"
+    ):
         labelled_csv(str(path), clusters="frist", tokenizer=tokenizer, context=context)
 
 

@@ -224,7 +224,7 @@ def test_bad_options_are_refused(build: Build, tmp_path: Path) -> None:
         build(on_long="window", max_length=9)
     with pytest.raises(DataError, match=r"data\.uf90_path: .*none\.fasta"):
         build(uf90_path=str(tmp_path / "none.fasta"))
-    with pytest.raises(ConfigError, match=r"val_fraction and data\.val_size: both say"):
+    with pytest.raises(ConfigError, match=r"val_fraction and data\.val_size: both set the size"):
         build(val_fraction=0.1)
 
 
