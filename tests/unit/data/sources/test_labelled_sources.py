@@ -60,7 +60,7 @@ def one_table(folder: Path, extra: str = "") -> Path:
     return path
 
 
-def test_a_column_of_one_table_says_the_split(tmp_path, tokenizer, context):
+def test_a_column_of_one_table_names_the_split(tmp_path, tokenizer, context):
     path = one_table(tmp_path)
     splits = labelled_csv(str(path), split_column="part", tokenizer=tokenizer, context=context)
     for place, part in enumerate(splits.parts().values()):

@@ -182,8 +182,8 @@ def test_nothing_to_train_on(tmp_path: Path, build: Build) -> None:
             {"split_column": "s"},
             "fasta files have no columns. For splits in FASTA headers, set data.split_headers=true",
         ),
-        ({"column": "s"}, "data.column: is of no use for fasta files"),
-        ({"id_column": "s"}, "data.id_column: is of no use for fasta files"),
+        ({"column": "s"}, "data.column: does not apply to fasta files"),
+        ({"id_column": "s"}, "data.id_column: does not apply to fasta files"),
         ({"dataset_path": "d"}, "data.path and data.dataset_path: both are given"),
     ],
 )
