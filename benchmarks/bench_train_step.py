@@ -22,7 +22,7 @@ import torch
 import transformers
 
 from bionemo_core.data.batches.batch import TokenBatch
-from bionemo_core.data.batches.loader import with_ends
+from bionemo_core.data.batches.loader import add_bos_eos
 from bionemo_core.data.batches.rng import RecordRng
 from bionemo_core.data.batches.rows import RowShape, collate
 from bionemo_core.protocols import BuildContext, Example
@@ -49,7 +49,7 @@ def uniref_like(count: int, seed: int) -> np.ndarray:
 def examples(sequences: list[str], objective, seq_length: int) -> list[Example]:
     """The masked examples that a loader would make."""
     return [
-        objective.example(with_ends(TOKENIZER, sequence, seq_length), RecordRng(0, 0, index, "benchmark"))
+        objective.example(add_bos_eos(TOKENIZER, sequence, seq_length), RecordRng(0, 0, index, "benchmark"))
         for index, sequence in enumerate(sequences)
     ]
 

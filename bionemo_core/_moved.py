@@ -42,13 +42,22 @@ _EMPTY_PACKAGES = frozenset({"bionemo_core.checkpoint.foreign"})
 
 RENAMED = {
     "bionemo_core.data.batches.rng": {"Draw": "RecordRng"},
-    "bionemo_core.data.batches.rows": {"lay": "collate", "lay_pairs": "collate_pairs"},
+    "bionemo_core.data.batches.rows": {
+        "lay": "collate",
+        "lay_pairs": "collate_pairs",
+        "one_of_few": "round_up_segments",
+    },
+    "bionemo_core.data.splits.options": {"Splitting": "SplitOptions"},
     "bionemo_core.data.store.residue_filter": {
         "RecordRules": "RecordFilter",
         "ResidueRules": "ResidueFilter",
         "Verdict": "FilterResult",
     },
-    "bionemo_core.data.store.text_filter": {"TextRules": "TextFilter", "rules_for": "filter_for"},
+    "bionemo_core.data.store.text_filter": {
+        "TextRules": "TextFilter",
+        "canonical_texts": "canonicalize_texts",
+        "rules_for": "filter_for",
+    },
     "bionemo_core.inference.philox": {"Streams": "RowRng"},
     "bionemo_core.interop.foreign_config": {"Settings": "ForeignConfig"},
     "bionemo_core.interop.sentencepiece_model": {"Piece": "VocabularyPiece"},

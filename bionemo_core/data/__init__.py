@@ -1,9 +1,11 @@
-"""From files to deterministic batches.
+"""The data wing: from files to deterministic batches, with one folder for each part of the way.
 
-Reading: `readers`, `ranges`, `rules`, `prepare` (with `prepare_records`, `prepare_report`, `writer`) and `store`;
-`sources` offers them as components.
-Downloading: `download`, on `remote`; `uniref50` and `uniref90` (with `id_index`) are what is made of large ones.
-Splitting: `splits`, `split_labels` and `splitting` (the options), and `clusters` (with `alignment`) for families.
-Order: `draw` (randomness), `order`, `blending` (with `blend`, its component), `packing`, `plans` (a step's contents).
-Batches: `tokenizer`, `masking`, `rows` in numpy; `batch` and `loader` are where torch begins.
+- `readers`: records from files of every format.
+- `store`: records that were filtered once, written, and are read from a memory map.
+- `splits`: which records train, validate and test.
+- `sources`: the data components, which put these three together.
+- `batches`: order, masking, packing, collation and loading; torch begins in `batch` and `loader`.
+- `tokenizer`: single characters to ids.
+- `labelled_records`: sequences with labels, for fine-tuning.
+- `downloads`: public names for a dataset that downloads its files.
 """

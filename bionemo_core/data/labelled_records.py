@@ -1,4 +1,4 @@
-"""Sequences with what is known of them: a value or a class each, or one for every residue."""
+"""Labelled sequences: a number or a class for each sequence or for each residue."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ class LabelledRecord(NamedTuple):
     """One sequence and its label."""
 
     number: int
-    """Its place in the data set, before any was left out."""
+    """Number in the data set, from 0, counted before any record was dropped."""
     sequence: bytes
     label: str
-    """A class or a number; one letter a residue; or numbers separated by white space."""
+    """A class or a number; one letter per residue; or numbers separated by white space."""
     mask: str
-    """One letter a residue, `0` where the label is not to be used; empty: all are."""
+    """One letter per residue, `0` where the label is ignored; empty: every label counts."""
     id: str = ""
 
     @property
-    def called(self) -> str:
-        """How a message names it: by its id, or by its place, from 1."""
+    def display_name(self) -> str:
+        """Return the id, or the number from 1, for messages."""
         return repr(self.id) if self.id else str(self.number + 1)
 
 
 @dataclass(frozen=True)
 class LabelledRecords:
-    """A `RecordDataset` of labelled sequences, held in memory."""
+    """A `RecordDataset` of labelled sequences in memory."""
 
     ids: tuple[str, ...]
     sequences: tuple[bytes, ...]
@@ -47,14 +47,14 @@ class LabelledRecords:
 
     @classmethod
     def of(cls, rows: Iterable[tuple[str, bytes, str, str]], where: str) -> LabelledRecords:
-        """Records from rows of id, sequence, label and mask.
+        """Make the records of some rows of id, sequence, label and mask.
 
         Raises:
-            DataError: there are none.
+            DataError: there is no row.
         """
         columns = list(zip(*rows, strict=True))
         if not columns:
-            raise DataError(f"{where}: holds no labelled sequence.")
+            raise DataError(f"{where}: has no labelled sequence, expected at least one. Check the file.")
         ids, sequences, labels, masks = columns
         return cls(ids, sequences, labels, masks, np.arange(len(ids)))
 
@@ -69,27 +69,27 @@ class LabelledRecords:
 
     @property
     def lengths(self) -> NDArray[np.int32]:
-        """Letters of each sequence: no fewer than its tokens, shape [records]."""
+        """Return the letters of each sequence, an upper bound of its tokens, shape [records]."""
         return np.fromiter(map(len, self.sequences), dtype=np.int32, count=len(self))
 
-    def chosen(self, rows: Sequence[int] | NDArray[np.integer]) -> LabelledRecords:
-        """Some of the records, in this order; they keep their numbers."""
-        picks = [int(row) for row in rows]
+    def select(self, rows: Sequence[int] | NDArray[np.integer]) -> LabelledRecords:
+        """Return some of the records, in this order; they keep their numbers."""
+        selected = [int(row) for row in rows]
         return LabelledRecords(
-            tuple(self.ids[row] for row in picks),
-            tuple(self.sequences[row] for row in picks),
-            tuple(self.labels[row] for row in picks),
-            tuple(self.masks[row] for row in picks) if self.masks else (),
-            self.indices[picks],
+            tuple(self.ids[row] for row in selected),
+            tuple(self.sequences[row] for row in selected),
+            tuple(self.labels[row] for row in selected),
+            tuple(self.masks[row] for row in selected) if self.masks else (),
+            self.indices[selected],
         )
 
-    def up_to(self, max_residues: int, what: str, tokenizer: Tokenizer | None = None) -> LabelledRecords:
-        """Those that are not longer in tokens; the others are counted aloud, as v1 left them out too.
+    def drop_longer(self, max_residues: int, what: str, tokenizer: Tokenizer | None = None) -> LabelledRecords:
+        """Return the records of at most `max_residues` tokens and log how many were dropped, as in v1.
 
-        Without a tokenizer a letter is a token.
+        Without a tokenizer, each letter is a token.
 
         Raises:
-            DataError: none is left.
+            DataError: no record is left.
         """
         fits = self.lengths <= max_residues
         if tokenizer is not None:
@@ -99,45 +99,49 @@ class LabelledRecords:
         if len(rows) == len(self):
             return self
         log.warning(
-            "%s: %d of %d sequences are longer than the model's %d residues and are left out.",
+            "%s: dropped %d of %d sequences, which are longer than the model's limit of %d residues.",
             what,
             len(self) - len(rows),
             len(self),
             max_residues,
         )
         if not len(rows):
-            raise DataError(f"{what}: every sequence is longer than the model's {max_residues} residues.")
-        return self.chosen(rows)
+            raise DataError(
+                f"{what}: every sequence is longer than the model's limit of {max_residues} residues. Shorten them."
+            )
+        return self.select(rows)
 
     def fingerprint(self) -> str:
-        """Stands for every id, sequence, label and mask."""
+        """Return a hash of every id, sequence, label and mask."""
         texts = [sequence.decode("latin-1") for sequence in self.sequences]
         return fingerprint_of([list(self.ids), texts, list(self.labels), list(self.masks)])
 
 
 @dataclass(frozen=True)
 class LabelledSplits(DataSplits):
-    """What a dataset component with labels returns: every split is a `LabelledRecords`."""
+    """The result of a dataset component with labels: every split is a `LabelledRecords`."""
 
-    # A labelled record stands where others have a text: only the objective, which made them so, looks inside.
+    # A labelled record takes the place of a text; only the fine-tuning objective reads it.
     train: LabelledRecords  # type: ignore[assignment]
     val: LabelledRecords | None = None  # type: ignore[assignment]
     test: LabelledRecords | None = None  # type: ignore[assignment]
 
     @classmethod
-    def made_of(
+    def from_parts(
         cls, train: LabelledRecords, val: LabelledRecords | None, test: LabelledRecords | None
     ) -> LabelledSplits:
-        """The splits with their fingerprint."""
-        facts = [None if part is None else part.fingerprint() for part in (train, val, test)]
-        return cls(train, val, test, fingerprint_of(facts))
+        """Make the splits with their fingerprint."""
+        hashes = [None if part is None else part.fingerprint() for part in (train, val, test)]
+        return cls(train, val, test, fingerprint_of(hashes))
 
     def parts(self) -> dict[str, LabelledRecords]:
-        """The splits that there are, by name."""
+        """Return the existing splits by name."""
         named = {"train": self.train, "val": self.val, "test": self.test}
         return {name: part for name, part in named.items() if part is not None}
 
-    def up_to(self, max_residues: int, tokenizer: Tokenizer | None = None) -> LabelledSplits:
-        """The same without sequences that are longer."""
-        kept: dict[str, Any] = {name: part.up_to(max_residues, name, tokenizer) for name, part in self.parts().items()}
+    def drop_longer(self, max_residues: int, tokenizer: Tokenizer | None = None) -> LabelledSplits:
+        """Return the splits without sequences of more than `max_residues` tokens."""
+        kept: dict[str, Any] = {
+            name: part.drop_longer(max_residues, name, tokenizer) for name, part in self.parts().items()
+        }
         return replace(self, **kept)

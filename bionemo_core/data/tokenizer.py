@@ -1,4 +1,4 @@
-"""A tokenizer whose pieces are single characters and a few special tokens: all that residues need."""
+"""A tokenizer for residues: its pieces are single characters and a few special tokens."""
 
 from collections.abc import Collection, Sequence
 
@@ -9,25 +9,25 @@ from bionemo_core.errors import ConfigError
 
 
 class CharacterTokenizer:
-    """Looks every byte of a text up in a table of 256 ids; satisfies `bionemo_core.protocols.Tokenizer`.
+    """A `bionemo_core.protocols.Tokenizer` that looks up every byte of a text in a table of 256 ids.
 
-    Text is taken as it comes: upper-casing and what to do with letters outside the alphabet are decided when data
-    is prepared, so that a sequence reads the same wherever it is tokenised.
+    It changes no text. Data preparation decides about lower case and letters outside the alphabet, so that a sequence
+    has the same ids wherever it is tokenised.
     """
 
     def __init__(
         self, pieces: Sequence[str], *, pad_id: int, bos_id: int, eos_id: int, unk_id: int, mask_id: int
     ) -> None:
-        """Take the pieces in the order of their ids; a piece longer than one character must be special, as `<pad>`.
+        """Take the pieces in the order of their ids; longer pieces than one character must be special, such as `<pad>`.
 
         Raises:
-            ConfigError: a piece occurs twice or is not usable, or a special id names no piece.
+            ConfigError: a piece occurs twice or cannot be used, or a special id has no piece.
         """
         self.pieces: tuple[str, ...] = tuple(pieces)
         self.pad_id, self.bos_id, self.eos_id, self.unk_id, self.mask_id = pad_id, bos_id, eos_id, unk_id, mask_id
         if len(set(self.pieces)) != len(self.pieces):
-            twice = next(piece for piece in self.pieces if self.pieces.count(piece) > 1)
-            raise ConfigError(f"tokenizer: piece {twice!r} occurs twice; every id needs a piece of its own.")
+            repeated = next(piece for piece in self.pieces if self.pieces.count(piece) > 1)
+            raise ConfigError(f"tokenizer: piece {repeated!r} occurs twice. Give every id its own piece.")
         named = {"pad_id": pad_id, "bos_id": bos_id, "eos_id": eos_id, "unk_id": unk_id, "mask_id": mask_id}
         for key, value in named.items():
             if not 0 <= value < len(self.pieces):
@@ -42,32 +42,32 @@ class CharacterTokenizer:
             if len(piece) != 1 or not piece.isascii():
                 raise ConfigError(
                     f"tokenizer: piece {piece!r} (id {i}) is not one ASCII character. "
-                    "Write special tokens as <name>; longer pieces need a tokenizer of their own."
+                    "Write special tokens as <name>; for longer pieces, use another tokenizer."
                 )
             self._table[ord(piece)] = i
 
     @property
     def vocab_size(self) -> int:
-        """Number of pieces, special ones included, without padding."""
+        """Return the number of pieces, special ones included, without padding."""
         return len(self.pieces)
 
     def encode(self, text: str | bytes) -> NDArray[np.int32]:
-        """The ids of `text`, shape [characters]; what the alphabet lacks becomes `unk_id`."""
+        """Return the ids of `text`, shape [characters]; a character outside the alphabet becomes `unk_id`."""
         if isinstance(text, str):
             text = text.encode("latin-1", errors="replace")
         return self._table[np.frombuffer(text, dtype=np.uint8)]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of `ids`, special tokens left out.
+        """Return the text of `ids` without special tokens.
 
         Raises:
-            ConfigError: an id names no piece.
+            ConfigError: an id has no piece.
         """
         size = len(self.pieces)
         text = []
         for i in ids:
             if not 0 <= i < size:
-                raise ConfigError(f"tokenizer: id {i} names no piece, expected 0 to {size - 1}.")
+                raise ConfigError(f"tokenizer: id {i} has no piece, expected 0 to {size - 1}.")
             if i not in self.special_ids:
                 text.append(self.pieces[i])
         return "".join(text)

@@ -101,7 +101,7 @@ class DownstreamValidation(pl.Callback):
         train = splits.train
         if settings.max_sequences is not None and len(train) > settings.max_sequences:
             order = np.random.default_rng(settings.seed).permutation(len(train))
-            train = train.chosen(np.sort(order[: settings.max_sequences]))
+            train = train.select(np.sort(order[: settings.max_sequences]))
         if self.of_classes:  # those of all splits: a few training sequences need not have every class
             classes = {*classes_of(splits.train, self.per_residue), *found_classes(held_out, self.per_residue)}
             self._answers = LabelSpec(settings.kind, tuple(sorted(classes)))
@@ -142,7 +142,7 @@ class DownstreamValidation(pl.Callback):
             objective = LabelObjective(self._tokenizer, self._answers, framed=False, seq_length=2**31 - 1)
             result = {}
             for name, records in self._splits.items():
-                kept = records.up_to(embedder.long_rule.max_residues, name)
+                kept = records.drop_longer(embedder.long_rule.max_residues, name)
                 arrays = _shared(embedder, kept, output, strategy.groups)
                 targets = [objective.targets(kept[row], len(arrays[row])) for row in range(len(kept))]
                 kind = torch.int64 if self.of_classes else torch.float32

@@ -42,7 +42,7 @@ class LabelObjective:
         """
         ids = self.tokenizer.encode(record.sequence)
         if len(ids) + 2 * self.framed > self.seq_length:
-            raise DataError(f"record {record.called}: has {len(ids)} tokens, more than the model takes.")
+            raise DataError(f"record {record.display_name}: has {len(ids)} tokens, more than the model takes.")
         tokens = ids
         if self.framed:
             tokens = np.concatenate([[self.tokenizer.bos_id], ids, [self.tokenizer.eos_id]]).astype(np.int32)
@@ -68,7 +68,7 @@ class LabelObjective:
             words = list(record.label) if self.answers.of_classes else record.label.split()
             if len(words) != num_residues or (record.mask and len(record.mask) != num_residues):
                 raise DataError(
-                    f"record {record.called}: {num_residues} residues, {len(words)} labels, "
+                    f"record {record.display_name}: {num_residues} residues, {len(words)} labels, "
                     f"{len(record.mask) or 'no'} mask letters; expected as many of each."
                 )
         counts = np.ones(len(words), dtype=np.bool_)
@@ -80,7 +80,7 @@ class LabelObjective:
             if (values[counts] < 0).any():
                 word = words[int(np.flatnonzero((values < 0) & counts)[0])]
                 raise DataError(
-                    f"record {record.called}: class {word!r} is not among those trained on: "
+                    f"record {record.display_name}: class {word!r} is not among those trained on: "
                     f"{', '.join(self.answers.classes)}."
                 )
             return values, counts
@@ -129,7 +129,7 @@ def number(word: str, record: LabelledRecord) -> float:
     except ValueError:
         value = float("nan")
     if value - value != 0:
-        raise DataError(f"record {record.called}: label {word!r} is not a finite number.")
+        raise DataError(f"record {record.display_name}: label {word!r} is not a finite number.")
     return value
 
 

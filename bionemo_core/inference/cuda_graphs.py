@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bionemo_core.data.batches.rows import one_of_few
+from bionemo_core.data.batches.rows import round_up_segments
 from bionemo_core.nn.cuda_graph_safe import Graph
 
 WARM_UPS = 3
@@ -62,7 +62,7 @@ class RecordedSteps:
 
     def _filled_up(self, fresh: Any, rows: int) -> Any:
         """The state with one of few numbers of rows, by copies of the last."""
-        wide = one_of_few(max(rows, self._fewest_rows))
+        wide = round_up_segments(max(rows, self._fewest_rows))
         if wide == rows:
             return fresh
         return fresh.select(torch.arange(wide, device=fresh.position.device).clamp(max=rows - 1))

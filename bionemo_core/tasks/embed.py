@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from bionemo_core import __version__
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.data.readers import source_for
-from bionemo_core.data.readers.formats import format_of
-from bionemo_core.data.readers.table_columns import column_names
+from bionemo_core.data.readers.formats import detect_format
+from bionemo_core.data.readers.tables import read_column_names
 from bionemo_core.data.store.prepare import prepare
 from bionemo_core.data.store.record_store import PreparedStore
-from bionemo_core.data.store.report import counted
-from bionemo_core.data.store.text_filter import canonical_texts, filter_for
+from bionemo_core.data.store.report import count_summary
+from bionemo_core.data.store.text_filter import canonicalize_texts, filter_for
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.inference.embedding import EMBEDDINGS, RAGGED, Embedder, EmbeddingSettings
 from bionemo_core.inference.embedding import embed as embed_sequences
@@ -103,7 +103,7 @@ def embed_with(
     """
     opened = open_model(model, registry, device=device)
     if canonicalize and not isinstance(sequences, str | bytes):
-        sequences = canonical_texts(opened.tokenizer, sequences)
+        sequences = canonicalize_texts(opened.tokenizer, sequences)
     return embed_sequences(opened.module, opened.tokenizer, sequences, **settings)
 
 
@@ -131,10 +131,10 @@ def open_input(path: str, task: Any, tokenizer: Tokenizer, context: Any) -> Prep
     paths = [Path(path).expanduser()]
     if not paths[0].is_file():
         raise DataError(f"{path}: there is no such file.")
-    kind = task.format or format_of(paths)
+    kind = task.format or detect_format(paths)
     options: dict[str, Any] = {}
     if kind in _TABLES:
-        names = column_names(paths[0], kind)
+        names = read_column_names(paths[0], kind)
         options["column"] = task.sequence_column or next((n for n in ("sequence", "smiles") if n in names), "sequence")
         id_column = task.id_column or ("id" if "id" in names else None)
         if id_column:
@@ -236,7 +236,7 @@ class _Job:
         write_json(self.record, self.facts, indent=2, sort_keys=True)
         self.parts.remove()
         outputs = ", ".join(self.embedder.settings.outputs)
-        print(f"{self.output}: {outputs} of {len(self.store):,} sequences; {counted(self.facts['records'])}")
+        print(f"{self.output}: {outputs} of {len(self.store):,} sequences; {count_summary(self.facts['records'])}")
 
 
 def _refuse_long(store: PreparedStore, embedder: Embedder) -> None:

@@ -156,7 +156,7 @@ class _Evaluation:
             )
         module, batch = self.module, self.spec.batch
         if self.answers:
-            records = records.up_to(self.longest, self.task.split, self.opened.tokenizer)  # type: ignore[attr-defined]
+            records = records.drop_longer(self.longest, self.task.split, self.opened.tokenizer)  # type: ignore[attr-defined]
         self.evaluated = len(records)
         loader = eval_loader(
             records,

@@ -164,7 +164,7 @@ class FineTuning(TrainingHooks):
                 f"task.early_stopping={self.task.early_stopping}: there is no validation that could tell when to stop. "
                 "Give the data a validation split, or leave it out."
             )
-        splits = _labelled(parts.splits).up_to(limit - (2 if network.encoder.framed else 0), parts.tokenizer)
+        splits = _labelled(parts.splits).drop_longer(limit - (2 if network.encoder.framed else 0), parts.tokenizer)
         if self.task.encoder != "frozen":
             return replace(parts, splits=splits)
         splits, records = numbered(splits)

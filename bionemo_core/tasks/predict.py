@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.data.readers import CsvSource, FastaSource
-from bionemo_core.data.store.report import counted
+from bionemo_core.data.store.report import count_summary
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.inference.embedding import EmbeddingSettings
 from bionemo_core.inference.outputs import part_bounds
@@ -98,7 +98,7 @@ def _answers(task: Predict, opened: OpenedModel, tokens: int, spec: RunSpec) -> 
     store = open_input(task.input, task, opened.tokenizer, choose_device(spec).context(spec))
     predictor.check_lengths(store)
     if store.manifest["records"]["rejected"]:
-        print(f"{task.input}: {counted(store.manifest['records'])}")
+        print(f"{task.input}: {count_summary(store.manifest['records'])}")
 
     def rows() -> Iterable[list[str]]:
         bounds = part_bounds(store.lengths, _PART_TOKENS, _PART_SEQUENCES)

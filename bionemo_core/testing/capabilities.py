@@ -86,7 +86,7 @@ AnyExample = Example | Seq2SeqExample
 
 
 def _examples(built: BuiltModel) -> list[AnyExample]:
-    from bionemo_core.data.batches.loader import with_ends
+    from bionemo_core.data.batches.loader import add_bos_eos
     from bionemo_core.data.batches.rng import RecordRng
 
     records = built.splits.train
@@ -95,7 +95,7 @@ def _examples(built: BuiltModel) -> list[AnyExample]:
         numbers = range(min(len(records), PACKED_TOGETHER))
         return [whole(records[number], RecordRng(1, 0, number, "masking")) for number in numbers]
     limit = (built.spec.batch.seq_length or built.module.seq_length) // PACKED_TOGETHER
-    framed = (with_ends(built.tokenizer, records[i], limit) for i in range(min(len(records), PACKED_TOGETHER)))
+    framed = (add_bos_eos(built.tokenizer, records[i], limit) for i in range(min(len(records), PACKED_TOGETHER)))
     # Cut by different amounts, so that no sequence begins where rows of one length would.
     cut = [ids[: max(3, limit - 5 * number)] for number, ids in enumerate(framed)]
     return [built.module.objective.example(ids, RecordRng(1, 0, number, "masking")) for number, ids in enumerate(cut)]

@@ -22,7 +22,7 @@ class AnyLine:
     def facts(self):
         return {}
 
-    def judge(self, record):
+    def apply(self, record):
         reason = record.problem or ("" if record.sequence else "empty")
         return FilterResult((), reason) if reason else FilterResult((record.sequence,))
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bionemo_core.data.readers import FastaSource
-from bionemo_core.data.sources.uniref90_members import cluster_table
+from bionemo_core.data.sources.uniref90_members import open_cluster_table
 from bionemo_core.data.store.prepare import prepare
 from bionemo_core.data.store.record_store import PreparedStore
 from bionemo_core.data.store.residue_filter import ResidueFilter
@@ -46,7 +46,7 @@ def test_a_table_is_accounted_for(home: Path, stores: tuple[PreparedStore, Prepa
     representatives, members = stores
     (home / "table.tsv").write_bytes(text)
     try:
-        table = cluster_table(home / "table.tsv", representatives, members, BuildContext(home=str(home)))
+        table = open_cluster_table(home / "table.tsv", representatives, members, BuildContext(home=str(home)))
     except DataError as error:
         assert "table.tsv" in str(error)
         return

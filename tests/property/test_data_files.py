@@ -27,11 +27,11 @@ from bionemo_core.data.readers import (
     Record,
     SmilesSource,
     Source,
-    blocks_of,
     fasta_blocks,
+    read_blocks,
     source_for,
 )
-from bionemo_core.data.sources.shard_ranges import range_names
+from bionemo_core.data.sources.shard_ranges import expand_names
 from bionemo_core.data.store.filtering import Tally, filter_blocks
 from bionemo_core.data.store.prepare import prepare
 from bionemo_core.data.store.record_store import PreparedStore
@@ -114,7 +114,7 @@ def account(
     path.write_bytes(text)
     tally, used, more = Tally(), [], 0
     try:
-        for block in filter_blocks(blocks_of(source, path), rules, source.kind, path):
+        for block in filter_blocks(read_blocks(source, path), rules, source.kind, path):
             used += block.sequences.values()
             tally.add(block.tally)
             more += sum(count - 1 for _, count in block.windows)
@@ -236,7 +236,7 @@ class AnyText:
     def facts(self) -> dict[str, object]:
         return {}
 
-    def judge(self, record: Record) -> FilterResult:
+    def apply(self, record: Record) -> FilterResult:
         reason = record.problem or ("" if record.sequence else "empty")
         return FilterResult((), reason) if reason else FilterResult((record.sequence,))
 
@@ -334,7 +334,7 @@ def test_blocks_are_judged_as_single_records_are(
     changed = [(name, text + marks[i % len(marks)] + text[:2]) for i, (name, text) in enumerate(content)]
     expected = []
     for name, text in changed:
-        expected += rules.judge(Record(name, text, 1)).sequences
+        expected += rules.apply(Record(name, text, 1)).sequences
     with TemporaryDirectory() as folder:
         assert account(FastaSource(Path(folder) / "a.fasta"), fasta_text(changed, b"\n", 60), rules, None) == expected
 
@@ -342,14 +342,14 @@ def test_blocks_are_judged_as_single_records_are(
 @given(st.text("x_.", max_size=4), st.integers(0, 300), st.integers(0, 40), st.sampled_from(["[]", "()", "<>"]))
 def test_ranges_round_trip(before: str, first: int, more: int, brackets: str) -> None:
     text = f"{before}{brackets[0]}{first:03d}..{first + more:03d}{brackets[1]}"
-    assert range_names(text) == [f"{before}{number:03d}.csv" for number in range(first, first + more + 1)]
+    assert expand_names(text) == [f"{before}{number:03d}.csv" for number in range(first, first + more + 1)]
 
 
 @given(st.text("x0129[]()<>._OPCL", max_size=20) | st.text(max_size=10))
 @settings(max_examples=300)
 def test_any_range_is_names_or_a_config_error(text: str) -> None:
     with suppress(ConfigError):
-        found = range_names(text)
+        found = expand_names(text)
         assert len(found) == len(set(found)) >= 1
 
 

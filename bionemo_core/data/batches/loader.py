@@ -93,7 +93,7 @@ class StepDataset(Dataset[Any]):
         check_sizes(examples, plan)
         lay_examples: Any = collate_pairs if self._shape.target_length else collate
         rows: RowArrays | Seq2SeqArrays = lay_examples(examples, plan.num_packs, self._shape)
-        return rows if plan.counted else rows.uncounted()
+        return rows if plan.counted else rows.without_loss()
 
     def _examples(self, data_passes: list[int], indices: list[int]) -> Sequence[Example | Seq2SeqExample]:
         drawn = list(zip(data_passes, indices, strict=True))
@@ -101,7 +101,7 @@ class StepDataset(Dataset[Any]):
         records = [self._record(data_pass, index) for data_pass, index in drawn]
         if hasattr(self._objective, "record_example"):
             return [self._objective.record_example(*one) for one in zip(records, draws, strict=True)]
-        ids = [with_ends(self._tokenizer, record, self._shape.seq_length) for record in records]
+        ids = [add_bos_eos(self._tokenizer, record, self._shape.seq_length) for record in records]
         if hasattr(self._objective, "examples"):
             together: Sequence[Example] = self._objective.examples(ids, draws)
             return together
@@ -140,7 +140,7 @@ def _lengths_of_sides(examples: Sequence[Example | Seq2SeqExample]) -> dict[str,
     return {"source tokens": [len(e[0]) for e in examples], "target tokens": [len(e[1]) for e in examples]}
 
 
-def with_ends(tokenizer: Tokenizer, record: str | bytes, seq_length: int) -> NDArray[np.int32]:
+def add_bos_eos(tokenizer: Tokenizer, record: str | bytes, seq_length: int) -> NDArray[np.int32]:
     """The ids of a record with BOS and EOS, then cut to `seq_length`, so that a long record loses its EOS, as in v1."""
     ids = tokenizer.encode(record)
     framed = np.empty(len(ids) + 2, dtype=np.int32)
@@ -179,10 +179,10 @@ class StepLoader(DataLoader[Any]):
                     raise made.kind(made.message)
                 yield made.batch() if isinstance(made, StepArrays) else made
         except RuntimeError as error:
-            raise worker_death(error) or error from error
+            raise classify_worker_death(error) or error from error
 
 
-def worker_death(error: RuntimeError) -> DataError | None:
+def classify_worker_death(error: RuntimeError) -> DataError | None:
     """The classified form of what torch raises when a loader worker is gone; None for any other error.
 
     Torch raises it from a signal handler, so it may surface anywhere in the main process.
@@ -235,10 +235,10 @@ def _planner(
     order = own_order(seed) if own_order else SampleOrder(len(dataset), seed)
     lengths = _lengths(dataset, tokenizer, what) if packing else np.broadcast_to(np.int32(1), len(dataset))
     if isinstance(objective, Seq2SeqObjective):
-        laid = RowLengths(lengths, (seq_length, objective.target_length), objective.laid_lengths)
+        row_lengths = RowLengths(lengths, (seq_length, objective.target_length), objective.laid_lengths)
     else:
-        laid = RowLengths(lengths, (seq_length,), lambda lengths: (np.minimum(lengths + 2, seq_length),))
-    return Planner(order, laid, packing=packing, seed=seed, **settings)
+        row_lengths = RowLengths(lengths, (seq_length,), lambda lengths: (np.minimum(lengths + 2, seq_length),))
+    return Planner(order, row_lengths, packing=packing, seed=seed, **settings)
 
 
 def _lengths(dataset: RecordDataset, tokenizer: Tokenizer, what: str) -> Any:
@@ -256,7 +256,7 @@ def _lengths(dataset: RecordDataset, tokenizer: Tokenizer, what: str) -> Any:
 
 
 def _shape(planner: Planner, tokenizer: Tokenizer, dynamic_padding: bool, static_shapes: bool) -> RowShape:
-    seq_length, *target_length = planner.laid.capacities
+    seq_length, *target_length = planner.row_lengths.capacities
     return RowShape(
         seq_length,
         planner.micro_batch_size,

@@ -85,7 +85,7 @@ class RowLengths:
 
 def packs(
     order: Order,
-    laid: RowLengths,
+    row_lengths: RowLengths,
     window: int,
     start: int = 0,
     *,
@@ -108,21 +108,21 @@ def packs(
         stop: the position to end before; without it the packs never end.
         packing: False gives one sequence a pack, in plain order.
         seed: shuffles the packs of a window.
-        max_sequences: the most sequences a pack may hold; without it `laid.max_sequences_per_pack` decides.
+        max_sequences: the most sequences a pack may hold; without it `row_lengths.max_sequences_per_pack` decides.
 
     Raises:
         ConfigError: a sequence is longer than the capacity, or `start` lies inside a pack.
     """
     if not packing:
-        yield from _single(order, laid, window, start, stop)
+        yield from _single(order, row_lengths, window, start, stop)
         return
-    limit = max_sequences or laid.max_sequences_per_pack()
+    limit = max_sequences or row_lengths.max_sequences_per_pack()
     first = start // window
     number, skip = first, start - first * window
     while stop is None or number * window < stop:
         begin = number * window
         end = begin + window if stop is None else min(begin + window, stop)
-        for pack in _window_packs(order, laid, begin, end, RecordRng(seed, 0, number, "pack order"), limit):
+        for pack in _window_packs(order, row_lengths, begin, end, RecordRng(seed, 0, number, "pack order"), limit):
             if skip > 0:
                 skip -= len(pack.positions)
                 if skip < 0:
@@ -135,36 +135,36 @@ def packs(
         number += 1
 
 
-def _single(order: Order, laid: RowLengths, window: int, start: int, stop: int | None) -> Iterator[Pack]:
+def _single(order: Order, row_lengths: RowLengths, window: int, start: int, stop: int | None) -> Iterator[Pack]:
     begin = start
     while stop is None or begin < stop:
         end = begin + window if stop is None else min(begin + window, stop)
         positions = np.arange(begin, end, dtype=np.int64)
         data_passes, indices = order.locate(positions)
-        sizes = laid.of(indices)
+        sizes = row_lengths.of(indices)
         for i in range(len(positions)):
             one = slice(i, i + 1)
             yield Pack(positions[one], data_passes[one], indices[one], sizes[:, one])
         begin = end
 
 
-def _window_packs(order: Order, laid: RowLengths, begin: int, end: int, draw: RecordRng, limit: int) -> list[Pack]:
+def _window_packs(
+    order: Order, row_lengths: RowLengths, begin: int, end: int, rng: RecordRng, limit: int
+) -> list[Pack]:
     positions = np.arange(begin, end, dtype=np.int64)
     data_passes, indices = order.locate(positions)
-    sizes = laid.of(indices)
-    one_sided = len(sizes) == 1
-    bins = (
-        best_fit(sizes[0], laid.capacities[0], limit) if one_sided else best_fit_of_pairs(sizes, laid.capacities, limit)
-    )
+    sizes = row_lengths.of(indices)
+    capacities = row_lengths.capacities
+    bins = best_fit(sizes[0], capacities[0], limit) if len(sizes) == 1 else best_fit_of_pairs(sizes, capacities, limit)
     items = np.concatenate(bins)
     positions, data_passes, indices, sizes = positions[items], data_passes[items], indices[items], sizes[:, items]
     result, first = [], 0
-    for one in bins:
-        last = first + len(one)
+    for members in bins:
+        last = first + len(members)
         pack = Pack(positions[first:last], data_passes[first:last], indices[first:last], sizes[:, first:last])
         result.append(pack)
         first = last
-    return [result[i] for i in np.argsort(draw.words(len(result)), kind="stable")]
+    return [result[i] for i in np.argsort(rng.words(len(result)), kind="stable")]
 
 
 def best_fit(sizes: NDArray[np.integer], capacity: int, max_sequences: int) -> list[NDArray[np.int64]]:

@@ -42,7 +42,7 @@ class Planner:
     """
 
     order: Order
-    laid: RowLengths
+    row_lengths: RowLengths
     micro_batch_size: int
     global_batch_size: int
     packing: bool
@@ -70,7 +70,7 @@ class Planner:
     @cached_property
     def max_sequences(self) -> int:
         """The most sequences in one pack; a fact of the data, so the same on every rank and device."""
-        return self.laid.max_sequences_per_pack() if self.packing else 1
+        return self.row_lengths.max_sequences_per_pack() if self.packing else 1
 
     def training(self, consumed_samples: int, first_step: int, last_step: int) -> Iterator[StepPlan]:
         """The steps first_step .. last_step - 1, beginning after `consumed_samples` sequences.
@@ -90,7 +90,7 @@ class Planner:
         Every rank gets the same number of micro batches; where the packs run out, a copy that does not count.
         """
         limit = None if limit_batches is None else limit_batches * self.global_batch_size
-        stream = islice(self._packs(0, len(self.laid)), limit)
+        stream = islice(self._packs(0, len(self.row_lengths)), limit)
         plans: list[StepPlan] = []
         seen = 0
         while chosen := list(islice(stream, self.global_batch_size)):
@@ -101,7 +101,7 @@ class Planner:
     def _packs(self, start: int, stop: int | None) -> Iterator[Pack]:
         return packs(
             self.order,
-            self.laid,
+            self.row_lengths,
             self.pack_window,
             start,
             stop=stop,

@@ -48,7 +48,7 @@ class RowArrays(NamedTuple):
     num_sequences: int
     budget: int
 
-    def uncounted(self) -> "RowArrays":
+    def without_loss(self) -> "RowArrays":
         """The same rows with nothing to learn from: they only keep the ranks in step."""
         return self._replace(
             loss_mask=np.zeros_like(self.loss_mask), num_loss_tokens=0, num_tokens=0, num_sequences=0, budget=0
@@ -61,9 +61,9 @@ class Seq2SeqArrays(NamedTuple):
     source: RowArrays
     target: RowArrays
 
-    def uncounted(self) -> "Seq2SeqArrays":
+    def without_loss(self) -> "Seq2SeqArrays":
         """The same rows with nothing to learn from."""
-        return Seq2SeqArrays(self.source.uncounted(), self.target.uncounted())
+        return Seq2SeqArrays(self.source.without_loss(), self.target.without_loss())
 
 
 def collate(examples: Sequence[Example], num_packs: int, shape: RowShape) -> RowArrays:
@@ -125,7 +125,7 @@ def _padding(examples: Sequence[Example], num_packs: int, shape: RowShape, side:
 def _static_length(num_tokens: int, full: int) -> int:
     """Tokens of a row that holds `num_tokens` of at most `full`: one of five lengths, from half of `full` on.
 
-    Where sequences fill their packs badly, padding would be computed for nothing; see `one_of_few`.
+    Where sequences fill their packs badly, padding would be computed for nothing; see `round_up_segments`.
     """
     eighths = max(4, -(-8 * num_tokens // full))
     return max(num_tokens, -(-full * eighths // 8))
@@ -147,7 +147,7 @@ def _lay_packed(
     segment_ids = np.full((1, row_length), len(lengths), dtype=np.int64)
     segment_ids[0, :num_tokens] = np.repeat(np.arange(len(lengths)), lengths)
     position_ids = np.arange(row_length) - np.repeat(ends - segments, segments)
-    num_segments = one_of_few(len(segments)) if shape.static_shapes else len(segments)
+    num_segments = round_up_segments(len(segments)) if shape.static_shapes else len(segments)
     cu_seqlens = np.full(num_segments + 1, row_length, dtype=np.int32)
     cu_seqlens[0] = 0
     cu_seqlens[1 : len(segments) + 1] = ends
@@ -168,7 +168,7 @@ def _lay_packed(
     )
 
 
-def one_of_few(count: int) -> int:
+def round_up_segments(count: int) -> int:
     """`count` rounded up: to a power of two from 16 to 512, then to eighths of the next power of two.
 
     A compiled layer is compiled anew for each number of segments, and a segment that is empty costs an attention

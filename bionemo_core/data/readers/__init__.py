@@ -1,16 +1,16 @@
-"""Records out of files, in a bounded amount of memory.
+"""Readers of records from files, in a bounded amount of memory.
 
-`records` says what a record and a source are, `streams` decompresses; one module a format reads it, and `formats`
-chooses by extension. A reader yields every record it meets, good or not; what cannot be used is decided by rules.
+`records` defines records and sources, `decompress` opens files, each format has a module, and `formats` chooses the
+reader by the extension. A reader yields every record of a file; a filter in `store` decides which of them are used.
 """
 
 from bionemo_core.data.readers.biopython import FlatFileSource, StructureSource
-from bionemo_core.data.readers.decompress import ByteStream, open_bytes
+from bionemo_core.data.readers.decompress import ByteStream, open_bytes, split_extension
 from bionemo_core.data.readers.fasta import FastaSource, fasta_blocks
 from bionemo_core.data.readers.fastq import FastqSource
-from bionemo_core.data.readers.formats import EXTENSIONS, FORMATS, format_of, source_for, split_extension
+from bionemo_core.data.readers.formats import EXTENSIONS, FORMATS, detect_format, source_for
 from bionemo_core.data.readers.parquet import ParquetSource
-from bionemo_core.data.readers.records import Column, Record, RecordBlock, Source, blocks_of
+from bionemo_core.data.readers.records import Column, Record, RecordBlock, Source, read_blocks
 from bionemo_core.data.readers.smiles import SmilesSource
 from bionemo_core.data.readers.tables import CsvSource
 
@@ -29,10 +29,10 @@ __all__ = [
     "SmilesSource",
     "Source",
     "StructureSource",
-    "blocks_of",
+    "detect_format",
     "fasta_blocks",
-    "format_of",
     "open_bytes",
+    "read_blocks",
     "source_for",
     "split_extension",
 ]

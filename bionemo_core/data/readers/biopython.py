@@ -1,4 +1,4 @@
-"""What Biopython parses: chains of PDB and mmCIF files, and GenBank, EMBL and UniProt text."""
+"""Readers that use Biopython: chains of PDB and mmCIF files, and GenBank, EMBL and UniProt text."""
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bionemo_core.data.readers.decompress import open_bytes
-from bionemo_core.data.readers.records import Record, listed
+from bionemo_core.data.readers.decompress import open_bytes, split_extension
+from bionemo_core.data.readers.records import Record, path_list
 from bionemo_core.errors import BioNeMoError, ConfigError, DataError
 
 DESCRIPTION = "description"
@@ -18,8 +18,8 @@ _FLAT = {"genbank": "genbank", "embl": "embl", "uniprot": "swiss"}
 class StructureSource:
     """PDB or mmCIF files; a record is a chain, its id `<file>:<chain>`.
 
-    The sequence is that of SEQRES (`_pdbx_poly_seq_scheme` in mmCIF), else that of the residues with coordinates,
-    where those that a gap in the numbering hides are X. Modified residues are their parents.
+    The sequence comes from SEQRES (`_pdbx_poly_seq_scheme` in mmCIF). Without it, it comes from the residues with
+    coordinates, and a gap in their numbering becomes X. A modified residue is read as its parent residue.
     """
 
     columns: tuple[str, ...] = ()
@@ -31,26 +31,28 @@ class StructureSource:
             ConfigError: Biopython is not installed.
         """
         self.kind = kind
-        self.paths = listed(paths)
+        self.paths = path_list(paths)
         _check_installed(kind)
 
     @property
     def options(self) -> dict[str, object]:
-        """The files' names make the ids."""
+        """Return the names of the files, because ids contain them."""
         return {"names": [path.name for path in self.paths]}
 
     def records(self, path: Path) -> Iterator[Record]:
-        """The chains of one file.
+        """Yield the chains of one file.
 
         Raises:
             DataError: the file cannot be read, or has no chain.
         """
         prefix = "pdb" if self.kind == "pdb" else "cif"
-        chains = list(_parsed(path, self.kind, f"{prefix}-seqres"))
-        chains = chains or list(_parsed(path, self.kind, f"{prefix}-atom"))
+        chains = list(_parse(path, self.kind, f"{prefix}-seqres"))
+        chains = chains or list(_parse(path, self.kind, f"{prefix}-atom"))
         if not chains:
-            raise DataError(f"{self.kind}: {path}: has no chain. Give a {self.kind} file of a protein.")
-        stem = _stem(path)
+            raise DataError(
+                f"{self.kind}: {path}: has no chain, expected at least one. Give a {self.kind} file of a protein."
+            )
+        stem = split_extension(path.name)[0]
         for number, chain in enumerate(chains, start=1):
             name = f"{stem}:{chain.annotations.get('chain', chain.id)}".encode()
             sequence = bytes(chain.seq)
@@ -59,39 +61,39 @@ class StructureSource:
 
 
 class FlatFileSource:
-    """GenBank, EMBL or UniProt text; of a nucleotide record the translations of its coding sequences."""
+    """GenBank, EMBL or UniProt text; a nucleotide record gives the translations of its coding sequences."""
 
     def __init__(self, paths: Path | Sequence[Path], kind: str, columns: Sequence[str] = ()) -> None:
         """Take the files, all of one kind: `genbank`, `embl` or `uniprot`.
 
         Raises:
-            ConfigError: Biopython is not installed, or another column than `description` is asked for.
+            ConfigError: Biopython is not installed, or `columns` names anything but `description`.
         """
         self.kind = kind
-        self.paths = listed(paths)
+        self.paths = path_list(paths)
         self.columns = tuple(columns)
         _check_installed(kind)
         if self.columns not in ((), (DESCRIPTION,)):
-            raise ConfigError(f"{kind}: got columns {', '.join(self.columns)}; there is only {DESCRIPTION!r}.")
+            raise ConfigError(f"{kind}: got columns {', '.join(self.columns)}, expected only {DESCRIPTION!r}.")
 
     @property
     def options(self) -> dict[str, object]:
-        """Nothing but the files decides."""
+        """Return no option: the files alone decide which records they give."""
         return {}
 
     def records(self, path: Path) -> Iterator[Record]:
-        """The proteins of one file.
+        """Yield the proteins of one file.
 
         Raises:
             DataError: the file cannot be read, or has no record.
         """
         number = 0
-        for entry in _parsed(path, self.kind, _FLAT[self.kind]):
+        for entry in _parse(path, self.kind, _FLAT[self.kind]):
             for record in _proteins(entry):
                 number += 1
                 yield record._replace(line=number, columns=record.columns[: len(self.columns)])
         if not number:
-            raise DataError(f"{self.kind}: {path}: holds no record. Give a {self.kind} file with at least one.")
+            raise DataError(f"{self.kind}: {path}: has no record. Give a {self.kind} file with at least one record.")
 
 
 def _proteins(entry: Any) -> Iterator[Record]:
@@ -103,12 +105,12 @@ def _proteins(entry: Any) -> Iterator[Record]:
         yield Record(name, sequence or b"", 0, problem, (description,))
         return
     coding = [feature for feature in entry.features if feature.type == "CDS"]
-    for place, feature in enumerate(coding, start=1):
+    for number, feature in enumerate(coding, start=1):
         values = {key: value[0] for key, value in feature.qualifiers.items() if value}
-        own = values.get("protein_id") or values.get("locus_tag") or f"{entry.id}:{place}"
+        name_of_protein = values.get("protein_id") or values.get("locus_tag") or f"{entry.id}:{number}"
         translation = values.get("translation", "").encode()
         problem = "" if translation else "coding sequence without a translation"
-        yield Record(own.encode(), translation, 0, problem, (values.get("product", "").encode(),))
+        yield Record(name_of_protein.encode(), translation, 0, problem, (values.get("product", "").encode(),))
     if not coding:
         yield Record(name, b"", 0, "nucleotides without a coding sequence", (description,))
 
@@ -122,8 +124,8 @@ def _letters(sequence: Any) -> bytes | None:
         return None
 
 
-def _parsed(path: Path, kind: str, biopython_format: str) -> Iterator[Any]:
-    """What `SeqIO.parse` gives.
+def _parse(path: Path, kind: str, biopython_format: str) -> Iterator[Any]:
+    """Yield the entries that `SeqIO.parse` finds.
 
     Raises:
         DataError: the file cannot be read.
@@ -131,11 +133,11 @@ def _parsed(path: Path, kind: str, biopython_format: str) -> Iterator[Any]:
     from Bio import SeqIO
 
     parse: Callable[..., Iterator[Any]] = SeqIO.parse
-    with open_bytes(path, kind) as stream, _failures_of(path, kind):
-        with _quiet():
+    with open_bytes(path, kind) as stream, _classify_errors(path, kind):
+        with _ignore_warnings():
             entries = parse(stream.text(), biopython_format)
         while True:
-            with _quiet():  # around each step: a generator must not leave the filters changed
+            with _ignore_warnings():  # around each step, so that the generator never leaves the warning filters changed
                 entry = next(entries, None)
             if entry is None:
                 return
@@ -143,24 +145,24 @@ def _parsed(path: Path, kind: str, biopython_format: str) -> Iterator[Any]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _ignore_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of lines that are tolerated
+        warnings.simplefilter("ignore")  # Biopython warns about lines that it tolerates
         yield
 
 
 @contextmanager
-def _failures_of(path: Path, kind: str) -> Iterator[None]:
+def _classify_errors(path: Path, kind: str) -> Iterator[None]:
     try:
         yield
     except (BioNeMoError, OSError, EOFError):
         raise
-    except Exception as error:  # its parsers raise whatever a malformed line leads to
+    except Exception as error:  # its parsers may raise any exception for a malformed line
         if type(error).__module__ in ("zlib", "_lzma"):
             raise
         raise DataError(
             f"{kind}: {path}: cannot be read as {kind} ({type(error).__name__}: {str(error)[:200]}). "
-            "Give such a file, or name its format with data.format."
+            f"Give a {kind} file, or name the format of this one with data.format."
         ) from error
 
 
@@ -169,11 +171,5 @@ def _check_installed(kind: str) -> None:
         import Bio  # noqa: F401
     except ImportError as error:
         raise ConfigError(
-            f"data: {kind} files are read with Biopython, which is not installed. Run: pip install biopython"
+            f"data: {kind} files need Biopython, which is not installed. Run: pip install biopython"
         ) from error
-
-
-def _stem(path: Path) -> str:
-    from bionemo_core.data.readers.formats import split_extension
-
-    return split_extension(path.name)[0]

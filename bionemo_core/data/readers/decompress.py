@@ -1,4 +1,4 @@
-"""The bytes of a file, whatever it is compressed with, in blocks or lines with one kind of line end."""
+"""Decompressed bytes of a file, in blocks or in lines with uniform line ends."""
 
 import bz2
 import gzip
@@ -25,41 +25,49 @@ _BGZIP_EXTRA = b"\x06\0BC\x02\0"
 _BGZIP_END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
 
 
+def split_extension(name: str) -> tuple[str, str]:
+    """Split a file name into stem and lower-case extension; an extension such as `.gz` is dropped first."""
+    path = Path(name)
+    if path.suffix.lower() in COMPRESSED_EXTENSIONS:
+        path = path.with_suffix("")
+    return path.stem, path.suffix.lower()
+
+
 class ByteStream:
-    """The decompressed bytes of an open file, and how far into the file they were read."""
+    """The decompressed bytes of an open file, and the position in the compressed file."""
 
     def __init__(self, raw: BinaryIO, stream: Any) -> None:
         self._raw = raw
         self._stream = stream
 
     def read(self, size: int = -1) -> bytes:
-        """Up to `size` bytes; none at the end."""
+        """Read up to `size` bytes; none at the end."""
         return self._stream.read(size)  # type: ignore[no-any-return]
 
     def __iter__(self) -> Iterator[bytes]:
-        """The lines that are left, as they stand."""
+        """Iterate over the remaining lines, unchanged."""
         return iter(self._stream)
 
     @property
     def position(self) -> int:
-        """Bytes of the file read so far, compressed as they are."""
+        """Return the number of compressed bytes read so far."""
         return self._raw.tell()
 
     def text(self) -> io.TextIOBase:
-        """The rest as text, a byte a character.
+        """Return the rest as text, one character per byte.
 
         Raises:
-            ValueError: it is UTF-16.
+            ValueError: the text is UTF-16.
         """
         first = self._stream.read(3)
         if first[:2] in _WIDE_BOMS:
             raise ValueError("the text is UTF-16")
-        self._stream = _Rejoined(first.removeprefix(_UTF8_BOM), self._stream)
+        self._stream = _PrefixedStream(first.removeprefix(_UTF8_BOM), self._stream)
         return io.TextIOWrapper(io.BufferedReader(self._stream), encoding="latin-1")
 
 
-class _Rejoined(io.RawIOBase):
-    """Some bytes, then those of a stream."""
+class _PrefixedStream(io.RawIOBase):
+    """A stream that starts with some bytes that were already read from it."""
 
     def __init__(self, first: bytes, stream: Any) -> None:
         self._first = first
@@ -69,14 +77,14 @@ class _Rejoined(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        held = self._first or self._stream.read(len(buffer))
-        held, self._first = held[: len(buffer)], held[len(buffer) :]
-        buffer[: len(held)] = held
-        return len(held)
+        chunk = self._first or self._stream.read(len(buffer))
+        chunk, self._first = chunk[: len(buffer)], chunk[len(buffer) :]
+        buffer[: len(chunk)] = chunk
+        return len(chunk)
 
 
 class _ArrowStream(io.RawIOBase):
-    """A codec of pyarrow's; its failures are those of the standard library's."""
+    """A pyarrow codec that raises the exceptions of the standard library's codecs."""
 
     def __init__(self, raw: BinaryIO, codec: str) -> None:
         import pyarrow as pa
@@ -89,26 +97,26 @@ class _ArrowStream(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         try:
-            held = self._stream.read(len(buffer))
+            chunk = self._stream.read(len(buffer))
         except self._invalid as error:
             raise OSError(str(error)) from error
-        buffer[: len(held)] = held
-        return len(held)
+        buffer[: len(chunk)] = chunk
+        return len(chunk)
 
 
 @contextmanager
 def open_bytes(path: Path, kind: str) -> Iterator[ByteStream]:
-    """The contents of a file, decompressed as its first bytes say, whatever its name is.
+    """Open a file and decompress it; its first bytes decide how, not its name.
 
     Raises:
-        DataError: the file cannot be read, or is damaged, or is an archive.
+        DataError: the file cannot be read, is damaged, or is a zip archive.
     """
     where = f"{kind}: {path}"
     try:
         with path.open("rb") as raw:
             head = raw.read(18)
             raw.seek(0)
-            yield ByteStream(raw, _decompressed(raw, head, where))
+            yield ByteStream(raw, _decompress(raw, head, where))
     except EOFError as error:
         raise DataError(
             f"{where}: the compressed data ends in the middle of a block. Copy or download it again."
@@ -116,14 +124,16 @@ def open_bytes(path: Path, kind: str) -> Iterator[ByteStream]:
     except (zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
         raise DataError(f"{where}: the compressed data is damaged ({error}). Copy or download it again.") from error
     except MemoryError as error:
-        raise DataError(f"{where}: the compressed data asks for more memory than there is.") from error
+        raise DataError(
+            f"{where}: not enough memory to decompress the data. Free memory, or decompress the file first."
+        ) from error
     except OSError as error:
-        if error.errno is None:  # bz2 and pyarrow
+        if error.errno is None:  # raised by bz2 and pyarrow for damaged data
             raise DataError(f"{where}: the compressed data is damaged ({error}). Copy or download it again.") from error
         raise DataError(f"{where}: cannot be read ({error.strerror or error}). Check the path.") from error
 
 
-def _decompressed(raw: BinaryIO, head: bytes, where: str) -> Any:
+def _decompress(raw: BinaryIO, head: bytes, where: str) -> Any:
     if head.startswith(_GZIP):
         if head[10:16] == _BGZIP_EXTRA and head[3] & 4:
             _check_bgzip_end(raw, where)
@@ -136,65 +146,69 @@ def _decompressed(raw: BinaryIO, head: bytes, where: str) -> Any:
         if head.startswith(magic):
             return io.BufferedReader(_ArrowStream(raw, codec), BLOCK_BYTES)
     if head.startswith(_ZIP):
-        raise DataError(f"{where}: is a zip archive. Unpack it, or compress the file itself with gzip.")
+        raise DataError(f"{where}: is a zip archive. Unpack it, or compress the single file with gzip.")
     return raw
 
 
 def _check_bgzip_end(raw: BinaryIO, where: str) -> None:
-    """Cut between two blocks, such a file would otherwise give fewer records and no error."""
+    """Check the end marker: a file that was cut between two blocks would otherwise lose records without an error."""
     size = raw.seek(0, os.SEEK_END)
     raw.seek(max(0, size - len(_BGZIP_END)))
     end = raw.read()
     raw.seek(0)
     if end != _BGZIP_END:
-        raise DataError(f"{where}: the bgzip data lacks its end; the file was cut off. Copy or download it again.")
+        raise DataError(
+            f"{where}: the bgzip data lacks its end marker, so the file was cut off. Copy or download it again."
+        )
 
 
 def text_blocks(stream: ByteStream, where: str) -> Iterator[bytes]:
-    """The stream in blocks, without a byte-order mark, every line ended by a bare line feed.
+    """Yield the stream in blocks without a byte-order mark, with a line feed at every line end.
 
     Raises:
         DataError: the text is UTF-16.
     """
-    first, held = True, b""
+    first, carried = True, b""
     while block := stream.read(BLOCK_BYTES):
-        block = held + block
+        block = carried + block
         if first:
             if block.startswith(_WIDE_BOMS):
                 raise DataError(f"{where}: the text is UTF-16. Save it as plain ASCII or UTF-8.")
             block = block.removeprefix(_UTF8_BOM)
             first = False
-        held = b""
+        carried = b""
         if b"\r" in block:
             if block.endswith(b"\r"):
-                block, held = block[:-1], b"\r"
+                block, carried = block[:-1], b"\r"
             block = block.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         yield block
-    if held:
+    if carried:
         yield b"\n"
 
 
 def line_blocks(stream: ByteStream, where: str) -> Iterator[list[bytes]]:
-    """The lines of the stream without their ends, some thousands at a time.
+    """Yield lists of some thousand lines without their line ends.
 
     Raises:
-        DataError: a line is longer than any record, or the text is UTF-16.
+        DataError: a line is longer than a record may be, or the text is UTF-16.
     """
     rest = b""
     for block in text_blocks(stream, where):
         *lines, rest = (rest + block).split(b"\n")
         if len(rest) > MAX_RECORD_BYTES:
-            raise DataError(f"{where}: a line has more than {MAX_RECORD_BYTES >> 20} MB. Is this the right format?")
+            raise DataError(
+                f"{where}: a line has more than {MAX_RECORD_BYTES >> 20} MB. Check that the file has this format."
+            )
         yield lines
     if rest:
         yield [rest]
 
 
 def text_lines(stream: ByteStream, where: str) -> Iterator[bytes]:
-    """The lines of the stream without their ends.
+    """Yield the lines of the stream without their line ends.
 
     Raises:
-        DataError: a line is longer than any record, or the text is UTF-16.
+        DataError: a line is longer than a record may be, or the text is UTF-16.
     """
     for lines in line_blocks(stream, where):
         yield from lines

@@ -1,4 +1,4 @@
-"""FASTA, read by blocks: a record costs a few slices, a residue one pass of C code."""
+"""A FASTA reader that works on blocks of text: a record costs a few slices, a residue one pass of C code."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -10,7 +10,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from bionemo_core.data.readers.decompress import MAX_RECORD_BYTES, open_bytes, text_blocks
-from bionemo_core.data.readers.records import Column, Record, RecordBlock, listed
+from bionemo_core.data.readers.records import Column, Record, RecordBlock, path_list
 from bionemo_core.errors import ConfigError, DataError
 
 DESCRIPTION = "description"
@@ -21,28 +21,28 @@ _USUAL_ID_BYTES = 40
 
 
 class FastaSource:
-    """FASTA files; an id is the first word of a header, the column `description` the rest of it."""
+    """FASTA files; an id is the first word of a header, the column `description` is the rest."""
 
     kind = "fasta"
 
     def __init__(self, paths: Path | Sequence[Path], columns: Sequence[str] = ()) -> None:
-        """Take the files, and `columns=["description"]` to keep the headers.
+        """Take the files; `columns=["description"]` keeps the headers.
 
         Raises:
-            ConfigError: another column is asked for.
+            ConfigError: `columns` names another column.
         """
-        self.paths = listed(paths)
+        self.paths = path_list(paths)
         self.columns = tuple(columns)
         if self.columns not in ((), (DESCRIPTION,)):
-            raise ConfigError(f"fasta: got columns {', '.join(self.columns)}; FASTA has only {DESCRIPTION!r}.")
+            raise ConfigError(f"fasta: got columns {', '.join(self.columns)}, expected only {DESCRIPTION!r}.")
 
     @property
     def options(self) -> dict[str, object]:
-        """Nothing but the files decides."""
+        """Return no option: the files alone decide which records they give."""
         return {}
 
     def records(self, path: Path) -> Iterator[Record]:
-        """The records in the order of the file.
+        """Yield the records in the order of the file.
 
         Raises:
             DataError: the file is not FASTA, cannot be read, or a record is larger than any protein.
@@ -51,7 +51,7 @@ class FastaSource:
             yield from block.records()
 
     def blocks(self, path: Path) -> Iterator[RecordBlock]:
-        """The same records in blocks.
+        """Yield the same records in blocks.
 
         Raises:
             DataError: the file is not FASTA, cannot be read, or a record is larger than any protein.
@@ -63,17 +63,17 @@ class FastaSource:
 
 
 def fasta_blocks(blocks: Iterator[bytes], where: str, describe: bool = False) -> Iterator[RecordBlock]:
-    """The records in blocks of FASTA text, wherever these are cut.
+    """Parse blocks of FASTA text, which may end anywhere.
 
     Raises:
-        DataError: text stands before the first `>`, there is no record, or one is larger than any protein.
+        DataError: there is text before the first `>`, no record at all, or one that is larger than any protein.
     """
     line, rest = 1, b""
     started = False
     for block in blocks:
         text = rest + block
         if not started:
-            text, line = _without_blank_lines(text, line)
+            text, line = _skip_blank_lines(text, line)
             if not text:
                 rest = b""
                 continue
@@ -85,7 +85,7 @@ def fasta_blocks(blocks: Iterator[bytes], where: str, describe: bool = False) ->
             started = True
         end = text.rfind(b"\n>") + 1
         if end:
-            parsed, num_lines = _parsed(text, end, line, describe)
+            parsed, num_lines = _parse(text, end, line, describe)
             yield parsed
             line += num_lines
         rest = text[end:]
@@ -95,31 +95,31 @@ def fasta_blocks(blocks: Iterator[bytes], where: str, describe: bool = False) ->
                 "Give protein sequences, not a genome."
             )
     if not started:
-        raise DataError(f"{where}: holds no record. Give a FASTA file with at least one.")
+        raise DataError(f"{where}: has no record. Give a FASTA file with at least one record.")
     if not rest.endswith(b"\n"):
         rest += b"\n"
-    yield _parsed(rest, len(rest), line, describe)[0]
+    yield _parse(rest, len(rest), line, describe)[0]
 
 
-def _without_blank_lines(text: bytes, line: int) -> tuple[bytes, int]:
+def _skip_blank_lines(text: bytes, line: int) -> tuple[bytes, int]:
     stripped = text.lstrip(b"\n \t")
     return stripped, line + text[: len(text) - len(stripped)].count(b"\n")
 
 
-def _parsed(text: bytes, end: int, first_line: int, describe: bool) -> tuple[RecordBlock, int]:
-    """The records of a text that starts with `>`, up to `end`, after a line feed; and the lines that they take."""
+def _parse(text: bytes, end: int, first_line: int, describe: bool) -> tuple[RecordBlock, int]:
+    """Parse `text`, which starts with `>`, up to `end`, just after a line feed; return the records and their lines."""
     array = np.frombuffer(text, dtype=np.uint8, count=end)
     line_ends = np.flatnonzero(array == _LINE_FEED)
     line_starts = np.concatenate([[0], line_ends[:-1] + 1])
     headers = np.flatnonzero(array[line_starts] == _START)
-    # Headers and sequences by turns: the sequences are every second value.
+    # Headers and sequences alternate: the sequences are every second value.
     bounds = np.empty(2 * len(headers) + 1, dtype=np.int64)
     bounds[0:-1:2], bounds[1::2], bounds[-1] = line_starts[headers], line_ends[headers] + 1, end
-    sequences = Column(text, bounds).taken(np.arange(1, 2 * len(headers), 2))
+    sequences = Column(text, bounds).take(np.arange(1, 2 * len(headers), 2))
     num_line_ends = np.diff(headers, append=len(line_ends)) - 1
     offsets = sequences.offsets.copy()
     offsets[1:] -= np.cumsum(num_line_ends)
-    ids, descriptions, problems = _titles(text, bounds[0:-1:2] + 1, bounds[1::2] - 1, describe)
+    ids, descriptions, problems = _parse_headers(text, bounds[0:-1:2] + 1, bounds[1::2] - 1, describe)
     block = RecordBlock(
         ids,
         Column(sequences.data.replace(b"\n", b""), offsets),
@@ -130,10 +130,10 @@ def _parsed(text: bytes, end: int, first_line: int, describe: bool) -> tuple[Rec
     return block, len(line_ends)
 
 
-def _titles(
+def _parse_headers(
     text: bytes, starts: NDArray[np.int64], stops: NDArray[np.int64], describe: bool
 ) -> tuple[Column, Column | None, dict[int, str]]:
-    """First words and rests of the headers, and the rows whose header has no word."""
+    """Return the first words of the headers, the rest of each, and a problem for every header without a word."""
     if not describe and (ids := _first_words(text, starts)):
         return ids, None, {}
     names, descriptions, problems = [], [], {}
@@ -147,8 +147,8 @@ def _titles(
 
 
 def _first_words(text: bytes, starts: NDArray[np.int64]) -> Column | None:
-    """The first words of all headers, or None where one is long, or absent, or does not stand at the start."""
-    # As many bytes of each header as a first word may have, in rows: an id ends at the first space or control byte.
+    """Return the first words of all headers; None if one is long, missing, or not at the start of its header."""
+    # One row per header, with its first bytes: an id ends at the first space or control byte.
     if starts[-1] + _USUAL_ID_BYTES > len(text):
         text += b"\n" * _USUAL_ID_BYTES
     padded = np.frombuffer(text, dtype=np.uint8)

@@ -1,29 +1,29 @@
-"""FASTQ: reads with their qualities, which are checked and left out."""
+"""A FASTQ reader; it checks the length of the qualities and drops them."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bionemo_core.data.readers.decompress import MAX_RECORD_BYTES, open_bytes, text_lines
-from bionemo_core.data.readers.records import Record, listed
+from bionemo_core.data.readers.records import Record, path_list
 from bionemo_core.errors import DataError
 
 
 class FastqSource:
-    """FASTQ files, sequence and quality on one line each or on several; an id is the first word of a header."""
+    """FASTQ files, with one or several lines for sequence and quality; an id is the first word of a header."""
 
     kind = "fastq"
     columns: tuple[str, ...] = ()
 
     def __init__(self, paths: Path | Sequence[Path]) -> None:
-        self.paths = listed(paths)
+        self.paths = path_list(paths)
 
     @property
     def options(self) -> dict[str, object]:
-        """Nothing but the files decides."""
+        """Return no option: the files alone decide which records they give."""
         return {}
 
     def records(self, path: Path) -> Iterator[Record]:
-        """The records in the order of the file.
+        """Yield the records in the order of the file.
 
         Raises:
             DataError: the file is not FASTQ, is cut off, or cannot be read.
@@ -41,12 +41,12 @@ class FastqSource:
                         "Give a FASTQ file, plain or compressed."
                     )
                 empty = False
-                yield _record(line, number, numbered, where)
+                yield _read_record(line, number, numbered, where)
             if empty:
-                raise DataError(f"{where}: holds no record. Give a FASTQ file with at least one.")
+                raise DataError(f"{where}: has no record. Give a FASTQ file with at least one record.")
 
 
-def _record(header: bytes, first: int, numbered: Iterator[tuple[int, bytes]], where: str) -> Record:
+def _read_record(header: bytes, first: int, numbered: Iterator[tuple[int, bytes]], where: str) -> Record:
     words = header[1:].split(None, 1)
     name = words[0] if words else b""
     parts: list[bytes] = []
@@ -55,22 +55,22 @@ def _record(header: bytes, first: int, numbered: Iterator[tuple[int, bytes]], wh
         if line.startswith(b"+"):
             if line[1:].split() not in ([], header[1:].split()):
                 raise DataError(
-                    f"{where}:{first}: record {_shown(name)}: another id stands after '+'. The file is damaged."
+                    f"{where}:{first}: record {_quote(name)}: another id follows its '+'. Copy the file again."
                 )
             break
         parts.append(line.strip())
         size += len(parts[-1])
         if size > MAX_RECORD_BYTES:
             raise DataError(
-                f"{where}:{first}: record {_shown(name)} has more than {MAX_RECORD_BYTES >> 20} MB before its '+'."
+                f"{where}:{first}: record {_quote(name)} has more than {MAX_RECORD_BYTES >> 20} MB before its '+'."
             )
     else:
-        raise _cut(where, first, name)
+        raise _truncation_error(where, first, name)
     quality = 0
     while quality < size:
         number, line = next(numbered, (0, b""))
         if not number:
-            raise _cut(where, first, name)
+            raise _truncation_error(where, first, name)
         quality += len(line.rstrip())
     problem = "" if words else "no id"
     if quality > size:
@@ -78,12 +78,12 @@ def _record(header: bytes, first: int, numbered: Iterator[tuple[int, bytes]], wh
     return Record(name, b"".join(parts), first, problem)
 
 
-def _cut(where: str, line: int, name: bytes) -> DataError:
+def _truncation_error(where: str, line: int, name: bytes) -> DataError:
     return DataError(
-        f"{where}:{line}: record {_shown(name)} has no whole quality; the file ends in it or is damaged. "
+        f"{where}:{line}: record {_quote(name)} has an incomplete quality; the file was cut off or is damaged. "
         "Copy or download it again."
     )
 
 
-def _shown(name: bytes) -> str:
+def _quote(name: bytes) -> str:
     return repr(name[:80].decode("latin-1"))

@@ -1,4 +1,4 @@
-"""Which reader reads which file: by its extension, or by the name of a format."""
+"""The choice of a reader, by the extension of a file or by the name of a format."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bionemo_core.data.readers.biopython import FlatFileSource, StructureSource
-from bionemo_core.data.readers.decompress import COMPRESSED_EXTENSIONS
+from bionemo_core.data.readers.decompress import split_extension
 from bionemo_core.data.readers.fasta import FastaSource
 from bionemo_core.data.readers.fastq import FastqSource
 from bionemo_core.data.readers.parquet import ParquetSource
@@ -55,57 +55,48 @@ EXTENSIONS: Mapping[str, str] = {
 }
 
 
-def split_extension(name: str) -> tuple[str, str]:
-    """A file's name without its extension, and the extension in lower case, that of a compression left out."""
-    path = Path(name)
-    if path.suffix.lower() in COMPRESSED_EXTENSIONS:
-        path = path.with_suffix("")
-    return path.stem, path.suffix.lower()
-
-
-def format_of(paths: Iterable[Path]) -> str:
-    """The format that the files' extensions tell.
+def detect_format(paths: Iterable[Path]) -> str:
+    """Return the format that the extensions of the files name.
 
     Raises:
-        ConfigError: an extension is not known, or two tell different formats.
+        ConfigError: an extension is unknown, or the files have different formats.
     """
     found: dict[str, Path] = {}
     for path in paths:
         _, extension = split_extension(path.name)
         if extension not in EXTENSIONS:
             raise ConfigError(
-                f"data: {path}: extension {extension!r} tells no format. Name it with data.format, or task.format: "
+                f"data: {path}: the extension {extension!r} is unknown. Set data.format or task.format to one of: "
                 f"{', '.join(FORMATS)}."
             )
         found.setdefault(EXTENSIONS[extension], path)
     if len(found) != 1:
-        told = ", ".join(f"{path.name} is {name}" for name, path in found.items())
-        raise ConfigError(f"data: expected files of one format, got {told or 'none'}. Name files of one format.")
+        got = ", ".join(f"{path.name} is {name}" for name, path in found.items())
+        raise ConfigError(f"data: expected files of one format, got {got or 'no file'}. Name files of one format.")
     return next(iter(found))
 
 
 def source_for(
     paths: str | PathLike[str] | Sequence[str | PathLike[str]], format: str | None = None, **options: Any
 ) -> Source:
-    """The reader of some files, all of one format.
+    """Make the reader of some files, all of one format.
 
     Args:
         paths: one file or several, plain or compressed.
-        format: a name of `FORMATS`; None: as the extensions tell.
-        **options: what the reader of that format takes, such as `column` and `id_column` of a table.
+        format: a name of `FORMATS`; None: by the extensions.
+        **options: options of that reader, such as `column` and `id_column` of a table.
 
     Raises:
-        ConfigError: the format is unknown, or its reader takes no such option.
+        ConfigError: the format is unknown, or its reader lacks an option.
         DataError: an option's value cannot be used.
     """
-    several = [paths] if isinstance(paths, str | PathLike) else paths
-    files = [Path(path) for path in several]
-    name = format or format_of(files)
+    files = [Path(path) for path in ([paths] if isinstance(paths, str | PathLike) else paths)]
+    name = format or detect_format(files)
     if name not in FORMATS:
-        raise ConfigError(f"data.format: {name!r} is not known. Known: {', '.join(FORMATS)}.")
+        raise ConfigError(f"data.format: {name!r} is unknown, expected one of {', '.join(FORMATS)}.")
     reader = FORMATS[name]
     known = [key for key in signature(reader).parameters if key not in ("paths", "kind")]
     for key in options:
         if key not in known:
-            raise ConfigError(f"data.{key}: format {name} has no such option; it has {', '.join(known) or 'none'}.")
+            raise ConfigError(f"data.{key}: format {name} has no such option. It has {', '.join(known) or 'none'}.")
     return reader(files, **options)

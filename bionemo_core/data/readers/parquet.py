@@ -1,4 +1,4 @@
-"""Parquet tables, a batch of rows at a time."""
+"""A Parquet reader that reads a batch of rows at a time."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bionemo_core.data.readers.records import Column, Record, RecordBlock, listed
+from bionemo_core.data.readers.records import Column, Record, RecordBlock, path_list
 from bionemo_core.errors import DataError
 
 _BATCH_ROWS = 1 << 13
@@ -34,32 +34,32 @@ class ParquetSource:
             id_column: the column of the id; None: `file:row`, counted from 1.
             columns: further columns to keep, as text.
         """
-        self.paths = listed(paths)
+        self.paths = path_list(paths)
         self.columns = tuple(columns)
         self._column = column
         self._id_column = id_column
 
     @property
     def options(self) -> dict[str, object]:
-        """Which columns; the files' names make ids."""
+        """Return the columns and the names of the files, because ids contain them."""
         return {"column": self._column, "id_column": self._id_column, "names": [path.name for path in self.paths]}
 
     def records(self, path: Path) -> Iterator[Record]:
-        """The rows in the order of the file.
+        """Yield the rows in the order of the file.
 
         Raises:
-            DataError: the file is not Parquet, or lacks a column, or a column holds no text.
+            DataError: the file is not Parquet or lacks a column, or the sequence column is not text.
         """
         for block in self.blocks(path):
             yield from block.records()
 
     def blocks(self, path: Path) -> Iterator[RecordBlock]:
-        """The same rows in blocks.
+        """Yield the same rows in blocks.
 
         Raises:
-            DataError: the file is not Parquet, or lacks a column, or a column holds no text.
+            DataError: the file is not Parquet or lacks a column, or the sequence column is not text.
         """
-        with _failures_of(path):
+        with _classify_errors(path):
             import pyarrow.parquet as pq
 
             with pq.ParquetFile(path) as table:
@@ -73,14 +73,14 @@ class ParquetSource:
 
     def _block(self, batch: Any, first: int, path: Path) -> RecordBlock:
         rows = range(first, first + batch.num_rows)
-        sequences, absent = _texts(batch.column(self._column))
-        problems = dict.fromkeys(np.flatnonzero(absent).tolist(), "no value")
+        sequences, missing = _read_bytes(batch.column(self._column))
+        problems = dict.fromkeys(np.flatnonzero(missing).tolist(), "no value")
         if self._id_column:
-            ids, _ = _texts(batch.column(self._id_column))
+            ids, _ = _read_bytes(batch.column(self._id_column))
             problems |= dict.fromkeys(np.flatnonzero(ids.lengths == 0).tolist(), "no id")
         else:
             ids = Column.of([f"{path.name}:{row}".encode() for row in rows])
-        columns = tuple(_texts(batch.column(name))[0] for name in self.columns)
+        columns = tuple(_read_bytes(batch.column(name))[0] for name in self.columns)
         return RecordBlock(ids, sequences, np.arange(rows.start, rows.stop), columns, problems)
 
 
@@ -90,8 +90,8 @@ def _check_columns(schema: Any, wanted: Sequence[str], text_column: str, path: P
     for name in wanted:
         if schema.names.count(name) != 1:
             raise DataError(
-                f"parquet: {path}: there is no one column {name!r}; it has {', '.join(schema.names) or 'none'}. "
-                "Name the column of the sequence as data.column."
+                f"parquet: {path}: expected one column {name!r}, got {', '.join(schema.names) or 'none'}. "
+                "Set data.column to the column of the sequence."
             )
     kind = schema.field(text_column).type
     if pa.types.is_dictionary(kind):
@@ -99,39 +99,39 @@ def _check_columns(schema: Any, wanted: Sequence[str], text_column: str, path: P
     is_text = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
     if not any(matches(kind) for matches in is_text):
         raise DataError(
-            f"parquet: {path}: column {text_column!r} holds {kind}, expected text. Name another as data.column."
+            f"parquet: {path}: column {text_column!r} holds {kind}, expected text. Set data.column to another one."
         )
 
 
-def _texts(values: Any) -> tuple[Column, NDArray[np.bool_]]:
-    """The values as bytes, missing ones empty, and which are missing."""
+def _read_bytes(values: Any) -> tuple[Column, NDArray[np.bool_]]:
+    """Return the values as bytes, with empty bytes for missing ones, and which are missing."""
     import pyarrow as pa
 
-    absent = values.is_null().to_numpy(zero_copy_only=False)
+    missing = values.is_null().to_numpy(zero_copy_only=False)
     if pa.types.is_dictionary(values.type):
         values = values.dictionary_decode()
     if not (pa.types.is_binary(values.type) or pa.types.is_large_binary(values.type)):
         values = values.cast(pa.large_string())
     values = values.cast(pa.large_binary()).fill_null(b"")
     _, offsets, data = values.buffers()
-    places = np.frombuffer(offsets, dtype=np.int64)[values.offset : values.offset + len(values) + 1]
-    first, last = (int(places[0]), int(places[-1])) if len(values) else (0, 0)
+    bounds = np.frombuffer(offsets, dtype=np.int64)[values.offset : values.offset + len(values) + 1]
+    first, last = (int(bounds[0]), int(bounds[-1])) if len(values) else (0, 0)
     text = bytes(memoryview(data)[first:last]) if data is not None else b""
-    return Column(text, places - first), absent
+    return Column(text, bounds - first), missing
 
 
 @contextmanager
-def _failures_of(path: Path) -> Iterator[None]:
+def _classify_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = f"cannot be read ({error.strerror})" if error.errno else f"is damaged ({_short(error)})"
+        reason = f"cannot be read ({error.strerror})" if error.errno else f"is damaged ({_first_line(error)})"
         raise DataError(f"parquet: {path}: {reason}. Check the path, or copy or download it again.") from error
-    except (ValueError, NotImplementedError, KeyError) as error:  # what pyarrow's own errors derive from
+    except (ValueError, NotImplementedError, KeyError) as error:  # the base classes of pyarrow's errors
         raise DataError(
-            f"parquet: {path}: cannot be read as Parquet ({_short(error)}). Give a Parquet file."
+            f"parquet: {path}: cannot be read as Parquet ({_first_line(error)}). Give a Parquet file."
         ) from error
 
 
-def _short(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     return str(error).partition("\n")[0][:200].rstrip(".")

@@ -1,4 +1,4 @@
-"""What readers give: records, one by one or in blocks whose values lie end to end."""
+"""Records, the output of readers: one by one, or in blocks of columns."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ _BLOCK_BYTES = 1 << 22
 
 
 class Record(NamedTuple):
-    """One record as it stands in the file; `problem` says why a reader could not take it apart."""
+    """One record, unchanged from the file; `problem` says why a reader could not parse it."""
 
     id: bytes
     sequence: bytes
@@ -26,9 +26,9 @@ class Record(NamedTuple):
 
 
 class Source(Protocol):
-    """Files and the way to read them.
+    """Files and how to read them.
 
-    A source may also offer `blocks(path) -> Iterator[RecordBlock]`, the same records faster.
+    A source may also offer `blocks(path) -> Iterator[RecordBlock]`, which yields the same records faster.
     """
 
     kind: str
@@ -36,22 +36,22 @@ class Source(Protocol):
 
     @property
     def options(self) -> dict[str, object]:
-        """What else decides which records come out."""
+        """Return everything besides the files that decides which records they give."""
         ...
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The names of further values that every record has; they are stored beside id and sequence."""
+        """Return the names of further values of every record; they are stored beside id and sequence."""
         ...
 
     def records(self, path: Path) -> Iterator[Record]:
-        """The records of one of the files."""
+        """Yield the records of one of the files."""
         ...
 
 
 @dataclass(frozen=True)
 class Column:
-    """Byte strings end to end, as Arrow lays them out."""
+    """Byte strings in one buffer with offsets, the layout of Arrow."""
 
     data: bytes
     offsets: NDArray[np.int64]
@@ -59,7 +59,7 @@ class Column:
 
     @classmethod
     def of(cls, values: Sequence[bytes]) -> "Column":
-        """The column of some values."""
+        """Make a column of some values."""
         offsets = np.zeros(len(values) + 1, dtype=np.int64)
         np.cumsum(np.fromiter(map(len, values), dtype=np.int64, count=len(values)), out=offsets[1:])
         return cls(b"".join(values), offsets)
@@ -68,55 +68,55 @@ class Column:
         return len(self.offsets) - 1
 
     def value(self, row: int) -> bytes:
-        """One of the values."""
+        """Return one of the values."""
         return self.data[self.offsets[row] : self.offsets[row + 1]]
 
     def values(self) -> list[bytes]:
-        """All values."""
-        data, places = self.data, self.offsets.tolist()
-        return [data[first:last] for first, last in pairwise(places)]
+        """Return all values."""
+        data, offsets = self.data, self.offsets.tolist()
+        return [data[first:last] for first, last in pairwise(offsets)]
 
-    def taken(self, rows: NDArray[np.int64]) -> "Column":
-        """The values of some rows, in that order."""
+    def take(self, rows: NDArray[np.int64]) -> "Column":
+        """Return the values of some rows, in that order."""
         import pyarrow as pa
 
         buffers = [None, pa.py_buffer(self.offsets), pa.py_buffer(self.data)]
         values = pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(self), buffers)
-        _, offsets, data = values.take(pa.array(rows)).buffers()
-        places = np.frombuffer(offsets, dtype=np.int64, count=len(rows) + 1)
-        return Column(data.slice(0, int(places[-1])).to_pybytes() if data is not None else b"", places)
+        _, buffer, data = values.take(pa.array(rows)).buffers()
+        offsets = np.frombuffer(buffer, dtype=np.int64, count=len(rows) + 1)
+        return Column(data.slice(0, int(offsets[-1])).to_pybytes() if data is not None else b"", offsets)
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """Bytes of each value, shape [values]."""
+        """Return the bytes of each value, shape [values]."""
         lengths: NDArray[np.int64] = np.diff(self.offsets)
         return lengths
 
 
 @dataclass(frozen=True)
 class RecordBlock:
-    """Neighbouring records of one file, a column for each of their fields."""
+    """Consecutive records of one file, with a column for each field."""
 
     ids: Column
     sequences: Column
     lines: NDArray[np.int64]
     columns: tuple[Column, ...] = ()
     problems: Mapping[int, str] = field(default_factory=lambda: MappingProxyType({}))
-    """What is wrong with a record, by its place in the block."""
+    """What is wrong with a record, by its row in the block."""
     position: int = 0
-    """Bytes of the file that had been read by then, compressed as they are; 0: not known."""
+    """Compressed bytes of the file that were read so far; 0: unknown."""
 
     def __len__(self) -> int:
         return len(self.lines)
 
     def record(self, row: int) -> Record:
-        """One of the records."""
+        """Return one of the records."""
         columns = tuple(column.value(row) for column in self.columns)
         sequence, line = self.sequences.value(row), int(self.lines[row])
         return Record(self.ids.value(row), sequence, line, self.problems.get(row, ""), columns)
 
     def records(self) -> Iterator[Record]:
-        """The records, one by one."""
+        """Yield the records, one by one."""
         problem, lines = self.problems.get, self.lines.tolist()
         columns = zip(*(column.values() for column in self.columns), strict=True) if self.columns else None
         names_and_sequences = zip(self.ids.values(), self.sequences.values(), strict=True)
@@ -124,22 +124,22 @@ class RecordBlock:
             yield Record(name, sequence, lines[row], problem(row, ""), next(columns) if columns else ())
 
 
-def blocks_of(source: Source, path: Path) -> Iterator[RecordBlock]:
-    """The records of one of a source's files in blocks, by its own `blocks` where it has one."""
-    own = getattr(source, "blocks", None)
-    if own is not None:
-        yield from own(path)
+def read_blocks(source: Source, path: Path) -> Iterator[RecordBlock]:
+    """Yield the records of one file in blocks, with the source's own `blocks` if it has one."""
+    blocks = getattr(source, "blocks", None)
+    if blocks is not None:
+        yield from blocks(path)
         return
-    held: list[Record] = []
+    pending: list[Record] = []
     num_bytes = 0
     for record in source.records(path):
-        held.append(record)
+        pending.append(record)
         num_bytes += len(record.sequence)
-        if len(held) >= _BLOCK_RECORDS or num_bytes >= _BLOCK_BYTES:
-            yield _block(held, len(source.columns))
-            held, num_bytes = [], 0
-    if held:
-        yield _block(held, len(source.columns))
+        if len(pending) >= _BLOCK_RECORDS or num_bytes >= _BLOCK_BYTES:
+            yield _block(pending, len(source.columns))
+            pending, num_bytes = [], 0
+    if pending:
+        yield _block(pending, len(source.columns))
 
 
 def _block(records: Sequence[Record], num_columns: int) -> RecordBlock:
@@ -154,6 +154,6 @@ def _block(records: Sequence[Record], num_columns: int) -> RecordBlock:
     )
 
 
-def listed(paths: Path | Sequence[Path]) -> list[Path]:
-    """One path, or several, as a list."""
+def path_list(paths: Path | Sequence[Path]) -> list[Path]:
+    """Return one path, or several, as a list."""
     return [paths] if isinstance(paths, Path) else list(paths)

@@ -1,10 +1,10 @@
-"""SMILES text: a molecule a line, with a name after it or without."""
+"""A reader of SMILES text: one molecule per line, with or without a name after it."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bionemo_core.data.readers.decompress import open_bytes, text_lines
-from bionemo_core.data.readers.records import Record, listed
+from bionemo_core.data.readers.records import Record, path_list
 
 _HEADERS = (b"smiles", b"smi", b"canonical_smiles", b"isomeric_smiles")
 
@@ -20,18 +20,19 @@ class SmilesSource:
 
         Args:
             paths: the files.
-            header: whether the first line names the columns; None: if its first word is `smiles` or the like.
+            header: whether the first line names the columns; None: it does if its first word is `smiles`, `smi`,
+                `canonical_smiles` or `isomeric_smiles`.
         """
-        self.paths = listed(paths)
+        self.paths = path_list(paths)
         self._header = header
 
     @property
     def options(self) -> dict[str, object]:
-        """The header; the files' names make ids."""
+        """Return the header option and the names of the files, because ids contain them."""
         return {"header": self._header, "names": [path.name for path in self.paths]}
 
     def records(self, path: Path) -> Iterator[Record]:
-        """The molecules of one file, as text, blank lines left out.
+        """Yield the molecules of one file as text, without blank lines.
 
         Raises:
             DataError: the file cannot be read.

@@ -1,6 +1,6 @@
-"""The core's data components, a file each: a factory names files and rules, and returns the splits of prepared stores.
+"""The data components of the core, one file each: a factory that returns the splits of prepared stores.
 
-`files` is what those that read a user's files share.
+`input_files` has what the factories that read a user's files share.
 """
 
 from bionemo_core.data.sources.fasta import fasta

@@ -1,6 +1,6 @@
-"""The data component `blend`: several others at once, by weight.
+"""The data component `blend`: several data components, blended by weight.
 
-As in `sources`, numpy is imported in the body, and the configuration reads the signature.
+Numpy is imported in the bodies, because listing the components must stay quick. The configuration reads the signature.
 """
 
 import logging
@@ -21,26 +21,26 @@ def blend(
     context: BuildContext,
     registry: Any,
 ) -> DataSplits:
-    """Several data components blended by weight for training; their validation and test splits one after the other.
+    """Blend several data components by weight for training; concatenate their validation and test splits.
 
     Args:
-        parts: each a data component's name, a FASTA file, or `{data: NAME, ...}` with parameters of that component.
-        weights: how often each part is drawn from, relative to the others; null takes all parts equally.
+        parts: the data components; each is a name, a FASTA file, or `{data: NAME, KEY: VALUE}`.
+        weights: the relative weight of each part; null: equal weights.
 
     Raises:
-        ConfigError: a part is none of these, its component refuses its parameters, or a weight is not positive.
+        ConfigError: a part is not valid, its component refuses its parameters, or a weight is not positive.
         DataError: a part's files cannot be read.
     """
-    from bionemo_core.data.sources.blended_records import BlendedRecords, JoinedRecords, shares_of
+    from bionemo_core.data.sources.blended_records import BlendedRecords, JoinedRecords, cycle_shares
     from bionemo_core.io.hashing import fingerprint_of
 
     if not parts:
-        raise ConfigError("data.parts: is empty. Name at least one, as in data.parts=[a.fasta,sample].")
+        raise ConfigError("data.parts: is empty. Name at least one part, as in data.parts=[a.fasta,sample].")
     weights = [1.0] * len(parts) if weights is None else weights
     if len(weights) != len(parts):
-        raise ConfigError(f"data.weights: has {len(weights)} numbers for {len(parts)} parts. Give one for each.")
-    shares = shares_of(weights)
-    built = [_built(number, part, registry, tokenizer, context) for number, part in enumerate(parts)]
+        raise ConfigError(f"data.weights: has {len(weights)} numbers, expected one for each of the {len(parts)} parts.")
+    shares = cycle_shares(weights)
+    built = [_build_part(number, part, registry, tokenizer, context) for number, part in enumerate(parts)]
     for part, splits, share in zip(parts, built, shares, strict=True):
         log.info("Blend: %.4g %% from %d sequences of %s.", 100 * share / sum(shares), len(splits.train), part)
     prints = [(splits.fingerprint, share) for splits, share in zip(built, shares, strict=True)]
@@ -54,7 +54,7 @@ def blend(
     )
 
 
-def _built(number: int, part: Any, registry: Any, tokenizer: Tokenizer, context: BuildContext) -> DataSplits:
+def _build_part(number: int, part: Any, registry: Any, tokenizer: Tokenizer, context: BuildContext) -> DataSplits:
     from bionemo_core.config.schema import Choice
 
     where = f"data.parts[{number}]"

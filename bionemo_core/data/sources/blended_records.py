@@ -1,4 +1,4 @@
-"""Several datasets as one: their records in a row, and an order that draws from each by its weight."""
+"""Several datasets as one: concatenated records, and an order that draws from each dataset by its weight."""
 
 from collections.abc import Sequence
 from fractions import Fraction
@@ -15,20 +15,23 @@ from bionemo_core.errors import ConfigError
 from bionemo_core.protocols import Order, RecordDataset
 
 MAX_CYCLE = 1 << 16
-"""Positions after which a blend repeats; no weight may be smaller than this share of all."""
+"""The longest cycle of a blend, in positions; no weight may be smaller than 1 / MAX_CYCLE of the sum."""
 
 
-def shares_of(weights: Sequence[float]) -> list[int]:
-    """Positions of each part in a cycle of the blend: as the weights are to one another, exactly if the cycle allows.
+def cycle_shares(weights: Sequence[float]) -> list[int]:
+    """Return the positions of each part in a cycle of the blend, in the ratio of the weights.
 
-    A cycle that would be longer than `MAX_CYCLE` is cut to it, and its shares rounded by the largest remainder.
+    The ratio is exact if the cycle has at most `MAX_CYCLE` positions. Otherwise the cycle has `MAX_CYCLE` positions,
+    and the shares are rounded by the largest remainder.
 
     Raises:
-        ConfigError: a weight is not a positive number, or too small beside the others.
+        ConfigError: a weight is not a positive number, or is too small compared with the others.
     """
     for number, weight in enumerate(weights):
         if not isfinite(weight) or weight <= 0:
-            raise ConfigError(f"data.weights[{number}]: {weight}, expected a number above 0. Or leave the part out.")
+            raise ConfigError(
+                f"data.weights[{number}]: {weight}, expected a number above 0. Change it, or remove the part."
+            )
     exact = [Fraction(repr(float(weight))) for weight in weights]
     scale = lcm(*(weight.denominator for weight in exact))
     whole = [int(weight * scale) for weight in exact]
@@ -45,39 +48,39 @@ def shares_of(weights: Sequence[float]) -> list[int]:
         if not share:
             raise ConfigError(
                 f"data.weights[{number}]: {weights[number]} is less than 1/{MAX_CYCLE} of their sum {sum(weights)}. "
-                "Raise it, or leave the part out."
+                "Raise it, or remove the part."
             )
     return shares
 
 
 def schedule(shares: Sequence[int]) -> NDArray[np.int64]:
-    """The part at each position of a cycle, shape [sum of shares].
+    """Return the part at each position of a cycle, shape [sum of shares].
 
-    After any number of positions every part is within one of its exact share. Turn k of a part with share s of N may
-    begin at k * N / s and must come before (k + 1) * N / s; turns that all take one position can always be placed so
-    by taking the one with the earliest deadline (Liu and Layland, 1973).
+    After any number of positions, every part is within one of its exact share. Turn k of a part with share s of N is
+    released at k * N / s and has its deadline at (k + 1) * N / s. Turns of one position can always be scheduled by
+    taking the earliest deadline first (Liu and Layland, 1973).
     """
     total = sum(shares)
     turns = [0] * len(shares)
-    begins = [(0, part) for part in range(len(shares))]
-    due: list[tuple[int, int]] = []
+    releases = [(0, part) for part in range(len(shares))]
+    deadlines: list[tuple[int, int]] = []
     result = np.empty(total, dtype=np.int64)
     for position in range(total):
-        while begins and begins[0][0] <= position:
-            part = heappop(begins)[1]
-            heappush(due, (-(-(turns[part] + 1) * total // shares[part]), part))
-        part = heappop(due)[1]
+        while releases and releases[0][0] <= position:
+            part = heappop(releases)[1]
+            heappush(deadlines, (-(-(turns[part] + 1) * total // shares[part]), part))
+        part = heappop(deadlines)[1]
         result[position] = part
         turns[part] += 1
-        heappush(begins, (turns[part] * total // shares[part], part))
+        heappush(releases, (turns[part] * total // shares[part], part))
     return result
 
 
 class BlendOrder:
-    """Draws from each part by its share, and passes over each part's records as often as that takes.
+    """An order that draws from each part by its share; parts are passed over as often as needed.
 
-    Which part stands at a position, and how many of its records came before, is looked up in the cycle, so that any
-    position can be asked for; the part's own order says which record that is, and in which pass over that part.
+    The cycle gives the part at any position, and the number of its records before. The order of the part gives the
+    record and the pass over that part.
     """
 
     def __init__(self, orders: Sequence[Order], sizes: Sequence[int], shares: Sequence[int]) -> None:
@@ -85,7 +88,7 @@ class BlendOrder:
 
         Args:
             orders: the order of each part's records.
-            sizes: records of each part; in the blend they are numbered one part after the other.
+            sizes: records of each part; the blend numbers the records of one part after the other.
             shares: positions of each part in a cycle.
         """
         self._orders = tuple(orders)
@@ -97,7 +100,7 @@ class BlendOrder:
             self._turns[self._parts == part] = np.arange(share)
 
     def locate(self, positions: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The pass over its part and the record of each position; all shapes are [k].
+        """Return the pass over its part and the record of each position; all shapes are [k].
 
         Raises:
             ValueError: a position is negative.
@@ -110,21 +113,21 @@ class BlendOrder:
         turns = cycle * self._shares[parts] + self._turns[place]
         data_pass, index = np.empty_like(positions), np.empty_like(positions)
         for part, order in enumerate(self._orders):
-            mine = np.flatnonzero(parts == part)
-            if mine.size:
-                data_pass[mine], index[mine] = order.locate(turns[mine])
+            rows = np.flatnonzero(parts == part)
+            if rows.size:
+                data_pass[rows], index[rows] = order.locate(turns[rows])
         return data_pass, index + self._firsts[parts]
 
 
 class JoinedRecords:
-    """The records of several datasets, one dataset after the other; a `RecordDataset`."""
+    """A `RecordDataset` of the records of several datasets, one dataset after the other."""
 
     def __init__(self, parts: Sequence[RecordDataset]) -> None:
-        """Join datasets; their lengths stay where they are."""
+        """Join datasets without a copy of their lengths."""
         self._parts = tuple(parts)
         self._ends = np.cumsum([len(part) for part in parts])
         lengths = [getattr(part, "lengths", None) for part in parts]
-        self.lengths = None if any(one is None for one in lengths) else _JoinedLengths(lengths, self._ends)
+        self.lengths = None if any(values is None for values in lengths) else _JoinedLengths(lengths, self._ends)
         if any(hasattr(part, "draw_record") for part in parts):
             self.draw_record = self._draw_record
 
@@ -137,8 +140,8 @@ class JoinedRecords:
 
     def _draw_record(self, index: int, draw: RecordRng) -> str | bytes:
         part, place = self._find(index)
-        drawn: Any = getattr(part, "draw_record", None)
-        record: str | bytes = drawn(place, draw) if drawn else part[place]
+        draw_record: Any = getattr(part, "draw_record", None)
+        record: str | bytes = draw_record(place, draw) if draw_record else part[place]
         return record
 
     def _find(self, index: int) -> tuple[RecordDataset, int]:
@@ -149,25 +152,25 @@ class JoinedRecords:
 
 
 class BlendedRecords(JoinedRecords):
-    """The same records, seen in training in proportion to their datasets' shares."""
+    """Joined records with an order in proportion to the shares of their datasets."""
 
     def __init__(self, parts: Sequence[RecordDataset], shares: Sequence[int]) -> None:
-        """Join datasets whose shares are those of `shares_of`."""
+        """Join datasets with the shares that `cycle_shares` returns."""
         super().__init__(parts)
         self._shares = tuple(shares)
 
     def order(self, seed: int) -> BlendOrder:
-        """The order of the blend; parts have seeds of their own, and a part that is a blend keeps its order."""
+        """Return the order of the blend; every part gets its own seed, and a part with its own order keeps it."""
         seeds = RecordRng(seed, 0, 0, "blend").words(len(self._parts)).tolist()
         orders: list[Order] = []
-        for part, own_seed in zip(self._parts, seeds, strict=True):
-            own_order: Any = getattr(part, "order", None)
-            orders.append(own_order(own_seed) if own_order else SampleOrder(len(part), own_seed))
+        for part, part_seed in zip(self._parts, seeds, strict=True):
+            part_order: Any = getattr(part, "order", None)
+            orders.append(part_order(part_seed) if part_order else SampleOrder(len(part), part_seed))
         return BlendOrder(orders, [len(part) for part in self._parts], self._shares)
 
 
 class _JoinedLengths:
-    """Lengths of several datasets by index, without a copy of any."""
+    """The lengths of several datasets by index, without a copy."""
 
     def __init__(self, lengths: Sequence[Any], ends: NDArray[np.int64]) -> None:
         self._lengths = tuple(lengths)
@@ -183,7 +186,7 @@ class _JoinedLengths:
         numbers = np.searchsorted(self._ends, flat, side="right")
         result = np.empty(flat.shape, dtype=np.int64)
         for number, lengths in enumerate(self._lengths):
-            mine = np.flatnonzero(numbers == number)
+            rows = np.flatnonzero(numbers == number)
             first = int(self._ends[number - 1]) if number else 0
-            result[mine] = np.asarray(lengths[flat[mine] - first])
+            result[rows] = np.asarray(lengths[flat[rows] - first])
         return result.reshape(wanted.shape)[()]

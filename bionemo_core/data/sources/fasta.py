@@ -38,37 +38,38 @@ def fasta(
     tokenizer: Tokenizer,
     context: BuildContext,
 ) -> DataSplits:
-    """Proteins of FASTA files, plain or compressed, split by clusters, as a file says, or at random.
+    """Read proteins from FASTA files, plain or compressed, and split them by clusters, by a file, or at random.
 
     Args:
-        path: the proteins to train on, and to split where no other file is named: a file, a range such as
+        path: the proteins to train on, and to split if no other files are named: a file, a range such as
             `x[000..049].fasta`, a pattern with `*`, an http(s) or ftp address, or a list of these.
-        val_path: files of their own for validation; nothing is then split off for it.
-        test_path: the same for testing.
-        val_fraction: the share of records that validation gets; null: 0.01 unless another option decides.
-        test_fraction: the same for testing.
-        val_size: what validation gets as a number of records.
-        test_size: the same for testing.
-        clusters: a table `cluster_id<TAB>member_id`; a cluster then lies wholly in one split.
-        split_column: the column of a table in split_file that says train, val (valid, validation) or test.
-        split_headers: headers say it, as FLIP's do: `SET=train VALIDATION=False`.
-        split_file: another file says it for the same ids: FASTA with such headers, or a table with split_column.
-        split_seed: decides which records or clusters go where; independent of the run's seed.
-        id_column: the column of the ids in a table that split_file names; null: its first.
-        on_invalid: what to do with a residue outside the tokenizer's alphabet: skip the record, error or unk.
-        min_length: shorter sequences are rejected, in residues.
-        max_length: longer sequences are treated as on_long says; null keeps them all (training truncates).
-        on_long: what to do with more than max_length residues: drop, truncate, window or keep.
-        window_overlap: residues that neighbouring windows share.
-        on_duplicate_id: what to do with the id of an earlier record: drop, error or keep.
+        val_path: separate validation files, instead of a part of `path`.
+        test_path: separate test files, instead of a part of `path`.
+        val_fraction: the share of records for validation; null: 0.01 unless another option decides.
+        test_fraction: the share of records for testing; null: 0.01 unless another option decides.
+        val_size: the number of validation records, instead of a fraction.
+        test_size: the number of test records, instead of a fraction.
+        clusters: a table `cluster_id<TAB>member_id`; the members of a cluster stay in one split.
+        split_column: the column of a table in split_file with train, val (valid, validation) or test.
+        split_headers: split by the FASTA headers, written as in FLIP: `SET=train VALIDATION=False`.
+        split_file: a separate file with the splits of the same ids: FASTA with such headers, or a table with
+            split_column.
+        split_seed: the seed of the split; independent of the run's seed.
+        id_column: the column of the ids in a table in split_file; null: its first.
+        on_invalid: action for a residue outside the tokenizer's alphabet: skip the record, error, or unk to keep it.
+        min_length: reject shorter sequences, in residues.
+        max_length: apply on_long to longer sequences, in residues; null: keep them all (training truncates).
+        on_long: action for more than max_length residues: drop, truncate, window or keep.
+        window_overlap: the residues that neighbouring windows share.
+        on_duplicate_id: action for a record that repeats an earlier id: drop, error or keep.
         deduplicate: keep one of several identical sequences.
-        lower_case: what lower-case residues are: upper to read them as others, reject, or keep as soft-masked.
-        on_stop: what to do with `*`: strip it from the end and reject it inside, or reject both.
-        on_gap: what to do with `-` and `.` where the alphabet lacks them: reject or strip.
+        lower_case: action for lower-case residues: upper to convert them, reject, or keep as soft-masked.
+        on_stop: action for `*`: strip it at the end and reject it inside, or reject both.
+        on_gap: action for `-` and `.` if the alphabet lacks them: reject or strip.
 
     Raises:
         ConfigError: an option is out of its range or contradicts another one, or nothing is left to train on.
-        DataError: a file cannot be read as FASTA, or on_invalid=error met such a record.
+        DataError: a file cannot be read as FASTA, or on_invalid=error found an invalid record.
     """
     return records(
         path,

@@ -1,4 +1,4 @@
-"""From the files that a user names to the prepared splits of them."""
+"""The way from the files that a user names to prepared splits."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,10 +7,10 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from bionemo_core.data.readers import Source, format_of, source_for
+from bionemo_core.data.readers import Source, detect_format, source_for
 from bionemo_core.data.sources.shard_ranges import expand_range
 from bionemo_core.data.splits.labels import TABLES
-from bionemo_core.data.splits.options import Splitting
+from bionemo_core.data.splits.options import SplitOptions
 from bionemo_core.data.store.prepare import home_folder, prepare
 from bionemo_core.data.store.record_store import PreparedStore
 from bionemo_core.data.store.residue_filter import RecordFilter
@@ -19,35 +19,35 @@ from bionemo_core.io.download import cache_folder, fetch, name_of
 from bionemo_core.io.hashing import fingerprint_of
 from bionemo_core.protocols import BuildContext, DataSplits
 
-_RANGE_SIGNS = ("..", "_OP_", "_CL_")
+_RANGE_MARKS = ("..", "_OP_", "_CL_")
 
 
-def named_files(names: Any, key: str, context: BuildContext) -> list[Path]:
-    """The files that a key names, each there and named once; what has an address is downloaded.
+def find_files(names: Any, key: str, context: BuildContext) -> list[Path]:
+    """Find the files that a key names, and download those with an address; each must exist and be named once.
 
     Args:
-        names: a file, a range, a pattern with `*`, `?` or `**`, an address, or a list of these.
+        names: a file, a range, a pattern with `*`, `?` or `**`, a URL, or a list of these.
         key: the key, for messages.
-        context: where downloads live.
+        context: has the folder for downloads.
 
     Raises:
-        ConfigError: it is none of these, or names a file twice.
-        DataError: there is no such file.
-        NetworkError: an address cannot be downloaded.
+        ConfigError: the value is none of these, or names a file twice.
+        DataError: a file does not exist.
+        NetworkError: a download failed.
     """
-    several = [names] if isinstance(names, str) else names
-    if not isinstance(several, list | tuple) or not several or not all(isinstance(one, str) for one in several):
+    texts = [names] if isinstance(names, str) else names
+    if not isinstance(texts, list | tuple) or not texts or not all(isinstance(text, str) for text in texts):
         raise ConfigError(f"{key}: {names!r} names no file. Give a file, a range, a pattern or a list of these.")
-    paths = [path for text in several for path in _expanded(text, key, context)]
+    paths = [path for text in texts for path in _expand(text, key, context)]
     for number, path in enumerate(paths):
         if path in paths[:number]:
             raise ConfigError(f"{key}: {path} is named twice. Name it once.")
     return paths
 
 
-def _expanded(text: str, key: str, context: BuildContext) -> list[Path]:
+def _expand(text: str, key: str, context: BuildContext) -> list[Path]:
     if "://" in text and not text.startswith("file://"):
-        return [downloaded(text, context)]
+        return [download_file(text, context)]
     path = Path(url2pathname(urlsplit(text).path) if "://" in text else text).expanduser()
     if path.is_dir():
         raise ConfigError(f"{key}: {path} is a folder. Name its files, as in {key}='{path}/*.EXTENSION'.")
@@ -55,28 +55,28 @@ def _expanded(text: str, key: str, context: BuildContext) -> list[Path]:
         return [path]
     if "*" in text or "?" in text:
         pattern = str(path.relative_to(path.anchor))
-        found = sorted(one for one in Path(path.anchor).glob(pattern) if one.is_file())
-        if not found:
-            raise DataError(f"{key}: no file is like {path}. Check the path.")
-        return found
-    if any(sign in path.name for sign in _RANGE_SIGNS):
+        matches = sorted(match for match in Path(path.anchor).glob(pattern) if match.is_file())
+        if not matches:
+            raise DataError(f"{key}: no file matches {path}. Check the pattern.")
+        return matches
+    if any(mark in path.name for mark in _RANGE_MARKS):
         return expand_range(path.parent, path.name, key)
     raise DataError(f"{key}: {path}: cannot be read (there is no such file). Check the path.")
 
 
-def downloaded(url: str, context: BuildContext) -> Path:
-    """The file behind an address, in the home folder from the first use on.
+def download_file(url: str, context: BuildContext) -> Path:
+    """Download the file at `url` to the home folder, unless it is there.
 
     Raises:
-        ConfigError: the address is none that can be downloaded.
-        NetworkError: it cannot be downloaded.
+        ConfigError: the address cannot be used.
+        NetworkError: the download failed.
     """
     return fetch(url, cache_folder(home_folder(context), url) / name_of(url))
 
 
 @dataclass(frozen=True)
-class Files:
-    """How the files of one source are read; the names are those of the components' keys."""
+class FileOptions:
+    """The options for reading the files of one source; the names are the keys of the data components."""
 
     format: str | None = None
     data_col: int | None = None
@@ -85,23 +85,23 @@ class Files:
     header_lines: int | None = None
     data_sep: str | None = None
     ids_elsewhere: bool = False
-    """The id column is that of a file beside."""
+    """Whether the id column belongs to the separate file of splits."""
 
-    def format_of(self, paths: list[Path]) -> str:
-        """The format that the files have.
+    def detect_format(self, paths: list[Path]) -> str:
+        """Return the format of the files.
 
         Raises:
-            ConfigError: their extensions do not tell.
+            ConfigError: the extensions do not name one format.
         """
-        return self.format or format_of(paths)
+        return self.format or detect_format(paths)
 
     def source(self, paths: list[Path], columns: tuple[str, ...] = ()) -> Source:
-        """The reader of some files.
+        """Make the reader of some files.
 
         Raises:
             ConfigError: the format or an option cannot be used.
         """
-        name = self.format_of(paths)
+        name = self.detect_format(paths)
         options: dict[str, Any] = {"columns": columns} if columns else {}
         if name not in TABLES:
             self._refuse(name, ("data_col", "column", "header_lines", "data_sep"))
@@ -125,26 +125,26 @@ class Files:
     def _refuse(self, format_name: str, keys: tuple[str, ...]) -> None:
         given = [key for key in keys if getattr(self, key) is not None]
         if given:
-            raise ConfigError(f"data.{given[0]}: is of no use for {format_name} files. Leave it out.")
+            raise ConfigError(f"data.{given[0]}: does not apply to {format_name} files. Remove it.")
 
 
 @dataclass(frozen=True)
-class Named:
-    """What the keys of a component name: files by split, and the keys they come from."""
+class NamedFiles:
+    """The files of each split that the keys of a component name."""
 
     files: Mapping[str, Any]
-    """What is named for `train`, and for `val` and `test` where they have files of their own."""
+    """The value for `train`, and for `val` and `test` if they have their own files."""
     folder: Path | None = None
-    """Holds a folder for each split; the files are names in it."""
+    """The folder with a folder for each split, in which `files` are names."""
 
     @classmethod
     def of(
         cls, path: Any, val_path: Any, test_path: Any, dataset_path: str | None, shards: Mapping[str, str]
-    ) -> "Named":
-        """What `path` and its like, or `dataset_path` and its shards, name.
+    ) -> "NamedFiles":
+        """Make the files from the paths, or from `dataset_path` and its shards.
 
         Raises:
-            ConfigError: both are given, or none.
+            ConfigError: both `path` and `dataset_path` are given, or neither.
         """
         if (path is None) == (dataset_path is None):
             given = "neither is given" if path is None else "both are given"
@@ -157,46 +157,48 @@ class Named:
             return cls({"train": path} | {split: names for split, names in own.items() if names})
         for split, names in own.items():
             if names:
-                raise ConfigError(f"data.{split}_path: data.dataset_path has a {split} split: data.{split} names it.")
+                raise ConfigError(
+                    f"data.{split}_path: data.dataset_path has its own {split} split. Use data.{split} instead."
+                )
         if not shards["train"]:
-            raise ConfigError("data.train: no shards are named, got ''. Give a range such as x[000..049].")
+            raise ConfigError("data.train: got '', expected shards. Give a range such as x[000..049].")
         return cls({split: text for split, text in shards.items() if text}, Path(dataset_path).expanduser())
 
     def paths(self, split: str, context: BuildContext) -> list[Path]:
-        """The files of a split.
+        """Find the files of a split.
 
         Raises:
-            ConfigError: they are named in no way that is understood.
-            DataError: one is missing.
+            ConfigError: the value names no files.
+            DataError: a file is missing.
         """
         if self.folder is not None:
             return expand_range(self.folder / split, self.files[split], f"data.{split}")
         key = "data.path" if split == "train" else f"data.{split}_path"
-        return named_files(self.files[split], key, context)
+        return find_files(self.files[split], key, context)
 
 
-def prepared_splits(
-    named: Named, files: Files, rules: RecordFilter, splitting: Splitting, context: BuildContext
+def prepare_splits(
+    named: NamedFiles, files: FileOptions, rules: RecordFilter, split_options: SplitOptions, context: BuildContext
 ) -> DataSplits:
-    """The splits of the files that are named, each read through a prepared store.
+    """Prepare the stores of the named files, and split them.
 
     Raises:
         ConfigError: an option contradicts another one, or nothing is left to train on.
-        DataError: a file is missing or cannot be read, or the rules want to stop.
+        DataError: a file is missing or cannot be read, or the rules treat a record as an error.
     """
     own = tuple(split for split in named.files if split != "train")
     if named.folder is None:
-        splitting.check(own)
-    elif splitting != Splitting(id_column=splitting.id_column, split_seed=splitting.split_seed):
-        raise ConfigError("data.dataset_path: its folders are the splits. Leave out the other ways to split.")
+        split_options.check(own)
+    elif split_options != SplitOptions(id_column=split_options.id_column, split_seed=split_options.split_seed):
+        raise ConfigError("data.dataset_path: its folders are the splits. Remove the other keys that split.")
     paths = {split: named.paths(split, context) for split in named.files}
-    columns = () if named.folder else splitting.columns(files.format_of(paths["train"]))
+    columns = () if named.folder else split_options.columns(files.detect_format(paths["train"]))
     stores: dict[str, PreparedStore] = {}
-    for split, several in paths.items():
-        stores[split] = prepare(files.source(several, columns if split == "train" else ()), rules, context)
+    for split, split_paths in paths.items():
+        stores[split] = prepare(files.source(split_paths, columns if split == "train" else ()), rules, context)
     if named.folder is not None:
         fingerprint = fingerprint_of({split: store.fingerprint for split, store in stores.items()})
         return DataSplits(stores["train"], stores.get("val"), stores.get("test"), fingerprint)
-    parts = splitting.indices(stores["train"], own, windowed=getattr(rules, "on_long", None) == "window")
-    splitting.say_what_is_shared(stores["train"], parts, {split: stores[split] for split in own})
+    parts = split_options.indices(stores["train"], own, windowed=getattr(rules, "on_long", None) == "window")
+    split_options.warn_of_shared_clusters(stores["train"], parts, {split: stores[split] for split in own})
     return parts.of(stores["train"], stores.get("val"), stores.get("test"))

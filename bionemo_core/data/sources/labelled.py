@@ -1,4 +1,4 @@
-"""Data components with labels: tables as v1 had them, and the FLIP benchmark's FASTA files.
+"""Data components with labels: v1's tables, and the FASTA files of the FLIP benchmark.
 
 No `from __future__ import annotations` and no unions but `Optional` here: the configuration reads these signatures.
 """
@@ -34,31 +34,30 @@ def labelled_csv(
     tokenizer: Tokenizer,
     context: BuildContext,
 ) -> DataSplits:
-    """Labelled sequences in tables: `<dataset_path>/{train,val,test}/x000.csv`, or one file that is split.
+    """Read labelled sequences from tables: `<dataset_path>/{train,val,test}/x000.csv`, or one file that is split.
 
     Args:
-        dataset_path: the folder that holds `train`, `val` and `test`, or one table.
-        train: the shards to train on, `x000` or `x[000..003]`.
-        val: the shards to validate on; empty: none.
-        test: the shards to test on; empty: none.
-        sequence_column: the column of the sequence, by the name in the header.
-        target_column: that of the label: a number, a class, or a string with a letter for every residue.
-        mask_column: that of a string of 0 and 1, a letter a residue; null: every label counts.
-        id_column: that of the id; null: `id` where there is one, else `file:line`.
-        data_sep: what separates columns, one character.
-        val_fraction: the share of one table that validation gets, where no column says it.
-        test_fraction: the share of one table that testing gets, where no column says it.
-        clusters: what lies wholly in one split: a table `cluster_id<TAB>member_id`, or a way to tell relatives that the
-            tokenizer has, as `scaffold` for molecules; null: rows are split at random.
-        split_column: the column that says train, val (valid, validation) or test for each row of one table.
-        split_seed: decides which rows go where; independent of the run's seed.
-        on_invalid: what to do with a letter outside the tokenizer's alphabet: skip the record, error or unk.
-        canonicalize: read texts in their canonical form where there is one, as of SMILES; labels of single tokens
-            want false.
+        dataset_path: the folder with `train`, `val` and `test`, or one table.
+        train: the training shards, `x000` or `x[000..003]`.
+        val: the validation shards; empty: none.
+        test: the test shards; empty: none.
+        sequence_column: the name of the column of the sequence.
+        target_column: the column of the label: a number, a class, or one letter per residue.
+        mask_column: the column of a string of 0 and 1, one per residue; null: every label counts.
+        id_column: the column of the id; null: `id` if there is one, else `file:line`.
+        data_sep: one character that separates columns.
+        val_fraction: the share of one table for validation, if no column names the split.
+        test_fraction: the share of one table for testing, if no column names the split.
+        clusters: keep relatives in one split: a table `cluster_id<TAB>member_id`, or a family of the tokenizer such as
+            `scaffold` for molecules; null: split rows at random.
+        split_column: the column of one table with train, val (valid, validation) or test.
+        split_seed: the seed of the split; independent of the run's seed.
+        on_invalid: action for a letter outside the tokenizer's alphabet: skip the record, error, or unk to keep it.
+        canonicalize: convert texts such as SMILES to their canonical form; set false for labels of single tokens.
 
     Raises:
-        ConfigError: a range or an option cannot be understood.
-        DataError: a file is missing or is not such a table.
+        ConfigError: a range or an option is not valid.
+        DataError: a file is missing or is not a table with these columns.
     """
     from bionemo_core.data.labelled_records import LabelledSplits
     from bionemo_core.data.sources.shard_ranges import expand_range
@@ -66,8 +65,8 @@ def labelled_csv(
 
     columns = [sequence_column, target_column, mask_column, id_column, split_column]
 
-    def table(paths: list[Path]) -> "tuple[LabelledRecords, list[bytes]]":
-        return _table(paths, columns, data_sep, on_invalid, canonicalize, tokenizer)
+    def read_table(paths: list[Path]) -> "tuple[LabelledRecords, list[bytes]]":
+        return _read_table(paths, columns, data_sep, on_invalid, canonicalize, tokenizer)
 
     root = Path(dataset_path).expanduser()
     split = TableSplit(val_fraction, test_fraction, clusters or None, split_column or None, split_seed)
@@ -76,11 +75,11 @@ def labelled_csv(
         parts: dict[str, Any] = {}
         for name, shards in (("train", train), ("val", val), ("test", test)):
             paths = expand_range(root / name, shards, f"data.{name}") if shards else []
-            parts[name] = table(paths)[0] if paths else None
+            parts[name] = read_table(paths)[0] if paths else None
         if parts["train"] is None:
-            raise ConfigError("data.train: no shards are named, got ''. Give a range such as x000.")
-        return LabelledSplits.made_of(**parts)
-    records, words = table([root])
+            raise ConfigError("data.train: got '', expected shards. Give a range such as x000.")
+        return LabelledSplits.from_parts(**parts)
+    records, words = read_table([root])
     return split.of(records, words, tokenizer)
 
 
@@ -94,14 +93,14 @@ def flip_fasta(
     tokenizer: Tokenizer,
     context: BuildContext,
 ) -> DataSplits:
-    """The FASTA files of the FLIP benchmark, plain or gzip; `SET=` and `VALIDATION=` in a header say which split.
+    """Read FASTA files of the FLIP benchmark; `SET=` and `VALIDATION=` in a header name the split.
 
     Args:
-        sequences: the sequences. Without `labels` their headers hold `TARGET=`, `SET=` and `VALIDATION=`.
-        labels: a FASTA file with a letter for every residue, and `SET=` and `VALIDATION=` in its headers.
-        mask: a FASTA file with 1 or 0 for every residue: whether its label counts.
-        target: the attribute of a header that holds the label, where `labels` is not given.
-        on_invalid: what to do with a letter outside the tokenizer's alphabet: skip the record, error or unk.
+        sequences: the sequences; without `labels`, their headers have `TARGET=`, `SET=` and `VALIDATION=`.
+        labels: a FASTA file with one letter per residue, and `SET=` and `VALIDATION=` in its headers.
+        mask: a FASTA file with 1 or 0 per residue: whether its label counts.
+        target: the attribute of a header with the label, if `labels` is not given.
+        on_invalid: action for a letter outside the tokenizer's alphabet: skip the record, error, or unk to keep it.
 
     Raises:
         DataError: a file cannot be read, an attribute is missing, or lengths differ.
@@ -109,9 +108,9 @@ def flip_fasta(
     from bionemo_core.data.labelled_records import LabelledRecords, LabelledSplits
 
     where = f"flip: {sequences}"
-    texts = _fasta(sequences)
-    answers = _fasta(labels) if labels else {}
-    masks = {name: text.decode() for name, (_, text) in _fasta(mask).items()} if mask else {}
+    texts = _read_fasta(sequences)
+    answers = _read_fasta(labels) if labels else {}
+    masks = {name: text.decode() for name, (_, text) in _read_fasta(mask).items()} if mask else {}
     rows: dict[str, list[tuple[str, bytes, str, str]]] = {"train": [], "val": [], "test": []}
     clean = _Cleaner(tokenizer, on_invalid, where)
     for name, (header, text) in texts.items():
@@ -122,11 +121,11 @@ def flip_fasta(
             header, letters = answers[name]
             label = letters.decode("latin-1")
         else:
-            label = _attribute(header, target, name, where)
+            label = _parse_attribute(header, target, name, where)
         if mask and name not in masks:
             clean.reject("no mask", name)
             continue
-        split = _split_of(header, name, where)
+        split = _parse_split(header, name, where)
         sequence = clean(name, text)
         if sequence is not None:
             _check_lengths(name, sequence, label if labels else "", masks.get(name, ""), where)
@@ -137,30 +136,30 @@ def flip_fasta(
     clean.report(sum(map(len, rows.values())))
     made = {split: LabelledRecords.of(some, where) if some else None for split, some in rows.items()}
     if made["train"] is None:
-        raise DataError(f"{where}: no record is of SET=train.")
-    return LabelledSplits.made_of(made["train"], made["val"], made["test"])
+        raise DataError(f"{where}: no record has SET=train, expected at least one. Check the headers.")
+    return LabelledSplits.from_parts(made["train"], made["val"], made["test"])
 
 
-def _fasta(path: str) -> dict[str, tuple[str, bytes]]:
-    """Header and sequence of each record by its id.
+def _read_fasta(path: str) -> dict[str, tuple[str, bytes]]:
+    """Read the header and the sequence of each record, by its id.
 
     Raises:
         DataError: the file cannot be read, or an id occurs twice.
     """
     from bionemo_core.data.readers import FastaSource
 
-    found: dict[str, tuple[str, bytes]] = {}
+    records: dict[str, tuple[str, bytes]] = {}
     source = FastaSource(Path(path).expanduser(), columns=("description",))
     for record in source.records(source.paths[0]):
         name = record.id.decode("latin-1")
-        if name in found:
-            raise DataError(f"flip: {path}:{record.line}: id {name!r} occurs twice.")
+        if name in records:
+            raise DataError(f"flip: {path}:{record.line}: id {name!r} occurs twice. Remove one of the records.")
         header = record.columns[0].decode("latin-1") if record.columns else ""
-        found[name] = (header, b"".join(record.sequence.split()))
-    return found
+        records[name] = (header, b"".join(record.sequence.split()))
+    return records
 
 
-def _attribute(header: str, key: str, name: str, where: str) -> str:
+def _parse_attribute(header: str, key: str, name: str, where: str) -> str:
     for word in header.split():
         found, separator, value = word.partition("=")
         if separator and found.upper() == key.upper():
@@ -168,15 +167,15 @@ def _attribute(header: str, key: str, name: str, where: str) -> str:
     raise DataError(f"{where}: the header of {name!r} has no {key}=..., it has {header[:80]!r}.")
 
 
-def _split_of(header: str, name: str, where: str) -> str:
-    chosen = _attribute(header, "SET", name, where).lower()
-    if chosen not in ("train", "test"):
-        raise DataError(f"{where}: {name!r} has SET={chosen}, expected train or test.")
-    validation = chosen == "train" and _attribute(header, "VALIDATION", name, where).lower() == "true"
-    return "val" if validation else chosen
+def _parse_split(header: str, name: str, where: str) -> str:
+    split = _parse_attribute(header, "SET", name, where).lower()
+    if split not in ("train", "test"):
+        raise DataError(f"{where}: {name!r} has SET={split}, expected train or test.")
+    validation = split == "train" and _parse_attribute(header, "VALIDATION", name, where).lower() == "true"
+    return "val" if validation else split
 
 
-def _table(
+def _read_table(
     paths: list[Path],
     columns: list[Optional[str]],
     separator: str,
@@ -184,16 +183,16 @@ def _table(
     canonicalize: bool,
     tokenizer: Tokenizer,
 ) -> "tuple[LabelledRecords, list[bytes]]":
-    """The rows that are used, and what the column of splits says of each, where one is named."""
+    """Read the used rows, and the value of the split column in each, if one is named."""
     from bionemo_core.data.labelled_records import LabelledRecords
     from bionemo_core.data.readers import CsvSource
-    from bionemo_core.data.readers.table_columns import column_names
+    from bionemo_core.data.readers.tables import read_column_names
 
     sequence_column, target_column, mask_column, id_column, split_column = columns
     assert sequence_column
     assert target_column
     kept = [target_column, *(column for column in (mask_column, split_column) if column)]
-    name_column = id_column or ("id" if "id" in column_names(paths[0], "csv", separator) else None)
+    name_column = id_column or ("id" if "id" in read_column_names(paths[0], "csv", separator) else None)
     source = CsvSource(paths, sequence_column, separator=separator, id_column=name_column, columns=kept)
     clean = _Cleaner(tokenizer, on_invalid, f"csv: {paths[0]}", canonicalize)
     rows, words = [], []
@@ -223,7 +222,7 @@ def _check_lengths(name: str, sequence: bytes, label: str, mask: str, where: str
 
 
 class _Cleaner:
-    """Applies the rules for one tokenizer to labelled sequences."""
+    """The filter of labelled sequences for one tokenizer; it counts the rejected ones."""
 
     def __init__(self, tokenizer: Tokenizer, on_invalid: str, where: str, canonicalize: bool = False) -> None:
         from bionemo_core.data.store.text_filter import filter_for
@@ -233,27 +232,27 @@ class _Cleaner:
         self._rejected: dict[str, list[str]] = {}
 
     def __call__(self, name: str, sequence: bytes) -> Optional[bytes]:
-        """The sequence as the tokenizer reads it; None where it is left out.
+        """Return the sequence as the tokenizer reads it; None if it is rejected.
 
         Raises:
-            DataError: the rules say that such a record is an error.
+            DataError: the rules treat the record as an error.
         """
         from bionemo_core.data.readers import Record
 
-        verdict = self._rules.judge(Record(name.encode("latin-1"), sequence, 0))
-        if verdict.fatal:
-            raise DataError(f"{self._where} record {name!r}{verdict.detail}")
-        if not verdict.sequences:
-            self.reject(verdict.reason, name)
+        result = self._rules.apply(Record(name.encode("latin-1"), sequence, 0))
+        if result.fatal:
+            raise DataError(f"{self._where} record {name!r}{result.detail}")
+        if not result.sequences:
+            self.reject(result.reason, name)
             return None
-        return verdict.sequences[0]
+        return result.sequences[0]
 
     def reject(self, reason: str, name: str) -> None:
-        """Count a record that is left out."""
+        """Count a rejected record."""
         self._rejected.setdefault(reason, []).append(name)
 
     def report(self, used: int) -> None:
-        """Say what was used and what was not."""
+        """Log how many records were used and rejected."""
         import logging
 
         rejected = sum(map(len, self._rejected.values()))

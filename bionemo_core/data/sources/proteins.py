@@ -46,52 +46,53 @@ def records(
     tokenizer: Tokenizer,
     context: BuildContext,
 ) -> DataSplits:
-    """Proteins of files of any format that is read, or of v1's folder of shards.
+    """Read proteins from files of any supported format, or from v1's folder of shards.
 
-    Give `path`, which is split unless other files are named; or `dataset_path`, a folder with `train`, `val` and
+    Give `path`, which is split unless separate files are named, or `dataset_path`, a folder with `train`, `val` and
     `test`.
 
     Args:
-        path: the proteins to train on, and to split where no other file is named: a file, a range such as
+        path: the proteins to train on, and to split if no other files are named: a file, a range such as
             `x[000..049].csv`, a pattern with `*`, an http(s) or ftp address, or a list of these.
-        val_path: files of their own for validation; nothing is then split off for it.
-        test_path: the same for testing.
+        val_path: separate validation files, instead of a part of `path`.
+        test_path: separate test files, instead of a part of `path`.
         dataset_path: v1's layout, `<dataset_path>/{train,val,test}/x000.csv`.
-        train: the shards of `dataset_path` to train on: `x000`, `x[000..049]`, `x_OP_000..049_CL_` and so on.
-        val: the shards to validate on; empty: none.
-        test: the shards to test on; empty: none.
-        format: fasta, fastq, pdb, mmcif, genbank, embl, uniprot, csv, tsv or parquet; null: as the extension tells.
-        data_col: the column of a CSV or TSV file that holds the sequence, counted from 0.
-        column: that column by its name in the header; overrides `data_col`. `sequence` where neither is given.
-        id_column: the column of the ids, in a table or in split_file; null: file and line, in split_file the first.
-        header_lines: lines to leave out at the top of every CSV or TSV file; null: one.
-        data_sep: what separates the columns of a CSV file, one character; null: a comma.
-        val_fraction: the share of records that validation gets; null: 0.01 unless another option decides.
-        test_fraction: the same for testing.
-        val_size: what validation gets as a number of records.
-        test_size: the same for testing.
-        clusters: a table `cluster_id<TAB>member_id`; a cluster then lies wholly in one split.
-        split_column: a column that says train, val (valid, validation) or test for each record.
-        split_headers: headers say it, as FLIP's do: `SET=train VALIDATION=False`.
-        split_file: another file says it for the same ids: FASTA with such headers, or a table with split_column.
-        split_seed: decides which records or clusters go where; independent of the run's seed.
-        on_invalid: what to do with a residue outside the tokenizer's alphabet: skip the record, error or unk.
-        min_length: shorter sequences are rejected, in residues.
-        max_length: longer sequences are treated as on_long says; null keeps them all (training truncates).
-        on_long: what to do with more than max_length residues: drop, truncate, window or keep.
-        window_overlap: residues that neighbouring windows share.
-        on_duplicate_id: what to do with the id of an earlier record: drop, error or keep.
+        train: the training shards of `dataset_path`, such as `x000`, `x[000..049]` or `x_OP_000..049_CL_`.
+        val: the validation shards; empty: none.
+        test: the test shards; empty: none.
+        format: fasta, fastq, pdb, mmcif, genbank, embl, uniprot, csv, tsv or parquet; null: by the extension.
+        data_col: the column of the sequence in a CSV or TSV file, counted from 0.
+        column: the name of that column in the header; overrides `data_col`; null without `data_col`: sequence.
+        id_column: the column of the ids in a table or in split_file; null: file and line, in split_file the first.
+        header_lines: lines to skip at the top of every CSV or TSV file; null: one.
+        data_sep: one character that separates the columns of a CSV file; null: a comma.
+        val_fraction: the share of records for validation; null: 0.01 unless another option decides.
+        test_fraction: the share of records for testing; null: 0.01 unless another option decides.
+        val_size: the number of validation records, instead of a fraction.
+        test_size: the number of test records, instead of a fraction.
+        clusters: a table `cluster_id<TAB>member_id`; the members of a cluster stay in one split.
+        split_column: the column with train, val (valid, validation) or test for each record.
+        split_headers: split by the FASTA headers, written as in FLIP: `SET=train VALIDATION=False`.
+        split_file: a separate file with the splits of the same ids: FASTA with such headers, or a table with
+            split_column.
+        split_seed: the seed of the split; independent of the run's seed.
+        on_invalid: action for a residue outside the tokenizer's alphabet: skip the record, error, or unk to keep it.
+        min_length: reject shorter sequences, in residues.
+        max_length: apply on_long to longer sequences, in residues; null: keep them all (training truncates).
+        on_long: action for more than max_length residues: drop, truncate, window or keep.
+        window_overlap: the residues that neighbouring windows share.
+        on_duplicate_id: action for a record that repeats an earlier id: drop, error or keep.
         deduplicate: keep one of several identical sequences.
-        lower_case: what lower-case residues are: upper to read them as others, reject, or keep as soft-masked.
-        on_stop: what to do with `*`: strip it from the end and reject it inside, or reject both.
-        on_gap: what to do with `-` and `.` where the alphabet lacks them: reject or strip.
+        lower_case: action for lower-case residues: upper to convert them, reject, or keep as soft-masked.
+        on_stop: action for `*`: strip it at the end and reject it inside, or reject both.
+        on_gap: action for `-` and `.` if the alphabet lacks them: reject or strip.
 
     Raises:
         ConfigError: an option is out of its range or contradicts another one, or nothing is left to train on.
-        DataError: a file is missing or cannot be read, or on_invalid=error met such a record.
+        DataError: a file is missing or cannot be read, or on_invalid=error found an invalid record.
     """
-    from bionemo_core.data.sources.input_files import Files, Named, prepared_splits
-    from bionemo_core.data.splits.options import Splitting
+    from bionemo_core.data.sources.input_files import FileOptions, NamedFiles, prepare_splits
+    from bionemo_core.data.splits.options import SplitOptions
     from bionemo_core.data.store.residue_filter import ResidueFilter
 
     rules = ResidueFilter.of(
@@ -107,7 +108,7 @@ def records(
         on_stop=on_stop,
         on_gap=on_gap,
     )
-    splitting = Splitting(
+    split_options = SplitOptions(
         val_fraction=val_fraction,
         test_fraction=test_fraction,
         val_size=val_size,
@@ -119,6 +120,6 @@ def records(
         split_seed=split_seed,
         id_column=id_column,
     )
-    files = Files(format, data_col, column, id_column, header_lines, data_sep, bool(split_file))
-    named = Named.of(path, val_path, test_path, dataset_path, {"train": train, "val": val, "test": test})
-    return prepared_splits(named, files, rules, splitting, context)
+    files = FileOptions(format, data_col, column, id_column, header_lines, data_sep, bool(split_file))
+    named = NamedFiles.of(path, val_path, test_path, dataset_path, {"train": train, "val": val, "test": test})
+    return prepare_splits(named, files, rules, split_options, context)

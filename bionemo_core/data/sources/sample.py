@@ -17,12 +17,12 @@ def sample(
     tokenizer: Tokenizer,
     context: BuildContext,
 ) -> DataSplits:
-    """512 UniProt proteins that ship with the core, split at random: enough to try a model, not to judge one.
+    """Read 512 UniProt proteins that ship with the core: enough to try a model, not to evaluate one.
 
     Args:
-        seed: decides which proteins are split off.
-        val_size: proteins to validate on.
-        test_size: proteins to test on.
+        seed: the seed of the split.
+        val_size: the number of validation proteins.
+        test_size: the number of test proteins.
 
     Raises:
         ConfigError: the two sizes leave nothing to train on.
@@ -35,8 +35,8 @@ def sample(
 
     with as_file(files("bionemo_core.data") / "sample" / "uniprot_sample_512.fasta") as path:
         advice = (
-            "Choose another tokenizer (tokenizer=...), or data of your own with data=fasta data.path=...; for a model "
-            "that reads something else, such as molecules, the data of its plugin: data=smiles data.path=..."
+            "Choose another tokenizer (tokenizer=...), or your own data with data=fasta data.path=...; for a model that"
+            " reads something else, such as molecules, use the data of its plugin: data=smiles data.path=..."
         )
         rules = ResidueFilter.of(tokenizer, on_invalid="error", advice=advice)
         store = prepare(FastaSource(path), rules, context)

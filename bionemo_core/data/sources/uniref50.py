@@ -32,36 +32,36 @@ def uniref50(
     tokenizer: Tokenizer,
     context: BuildContext,
 ) -> DataSplits:
-    """UniRef50 as v1 prepares it: downloaded, shuffled, split by size, and written as CSV shards.
+    """Download UniRef50, shuffle it, split it by size, and write CSV shards, as v1 does.
 
     Args:
-        path: the FASTA file, if it is there already; it is then not downloaded.
-        url: where to download it from.
-        md5: the MD5 that the download must have, in hexadecimal.
-        root: the folder that gets `raw` and `processed`; null: `uniref50` in the home folder.
-        val_size: records to validate on.
-        test_size: records to test on.
-        num_csv_files: shards of each split.
-        split_seed: decides which records go where, as v1's random_seed.
+        path: an existing FASTA file, which is used instead of the download.
+        url: the URL of the download.
+        md5: the expected MD5 of the download, in hexadecimal.
+        root: the folder for `raw` and `processed`; null: `uniref50` in the home folder.
+        val_size: the number of validation records.
+        test_size: the number of test records.
+        num_csv_files: the number of shards of each split.
+        split_seed: the seed of the split, v1's random_seed.
         write_csv: write `processed/{train,val,test}/x000.csv`; false: only the prepared store, with the same splits.
-        on_invalid: what to do with a residue outside the tokenizer's alphabet: skip the record, error or unk.
-        min_length: shorter sequences are rejected, in residues.
-        max_length: longer sequences are treated as on_long says; null keeps them all (training truncates).
-        on_long: what to do with more than max_length residues: drop, truncate, window or keep.
+        on_invalid: action for a residue outside the tokenizer's alphabet: skip the record, error, or unk to keep it.
+        min_length: reject shorter sequences, in residues.
+        max_length: apply on_long to longer sequences, in residues; null: keep them all (training truncates).
+        on_long: action for more than max_length residues: drop, truncate, window or keep.
         deduplicate: keep one of several identical sequences of a split.
 
     Raises:
         ConfigError: an option is out of its range, or `root` holds shards of other sizes.
-        DataError: the file cannot be read as FASTA, or on_invalid=error met such a record.
-        NetworkError: it cannot be downloaded.
+        DataError: the file cannot be read as FASTA, or on_invalid=error found an invalid record.
+        NetworkError: the download failed.
         StorageError: a file cannot be written.
     """
-    from bionemo_core.data.sources.uniref50_shards import Layout, split_shards, split_store
+    from bionemo_core.data.sources.uniref50_shards import ShardLayout, split_shards, split_store
     from bionemo_core.data.store.prepare import home_folder
     from bionemo_core.data.store.residue_filter import ResidueFilter
     from bionemo_core.io.download import fetch, name_of
 
-    layout = Layout(val_size, test_size, num_csv_files, split_seed)
+    layout = ShardLayout(val_size, test_size, num_csv_files, split_seed)
     rules = ResidueFilter.of(
         tokenizer,
         on_invalid=on_invalid,

@@ -1,7 +1,7 @@
 """UniRef90 sampling: a record is a UniRef50 cluster, and every pass over the data draws one of its members.
 
-The members of cluster c are the entries `starts[c]` to `starts[c] + counts[c]` of `rows`; an entry of 0 or more is a
-row of the members' store, a negative one, -1 - row, a row of the representatives' store.
+The members of cluster c are `rows[starts[c] : starts[c] + counts[c]]`. A value of 0 or more is a row of the store of
+members. A negative value is -1 - row, for a row of the store of representatives.
 """
 
 import json
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from bionemo_core.data.batches.rng import RecordRng
 from bionemo_core.data.readers import open_bytes
 from bionemo_core.data.readers.decompress import text_lines
-from bionemo_core.data.splits.options import Splitting
+from bionemo_core.data.splits.options import SplitOptions
 from bionemo_core.data.store.id_index import IdIndex
 from bionemo_core.data.store.prepare import home_folder
 from bionemo_core.data.store.record_store import PreparedStore
@@ -37,17 +37,17 @@ _ARRAYS = ("starts", "counts", "rows", "lengths")
 
 
 class ClusterTable:
-    """Which rows are the members of each cluster, as memory maps; cluster i is row i of the representatives."""
+    """The rows of the members of each cluster, as memory maps; cluster i is row i of the representatives."""
 
     def __init__(self, folder: Path, verify: bool = True) -> None:
-        """Open a table that `cluster_table` has made.
+        """Open a table that `open_cluster_table` made.
 
         Args:
             folder: a published table.
-            verify: hash every file. Only processes whose parent did may leave it out.
+            verify: hash every file. Use False only in a process whose parent has verified the table.
 
         Raises:
-            DataError: it is damaged.
+            DataError: the table is damaged.
         """
         self.folder = folder
         try:
@@ -56,7 +56,7 @@ class ClusterTable:
                 raise ValueError("its manifest was changed")
             for name, digest in manifest["files"].items():
                 if verify and hash_file(folder / name).sha256 != digest:
-                    raise ValueError(f"the SHA-256 of {name} is not the one in its manifest")
+                    raise ValueError(f"the SHA-256 of {name} differs from its manifest")
             self.starts, self.counts, self.rows, self.lengths = (
                 np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in _ARRAYS
             )
@@ -70,7 +70,7 @@ class ClusterTable:
 
 
 class ClusterMembers:
-    """Clusters as records, a `RecordDataset`: by index the representative, by `draw_record` any member."""
+    """A `RecordDataset` of clusters: an index gives the representative, `draw_record` any member."""
 
     def __init__(
         self,
@@ -94,16 +94,10 @@ class ClusterMembers:
         return self._representatives[self._cluster(index)]
 
     def draw_record(self, index: int, draw: RecordRng) -> bytes:
-        """A member of the cluster, each with the same probability."""
+        """Draw a member of the cluster, each with the same probability."""
         cluster = self._cluster(index)
         member = int(draw.integers(1, int(self._table.counts[cluster]))[0])
         return self._value(int(self._table.rows[self._table.starts[cluster] + member]))
-
-    def members_of(self, index: int) -> list[bytes]:
-        """All that may be drawn for a cluster."""
-        cluster = self._cluster(index)
-        first = int(self._table.starts[cluster])
-        return [self._value(int(row)) for row in self._table.rows[first : first + int(self._table.counts[cluster])]]
 
     def _cluster(self, index: int) -> int:
         if not 0 <= index < len(self.indices):
@@ -115,40 +109,40 @@ class ClusterMembers:
 
 
 def cluster_splits(
-    stores: Mapping[str, PreparedStore], mapping: Path, splitting: Splitting, context: BuildContext
+    stores: Mapping[str, PreparedStore], mapping: Path, split_options: SplitOptions, context: BuildContext
 ) -> DataSplits:
-    """Clusters of the representatives `uf50` with the members `uf90`; `val` and `test` are stores, or split off.
+    """Make the splits of clusters: representatives are `uf50`, members `uf90`, and `val` and `test` may be stores.
 
     Raises:
         ConfigError: nothing is left to train on.
-        DataError: the files do not belong together.
+        DataError: the table matches none of the representatives.
         StorageError: the table of members cannot be written.
     """
     representatives, members = stores["uf50"], stores["uf90"]
-    table = cluster_table(mapping, representatives, members, context)
+    table = open_cluster_table(mapping, representatives, members, context)
     own = [split for split in ("val", "test") if split in stores]
-    parts = splitting.indices(representatives, own)
+    parts = split_options.indices(representatives, own)
     splits = parts.of(representatives, stores.get("val"), stores.get("test"))
     train = ClusterMembers(representatives, members, table, parts.train)
     return replace(splits, train=train, fingerprint=fingerprint_of([splits.fingerprint, table.facts]))
 
 
-def cluster_table(
+def open_cluster_table(
     mapping: Path, representatives: PreparedStore, members: PreparedStore, context: BuildContext
 ) -> ClusterTable:
-    """The members of every representative's cluster, looked up now unless that was done before.
+    """Open the table of the members of every cluster; make it if it does not exist.
 
-    A cluster of which no member can be found is its representative alone; such clusters, and members that are not
-    there, are counted and reported.
+    A cluster without a known member consists of its representative. Such clusters and missing members are counted and
+    logged.
 
     Args:
         mapping: v1's table with a header, `cluster_id<TAB>member1,member2,...`, plain or compressed.
-        representatives: the clusters, by their ids.
+        representatives: the sequences whose ids are those of the clusters.
         members: the sequences that the table names.
-        context: where prepared data lives.
+        context: has the folder of prepared data.
 
     Raises:
-        DataError: the table cannot be read, or fits none of the representatives.
+        DataError: the table cannot be read, or has none of the representatives.
         StorageError: the result cannot be written.
     """
     try:
@@ -157,15 +151,15 @@ def cluster_table(
         raise DataError(f"clusters: {mapping}: cannot be read ({error.strerror}). Check the path.") from error
     facts = {"mapping": digest, "representatives": representatives.fingerprint, "members": members.fingerprint}
     folder = home_folder(context) / "prepared" / f"{fingerprint_of([_FORMAT, facts])}-clusters"
-    table = _usable(folder, logging.DEBUG)  # said by who makes it again
+    table = _open_if_valid(folder, logging.DEBUG)  # the process that makes it again warns
     if table is None:
         with lock_beside(folder, "clusters"):
-            table = _usable(folder) or _made(_Lookup(mapping, representatives, members), facts, folder)
-    log.info("%s: %s", mapping.name, _summary(table.counted))
+            table = _open_if_valid(folder) or _make(_Lookup(mapping, representatives, members), facts, folder)
+    log.info("%s: %s", mapping.name, _summarize(table.counted))
     return table
 
 
-def _usable(folder: Path, level: int = logging.WARNING) -> ClusterTable | None:
+def _open_if_valid(folder: Path, level: int = logging.WARNING) -> ClusterTable | None:
     if not folder.exists():
         return None
     try:
@@ -175,12 +169,12 @@ def _usable(folder: Path, level: int = logging.WARNING) -> ClusterTable | None:
         return None
 
 
-def _made(lookup: "_Lookup", facts: dict[str, Any], folder: Path) -> ClusterTable:
+def _make(lookup: "_Lookup", facts: dict[str, Any], folder: Path) -> ClusterTable:
     with new_folder(folder, replace=True) as temporary:
-        held = temporary / "rows.bin"
-        with held.open("wb") as stream:
+        rows_file = temporary / "rows.bin"
+        with rows_file.open("wb") as stream:
             lookup.run(stream)
-        rows = np.memmap(held, dtype=np.int64, mode="r")  # more than memory may hold
+        rows = np.memmap(rows_file, dtype=np.int64, mode="r")  # may be larger than the memory
         arrays: dict[str, NDArray[Any]] = {
             "starts": lookup.starts,
             "counts": lookup.counts,
@@ -189,7 +183,7 @@ def _made(lookup: "_Lookup", facts: dict[str, Any], folder: Path) -> ClusterTabl
         }
         for name, values in arrays.items():
             np.save(temporary / f"{name}.npy", values)
-        held.unlink()
+        rows_file.unlink()
         files = {f"{name}.npy": hash_file(temporary / f"{name}.npy").sha256 for name in _ARRAYS}
         manifest = {"format": _FORMAT, "facts": facts, "counted": dict(lookup.counted), "files": files}
         (temporary / MANIFEST).write_bytes(canonical(seal(manifest)))
@@ -205,7 +199,7 @@ class _Line:
 
 
 class _Lookup:
-    """One pass over a mapping."""
+    """The search for the members of every cluster, in one pass over a mapping."""
 
     def __init__(self, mapping: Path, representatives: PreparedStore, members: PreparedStore) -> None:
         self._mapping = mapping
@@ -220,15 +214,15 @@ class _Lookup:
         """Write the rows of all members, cluster by cluster, as int64.
 
         Raises:
-            DataError: the table cannot be read, or fits none of the representatives.
-            OSError: the disk refuses.
+            DataError: the table cannot be read, or has none of the representatives.
+            OSError: the rows cannot be written.
         """
         representatives, members = (IdIndex(store) for store in self._stores)
         for batch in self._batches(representatives):
             names = [name for line in batch for name in line.members]
             rows = members.rows(names)
             missing = np.flatnonzero(rows < 0)
-            if missing.size:  # a mapping may name a representative among the members
+            if missing.size:  # a mapping may list a representative as a member
                 own = representatives.rows([names[place] for place in missing])
                 rows[missing] = np.where(own >= 0, -1 - own, np.iinfo(np.int64).min)
             first = 0
@@ -238,7 +232,7 @@ class _Lookup:
         if not self._seen.any():
             raise DataError(
                 f"clusters: {self._mapping}: none of its {self.counted['clusters read']:,} clusters has the id of a "
-                f"representative such as {self._stores[0].id(0)!r}. Give the files that belong together."
+                f"representative such as {self._stores[0].id(0)!r}. Give files that belong together."
             )
         for row in np.flatnonzero(~self._seen).tolist():
             self.counted["representatives without a cluster"] += 1
@@ -262,34 +256,34 @@ class _Lookup:
         stream.write(rows.astype(np.int64).tobytes())
 
     def _batches(self, representatives: IdIndex) -> Iterator[list[_Line]]:
-        """Rows of the table that have a representative, about a million members at a time."""
+        """Yield rows of the table with a representative, about a million members at a time."""
         names: list[bytes] = []
         members: list[list[bytes]] = []
-        held = 0
-        for name, listed in self._table_rows(representatives):
+        num_members = 0
+        for name, cluster_members in self._read_table(representatives):
             self.counted["clusters read"] += 1
             names.append(name)
-            members.append(listed)
-            held += len(listed)
-            if held >= _BATCH_MEMBERS:
+            members.append(cluster_members)
+            num_members += len(cluster_members)
+            if num_members >= _BATCH_MEMBERS:
                 yield self._lines(representatives, names, members)
-                names, members, held = [], [], 0
+                names, members, num_members = [], [], 0
         yield self._lines(representatives, names, members)
 
     def _lines(self, representatives: IdIndex, names: list[bytes], members: list[list[bytes]]) -> list[_Line]:
         lines = []
-        for row, name, listed in zip(representatives.rows(names).tolist(), names, members, strict=True):
+        for row, name, cluster_members in zip(representatives.rows(names).tolist(), names, members, strict=True):
             if row < 0:
                 self.counted["clusters without a representative"] += 1
                 continue
             if self._seen[row]:
-                raise DataError(f"clusters: {self._mapping}: cluster {_text(name)!r} stands there twice.")
+                raise DataError(f"clusters: {self._mapping}: cluster {_decode(name)!r} occurs twice. Keep one of them.")
             self._seen[row] = True
-            lines.append(_Line(row, listed))
+            lines.append(_Line(row, cluster_members))
         return lines
 
-    def _table_rows(self, representatives: IdIndex) -> Iterator[tuple[bytes, list[bytes]]]:
-        where, started = f"clusters: {self._mapping}", False
+    def _read_table(self, representatives: IdIndex) -> Iterator[tuple[bytes, list[bytes]]]:
+        where, past_header = f"clusters: {self._mapping}", False
         with open_bytes(self._mapping, "clusters") as stream:
             for number, line in enumerate(text_lines(stream, where), start=1):
                 if not line.strip():
@@ -298,17 +292,17 @@ class _Lookup:
                 name = name.strip()
                 if not (tab and name):
                     raise DataError(
-                        f"{where}:{number}: expected cluster_id<TAB>member1,member2,..., got {_text(line)!r}."
+                        f"{where}:{number}: expected cluster_id<TAB>member1,member2,..., got {_decode(line)!r}."
                     )
-                if not started:
-                    started = True
+                if not past_header:
+                    past_header = True
                     if representatives.rows([name])[0] >= 0:
                         raise DataError(f"{where}: has no header. Its first line must be cluster_id<TAB>members.")
                     continue
-                yield name, [one for one in (part.strip() for part in rest.split(b",")) if one]
+                yield name, [member for member in (part.strip() for part in rest.split(b",")) if member]
 
     def longest(self, rows: NDArray[np.int64]) -> NDArray[np.int32]:
-        """Residues of the longest member of each cluster, shape [clusters]."""
+        """Return the residues of the longest member of each cluster, shape [clusters]."""
         representatives, members = self._stores
         lengths = np.empty(len(rows), dtype=np.int32)
         own = rows < 0
@@ -320,8 +314,8 @@ class _Lookup:
         return result
 
 
-def _summary(counted: dict[str, int]) -> str:
-    """One line; clusters read = used + without a representative, members read = found + missing."""
+def _summarize(counted: dict[str, int]) -> str:
+    """Summarise the counts: clusters read = used + without a representative, members read = found + missing."""
 
     def number(key: str) -> str:
         return f"{counted.get(key, 0):,}"
@@ -335,8 +329,8 @@ def _summary(counted: dict[str, int]) -> str:
         f"{number(key)} {key}" for key in ("clusters without a member", "representatives without a cluster")
         if counted.get(key)
     ]  # fmt: skip
-    return line + (f"; their representative stands alone for {' and '.join(alone)}" if alone else "")
+    return line + (f"; only the representative is used for {' and '.join(alone)}" if alone else "")
 
 
-def _text(name: bytes) -> str:
+def _decode(name: bytes) -> str:
     return name[:80].decode("latin-1")

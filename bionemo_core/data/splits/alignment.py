@@ -31,27 +31,27 @@ _BLOSUM62 = """
 """
 
 
-def _table() -> NDArray[np.int16]:
-    """BLOSUM62 (Henikoff and Henikoff, 1992) with other letters at -1 and separators that end every alignment."""
+def _score_table() -> NDArray[np.int16]:
+    """Return BLOSUM62 (Henikoff and Henikoff, 1992), with -1 for other letters and separators that end an alignment."""
     table = np.full((32, 32), -1, dtype=np.int16)
     table[:20, :20] = np.array(_BLOSUM62.split(), dtype=np.int16).reshape(20, 20)
     table[SEPARATOR], table[:, SEPARATOR] = -1000, -1000
     return table.ravel()
 
 
-_SCORES = _table()
+_SCORES = _score_table()
 _CODES = np.full(256, OTHER, dtype=np.int8)
 _CODES[np.frombuffer(LETTERS, dtype=np.uint8)] = np.arange(20)
 
-_DROP = 20  # below the best so far: BLAST's X for ungapped extension is of this size
-_FIRST_REACH = 10
-_FIRST_SCORE = 32
+_DROP = 20  # an extension stops this far below its best score; about BLAST's X for ungapped extension
+_FIRST_REACH = 10  # residues on either side that the first pass looks at
+_FIRST_SCORE = 32  # the score that a pair needs to pass it
 _LOW_COMPLEXITY_WINDOW = 12
-_LOW_COMPLEXITY_BITS = 2.2  # as SEG (Wootton and Federhen, 1993)
+_LOW_COMPLEXITY_BITS = 2.2  # the threshold of SEG (Wootton and Federhen, 1993)
 
 
-def scores_of(sequences: Sequence[bytes]) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
-    """The sequences as codes with `_FIRST_REACH` separators around each, and the number of each code's sequence."""
+def encode_sequences(sequences: Sequence[bytes]) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
+    """Encode sequences with `_FIRST_REACH` separators around each; return the codes and the sequence of each code."""
     gap = bytes(_FIRST_REACH)
     text = np.frombuffer(gap + gap.join(sequences) + gap, dtype=np.uint8)
     residues = _CODES[text]
@@ -64,7 +64,7 @@ def scores_of(sequences: Sequence[bytes]) -> tuple[NDArray[np.int8], NDArray[np.
 
 
 def mask_low_complexity(residues: NDArray[np.int8]) -> NDArray[np.int8]:
-    """A copy in which windows of few different residues are `OTHER`: their similarity does not mean kinship."""
+    """Return a copy with `OTHER` in windows of few different residues, whose similarity does not mean homology."""
     window = _LOW_COMPLEXITY_WINDOW
     counts = np.arange(window + 1)
     bits = np.zeros(window + 1, dtype=np.float32)
@@ -84,16 +84,16 @@ def mask_low_complexity(residues: NDArray[np.int8]) -> NDArray[np.int8]:
 
 
 class FirstPass:
-    """Tells which shared k-mers are worth an extension, by the best score within ten residues either side."""
+    """A filter of shared k-mers by their best score within ten residues on either side."""
 
     def __init__(self, residues: NDArray[np.int8], k: int) -> None:
         self._residues = residues
         self._k = k
-        # Twice five bits make one index into the table of scores.
+        # Two codes of five bits each make one index into the table of scores.
         self._left = residues.astype(np.int16) << 5
 
     def __call__(self, left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Numbers of the pairs that pass, ascending."""
+        """Return the numbers of the pairs that pass, ascending."""
         score = np.zeros(len(left), dtype=np.int16)
         for offset in range(self._k):
             score += self._score(left + offset, right + offset)
@@ -114,7 +114,11 @@ class FirstPass:
 def extend(
     residues: NDArray[np.int8], left: NDArray[np.int64], right: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Best ungapped alignments through pairs of positions: score, identical residues, begin and end beside `left`."""
+    """Find the best ungapped alignments through pairs of positions.
+
+    Returns:
+        The score, the identical residues, and the begin and the end relative to `left`, each of shape [pairs].
+    """
     forward = _extend_one_way(residues, left, right, 1)
     backward = _extend_one_way(residues, left - 1, right - 1, -1)
     return forward[0] + backward[0], forward[1] + backward[1], -backward[2], forward[2]
@@ -123,19 +127,19 @@ def extend(
 def _extend_one_way(
     residues: NDArray[np.int8], left: NDArray[np.int64], right: NDArray[np.int64], step: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Walk all pairs in step until each has fallen `_DROP` below its best; score, identical residues and length."""
+    """Extend all pairs until each is `_DROP` below its best; return score, identical residues and length."""
     best = np.zeros((3, len(left)), dtype=np.int64)
-    alive = np.arange(len(left))
+    pairs = np.arange(len(left))
     running = np.zeros((2, len(left)), dtype=np.int64)
     length = 0
-    while alive.size:
-        a, b = residues[left[alive] + step * length], residues[right[alive] + step * length]
+    while pairs.size:
+        a, b = residues[left[pairs] + step * length], residues[right[pairs] + step * length]
         length += 1
         running[0] += _SCORES[(a.astype(np.int64) << 5) | b]
         running[1] += (a == b) & (a < OTHER)
-        better = running[0] > best[0, alive]
-        best[:2, alive[better]] = running[:, better]
-        best[2, alive[better]] = length
-        going = running[0] > best[0, alive] - _DROP
-        alive, running = alive[going], running[:, going]
+        better = running[0] > best[0, pairs]
+        best[:2, pairs[better]] = running[:, better]
+        best[2, pairs[better]] = length
+        active = running[0] > best[0, pairs] - _DROP
+        pairs, running = pairs[active], running[:, active]
     return best[0], best[1], best[2]

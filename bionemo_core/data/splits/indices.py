@@ -1,4 +1,4 @@
-"""Which records train and which judge: at random, or by whole clusters of related sequences."""
+"""The records of each split: at random, or by whole clusters of related sequences."""
 
 import re
 from collections.abc import Hashable, Mapping, Sequence
@@ -18,27 +18,27 @@ from bionemo_core.protocols import DataSplits
 CLUSTER_HEADER = ("cluster_id", "member_id")
 TRAIN, VAL, TEST = 0, 1, 2
 WINDOW = re.compile(r"/\d+\Z")
-"""What the id of a window has after the record's own."""
+"""The suffix that the id of a window has after the record's id."""
 
 
 @dataclass(frozen=True)
 class SplitIndices:
-    """Records of each split, ascending, shape [records]; together they are all of them, each once."""
+    """The records of each split, ascending, shape [records]; every record is in exactly one split."""
 
     train: NDArray[np.int64]
     val: NDArray[np.int64]
     test: NDArray[np.int64]
 
     @classmethod
-    def of_sides(cls, sides: NDArray[np.int8]) -> "SplitIndices":
-        """The split in which record i is on side `sides[i]`: 0 trains, 1 validates, 2 tests; shape [records]."""
-        train, val, test = (np.flatnonzero(sides == side) for side in (TRAIN, VAL, TEST))
+    def from_split_ids(cls, split_ids: NDArray[np.int8]) -> "SplitIndices":
+        """Make the split from a number for each record: 0 train, 1 validation, 2 test; shape [records]."""
+        train, val, test = (np.flatnonzero(split_ids == split) for split in (TRAIN, VAL, TEST))
         return cls(train, val, test)
 
     def of(
         self, store: PreparedStore, val: PreparedStore | None = None, test: PreparedStore | None = None
     ) -> DataSplits:
-        """These records of `store`; a store of its own stands in for a split where one is given."""
+        """Return the splits of `store`; `val` and `test`, if given, are whole splits from other files."""
         facts = {
             "stores": [other.fingerprint if other else None for other in (store, val, test)],
             "indices": [hash_bytes(part.astype("<i8").tobytes()) for part in (self.val, self.test)],
@@ -51,14 +51,14 @@ class SplitIndices:
         )
 
 
-def share_of(num_records: int, fraction: float, key: str) -> int:
-    """The number of records that a fraction asks for, at least one unless it is 0.
+def fraction_to_size(num_records: int, fraction: float, key: str) -> int:
+    """Return the number of records in a fraction, at least 1 unless it is 0.
 
     Raises:
         ConfigError: the fraction is not in [0, 1).
     """
     if not 0 <= fraction < 1:
-        raise ConfigError(f"{key}: {fraction} is not a share. Give a number from 0 up to, but not including, 1.")
+        raise ConfigError(f"{key}: {fraction} is not a fraction. Give a number from 0 up to, but not including, 1.")
     return max(1, round(fraction * num_records)) if fraction else 0
 
 
@@ -66,12 +66,12 @@ def _check_sizes(num_records: int, val_size: int, test_size: int) -> None:
     if val_size < 0 or test_size < 0 or val_size + test_size >= num_records:
         raise ConfigError(
             f"data: {val_size} validation and {test_size} test sequences leave nothing of {num_records} to train on. "
-            "Lower data.val_size and data.test_size (or the fractions; 0 is none), or bring more data."
+            "Lower data.val_size and data.test_size (or the fractions; 0: none), or give more data."
         )
 
 
 def split_at_random(num_records: int, val_size: int, test_size: int, seed: int) -> SplitIndices:
-    """A random split into the given sizes, decided by the seed alone.
+    """Split at random into the given sizes; the seed alone decides.
 
     Raises:
         ConfigError: nothing is left to train on.
@@ -83,10 +83,10 @@ def split_at_random(num_records: int, val_size: int, test_size: int, seed: int) 
 
 
 def read_clusters(path: Path) -> dict[str, str]:
-    """The cluster of each member in a table `cluster_id<TAB>member_id`, plain or gzip; a header row may be there.
+    """Read the cluster of each member from a table `cluster_id<TAB>member_id`, with or without a header row.
 
     Raises:
-        DataError: the file cannot be read, a row has no two fields, or a member is in two clusters.
+        DataError: the file cannot be read, a row does not have two fields, or a member is in two clusters.
     """
     cluster_of: dict[str, str] = {}
     with open_bytes(path, "clusters") as stream:
@@ -102,7 +102,7 @@ def read_clusters(path: Path) -> dict[str, str]:
             if cluster_of.setdefault(member, cluster) != cluster:
                 raise DataError(
                     f"clusters: {path}:{number}: {member!r} is in {cluster_of[member]!r} and in {cluster!r}. "
-                    "A sequence must have one cluster, or a split cannot keep relatives together."
+                    "Give each sequence one cluster, so that a split can keep relatives together."
                 )
     if not cluster_of:
         raise DataError(f"clusters: {path}: has no rows, expected cluster_id<TAB>member_id.")
@@ -112,17 +112,17 @@ def read_clusters(path: Path) -> dict[str, str]:
 def split_by_clusters(
     ids: Sequence[str], cluster_of: Mapping[str, str], val_size: int, test_size: int, seed: int
 ) -> SplitIndices:
-    """A split in which every cluster lies wholly on one side.
+    """Split records so that every cluster is in one split.
 
     Raises:
         ConfigError: nothing is left to train on.
         DataError: a record has no cluster, or no cluster is small enough for a split.
     """
-    return split_families([_cluster(name, cluster_of) for name in ids], val_size, test_size, seed, "clusters")
+    return split_families([_find_cluster(name, cluster_of) for name in ids], val_size, test_size, seed, "clusters")
 
 
 def split_families(families: Sequence[Hashable], val_size: int, test_size: int, seed: int, what: str) -> SplitIndices:
-    """`split_groups` where a record's group is whatever it has in common with others of it.
+    """Split records so that equal values of `families` are in one split, as `split_groups` does.
 
     Raises:
         ConfigError: nothing is left to train on.
@@ -134,17 +134,17 @@ def split_families(families: Sequence[Hashable], val_size: int, test_size: int, 
 
 
 def split_groups(groups: NDArray[np.integer], val_size: int, test_size: int, seed: int, what: str) -> SplitIndices:
-    """A split in which records of the same group lie on the same side.
+    """Split records so that every group is in one split.
 
-    Groups are dealt in a random order; one that would overfill a split goes to training, so that a large family
-    never becomes the whole of a validation set. The sizes are therefore reached from below.
+    Groups are assigned in a random order. A group that would overfill a split goes to training, so that a large group
+    never makes up a whole validation set. A split is therefore at most as large as asked for.
 
     Args:
         groups: the number of each record's group, from 0, shape [records].
         val_size: records to validate on.
         test_size: records to test on.
         seed: decides which groups go where.
-        what: what the groups are, for messages.
+        what: the name of the groups, for messages.
 
     Raises:
         ConfigError: nothing is left to train on.
@@ -152,36 +152,36 @@ def split_groups(groups: NDArray[np.integer], val_size: int, test_size: int, see
     """
     _check_sizes(len(groups), val_size, test_size)
     sizes = np.bincount(groups)
-    side = np.zeros(len(sizes), dtype=np.int8)
-    wanted = {1: val_size, 2: test_size}
-    given = {1: 0, 2: 0}
+    split_ids = np.zeros(len(sizes), dtype=np.int8)
+    wanted = {VAL: val_size, TEST: test_size}
+    assigned = {VAL: 0, TEST: 0}
     for group in np.argsort(RecordRng(seed, 0, 0, "cluster split").words(len(sizes)), kind="stable"):
-        for split in (1, 2):
-            if given[split] + sizes[group] <= wanted[split]:
-                side[group] = split
-                given[split] += int(sizes[group])
+        for split in (VAL, TEST):
+            if assigned[split] + sizes[group] <= wanted[split]:
+                split_ids[group] = split
+                assigned[split] += int(sizes[group])
                 break
-        if given == wanted:
+        if assigned == wanted:
             break
-    for split, key in ((1, "validation"), (2, "test")):
-        if wanted[split] and not given[split]:
+    for split, name in ((VAL, "validation"), (TEST, "test")):
+        if wanted[split] and not assigned[split]:
             raise DataError(
-                f"{what}: none of {len(sizes)} {what} fits the {wanted[split]} sequences of {key}; "
-                f"the smallest has {sizes.min()}. Ask for more sequences, or for smaller {what}."
+                f"{what}: none of {len(sizes)} {what} fits into the {wanted[split]} sequences of {name}; "
+                f"the smallest has {sizes.min()}. Raise the size of the split, or make smaller {what}."
             )
-    return SplitIndices.of_sides(side[groups])
+    return SplitIndices.from_split_ids(split_ids[groups])
 
 
-def _cluster(name: str, cluster_of: Mapping[str, str]) -> str:
-    """The cluster of a record, by its id or, as mmseqs2 writes it, by the accession in `sp|P12345|NAME`."""
+def _find_cluster(name: str, cluster_of: Mapping[str, str]) -> str:
+    """Find the cluster of a record by its id, or by the accession in `sp|P12345|NAME`, as mmseqs2 writes it."""
     cluster = cluster_of.get(name)
     if cluster is None and name.count("|") == 2:
         cluster = cluster_of.get(name.split("|")[1])
     if cluster is None and (record := WINDOW.sub("", name)) != name:
-        return _cluster(record, cluster_of)
+        return _find_cluster(record, cluster_of)
     if cluster is None:
         raise DataError(
-            f"clusters: sequence {name!r} is in no cluster. Cluster the same file that data.path names; "
-            "a sequence without one could be a relative of any other."
+            f"clusters: sequence {name!r} is in no cluster. Cluster the file that data.path names; "
+            "a sequence without a cluster could be a relative of any other."
         )
     return cluster

@@ -1,4 +1,4 @@
-"""How one table of labelled sequences is split: at random, by a column, or so that relatives stay together."""
+"""The split of one table of labelled sequences: at random, by a column, or by families of relatives."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from pathlib import Path
 from bionemo_core.data.labelled_records import LabelledRecords, LabelledSplits
 from bionemo_core.data.splits.indices import (
     SplitIndices,
+    fraction_to_size,
     read_clusters,
-    share_of,
     split_at_random,
     split_by_clusters,
     split_families,
 )
-from bionemo_core.data.splits.labels import side_of_word, split_by_values
+from bionemo_core.data.splits.labels import parse_split_name, split_by_values
 from bionemo_core.errors import ConfigError
 from bionemo_core.protocols import Family, Tokenizer
 
 
 @dataclass(frozen=True)
 class TableSplit:
-    """What decides it; the names are those of the component's keys."""
+    """The options of the split; the names are the component's keys."""
 
     val_fraction: float
     test_fraction: float
@@ -31,48 +31,50 @@ class TableSplit:
     split_seed: int
 
     def check(self, of_folders: bool) -> None:
-        """Accept options that say one thing.
+        """Check that the options do not contradict each other.
 
         Raises:
-            ConfigError: two ways are named, or one where each split has a folder (`of_folders`).
+            ConfigError: two ways to split are given, or one although each split has a folder (`of_folders`).
         """
         ways = [f"data.{key}" for key in ("clusters", "split_column") if getattr(self, key) is not None]
         if ways and of_folders:
             raise ConfigError(
-                f"{ways[0]}: data.dataset_path has a folder for each split. Leave it out, or name one table."
+                f"{ways[0]}: data.dataset_path has a folder for each split. Remove the key, or name one table."
             )
         if len(ways) > 1:
-            raise ConfigError(f"{' and '.join(ways)}: are different ways to split. Keep one.")
+            raise ConfigError(f"{' and '.join(ways)}: are different ways to split. Keep one of them.")
 
     def of(self, records: LabelledRecords, words: Sequence[bytes], tokenizer: Tokenizer) -> LabelledSplits:
-        """The splits of a table.
+        """Split the rows of a table.
 
         Args:
-            records: its rows.
-            words: what `split_column` says of each row, where one is named.
-            tokenizer: may know ways to tell relatives.
+            records: the rows.
+            words: the value of `split_column` in each row, if a column is named.
+            tokenizer: may define families of relatives.
 
         Raises:
-            ConfigError: nothing is left to train on, or `clusters` names nothing.
-            DataError: a row does not say its split, or has no cluster.
+            ConfigError: nothing is left to train on, or `clusters` is neither a family nor a table.
+            DataError: a row has no split or no cluster.
         """
-        chosen = self._indices(records, words, tokenizer)
-        val, test = (records.chosen(rows) if rows.size else None for rows in (chosen.val, chosen.test))
-        return LabelledSplits.made_of(records.chosen(chosen.train), val, test)
+        parts = self._indices(records, words, tokenizer)
+        val, test = (records.select(rows) if rows.size else None for rows in (parts.val, parts.test))
+        return LabelledSplits.from_parts(records.select(parts.train), val, test)
 
     def _indices(self, records: LabelledRecords, words: Sequence[bytes], tokenizer: Tokenizer) -> SplitIndices:
         if self.split_column is not None:
-            return split_by_values(zip(records.ids, words, strict=True), side_of_word, "data.split_column")
-        val_size = share_of(len(records), self.val_fraction, "data.val_fraction")
-        test_size = share_of(len(records), self.test_fraction, "data.test_fraction")
+            return split_by_values(zip(records.ids, words, strict=True), parse_split_name, "data.split_column")
+        val_size = fraction_to_size(len(records), self.val_fraction, "data.val_fraction")
+        test_size = fraction_to_size(len(records), self.test_fraction, "data.test_fraction")
         if self.clusters is None:
             return split_at_random(len(records), val_size, test_size, self.split_seed)
         families: Mapping[str, Family] = getattr(tokenizer, "families", {})
         if (family := families.get(self.clusters)) is not None:
-            named = [family(sequence) for sequence in records.sequences]
-            return split_families(named, val_size, test_size, self.split_seed, f"{self.clusters}s")
+            labels = [family(sequence) for sequence in records.sequences]
+            return split_families(labels, val_size, test_size, self.split_seed, f"{self.clusters}s")
         path = Path(self.clusters).expanduser()
         if not path.is_file():
-            known = f"; by name the tokenizer knows {', '.join(families)}" if families else ""
-            raise ConfigError(f"data.clusters: {self.clusters}: there is no such table{known}.")
+            known = f", or one of the tokenizer's families: {', '.join(families)}" if families else ""
+            raise ConfigError(
+                f"data.clusters: {self.clusters}: there is no such file. Give a table of clusters{known}."
+            )
         return split_by_clusters(records.ids, read_clusters(path), val_size, test_size, self.split_seed)

@@ -1,1 +1,1 @@
-"""The prepared store: records filtered once, written, memory-mapped, and looked up."""
+"""The prepared store: records are filtered and written once, then read from a memory map."""

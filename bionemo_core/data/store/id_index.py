@@ -1,4 +1,4 @@
-"""From ids to rows of a store, in 16 bytes a record."""
+"""A lookup from ids to rows of a store, in 16 bytes per record."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from bionemo_core.data.store.record_store import PreparedStore
 
 
 class IdIndex:
-    """Finds the row of an id; holds hashes only, and asks the store whether a row with the same hash is the one."""
+    """An index of the hashes of ids; the store decides whether a row with the same hash has the same id."""
 
     def __init__(self, store: PreparedStore) -> None:
         """Hash all ids of a store."""
@@ -19,15 +19,15 @@ class IdIndex:
         self._hashes = hashes[self._order]
 
     def rows(self, names: Sequence[bytes]) -> NDArray[np.int64]:
-        """The first row that has each id, -1 where none has, shape [names]."""
-        texts = [_text(name) for name in names]
+        """Return the first row with each id, -1 for an unknown id, shape [names]."""
+        texts = [_decode(name) for name in names]
         hashes = np.fromiter(map(hash, texts), dtype=np.int64, count=len(texts))
         places = np.searchsorted(self._hashes, hashes).tolist()
-        found = (self._row(*one) for one in zip(texts, hashes.tolist(), places, strict=True))
+        found = map(self._find_row, texts, hashes.tolist(), places)
         return np.fromiter(found, dtype=np.int64, count=len(texts))
 
-    def _row(self, text: str, hashed: int, place: int) -> int:
-        while place < len(self._hashes) and self._hashes[place] == hashed:
+    def _find_row(self, text: str, text_hash: int, place: int) -> int:
+        while place < len(self._hashes) and self._hashes[place] == text_hash:
             row = int(self._order[place])
             if self._store.id(row) == text:
                 return row
@@ -35,8 +35,8 @@ class IdIndex:
         return -1
 
 
-def _text(name: bytes) -> str:
-    """As the store gives ids."""
+def _decode(name: bytes) -> str:
+    """Decode an id as the store does."""
     try:
         return name.decode()
     except UnicodeDecodeError:

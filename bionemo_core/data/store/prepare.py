@@ -1,4 +1,4 @@
-"""Files to a prepared store: clean every record, count what is used and what is not, publish in one step."""
+"""The preparation of a store: filter every record, count the used and the rejected ones, publish in one step."""
 
 import logging
 import os
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bionemo_core.data.readers.records import Source, blocks_of
+from bionemo_core.data.readers.records import Source, read_blocks
 from bionemo_core.data.store.filtering import Tally, derived_columns, filter_blocks, worker_pool
 from bionemo_core.data.store.record_store import (
     DERIVED,
@@ -37,25 +37,25 @@ log = logging.getLogger("bionemo")
 
 _STAMP_RESOLUTION_NS = 2_000_000_000
 _MANY_REPEATED = 0.02
-"""The share of records with the id of an earlier one from which on the ids are doubted."""
+"""Above this share of records with a repeated id, a warning says that the ids may not be ids."""
 
 
 def home_folder(context: BuildContext) -> Path:
-    """The folder that prepared data lives in: the context's, $BIONEMO_HOME, or ~/.bionemo."""
+    """Return the folder of prepared data: the context's, else $BIONEMO_HOME, else ~/.bionemo."""
     return Path(context.home or os.environ.get("BIONEMO_HOME") or Path.home() / ".bionemo").expanduser()
 
 
 def prepare(source: Source, rules: RecordFilter, context: BuildContext) -> PreparedStore:
-    """The verified store of a source, made now unless it exists.
+    """Return the verified store of a source; prepare it if it does not exist.
 
-    The store's folder is named after everything it depends on: the bytes of the files, the way to read them, the
-    rules and the format. A changed file therefore gets another store; a damaged store is made again.
+    The name of the store's folder is a hash of everything it depends on: the bytes of the files, the way to read
+    them, the rules and the format. So a changed file gets another store. A damaged store is prepared again.
 
     Args:
         source: files and how to read them.
         rules: which records are used.
-        context: where prepared data lives, and how many processes judge records; the store is the same whatever
-            their number.
+        context: where prepared data lives, and how many processes filter records; their number does not change the
+            store.
 
     Raises:
         DataError: a file cannot be read or has no usable record.
@@ -70,113 +70,115 @@ def prepare(source: Source, rules: RecordFilter, context: BuildContext) -> Prepa
     }
     if derived := derived_columns(rules):
         facts[DERIVED] = list(derived)
-        if twice := set(derived) & set(source.columns):
-            raise ConfigError(f"data: a column {min(twice)!r} is kept of the files, and derived too. Rename the first.")
+        if repeated := set(derived) & set(source.columns):
+            raise ConfigError(
+                f"data: column {min(repeated)!r} is in the files, and derived too. Rename it in the files."
+            )
     before = [SourceFile.of(path, source.kind) for path in source.paths]
-    facts["sources"] = [one.sha256 for one in before]
+    facts["sources"] = [file.sha256 for file in before]
     fingerprint = fingerprint_of(facts)
     folder = home_folder(context) / "prepared" / fingerprint
-    store = _usable(folder, fingerprint, logging.DEBUG)  # said by who makes it again
+    store = _open_if_valid(folder, fingerprint, logging.DEBUG)  # the process that prepares it again warns
     if store is None:
         with lock_beside(folder, "prepare"):
-            store = _usable(folder, fingerprint)
+            store = _open_if_valid(folder, fingerprint)
             if store is None:
-                facts = {**facts, "sources": [one.facts for one in before], "fingerprint": fingerprint}
-                num_bytes = sum(one.facts["bytes"] for one in before)
+                facts = {**facts, "sources": [file.facts for file in before], "fingerprint": fingerprint}
+                num_bytes = sum(file.facts["bytes"] for file in before)
                 with worker_pool(context.preparation_workers, rules, num_bytes) as pool:
                     _build(_Preparation(source, rules, before, pool), facts, folder)
-        store = store or PreparedStore(folder, fingerprint, verify=False)  # hashed as it was written
+        store = store or PreparedStore(folder, fingerprint, verify=False)  # it was hashed while it was written
     log.info("%s", summary(store.manifest))
     _warn_of_repeated_ids(store.manifest)
-    for collected in _collectors:
-        collected.append(store)
+    for stores in _recorders:
+        stores.append(store)
     return store
 
 
 def _warn_of_repeated_ids(manifest: Mapping[str, Any]) -> None:
-    """Say so where many records are left out for an id that they share: it may be no id."""
+    """Warn if many records were rejected for a repeated id, because their ids may not be ids."""
     records = manifest["records"]
     repeated = records["rejected"].get("duplicate id", 0)
     if repeated > _MANY_REPEATED * records["read"]:
         log.warning(
-            "%s: %d of %d records have the id of an earlier one and are left out. Where what was read as ids are "
-            "labels or the like, keep them: data.on_duplicate_id=keep.",
+            "%s: %d of %d records repeat the id of an earlier one and were rejected. If these are labels and not "
+            "ids, keep the records with data.on_duplicate_id=keep.",
             manifest["sources"][0]["name"],
             repeated,
             records["read"],
         )
 
 
-_collectors: list[list[PreparedStore]] = []
+_recorders: list[list[PreparedStore]] = []
 
 
 @contextmanager
 def record_prepared_stores() -> Iterator[list[PreparedStore]]:
-    """The stores that are prepared or found by anything called inside."""
+    """Record the stores that are prepared or opened inside the `with` block."""
     stores: list[PreparedStore] = []
-    _collectors.append(stores)
+    _recorders.append(stores)
     try:
         yield stores
     finally:
-        _collectors.remove(stores)
+        _recorders.remove(stores)
 
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A source's file as it was before it was read."""
+    """A file of a source, as it was before it was read."""
 
     path: Path
     kind: str
     sha256: str
     stamp: tuple[int, ...]
-    looked_at_ns: int
+    read_at_ns: int
 
     @classmethod
     def of(cls, path: Path, kind: str) -> "SourceFile":
-        """Look at a file and hash it.
+        """Stat and hash a file.
 
         Raises:
-            DataError: it cannot be read.
+            DataError: the file cannot be read.
         """
         try:
-            looked_at, stamp = time.time_ns(), _stamp(path)
-            return cls(path, kind, hash_file(path).sha256, stamp, looked_at)
+            read_at, stamp = time.time_ns(), _stamp(path)
+            return cls(path, kind, hash_file(path).sha256, stamp, read_at)
         except OSError as error:
             raise DataError(f"{kind}: {path}: cannot be read ({error.strerror}). Check the path.") from error
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What the manifest says of it."""
+        """Return the facts that the manifest records."""
         return {"name": self.path.name, "bytes": self.stamp[0], "sha256": self.sha256}
 
     def check_unchanged(self) -> None:
-        """Accept a file that is still what it was.
+        """Check that the file is unchanged.
 
         Raises:
-            DataError: it is another one, or gone.
+            DataError: the file has changed or is gone.
         """
         try:
             same = _stamp(self.path) == self.stamp
-            if same and self._may_hide_a_change():
+            if same and self._written_too_recently():
                 same = hash_file(self.path).sha256 == self.sha256
-        except OSError:  # gone
+        except OSError:  # the file is gone
             same = False
         if not same:
             raise DataError(
-                f"{self.kind}: {self.path}: changed while it was read. Run again when nothing writes to it."
+                f"{self.kind}: {self.path}: changed while it was read. Run again when no other program writes to it."
             )
 
-    def _may_hide_a_change(self) -> bool:
-        """Whether it was written so shortly before that a later write may have left the same time stamp."""
-        return self.looked_at_ns - max(self.stamp[1:3]) < _STAMP_RESOLUTION_NS
+    def _written_too_recently(self) -> bool:
+        """Return whether a later write may have left the same time stamp."""
+        return self.read_at_ns - max(self.stamp[1:3]) < _STAMP_RESOLUTION_NS
 
 
 def _stamp(path: Path) -> tuple[int, ...]:
-    found = path.stat()
-    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
 
 
-def _usable(folder: Path, fingerprint: str, level: int = logging.WARNING) -> PreparedStore | None:
+def _open_if_valid(folder: Path, fingerprint: str, level: int = logging.WARNING) -> PreparedStore | None:
     if not folder.exists():
         return None
     try:
@@ -195,14 +197,14 @@ class _Preparation:
 
 
 def _build(preparation: _Preparation, facts: dict[str, Any], folder: Path) -> None:
-    """Publish the store; the caller holds its place."""
+    """Build and publish the store; the caller holds its lock."""
     try:
         with new_folder(folder, replace=True) as temporary:
             manifest = _write(preparation, facts, temporary)
             (temporary / MANIFEST).write_bytes(canonical(seal(manifest)))
     except StorageError:
-        # Where the file system does not lock between machines, another one may have been first.
-        if _usable(folder, folder.name) is None:
+        # Without locks between machines, another machine may have published the store first.
+        if _open_if_valid(folder, folder.name) is None:
             raise
 
 
@@ -211,11 +213,11 @@ def _write(preparation: _Preparation, facts: dict[str, Any], folder: Path) -> di
     columns = (*source.columns, *derived_columns(rules))
     with RecordWriter(folder, columns, rules.deduplicate) as writer, show_progress(source.paths) as advance:
         for path in source.paths:
-            for block in filter_blocks(blocks_of(source, path), rules, source.kind, path, preparation.pool):
+            for block in filter_blocks(read_blocks(source, path), rules, source.kind, path, preparation.pool):
                 writer.add(block)
                 tally.add(block.tally)
                 advance(path, block.position)
-    kept = writer.kept_rows(
+    kept = writer.find_kept_rows(
         getattr(rules, "on_duplicate_id", "drop"),
         f"{source.kind}: {source.paths[0]}" + (f" .. {source.paths[-1]}" if len(source.paths) > 1 else ""),
         lambda reason, name: tally.reject(reason, f"record {name[:80].decode('latin-1')!r}"),
@@ -229,7 +231,7 @@ def _write(preparation: _Preparation, facts: dict[str, Any], folder: Path) -> di
         hashes[KEPT] = _save(folder / KEPT, kept)
         lengths = lengths[kept]
     if not lengths.size:
-        raise _nothing_left(source, tally)
+        raise _no_record_error(source, tally)
     return {
         "format": FORMAT,
         **facts,
@@ -251,14 +253,14 @@ def _save(path: Path, values: NDArray[Any]) -> str:
     return hash_file(path).sha256
 
 
-def _nothing_left(source: Source, tally: Tally) -> DataError:
+def _no_record_error(source: Source, tally: Tally) -> DataError:
     first, *others = source.paths
     where = f"{source.kind}: {first}{f' and {len(others)} more files' if others else ''}"
     if not tally.read:
-        return DataError(f"{where}: no record in it, expected at least one. Give a {source.kind} file with records.")
+        return DataError(f"{where}: has no record, expected at least one. Give a {source.kind} file with records.")
     reasons = ", ".join(f"{reason} {count:,}" for reason, count in tally.rejected.items())
     example = next(iter(tally.examples.values()))[0]
     return DataError(
-        f"{where}: none of {tally.read:,} records can be used ({reasons}; first: {example}). Check that the file is "
-        "read as what it is, and that the tokenizer is made for it."
+        f"{where}: none of {tally.read:,} records can be used ({reasons}; first: {example}). Check the "
+        "format of the file, and that the tokenizer suits it."
     )

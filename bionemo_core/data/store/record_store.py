@@ -1,4 +1,4 @@
-"""The prepared store: cleaned sequences in a memory-mapped Arrow file, with a manifest that vouches for them."""
+"""The prepared store: filtered sequences in a memory-mapped Arrow file, with a manifest of their hashes."""
 
 import json
 from bisect import bisect_right
@@ -21,27 +21,27 @@ RECORDS = "records.arrow"
 LENGTHS = "lengths.npy"
 ID, SEQUENCE = "id", "sequence"
 DERIVED = "derived"
-"""The manifest's key for the names of columns that were derived from the sequences; absent: there are none."""
+"""The manifest's key for the names of columns that were derived from the sequences; absent if there are none."""
 KEPT = "kept.npy"
-"""Rows that are used, where duplicates were found after they had been written; absent: all of them."""
+"""The rows in use, if duplicates were found after they had been written; absent if all are in use."""
 
 
 class StoredSequence(bytes):
-    """A stored sequence that brings what was derived from it when it was prepared; for numpy it is no `bytes`."""
+    """A stored sequence with the columns derived from it; numpy does not treat it as `bytes`."""
 
     derived: Mapping[str, bytes] = MappingProxyType({})
-    """By name."""
+    """The value of each derived column, by name."""
 
 
 class ArrowRecords:
-    """The rows of an Arrow file of binary columns, read straight from the memory map."""
+    """The rows of an Arrow file of binary columns, read from the memory map."""
 
     def __init__(self, path: Path) -> None:
         """Map the file.
 
         Raises:
-            OSError: it cannot be read.
-            ValueError: it is not such a file.
+            OSError: the file cannot be read.
+            ValueError: it is not an Arrow file.
         """
         import pyarrow as pa
 
@@ -64,11 +64,11 @@ class ArrowRecords:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The names of the columns."""
+        """Return the names of the columns."""
         return tuple(self._columns)
 
     def value(self, row: int, column: str) -> bytes:
-        """One value, copied out of the map."""
+        """Return one value, copied from the map."""
         number = bisect_right(self._starts, row) - 1
         offsets, data = self._columns[column][number]
         row -= self._starts[number]
@@ -76,32 +76,32 @@ class ArrowRecords:
 
 
 class PreparedStore:
-    """Cleaned sequences by index, read from a memory map; a `RecordDataset` with lengths."""
+    """A `RecordDataset` of filtered sequences, read from a memory map, with their lengths."""
 
     def __init__(self, folder: Path, fingerprint: str | None = None, verify: bool = True) -> None:
         """Open the store in `folder`.
 
         Args:
             folder: a published store.
-            fingerprint: what the store must have been made of; None takes any.
-            verify: hash every file. Only processes whose parent did may leave it out.
+            fingerprint: the fingerprint that the store must have; None: any.
+            verify: hash every file. Use False only in a process whose parent has verified the store.
 
         Raises:
-            DataError: the store is missing, damaged, of another version, or made of something else.
+            DataError: the store is missing, damaged, of another version, or has another fingerprint.
         """
         self.folder = folder
         self.manifest = read_manifest(folder)
         try:
             self.fingerprint: str = self.manifest["fingerprint"]
             if fingerprint is not None and fingerprint != self.fingerprint:
-                raise DataError(f"store: {folder}: made of {self.fingerprint}, expected {fingerprint}.")
+                raise DataError(f"store: {folder}: has fingerprint {self.fingerprint}, expected {fingerprint}.")
             _check_files(folder, self.manifest["files"], verify)
             self._open()
             rows = self.manifest["records"]["rows"]
         except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:  # ArrowInvalid is a ValueError
             raise DataError(f"store: {folder}: cannot be opened ({error}). Remove the folder.") from error
         if rows != len(self):
-            raise DataError(f"store: {folder}: holds {len(self)} sequences, its manifest says {rows}.")
+            raise DataError(f"store: {folder}: has {len(self)} sequences, its manifest says {rows}.")
 
     def _open(self) -> None:
         self._records = ArrowRecords(self.folder / RECORDS)
@@ -127,27 +127,27 @@ class PreparedStore:
         return value
 
     def id(self, index: int) -> str:
-        """The id of a record: the first word of its FASTA header, or `file:line` of a table."""
-        return _text(self._value(index, ID))
+        """Return the id of a record, such as the first word of its FASTA header or `file:line` of a table."""
+        return _decode(self._value(index, ID))
 
     def ids(self) -> list[str]:
-        """The ids of all records, in order."""
+        """Return the ids of all records, in order."""
         return [self.id(index) for index in range(len(self))]
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The names of the values that are stored beside id and sequence."""
+        """Return the names of the columns that are stored beside id and sequence."""
         return tuple(name for name in self._records.columns if name not in (ID, SEQUENCE))
 
     def column(self, index: int, name: str) -> bytes:
-        """A further value of a record, by the name that its source gives it.
+        """Return the value of a record in a further column.
 
         Raises:
             DataError: there is no such column.
         """
         if name not in self.columns:
             raise DataError(
-                f"store: {self.folder}: has no column {name!r}, only {', '.join(self.columns) or 'id and sequence'}."
+                f"store: {self.folder}: has no column {name!r}, expected {', '.join(self.columns) or 'none'}."
             )
         return self._value(index, name)
 
@@ -160,7 +160,7 @@ class PreparedStore:
         return type(self), (self.folder, self.fingerprint, False)
 
 
-def _text(value: bytes) -> str:
+def _decode(value: bytes) -> str:
     try:
         return value.decode()
     except UnicodeDecodeError:
@@ -168,7 +168,7 @@ def _text(value: bytes) -> str:
 
 
 def _values(column: Any) -> tuple[NDArray[np.int32], memoryview]:
-    """Offsets and bytes of a binary column, both views of the memory map."""
+    """Return the offsets and bytes of a binary column as views of the memory map."""
     _, offsets, data = column.buffers()
     first, rows = column.offset, len(column)
     view = memoryview(data) if data is not None else memoryview(b"")
@@ -176,10 +176,10 @@ def _values(column: Any) -> tuple[NDArray[np.int32], memoryview]:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a store, after checking that it is whole and of this version.
+    """Read the manifest of a store, and check its hash and its version.
 
     Raises:
-        DataError: it is missing, changed since it was written, or of another version.
+        DataError: the manifest is missing, changed since it was written, or of another version.
     """
     path = folder / MANIFEST
     try:
@@ -191,7 +191,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if manifest.get("version") != VERSION:
         raise DataError(f"store: {path}: has version {manifest.get('version')!r}, expected {VERSION}.")
     if seal(manifest) != manifest:
-        raise DataError(f"store: {path}: its SHA-256 does not match, it was changed after it was written.")
+        raise DataError(f"store: {path}: its SHA-256 does not match, so it was changed after it was written.")
     return manifest
 
 
@@ -201,21 +201,21 @@ def _check_files(folder: Path, files: Mapping[str, Any], verify: bool) -> None:
         try:
             size = path.stat().st_size
             if size != facts["bytes"]:
-                raise DataError(f"store: {path}: has {size} bytes, its manifest says {facts['bytes']}.")
+                raise DataError(f"store: {path}: has {size} bytes, expected {facts['bytes']}.")
             if verify and hash_file(path).sha256 != facts["sha256"]:
-                raise DataError(f"store: {path}: its SHA-256 is not the one in its manifest; it is damaged.")
+                raise DataError(f"store: {path}: its SHA-256 differs from its manifest, so it is damaged.")
         except OSError as error:
             raise DataError(f"store: {path}: cannot be read ({error.strerror}).") from error
 
 
 class Subset:
-    """Some records of a store, in the order of `indices`; a `RecordDataset` with lengths.
+    """A `RecordDataset` of some records of a store, in the order of `indices`, with their lengths.
 
-    It draws where its store does. An order of the store's own is one of all its records, and is not taken over.
+    It offers `draw_record` if its store does. It never offers the store's `order`, which covers all records.
     """
 
     def __init__(self, store: PreparedStore, indices: NDArray[np.int64]) -> None:
-        """Take the records `indices`, shape [records]; these and their lengths are held in memory."""
+        """Take the records `indices`, shape [records]; the indices and their lengths stay in memory."""
         self.store = store
         self.indices = indices
         self.lengths: NDArray[np.int32] = store.lengths[indices]
@@ -229,8 +229,8 @@ class Subset:
         return self.store[self._row(index)]
 
     def _draw_record(self, index: int, draw: RecordRng) -> str | bytes:
-        drawing: Any = self.store
-        record: str | bytes = drawing.draw_record(self._row(index), draw)
+        store: Any = self.store
+        record: str | bytes = store.draw_record(self._row(index), draw)
         return record
 
     def _row(self, index: int) -> int:
@@ -239,5 +239,5 @@ class Subset:
         return int(self.indices[index])
 
     def ids(self) -> list[str]:
-        """The ids of the records, in order."""
+        """Return the ids of the records, in order."""
         return [self.store.id(int(index)) for index in self.indices]

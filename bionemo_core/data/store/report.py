@@ -1,4 +1,4 @@
-"""What a preparation says of itself: a bar on a terminal, a line of counts, the lengths in numbers and in a picture."""
+"""The report of a preparation: a progress bar, a line of counts, a histogram of lengths and a plot of it."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,14 +28,14 @@ _WORTH_A_LOG_SCALE = 5
 
 
 def summary(manifest: Mapping[str, Any]) -> str:
-    """One line: read = used + rejected, with the reasons."""
+    """Summarise a manifest in one line: read = used + rejected, with the reasons."""
     records, names = manifest["records"], [item["name"] for item in manifest["sources"]]
     title = names[0] if len(names) == 1 else f"{names[0]} .. {names[-1]} ({len(names)} files)"
-    return f"{title}: {counted(records)}"
+    return f"{title}: {count_summary(records)}"
 
 
-def counted(records: Mapping[str, Any]) -> str:
-    """What became of the records of a manifest: read = used + rejected, with the reasons."""
+def count_summary(records: Mapping[str, Any]) -> str:
+    """Format the counts of a manifest: read = used + rejected, with the reasons."""
     total = sum(records["rejected"].values())
     by_count = sorted(records["rejected"].items(), key=lambda item: (-item[1], item[0]))
     reasons = ", ".join(f"{reason} {count:,}" for reason, count in by_count)
@@ -65,7 +65,7 @@ def show_progress(paths: Sequence[Path]) -> Iterator[Callable[[Path, int], None]
 
 
 def length_histogram(lengths: NDArray[np.int32]) -> dict[str, Any]:
-    """Lengths by count, in bins that grow by a constant factor: their edges, and the sequences in each.
+    """Count lengths in bins that grow by a constant factor; return the edges, the counts and a few statistics.
 
     Args:
         lengths: shape [sequences], at least one.

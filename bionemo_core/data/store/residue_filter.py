@@ -1,4 +1,4 @@
-"""Which records are used: the interface of rules, and the rules for residues."""
+"""The filter of records: its protocol, and the rules for residues."""
 
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -28,76 +28,81 @@ _CHOICES = {
 
 
 class FilterResult(NamedTuple):
-    """What becomes of one record."""
+    """The result of filtering one record."""
 
     sequences: tuple[bytes, ...]
-    """What is stored: nothing of a rejected record, several windows of a long one."""
+    """The sequences to store: none for a rejected record, several windows for a long one."""
     reason: str = ""
-    """Why it is rejected; one of a few texts, each of which is counted."""
+    """Why the record is rejected; one of a few texts, so that each can be counted."""
     detail: str = ""
-    """What exactly is wrong with this record, for the examples: `: residue 'J' at position 17`."""
+    """What is wrong with this record, for the examples: `: residue 'J' at position 17`."""
     notes: tuple[str, ...] = ()
-    """What was changed in a record that is used; each is counted."""
+    """What was changed in a used record; each note is counted."""
     fatal: bool = False
-    """The rules say that such a record ends the preparation."""
+    """Whether the record ends the preparation with an error."""
 
 
 class RecordFilter(Protocol):
-    """Decides about records one by one; frozen and picklable, because other processes may judge.
+    """The rules that decide which records are used; frozen and picklable, because other processes apply them.
 
-    Rules may also offer `screen(sequences: Column) -> Screened`, which lets whole blocks pass without judging each
-    record, `slow: bool`, which says that judging a record costs more than sending it to another process,
-    `length(sequence: bytes) -> int`, the tokens of a stored sequence where they are not its bytes, and
-    `derived: tuple[str, ...]` with `derive(sequence: bytes) -> tuple[bytes, ...]`, further columns that follow from a
-    stored sequence and that making examples of it needs (see `bionemo_core.data.store.record_store.StoredSequence`).
+    A filter may also offer these members:
+
+    - `screen(sequences: Column) -> ScreenedBlock`: accepts most sequences of a block at once.
+    - `slow: bool`: filtering a record costs more than sending it to another process.
+    - `length(sequence: bytes) -> int`: the tokens of a stored sequence, if that is not its number of bytes.
+    - `derived: tuple[str, ...]` with `derive(sequence: bytes) -> tuple[bytes, ...]`: further columns, computed from a
+      stored sequence, that its examples need (see `bionemo_core.data.store.record_store.StoredSequence`).
     """
 
     @property
     def deduplicate(self) -> bool:
-        """Whether of several identical sequences only the first is used."""
+        """Return whether only the first of several identical sequences is used."""
         ...
 
     def facts(self) -> dict[str, object]:
-        """Everything that the verdicts depend on, as plain values; part of the store's fingerprint."""
+        """Return everything that the results depend on, as plain values; part of the store's fingerprint."""
         ...
 
-    def judge(self, record: Record) -> FilterResult:
-        """What becomes of a record; the same for the same record, always."""
+    def apply(self, record: Record) -> FilterResult:
+        """Filter a record; the result depends on the record alone."""
         ...
 
 
 class ScreenedBlock(NamedTuple):
-    """The outcome of a quick look at many sequences."""
+    """The result of a quick check of many sequences."""
 
     data: bytes
-    """The sequences as they would be stored, with the offsets of the column that was looked at."""
+    """The sequences as they would be stored, with the offsets of the checked column."""
     doubtful: NDArray[np.bool_]
-    """Those that have to be judged one by one, shape [sequences]."""
+    """The sequences that must be filtered one by one, shape [sequences]."""
 
 
 @dataclass(frozen=True)
 class ResidueFilter:
-    """Which sequences of residues are used, and how they are cleaned. All of it is part of the store's fingerprint."""
+    """The rules for sequences of residues: which are used, and how they are cleaned.
+
+    Every field but `advice` is part of the store's fingerprint.
+    """
 
     alphabet: str
-    on_invalid: str = "skip"  # a residue outside the alphabet: skip the record, error, or unk to keep it
+    on_invalid: str = "skip"  # residue outside the alphabet: skip the record, error, or unk to keep it
     min_length: int = 1
     max_length: int | None = None
-    on_long: str = "drop"  # more than max_length residues: drop, truncate, window or keep
+    on_long: str = "drop"  # sequence of more than max_length residues: drop, truncate, window or keep
     window_overlap: int = 0
-    on_duplicate_id: str = "drop"  # an id that an earlier record has: drop, error or keep
+    on_duplicate_id: str = "drop"  # record that repeats the id of an earlier one: drop, error or keep
     deduplicate: bool = False
-    lower_case: str = "upper"  # upper, reject, or keep as soft-masked residues
-    on_stop: str = "strip"  # `*`: strip at the end and reject inside, or reject both
-    on_gap: str = "reject"  # `-` and `.` where the alphabet has none: reject, or strip always
+    lower_case: str = "upper"  # lower-case residue: upper to convert it, reject, or keep as soft-masked
+    on_stop: str = "strip"  # `*`: strip at the end and reject inside, or reject everywhere
+    on_gap: str = "reject"  # `-` and `.`: reject if the alphabet lacks them, or strip always
     advice: str = field(default=_SKIP, compare=False)
 
     @classmethod
     def of(cls, tokenizer: Tokenizer, **options: Any) -> "ResidueFilter":
-        """The rules for sequences that `tokenizer` will read: its alphabet is its one-character pieces.
+        """Make the rules for a tokenizer; the alphabet is its one-character pieces.
 
         Raises:
-            ConfigError: an option is out of its range, or the tokenizer has no such pieces.
+            ConfigError: an option is out of its range, or the tokenizer has no one-character pieces.
         """
         letters = {p for i, p in enumerate(tokenizer.pieces) if len(p) == 1 and i not in tokenizer.special_ids}
         return cls("".join(sorted(letters)), **options)
@@ -106,10 +111,12 @@ class ResidueFilter:
         """Check the options.
 
         Raises:
-            ConfigError: one is out of its range.
+            ConfigError: an option is out of its range.
         """
         if not self.alphabet:
-            raise ConfigError("tokenizer: has no one-character pieces, so it cannot read residues.")
+            raise ConfigError(
+                "tokenizer: has no one-character pieces, so it cannot read residues. Choose another tokenizer."
+            )
         for key, words in _CHOICES.items():
             if getattr(self, key) not in words:
                 raise ConfigError(f"data.{key}: {getattr(self, key)!r}, expected one of {', '.join(words)}.")
@@ -125,11 +132,11 @@ class ResidueFilter:
             )
 
     def facts(self) -> dict[str, object]:
-        """The options as plain values."""
+        """Return the options as plain values."""
         return {key: value for key, value in asdict(self).items() if key != "advice"}
 
-    def judge(self, record: Record) -> FilterResult:
-        """Clean one record: white space, case, gaps, a stop at its end; then look at its length and its residues."""
+    def apply(self, record: Record) -> FilterResult:
+        """Clean one record (white space, case, gaps, stop at the end), then check its length and residues."""
         letters = self._letters
         sequence = record.sequence.translate(letters.upper, _WHITE_SPACE)
         notes = []
@@ -145,28 +152,28 @@ class ResidueFilter:
         if unknown := sequence.translate(None, letters.accepted):
             reason, position = letters.problem(sequence, unknown)
             if reason or self.on_invalid != "unk":
-                return self._refused(reason, sequence, position)
+                return self._reject(reason, sequence, position)
             notes.append("with unknown residues, kept")
         if letters.soft and sequence.translate(None, letters.soft) != sequence:
             notes.append("with soft-masked residues, kept")
         if self.max_length is None or len(sequence) <= self.max_length or self.on_long == "keep":
             return FilterResult((sequence,), notes=tuple(notes))
         notes.append("truncated" if self.on_long == "truncate" else "cut into windows")
-        return FilterResult(self._cut(sequence), notes=tuple(notes))
+        return FilterResult(self._shorten(sequence), notes=tuple(notes))
 
     def screen(self, sequences: Column) -> ScreenedBlock:
-        """Pass the sequences that need nothing but upper case."""
+        """Accept the sequences that need no change but upper case."""
         letters = self._letters
         data = sequences.data
-        strange = data.translate(None, letters.plain)
-        if strange and letters.upper and strange.translate(None, _LOWER) != strange:
+        unusual = data.translate(None, letters.plain)
+        if unusual and letters.upper and unusual.translate(None, _LOWER) != unusual:
             data = data.translate(letters.upper)
-            strange = data.translate(None, letters.plain)
+            unusual = data.translate(None, letters.plain)
         lengths = sequences.lengths
         doubtful = lengths < self.min_length
         if self.max_length is not None and self.on_long != "keep":
             doubtful |= lengths > self.max_length
-        if strange:
+        if unusual:
             is_plain = np.zeros(256, dtype=np.bool_)
             is_plain[list(letters.plain)] = True
             places = np.flatnonzero(~is_plain[np.frombuffer(data, dtype=np.uint8)])
@@ -202,7 +209,7 @@ class ResidueFilter:
             return f"longer than {self.max_length}"
         return ""
 
-    def _refused(self, reason: str, sequence: bytes, position: int) -> FilterResult:
+    def _reject(self, reason: str, sequence: bytes, position: int) -> FilterResult:
         residue = sequence[position : position + 1].decode("latin-1")
         detail = f": residue {residue!r} at position {position + 1}"
         fatal = self.on_invalid == "error"
@@ -211,19 +218,19 @@ class ResidueFilter:
             detail += f" is not in the tokenizer's alphabet ({size} letters: {self.alphabet}). {self.advice}"
         return FilterResult((), reason or "residue outside the alphabet", detail, fatal=fatal)
 
-    def _cut(self, sequence: bytes) -> tuple[bytes, ...]:
+    def _shorten(self, sequence: bytes) -> tuple[bytes, ...]:
         assert self.max_length is not None
         size = self.max_length
         if self.on_long == "truncate":
             return (sequence[:size],)
         starts = list(range(0, len(sequence) - self.window_overlap, size - self.window_overlap))
-        if len(sequence) - starts[-1] < self.min_length:  # the last one then begins earlier and is a whole one
+        if len(sequence) - starts[-1] < self.min_length:  # start the last window earlier, so that it is full
             starts[-1] = len(sequence) - size
         return tuple(sequence[start : start + size] for start in starts)
 
 
 class _Letters(NamedTuple):
-    """Letters by what becomes of them, worked out once."""
+    """The letters of each kind, computed once."""
 
     upper: bytes | None
     """A table for `bytes.translate`."""
@@ -232,10 +239,10 @@ class _Letters(NamedTuple):
     soft: bytes
     strip_stop: bool
     reasons: tuple[tuple[bytes, str], ...]
-    """Letters that have a reason of their own to reject a record."""
+    """Letters with their own reason for a rejection."""
 
     def problem(self, sequence: bytes, unknown: bytes) -> tuple[str, int]:
-        """The reason of its own that a letter of `unknown` has, if one has, and where the first such one stands."""
+        """Return the reason for the letters of `unknown`, empty without a special one, and the first position."""
         present = set(unknown)
         for letters, reason in self.reasons:
             if found := present.intersection(letters):

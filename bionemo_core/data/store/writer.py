@@ -1,4 +1,4 @@
-"""Writes the records of a store in blocks, and finds duplicates without holding the records in memory."""
+"""The writer of a store; it finds duplicates without keeping the records in memory."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -19,13 +19,14 @@ _BATCH_BYTES = 1 << 23
 
 
 class RecordWriter:
-    """An Arrow file of ids, sequences and further columns; holds one batch, and 12 to 20 bytes for every record.
+    """The writer of an Arrow file of ids, sequences and further columns.
 
-    While duplicates are looked for, at the end, it holds about three times that.
+    It keeps one batch in memory, and 12 to 20 bytes for every record; about three times that while it looks for
+    duplicates at the end.
     """
 
     def __init__(self, folder: Path, columns: Sequence[str], deduplicate: bool) -> None:
-        """Open the file in `folder`; with `deduplicate`, identical sequences are looked for at the end."""
+        """Open the file in `folder`; `deduplicate` prepares the search for identical sequences."""
         import pyarrow as pa
 
         self._pa = pa
@@ -33,7 +34,7 @@ class RecordWriter:
         self._schema = pa.schema([(name, pa.binary()) for name in (ID, SEQUENCE, *columns)])
         self._file = _HashingFile(self._path)
         self._writer: Any = pa.ipc.new_file(pa.PythonFile(self._file, mode="w"), self._schema)
-        self._held: list[FilteredBlock] = []
+        self._pending: list[FilteredBlock] = []
         self._bytes = 0
         self._num_rows = 0
         self._deduplicate = deduplicate
@@ -55,21 +56,21 @@ class RecordWriter:
 
     @property
     def lengths(self) -> NDArray[np.int32]:
-        """Tokens of every sequence written, its bytes unless the rules count otherwise, shape [rows]."""
+        """Return the tokens of every written sequence, shape [rows]."""
         return np.concatenate([*self._lengths, np.zeros(0, np.int32)], dtype=np.int32)
 
     @property
     def sha256(self) -> str:
-        """The hash of the file once it is closed."""
+        """Return the hash of the file, once it is closed."""
         return self._file.sha256
 
     def add(self, block: FilteredBlock) -> None:
         """Append the rows of a block.
 
         Raises:
-            OSError: the disk refuses them.
+            OSError: the rows cannot be written.
         """
-        self._held.append(block)
+        self._pending.append(block)
         lengths = block.sequences.lengths.astype(np.int32) if block.lengths is None else block.lengths
         self._lengths.append(lengths)
         self._id_hashes.append(_hashes(block.ids))
@@ -82,11 +83,11 @@ class RecordWriter:
             self._flush()
 
     def _flush(self) -> None:
-        if self._held:
-            parts = [(block.ids, block.sequences, *block.columns) for block in self._held]
+        if self._pending:
+            parts = [(block.ids, block.sequences, *block.columns) for block in self._pending]
             columns = [self._array(column) for column in zip(*parts, strict=True)]
             self._writer.write_batch(self._pa.record_batch(columns, schema=self._schema))
-            self._held, self._bytes = [], 0
+            self._pending, self._bytes = [], 0
 
     def _array(self, parts: Sequence[Column]) -> Any:
         sizes = np.cumsum([0, *(len(part.data) for part in parts)])
@@ -96,22 +97,22 @@ class RecordWriter:
         buffers = [None, self._pa.py_buffer(offsets), self._pa.py_buffer(data)]
         return self._pa.BinaryArray.from_buffers(self._pa.binary(), len(offsets) - 1, buffers)
 
-    def kept_rows(
+    def find_kept_rows(
         self, on_duplicate_id: str, where: str, reject: Callable[[str, bytes], None], note: Callable[[str], None]
     ) -> NDArray[np.int64] | None:
-        """The rows that repeat no earlier id (nor sequence, if asked), or None where that is all of them.
+        """Find the rows that repeat no earlier id (nor sequence, with `deduplicate`); None: all of them.
 
-        A record cut into windows is one: with the id of an earlier one it goes as a whole, and it is rejected for its
-        sequence when no window of it is left.
+        The windows of a record count as one record. A repeated id rejects all of them. A repeated sequence rejects the
+        record only if no window is left.
 
         Args:
-            on_duplicate_id: drop a record with the id of an earlier one, error, or keep it.
+            on_duplicate_id: drop a record that repeats an earlier id, error, or keep it.
             where: the files, for messages.
-            reject: called with a reason and the id of every record that is left out.
-            note: called with a remark for every record that is kept though it repeats, wholly or in part.
+            reject: called with a reason and the id of every rejected record.
+            note: called with a note for every kept record that repeats an earlier one wholly or in part.
 
         Raises:
-            DataError: two records have the same id, and that is to be an error.
+            DataError: two records have the same id, and `on_duplicate_id` is error.
         """
         records = ArrowRecords(self._path)
         keep = np.ones(self._num_rows, dtype=np.bool_)
@@ -121,15 +122,15 @@ class RecordWriter:
         for reason, hashes, column in checks:
             rows = np.flatnonzero(keep)
             values = np.concatenate([*hashes, np.zeros(0, np.int64)])[rows]
-            found = repeats(values, rows, partial(records.value, column=column))
+            found = find_repeats(values, rows, partial(records.value, column=column))
             if column == ID and found and on_duplicate_id != "drop":
-                _allow(on_duplicate_id, where, [records.value(row, ID) for row in found], note)
+                _handle_repeated_ids(on_duplicate_id, where, [records.value(row, ID) for row in found], note)
                 continue
             keep[found] = False
-            whole, cut = self._by_record(found)
-            for row in whole:
+            single, windowed = self._group_by_record(found)
+            for row in single:
                 reject(reason, records.value(row, ID))
-            for first, count in cut:
+            for first, count in windowed:
                 window = slice(first, first + count)
                 keep[window] &= column != ID
                 if keep[window].any():
@@ -138,23 +139,24 @@ class RecordWriter:
                     reject(reason, records.value(first, ID))
         return None if keep.all() else np.flatnonzero(keep)
 
-    def _by_record(self, rows: list[int]) -> tuple[list[int], list[tuple[int, int]]]:
-        """Rows that are a record each, and the windowed records that the others are parts of."""
+    def _group_by_record(self, rows: list[int]) -> tuple[list[int], list[tuple[int, int]]]:
+        """Split rows into those that are a record each, and the windowed records of the others."""
         if not self._windows:
             return rows, []
         starts = np.array([first for first, _ in self._windows])
         places = np.searchsorted(starts, rows, side="right") - 1
         parts = [place >= 0 and row < sum(self._windows[place]) for row, place in zip(rows, places, strict=True)]
-        whole = [row for row, part in zip(rows, parts, strict=True) if not part]
+        single = [row for row, part in zip(rows, parts, strict=True) if not part]
         cut = sorted({int(place) for place, part in zip(places, parts, strict=True) if part})
-        return whole, [self._windows[place] for place in cut]
+        return single, [self._windows[place] for place in cut]
 
 
-def _allow(on_duplicate_id: str, where: str, names: list[bytes], note: Callable[[str], None]) -> None:
+def _handle_repeated_ids(on_duplicate_id: str, where: str, names: list[bytes], note: Callable[[str], None]) -> None:
     if on_duplicate_id == "error":
         raise DataError(
-            f"{where}: id {names[0][:80].decode('latin-1')!r} stands there again, expected it once; repeated ids: "
-            f"{len(names):,}. Drop such records with data.on_duplicate_id=drop, or keep them with keep."
+            f"{where}: id {names[0][:80].decode('latin-1')!r} is repeated, expected it once; repeated ids: "
+            f"{len(names):,}. Drop such records with data.on_duplicate_id=drop, or keep them with "
+            "data.on_duplicate_id=keep."
         )
     for _ in names:
         note("with the id of an earlier record, kept")
@@ -191,11 +193,11 @@ def _hashes(column: Column) -> NDArray[np.int64]:
     return np.fromiter(map(hash, column.values()), dtype=np.int64, count=len(column))
 
 
-def repeats(hashes: NDArray[np.int64], rows: NDArray[np.int64], value: Callable[[int], bytes]) -> list[int]:
-    """The rows whose value an earlier row has too, ascending.
+def find_repeats(hashes: NDArray[np.int64], rows: NDArray[np.int64], value: Callable[[int], bytes]) -> list[int]:
+    """Find the rows whose value an earlier row has too, ascending.
 
-    Equal hashes only nominate rows: the values themselves decide, so that neither a collision nor the salt of
-    Python's hash can change the result.
+    Equal hashes only select candidates. The values decide, so that neither a collision nor the salt of Python's hash
+    changes the result.
     """
     order = np.argsort(hashes, kind="stable")
     ordered = hashes[order]

@@ -9,7 +9,7 @@ from rdkit import Chem
 
 from bionemo_core.data.downloads import hash_bytes
 from bionemo_core.data.readers import Record, Source
-from bionemo_core.data.sources.input_files import Files
+from bionemo_core.data.sources.input_files import FileOptions
 from bionemo_core.data.splits.labels import TABLES
 from bionemo_core.data.store.residue_filter import FilterResult
 from bionemo_core.errors import ConfigError
@@ -86,7 +86,7 @@ class MoleculeOptions:
 
 
 @dataclass(frozen=True)
-class MoleculeFiles(Files):
+class MoleculeFiles(FileOptions):
     """How files of molecules are read: as files of sequences, with the SMILES in a column of that name."""
 
     def source(self, paths: list[Path], columns: tuple[str, ...] = ()) -> Source:
@@ -95,7 +95,7 @@ class MoleculeFiles(Files):
         Raises:
             ConfigError: the format or an option cannot be used.
         """
-        name = self.format_of(paths)
+        name = self.detect_format(paths)
         if name != SMILES and name not in TABLES:
             raise ConfigError(
                 f"data.format: {name} files hold no molecules, expected {SMILES}, {', '.join(TABLES)}. "
@@ -106,7 +106,7 @@ class MoleculeFiles(Files):
         return super().source(paths, columns)
 
 
-def token_verdict(
+def filter_tokens(
     text: bytes, tokenizer: Tokenizer, options: MoleculeOptions, notes: tuple[str, ...] = ()
 ) -> FilterResult:
     """Whether a SMILES has tokens that the tokenizer knows, and as many as are wanted."""
@@ -147,11 +147,11 @@ class TokenFilter:
         """Tokens of a stored SMILES."""
         return len(self.tokenizer.encode(sequence))
 
-    def judge(self, record: Record) -> FilterResult:
+    def apply(self, record: Record) -> FilterResult:
         """The SMILES as it is, or why it is not used."""
         if record.problem:
             return FilterResult((), record.problem)
-        return token_verdict(record.sequence, self.tokenizer, self.options)
+        return filter_tokens(record.sequence, self.tokenizer, self.options)
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ class MoleculeFilter:
         molecule = (serialised(sequence.decode("latin-1")),) if self.options.parsed else ()
         return molecule + ((scaffold(sequence),) if self.options.scaffolds else ())
 
-    def judge(self, record: Record) -> FilterResult:
+    def apply(self, record: Record) -> FilterResult:
         """The SMILES to store, or why there is none."""
         text = record.sequence.strip(_WHITE_SPACE)
         reason = record.problem or self._problem_with_text(text)
@@ -220,7 +220,7 @@ class MoleculeFilter:
         for passes in limits_of(self.options):
             if refusal := passes.refuses(molecule):
                 return FilterResult((), refusal)
-        return token_verdict(text, self.tokenizer, self.options, notes)
+        return filter_tokens(text, self.tokenizer, self.options, notes)
 
     def _problem_with_text(self, text: bytes) -> str:
         """Why RDKit need not be asked: it takes some of this for a molecule, or for the start of one."""

@@ -139,8 +139,8 @@ def smiles(
         ConfigError: an option is out of its range or contradicts another one, or nothing is left to train on.
         DataError: a file is missing or cannot be read, or on_invalid=error met such a record.
     """
-    from bionemo_core.data.sources.input_files import Named, prepared_splits
-    from bionemo_core.data.splits.options import Splitting
+    from bionemo_core.data.sources.input_files import NamedFiles, prepare_splits
+    from bionemo_core.data.splits.options import SplitOptions
     from bionemo_molbart.molecules import SCAFFOLD
     from bionemo_molbart.rules import MoleculeFiles, MoleculeFilter, MoleculeOptions
 
@@ -164,7 +164,7 @@ def smiles(
         parsed=parsed,
         scaffolds=by_scaffold,
     )
-    splitting = Splitting(
+    split_options = SplitOptions(
         val_fraction=val_fraction,
         test_fraction=test_fraction,
         val_size=val_size,
@@ -177,8 +177,8 @@ def smiles(
         id_column=id_column,
     )
     files = MoleculeFiles(format, data_col, column, id_column, header_lines, data_sep, bool(split_file))
-    named = Named.of(path, val_path, test_path, dataset_path, {"train": train, "val": val, "test": test})
-    return prepared_splits(named, files, MoleculeFilter(tokenizer, options), splitting, context)
+    named = NamedFiles.of(path, val_path, test_path, dataset_path, {"train": train, "val": val, "test": test})
+    return prepare_splits(named, files, MoleculeFilter(tokenizer, options), split_options, context)
 
 
 def zinc15(

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from bionemo_core.data.downloads import canonical, fetch, fingerprint_of, hash_file, lock_beside, new_folder, seal
-from bionemo_core.data.readers import CsvSource, SmilesSource, blocks_of
+from bionemo_core.data.readers import CsvSource, SmilesSource, read_blocks
 from bionemo_core.data.store.filtering import Tally, filter_blocks, worker_pool
 from bionemo_core.data.store.prepare import prepare
 from bionemo_core.data.store.report import summary
@@ -193,7 +193,7 @@ class Zinc15:
             ShardWriter(folder, self.sizes, self.seed) as writer,
         ):
             for path in source.paths:
-                for block in filter_blocks(blocks_of(source, path), self.rules, "zinc15", path, pool):
+                for block in filter_blocks(read_blocks(source, path), self.rules, "zinc15", path, pool):
                     writer.add(zip(block.ids.values(), block.sequences.values(), strict=True))
                     tally.add(block.tally)
         return tally, writer

@@ -18,7 +18,7 @@ ASPIRIN = b"CC(=O)Oc1ccccc1C(=O)O"
 
 def verdict(smiles: bytes, **options: Any) -> Any:
     rules = MoleculeFilter(TOKENIZER, MoleculeOptions(**options))
-    return rules.judge(Record(b"name", smiles, 7))
+    return rules.apply(Record(b"name", smiles, 7))
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_details_say_what_is_wrong() -> None:
 
 def test_a_reader_s_problem_is_the_reason() -> None:
     rules = MoleculeFilter(TOKENIZER, MoleculeOptions())
-    assert rules.judge(Record(b"x", b"CCO", 3, "too few columns")).reason == "too few columns"
+    assert rules.apply(Record(b"x", b"CCO", 3, "too few columns")).reason == "too few columns"
 
 
 def test_errors_are_fatal_on_request() -> None:
@@ -141,10 +141,10 @@ def test_options_out_of_range(options: dict[str, Any]) -> None:
 
 def test_rules_travel_to_other_processes_and_name_what_decides() -> None:
     rules = MoleculeFilter(TOKENIZER, MoleculeOptions(min_qed=0.1, lipinski=True))
-    assert rules.judge(Record(b"", ASPIRIN, 1)).sequences
+    assert rules.apply(Record(b"", ASPIRIN, 1)).sequences
     again = pickle.loads(pickle.dumps(rules))
     assert again.facts() == rules.facts()
-    assert again.judge(Record(b"", ASPIRIN, 1)) == rules.judge(Record(b"", ASPIRIN, 1))
+    assert again.apply(Record(b"", ASPIRIN, 1)) == rules.apply(Record(b"", ASPIRIN, 1))
     assert rules.facts() != MoleculeFilter(TOKENIZER, MoleculeOptions()).facts()
     assert "rdkit" in rules.facts()
 
@@ -168,7 +168,7 @@ def test_mutated_molecules_are_used_or_rejected() -> None:
         for _ in range(chance.randint(1, 3)):
             place = chance.randrange(len(text) + 1)
             text[place : place + chance.randint(0, 2)] = chance.choice(strange)
-        got = rules.judge(Record(b"x", bytes(text), 1))
+        got = rules.apply(Record(b"x", bytes(text), 1))
         assert bool(got.sequences) != bool(got.reason), bytes(text)
         for stored in got.sequences:
             used += 1

@@ -106,7 +106,7 @@ def test_split_by_a_column(tmp_path: Path, context: BuildContext) -> None:
     made = splits(context, path=str(path), column="smiles", split_column="side")
     assert (texts(made.train), texts(made.val), texts(made.test)) == (["CCO", "CN"], ["CC(=O)O"], ["c1ccccc1"])
     path.write_text("smiles,side\nC,train\nCC,holdout\n")
-    with pytest.raises(DataError, match=r"record 'mine\.csv:3' says 'holdout'"):
+    with pytest.raises(DataError, match=r"record 'mine\.csv:3' has 'holdout'"):
         splits(context, path=str(path), column="smiles", split_column="side")
 
 

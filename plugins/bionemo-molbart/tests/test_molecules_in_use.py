@@ -10,7 +10,7 @@ import pytest
 
 from bionemo_core.data.sources.labelled import labelled_csv
 from bionemo_core.data.store.report import counted
-from bionemo_core.data.store.text_filter import canonical_texts
+from bionemo_core.data.store.text_filter import canonicalize_texts
 from bionemo_core.errors import DataError
 from bionemo_core.protocols import BuildContext, CanonicalForm
 from bionemo_core.tasks.embed import open_input
@@ -85,8 +85,8 @@ def test_labelled_molecules_of_one_scaffold_lie_in_one_split(tmp_path: Path) -> 
 
 def test_texts_of_a_list() -> None:
     assert isinstance(TOKENIZER.canonical, CanonicalForm)
-    assert canonical_texts(TOKENIZER, ["OCC", b"C(O)C"]) == [b"CCO", b"CCO"]
+    assert canonicalize_texts(TOKENIZER, ["OCC", b"C(O)C"]) == [b"CCO", b"CCO"]
     for text, message in (("C1CC", "sequence 2: 'C1CC' is not SMILES"), ("CCO x", "has white space within")):
         with pytest.raises(DataError, match=message):
-            canonical_texts(TOKENIZER, ["CCO", text])
-    assert np.array_equal(TOKENIZER.encode(canonical_texts(TOKENIZER, ["OCC"])[0]), TOKENIZER.encode("CCO"))
+            canonicalize_texts(TOKENIZER, ["CCO", text])
+    assert np.array_equal(TOKENIZER.encode(canonicalize_texts(TOKENIZER, ["OCC"])[0]), TOKENIZER.encode("CCO"))

@@ -27,5 +27,5 @@ def test_bad_pieces_are_refused() -> None:
         CharacterTokenizer(["<x>", "AB"], **ids)
     with pytest.raises(ConfigError, match="mask_id is 9"):
         CharacterTokenizer(["<x>", "A"], **{**ids, "mask_id": 9})
-    with pytest.raises(ConfigError, match="id 7 names no piece"):
+    with pytest.raises(ConfigError, match="id 7 has no piece"):
         CharacterTokenizer(["<x>", "A"], **ids).decode([7])

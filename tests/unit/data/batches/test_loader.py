@@ -13,7 +13,7 @@ import torch
 from bionemo_core.data.batches.batch import StepBatch, TokenBatch
 from bionemo_core.data.batches.loader import eval_loader, train_loader
 from bionemo_core.data.batches.masking import MaskedLanguageObjective
-from bionemo_core.data.batches.rows import RowShape, collate, one_of_few
+from bionemo_core.data.batches.rows import RowShape, collate, round_up_segments
 from bionemo_core.data.tokenizer import CharacterTokenizer
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.protocols import Example
@@ -109,7 +109,7 @@ def test_padded_rows_under_static_shapes_have_one_of_four_lengths() -> None:
 
 
 def test_segments_under_static_shapes_come_in_few_numbers() -> None:
-    numbers = [one_of_few(count) for count in range(1, 5000)]
+    numbers = [round_up_segments(count) for count in range(1, 5000)]
     assert all(count <= number <= max(16, 2 * count) for count, number in enumerate(numbers, start=1))
     assert all(number <= 1.25 * count for count, number in enumerate(numbers, start=1) if count > 512)
     assert len(set(numbers)) < 24

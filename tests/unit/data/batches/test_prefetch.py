@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from bionemo_core.data.batches.prefetch import Prefetcher
 from bionemo_core.errors import DataError
-from bionemo_core.runs.loaders import Steps
+from bionemo_core.runs.loaders import StepStream
 
 META = torch.device("meta")
 
@@ -65,7 +65,7 @@ def test_a_failure_is_raised_where_its_batch_is_wanted() -> None:
 
 def test_a_walk_that_is_dropped_half_way_ends_its_workers() -> None:
     before = set(multiprocessing.active_children())
-    steps = Steps(lambda: DataLoader(torch.arange(100), batch_size=None, num_workers=2))  # type: ignore[arg-type]
+    steps = StepStream(lambda: DataLoader(torch.arange(100), batch_size=None, num_workers=2))  # type: ignore[arg-type]
     walk = iter(steps)
     steps.look_ahead(META)
     assert next(walk).device == META
@@ -81,7 +81,7 @@ def test_a_walk_that_is_dropped_half_way_ends_its_workers() -> None:
 
 
 def test_a_stream_of_steps_looks_ahead_in_the_walk_that_is_under_way() -> None:
-    steps = Steps(lambda: Batches(3))
+    steps = StepStream(lambda: Batches(3))
     steps.look_ahead(META)  # before there is one, nothing
     walk = iter(steps)
     assert int(next(walk)) == 0

@@ -115,9 +115,9 @@ def test_fastq(tmp_path: Path) -> None:
     ("text", "message"),
     [
         (b">a\nMKT\n", "expected '@'"),
-        (b"", "holds no record"),
-        (b"@a\nMKT\n", "no whole quality"),
-        (b"@a\nMKT\n+\n!!\n", "no whole quality"),
+        (b"", "has no record"),
+        (b"@a\nMKT\n", "has an incomplete quality"),
+        (b"@a\nMKT\n+\n!!\n", "has an incomplete quality"),
         (b"@a\nMKT\n+b\n!!!\n", "another id"),
     ],
 )
@@ -169,7 +169,7 @@ def test_parquet(tmp_path: Path) -> None:
     ]
     pq.write_table(table.set_column(1, "sequence", table["sequence"].dictionary_encode()), tmp_path / "b.parquet")
     assert [r.sequence for r in records(tmp_path / "b.parquet")] == [b"MKT", b"", b"LL"]
-    for column, message in (("seq", "no one column 'seq'; it has id, sequence, n"), ("n", "holds int64")):
+    for column, message in (("seq", "expected one column 'seq', got id, sequence, n"), ("n", "holds int64")):
         with pytest.raises(DataError, match=message):
             records(tmp_path / "a.parquet", column=column)
     for text in (b"", b"PAR1", b"PAR1" + bytes(99) + b"PAR1", (tmp_path / "a.parquet").read_bytes()[:-9]):
@@ -306,10 +306,10 @@ def test_which_reader(tmp_path: Path) -> None:
     assert simple(path, format="fasta")[1] == (b"b", b"LL", "")
     assert source_for("uniprot.FASTA.gz").kind == "fasta"
     for paths, options, message in (
-        ("a.txt", {}, r"'\.txt' tells no format.*data\.format"),
+        ("a.txt", {}, r"'\.txt' is unknown.*data\.format"),
         (["a.fa", "b.csv"], {}, "a.fa is fasta, b.csv is csv"),
-        ([], {}, "got none"),
-        ("a.fa", {"format": "fastaa"}, "'fastaa' is not known"),
+        ([], {}, "got no file"),
+        ("a.fa", {"format": "fastaa"}, "'fastaa' is unknown"),
         ("a.fq", {"column": 1}, r"data\.column: format fastq has no such option"),
     ):
         with pytest.raises(ConfigError, match=message):

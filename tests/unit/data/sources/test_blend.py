@@ -13,7 +13,7 @@ from bionemo_core.data.batches.loader import eval_loader, train_loader
 from bionemo_core.data.batches.masking import MaskedLanguageObjective
 from bionemo_core.data.batches.order import SampleOrder
 from bionemo_core.data.batches.rng import RecordRng
-from bionemo_core.data.sources.blended_records import BlendedRecords, BlendOrder, JoinedRecords, schedule, shares_of
+from bionemo_core.data.sources.blended_records import BlendedRecords, BlendOrder, JoinedRecords, cycle_shares, schedule
 from bionemo_core.data.tokenizer import CharacterTokenizer
 from bionemo_core.errors import ConfigError
 from bionemo_core.protocols import BuildContext, DataSplits
@@ -50,15 +50,15 @@ SHARES = [6, 3, 1]
     ],
 )
 def test_shares_are_the_weights(weights: list[float], expected: list[int]) -> None:
-    assert shares_of(weights) == expected
+    assert cycle_shares(weights) == expected
 
 
 @pytest.mark.parametrize("weight", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_weight_that_is_none_is_refused(weight: float) -> None:
     with pytest.raises(ConfigError, match=r"data\.weights\[1\]: .* expected a number above 0"):
-        shares_of([1.0, weight])
+        cycle_shares([1.0, weight])
     with pytest.raises(ConfigError, match=r"data\.weights\[0\]: 1e-06 is less than 1/65536"):
-        shares_of([1e-6, 1.0])
+        cycle_shares([1e-6, 1.0])
 
 
 def test_every_beginning_of_a_cycle_is_in_proportion() -> None:
@@ -249,7 +249,10 @@ def test_a_part_that_cannot_be_built_is_named(
 ) -> None:
     for params, said in (
         ({"parts": []}, r"data\.parts: is empty"),
-        ({"parts": [str(fasta)], "weights": [1.0, 2.0]}, r"data\.weights: has 2 numbers for 1 parts"),
+        (
+            {"parts": [str(fasta)], "weights": [1.0, 2.0]},
+            r"data\.weights: has 2 numbers, expected one for each of the 1 parts",
+        ),
         ({"parts": ["sampel"]}, r"data\.parts\[0\]: no data is called 'sampel'\. Did you mean 'sample'"),
         ({"parts": [{"path": str(fasta)}]}, r"data\.parts\[0\]: .* does not name a data component"),
         ({"parts": ["sample", {"data": "fasta", "pth": "a"}]}, r"data\.parts\[1\]: .*no parameter 'pth'"),

@@ -60,13 +60,13 @@ def one_table(folder: Path, extra: str = "") -> Path:
     return path
 
 
-def test_a_column_of_one_table_says_the_split(tmp_path, tokenizer, context):
+def test_a_column_of_one_table_names_the_split(tmp_path, tokenizer, context):
     path = one_table(tmp_path)
     splits = labelled_csv(str(path), split_column="part", tokenizer=tokenizer, context=context)
     for place, part in enumerate(splits.parts().values()):
         assert part.ids == tuple(f"r{n}" for n in range(40) if n % 3 == place)
     path = one_table(tmp_path, "last,MK,1.0,tset\n")
-    with pytest.raises(DataError, match=r"data.split_column: record 'last' says 'tset', expected one of train"):
+    with pytest.raises(DataError, match=r"data.split_column: record 'last' has 'tset', expected one of train"):
         labelled_csv(str(path), split_column="part", tokenizer=tokenizer, context=context)
 
 
@@ -86,7 +86,9 @@ def test_relatives_that_the_tokenizer_tells_lie_in_one_split(tmp_path, tokenizer
     letters = [{sequence[:1] for sequence in part.sequences} for part in splits.parts().values()]
     assert [len(part) for part in splits.parts().values()] == [28, 6, 6]
     assert not (letters[0] & letters[1] or letters[0] & letters[2] or letters[1] & letters[2])
-    with pytest.raises(ConfigError, match=r"data.clusters: frist: there is no such table; by name .* knows first"):
+    with pytest.raises(
+        ConfigError, match=r"data.clusters: frist: there is no such file.*the tokenizer's families: first"
+    ):
         labelled_csv(str(path), clusters="frist", tokenizer=tokenizer, context=context)
 
 
@@ -156,16 +158,16 @@ def test_flip_secondary_structure_as_published(realdata, tokenizer, context):
     assert set("".join(splits.test.labels)) == {"C", "E", "H"}
 
 
-def test_long_sequences_are_left_out_aloud(tmp_path, tokenizer, context, caplog):
+def test_dropped_long_sequences_are_logged(tmp_path, tokenizer, context, caplog):
     root = folders(tmp_path / "ss", TABLE)
     splits = labelled_csv(str(root), target_column="3state", tokenizer=tokenizer, context=context)
-    kept = splits.up_to(3)
+    kept = splits.drop_longer(3)
     assert kept.train.ids == ("a",)
-    assert "1 of 2 sequences are longer than the model's 3 residues" in caplog.text
+    assert "dropped 1 of 2 sequences, which are longer than the model's limit of 3 residues" in caplog.text
     with pytest.raises(DataError, match="every sequence is longer"):
-        splits.up_to(2)
-    assert splits.up_to(3, _TwoLetters()) is not None
-    assert splits.up_to(2, _TwoLetters()).train.ids == ("a", "b")  # type: ignore[arg-type]
+        splits.drop_longer(2)
+    assert splits.drop_longer(3, _TwoLetters()) is not None
+    assert splits.drop_longer(2, _TwoLetters()).train.ids == ("a", "b")  # type: ignore[arg-type]
 
 
 class _TwoLetters:

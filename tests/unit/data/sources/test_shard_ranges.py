@@ -4,18 +4,18 @@ from pathlib import Path
 
 import pytest
 
-from bionemo_core.data.sources.shard_ranges import expand_range, range_names
+from bionemo_core.data.sources.shard_ranges import expand_names, expand_range
 from bionemo_core.errors import ConfigError, DataError
 
 
 @pytest.mark.parametrize("text", ["x[000..002]", "x(000..002)", "x<000..002>", "x_OP_000..002_CL_", "x[000..002].csv"])
 def test_spellings_agree(text: str) -> None:
-    assert range_names(text) == ["x000.csv", "x001.csv", "x002.csv"]
+    assert expand_names(text) == ["x000.csv", "x001.csv", "x002.csv"]
 
 
 def test_one_file_is_a_range_of_one() -> None:
-    assert range_names("x000") == ["x000.csv"]
-    assert range_names("x000.csv.gz") == ["x000.csv.gz"]
+    assert expand_names("x000") == ["x000.csv"]
+    assert expand_names("x000.csv.gz") == ["x000.csv.gz"]
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ def test_one_file_is_a_range_of_one() -> None:
 )
 def test_other_things_are_refused(text: str) -> None:
     with pytest.raises(ConfigError, match=r"data\.train"):
-        range_names(text, "data.train")
+        expand_names(text, "data.train")
 
 
 def test_a_missing_member_is_named(tmp_path: Path) -> None:

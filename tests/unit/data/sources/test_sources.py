@@ -125,7 +125,7 @@ def test_files_can_be_named_in_many_ways(
     for names, error, message in (
         ("x[000..003].fasta", DataError, r"x003\.fasta, which is not a file"),
         ("x005.fasta", DataError, r"data\.path: x005\.fasta: cannot be read"),
-        ("z*.fasta", DataError, r"no file is like z\*\.fasta"),
+        ("z*.fasta", DataError, r"no file matches z\*\.fasta"),
         ("file:///none.fasta", DataError, r"/none\.fasta: cannot be read"),
         (["x000.fasta", "x*.fasta"], ConfigError, r"x000\.fasta is named twice"),
         ("deep", ConfigError, r"deep is a folder. Name its files, as in data\.path='deep/\*"),

@@ -148,7 +148,7 @@ def test_an_interrupted_start_is_made_again(
     ]  # fmt: skip
 
 
-def test_what_is_there_is_not_taken_for_something_else(
+def test_existing_shards_must_match_the_options_and_the_file(
     tmp_path: Path, compressed: bytes, tokenizer: CharacterTokenizer, context: BuildContext
 ) -> None:
     fasta, root = tmp_path / "u.fasta.gz", tmp_path / "root"
@@ -159,12 +159,12 @@ def test_what_is_there_is_not_taken_for_something_else(
         return source(**everything, tokenizer=tokenizer, context=context)
 
     run()
-    with pytest.raises(ConfigError, match=r"made with val_size=17, 9 is asked for; split_seed=0, 1 is asked for"):
+    with pytest.raises(ConfigError, match=r"made with val_size=17, expected 9; split_seed=0, expected 1"):
         run(val_size=9, split_seed=1)
     fasta.write_bytes(compressed)  # the same bytes at another time
     run()
     fasta.write_bytes(gzip.compress(b">a\nMKT\n" * 100))
-    with pytest.raises(DataError, match="made of another file"):
+    with pytest.raises(DataError, match="made from another file"):
         run()
     fasta.unlink()
     with pytest.raises(DataError, match="there is no such file"):
@@ -172,13 +172,13 @@ def test_what_is_there_is_not_taken_for_something_else(
     shard = root / "processed/train/x003.csv"
     good = shard.read_bytes()
     shard.write_bytes(good[:-5] + b"W" + good[-4:])
-    with pytest.raises(DataError, match=r"train/x003\.csv: was changed since it was written"):
+    with pytest.raises(DataError, match=r"train/x003\.csv: was changed after it was written"):
         run(path=None)
     shard.write_text("")
-    with pytest.raises(DataError, match=r"train/x003\.csv: is not the file of 2,\d\d\d bytes"):
+    with pytest.raises(DataError, match=r"train/x003\.csv: is missing or does not have its 2,\d\d\d bytes"):
         run(path=None)
     (root / "processed/manifest.json").unlink()
-    with pytest.raises(DataError, match=r"If v1 made it, use data=csv data\.dataset_path="):
+    with pytest.raises(DataError, match=r"If v1 made the folder, use data=csv data\.dataset_path="):
         run(path=None)
 
 

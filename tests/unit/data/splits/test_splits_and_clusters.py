@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bionemo_core.data.splits.clustering import cluster_fasta
-from bionemo_core.data.splits.indices import read_clusters, share_of, split_at_random, split_by_clusters
+from bionemo_core.data.splits.indices import fraction_to_size, read_clusters, split_at_random, split_by_clusters
 from bionemo_core.errors import ConfigError, DataError
 
 LETTERS = np.frombuffer(b"ARNDCQEGHILKMFPSTWYV", dtype=np.uint8)
@@ -24,8 +24,8 @@ def test_sizes_are_checked() -> None:
     with pytest.raises(ConfigError, match="leave nothing of 10"):
         split_at_random(10, 5, 5, 0)
     with pytest.raises(ConfigError, match=r"val_fraction: 1"):
-        share_of(10, 1, "data.val_fraction")
-    assert [share_of(10, f, "x") for f in (0, 0.01, 0.25)] == [0, 1, 2]
+        fraction_to_size(10, 1, "data.val_fraction")
+    assert [fraction_to_size(10, f, "x") for f in (0, 0.01, 0.25)] == [0, 1, 2]
 
 
 def test_clusters_stay_whole() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from bionemo_core.data.sources import fasta, records
 from bionemo_core.data.splits.indices import TEST, TRAIN, VAL
-from bionemo_core.data.splits.labels import side_of_header
+from bionemo_core.data.splits.labels import parse_split_header
 from bionemo_core.data.tokenizer import CharacterTokenizer
 from bionemo_core.errors import BioNeMoError, ConfigError, DataError
 from bionemo_core.protocols import BuildContext, DataSplits
@@ -52,7 +52,7 @@ def _write_fasta(path: Path, attributes: list[str]) -> Path:
     return path
 
 
-def test_a_column_says_the_split(tmp_path: Path, build: Build) -> None:
+def test_a_column_names_the_split(tmp_path: Path, build: Build) -> None:
     table = _write_table(tmp_path / "a.csv")
     assert _sequences(build(table, split_column="split")) == _expected()
     assert _sequences(build(table, split_column="split", column="sequence", id_column="name")) == _expected()
@@ -82,24 +82,24 @@ def test_headers_say_the_split(tmp_path: Path, build: Build) -> None:
 )  # fmt: skip
 def test_other_headers_name_the_record(tmp_path: Path, build: Build, text: str) -> None:
     path = _write_fasta(tmp_path / "a.fasta", ["SET=train"] * 7 + [text])
-    with pytest.raises(DataError, match=r"data\.split_headers: record 'p7' says .*expected"):
+    with pytest.raises(DataError, match=r"data\.split_headers: record 'p7' has .*expected"):
         build(path, split_headers=True)
 
 
 def test_sides_of_headers() -> None:
-    assert [side_of_header(text) for text in (b"SET=train", b"a SET=test", b"SET=train VALIDATION=True")] == [
+    assert [parse_split_header(text) for text in (b"SET=train", b"a SET=test", b"SET=train VALIDATION=True")] == [
         TRAIN, TEST, VAL,
     ]  # fmt: skip
 
 
-def test_a_file_beside_says_the_split(tmp_path: Path, build: Build, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_separate_file_names_the_split(tmp_path: Path, build: Build, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "bionemo")
     path = _write_fasta(tmp_path / "a.fasta", [""] * 8)
     table = _write_table(tmp_path / "b.csv")
     table.write_text(table.read_text() + "p8,M,test\n")
     split = build(path, split_file=str(table), split_column="split")
     assert _sequences(split) == _expected()
-    assert "b.csv names the split of 1 records that are not in the data" in caplog.text
+    assert "b.csv has the split of 1 more records, which are not in the data" in caplog.text
     assert _sequences(build(path, split_file=str(table), split_column="split", id_column="name")) == _expected()
     pq.write_table(pa.table({"n": [f"p{i}" for i in range(8)], "s": WORDS}), tmp_path / "b.parquet")
     beside = str(tmp_path / "b.parquet")
@@ -108,10 +108,10 @@ def test_a_file_beside_says_the_split(tmp_path: Path, build: Build, caplog: pyte
     with pytest.raises(DataError, match=r"b\.csv has no record 'p1'"):
         build(path, split_file=str(table), split_column="split")
     table.write_text("name,split\np0,train\np0,test\n")
-    with pytest.raises(DataError, match=r"b\.csv:3: 'p0' stands there twice"):
+    with pytest.raises(DataError, match=r"b\.csv:3: 'p0' has two different splits"):
         build(path, split_file=str(table), split_column="split")
     table.write_text("name,split\np0,later\n")
-    with pytest.raises(DataError, match=r"b\.csv:2: says 'later', expected one of train, val"):
+    with pytest.raises(DataError, match=r"b\.csv:2: got 'later', expected one of train, val"):
         build(path, split_file=str(table), split_column="split")
 
 
@@ -160,7 +160,7 @@ def test_windows_of_a_record_stay_together(tmp_path: Path, build: Build) -> None
 
 def test_nothing_to_train_on(tmp_path: Path, build: Build) -> None:
     path = _write_fasta(tmp_path / "a.fasta", ["SET=test"] * 8)
-    with pytest.raises(DataError, match="leaves nothing to train on: 0 records validate, 8 test"):
+    with pytest.raises(DataError, match="leaves nothing to train on, got 0 validation and 8 test records"):
         build(path, split_headers=True)
 
 
@@ -170,14 +170,20 @@ def test_nothing_to_train_on(tmp_path: Path, build: Build) -> None:
         ({"clusters": "c", "split_headers": True}, "data.clusters and data.split_headers: are different ways"),
         ({"split_column": "s", "split_headers": True}, "data.split_column and data.split_headers: are different"),
         ({"clusters": "c", "split_file": "f"}, "data.clusters and data.split_file: are different ways"),
-        ({"split_headers": True, "val_size": 3}, "Leave out data.val_size"),
-        ({"split_file": "f", "test_fraction": 0.1, "val_path": "v"}, "Leave out data.test_fraction and data.val_path"),
-        ({"val_size": 3, "val_fraction": 0.1}, "data.val_fraction and data.val_size: both say how much val gets"),
-        ({"val_size": 3, "val_path": "v"}, "data.val_path: is all of the val split. Leave out data.val_size"),
-        ({"clusters": "c", "val_path": "v", "test_path": "t"}, "nothing is split"),
-        ({"split_column": "s"}, "fasta files have no columns. FASTA says it in its headers: data.split_headers=true"),
-        ({"column": "s"}, "data.column: is of no use for fasta files"),
-        ({"id_column": "s"}, "data.id_column: is of no use for fasta files"),
+        ({"split_headers": True, "val_size": 3}, "Remove data.val_size"),
+        ({"split_file": "f", "test_fraction": 0.1, "val_path": "v"}, "Remove data.test_fraction and data.val_path"),
+        (
+            {"val_size": 3, "val_fraction": 0.1},
+            "data.val_fraction and data.val_size: both set the size of the val split",
+        ),
+        ({"val_size": 3, "val_path": "v"}, "data.val_path: is the whole val split. Remove data.val_size"),
+        ({"clusters": "c", "val_path": "v", "test_path": "t"}, "data.clusters: has no effect"),
+        (
+            {"split_column": "s"},
+            "fasta files have no columns. For splits in FASTA headers, set data.split_headers=true",
+        ),
+        ({"column": "s"}, "data.column: does not apply to fasta files"),
+        ({"id_column": "s"}, "data.id_column: does not apply to fasta files"),
         ({"dataset_path": "d"}, "data.path and data.dataset_path: both are given"),
     ],
 )
@@ -193,10 +199,10 @@ def test_contradictions_are_refused(tmp_path: Path, build: Build, options: dict[
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("a.csv", {"split_headers": True}, "csv files have no headers of FASTA. Use data.split_column"),
-        ("a.fastq", {"split_column": "s"}, "fastq files have no columns. A file beside"),
+        ("a.csv", {"split_headers": True}, "csv files have no FASTA headers. Use data.split_column"),
+        ("a.fastq", {"split_column": "s"}, "fastq files have no columns. For any format"),
         ("a.fasta", {"split_file": "b.pdb"}, "b.pdb: is pdb, expected fasta, csv, tsv or parquet"),
-        ("a.fasta", {"split_file": "b.tsv"}, "b.tsv is a table: name its column with data.split_column"),
+        ("a.fasta", {"split_file": "b.tsv"}, "b.tsv is a table. Name the column of the splits with data.split_column"),
         ("a.fasta", {"split_file": "b.parquet", "split_column": "s"}, "name the column of the ids with data.id_column"),
     ],
 )

@@ -16,7 +16,7 @@ import pytest
 
 from bionemo_core.data.readers import CsvSource, FastaSource
 from bionemo_core.data.store import prepare as prepare_module
-from bionemo_core.data.store.prepare import collected, prepare
+from bionemo_core.data.store.prepare import prepare, record_prepared_stores
 from bionemo_core.data.store.record_store import PreparedStore
 from bionemo_core.data.store.report import draw_lengths, summary
 from bionemo_core.data.store.residue_filter import ResidueFilter
@@ -43,7 +43,7 @@ def contents(store: PreparedStore) -> dict[str, bytes]:
     return dict(zip(store.ids(), [store[i] for i in range(len(store))], strict=True))
 
 
-def test_records_come_out_clean(prepared: Prepare) -> None:
+def test_records_are_cleaned(prepared: Prepare) -> None:
     store = prepared(b">a some words\nmkt\nAY IA\n\n>b|c\r\nMKT*\r\n>d\rLL\r")
     assert contents(store) == {"a": b"MKTAYIA", "b|c": b"MKT", "d": b"LL"}
     assert store.lengths.tolist() == [7, 3, 2]
@@ -85,13 +85,13 @@ def test_invalid_residues_can_stop_or_stay(prepared: Prepare, tokenizer: Charact
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (b"", "holds no record"),
-        (b"\n \n", "holds no record"),
+        (b"", "has no record"),
+        (b"\n \n", "has no record"),
         (b"MKT\n", "starts with b'MKT"),
         ("\ufeff>a\nMKT\n".encode("utf-16"), "UTF-16"),
         (gzip.compress(b">a\nMKT\n" * 99, mtime=0)[:-20], "ends in the middle"),
         (gzip.compress(b">a\nMKT\n", mtime=0)[:-8] + b"\0" * 8, "damaged"),
-        (gzip.compress(b"", mtime=0), "holds no record"),
+        (gzip.compress(b"", mtime=0), "has no record"),
         (b">a\n>b\n", "none of 2 records can be used .empty sequence 2"),
         (b"PK\x03\x04zip", "zip archive"),
         (b"PK zip", "expected '>'"),
@@ -147,14 +147,16 @@ def test_foreign_version_is_prepared_again(prepared: Prepare) -> None:
     assert json.loads(path.read_text())["version"] == 2
 
 
-def test_store_of_something_else_is_refused(prepared: Prepare) -> None:
+def test_store_with_another_fingerprint_is_refused(prepared: Prepare) -> None:
     store, other = prepared(b">a\nMKT\n"), prepared(b">a\nMKL\n")
     for path in store.folder.iterdir():
         path.write_bytes((other.folder / path.name).read_bytes())
     assert contents(prepared(b">a\nMKT\n")) == {"a": b"MKT"}
 
 
-def test_a_source_that_changes_meanwhile_is_refused(prepared: Prepare, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_source_that_changes_during_preparation_is_refused(
+    prepared: Prepare, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real = prepare_module.filter_blocks
 
     def meddle(blocks: Any, rules: Any, kind: str, path: Path, pool: Any) -> Any:
@@ -167,7 +169,7 @@ def test_a_source_that_changes_meanwhile_is_refused(prepared: Prepare, monkeypat
         prepared(b">a\nMKT\n")
 
 
-def test_nothing_is_left_of_a_failure(prepared: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_leaves_no_files(prepared: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(path: Path) -> None:
         raise OSError(28, "No space left on device", str(path))
 
@@ -248,11 +250,11 @@ def test_csv_by_number_and_by_name(tmp_path: Path, tokenizer: CharacterTokenizer
     ("text", "column", "message"),
     [
         ('id,sequence\n0,"MKT\n1,LLL\n', 1, "Check the quotes"),
-        ('id,sequence\n0,"MKT\n1",LLL\n', 1, "runs on to line 3"),
+        ('id,sequence\n0,"MKT\n1",LLL\n', 1, "continues to line 3"),
         ("id,sequence\n0,MKT\n", "seq", "'seq' is not in the header, which has id, sequence"),
         ("0," + "MKT" * 20 + "\n", 1, "looks like a sequence"),
-        ("", 1, "no record in it"),
-        ("id,sequence\n0,MKT\n", 3, "no row has a column 3, .*the header has id, sequence.*data.column"),
+        ("", 1, "has no record, expected at least one"),
+        ("id,sequence\n0,MKT\n", 3, "no row has a column 3, .*The header has id, sequence.*data.column"),
     ],
 )
 def test_bad_tables_are_named(
@@ -275,7 +277,7 @@ def test_columns_of_the_source_come_back(tmp_path: Path, tokenizer: CharacterTok
         ("c/2", b"LL", b"SET=test VALIDATION=True"),
         ("d", b"LL", b""),
     ]
-    with pytest.raises(DataError, match="no column 'SET', only description"):
+    with pytest.raises(DataError, match="no column 'SET', expected description"):
         store.column(0, "SET")
     assert prepare(FastaSource(path), rules, context).columns == ()
 
@@ -296,7 +298,7 @@ def test_duplicate_ids_by_option(prepared: Prepare) -> None:
     kept = prepared(text, on_duplicate_id="keep")
     assert kept.ids() == ["a", "b", "a"]
     assert kept.manifest["records"]["notes"] == {"with the id of an earlier record, kept": 1}
-    with pytest.raises(DataError, match=r"a\.fasta: id 'a' stands there again, expected it once; repeated ids: 1\."):
+    with pytest.raises(DataError, match=r"a\.fasta: id 'a' is repeated, expected it once; repeated ids: 1\."):
         prepared(text, on_duplicate_id="error")
 
 
@@ -313,7 +315,7 @@ def test_lengths_are_counted(prepared: Prepare) -> None:
         assert (store.folder / f"{number}.png").stat().st_size > 5000
 
 
-def test_other_processes_judge_to_the_same_store(
+def test_other_processes_prepare_the_same_store(
     tmp_path: Path, tokenizer: CharacterTokenizer, context: BuildContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bionemo_core.data.readers.decompress.BLOCK_BYTES", 4096)
@@ -343,8 +345,8 @@ def test_a_bar_is_shown_on_a_terminal(
     assert "prepare name.fasta" in capsys.readouterr().err
 
 
-def test_stores_that_are_prepared_are_collected(prepared: Prepare) -> None:
-    with collected() as stores:
+def test_prepared_stores_are_recorded(prepared: Prepare) -> None:
+    with record_prepared_stores() as stores:
         first = prepared(b">a\nMKT\n")
         prepared(b">a\nMKT\n")
     prepared(b">b\nMKT\n")
@@ -383,10 +385,10 @@ def test_real_proteins(realdata: Path, tokenizer: CharacterTokenizer, context: B
     assert len(store) == 11_156
 
 
-def test_many_repeated_ids_may_be_no_ids(tmp_path, tokenizer, context, caplog):
+def test_many_repeated_ids_give_a_warning(tmp_path, tokenizer, context, caplog):
     for number, (repeated, warned) in enumerate(((1, False), (40, True))):
         path = tmp_path / f"{number}.fasta"
         path.write_text("".join(f">{0 if i < repeated else i}\nMKV{'A' * (i % 9)}\n" for i in range(100)))
         caplog.clear()
         prepare(FastaSource(path), ResidueFilter.of(tokenizer), context)
-        assert ("have the id of an earlier one and are left out" in caplog.text) == warned
+        assert ("repeat the id of an earlier one and were rejected" in caplog.text) == warned

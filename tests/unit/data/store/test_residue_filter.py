@@ -14,8 +14,8 @@ from bionemo_core.errors import ConfigError
 RULES = ResidueFilter("ACDEFGHIKLMNPQRSTVWXY")
 
 
-def judge(sequence: bytes, **options: object) -> FilterResult:
-    return replace(RULES, **options).judge(Record(b"a", sequence, 1))
+def apply(sequence: bytes, **options: object) -> FilterResult:
+    return replace(RULES, **options).apply(Record(b"a", sequence, 1))
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def judge(sequence: bytes, **options: object) -> FilterResult:
     ],
 )
 def test_used(sequence: bytes, options: dict[str, object], stored: bytes, notes: tuple[str, ...]) -> None:
-    assert judge(sequence, **options) == FilterResult((stored,), notes=notes)
+    assert apply(sequence, **options) == FilterResult((stored,), notes=notes)
 
 
 @pytest.mark.parametrize(
@@ -56,11 +56,11 @@ def test_used(sequence: bytes, options: dict[str, object], stored: bytes, notes:
     ],
 )
 def test_rejected(sequence: bytes, options: dict[str, object], reason: str, detail: str) -> None:
-    assert judge(sequence, **options) == FilterResult((), reason, detail)
+    assert apply(sequence, **options) == FilterResult((), reason, detail)
 
 
-def test_what_the_reader_found_comes_first() -> None:
-    assert RULES.judge(Record(b"", b"J", 1, "no id")) == FilterResult((), "no id")
+def test_a_problem_from_the_reader_comes_first() -> None:
+    assert RULES.apply(Record(b"", b"J", 1, "no id")) == FilterResult((), "no id")
 
 
 @pytest.mark.parametrize(
@@ -75,14 +75,14 @@ def test_what_the_reader_found_comes_first() -> None:
 )
 def test_windows(length: int, size: int, overlap: int, least: int, windows: list[tuple[int, int]]) -> None:
     text = bytes(RULES.alphabet[:length], "ascii")
-    verdict = judge(text, max_length=size, on_long="window", window_overlap=overlap, min_length=least)
-    assert verdict == FilterResult(tuple(text[a:b] for a, b in windows), notes=("cut into windows",))
+    result = apply(text, max_length=size, on_long="window", window_overlap=overlap, min_length=least)
+    assert result == FilterResult(tuple(text[a:b] for a, b in windows), notes=("cut into windows",))
 
 
 def test_error_says_what_was_expected() -> None:
-    verdict = judge(b"MJK", on_invalid="error", advice="Do this.")
-    assert verdict.fatal
-    assert verdict.detail == (
+    result = apply(b"MJK", on_invalid="error", advice="Do this.")
+    assert result.fatal
+    assert result.detail == (
         ": residue 'J' at position 2 is not in the tokenizer's alphabet (21 letters: ACDEFGHIKLMNPQRSTVWXY). Do this."
     )
 
@@ -115,7 +115,7 @@ def test_options_out_of_range(options: dict[str, object], message: str) -> None:
         {"max_length": 4},
     ],
 )
-def test_screening_whole_blocks_agrees_with_judging(options: dict[str, object]) -> None:
+def test_screening_blocks_agrees_with_filtering_records(options: dict[str, object]) -> None:
     rules = copy.deepcopy(replace(RULES, min_length=2, **options))  # by the way that a worker gets it
     sequences = [b"MKT", b"mkt", b"M", b"", b"MJ", b"MK*", b"M-T", b"M\nK", b"MKTAY", b"M K"]
     screened = rules.screen(Column.of(sequences))
@@ -123,11 +123,11 @@ def test_screening_whole_blocks_agrees_with_judging(options: dict[str, object]) 
     assert screened.doubtful.dtype == np.bool_
     for sequence, stored, doubtful in zip(sequences, cleaned, screened.doubtful, strict=True):
         if not doubtful:
-            assert rules.judge(Record(b"a", sequence, 1)) == FilterResult((stored,))
+            assert rules.apply(Record(b"a", sequence, 1)) == FilterResult((stored,))
     assert not screened.doubtful[0]
 
 
-def test_the_alphabet_is_the_tokenizer_s(tokenizer: CharacterTokenizer) -> None:
+def test_the_alphabet_comes_from_the_tokenizer(tokenizer: CharacterTokenizer) -> None:
     rules = ResidueFilter.of(tokenizer, on_invalid="unk")
     assert rules.alphabet == "ABCDEFGHIKLMNOPQRSTUVWXYZ" and rules.facts()["on_invalid"] == "unk"
     assert "advice" not in rules.facts() and rules == replace(rules, advice="other")
