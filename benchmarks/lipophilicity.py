@@ -36,7 +36,7 @@ from rdkit.Chem import rdFingerprintGenerator
 from torch import Tensor
 
 from bionemo_core.builtin import load_registry
-from bionemo_core.finetuning.heads import mlp
+from bionemo_core.finetuning.heads import Mlp
 from bionemo_core.inference.sampling import Seq2SeqInference
 from bionemo_core.models.load import OpenedModel, open_model
 from bionemo_core.nn.residue_states import ResidueStates
@@ -166,7 +166,7 @@ def fit_mlp(problem: Problem, rate: float, seed: int, epochs: int) -> Fit:
     (x, y), (x_val, y_val), (x_test, _) = problem.train, problem.val, problem.test
     torch.manual_seed(seed)
     # One state a molecule, so an answer for every state is one for every molecule.
-    head = mlp().build(x.shape[1], 1, per_residue=True).to(x.device)
+    head = Mlp().build(x.shape[1], 1, per_residue=True).to(x.device)
     optimizer = torch.optim.AdamW(head.parameters(), lr=rate, fused=True)
     held_out, best, since = torch.cat((x_val, x_test)), Fit(float("inf"), y_val, rate), 0
     for _ in range(epochs):

@@ -10,19 +10,19 @@ from bionemo_core.data.sources import fasta, records, sample, uniref50, uniref90
 from bionemo_core.data.sources.blend import blend
 from bionemo_core.data.sources.labelled import flip_fasta, labelled_csv
 from bionemo_core.finetuning.downstream import downstream
-from bionemo_core.finetuning.heads import convnet, mlp
+from bionemo_core.finetuning.heads import ConvNet, Mlp
 from bionemo_core.finetuning.model import FINETUNED, finetuned
 from bionemo_core.plugins import Component, Registry, configure, hookimpl
 from bionemo_core.reporting.loggers import csv, tensorboard, wandb
 from bionemo_core.tasks import settings
-from bionemo_core.training.optim import adamw
+from bionemo_core.training.optim import AdamW
 from bionemo_core.training.schedules import (
-    constant,
-    cosine,
-    inverse_square_root,
-    noam,
-    warmup_anneal_hold,
-    warmup_annealing,
+    Constant,
+    Cosine,
+    InverseSquareRoot,
+    Noam,
+    WarmupAnnealHold,
+    WarmupAnnealing,
 )
 
 FINETUNE_BRINGS: dict[str, str | dict[str, object]] = {
@@ -83,28 +83,28 @@ def bionemo_callbacks() -> Iterator[Component]:
 @hookimpl
 def bionemo_heads() -> Iterator[Component]:
     """What can be put on an encoder."""
-    yield Component("mlp", configure(mlp), "linear layers over the mean of a sequence, or every residue (v1: MLPModel)")
-    yield Component("convnet", configure(convnet), "two convolutions along the sequence (v1: ConvNet)")
+    yield Component("mlp", configure(Mlp), "linear layers over the mean of a sequence, or every residue (v1: MLPModel)")
+    yield Component("convnet", configure(ConvNet), "two convolutions along the sequence (v1: ConvNet)")
 
 
 @hookimpl
 def bionemo_optimizers() -> Iterator[Component]:
     """Optimizers."""
-    yield Component("adamw", configure(adamw), "AdamW (v1: fused_adam)")
+    yield Component("adamw", configure(AdamW), "AdamW (v1: fused_adam)")
 
 
 @hookimpl
 def bionemo_schedulers() -> Iterator[Component]:
     """Learning-rate schedules."""
-    yield Component("constant", configure(constant), "the same rate throughout")
-    yield Component("cosine", configure(cosine), "warm-up, cosine, constant end (v1: CosineAnnealing)")
+    yield Component("constant", configure(Constant), "the same rate throughout")
+    yield Component("cosine", configure(Cosine), "warm-up, cosine, constant end (v1: CosineAnnealing)")
     yield Component(
-        "inverse_square_root", configure(inverse_square_root), "warm-up, 1/sqrt(step) (v1: InverseSquareRootAnnealing)"
+        "inverse_square_root", configure(InverseSquareRoot), "warm-up, 1/sqrt(step) (v1: InverseSquareRootAnnealing)"
     )
-    yield Component("noam", configure(noam), "of the original transformer (v1: NoamAnnealing)")
-    yield Component("warmup_annealing", configure(warmup_annealing), "warm-up, linear down (v1: WarmupAnnealing)")
+    yield Component("noam", configure(Noam), "of the original transformer (v1: NoamAnnealing)")
+    yield Component("warmup_annealing", configure(WarmupAnnealing), "warm-up, linear down (v1: WarmupAnnealing)")
     yield Component(
-        "warmup_anneal_hold", configure(warmup_anneal_hold), "warm-up, linear down, hold (v1: WarmupAnnealDecayHold)"
+        "warmup_anneal_hold", configure(WarmupAnnealHold), "warm-up, linear down, hold (v1: WarmupAnnealDecayHold)"
     )
 
 

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from bionemo_core.data.labelled_records import LabelledRecords, LabelledSplits
 from bionemo_core.errors import ConfigError
-from bionemo_core.finetuning.heads import ConvSettings, MlpSettings
+from bionemo_core.finetuning.heads import ConvNet
 from bionemo_core.finetuning.metrics import metrics_of
 from bionemo_core.finetuning.model import KINDS, LabelSpec, PlainChoice
+from bionemo_core.finetuning.network import MlpHead
 from bionemo_core.finetuning.objective import (
     LabelObjective,
     check_labels,
@@ -185,14 +186,14 @@ class DownstreamValidation(pl.Callback):
         return (answers[:, 0] - labels).square()
 
     def _head(self, hidden_size: int) -> nn.Module:
-        settings: Any
+        outputs = len(self._answers.classes) if self.of_classes else 1
+        if self.settings.head is None and not self.per_residue:  # v1's
+            return MlpHead([hidden_size, 256, 128, outputs], 0.1, per_residue=False)
+        settings: Any = ConvNet()
         if self.settings.head is not None:
             found = self.registry.get("head", self.settings.head)
             params = self.settings.head_params
             settings = self.registry.build(PlainChoice("head", found.name, params, found.distribution, found.version))
-        else:
-            settings = ConvSettings(32, 0.25) if self.per_residue else MlpSettings((256, 128), 0.1)
-        outputs = len(self._answers.classes) if self.of_classes else 1
         built: nn.Module = settings.build(hidden_size, outputs, self.per_residue)
         return built
 

@@ -1,6 +1,6 @@
-"""The heads that come with the core, as settings; each builds its network once the encoder's width is known.
+"""The heads of the core, as settings; each builds its network when the width of the encoder is known.
 
-No `from __future__ import annotations` and no torch at import: the configuration reads these signatures.
+No `from __future__ import annotations` and no torch at import: the configuration reads these annotations.
 """
 
 from dataclasses import dataclass
@@ -27,28 +27,35 @@ class Head(Protocol):
 
 
 @dataclass(frozen=True)
-class MlpSettings:
-    """v1's MLPModel."""
+class Mlp:
+    """Linear, ReLU, dropout, linear, over the mean of a sequence or over every residue (v1's MLPModel)."""
 
-    hidden_layer_sizes: tuple[int, ...]
-    dropout: float
+    hidden_layer_size: int = 128  # width of the hidden layer; 0: one linear layer
+    dropout: float = 0.1  # dropout before the last layer
+
+    def __post_init__(self) -> None:
+        _check(self.dropout, self.hidden_layer_size >= 0)
 
     def build(self, hidden_size: int, outputs: int, per_residue: bool) -> "nn.Module":
-        """The head; see `Head`."""
+        """Make the head; see `Head`."""
         from bionemo_core.finetuning.network import MlpHead
 
-        return MlpHead([hidden_size, *self.hidden_layer_sizes, outputs], self.dropout, per_residue=per_residue)
+        hidden = (self.hidden_layer_size,) if self.hidden_layer_size else ()
+        return MlpHead([hidden_size, *hidden, outputs], self.dropout, per_residue=per_residue)
 
 
 @dataclass(frozen=True)
-class ConvSettings:
-    """v1's ConvNet."""
+class ConvNet:
+    """Two convolutions of 7 residues, with an answer for every residue (v1's ConvNet)."""
 
-    cnn_dim: int
-    dropout: float
+    cnn_dim: int = 32  # channels between the convolutions
+    dropout: float = 0.25  # dropout between the convolutions
+
+    def __post_init__(self) -> None:
+        _check(self.dropout, self.cnn_dim >= 1)
 
     def build(self, hidden_size: int, outputs: int, per_residue: bool) -> "nn.Module":
-        """The head; see `Head`.
+        """Make the head; see `Head`.
 
         Raises:
             ConfigError: an answer for a whole sequence is asked for.
@@ -58,18 +65,6 @@ class ConvSettings:
         if not per_residue:
             raise ConfigError("task.head=convnet answers for every residue; for whole sequences use task.head=mlp.")
         return ConvHead(hidden_size, outputs, self.cnn_dim, self.dropout)
-
-
-def mlp(hidden_layer_size: int = 128, dropout: float = 0.1):  # noqa: ANN201 - read as a configuration
-    """Linear, ReLU, dropout, linear, over the mean of a sequence or over every residue; size 0: one linear layer."""
-    _check(dropout, hidden_layer_size >= 0)
-    return MlpSettings((hidden_layer_size,) if hidden_layer_size else (), dropout)
-
-
-def convnet(cnn_dim: int = 32, dropout: float = 0.25):  # noqa: ANN201 - read as a configuration
-    """Two convolutions of 7 residues, for every residue."""
-    _check(dropout, cnn_dim >= 1)
-    return ConvSettings(cnn_dim, dropout)
 
 
 def _check(dropout: float, sized: bool) -> None:

@@ -71,10 +71,13 @@ def configure(factory: Callable[..., Any], *, fixed: Sequence[str] = (), **defau
             raise ConfigError(f"{where}: parameter {name!r} must be a named one, so that it can be a key")
     types = _annotations(factory, parameters, where)
     groups = {name: kind for name, kind in types.items() if _is_group(kind)}
+    values = {name: NO_VALUE if one.default is Parameter.empty else one.default for name, one in parameters.items()}
+    if isinstance(factory, type) and dataclasses.is_dataclass(factory):  # the signature hides what a factory makes
+        values |= {key.name: key.default for key in keys_of_dataclass(factory)}
     keys: dict[str, Key] = {}
     owners: dict[str, str] = {}
-    for name, one in parameters.items():
-        found = _group_keys(groups[name], where) if name in groups else [Key(name, types[name], _default(one))]
+    for name in parameters:
+        found = _group_keys(groups[name], where) if name in groups else [Key(name, types[name], values[name])]
         for key in found:
             if key.name in keys:
                 raise ConfigError(
@@ -85,11 +88,11 @@ def configure(factory: Callable[..., Any], *, fixed: Sequence[str] = (), **defau
         if name not in keys:
             raise ConfigError(f"{where}: there is no parameter {name!r}; it has {', '.join(keys) or 'none'}")
     keys = {name: key._replace(default=defaults.get(name, key.default)) for name, key in keys.items()}
-    values = {name: keys.pop(name).default for name in fixed}
-    for name, value in values.items():
+    hidden = {name: keys.pop(name).default for name in fixed}
+    for name, value in hidden.items():
         if isinstance(value, str) and value == NO_VALUE:
             raise ConfigError(f"{where}: {name!r} is fixed and has no value; give it one")
-    taken = factory if not groups and not values else _flattened(factory, groups, owners, values, tuple(keys.values()))
+    taken = factory if not groups and not hidden else _flattened(factory, groups, owners, hidden, tuple(keys.values()))
     return ComponentConfig(taken, tuple(keys.values()), (factory, *groups.values()))
 
 
@@ -205,10 +208,6 @@ def _field_key(one: "dataclasses.Field[Any]") -> Key:
     if one.default_factory is not MISSING:
         return Key(one.name, one.type, one.default_factory())
     return Key(one.name, one.type)
-
-
-def _default(parameter: Parameter) -> Any:
-    return NO_VALUE if parameter.default is Parameter.empty else parameter.default
 
 
 def _annotations(factory: Callable[..., Any], parameters: Mapping[str, Parameter], where: str) -> dict[str, Any]:

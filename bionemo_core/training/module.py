@@ -26,7 +26,7 @@ from bionemo_core.training.cuda_graphs import make_pass_runner
 from bionemo_core.training.eval_metrics import Probe
 from bionemo_core.training.gradients import LossScaler, clip_factor, gradient_norm, scale_gradients
 from bionemo_core.training.losses import Losses, LossSums, check_names
-from bionemo_core.training.optim import AdamWSettings
+from bionemo_core.training.optim import AdamW
 from bionemo_core.training.passes import RunPass
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ MAX_SKIPPED_STEPS = 20
 class Recipe:
     """How to train: what the run's configuration says beside the network."""
 
-    optim: AdamWSettings
+    optim: AdamW
     learning_rate: Callable[[int], float]
     """The rate of an optimizer step, counted from 0."""
     seed: int = 1234

@@ -1,26 +1,41 @@
-"""The optimizer as settings, and how a network's parameters are grouped for it."""
+"""The optimizer as settings, and how a network's parameters are grouped for it.
 
-# No `from __future__ import annotations`: hydra-zen reads these signatures.
+No `from __future__ import annotations` here: the configuration reads these annotations at run time.
+"""
+
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from bionemo_core.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
 
 
 @dataclass(frozen=True)
-class AdamWSettings:
-    """Decoupled Adam (Loshchilov and Hutter 2019); `lr` is what the schedule scales from."""
+class AdamW:
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019); v1's `fused_adam` is this one."""
 
-    lr: float
-    weight_decay: float
-    betas: tuple[float, float]
-    eps: float
+    lr: float = 1e-4  # the rate that the schedule scales
+    weight_decay: float = 0.01  # decoupled weight decay; biases and norms are not decayed
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])  # decay of the two moments
+    eps: float = 1e-8  # added to the denominator
+
+    def __post_init__(self) -> None:
+        """Check the number of betas.
+
+        Raises:
+            ConfigError: there are not two.
+        """
+        if len(self.betas) != 2:
+            raise ConfigError(f"optim.betas: got {self.betas}, expected two numbers.")
 
     def build(self, named_parameters: "Iterable[tuple[str, torch.nn.Parameter]]") -> "torch.optim.AdamW":
-        """The fused torch optimizer; biases and norms are not decayed, as in v1."""
+        """Make the fused torch optimizer; biases and norms are not decayed, as in v1."""
         import torch
+
+        first, second = map(float, self.betas)
 
         decayed: list[torch.nn.Parameter] = []
         kept: list[torch.nn.Parameter] = []
@@ -32,16 +47,5 @@ class AdamWSettings:
             {"params": kept, "weight_decay": 0.0},
         ]
         return torch.optim.AdamW(
-            [group for group in groups if group["params"]], lr=self.lr, betas=self.betas, eps=self.eps, fused=True
+            [group for group in groups if group["params"]], lr=self.lr, betas=(first, second), eps=self.eps, fused=True
         )
-
-
-def adamw(
-    lr: float = 1e-4,
-    weight_decay: float = 0.01,
-    betas: list[float] = [0.9, 0.999],  # noqa: B006 - hydra-zen copies it
-    eps: float = 1e-8,
-):
-    """AdamW; v1's `fused_adam` is this one."""
-    first, second = betas
-    return AdamWSettings(lr=lr, weight_decay=weight_decay, betas=(float(first), float(second)), eps=eps)

@@ -1,8 +1,10 @@
 """Learning-rate schedules as plain functions of the step, under v1's names.
 
-The formulae are those that NeMo's schedulers of the same names compute (Apache-2.0,
-`nemo/core/optim/lr_scheduler.py`); only the facts are taken from there. `step` counts the
-optimizer steps done before this one, from 0. Nothing here knows torch.
+The formulae are those of NeMo's schedulers of the same names (Apache-2.0, `nemo/core/optim/lr_scheduler.py`); only the
+facts are taken from there. `step` is the number of optimizer steps done before this one, so it starts at 0. The fields
+of a class are the keys of its component; they are checked when it is built. Nothing here imports torch.
+
+No `from __future__ import annotations` here: the configuration reads these annotations at run time.
 """
 
 import math
@@ -16,34 +18,42 @@ class Schedule(Protocol):
     """A learning rate for every step."""
 
     def __call__(self, step: int, *, base_lr: float, max_steps: int) -> float:
-        """The learning rate of optimizer step `step` in a run of `max_steps` whose optimizer has `base_lr`."""
+        """Return the learning rate of optimizer step `step` in a run of `max_steps` whose optimizer has `base_lr`."""
         ...
 
 
 @dataclass(frozen=True)
 class Constant:
-    """The optimizer's own rate throughout, after an optional linear warm-up."""
+    """A constant rate after an optional linear warm-up; v1's runs without `sched`."""
 
-    warmup_steps: int = 0
+    warmup_steps: int = 0  # steps of the linear warm-up
+
+    def __post_init__(self) -> None:
+        _check_count(self.warmup_steps, "warmup_steps")
 
     def __call__(self, step: int, *, base_lr: float, max_steps: int) -> float:
-        """The learning rate of `step`; see `Schedule`."""
+        """Return the learning rate of `step`; see `Schedule`."""
         return _warmed_up(step, self.warmup_steps, base_lr) if step <= self.warmup_steps else base_lr
 
 
 @dataclass(frozen=True)
 class Cosine:
-    """Linear warm-up, half a cosine down to `min_lr`, then `min_lr` for the last `constant_steps`.
+    """Linear warm-up, half a cosine down to `min_lr`, then `min_lr` for `constant_steps`; v1's `CosineAnnealing`.
 
     A run shorter than warm-up and constant steps together has no cosine between them.
     """
 
-    warmup_steps: int
-    constant_steps: int
-    min_lr: float
+    warmup_steps: int = 500  # steps of the linear warm-up
+    constant_steps: int = 50000  # the last steps of the run, at min_lr
+    min_lr: float = 2e-5  # the rate at the end of the cosine
+
+    def __post_init__(self) -> None:
+        _check_count(self.warmup_steps, "warmup_steps")
+        _check_count(self.constant_steps, "constant_steps")
+        _check_rate(self.min_lr)
 
     def __call__(self, step: int, *, base_lr: float, max_steps: int) -> float:
-        """The learning rate of `step`; see `Schedule`.
+        """Return the learning rate of `step`; see `Schedule`.
 
         Raises:
             ConfigError: `min_lr` is above `base_lr`.
@@ -60,14 +70,19 @@ class Cosine:
 
 @dataclass(frozen=True)
 class InverseSquareRoot:
-    """Linear warm-up, then `lr * sqrt((warmup + 1) / (step + 1))`."""
+    """Linear warm-up, then `lr * sqrt((warmup + 1) / (step + 1))`; v1's `InverseSquareRootAnnealing`."""
 
-    warmup_steps: int
-    min_lr: float
-    warmup_ratio: Optional[float]
+    warmup_steps: int = 500  # steps of the linear warm-up
+    min_lr: float = 0.0  # the rate never falls below this value
+    warmup_ratio: Optional[float] = None  # the warm-up as a share of max_steps; overrides warmup_steps
+
+    def __post_init__(self) -> None:
+        _check_count(self.warmup_steps, "warmup_steps")
+        _check_rate(self.min_lr)
+        _check_share(self.warmup_ratio, "warmup_ratio")
 
     def __call__(self, step: int, *, base_lr: float, max_steps: int) -> float:
-        """The learning rate of `step`; see `Schedule`."""
+        """Return the learning rate of `step`; see `Schedule`."""
         warmup = _warmup_of(self.warmup_steps, self.warmup_ratio, max_steps)
         if warmup > 0 and step <= warmup:
             return _warmed_up(step, warmup, base_lr)
@@ -78,17 +93,30 @@ class InverseSquareRoot:
 
 @dataclass(frozen=True)
 class Noam:
-    """`lr * d_model^-0.5 * min(step^-0.5, step * warmup^-1.5)`, of Vaswani et al. 2017, section 5.3.
+    """`lr * d_model^-0.5 * min(step^-0.5, step * warmup^-1.5)` (Vaswani et al. 2017, section 5.3); `NoamAnnealing`.
 
-    The optimizer's rate is a scale here (v1 used 1.0), not the highest rate reached. `min_lr` holds after warm-up.
+    The optimizer's rate is a scale here (v1 used 1.0), not the highest rate. `min_lr` applies after the warm-up.
     """
 
-    d_model: int
-    warmup_steps: int
-    min_lr: float
+    d_model: int  # the hidden size of the model
+    warmup_steps: int = 8000  # steps of the warm-up
+    min_lr: float = 1e-5  # after the warm-up the rate never falls below this value
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            ConfigError: the warm-up, by which the formula divides, or the model size is not above 0.
+        """
+        if self.warmup_steps <= 0 or self.d_model <= 0:
+            raise ConfigError(
+                f"scheduler noam: got d_model={self.d_model}, warmup_steps={self.warmup_steps}, expected both above 0. "
+                "Set a warm-up, or choose another schedule."
+            )
+        _check_rate(self.min_lr)
 
     def __call__(self, step: int, *, base_lr: float, max_steps: int) -> float:
-        """The learning rate of `step`; see `Schedule`."""
+        """Return the learning rate of `step`; see `Schedule`."""
         counted = max(step, 1)
         if counted > max_steps:
             return self.min_lr
@@ -98,14 +126,19 @@ class Noam:
 
 @dataclass(frozen=True)
 class WarmupAnnealing:
-    """Linear warm-up, then linear down to `min_lr` at the last step."""
+    """Linear warm-up, then linear decay to `min_lr` at the last step; v1's `WarmupAnnealing`."""
 
-    warmup_steps: int
-    min_lr: float
-    warmup_ratio: Optional[float]
+    warmup_steps: int = 500  # steps of the linear warm-up
+    min_lr: float = 1e-5  # the rate at the last step
+    warmup_ratio: Optional[float] = None  # the warm-up as a share of max_steps; overrides warmup_steps
+
+    def __post_init__(self) -> None:
+        _check_count(self.warmup_steps, "warmup_steps")
+        _check_rate(self.min_lr)
+        _check_share(self.warmup_ratio, "warmup_ratio")
 
     def __call__(self, step: int, *, base_lr: float, max_steps: int) -> float:
-        """The learning rate of `step`; see `Schedule`.
+        """Return the learning rate of `step`; see `Schedule`.
 
         Raises:
             ConfigError: `min_lr` is above `base_lr`.
@@ -119,20 +152,27 @@ class WarmupAnnealing:
 
 @dataclass(frozen=True)
 class WarmupAnnealHold:
-    """Linear warm-up from `min_lr`, hold at the top, linear down, hold at a share of the top.
+    """Linear warm-up from `min_lr`, hold at the top, linear decay, hold at a share of the top.
 
-    The fall is aimed at 0 at the end of the run and stops at `anneal_percentage` of the top. With no hold at the top
-    and 0.10 it is ESM-2's: 2,000 steps up, then down to a tenth over 90 % of the rest (Lin et al. 2023,
-    supplementary; formula as in the public successor of v1). With a hold: `LinearWarmupHoldDecayPolicy`.
+    The decay aims at 0 at the end of the run and stops at `anneal_percentage` of the top. Without a hold at the top
+    and with 0.10 it is ESM-2's: 2,000 steps up, then down to a tenth over 90 % of the rest (Lin et al. 2023,
+    supplementary; formula as in the public successor of v1). v1's `WarmupAnnealDecayHold`; with `hold_steps` its
+    `LinearWarmupHoldDecayPolicy`.
     """
 
-    warmup_steps: int
-    min_lr: float
-    hold_steps: int
-    anneal_percentage: float
+    warmup_steps: int = 2000  # steps of the linear warm-up
+    min_lr: float = 4e-5  # the rate at the first step
+    hold_steps: int = 0  # steps at the top
+    anneal_percentage: float = 0.10  # the share of the top at which the decay stops
+
+    def __post_init__(self) -> None:
+        _check_count(self.warmup_steps, "warmup_steps")
+        _check_rate(self.min_lr)
+        _check_count(self.hold_steps, "hold_steps")
+        _check_share(self.anneal_percentage, "anneal_percentage")
 
     def __call__(self, step: int, *, base_lr: float, max_steps: int) -> float:
-        """The learning rate of `step`; see `Schedule`.
+        """Return the learning rate of `step`; see `Schedule`.
 
         Raises:
             ConfigError: `min_lr` is above `base_lr`.
@@ -144,51 +184,6 @@ class WarmupAnnealHold:
         if step <= top_ends:
             return base_lr
         return max(_linear(step, top_ends, max_steps, base_lr, 0.0), base_lr * self.anneal_percentage)
-
-
-def constant(warmup_steps: int = 0):
-    """A constant rate, v1's runs without `sched`."""
-    return Constant(_count(warmup_steps, "warmup_steps"))
-
-
-def cosine(warmup_steps: int = 500, constant_steps: int = 50000, min_lr: float = 2e-5):
-    """v1's `CosineAnnealing`."""
-    return Cosine(_count(warmup_steps, "warmup_steps"), _count(constant_steps, "constant_steps"), _rate(min_lr))
-
-
-def inverse_square_root(warmup_steps: int = 500, min_lr: float = 0.0, warmup_ratio: Optional[float] = None):
-    """v1's `InverseSquareRootAnnealing`; `warmup_ratio`, where given, is a share of `max_steps`."""
-    return InverseSquareRoot(_count(warmup_steps, "warmup_steps"), _rate(min_lr), _share(warmup_ratio, "warmup_ratio"))
-
-
-def noam(d_model: int, warmup_steps: int = 8000, min_lr: float = 1e-5):
-    """v1's `NoamAnnealing`; `d_model` is the hidden size of the model.
-
-    Raises:
-        ConfigError: There is no warm-up, which the formula divides by, or no model size.
-    """
-    if _count(warmup_steps, "warmup_steps") == 0 or _count(d_model, "d_model") == 0:
-        raise ConfigError(
-            f"scheduler noam: got d_model={d_model}, warmup_steps={warmup_steps}, expected both above 0. "
-            "Give a warm-up, or choose another schedule."
-        )
-    return Noam(d_model, warmup_steps, _rate(min_lr))
-
-
-def warmup_annealing(warmup_steps: int = 500, min_lr: float = 1e-5, warmup_ratio: Optional[float] = None):
-    """v1's `WarmupAnnealing`; `warmup_ratio`, where given, is a share of `max_steps`."""
-    return WarmupAnnealing(_count(warmup_steps, "warmup_steps"), _rate(min_lr), _share(warmup_ratio, "warmup_ratio"))
-
-
-def warmup_anneal_hold(
-    warmup_steps: int = 2000, min_lr: float = 4e-5, hold_steps: int = 0, anneal_percentage: float = 0.10
-):
-    """v1's `WarmupAnnealDecayHold` and, with `hold_steps`, its `LinearWarmupHoldDecayPolicy`."""
-    share = _share(anneal_percentage, "anneal_percentage")
-    assert share is not None
-    return WarmupAnnealHold(
-        _count(warmup_steps, "warmup_steps"), _rate(min_lr), _count(hold_steps, "hold_steps"), share
-    )
 
 
 def _warmed_up(step: int, warmup_steps: int, base_lr: float) -> float:
@@ -212,19 +207,16 @@ def _check_floor(min_lr: float, base_lr: float, name: str) -> None:
         )
 
 
-def _count(value: int, name: str) -> int:
+def _check_count(value: int, name: str) -> None:
     if value < 0:
         raise ConfigError(f"scheduler.{name}: got {value}, expected 0 or more steps")
-    return value
 
 
-def _rate(value: float) -> float:
+def _check_rate(value: float) -> None:
     if not (math.isfinite(value) and value >= 0):
         raise ConfigError(f"scheduler.min_lr: got {value}, expected a rate of 0 or more")
-    return value
 
 
-def _share(value: Optional[float], name: str) -> Optional[float]:
+def _check_share(value: Optional[float], name: str) -> None:
     if value is not None and not 0 <= value < 1:
-        raise ConfigError(f"scheduler.{name}: got {value}, expected a share of the run from 0 up to 1")
-    return value
+        raise ConfigError(f"scheduler.{name}: got {value}, expected a share of the run, at least 0 and below 1")

@@ -43,7 +43,7 @@ def test_import_is_light():
     ],
 )
 def test_the_configuration_holds_the_users_keys_only(factory, keys):
-    assert {name for name in configure(factory).__dataclass_fields__ if not name.startswith("_")} == keys
+    assert {key.name for key in configure(factory).keys} == keys
 
 
 def test_csv_writes_in_the_run_folder(tmp_path):
