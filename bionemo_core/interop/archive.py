@@ -58,18 +58,18 @@ def open_archive(path: Path) -> Iterator[Members]:
             raw.seek(0)
             size = path.stat().st_size
             limit = max(_SMALL, MAX_GZIP_RATIO * size) if packed else size
-            stream = _Limited(gzip.GzipFile(fileobj=raw) if packed else raw, limit, str(path))
+            stream = _LimitedFile(gzip.GzipFile(fileobj=raw) if packed else raw, limit, str(path))
             # The mode is said, since tarfile would otherwise try every compression that Python knows.
             with tarfile.open(fileobj=stream, mode="r:") as tar:  # type: ignore[call-overload]
-                yield _members(tar, stream, path, packed)
+                yield _read_members(tar, stream, path, packed)
     except (tarfile.TarError, EOFError, gzip.BadGzipFile, RecursionError, ValueError, OverflowError) as error:
         raise ArtefactError(f"{path}: not readable as a .nemo archive ({type(error).__name__}: {error}).") from error
     except OSError as error:
         raise ArtefactError(f"{path}: cannot be read: {error.strerror or error}.") from error
 
 
-def _members(tar: tarfile.TarFile, stream: "_Limited", path: Path, packed: bool) -> Members:
-    listed = _listed(tar, stream, path)
+def _read_members(tar: tarfile.TarFile, stream: "_LimitedFile", path: Path, packed: bool) -> Members:
+    listed = _list_members(tar, stream, path)
     if CONFIG not in listed:
         raise ArtefactError(f"{path}: it has no {CONFIG}, so it is not a .nemo archive.")
     stream.reading = True
@@ -79,13 +79,13 @@ def _members(tar: tarfile.TarFile, stream: "_Limited", path: Path, packed: bool)
         assert file is not None
         match = _WEIGHTS.fullmatch(name)
         if match:
-            rank = _rank(match)
+            rank = _parse_rank(match)
             if rank in members.weights:
                 raise ArtefactError(f"{path}: there are two weights of rank {rank}.")
             # In a gzip stream every step back would start from the front.
-            members.weights[rank] = io.BytesIO(_whole(file, member.size, path, name)) if packed else file
+            members.weights[rank] = io.BytesIO(_read_exactly(file, member.size, path, name)) if packed else file
         else:
-            content = _whole(file, member.size, path, name)
+            content = _read_exactly(file, member.size, path, name)
             if name == CONFIG:
                 members.config = content
             else:
@@ -94,7 +94,7 @@ def _members(tar: tarfile.TarFile, stream: "_Limited", path: Path, packed: bool)
     return members
 
 
-def _listed(tar: tarfile.TarFile, stream: "_Limited", path: Path) -> dict[str, tarfile.TarInfo]:
+def _list_members(tar: tarfile.TarFile, stream: "_LimitedFile", path: Path) -> dict[str, tarfile.TarInfo]:
     found: dict[str, tarfile.TarInfo] = {}
     seen: set[str] = set()
     while (member := tar.next()) is not None:
@@ -116,7 +116,7 @@ def _listed(tar: tarfile.TarFile, stream: "_Limited", path: Path) -> dict[str, t
     return found
 
 
-def _check_member(member: tarfile.TarInfo, name: str, stream: "_Limited", where: str) -> None:
+def _check_member(member: tarfile.TarInfo, name: str, stream: "_LimitedFile", where: str) -> None:
     if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or member.issparse():
         raise ArtefactError(f"{where}: not a regular file (type {member.type!r}).")
     weights = _WEIGHTS.fullmatch(name) is not None
@@ -132,14 +132,14 @@ def _check_member(member: tarfile.TarInfo, name: str, stream: "_Limited", where:
         raise ArtefactError(f"{where}: it ends beyond the end of the archive, which is cut or was edited.")
 
 
-def _whole(file: IO[bytes], size: int, path: Path, name: str) -> bytes:
+def _read_exactly(file: IO[bytes], size: int, path: Path, name: str) -> bytes:
     content = file.read(size)
     if len(content) != size:
         raise ArtefactError(f"{path}: member {name!r}: {len(content):,} of {size:,} bytes; the archive is cut.")
     return content
 
 
-def _rank(match: "re.Match[str]") -> Rank:
+def _parse_rank(match: "re.Match[str]") -> Rank:
     if match["mp"] is not None:
         return int(match["mp"]), 0
     return int(match["tp"] or 0), int(match["pp"] or 0)
@@ -154,7 +154,7 @@ def _check_ranks(weights: dict[Rank, Any], path: Path) -> None:
         raise ArtefactError(f"{path}: {WEIGHTS} is missing of the ranks (tensor, pipeline) {lacking}.")
 
 
-class _Limited(io.RawIOBase):
+class _LimitedFile(io.RawIOBase):
     """A file that ends the reading at `limit` bytes, and before members are read allows headers only."""
 
     def __init__(self, file: IO[bytes] | gzip.GzipFile, limit: int, where: str) -> None:

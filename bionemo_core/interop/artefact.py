@@ -121,7 +121,7 @@ def _write_folder(
     document["weights"] = weights
     document["carried"] = {"format": carried.format, "files": places}
     document["files"] = {name: {"size": facts.size, "sha256": facts.sha256} for name, facts in sorted(listed.items())}
-    files.write_file(folder / DOCUMENT, [_packed(document)])
+    files.write_file(folder / DOCUMENT, [_serialize(document)])
 
 
 def _write_file(path: Path, document: dict[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
@@ -131,10 +131,10 @@ def _write_file(path: Path, document: dict[str, Any], tensors: Mapping[str, torc
     document["weights"] = {"header": _json_hash(tensor_header(tensors)), "data": digest.hexdigest()}
     document["carried"] = {"format": "", "files": {}}
     document["files"] = {}
-    write_tensors(path, tensors, metadata={METADATA_KEY: _packed(document).decode()})
+    write_tensors(path, tensors, metadata={METADATA_KEY: _serialize(document).decode()})
 
 
-def _packed(document: Mapping[str, Any]) -> bytes:
+def _serialize(document: Mapping[str, Any]) -> bytes:
     return to_json({"format": FORMAT, "format_version": FORMAT_VERSION, **document, _SEAL: _json_hash(document)})
 
 
@@ -142,7 +142,7 @@ def _json_hash(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _parsed(text: bytes | str, where: str) -> dict[str, Any]:
+def _parse_document(text: bytes | str, where: str) -> dict[str, Any]:
     document = parse_json(text, where)
     if not isinstance(document, dict) or document.pop("format", None) != FORMAT:
         raise ArtefactError(f"{where}: expected an object with format {FORMAT!r}.")
@@ -164,7 +164,7 @@ def _parsed(text: bytes | str, where: str) -> dict[str, Any]:
     return document
 
 
-def _stored(path: Path, document: dict[str, Any], tensors: FileTensors, carried: Carried) -> StoredModel:
+def _to_stored_model(path: Path, document: dict[str, Any], tensors: FileTensors, carried: Carried) -> StoredModel:
     spec = ModelSpec(
         choice_from(document["model"], "model", f"{path}: model"),
         choice_from(document["tokenizer"], "tokenizer", f"{path}: tokenizer"),
@@ -190,7 +190,7 @@ def _open_folder(folder: Path) -> StoredModel:
         raise ArtefactError(f"{path}: cannot be read: {error.strerror}; not a complete artefact.") from error
     if len(text) > _MAX_DOCUMENT_BYTES:
         raise ArtefactError(f"{path}: larger than {_MAX_DOCUMENT_BYTES:,} bytes, which no artefact's is.")
-    document = _parsed(text, str(path))
+    document = _parse_document(text, str(path))
     _check_files(folder, document["files"])
     weights, names = document["weights"], document["carried"]["files"]
     for where, file in (*weights.items(), *names.items()):
@@ -202,7 +202,7 @@ def _open_folder(folder: Path) -> StoredModel:
     except OSError as error:
         raise ArtefactError(f"{error.filename}: cannot be read: {error.strerror}.") from error
     carried = Carried(document["carried"]["format"], _carried_tensors(folder, document["files"]), kept)
-    return _stored(folder, document, FileTensors(folder, weights), carried)
+    return _to_stored_model(folder, document, FileTensors(folder, weights), carried)
 
 
 def _carried_tensors(folder: Path, listed: Mapping[str, Any]) -> dict[str, torch.Tensor]:
@@ -244,7 +244,7 @@ def _open_file(path: Path) -> StoredModel:
             f"{path}: a safetensors file without our description in its header, so what model it is is not known. "
             "Expected an artefact that task=convert wrote, or the folder that holds the file and its config.json."
         )
-    document = _parsed(metadata[METADATA_KEY], str(path))
+    document = _parse_document(metadata[METADATA_KEY], str(path))
     check_keys(document["weights"], ("header", "data"), f"{path}: weights")
     digest = hashlib.sha256()
     with path.open("rb") as file:
@@ -257,4 +257,4 @@ def _open_file(path: Path) -> StoredModel:
         raise ArtefactError(
             f"{path}: damaged or edited: its {' and '.join(differing)} does not have the SHA-256 promised."
         )
-    return _stored(path, document, FileTensors(path.parent, dict.fromkeys(header, path.name)), Carried())
+    return _to_stored_model(path, document, FileTensors(path.parent, dict.fromkeys(header, path.name)), Carried())

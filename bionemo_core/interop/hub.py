@@ -54,7 +54,7 @@ def is_address(path: str) -> bool:
     return _HUB_NAME.fullmatch(path) is not None and not Path(path).exists() and not path.startswith(".")
 
 
-def fetched(address: str, home: Path) -> Path:
+def fetch_model(address: str, home: Path) -> Path:
     """The file or folder that `address` names, in the cache under `home`.
 
     Raises:
@@ -64,16 +64,16 @@ def fetched(address: str, home: Path) -> Path:
     """
     cache = home / "downloads"
     if address.startswith("ngc://"):
-        return _file(_ngc_url(address), cache)
+        return _fetch_file(_ngc_url(address), cache)
     if "://" in address:
-        return _file(address, cache)
+        return _fetch_file(address, cache)
     match = _HUB_NAME.fullmatch(address)
     if match is None:
         raise ConfigError(f"{address}: not an address. Expected owner/model, https://... or ngc://org/model:version.")
-    return _hub_folder(match["name"], match["revision"] or "main", cache)
+    return _fetch_hub_folder(match["name"], match["revision"] or "main", cache)
 
 
-def _file(address: str, cache: Path) -> Path:
+def _fetch_file(address: str, cache: Path) -> Path:
     url, _, fragment = address.partition("#")
     if urlsplit(url).password:
         raise ConfigError(
@@ -90,35 +90,37 @@ def _file(address: str, cache: Path) -> Path:
         raise ConfigError(f"{address}: its last part, {name!r}, is no file name that can be kept.")
     folder = cache / hashlib.sha256(url.encode()).hexdigest()[:16]
     with exclusive(folder / _RECORD, "download"):
-        known = _recorded(folder)
+        known = _read_record(folder)
         wanted = expected or known.get(name)
         path = fetch(url, folder / name, sha256=wanted)
         if name not in known:
-            _record(folder, {name: files.hash_file(path).sha256})
+            _write_record(folder, {name: files.hash_file(path).sha256})
     return path
 
 
-def _hub_folder(name: str, revision: str, cache: Path) -> Path:
+def _fetch_hub_folder(name: str, revision: str, cache: Path) -> Path:
     endpoint = (os.environ.get(HUB_VARIABLE) or HUB).rstrip("/")
     root = cache / "hub" / name.replace("/", "--")
     with exclusive(root / _RECORD, "download"):
         if _COMMIT.fullmatch(revision) and (root / revision / _RECORD).is_file():
-            return _checked(root / revision)
+            return _verify_folder(root / revision)
         listing = root / _LISTING
         listing.unlink(missing_ok=True)  # a branch moves on, so what it stands for is asked anew
         fetch(f"{endpoint}/api/models/{name}/revision/{quote(revision, safe='')}?blobs=true", listing)
-        commit, listed = _listed(listing)
+        commit, listed = _read_listing(listing)
         folder = root / commit
         if (folder / _RECORD).is_file():
-            return _checked(folder)
+            return _verify_folder(folder)
         base = f"{endpoint}/{name}/resolve/{commit}"
-        for file in _wanted(folder, base, listed):
+        for file in _list_needed_files(folder, base, listed):
             fetch(f"{base}/{file}", folder / file, sha256=listed[file])
-        _record(folder, {path.name: files.hash_file(path).sha256 for path in folder.iterdir() if path.name in listed})
+        _write_record(
+            folder, {path.name: files.hash_file(path).sha256 for path in folder.iterdir() if path.name in listed}
+        )
     return folder
 
 
-def _wanted(folder: Path, base: str, listed: Mapping[str, str | None]) -> list[str]:
+def _list_needed_files(folder: Path, base: str, listed: Mapping[str, str | None]) -> list[str]:
     """The files of a model that we read: never a pickle where there are safetensors."""
     if CONFIG not in listed:
         raise ArtefactError(f"{base}: the hub lists no {CONFIG} there, so it is no model that can be read.")
@@ -135,7 +137,7 @@ def _wanted(folder: Path, base: str, listed: Mapping[str, str | None]) -> list[s
     raise ArtefactError(f"{base}: no weights there. Expected {WEIGHTS}, or {INDEX} and the files that it names.")
 
 
-def _listed(path: Path) -> tuple[str, dict[str, str | None]]:
+def _read_listing(path: Path) -> tuple[str, dict[str, str | None]]:
     """The commit that a revision stands for, and its files with their SHA-256 where the hub says it."""
     if path.stat().st_size > _MAX_LISTING_BYTES:
         raise ArtefactError(f"{path}: a listing of more than {_MAX_LISTING_BYTES:,} bytes.")
@@ -166,7 +168,7 @@ def _ngc_url(address: str) -> str:
     )
 
 
-def _recorded(folder: Path) -> dict[str, str]:
+def _read_record(folder: Path) -> dict[str, str]:
     path = folder / _RECORD
     if not path.is_file():
         return {}
@@ -176,14 +178,14 @@ def _recorded(folder: Path) -> dict[str, str]:
     return content
 
 
-def _record(folder: Path, hashes: Mapping[str, str]) -> None:
+def _write_record(folder: Path, hashes: Mapping[str, str]) -> None:
     temporary = folder / f"{_RECORD}.part"
-    temporary.write_text(json.dumps({**_recorded(folder), **hashes}, indent=1, sort_keys=True) + "\n")
+    temporary.write_text(json.dumps({**_read_record(folder), **hashes}, indent=1, sort_keys=True) + "\n")
     temporary.replace(folder / _RECORD)
 
 
-def _checked(folder: Path) -> Path:
-    for name, expected in _recorded(folder).items():
+def _verify_folder(folder: Path) -> Path:
+    for name, expected in _read_record(folder).items():
         path = folder / name
         if not path.is_file() or files.hash_file(path).sha256 != expected:
             raise ArtefactError(f"{path}: not what was downloaded; remove {folder} to download it again.")

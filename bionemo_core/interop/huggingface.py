@@ -38,25 +38,25 @@ _MAX_FILE_BYTES = 64 * 2**20
 _SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
 
 
-def is_folder(path: Path) -> bool:
+def is_huggingface_folder(path: Path) -> bool:
     """Whether `path` looks like one; it may still be refused."""
     return (path / CONFIG).is_file()
 
 
-def read_folder(folder: Path) -> ForeignModel:
+def read_huggingface(folder: Path) -> ForeignModel:
     """The folder's model; tensors are read when they are looked up.
 
     Raises:
         ArtefactError: a file is missing, damaged, or not what such a folder holds.
     """
-    config = _json(folder / CONFIG)
+    config = _read_json(folder / CONFIG)
     tokenizer_files = {
-        name: _content(folder / name, _MAX_FILE_BYTES) for name in TOKENIZER_FILES if (folder / name).is_file()
+        name: _read_limited(folder / name, _MAX_FILE_BYTES) for name in TOKENIZER_FILES if (folder / name).is_file()
     }
-    return ForeignModel(ForeignConfig(config, str(folder / CONFIG)), _tensors(folder), tokenizer_files)
+    return ForeignModel(ForeignConfig(config, str(folder / CONFIG)), _open_tensors(folder), tokenizer_files)
 
 
-def write_folder(target: Path, model: ForeignModel, *, shard_bytes: int = SHARD_BYTES) -> None:
+def write_huggingface(target: Path, model: ForeignModel, *, shard_bytes: int = SHARD_BYTES) -> None:
     """Writes the folder `target`; it appears whole or not at all.
 
     Raises:
@@ -79,10 +79,10 @@ def write_folder(target: Path, model: ForeignModel, *, shard_bytes: int = SHARD_
             _write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": placed})
 
 
-class _Lazy(Mapping[str, Tensor]):
+class _LazyTensors(Mapping[str, Tensor]):
     def __init__(self, tensors: FileTensors) -> None:
         self._tensors = tensors
-        self._stored = {_today(name): name for name in tensors.names}
+        self._stored = {_modern_name(name): name for name in tensors.names}
 
     def __getitem__(self, name: str) -> Tensor:
         return self._tensors.read(self._stored[name])
@@ -97,7 +97,7 @@ class _Lazy(Mapping[str, Tensor]):
         return name in self._stored
 
 
-def _today(name: str) -> str:
+def _modern_name(name: str) -> str:
     """A tensor's name as models have it: `transformers` itself still writes some norms under TensorFlow's words."""
     for old, new in (("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias")):
         if name.endswith(old):
@@ -105,25 +105,25 @@ def _today(name: str) -> str:
     return name
 
 
-def _tensors(folder: Path) -> Mapping[str, Tensor]:
+def _open_tensors(folder: Path) -> Mapping[str, Tensor]:
     if (folder / INDEX).is_file():
-        return _Lazy(FileTensors(folder, weight_map(folder / INDEX)))
+        return _LazyTensors(FileTensors(folder, weight_map(folder / INDEX)))
     if (folder / WEIGHTS).is_file():
-        return _Lazy(FileTensors(folder, dict.fromkeys(tensor_names(folder / WEIGHTS), WEIGHTS)))
+        return _LazyTensors(FileTensors(folder, dict.fromkeys(tensor_names(folder / WEIGHTS), WEIGHTS)))
     if (folder / PICKLED_INDEX).is_file():
-        return _pickled(folder, sorted(set(weight_map(folder / PICKLED_INDEX).values())))
+        return _read_pickled(folder, sorted(set(weight_map(folder / PICKLED_INDEX).values())))
     if (folder / PICKLED_WEIGHTS).is_file():
-        return _pickled(folder, [PICKLED_WEIGHTS])
+        return _read_pickled(folder, [PICKLED_WEIGHTS])
     raise ArtefactError(f"{folder}: no weights in it. Expected {WEIGHTS}, or {INDEX} and the files that it names.")
 
 
-def _pickled(folder: Path, names: list[str]) -> dict[str, Tensor]:
+def _read_pickled(folder: Path, names: list[str]) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for name in names:
         path = folder / name
         try:
             with path.open("rb") as file:
-                tensors |= {_today(key): value for key, value in load_tensors(file, str(path)).items()}
+                tensors |= {_modern_name(key): value for key, value in load_tensors(file, str(path)).items()}
         except OSError as error:
             raise ArtefactError(f"{path}: cannot be read: {error.strerror}.") from error
         except ArtefactError as error:
@@ -140,7 +140,7 @@ def weight_map(path: Path) -> dict[str, str]:
     Raises:
         ArtefactError: it is no such index, or names something else than plain files.
     """
-    placed = _json(path).get("weight_map")
+    placed = _read_json(path).get("weight_map")
     check_type(placed, dict, f"{path}: weight_map")
     assert isinstance(placed, dict)
     for name, file in placed.items():
@@ -150,14 +150,14 @@ def weight_map(path: Path) -> dict[str, str]:
     return placed
 
 
-def _json(path: Path) -> dict[str, Any]:
-    content = parse_json(_content(path, _MAX_JSON_BYTES), str(path))
+def _read_json(path: Path) -> dict[str, Any]:
+    content = parse_json(_read_limited(path, _MAX_JSON_BYTES), str(path))
     if not isinstance(content, dict):
         raise ArtefactError(f"{path}: expected an object, got {type(content).__name__}.")
     return content
 
 
-def _content(path: Path, most: int) -> bytes:
+def _read_limited(path: Path, most: int) -> bytes:
     try:
         with path.open("rb") as file:
             content = file.read(most + 1)

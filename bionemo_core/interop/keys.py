@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bionemo_core.errors import ArtefactError
-from bionemo_core.interop.load_report import some
+from bionemo_core.interop.load_report import preview_names
 
 WEIGHT_AND_BIAS = ("weight", "bias")
 
@@ -67,7 +67,7 @@ class Translation:
     def notes(self) -> tuple[str, ...]:
         """Remarks for a report on what was left out or is lacking."""
         found = [("no part of this model", self.left_out), ("absent in the source", self.lacking)]
-        return tuple(f"{words}: {some(names)}" for words, names in found if names)
+        return tuple(f"{words}: {preview_names(names)}" for words, names in found if names)
 
 
 class KeyTable:
@@ -104,7 +104,7 @@ class KeyTable:
                 for copy in copies:
                     if copy in state and not torch.equal(state[copy], state[names[0]]):
                         raise ArtefactError(f"{where}: tensors '{copy}' and '{names[0]}' should be one and differ.")
-                tensors[_name(key.ours, kind)] = _fused([state[name] for name in names], key, where, names)
+                tensors[_name(key.ours, kind)] = _fuse([state[name] for name in names], key, where, names)
         rest = [name for name in state if name not in used]
         left_out = [name for name in rest if any(fnmatchcase(name, pattern) for pattern in self.ignored)]
         unexpected = tuple(name for name in rest if name not in left_out)
@@ -138,7 +138,7 @@ def _name(module: str, kind: str) -> str:
     return f"{module}.{kind}" if kind else module
 
 
-def _fused(parts: list[Tensor], key: Key, where: str, names: list[str]) -> Tensor:
+def _fuse(parts: list[Tensor], key: Key, where: str, names: list[str]) -> Tensor:
     if len(parts) == 1:
         return parts[0]
     try:

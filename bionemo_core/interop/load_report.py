@@ -44,7 +44,9 @@ class LoadReport:
         shown = [("weights", counts)]
         shown += [("resized", _resized_line(one)) for one in self.resized]
         shown += [
-            (word, some(names)) for word, names in (("missing", self.missing), ("unexpected", self.unexpected)) if names
+            (word, preview_names(names))
+            for word, names in (("missing", self.missing), ("unexpected", self.unexpected))
+            if names
         ]
         return shown + [("note", note) for note in self.notes]
 
@@ -67,7 +69,7 @@ class LoadReport:
         }
 
 
-def some(names: Sequence[str], limit: int = 5) -> str:
+def preview_names(names: Sequence[str], limit: int = 5) -> str:
     """The first few names and how many more there are; `none` for none."""
     shown = ", ".join(names[:limit]) or "none"
     return shown + (f" and {len(names) - limit} more" if len(names) > limit else "")

@@ -23,7 +23,7 @@ _COLUMNS = re.compile(r".*\.(?:self_attention\.dense|inter_attention\.dense|dens
 _LAYER = re.compile(r"(?P<stack>.*layers\.)(?P<number>\d+)(?P<rest>\..*)")
 
 
-def merged(shards: Mapping[Rank, State], where: str) -> State:
+def merge_shards(shards: Mapping[Rank, State], where: str) -> State:
     """The whole state of the model.
 
     Raises:
@@ -34,7 +34,7 @@ def merged(shards: Mapping[Rank, State], where: str) -> State:
     whole: State = {}
     first_layers: dict[str, int] = {}
     for stage in stages:
-        state = _merged_over_tensor([shards[rank, stage] for rank in tensor_ranks], where)
+        state = _merge_tensor_parallel([shards[rank, stage] for rank in tensor_ranks], where)
         counts: dict[str, int] = {}
         for name, tensor in state.items():
             place = name
@@ -50,7 +50,7 @@ def merged(shards: Mapping[Rank, State], where: str) -> State:
     return whole
 
 
-def _merged_over_tensor(parts: list[State], where: str) -> State:
+def _merge_tensor_parallel(parts: list[State], where: str) -> State:
     if any(part.keys() != parts[0].keys() for part in parts):
         raise ArtefactError(f"{where}: the tensor-parallel ranks do not hold the same names.")
     if len(parts) == 1:

@@ -131,7 +131,7 @@ def position_rows(source: ForeignModel, side: str) -> int:
     return int(source.tensors[name].shape[0])
 
 
-def written_config(params: Mapping[str, Any], encoder_arch: str, where: str) -> dict[str, Any]:
+def archive_config(params: Mapping[str, Any], encoder_arch: str, where: str) -> dict[str, Any]:
     """The configuration of an archive, as NeMo completes it: flat keys, and a section for each side.
 
     Raises:

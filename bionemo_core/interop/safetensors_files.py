@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 
 from bionemo_core.config.safe_json import parse_json
 from bionemo_core.errors import ArtefactError
-from bionemo_core.interop.stored import block_of
+from bionemo_core.interop.stored import slice_block
 
 _MAX_HEADER_BYTES = 100 * 2**20  # the format's own limit
 
@@ -24,10 +24,10 @@ class FileTensors:
             ArtefactError: a file is missing or damaged, or holds other tensors.
         """
         self._folder, self._file_of = folder, dict(file_of)
-        self._open: dict[str, Any] = {}
+        self._handles: dict[str, Any] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
         for file in sorted(set(self._file_of.values())):
-            opened = self._opened(file)
+            opened = self._open_file(file)
             held = set(opened.keys())
             wanted = {name for name, where in self._file_of.items() if where == file}
             if held != wanted:
@@ -55,23 +55,23 @@ class FileTensors:
             ArtefactError: the block sticks out, or the file cannot be read.
         """
         try:
-            tensor: torch.Tensor = self._opened(self._file_of[name]).get_tensor(name)
+            tensor: torch.Tensor = self._open_file(self._file_of[name]).get_tensor(name)
         except SafetensorError as error:
             raise ArtefactError(f"{self._folder / self._file_of[name]}: damaged: {error}") from error
-        return block_of(tensor, name, offset, shape)
+        return slice_block(tensor, name, offset, shape)
 
     def close(self) -> None:
         """Close the files; reading opens them again."""
-        self._open.clear()
+        self._handles.clear()
 
-    def _opened(self, file: str) -> Any:
-        if file not in self._open:
+    def _open_file(self, file: str) -> Any:
+        if file not in self._handles:
             path = self._folder / file
             try:
-                self._open[file] = safe_open(path, framework="pt", device="cpu")
+                self._handles[file] = safe_open(path, framework="pt", device="cpu")
             except (OSError, SafetensorError) as error:
                 raise ArtefactError(f"{path}: not readable as safetensors ({error}).") from error
-        return self._open[file]
+        return self._handles[file]
 
 
 def tensor_names(path: Path) -> list[str]:

@@ -82,7 +82,7 @@ class StoredModel:
     close: Callable[[], None] = lambda: None
 
 
-class HeldTensors:
+class InMemoryTensors:
     """Tensors in memory."""
 
     def __init__(self, tensors: Mapping[str, torch.Tensor]) -> None:
@@ -105,7 +105,7 @@ class HeldTensors:
         Raises:
             ArtefactError: the block sticks out.
         """
-        return block_of(self._tensors[name], name, offset, shape)
+        return slice_block(self._tensors[name], name, offset, shape)
 
 
 class CheckpointTensors:
@@ -131,7 +131,7 @@ class CheckpointTensors:
         return self._reader.read(self._stored[name], offset, shape)
 
 
-def block_of(
+def slice_block(
     tensor: torch.Tensor, name: str, offset: tuple[int, ...] | None, shape: tuple[int, ...] | None
 ) -> torch.Tensor:
     """The block of `shape` at `offset`; a view.

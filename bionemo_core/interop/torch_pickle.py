@@ -49,7 +49,7 @@ def load_tensors(file: IO[bytes], where: str) -> dict[str, torch.Tensor]:
     tensors = {}
     for name, value in content.items():
         if value is not None:
-            tensors[_checked_name(name, where)] = _checked(value, f"{where}: tensor {name!r}")
+            tensors[_check_name(name, where)] = _check_tensor(value, f"{where}: tensor {name!r}")
     return tensors
 
 
@@ -93,13 +93,13 @@ def _check_opcodes(program: bytes, where: str) -> None:
             )
 
 
-def _checked_name(name: object, where: str) -> str:
+def _check_name(name: object, where: str) -> str:
     if not isinstance(name, str):
         raise ArtefactError(f"{where}: a key is a {type(name).__name__}, expected names.")
     return name
 
 
-def _checked(value: object, where: str) -> torch.Tensor:
+def _check_tensor(value: object, where: str) -> torch.Tensor:
     if not isinstance(value, torch.Tensor):
         raise ArtefactError(f"{where}: is a {type(value).__name__}; a file of weights holds tensors only.")
     if value.layout is not torch.strided or value.is_quantized or value.device.type != "cpu":

@@ -29,20 +29,20 @@ def read_yaml(text: bytes, where: str) -> dict[str, Any]:
         raise ArtefactError(f"{where}: not readable as plain YAML ({reason}).") from error
     if not isinstance(content, dict):
         raise ArtefactError(f"{where}: expected a mapping, got {type(content).__name__}.")
-    _refuse_live(content, where)
+    _refuse_resolvable(content, where)
     return content
 
 
-def _refuse_live(value: Any, where: str) -> None:
+def _refuse_resolvable(value: Any, where: str) -> None:
     """Refuse what some reader of such files would resolve or call; the original code saves neither."""
     if isinstance(value, dict):
         for key, inner in value.items():
             if "${" in str(key) or (str(key).startswith("_") and str(key).endswith("_")):
                 raise ArtefactError(f"{where}: the key {str(key)[:80]!r} is not allowed.")
-            _refuse_live(inner, f"{where}: {key}")
+            _refuse_resolvable(inner, f"{where}: {key}")
     elif isinstance(value, list):
         for inner in value:
-            _refuse_live(inner, where)
+            _refuse_resolvable(inner, where)
     elif isinstance(value, str) and "${" in value:
         raise ArtefactError(f"{where}: {value[:80]!r} is not allowed; interpolations are not resolved here.")
 

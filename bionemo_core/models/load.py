@@ -71,7 +71,7 @@ def open_model(
     """
     stored = open_stored(path, registry, connector, home=home)
     try:
-        return open_from(
+        return load_stored(
             stored,
             registry,
             device=device,
@@ -83,7 +83,7 @@ def open_model(
         stored.close()
 
 
-def open_from(
+def load_stored(
     stored: StoredModel,
     registry: Registry,
     *,
@@ -104,7 +104,7 @@ def open_from(
             f"{stored.source}: its vocabulary of {stored.foreign_vocab_size} pieces is none that the plugin has a "
             "tokenizer for. It can seed a model in training, by restore_from_path with restore.vocabulary=tile or mean."
         )
-    notes = check_offered(stored.spec, registry, stored.source)
+    notes = check_plugins(stored.spec, registry, stored.source)
     model, tokenizer_choice = stored.spec.model, stored.spec.tokenizer
     params = {**model.params, **overrides}
     spec = ModelSpec(complete_choice("model", model.name, params, model.distribution, registry), tokenizer_choice)
@@ -138,7 +138,7 @@ def check_vocabulary(stored: StoredModel, tokenizer: Tokenizer) -> None:
         )
 
 
-def check_offered(spec: ModelSpec, registry: Registry, source: str) -> list[str]:
+def check_plugins(spec: ModelSpec, registry: Registry, source: str) -> list[str]:
     """Accepts a model whose components are installed; notes where their version is not the one it was made with.
 
     Raises:
@@ -148,7 +148,7 @@ def check_offered(spec: ModelSpec, registry: Registry, source: str) -> list[str]
     for choice in (spec.model, spec.tokenizer):
         found = registry.find(choice.group, f"{choice.distribution}/{choice.name}")
         if found is None:
-            raise ArtefactError(f"{source}: {_absent(choice, registry)}")
+            raise ArtefactError(f"{source}: {_describe_missing(choice, registry)}")
         if choice.version and found.version != choice.version:
             notes.append(
                 f"{choice.group} {choice.name!r} was saved with {choice.distribution} {choice.version}; "
@@ -157,7 +157,7 @@ def check_offered(spec: ModelSpec, registry: Registry, source: str) -> list[str]
     return notes
 
 
-def _absent(choice: Choice, registry: Registry) -> str:
+def _describe_missing(choice: Choice, registry: Registry) -> str:
     there = [one for one in registry.records if one.distribution == choice.distribution]
     state = f"It is here, but not so: {there[0].describe()}." if there else f"Install {choice.distribution}."
     return (

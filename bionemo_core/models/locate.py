@@ -6,17 +6,17 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bionemo_core.checkpoint.load import CheckpointReader, newest_valid, open_checkpoint
+from bionemo_core.checkpoint.load import CheckpointReader, open_checkpoint, open_newest_valid
 from bionemo_core.config.schema import Choice
 from bionemo_core.config.spec import from_json
 from bionemo_core.data.store.prepare import home_folder
 from bionemo_core.errors import ArtefactError, ConfigError
 from bionemo_core.interop.artefact import is_artefact, open_artefact
 from bionemo_core.interop.connector import Connector, ForeignModel
-from bionemo_core.interop.hub import fetched, is_address
-from bionemo_core.interop.huggingface import is_folder, read_folder
+from bionemo_core.interop.hub import fetch_model, is_address
+from bionemo_core.interop.huggingface import is_huggingface_folder, read_huggingface
 from bionemo_core.interop.nemo import read_nemo
-from bionemo_core.interop.stored import CheckpointTensors, HeldTensors, ModelSpec, StoredModel
+from bionemo_core.interop.stored import CheckpointTensors, InMemoryTensors, ModelSpec, StoredModel
 from bionemo_core.plugins.parameters import validated
 from bionemo_core.protocols import BuildContext
 
@@ -52,26 +52,26 @@ def open_stored(path: str, registry: Registry, connector: Choice | None = None, 
         NetworkError: it cannot be downloaded.
     """
     if is_address(path):
-        path = str(fetched(path, home_folder(BuildContext(home=home))))
+        path = str(fetch_model(path, home_folder(BuildContext(home=home))))
     source = Path(path).expanduser()
     if (source / "run.json").is_file():
-        reader, skipped = newest_valid(source / "checkpoints")
+        reader, skipped = open_newest_valid(source / "checkpoints")
         for one in skipped:
             log.warning("checkpoint %s is passed over: %s", one.path, one.reason)
-        return _of_run(source, reader)
+        return _open_run(source, reader)
     if (source / "manifest.json").is_file():
-        return _of_run(source.parent.parent, open_checkpoint(source))
+        return _open_run(source.parent.parent, open_checkpoint(source))
     if is_artefact(source):
         return open_artefact(source)
-    if is_folder(source):
-        return _of_foreign("huggingface", read_folder(source), source, registry, connector)
+    if is_huggingface_folder(source):
+        return _open_foreign("huggingface", read_huggingface(source), source, registry, connector)
     if source.is_file():
-        return _of_foreign("nemo", read_nemo(source), source, registry, connector)
+        return _open_foreign("nemo", read_nemo(source), source, registry, connector)
     there = "" if source.exists() else " There is nothing at this path."
     raise ConfigError(f"{path}: not a model.{there} Expected {EXPECTED}.")
 
 
-def _of_run(folder: Path, reader: CheckpointReader) -> StoredModel:
+def _open_run(folder: Path, reader: CheckpointReader) -> StoredModel:
     spec_file = folder / "run.json"
     if not spec_file.is_file():
         reader.close()
@@ -95,10 +95,10 @@ def _of_run(folder: Path, reader: CheckpointReader) -> StoredModel:
     )
 
 
-def _of_foreign(
+def _open_foreign(
     format_: str, foreign: ForeignModel, path: Path, registry: Registry, chosen: Choice | None
 ) -> StoredModel:
-    registered, connector = _recognising(format_, foreign, registry, chosen)
+    registered, connector = _find_connector(format_, foreign, registry, chosen)
     reading = connector.read(foreign)
     own = registered.distribution
     return StoredModel(
@@ -110,7 +110,7 @@ def _of_foreign(
             if reading.tokenizer is None
             else complete_choice("tokenizer", reading.tokenizer, reading.tokenizer_params, own, registry),
         ),
-        tensors=HeldTensors(reading.tensors),
+        tensors=InMemoryTensors(reading.tensors),
         unexpected=reading.unexpected,
         notes=(f"read by connector {registered.qualified_name}", *reading.notes),
         carried=reading.carried,
@@ -118,7 +118,9 @@ def _of_foreign(
     )
 
 
-def connectors(format_: str, registry: Registry, chosen: Choice | None) -> list[tuple[RegisteredComponent, Connector]]:
+def list_connectors(
+    format_: str, registry: Registry, chosen: Choice | None
+) -> list[tuple[RegisteredComponent, Connector]]:
     """The installed connectors of a format, or the chosen one.
 
     Raises:
@@ -139,10 +141,10 @@ def connectors(format_: str, registry: Registry, chosen: Choice | None) -> list[
     return [(registered, connector) for registered, connector in built if connector.format == format_]
 
 
-def _recognising(
+def _find_connector(
     format_: str, foreign: ForeignModel, registry: Registry, chosen: Choice | None
 ) -> tuple[RegisteredComponent, Connector]:
-    offered = connectors(format_, registry, chosen)
+    offered = list_connectors(format_, registry, chosen)
     if chosen is not None:
         return offered[0]
     found = [(registered, connector) for registered, connector in offered if connector.recognises(foreign.config)]

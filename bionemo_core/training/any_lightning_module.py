@@ -55,7 +55,7 @@ class ModuleAdapter:
         return cls(getattr(module, "objective", None) or WholeSequence(), int(length))
 
 
-class Flattened:
+class EvaluationMicroBatches:
     """The micro batches of an evaluation, one by one."""
 
     def __init__(self, steps: Any) -> None:
@@ -66,7 +66,7 @@ class Flattened:
             yield from step.micro_batches
 
 
-class MicroBatches:
+class TrainingMicroBatches:
     """The micro batches of a training stream, one by one; remembers how many sequences each step ends with."""
 
     def __init__(self, steps: Any, consumed_samples: int) -> None:
@@ -86,10 +86,10 @@ class MicroBatches:
         return self._consumed.get(steps - 1, self._at_start)
 
 
-class AnyModuleRun(pl.Callback):
+class AnyModuleCallback(pl.Callback):
     """Seeds each micro batch, and keeps the run's position and metrics."""
 
-    def __init__(self, seed: int, batches: MicroBatches) -> None:
+    def __init__(self, seed: int, batches: TrainingMicroBatches) -> None:
         self.seed = seed
         self.batches = batches
         self._place = (-1, 0)
@@ -127,7 +127,7 @@ class AnyModuleRun(pl.Callback):
         checkpoint["consumed_samples"] = self.batches.consumed_after(trainer.global_step)
 
 
-def adopt(module: pl.LightningModule, trainer: pl.Trainer, recipe: Recipe, accumulate: int) -> None:
+def configure_any_module(module: pl.LightningModule, trainer: pl.Trainer, recipe: Recipe, accumulate: int) -> None:
     """Have Lightning accumulate and clip for this module, and give it the run's optimizer if it brings none."""
     trainer.accumulate_grad_batches = accumulate
     trainer.val_check_interval = int(trainer.val_check_interval) * accumulate  # Lightning counts micro batches here

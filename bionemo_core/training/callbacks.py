@@ -17,7 +17,7 @@ from bionemo_core.training.signals import StopSignal
 
 log = logging.getLogger("bionemo")
 
-SHOWN = ("reduced_train_loss", "lr", "tokens_per_second", "grad_norm", "consumed_samples")
+PROGRESS_METRICS = ("reduced_train_loss", "lr", "tokens_per_second", "grad_norm", "consumed_samples")
 
 
 class StepCallback(pl.Callback):
@@ -50,7 +50,7 @@ class LogMetrics(StepCallback):
         metrics = getattr(pl_module, "metrics", None)
         if not metrics:
             return
-        shown = {key: metrics[key] for key in SHOWN if key in metrics}
+        shown = {key: metrics[key] for key in PROGRESS_METRICS if key in metrics}
         # As `log_dict` would, which takes two milliseconds a step, while a GPU waits.
         trainer.callback_metrics.update({key: torch.tensor(value) for key, value in shown.items()})
         trainer.progress_bar_metrics.update(shown)
@@ -86,7 +86,7 @@ class CheckpointSaver(StepCallback):
         self.best: dict[int, float] = {}
         """The monitored value of each step that had one."""
         self.last_saved = -1
-        self._told_that_monitor_is_missing = False
+        self._warned_of_monitor = False
 
     def after_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.global_step % self.every_n_steps == 0 and not self.validation_follows(trainer):
@@ -102,8 +102,8 @@ class CheckpointSaver(StepCallback):
         value = trainer.callback_metrics.get(self.settings.monitor)
         if value is not None:
             self.best[trainer.global_step] = float(value)
-        elif not self._told_that_monitor_is_missing:
-            self._told_that_monitor_is_missing = True
+        elif not self._warned_of_monitor:
+            self._warned_of_monitor = True
             log.warning(
                 "checkpoint.monitor=%s is not among the metrics (%s), so only the last %d checkpoints are kept.",
                 self.settings.monitor,
@@ -175,19 +175,19 @@ class StopOnSignal(StepCallback):
 
     def after_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not self.saver.validation_follows(trainer):
-            self._leave_if_told(trainer, pl_module)
-        elif self._told(trainer, pl_module):
+            self._stop_if_requested(trainer, pl_module)
+        elif self._stop_requested(trainer, pl_module):
             self.saver.save(trainer)
 
     def on_validation_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
-        if trainer.state.fn == "fit" and self._told(trainer, pl_module):
+        if trainer.state.fn == "fit" and self._stop_requested(trainer, pl_module):
             self.saver.save(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn == "fit":
-            self._leave_if_told(trainer, pl_module)
+            self._stop_if_requested(trainer, pl_module)
 
-    def _told(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> bool:
+    def _stop_requested(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> bool:
         told = self.stop.requested is not None
         if trainer.world_size == 1:
             return told
@@ -195,8 +195,8 @@ class StopOnSignal(StepCallback):
         dist.all_reduce(flag, op=dist.ReduceOp.MAX)
         return bool(flag.item())
 
-    def _leave_if_told(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if not self._told(trainer, pl_module):
+    def _stop_if_requested(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not self._stop_requested(trainer, pl_module):
             return
         self.saver.save(trainer)
         raise Preempted(

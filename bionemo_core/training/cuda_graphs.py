@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("bionemo")
 
-WARM_UPS = 2
+WARMUP_PASSES = 2
 """Passes of a shape before it is recorded: they compile, and a shape that hardly comes again is not worth it."""
-MOST_WAITS = 3
+MAX_SYNCING_PASSES = 3
 """Warm passes that are seen to wait for the device before a shape is given up."""
-MOST_RECORDINGS = 8
+MAX_GRAPHS = 8
 """Shapes that are recorded; each holds gradients of its own."""
-MOST_MEMORY = 0.4
+MAX_MEMORY_SHARE = 0.4
 """Of the device's memory, in use at most so far: a recording keeps all that a pass needs, and where passes need much,
 the device is not short of work."""
 
@@ -50,7 +50,7 @@ def make_pass_runner(network: nn.Module, groups: ProcessGroups, *, record: bool)
     return partial(run_pass, network)
 
 
-Record = Callable[[Callable[[], None]], Graph]
+CaptureGraph = Callable[[Callable[[], None]], Graph]
 """Records what a function asks the device for, without doing it."""
 
 
@@ -65,68 +65,70 @@ class CudaGraphPasses:
         record: how a function is recorded; default: as a CUDA graph.
     """
 
-    def __init__(self, network: nn.Module, *, record: Record | None = None) -> None:
+    def __init__(self, network: nn.Module, *, record: CaptureGraph | None = None) -> None:
         self.network = network
         self._device = next(network.parameters()).device
         # Recording must not be on the default stream, and what autograd keeps of a parameter is bound to its stream.
         self._stream = torch.cuda.Stream(self._device) if self._device.type == "cuda" else None
-        self._record = record or _CudaGraphs(self._stream)
+        self._capture = record or _CudaGraphCapture(self._stream)
         self._seen: Counter[tuple[Any, ...]] = Counter()
-        self._recordings: dict[tuple[Any, ...], _Recording] = {}
-        self._watch: Callable[[], _Waits] | None = _Waits if self._stream else None
-        self._waited: Counter[tuple[Any, ...]] = Counter()
+        self._captured: dict[tuple[Any, ...], _CapturedPass] = {}
+        self._make_detector: Callable[[], _SyncDetector] | None = _SyncDetector if self._stream else None
+        self._syncing_passes: Counter[tuple[Any, ...]] = Counter()
         """How often a pass of the shape was seen to wait for the device, which a recording cannot."""
 
     def __call__(self, batch: MicroBatch, per_token: float, per_sequence: float) -> Pass:
         """Forward and backward of `batch`."""
         started = perf_counter()
         with self._on_stream():
-            recording = self._recording_of(batch)
-            if recording is None:
-                return self._plain(batch, per_token, per_sequence)
-            values, logged = recording.replay(batch, per_token, per_sequence)
+            captured = self._find_or_capture(batch)
+            if captured is None:
+                return self._run_eagerly(batch, per_token, per_sequence)
+            values, logged = captured.replay(batch, per_token, per_sequence)
             return Pass(values, logged, perf_counter() - started)
 
-    def _recording_of(self, batch: MicroBatch) -> _Recording | None:
+    def _find_or_capture(self, batch: MicroBatch) -> _CapturedPass | None:
         """The recording of the batch's shape, made now if it is time; None where the pass is to be a plain one."""
         shape = _shape(batch)
-        if shape in self._recordings or not batch.packed or self._waited[shape] == MOST_WAITS:
-            return self._recordings.get(shape)
+        if shape in self._captured or not batch.packed or self._syncing_passes[shape] == MAX_SYNCING_PASSES:
+            return self._captured.get(shape)
         self._seen[shape] += 1
-        if self._seen[shape] <= WARM_UPS or len(self._recordings) == MOST_RECORDINGS or self._is_short_of_memory():
+        if self._seen[shape] <= WARMUP_PASSES or len(self._captured) == MAX_GRAPHS or self._is_short_of_memory():
             return None
-        recording = self._recordings[shape] = _Recording(self.network, batch, self._record)
+        captured = self._captured[shape] = _CapturedPass(self.network, batch, self._capture)
         log.info("Passes of %s tokens are replayed as CUDA graphs from now on.", _tokens(batch))
-        return recording
+        return captured
 
-    def _plain(self, batch: MicroBatch, per_token: float, per_sequence: float) -> Pass:
+    def _run_eagerly(self, batch: MicroBatch, per_token: float, per_sequence: float) -> Pass:
         shape = _shape(batch)
-        is_last = self._seen[shape] == WARM_UPS and self._waited[shape] < MOST_WAITS  # before it would be recorded
-        if self._watch is None or not is_last:
+        is_last = (
+            self._seen[shape] == WARMUP_PASSES and self._syncing_passes[shape] < MAX_SYNCING_PASSES
+        )  # before it would be recorded
+        if self._make_detector is None or not is_last:
             return run_pass(self.network, batch, per_token, per_sequence)
-        with self._watch() as waits:
+        with self._make_detector() as waits:
             done = run_pass(self.network, batch, per_token, per_sequence)
         if waits.any:  # maybe because something was compiled: the next one is looked at again
-            self._waited[shape] += 1
+            self._syncing_passes[shape] += 1
             self._seen[shape] -= 1
-            if self._waited[shape] == MOST_WAITS:
+            if self._syncing_passes[shape] == MAX_SYNCING_PASSES:
                 log.info("Passes of %s tokens wait for the device, so they are not recorded.", _tokens(batch))
         return done
 
     def _on_stream(self) -> AbstractContextManager[None]:
-        return nullcontext() if self._stream is None else _Beside(self._stream)
+        return nullcontext() if self._stream is None else _OnSideStream(self._stream)
 
     def _is_short_of_memory(self) -> bool:
         if self._stream is None:
             return False
-        most = MOST_MEMORY * torch.cuda.get_device_properties(self._device).total_memory
+        most = MAX_MEMORY_SHARE * torch.cuda.get_device_properties(self._device).total_memory
         return torch.cuda.max_memory_allocated(self._device) > most
 
 
-class _Recording:
+class _CapturedPass:
     """One shape of batch: its buffers, its graph, and the gradients that this writes."""
 
-    def __init__(self, network: nn.Module, batch: MicroBatch, record: Record) -> None:
+    def __init__(self, network: nn.Module, batch: MicroBatch, record: CaptureGraph) -> None:
         self._parameters = list(network.parameters())
         device = self._parameters[0].device
         self._batch = batch.to(device, copy=True)
@@ -193,10 +195,10 @@ def _shape(batch: MicroBatch) -> tuple[Any, ...]:
     return (*tensors, batch.max_seqlen)
 
 
-class _Waits:
+class _SyncDetector:
     """Notices whether the host waits for the device inside the block."""
 
-    def __enter__(self) -> _Waits:
+    def __enter__(self) -> _SyncDetector:
         self.any = False
         self._before = torch.cuda.get_sync_debug_mode()
         self._catching = warnings.catch_warnings(record=True)
@@ -215,7 +217,7 @@ class _Waits:
                 warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
 
 
-class _Beside:
+class _OnSideStream:
     """Work on another stream, after what was asked for before and before what is asked for after."""
 
     def __init__(self, stream: torch.cuda.Stream) -> None:
@@ -231,7 +233,7 @@ class _Beside:
         self._outer.wait_stream(self._stream)
 
 
-class _CudaGraphs:
+class _CudaGraphCapture:
     """Records CUDA graphs that share their memory, as no two are replayed at once."""
 
     def __init__(self, stream: torch.cuda.Stream | None) -> None:

@@ -40,7 +40,7 @@ class Losses:
         return torch.stack([value.detach().float() for value in (self.tokens, self.sequences, *self.logged.values())])
 
 
-class Means(NamedTuple):
+class MeanLosses(NamedTuple):
     """An evaluation's losses."""
 
     loss: float
@@ -70,10 +70,10 @@ class LossSums:
         if self._sums is None:
             self._names, self._sums = names, torch.cat((counts, values))
         else:
-            check_names(names, self._names)
+            check_logged_names(names, self._names)
             self._sums += torch.cat((counts, values))
 
-    def means(self, groups: ProcessGroups) -> Means | None:
+    def means(self, groups: ProcessGroups) -> MeanLosses | None:
         """The means of all ranks together; None if there was no loss token."""
         if self._sums is None:
             return None
@@ -82,10 +82,10 @@ class LossSums:
             return None
         of_tokens = token_loss / tokens
         named = {name: value / sequences for name, value in zip(self._names, logged, strict=True)}
-        return Means(of_tokens + sequence_loss / sequences, of_tokens, named)
+        return MeanLosses(of_tokens + sequence_loss / sequences, of_tokens, named)
 
 
-def check_names(names: tuple[str, ...], before: tuple[str, ...]) -> None:
+def check_logged_names(names: tuple[str, ...], before: tuple[str, ...]) -> None:
     """Accept a network that logs the same names of every micro batch.
 
     Raises:

@@ -25,7 +25,7 @@ from bionemo_core.protocols import AnyObjective, Seq2SeqObjective, TensorType, T
 from bionemo_core.training.cuda_graphs import make_pass_runner
 from bionemo_core.training.eval_metrics import Probe
 from bionemo_core.training.gradients import LossScaler, clip_factor, gradient_norm, scale_gradients
-from bionemo_core.training.losses import Losses, LossSums, check_names
+from bionemo_core.training.losses import Losses, LossSums, check_logged_names
 from bionemo_core.training.optim import AdamWSettings
 from bionemo_core.training.passes import RunPass
 
@@ -124,8 +124,8 @@ class LanguageModule(pl.LightningModule):
         started = perf_counter()
         recipe, optimizer = self._recipe, self.optimizers()
         optimizer.zero_grad(set_to_none=True)
-        self._tell_step(batch.step)
-        total = self._totals(batch)
+        self._set_step(batch.step)
+        total = self._count_global_batch(batch)
         sums, names, backward_s = self._accumulate(batch, total)
         parameters = list(self.network.parameters())
         loss, norm, logged = self._reduce(sums, total)
@@ -148,12 +148,12 @@ class LanguageModule(pl.LightningModule):
             **{f"reduced_train_{name}": value for name, value in zip(names, logged, strict=True)},
         }
 
-    def _tell_step(self, step: int) -> None:
+    def _set_step(self, step: int) -> None:
         tell: Callable[[int], None] | None = getattr(self.network, "set_step", None)
         if tell is not None:
             tell(step)
 
-    def _totals(self, batch: StepBatch) -> dict[str, float]:
+    def _count_global_batch(self, batch: StepBatch) -> dict[str, float]:
         names = ("loss_tokens", "sequences", "tokens", "capacity")
         local = [batch.num_loss_tokens, batch.num_sequences, batch.num_tokens, batch.capacity]
         groups = self._strategy.groups
@@ -178,7 +178,7 @@ class LanguageModule(pl.LightningModule):
             backward_s += done.backward_s
             sums = sums + done.values * counted
             names = done.logged if names is None else names
-            check_names(done.logged, names)
+            check_logged_names(done.logged, names)
         reshard(self.network)  # a backward pass that reached no parameter has not
         return sums, names or (), backward_s
 
@@ -189,11 +189,11 @@ class LanguageModule(pl.LightningModule):
         means = strategy.groups.sum_over_data(torch.cat((tokens, sums[1:] / max(1.0, total["sequences"]))))
         norm = gradient_norm(self.network.named_parameters(), strategy.layouts, strategy.groups, self.device)
         measured = torch.cat((means, norm.reshape(1)))
-        self._look_ahead()
+        self._prefetch()
         values = measured.tolist()  # the step's one wait for the device
         return values[0] + values[1], values[-1], values[2:-1]
 
-    def _look_ahead(self) -> None:
+    def _prefetch(self) -> None:
         """Have a further batch fetched and copied while a GPU computes; a CPU computes what it is asked at once.
 
         A loader that is slower than the device is waited for here, so that a step's time holds it.
@@ -228,7 +228,7 @@ class LanguageModule(pl.LightningModule):
     def on_validation_epoch_start(self) -> None:
         self._evaluated = LossSums()
         self._evaluation_started = perf_counter()
-        self._tell_step(self.trainer.global_step)
+        self._set_step(self.trainer.global_step)
         for probe in self.probes:
             probe.reset()
 
@@ -240,7 +240,7 @@ class LanguageModule(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         reshard(self.network)
-        metrics = self._metrics_of_evaluation("val")
+        metrics = self._evaluation_metrics("val")
         if not metrics:
             return
         self.validation_metrics = metrics | {"validation_step_timing": perf_counter() - self._evaluation_started}
@@ -253,11 +253,11 @@ class LanguageModule(pl.LightningModule):
 
     def on_test_epoch_end(self) -> None:
         reshard(self.network)
-        self.validation_metrics = self._metrics_of_evaluation("test")
+        self.validation_metrics = self._evaluation_metrics("test")
         if not self.validation_metrics:
             log.warning("The test split has nothing that the loss counts: no label, or no token. It is not measured.")
 
-    def _metrics_of_evaluation(self, prefix: str) -> dict[str, float]:
+    def _evaluation_metrics(self, prefix: str) -> dict[str, float]:
         groups = self._strategy.groups
         means = self._evaluated.means(groups)
         probed = [probe.compute(groups) for probe in self.probes]
