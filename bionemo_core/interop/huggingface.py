@@ -1,4 +1,4 @@
-"""Hugging Face folders: config.json, weights in safetensors (one file or several), and the tokenizer's files."""
+"""Hugging Face folders: config.json, weights in one or several safetensors files, and the tokenizer's files."""
 
 import json
 import re
@@ -39,15 +39,15 @@ _SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
 
 
 def is_huggingface_folder(path: Path) -> bool:
-    """Whether `path` looks like one; it may still be refused."""
+    """Return whether `path` looks like a Hugging Face folder; reading it may still fail."""
     return (path / CONFIG).is_file()
 
 
 def read_huggingface(folder: Path) -> ForeignModel:
-    """The folder's model; tensors are read when they are looked up.
+    """Read the model in `folder`; its safetensors are read only when they are looked up.
 
     Raises:
-        ArtefactError: a file is missing, damaged, or not what such a folder holds.
+        ArtefactError: a file is missing, damaged or invalid.
     """
     config = _read_json(folder / CONFIG)
     tokenizer_files = {
@@ -57,11 +57,11 @@ def read_huggingface(folder: Path) -> ForeignModel:
 
 
 def write_huggingface(target: Path, model: ForeignModel, *, shard_bytes: int = SHARD_BYTES) -> None:
-    """Writes the folder `target`; it appears whole or not at all.
+    """Write `model` to the folder `target`, which appears only when it is complete.
 
     Raises:
-        ConfigError: `target` is there already.
-        StorageError: the file system refused.
+        ConfigError: `target` exists already.
+        StorageError: the file system failed.
     """
     shards = split_by_size(model.tensors, shard_bytes)
     with publishing(target, folder=True) as folder:
@@ -71,7 +71,7 @@ def write_huggingface(target: Path, model: ForeignModel, *, shard_bytes: int = S
         placed: dict[str, str] = {}
         for number, names in enumerate(shards, start=1):
             file = WEIGHTS if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-            # transformers refuses a file that does not say so.
+            # transformers refuses a file without this metadata.
             write_tensors(folder / file, {name: model.tensors[name] for name in names}, metadata={"format": "pt"})
             placed |= dict.fromkeys(names, file)
         if len(shards) > 1:
@@ -98,7 +98,7 @@ class _LazyTensors(Mapping[str, Tensor]):
 
 
 def _modern_name(name: str) -> str:
-    """A tensor's name as models have it: `transformers` itself still writes some norms under TensorFlow's words."""
+    """Return a tensor's PyTorch name: `transformers` still writes some norms under their TensorFlow names."""
     for old, new in (("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias")):
         if name.endswith(old):
             return name.removesuffix(old) + new
@@ -114,7 +114,7 @@ def _open_tensors(folder: Path) -> Mapping[str, Tensor]:
         return _read_pickled(folder, sorted(set(weight_map(folder / PICKLED_INDEX).values())))
     if (folder / PICKLED_WEIGHTS).is_file():
         return _read_pickled(folder, [PICKLED_WEIGHTS])
-    raise ArtefactError(f"{folder}: no weights in it. Expected {WEIGHTS}, or {INDEX} and the files that it names.")
+    raise ArtefactError(f"{folder}: no weights there. Expected {WEIGHTS}, or {INDEX} and the files that it names.")
 
 
 def _read_pickled(folder: Path, names: list[str]) -> dict[str, Tensor]:
@@ -128,17 +128,17 @@ def _read_pickled(folder: Path, names: list[str]) -> dict[str, Tensor]:
             raise ArtefactError(f"{path}: cannot be read: {error.strerror}.") from error
         except ArtefactError as error:
             raise ArtefactError(
-                f"{error} A .bin file is a pickle; convert it where you trust it, by save_pretrained of transformers, "
-                f"to {WEIGHTS}."
+                f"{error} A .bin file is a pickle. If you trust it, convert it to {WEIGHTS} with save_pretrained of "
+                "transformers."
             ) from error
     return tensors
 
 
 def weight_map(path: Path) -> dict[str, str]:
-    """Which file each tensor lies in, as an index says.
+    """Read an index: the name of the file that holds each tensor.
 
     Raises:
-        ArtefactError: it is no such index, or names something else than plain files.
+        ArtefactError: it is not such an index, or a file name in it is not plain.
     """
     placed = _read_json(path).get("weight_map")
     check_type(placed, dict, f"{path}: weight_map")
@@ -146,7 +146,7 @@ def weight_map(path: Path) -> dict[str, str]:
     for name, file in placed.items():
         check_type(file, str, f"{path}: {name}")
         if not _SHARD.fullmatch(file):
-            raise ArtefactError(f"{path}: {name} lies in {file[:120]!r}, which is no plain file name.")
+            raise ArtefactError(f"{path}: tensor {name!r}: {file[:120]!r} is not a plain file name.")
     return placed
 
 
@@ -157,14 +157,14 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _read_limited(path: Path, most: int) -> bytes:
+def _read_limited(path: Path, max_bytes: int) -> bytes:
     try:
         with path.open("rb") as file:
-            content = file.read(most + 1)
+            content = file.read(max_bytes + 1)
     except OSError as error:
         raise ArtefactError(f"{path}: cannot be read: {error.strerror}.") from error
-    if len(content) > most:
-        raise ArtefactError(f"{path}: larger than {most:,} bytes.")
+    if len(content) > max_bytes:
+        raise ArtefactError(f"{path}: expected at most {max_bytes:,} bytes, the file is larger.")
     return content
 
 

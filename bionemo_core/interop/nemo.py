@@ -1,4 +1,4 @@
-"""v1 `.nemo` archives: a YAML configuration, weights of every rank, and the files of the tokenizer."""
+"""v1 `.nemo` archives: a YAML configuration, the weights of every rank, and the files of the tokenizer."""
 
 import hashlib
 import io
@@ -27,10 +27,10 @@ _HALF_PRECISION_WRAPPER = "module"
 
 
 def read_nemo(path: Path) -> ForeignModel:
-    """The archive's model, its shards merged; references to members become the names of `files`.
+    """Read the model in an archive and merge its shards; references to members become names in `files`.
 
     Raises:
-        ArtefactError: something in it is not what a `.nemo` archive holds.
+        ArtefactError: it is not a valid `.nemo` archive.
     """
     with open_archive(path) as members:
         shards = {
@@ -47,11 +47,11 @@ def read_nemo(path: Path) -> ForeignModel:
 
 
 def write_nemo(target: Path, model: ForeignModel) -> None:
-    """Writes the archive `target`; it appears whole or not at all.
+    """Write `model` to the archive `target`, which appears only when it is complete.
 
     Raises:
-        ConfigError: `target` is there already.
-        StorageError: the file system refused.
+        ConfigError: `target` exists already.
+        StorageError: the file system failed.
     """
     members = {name: f"{hashlib.sha256(content).hexdigest()[:32]}_{name}" for name, content in model.files.items()}
     config = _add_references(model.config.values, members)
@@ -75,7 +75,7 @@ def _add_member(tar: tarfile.TarFile, name: str, content: IO[bytes]) -> None:
 
 
 def _resolve_references(value: Any, members: Mapping[str, bytes], files: dict[str, bytes], where: str) -> Any:
-    """The configuration with `nemo:<id>_<name>` replaced by `<name>`, whose content goes to `files`."""
+    """Replace `nemo:<id>_<name>` in the configuration by `<name>`, and add the content of that member to `files`."""
     if isinstance(value, dict):
         return {str(key): _resolve_references(inner, members, files, f"{where}: {key}") for key, inner in value.items()}
     if isinstance(value, list):
@@ -84,10 +84,10 @@ def _resolve_references(value: Any, members: Mapping[str, bytes], files: dict[st
         return value
     member = value.removeprefix(_REFERENCE)
     if member not in members:
-        raise ArtefactError(f"{where}: refers to the member {member[:120]!r}, which the archive does not have.")
+        raise ArtefactError(f"{where}: refers to member {member[:120]!r}, which is not in the archive.")
     name = member.partition("_")[2]
     if files.setdefault(name, members[member]) != members[member]:
-        raise ArtefactError(f"{where}: two members are called {name!r} and differ.")
+        raise ArtefactError(f"{where}: two members have the name {name!r} and different contents.")
     return name
 
 
@@ -100,13 +100,13 @@ def _add_references(value: Any, members: Mapping[str, str]) -> Any:
 
 
 def _strip_wrapper(name: str) -> str:
-    """A name without the wrapper that `megatron_amp_O2` puts after its first part."""
+    """Return a name without the wrapper that `megatron_amp_O2` inserts after its first part."""
     first, _, rest = name.partition(".")
     return f"{first}.{rest.removeprefix(f'{_HALF_PRECISION_WRAPPER}.')}"
 
 
 def _copy_storages(tensors: Mapping[str, Tensor]) -> "OrderedDict[str, Tensor]":
-    """The tensors, each over bytes of its own: torch would save all of what a view looks into."""
+    """Copy each tensor to storage of its own, because torch saves the whole storage that a view refers to."""
     copies: dict[int, Tensor] = {}
     for tensor in tensors.values():
         copies.setdefault(id(tensor), tensor.detach().clone(memory_format=torch.contiguous_format))

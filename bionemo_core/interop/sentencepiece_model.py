@@ -1,6 +1,6 @@
-"""SentencePiece models, piece by piece: read and written in the wire form of protocol buffers, no library needed.
+"""Reading and writing SentencePiece models in the wire format of protocol buffers, without a library.
 
-Message and field numbers are those of sentencepiece_model.proto (https://github.com/google/sentencepiece).
+The message and field numbers are those of sentencepiece_model.proto (https://github.com/google/sentencepiece).
 """
 
 import struct
@@ -18,7 +18,7 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 class Kind(IntEnum):
-    """What a piece is to SentencePiece."""
+    """The kind of a piece in SentencePiece."""
 
     NORMAL = 1
     UNKNOWN = 2
@@ -27,14 +27,14 @@ class Kind(IntEnum):
 
 
 class ModelType(IntEnum):
-    """How SentencePiece cuts a text."""
+    """The way in which SentencePiece splits a text."""
 
     UNIGRAM = 1
     CHARACTER = 4
 
 
 class VocabularyPiece(NamedTuple):
-    """One piece; its place in the list is its id."""
+    """One piece; its index in the list is its id."""
 
     text: str
     score: float = 0.0
@@ -42,27 +42,30 @@ class VocabularyPiece(NamedTuple):
 
 
 def read_pieces(model: bytes, where: str) -> list[VocabularyPiece]:
-    """The pieces of a SentencePiece model in the order of their ids.
+    """Read the pieces of a SentencePiece model in the order of their ids.
 
     Raises:
-        ArtefactError: it is no such model.
+        ArtefactError: it is not such a model.
     """
     try:
         found = [_parse_piece(content) for number, content in _read_fields(model) if number == _PIECES]
     except (IndexError, struct.error, UnicodeDecodeError, ValueError, TypeError) as error:
         raise ArtefactError(f"{where}: not readable as a SentencePiece model ({error}).") from error
     if not found:
-        raise ArtefactError(f"{where}: a SentencePiece model without pieces.")
+        raise ArtefactError(f"{where}: the SentencePiece model has no pieces.")
     return found
 
 
 def write_model(pieces: Sequence[VocabularyPiece], pad_id: int, model_type: ModelType = ModelType.CHARACTER) -> bytes:
-    """A SentencePiece model of these pieces: by default of single characters, else of words with a space before."""
+    """Return a SentencePiece model of these pieces.
+
+    By default it splits a text into characters; a unigram model expects words and puts a space before the text.
+    """
     written = [
         _encode_bytes(
-            _PIECES, _encode_bytes(_TEXT, one.text.encode()) + _encode_score(one.score) + _encode_kind(one.kind)
+            _PIECES, _encode_bytes(_TEXT, piece.text.encode()) + _encode_score(piece.score) + _encode_kind(piece.kind)
         )
-        for one in pieces
+        for piece in pieces
     ]
     trainer = (
         _encode_number(_MODEL_TYPE, model_type)
@@ -74,22 +77,22 @@ def write_model(pieces: Sequence[VocabularyPiece], pad_id: int, model_type: Mode
 
 
 def write_table(pieces: Sequence[VocabularyPiece]) -> bytes:
-    """The `.vocab` file beside a model: a line a piece, with its score."""
-    return "".join(f"{one.text}\t{one.score:g}\n" for one in pieces).encode()
+    """Return the `.vocab` file that goes with a model: one line for each piece, with its score."""
+    return "".join(f"{piece.text}\t{piece.score:g}\n" for piece in pieces).encode()
 
 
 def _parse_piece(message: bytes | int) -> VocabularyPiece:
     values = dict(_read_fields(_as_bytes(message)))
     score = struct.unpack("<f", _as_bytes(values.get(_SCORE, bytes(4))))[0]
     kind = values.get(_KIND, Kind.NORMAL)
-    # Kinds that we do not write, byte pieces say, are ordinary pieces to us.
+    # Kinds that are not written here, such as byte pieces, count as normal pieces.
     known = Kind(kind) if kind in list(Kind) else Kind.NORMAL
     return VocabularyPiece(_as_bytes(values.get(_TEXT, b"")).decode(), score, known)
 
 
 def _as_bytes(value: bytes | int) -> bytes:
     if not isinstance(value, bytes):
-        raise ValueError("a number where a message was expected")
+        raise ValueError("got a number, expected a message")
     return value
 
 
@@ -109,7 +112,7 @@ def _read_fields(message: bytes) -> Iterator[tuple[int, bytes | int]]:
         else:
             raise ValueError(f"wire type {wire}")
         if position + length > len(message):
-            raise ValueError("it is cut")
+            raise ValueError("it is truncated")
         yield number, message[position : position + length]
         position += length
 

@@ -140,7 +140,7 @@ def test_copies_must_be_copies() -> None:
         TABLE.to_ours({**state, "copy.weight": state["shared.weight"]}, "here").tensors["words.weight"],
         state["shared.weight"],
     )
-    with pytest.raises(ArtefactError, match="should be one and differ"):
+    with pytest.raises(ArtefactError, match="should be equal, but differ"):
         TABLE.to_ours({**state, "copy.weight": state["shared.weight"] + 1}, "here")
 
 

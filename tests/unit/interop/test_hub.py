@@ -114,7 +114,7 @@ def test_weights_in_several_files(site: Site, tmp_path: Path) -> None:
         ({"config.json": b"{}"}, "no weights"),
         (
             {"config.json": b"{}", "model.safetensors.index.json": b'{"weight_map": {"x": "../x"}}'},
-            "no plain file name",
+            "not a plain file name",
         ),
         ({"config.json": b"{}", "model.safetensors.index.json": b'{"weight_map": {"x": "y"}}'}, "does not list"),
     ],
