@@ -1,4 +1,4 @@
-"""The optimizer as settings, and how a network's parameters are grouped for it."""
+"""The settings of the optimizer, and the grouping of a network's parameters for it."""
 
 # No `from __future__ import annotations`: hydra-zen reads these signatures.
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AdamWSettings:
-    """Decoupled Adam (Loshchilov and Hutter 2019); `lr` is what the schedule scales from."""
+    """Settings of AdamW, Adam with decoupled weight decay (Loshchilov and Hutter 2019); `lr` is the schedule's base."""
 
     lr: float
     weight_decay: float
@@ -19,7 +19,7 @@ class AdamWSettings:
     eps: float
 
     def build(self, named_parameters: "Iterable[tuple[str, torch.nn.Parameter]]") -> "torch.optim.AdamW":
-        """The fused torch optimizer; biases and norms are not decayed, as in v1."""
+        """Build the fused torch optimizer; biases and norms have no weight decay, as in v1."""
         import torch
 
         decayed: list[torch.nn.Parameter] = []
@@ -42,6 +42,6 @@ def adamw(
     betas: list[float] = [0.9, 0.999],  # noqa: B006 - hydra-zen copies it
     eps: float = 1e-8,
 ):
-    """AdamW; v1's `fused_adam` is this one."""
+    """Return AdamW settings, the same as v1's `fused_adam`."""
     first, second = betas
     return AdamWSettings(lr=lr, weight_decay=weight_decay, betas=(float(first), float(second)), eps=eps)

@@ -1,8 +1,7 @@
-"""Learning-rate schedules as plain functions of the step, under v1's names.
+"""Learning-rate schedules as plain functions of the step, under v1's names, without torch.
 
-The formulae are those that NeMo's schedulers of the same names compute (Apache-2.0,
-`nemo/core/optim/lr_scheduler.py`); only the facts are taken from there. `step` counts the
-optimizer steps done before this one, from 0. Nothing here knows torch.
+The formulae are those of NeMo's schedulers of the same names (Apache-2.0, `nemo/core/optim/lr_scheduler.py`); no code
+is taken from there. `step` counts the optimizer steps done before this one, from 0.
 """
 
 import math
@@ -13,21 +12,21 @@ from bionemo_core.errors import ConfigError
 
 
 class Schedule(Protocol):
-    """A learning rate for every step."""
+    """A function that gives the learning rate of every step."""
 
     def __call__(self, step: int, *, base_lr: float, max_steps: int) -> float:
-        """The learning rate of optimizer step `step` in a run of `max_steps` whose optimizer has `base_lr`."""
+        """Return the learning rate of optimizer step `step` in a run of `max_steps` whose optimizer has `base_lr`."""
         ...
 
 
 @dataclass(frozen=True)
 class Constant:
-    """The optimizer's own rate throughout, after an optional linear warm-up."""
+    """The optimizer's own rate in every step, after an optional linear warm-up."""
 
     warmup_steps: int = 0
 
     def __call__(self, step: int, *, base_lr: float, max_steps: int) -> float:
-        """The learning rate of `step`; see `Schedule`."""
+        """Return the learning rate of `step`; see `Schedule`."""
         return _warmed_up(step, self.warmup_steps, base_lr) if step <= self.warmup_steps else base_lr
 
 
@@ -35,7 +34,7 @@ class Constant:
 class Cosine:
     """Linear warm-up, half a cosine down to `min_lr`, then `min_lr` for the last `constant_steps`.
 
-    A run shorter than warm-up and constant steps together has no cosine between them.
+    A run that is shorter than warm-up and constant steps together has no cosine part.
     """
 
     warmup_steps: int
@@ -43,7 +42,7 @@ class Cosine:
     min_lr: float
 
     def __call__(self, step: int, *, base_lr: float, max_steps: int) -> float:
-        """The learning rate of `step`; see `Schedule`.
+        """Return the learning rate of `step`; see `Schedule`.
 
         Raises:
             ConfigError: `min_lr` is above `base_lr`.
@@ -67,7 +66,7 @@ class InverseSquareRoot:
     warmup_ratio: Optional[float]
 
     def __call__(self, step: int, *, base_lr: float, max_steps: int) -> float:
-        """The learning rate of `step`; see `Schedule`."""
+        """Return the learning rate of `step`; see `Schedule`."""
         warmup = _warmup_of(self.warmup_steps, self.warmup_ratio, max_steps)
         if warmup > 0 and step <= warmup:
             return _warmed_up(step, warmup, base_lr)
@@ -78,9 +77,10 @@ class InverseSquareRoot:
 
 @dataclass(frozen=True)
 class Noam:
-    """`lr * d_model^-0.5 * min(step^-0.5, step * warmup^-1.5)`, of Vaswani et al. 2017, section 5.3.
+    """`lr * d_model^-0.5 * min(step^-0.5, step * warmup^-1.5)`, from Vaswani et al. 2017, section 5.3.
 
-    The optimizer's rate is a scale here (v1 used 1.0), not the highest rate reached. `min_lr` holds after warm-up.
+    The optimizer's rate is a scale here (v1 used 1.0), not the highest rate reached. After warm-up the rate is at least
+    `min_lr`.
     """
 
     d_model: int
@@ -88,7 +88,7 @@ class Noam:
     min_lr: float
 
     def __call__(self, step: int, *, base_lr: float, max_steps: int) -> float:
-        """The learning rate of `step`; see `Schedule`."""
+        """Return the learning rate of `step`; see `Schedule`."""
         counted = max(step, 1)
         if counted > max_steps:
             return self.min_lr
@@ -98,14 +98,14 @@ class Noam:
 
 @dataclass(frozen=True)
 class WarmupAnnealing:
-    """Linear warm-up, then linear down to `min_lr` at the last step."""
+    """Linear warm-up, then linear decay to `min_lr` at the last step."""
 
     warmup_steps: int
     min_lr: float
     warmup_ratio: Optional[float]
 
     def __call__(self, step: int, *, base_lr: float, max_steps: int) -> float:
-        """The learning rate of `step`; see `Schedule`.
+        """Return the learning rate of `step`; see `Schedule`.
 
         Raises:
             ConfigError: `min_lr` is above `base_lr`.
@@ -119,11 +119,11 @@ class WarmupAnnealing:
 
 @dataclass(frozen=True)
 class WarmupAnnealHold:
-    """Linear warm-up from `min_lr`, hold at the top, linear down, hold at a share of the top.
+    """Linear warm-up from `min_lr`, hold at the peak, linear decay, hold at a fraction of the peak.
 
-    The fall is aimed at 0 at the end of the run and stops at `anneal_percentage` of the top. With no hold at the top
-    and 0.10 it is ESM-2's: 2,000 steps up, then down to a tenth over 90 % of the rest (Lin et al. 2023,
-    supplementary; formula as in the public successor of v1). With a hold: `LinearWarmupHoldDecayPolicy`.
+    The decay is a line to 0 at the end of the run and stops at `anneal_percentage` of the peak. Without a hold at the
+    peak and with 0.10 it is ESM-2's schedule: 2,000 steps up, then down to a tenth over 90 % of the rest (Lin et al.
+    2023, supplementary; formula as in the public successor of v1). With a hold it is `LinearWarmupHoldDecayPolicy`.
     """
 
     warmup_steps: int
@@ -132,7 +132,7 @@ class WarmupAnnealHold:
     anneal_percentage: float
 
     def __call__(self, step: int, *, base_lr: float, max_steps: int) -> float:
-        """The learning rate of `step`; see `Schedule`.
+        """Return the learning rate of `step`; see `Schedule`.
 
         Raises:
             ConfigError: `min_lr` is above `base_lr`.
@@ -147,43 +147,43 @@ class WarmupAnnealHold:
 
 
 def constant(warmup_steps: int = 0):
-    """A constant rate, v1's runs without `sched`."""
+    """Return a constant rate, as in v1's runs without `sched`."""
     return Constant(_count(warmup_steps, "warmup_steps"))
 
 
 def cosine(warmup_steps: int = 500, constant_steps: int = 50000, min_lr: float = 2e-5):
-    """v1's `CosineAnnealing`."""
+    """Return v1's `CosineAnnealing`."""
     return Cosine(_count(warmup_steps, "warmup_steps"), _count(constant_steps, "constant_steps"), _rate(min_lr))
 
 
 def inverse_square_root(warmup_steps: int = 500, min_lr: float = 0.0, warmup_ratio: Optional[float] = None):
-    """v1's `InverseSquareRootAnnealing`; `warmup_ratio`, where given, is a share of `max_steps`."""
+    """Return v1's `InverseSquareRootAnnealing`; `warmup_ratio` gives the warm-up as a share of `max_steps` instead."""
     return InverseSquareRoot(_count(warmup_steps, "warmup_steps"), _rate(min_lr), _share(warmup_ratio, "warmup_ratio"))
 
 
 def noam(d_model: int, warmup_steps: int = 8000, min_lr: float = 1e-5):
-    """v1's `NoamAnnealing`; `d_model` is the hidden size of the model.
+    """Return v1's `NoamAnnealing`; `d_model` is the hidden size of the model.
 
     Raises:
-        ConfigError: There is no warm-up, which the formula divides by, or no model size.
+        ConfigError: `warmup_steps` or `d_model` is 0; the formula divides by both.
     """
     if _count(warmup_steps, "warmup_steps") == 0 or _count(d_model, "d_model") == 0:
         raise ConfigError(
             f"scheduler noam: got d_model={d_model}, warmup_steps={warmup_steps}, expected both above 0. "
-            "Give a warm-up, or choose another schedule."
+            "Set a warm-up, or choose another schedule."
         )
     return Noam(d_model, warmup_steps, _rate(min_lr))
 
 
 def warmup_annealing(warmup_steps: int = 500, min_lr: float = 1e-5, warmup_ratio: Optional[float] = None):
-    """v1's `WarmupAnnealing`; `warmup_ratio`, where given, is a share of `max_steps`."""
+    """Return v1's `WarmupAnnealing`; `warmup_ratio` gives the warm-up as a share of `max_steps` instead."""
     return WarmupAnnealing(_count(warmup_steps, "warmup_steps"), _rate(min_lr), _share(warmup_ratio, "warmup_ratio"))
 
 
 def warmup_anneal_hold(
     warmup_steps: int = 2000, min_lr: float = 4e-5, hold_steps: int = 0, anneal_percentage: float = 0.10
 ):
-    """v1's `WarmupAnnealDecayHold` and, with `hold_steps`, its `LinearWarmupHoldDecayPolicy`."""
+    """Return v1's `WarmupAnnealDecayHold` and, with `hold_steps`, its `LinearWarmupHoldDecayPolicy`."""
     share = _share(anneal_percentage, "anneal_percentage")
     assert share is not None
     return WarmupAnnealHold(
@@ -226,5 +226,5 @@ def _rate(value: float) -> float:
 
 def _share(value: Optional[float], name: str) -> Optional[float]:
     if value is not None and not 0 <= value < 1:
-        raise ConfigError(f"scheduler.{name}: got {value}, expected a share of the run from 0 up to 1")
+        raise ConfigError(f"scheduler.{name}: got {value}, expected a number from 0 to below 1")
     return value

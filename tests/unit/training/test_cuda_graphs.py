@@ -1,4 +1,4 @@
-"""Recorded passes give the numbers of plain ones. A graph is stood in for, so that a CPU can show it; see
+"""Passes in CUDA graphs give the numbers of eager ones. A stand-in replaces the graph, so that a CPU can run this; see
 `benchmarks/check_gpu_passes.py` for real ones."""
 
 import warnings
@@ -26,7 +26,7 @@ from bionemo_core.training.cuda_graphs import (
     _SyncDetector,
     make_pass_runner,
 )
-from bionemo_core.training.passes import run_pass
+from bionemo_core.training.losses import run_pass
 
 VOCAB = 40
 
@@ -51,8 +51,8 @@ class Again:
         self.values = self.done().values
 
     def done(self):
-        (recording,) = [cell.cell_contents for cell in self.step.__closure__ if hasattr(cell.cell_contents, "_done")]
-        return recording._done
+        (captured,) = [cell.cell_contents for cell in self.step.__closure__ if hasattr(cell.cell_contents, "_result")]
+        return captured._result
 
     def replay(self) -> None:
         for parameter in self.parameters:
@@ -105,7 +105,7 @@ def test_numbers_are_those_of_plain_passes(dtype: torch.dtype) -> None:
     for one in (ours, theirs):
         shard(one, start_groups(), dtype, torch.device("cpu"))
     stand_in = StandIn(ours)
-    recorded = CudaGraphPasses(ours, record=stand_in)
+    recorded = CudaGraphPasses(ours, capture=stand_in)
     draws = iter(range(100))
     steps = [[batch(next(draws), count) for count in counts] for counts in ((3,), (3, 3), (3, 1), (3, 3), (1, 3), (3,))]
     expected = trained(theirs, lambda *given: run_pass(theirs, *given), steps)
@@ -118,7 +118,7 @@ def test_numbers_are_those_of_plain_passes(dtype: torch.dtype) -> None:
 def test_shapes_are_recorded_when_they_come_again_and_not_too_many() -> None:
     ours = network()
     stand_in = StandIn(ours)
-    recorded = CudaGraphPasses(ours, record=stand_in)
+    recorded = CudaGraphPasses(ours, capture=stand_in)
     for number in range(WARMUP_PASSES + 2):
         recorded(batch(number), 1.0, 1.0)
         assert stand_in.recorded == max(0, min(1, number + 1 - WARMUP_PASSES))
@@ -131,7 +131,7 @@ def test_shapes_are_recorded_when_they_come_again_and_not_too_many() -> None:
 def test_a_bound_of_lengths_is_part_of_the_shape() -> None:
     ours = network()
     stand_in = StandIn(ours)
-    recorded = CudaGraphPasses(ours, record=stand_in)
+    recorded = CudaGraphPasses(ours, capture=stand_in)
     for number in range(WARMUP_PASSES + 1):
         for one in (batch(number, 4), replaced(batch(number, 4), max_seqlen=16)):
             recorded(one, 1.0, 1.0)
@@ -154,7 +154,7 @@ def test_passes_that_wait_are_not_recorded() -> None:
         Waits.looks, Waits.always = 0, always
         ours = network()
         stand_in = StandIn(ours)
-        recorded = CudaGraphPasses(ours, record=stand_in)
+        recorded = CudaGraphPasses(ours, capture=stand_in)
         recorded._make_detector = Waits
         for number in range(WARMUP_PASSES + 6):
             recorded(batch(number), 1.0, 1.0)
@@ -178,7 +178,7 @@ def test_waiting_is_noticed_by_torchs_own_warning(monkeypatch: pytest.MonkeyPatc
 def test_padded_batches_are_not_recorded() -> None:
     ours = network()
     stand_in = StandIn(ours)
-    recorded = CudaGraphPasses(ours, record=stand_in)
+    recorded = CudaGraphPasses(ours, capture=stand_in)
     ids = np.arange(5, 12, dtype=np.int32)
     shape = RowShape(32, 2, 0, packing=False, static_shapes=True, target_length=32)
     padded = Seq2SeqBatch.of(collate_pairs([Seq2SeqExample(ids, ids, ids, np.ones(7, dtype=bool))] * 2, 2, shape))
@@ -230,7 +230,7 @@ def test_numbers_of_a_packed_batch_play_no_part(positions: str) -> None:
 
 def test_a_cpu_records_nothing() -> None:
     made = network()
-    assert not isinstance(make_pass_runner(made, start_groups(), record=True), CudaGraphPasses)
+    assert not isinstance(make_pass_runner(made, start_groups(), use_graphs=True), CudaGraphPasses)
 
 
 def test_what_cannot_be_recorded_names_the_setting() -> None:
@@ -242,7 +242,7 @@ def test_what_cannot_be_recorded_names_the_setting() -> None:
         except RuntimeError:  # the end of a recording that went wrong has an error of its own, and hides the first
             raise RuntimeError("operation failed due to a previous error during capture")  # noqa: B904
 
-    recorded = CudaGraphPasses(network(), record=refuse)
+    recorded = CudaGraphPasses(network(), capture=refuse)
     for number in range(WARMUP_PASSES):
         recorded(batch(number), 1.0, 1.0)
     with pytest.raises(ConfigError, match=r"not permitted when stream is capturing\. Set trainer.cuda_graphs=false"):
