@@ -78,7 +78,7 @@ def our_step(network: torch.nn.Module, batch: Seq2SeqBatch | TokenBatch, record:
     network = network.to("cuda").train()
     compile_layers(network)
     shard(network, start_groups(), torch.bfloat16, torch.device("cuda"))
-    run = make_pass_runner(network, start_groups(), record=record)
+    run = make_pass_runner(network, start_groups(), use_graphs=record)
     factors = 1 / batch.num_loss_tokens, 1 / batch.num_sequences
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-5, fused=True)
 

@@ -89,9 +89,9 @@ def equal(case: str, steps: int) -> bool:
     results, recorded = [], 0
     for record in (False, True):
         network = built(case)
-        run = make_pass_runner(network, start_groups(), record=record)
+        run = make_pass_runner(network, start_groups(), use_graphs=record)
         results.append(trained(network, run, batches))
-        recorded = len(run._recordings) if isinstance(run, CudaGraphPasses) else 0
+        recorded = len(run._captured) if isinstance(run, CudaGraphPasses) else 0
         assert record or isinstance(run, partial)
     differ = sum(not torch.equal(a, b) for a, b in zip(*results, strict=True))
     worst = max(float((a - b).abs().max() / a.abs().max().clamp(min=1e-30)) for a, b in zip(*results, strict=True))

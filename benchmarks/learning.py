@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from bionemo_core.builtin import load_registry
-from bionemo_core.checkpoint.load import newest_valid, open_checkpoint
+from bionemo_core.checkpoint.load import open_checkpoint, open_newest_valid
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.config.spec import from_json
 from bionemo_core.data.batches.loader import eval_loader
@@ -96,7 +96,7 @@ def evaluate(folder: Path, checkpoint: str | None, device: str) -> tuple[int, li
     module = registry.build(spec.model, tokenizer=tokenizer, context=context)
     groups, network = start_groups(), module.network
     root = folder / "checkpoints"
-    reader = open_checkpoint(root / checkpoint) if checkpoint else newest_valid(root)[0]
+    reader = open_checkpoint(root / checkpoint) if checkpoint else open_newest_valid(root)[0]
     load_weights(network, read_layouts(network, groups), groups, reader)
     network.eval().to(device)
     unigram = np.maximum(frequencies(splits.train, tokenizer), 1e-9)

@@ -60,7 +60,10 @@ RENAMED = {
     },
     "bionemo_core.inference.philox": {"Streams": "RowRng"},
     "bionemo_core.interop.foreign_config": {"Settings": "ForeignConfig"},
+    "bionemo_core.interop.load_report": {"some": "preview_names"},
+    "bionemo_core.interop.nemo_seq2seq": {"written_config": "archive_config"},
     "bionemo_core.interop.sentencepiece_model": {"Piece": "VocabularyPiece"},
+    "bionemo_core.interop.stored": {"HeldTensors": "InMemoryTensors", "block_of": "slice_block"},
     "bionemo_core.nn.cuda_graph_safe": {"is_recordable": "is_cuda_graph_safe", "recordable": "cuda_graph_safe"},
 }
 """Names that are called otherwise in the modules that have moved."""

@@ -1,4 +1,4 @@
-"""A rank's part of a tensor, and whether the parts of all ranks make up the whole."""
+"""A rank's part of a tensor, and the check that the parts of all ranks make up the whole tensor."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from bionemo_core.errors import CheckpointError
 
 @dataclass(frozen=True)
 class TensorPart:
-    """The block of the tensor `name` that starts at `offset`; a rank passes only those that it owns."""
+    """The block of the tensor `name` that starts at `offset`; a rank saves only the parts that it owns."""
 
     name: str
     tensor: torch.Tensor
@@ -28,26 +28,26 @@ class Block(NamedTuple):
 
     @property
     def stop(self) -> tuple[int, ...]:
-        """One past the last index along each dim."""
+        """The index after the last one along each dim."""
         return tuple(o + s for o, s in zip(self.offset, self.shape, strict=True))
 
-    def common(self, other: "Block") -> "Block | None":
-        """The block that both hold, None if that is empty."""
+    def intersection(self, other: "Block") -> "Block | None":
+        """Return the block that both blocks cover, None if they do not overlap."""
         start = tuple(map(max, self.offset, other.offset))
         shape = tuple(max(0, b - a) for a, b in zip(start, map(min, self.stop, other.stop), strict=True))
         return Block(start, shape) if prod(shape) else None
 
 
-def whole(name: str, tensor: torch.Tensor) -> TensorPart:
-    """The piece that is all of `tensor`."""
+def whole_part(name: str, tensor: torch.Tensor) -> TensorPart:
+    """Return all of `tensor` as one part."""
     return TensorPart(name, tensor, tuple(tensor.shape), (0,) * tensor.dim())
 
 
 def check_tiling(name: str, global_shape: tuple[int, ...], blocks: Sequence[Block]) -> None:
-    """Passes if the blocks cover every index of `global_shape` exactly once.
+    """Check that the blocks cover every index of `global_shape` exactly once.
 
     Raises:
-        CheckpointError: one sticks out, two overlap, or some index is missing.
+        CheckpointError: a block exceeds the shape, two overlap, or an index is not covered.
     """
     shape = list(global_shape)
     for block in blocks:
@@ -56,7 +56,7 @@ def check_tiling(name: str, global_shape: tuple[int, ...], blocks: Sequence[Bloc
         )
         if not inside:
             raise CheckpointError(
-                f"checkpoint: tensor '{name}': the piece at {list(block.offset)} of shape {list(block.shape)} "
+                f"checkpoint: tensor '{name}': the part at {list(block.offset)} of shape {list(block.shape)} "
                 f"does not lie within the global shape {shape}."
             )
     ordered = sorted(block for block in blocks if prod(block.shape))
@@ -64,14 +64,14 @@ def check_tiling(name: str, global_shape: tuple[int, ...], blocks: Sequence[Bloc
         for later in ordered[i + 1 :]:
             if block.shape and later.offset[0] >= block.stop[0]:
                 break
-            if block.common(later) is not None:
+            if block.intersection(later) is not None:
                 raise CheckpointError(
-                    f"checkpoint: tensor '{name}': the pieces at {list(block.offset)} and {list(later.offset)} "
-                    f"(shapes {list(block.shape)}, {list(later.shape)}) overlap; each element has one owner."
+                    f"checkpoint: tensor '{name}': the parts at {list(block.offset)} and {list(later.offset)} "
+                    f"(shapes {list(block.shape)}, {list(later.shape)}) overlap; one rank must own each element."
                 )
     covered = sum(prod(block.shape) for block in ordered)
     if not blocks or covered != prod(global_shape):
         raise CheckpointError(
-            f"checkpoint: tensor '{name}': its pieces hold {covered:,} of the {prod(global_shape):,} elements "
-            f"of global shape {shape}; every element must have an owner among the ranks."
+            f"checkpoint: tensor '{name}': its parts hold {covered:,} of the {prod(global_shape):,} elements "
+            f"of global shape {shape}; one rank must own each element."
         )

@@ -1,7 +1,7 @@
-"""Named points at which a test can kill this process, as power loss or the scheduler would.
+"""Named points at which a test can kill this process, as a power failure or the scheduler would.
 
-Nothing happens unless `BIONEMO_FAULT_POINT` is set: `renamed` kills at the first passage of that
-point, `renamed:3` at the third. The name goes to standard error first, so a test can see it fire.
+Nothing happens unless `BIONEMO_FAULT_POINT` is set. `renamed` kills the process the first time it reaches that point,
+`renamed:3` the third time. The process first writes the name to standard error, so that a test can see it.
 """
 
 import os
@@ -23,25 +23,22 @@ SAVE_POINTS: Final = (
     "parent_synced",
     "verified",
 )
-"""The points of one save, in the order in which they are passed."""
-
-PRUNE_POINTS: Final = ("before_prune", "moved_to_trash")
-"""The points of pruning one checkpoint."""
+"""The points of one save, in order. Pruning a checkpoint has two more: `before_prune` and `moved_to_trash`."""
 
 VARIABLE: Final = "BIONEMO_FAULT_POINT"
 
-_passed: Counter[str] = Counter()
+_passages: Counter[str] = Counter()
 
 
-def reached(point: str) -> None:
-    """Kills this process with SIGKILL if the environment asks for it at `point`."""
+def check_fault_point(point: str) -> None:
+    """Kill this process with SIGKILL if the environment variable names `point`."""
     wanted = os.environ.get(VARIABLE)
     if not wanted:
         return
     name, _, passage = wanted.partition(":")
     if name != point:
         return
-    _passed[point] += 1
-    if _passed[point] == int(passage or 1):
+    _passages[point] += 1
+    if _passages[point] == int(passage or 1):
         os.write(2, f"fault point {point} reached\n".encode())
         os.kill(os.getpid(), signal.SIGKILL)

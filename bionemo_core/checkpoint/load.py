@@ -1,6 +1,6 @@
-"""Checkpoints read back: verified first, then any block of any tensor, however it was sharded.
+"""Reading checkpoints: verify the files, then read any block of any tensor, however it was sharded.
 
-Tensors are read by safetensors, everything else is JSON: reading executes nothing.
+safetensors reads the tensors and everything else is JSON, so reading a checkpoint executes no code.
 """
 
 import json
@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 
 from bionemo_core.checkpoint import folder_names, manifest
 from bionemo_core.checkpoint.blocks import Block, check_tiling
-from bionemo_core.checkpoint.shards import DTYPE_NAMES, DTYPES
+from bionemo_core.checkpoint.shards import DTYPE_NAMES, DTYPES_BY_NAME
 from bionemo_core.checkpoint.state import decode
 from bionemo_core.errors import CheckpointError, StorageError
 from bionemo_core.io.hashing import hash_file
@@ -27,7 +27,7 @@ _MALFORMED = (ValueError, KeyError, TypeError, AttributeError, IndexError, Recur
 
 
 class Skipped(NamedTuple):
-    """A checkpoint that was passed over, and why."""
+    """A checkpoint that was skipped, and the reason."""
 
     path: Path
     reason: str
@@ -37,17 +37,17 @@ class Skipped(NamedTuple):
 class _Tensor:
     dtype: torch.dtype
     shape: tuple[int, ...]
-    pieces: tuple[tuple[Block, str, str], ...]  # where, file, key
+    parts: tuple[tuple[Block, str, str], ...]  # block, file, key in that file
 
 
 def open_checkpoint(folder: Path, *, verify: bool = True) -> "CheckpointReader":
-    """The checkpoint in `folder`, after every byte of it was checked against its manifest.
+    """Open the checkpoint in `folder` after checking every byte of it against its manifest.
 
-    With `verify=False` the contents of the tensors are taken on trust (another rank has checked
-    them); that files, sizes, index and headers fit together is checked all the same.
+    With `verify=False` the contents of the tensors are not hashed, because another rank has done so. Files, sizes,
+    index and headers are checked in any case.
 
     Raises:
-        CheckpointError: it is incomplete or damaged; says where and how.
+        CheckpointError: it is incomplete or damaged; the message says where and how.
     """
     reader = CheckpointReader(Path(folder))
     if verify:
@@ -59,34 +59,36 @@ def open_checkpoint(folder: Path, *, verify: bool = True) -> "CheckpointReader":
     return reader
 
 
-def newest_valid(root: Path, *, verify: bool = True) -> tuple["CheckpointReader", list[Skipped]]:
-    """The newest checkpoint under `root` that verifies, and the newer ones that do not.
+def open_newest_valid(root: Path, *, verify: bool = True) -> tuple["CheckpointReader", list[Skipped]]:
+    """Open the newest checkpoint under `root` that passes verification; return it and the newer ones that do not.
 
     Raises:
-        CheckpointError: there is none; names all that were tried.
+        CheckpointError: none is valid; the message names all that were tried.
         StorageError: `root` cannot be listed.
     """
     try:
-        candidates = folder_names.published(Path(root))
+        candidates = folder_names.list_checkpoints(Path(root))
     except OSError as failure:
         raise StorageError(f"checkpoint: the folder {root} cannot be listed: {failure.strerror}.") from failure
     skipped: list[Skipped] = []
     for path in reversed(candidates.values()):
         try:
             return open_checkpoint(path, verify=verify), skipped
-        except CheckpointError as refusal:
-            skipped.append(Skipped(path, str(refusal)))
+        except CheckpointError as failure:
+            skipped.append(Skipped(path, str(failure)))
     if not skipped:
-        raise CheckpointError(f"checkpoint: there is none in {root} (folders named step-00000000). Nothing to resume.")
+        raise CheckpointError(
+            f"checkpoint: there is none in {root} (expected folders named step-00000000). Nothing to resume."
+        )
     tried = "\n".join(f"  {path.name}: {reason}" for path, reason in skipped)
     raise CheckpointError(f"checkpoint: none of the {len(skipped)} in {root} is valid:\n{tried}")
 
 
 class CheckpointReader:
-    """One checkpoint, open for reading; a context manager that closes its files."""
+    """An open checkpoint; as a context manager it closes its files."""
 
     def __init__(self, folder: Path) -> None:
-        """Opens `folder` and checks that its parts fit together; tensors' bytes are not read yet.
+        """Open `folder` and check that its files fit together; the bytes of the tensors are not read yet.
 
         Raises:
             CheckpointError: they do not fit.
@@ -107,33 +109,33 @@ class CheckpointReader:
             raise
         except OSError as failure:
             self.close()
-            raise self._refusal(f"cannot be read: {failure.strerror or failure}") from failure
+            raise self._error(f"cannot be read: {failure.strerror or failure}") from failure
         except (*_MALFORMED, SafetensorError) as failure:
             self.close()
-            raise self._refusal(f"is damaged or was edited: {failure!r}") from failure
+            raise self._error(f"is damaged or was edited: {failure!r}") from failure
 
     def __enter__(self) -> Self:
-        """This reader."""
+        """Return this reader."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Closes the files."""
+        """Close the files."""
         self.close()
 
     def close(self) -> None:
-        """Closes the files; reading opens them again."""
+        """Close the files; the next read opens them again."""
         self._open.clear()
 
     @property
     def step(self) -> int:
-        """The number of optimizer steps done."""
+        """The number of optimizer steps that were done."""
         return self.manifest.step
 
     @property
     def consumed_samples(self) -> int:
-        """The sequences seen so far, over all ranks."""
+        """The number of sequences seen so far, over all ranks."""
         return self.manifest.consumed_samples
 
     @property
@@ -142,7 +144,7 @@ class CheckpointReader:
         return self._tensors.keys()
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """The global shape of a tensor.
+        """Return the global shape of a tensor.
 
         Raises:
             CheckpointError: there is no such tensor.
@@ -150,7 +152,7 @@ class CheckpointReader:
         return self._tensor(name).shape
 
     def dtype(self, name: str) -> torch.dtype:
-        """The dtype of a tensor.
+        """Return the dtype of a tensor.
 
         Raises:
             CheckpointError: there is no such tensor.
@@ -160,45 +162,45 @@ class CheckpointReader:
     def read(
         self, name: str, offset: tuple[int, ...] | None = None, shape: tuple[int, ...] | None = None
     ) -> torch.Tensor:
-        """A copy on the CPU of a tensor, or of the block of `shape` that starts at `offset`.
+        """Return a CPU copy of a tensor, or of the block of `shape` that starts at `offset`.
 
         Raises:
-            CheckpointError: no such tensor, the block sticks out, or a file cannot be read.
+            CheckpointError: there is no such tensor, the block exceeds it, or a file cannot be read.
         """
         tensor = self._tensor(name)
         start = (0,) * len(tensor.shape) if offset is None else tuple(offset)
         if len(start) != len(tensor.shape):
-            raise self._refusal(f"tensor '{name}' has shape {list(tensor.shape)}, asked at {list(start)}")
+            raise self._error(f"tensor '{name}' has shape {list(tensor.shape)}; offset {list(start)} has other dims")
         extent = tuple(g - o for g, o in zip(tensor.shape, start, strict=True)) if shape is None else tuple(shape)
         inside = len(extent) == len(start) and all(
             o >= 0 and s >= 0 and o + s <= g for o, s, g in zip(start, extent, tensor.shape, strict=True)
         )
         if not inside:
-            raise self._refusal(
-                f"tensor '{name}' has shape {list(tensor.shape)}; a block of {list(extent)} at {list(start)} sticks out"
+            raise self._error(
+                f"tensor '{name}' has shape {list(tensor.shape)}; a block of {list(extent)} at {list(start)} exceeds it"
             )
-        wanted = Block(start, extent)
+        requested = Block(start, extent)
         result = torch.empty(extent, dtype=tensor.dtype)
-        for block, file, key in tensor.pieces:
-            common = block.common(wanted)
+        for block, file, key in tensor.parts:
+            common = block.intersection(requested)
             if common is None:
                 continue
             try:
-                self._copy(file, key, block, common, result, wanted)
+                self._copy(file, key, block, common, result, requested)
             except (OSError, SafetensorError) as failure:
-                raise self._refusal(f"{file} cannot be read: {failure}") from failure
+                raise self._error(f"{file} cannot be read: {failure}") from failure
         return result
 
-    def _copy(self, file: str, key: str, block: Block, common: Block, result: torch.Tensor, wanted: Block) -> None:
-        opened = self._shard(file)
-        part = opened.get_tensor(key) if common == block else opened.get_slice(key)[_slices(common, block)]
-        result[_slices(common, wanted)].copy_(part)
+    def _copy(self, file: str, key: str, block: Block, common: Block, result: torch.Tensor, requested: Block) -> None:
+        shard = self._shard(file)
+        part = shard.get_tensor(key) if common == block else shard.get_slice(key)[_slices(common, block)]
+        result[_slices(common, requested)].copy_(part)
 
     def check_hashes(self, names: Iterable[str]) -> None:
-        """Passes if the named files have the size and SHA-256 of the manifest.
+        """Check that the named files have the size and SHA-256 that the manifest lists.
 
         Raises:
-            CheckpointError: one does not; names it.
+            CheckpointError: a file differs; the message names it.
         """
         wanted = [(name, self.manifest.files[name]) for name in names]
         try:
@@ -206,87 +208,87 @@ class CheckpointReader:
                 got = pool.map(partial(hash_file, from_disk=True), [self.folder / name for name, _ in wanted])
                 for (name, facts), found in zip(wanted, got, strict=True):
                     if found != facts:
-                        raise self._refusal(
+                        raise self._error(
                             f"{name} is damaged: SHA-256 {found.sha256[:16]}... of {found.size:,} bytes, "
                             f"the manifest has {str(facts.sha256)[:16]}... of {facts.size:,} bytes"
                         )
         except OSError as failure:
-            raise self._refusal(f"{failure.filename} cannot be read: {failure.strerror}") from failure
+            raise self._error(f"{failure.filename} cannot be read: {failure.strerror}") from failure
 
-    def _refusal(self, what: str) -> CheckpointError:
+    def _error(self, what: str) -> CheckpointError:
         return CheckpointError(f"checkpoint: {self.folder}: {what}.")
 
     def _tensor(self, name: str) -> _Tensor:
         try:
             return self._tensors[name]
         except KeyError:
-            raise self._refusal(f"holds no tensor '{name}'; it holds {len(self._tensors)} others") from None
+            raise self._error(f"holds no tensor '{name}'; it holds {len(self._tensors)} others") from None
 
     def _check_members(self) -> None:
-        named = folder_names.step_of(self.folder.name)
+        named = folder_names.parse_step(self.folder.name)
         if named is not None and named != self.step:
-            raise self._refusal(f"holds step {self.step}; was the folder renamed or swapped with another?")
+            raise self._error(f"holds step {self.step}; the folder was renamed or swapped with another")
         listed = {name: facts.size for name, facts in self.manifest.files.items()}
         found = manifest.regular_files(self.folder)
         found.pop(folder_names.MANIFEST, None)
         if missing := sorted(listed.keys() - found.keys()):
-            raise self._refusal(f"{', '.join(missing[:5])} is missing")
+            raise self._error(f"{', '.join(missing[:5])} is missing")
         if extra := sorted(found.keys() - listed.keys()):
-            raise self._refusal(f"{', '.join(extra[:5])} is not part of it; move it elsewhere")
+            raise self._error(f"{', '.join(extra[:5])} is not part of it; move it elsewhere")
         for name, size in listed.items():
             if found[name] != size:
                 got = "is not a regular file" if found[name] < 0 else f"has {found[name]:,} bytes"
-                raise self._refusal(f"{name} {got}, the manifest says {size:,} bytes")
+                raise self._error(f"{name} {got}, the manifest says {size:,} bytes")
 
     def _json(self, name: str) -> Any:
-        # These are parsed at once, so they are checked now whether or not the rest is verified.
+        # These files are parsed now, so their hashes are checked even with `verify=False`.
         self.check_hashes([name])
         content = json.loads((self.folder / name).read_bytes())
         if content["step"] != self.step:
-            raise self._refusal(f"{name} is of step {content['step']}, the manifest of step {self.step}")
+            raise self._error(f"{name} belongs to step {content['step']}, the manifest to step {self.step}")
         return content
 
     def _read_index(self) -> dict[str, _Tensor]:
         tensors = {}
         for name, entry in self._json(folder_names.INDEX)["tensors"].items():
-            pieces = tuple(
-                (Block(_dims(piece["offset"]), _dims(piece["shape"])), piece["file"], piece["key"])
-                for piece in entry["pieces"]
+            parts = tuple(
+                (Block(_dims(part["offset"]), _dims(part["shape"])), part["file"], part["key"])
+                for part in entry["pieces"]
             )
             shape = _dims(entry["shape"])
-            check_tiling(name, shape, [block for block, _, _ in pieces])
-            tensors[name] = _Tensor(DTYPES[entry["dtype"]], shape, pieces)
+            check_tiling(name, shape, [block for block, _, _ in parts])
+            tensors[name] = _Tensor(DTYPES_BY_NAME[entry["dtype"]], shape, parts)
         return tensors
 
     def _check_header(self, file: str) -> None:
         expected = {
             key: (DTYPE_NAMES[tensor.dtype], list(block.shape))
             for tensor in self._tensors.values()
-            for block, where, key in tensor.pieces
-            if where == file
+            for block, part_file, key in tensor.parts
+            if part_file == file
         }
-        opened = self._shard(file)
+        shard = self._shard(file)
         found = {}
-        for key in opened.keys():  # noqa: SIM118 - not a mapping
-            part = opened.get_slice(key)
+        for key in shard.keys():  # noqa: SIM118 - not a mapping
+            part = shard.get_slice(key)
             found[key] = (part.get_dtype(), part.get_shape())
         if found != expected:
             differing = sorted(key for key in {*found, *expected} if found.get(key) != expected.get(key))
-            raise self._refusal(f"{file} and {folder_names.INDEX} disagree about {', '.join(differing[:3])}")
+            raise self._error(f"{file} and {folder_names.INDEX} disagree about {', '.join(differing[:3])}")
 
     def _read_state(self) -> dict[str, Any]:
         content = self._json(folder_names.STATE)
         self.check_hashes([folder_names.STATE_TENSORS])
-        opened = self._shard(folder_names.STATE_TENSORS)
-        tensors = {key: opened.get_tensor(key).clone() for key in opened.keys()}  # noqa: SIM118
+        shard = self._shard(folder_names.STATE_TENSORS)
+        tensors = {key: shard.get_tensor(key).clone() for key in shard.keys()}  # noqa: SIM118
         state = decode(content["state"], tensors)
         if not isinstance(state, dict):
-            raise self._refusal(f"{folder_names.STATE} holds a {type(state).__name__}, not a mapping")
+            raise self._error(f"{folder_names.STATE} holds a {type(state).__name__}, not a mapping")
         return state
 
     def _shard(self, file: str) -> Any:
         if file not in self.manifest.files:
-            raise self._refusal(f"{folder_names.INDEX} names {file}, which is not part of the checkpoint")
+            raise self._error(f"{folder_names.INDEX} names {file}, which is not part of the checkpoint")
         if file not in self._open:
             self._open[file] = safe_open(self.folder / file, framework="pt", device="cpu")
         return self._open[file]

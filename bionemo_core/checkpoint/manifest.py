@@ -1,4 +1,4 @@
-"""What a checkpoint consists of: its step, and size and SHA-256 of each file; sealed by a hash of itself."""
+"""The manifest of a checkpoint: its step, the size and SHA-256 of each file, and a hash of the manifest itself."""
 
 import json
 import stat
@@ -21,7 +21,7 @@ _SEAL = "sha256_of_the_rest"
 
 @dataclass(frozen=True)
 class Manifest:
-    """The content of `manifest.json`; `facts` as `state.encode` wrote them."""
+    """The content of `manifest.json`; `facts` are as `state.encode` returned them."""
 
     step: int
     consumed_samples: int
@@ -32,7 +32,7 @@ class Manifest:
 
 @cache
 def versions() -> dict[str, str | None]:
-    """The versions of what wrote a checkpoint; None for what is not installed."""
+    """Return the versions of the packages that write a checkpoint; None for one that is not installed."""
 
     def version(name: str) -> str | None:
         try:
@@ -45,12 +45,12 @@ def versions() -> dict[str, str | None]:
 
 
 def to_json(value: object) -> bytes:
-    """The one way in which checkpoint files spell JSON; the order of mappings is kept."""
+    """Return `value` as JSON in the one form that checkpoint files use; the order of mappings is kept."""
     return (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
 
 
 def pack(manifest: Manifest) -> bytes:
-    """The bytes of `manifest.json`."""
+    """Return the bytes of `manifest.json`."""
     body = {
         "format": FORMAT,
         "step": manifest.step,
@@ -63,7 +63,7 @@ def pack(manifest: Manifest) -> bytes:
 
 
 def read(folder: Path) -> Manifest:
-    """The manifest of the checkpoint in `folder`.
+    """Read the manifest of the checkpoint in `folder`.
 
     Raises:
         CheckpointError: it is missing, damaged, edited, or of a newer format.
@@ -77,11 +77,11 @@ def read(folder: Path) -> Manifest:
     except OSError as failure:
         raise CheckpointError(f"checkpoint: {path} cannot be read: {failure.strerror}.") from failure
     if len(raw) > _MAX_BYTES:
-        raise CheckpointError(f"checkpoint: {path} is larger than {_MAX_BYTES} bytes, which no manifest is.")
+        raise CheckpointError(f"checkpoint: {path} is not a manifest: it is larger than {_MAX_BYTES:,} bytes.")
     try:
         return _parse(raw)
-    except CheckpointError as refusal:
-        raise CheckpointError(f"checkpoint: {path}: {refusal}") from None
+    except CheckpointError as failure:
+        raise CheckpointError(f"checkpoint: {path}: {failure}") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as failure:
         raise CheckpointError(f"checkpoint: {path} is damaged or was edited: {failure!r}.") from failure
 
@@ -102,9 +102,12 @@ def regular_files(folder: Path) -> dict[str, int]:
 def _parse(raw: bytes) -> Manifest:
     body = json.loads(raw)
     if type(body["format"]) is int and body["format"] > FORMAT:
-        raise CheckpointError(f"format {body['format']} is newer than {FORMAT}, which this version reads; update it.")
+        raise CheckpointError(
+            f"its format {body['format']} is newer than {FORMAT}, the newest that this version of bionemo-run reads. "
+            "Update bionemo-run."
+        )
     if to_json(body) != raw or body.pop(_SEAL) != _seal(body) or body["format"] != FORMAT:
-        raise CheckpointError("it does not match its own checksum; it is damaged or was edited.")
+        raise CheckpointError("the content does not match its own checksum; the file is damaged or was edited.")
     step, consumed = body["step"], body["consumed_samples"]
     if type(step) is not int or type(consumed) is not int:
         raise ValueError("step or consumed_samples is not a whole number")

@@ -1,18 +1,18 @@
-"""The ranks that save together: all succeed or all fail."""
+"""Agreement between the ranks that save a checkpoint together: all succeed or all fail."""
 
 from typing import Protocol
 
 
 class Disagreement(Exception):
-    """A rank said that its part failed; the text is the message that it gave."""
+    """The failure that a rank reported; the text is its message."""
 
 
 class Peers(Protocol):
-    """The ranks of a job, this one's number, and a way to agree."""
+    """The ranks of a job as one of them sees them, with a way to agree."""
 
     @property
     def rank(self) -> int:
-        """This process's rank, from 0."""
+        """The rank of this process, from 0."""
         ...
 
     @property
@@ -21,26 +21,26 @@ class Peers(Protocol):
         ...
 
     def agree(self, ok: bool, message: str = "") -> None:
-        """Returns on every rank once all have called it with `ok`.
+        """Wait until every rank has called this; return only if all were `ok`.
 
         Raises:
-            Disagreement: on every rank, if any said not `ok`, with the message of the lowest such rank.
-            NetworkError: a rank is gone.
+            Disagreement: on every rank, if one was not `ok`; with the message of the lowest such rank.
+            NetworkError: a rank was lost.
         """
         ...
 
 
-class Alone:
-    """One process, nobody to wait for."""
+class SingleProcess:
+    """A job of one process, which waits for no other."""
 
     rank = 0
     size = 1
 
     def agree(self, ok: bool, message: str = "") -> None:
-        """Returns if `ok`.
+        """Return if `ok`.
 
         Raises:
-            Disagreement: it is not.
+            Disagreement: `ok` is false.
         """
         if not ok:
             raise Disagreement(message)

@@ -1,7 +1,7 @@
-"""Tensors to a safetensors file, one at a time: no second copy in memory, and the hash on the way.
+"""Writing tensors to a safetensors file, one at a time: no second copy in memory, and the hash is computed meanwhile.
 
-The format is that of https://github.com/huggingface/safetensors: the header's length (u64, little
-endian), the header (JSON, padded with spaces to 8 bytes), the tensors' bytes without gaps.
+The format is that of https://github.com/huggingface/safetensors: the length of the header (u64, little endian), the
+header (JSON, padded with spaces to 8 bytes), the bytes of the tensors without gaps.
 """
 
 import json
@@ -32,24 +32,24 @@ DTYPE_NAMES: dict[torch.dtype, str] = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
-DTYPES = {name: dtype for dtype, name in DTYPE_NAMES.items()}
+DTYPES_BY_NAME = {name: dtype for dtype, name in DTYPE_NAMES.items()}
 
 
 def check_storable(tensor: torch.Tensor, where: str) -> None:
-    """Passes if `tensor` is dense, has data, and a dtype that the format knows.
+    """Check that `tensor` is dense, has data, and has a dtype that the format supports.
 
     Raises:
-        CheckpointError: it is not, with `where` to say which.
+        CheckpointError: it does not; `where` names it in the message.
     """
     if type(tensor) not in (torch.Tensor, torch.nn.Parameter):
-        got = f"is a {type(tensor).__name__}; give its local part as a plain tensor"
+        problem = f"is a {type(tensor).__name__}; pass its local part as a plain tensor"
     elif tensor.layout is not torch.strided or tensor.is_meta or tensor.is_quantized:
-        got = f"is {'on the meta device' if tensor.is_meta else f'{tensor.layout}'}; only dense tensors are saved"
+        problem = f"is {'on the meta device' if tensor.is_meta else f'{tensor.layout}'}; only dense tensors are saved"
     elif tensor.dtype not in DTYPE_NAMES:
-        got = f"has dtype {tensor.dtype}; known are {', '.join(str(d) for d in DTYPE_NAMES)}"
+        problem = f"has dtype {tensor.dtype}; supported are {', '.join(str(d) for d in DTYPE_NAMES)}"
     else:
         return
-    raise CheckpointError(f"checkpoint: {where} {got}.")
+    raise CheckpointError(f"checkpoint: {where} {problem}.")
 
 
 def write_tensors(
@@ -58,12 +58,12 @@ def write_tensors(
     at_half: Callable[[], None] = lambda: None,
     metadata: Mapping[str, str] | None = None,
 ) -> FileFacts:
-    """Writes `tensors` to a new safetensors file, on the disk when it returns; `at_half` is called midway.
+    """Write `tensors` to a new safetensors file, which is on the disk when this returns.
 
-    `metadata` are texts that the header holds beside the tensors.
+    `at_half` is called half-way. `metadata` are texts that the header holds beside the tensors.
 
     Raises:
-        OSError: with `filename` set.
+        OSError: the file cannot be written; `filename` is set.
     """
     keys = stored_order(tensors)
     header: dict[str, Any] = {} if metadata is None else {"__metadata__": dict(metadata)}
@@ -83,12 +83,12 @@ def write_tensors(
 
 
 def stored_order(tensors: Mapping[str, torch.Tensor]) -> list[str]:
-    """The names in the order of a file: widest elements first, so that each is aligned to its element size."""
+    """Return the names in file order: widest elements first, so that each tensor is aligned to its element size."""
     return sorted(tensors, key=lambda key: (-tensors[key].element_size(), key))
 
 
 def split_by_size(tensors: Mapping[str, torch.Tensor], most_bytes: int) -> list[list[str]]:
-    """The names in groups, one a file, of at most so many bytes each; a larger tensor has a group of its own."""
+    """Group the names by file, at most `most_bytes` in each; a tensor that is larger has a group of its own."""
     groups: list[list[str]] = [[]]
     used = 0
     for name, tensor in tensors.items():
@@ -102,7 +102,7 @@ def split_by_size(tensors: Mapping[str, torch.Tensor], most_bytes: int) -> list[
 
 
 def tensor_header(tensors: Mapping[str, torch.Tensor]) -> dict[str, dict[str, Any]]:
-    """What the header says of each tensor, in the order of the file."""
+    """Return the header entry of each tensor, in file order."""
     header: dict[str, dict[str, Any]] = {}
     end = 0
     for key in stored_order(tensors):
@@ -117,7 +117,7 @@ def tensor_header(tensors: Mapping[str, torch.Tensor]) -> dict[str, dict[str, An
 
 
 def tensor_bytes(tensor: torch.Tensor) -> memoryview:
-    """The elements of a tensor as the format holds them."""
+    """Return the elements of a tensor as the bytes that the format stores."""
     if tensor.numel() == 0:
         return memoryview(b"")
     flat = tensor.detach().to("cpu").contiguous().reshape(-1)

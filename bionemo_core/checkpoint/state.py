@@ -1,9 +1,9 @@
-"""Nested plain values and tensors to JSON and back, exactly.
+"""Exact conversion of nested plain values and tensors to JSON and back.
 
-Numbers, strings, None, lists and mappings with string keys are themselves. The rest is an object
-with one key that starts with `$`: `{"$tuple": [...]}`, `{"$tensor": key}`, `{"$float": "nan"}`,
-`{"$items": [[key, value], ...]}` for a mapping with other keys. Finite floats are written by their
-shortest exact form, so they come back bit for bit; of a NaN only that it is one.
+Numbers, strings, None, lists and mappings with string keys become the same JSON values. Any other value becomes an
+object with one key that starts with `$`: `{"$tuple": [...]}`, `{"$tensor": key}`, `{"$float": "nan"}`, and
+`{"$items": [[key, value], ...]}` for a mapping with other keys. Finite floats are written in their shortest exact
+form and come back bit for bit. A NaN comes back as a NaN, but its bits are not kept.
 """
 
 import math
@@ -20,10 +20,10 @@ _MAX_INT_BITS = 4096
 
 
 def encode(value: object, tensors: dict[str, torch.Tensor] | None, path: str = "state") -> Any:
-    """`value` as JSON can hold it; tensors are added to `tensors` under keys that the result names.
+    """Return `value` in the form that JSON can hold; add its tensors to `tensors` under the keys in the result.
 
     Raises:
-        CheckpointError: something is neither plain nor a tensor; names its key path.
+        CheckpointError: a value is neither plain nor a tensor; the message names its key path.
     """
     return _Encoder(tensors).encode(value, path, 0)
 
@@ -42,7 +42,7 @@ class _Encoder:
             return {"$tensor": key}
         if isinstance(value, Mapping):
             return self._mapping(value, path, depth)
-        # Exact types: a subclass (an enum, a numpy scalar) would come back as something else.
+        # Types must match exactly: a subclass (an enum, a numpy scalar) would come back as another type.
         if type(value) in (list, tuple):
             items = [self.encode(item, f"{path}[{i}]", depth + 1) for i, item in enumerate(value)]  # type: ignore[var-annotated,arg-type]
             return items if type(value) is list else {"$tuple": items}
@@ -73,10 +73,10 @@ class _Encoder:
 
 
 def decode(value: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
-    """What `encode` was given; mappings come back as dicts.
+    """Return the value that `encode` was given; mappings come back as dicts.
 
     Raises:
-        ValueError: an object is not of a form that `encode` writes.
+        ValueError: an object does not have a form that `encode` writes.
         KeyError: a tensor that it names is not in `tensors`.
     """
     if isinstance(value, list):

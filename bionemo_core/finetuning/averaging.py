@@ -68,6 +68,6 @@ class AveragedCheckpoints:
 def newest(root: Path, count: int) -> list[Path]:
     """The newest checkpoint folders of a run, oldest of them first; fewer where there are not so many."""
     steps = sorted(
-        (step, path) for path in root.glob("step-*") if (step := folder_names.step_of(path.name)) is not None
+        (step, path) for path in root.glob("step-*") if (step := folder_names.parse_step(path.name)) is not None
     )
     return [path for _, path in steps[-count:]] if count > 0 else []

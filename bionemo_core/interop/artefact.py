@@ -1,7 +1,7 @@
-"""Artefacts, the form in which a model travels: safetensors and one JSON file of plain values.
+"""Artefacts, the format for sharing a model: safetensors and one JSON document of plain values.
 
-A folder with `artefact.json` and its tensors, or one `.safetensors` file whose header holds the same JSON.
-Names are looked up in the registry, numbers are compared, and nothing in it is resolved, imported or called.
+An artefact is a folder with `artefact.json` and its tensors, or one `.safetensors` file whose header holds the same
+JSON. Names in it are looked up in the registry; nothing in it is resolved, imported or called.
 """
 
 import dataclasses
@@ -47,13 +47,13 @@ _KEYS = ("model", "tokenizer", "vocabulary", "training", "origin", "versions", "
 
 @dataclass(frozen=True)
 class Artefact:
-    """Everything that is written beside the tensors."""
+    """The description of a model that is written beside its tensors."""
 
     spec: ModelSpec
     vocabulary: Vocabulary
     training: Mapping[str, Any] = field(default_factory=dict)
     origin: Mapping[str, Any] = field(default_factory=dict)
-    """What it was made from: format and name, no path."""
+    """The format and the name of the source; never a path."""
 
 
 def write_artefact(
@@ -64,11 +64,11 @@ def write_artefact(
     *,
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
-    """Writes an artefact folder, or one file if `target` ends in `.safetensors`; it appears whole or not at all.
+    """Write an artefact folder, or one file if `target` ends in `.safetensors`; `target` appears only when complete.
 
     Raises:
-        ConfigError: `target` is there already, or a parameter is not a plain value.
-        StorageError: the file system refused.
+        ConfigError: `target` exists already, or a parameter is not a plain value.
+        StorageError: the file system failed.
     """
     for name, tensor in tensors.items():
         check_storable(tensor, f"tensor '{name}'")
@@ -90,16 +90,16 @@ def write_artefact(
 
 
 def open_artefact(path: Path) -> StoredModel:
-    """The artefact at `path`, a folder or one file, after every byte of it was checked.
+    """Open the artefact at `path`, a folder or one file, after checking every byte of it.
 
     Raises:
-        ArtefactError: it is incomplete, damaged, of a newer format, or holds what no artefact may.
+        ArtefactError: it is incomplete, damaged, of a newer format, or holds something that is not allowed.
     """
     return _open_folder(path) if path.is_dir() else _open_file(path)
 
 
 def is_artefact(path: Path) -> bool:
-    """Whether `path` looks like one; it may still be refused."""
+    """Return whether `path` looks like an artefact; opening it may still fail."""
     return (path / DOCUMENT).is_file() or (path.is_file() and path.suffix == ".safetensors")
 
 
@@ -121,7 +121,7 @@ def _write_folder(
     document["weights"] = weights
     document["carried"] = {"format": carried.format, "files": places}
     document["files"] = {name: {"size": facts.size, "sha256": facts.sha256} for name, facts in sorted(listed.items())}
-    write_chunks(folder / DOCUMENT, [_packed(document)])
+    write_chunks(folder / DOCUMENT, [_serialize(document)])
 
 
 def _write_file(path: Path, document: dict[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
@@ -129,10 +129,10 @@ def _write_file(path: Path, document: dict[str, Any], tensors: Mapping[str, torc
     document["weights"] = {"header": _json_hash(tensor_header(tensors)), "data": data}
     document["carried"] = {"format": "", "files": {}}
     document["files"] = {}
-    write_tensors(path, tensors, metadata={METADATA_KEY: _packed(document).decode()})
+    write_tensors(path, tensors, metadata={METADATA_KEY: _serialize(document).decode()})
 
 
-def _packed(document: Mapping[str, Any]) -> bytes:
+def _serialize(document: Mapping[str, Any]) -> bytes:
     return to_json({"format": FORMAT, "format_version": FORMAT_VERSION, **document, _SEAL: _json_hash(document)})
 
 
@@ -140,18 +140,21 @@ def _json_hash(content: Mapping[str, Any]) -> str:
     return hash_bytes(json.dumps(content, sort_keys=True).encode())
 
 
-def _parsed(text: bytes | str, where: str) -> dict[str, Any]:
+def _parse_document(text: bytes | str, where: str) -> dict[str, Any]:
     document = parse_json(text, where)
     if not isinstance(document, dict) or document.pop("format", None) != FORMAT:
         raise ArtefactError(f"{where}: expected an object with format {FORMAT!r}.")
     version = document.pop("format_version", None)
     if version != FORMAT_VERSION:
-        raise ArtefactError(f"{where}: format_version {version!r}, this program reads {FORMAT_VERSION}; update it.")
+        raise ArtefactError(
+            f"{where}: format_version is {version!r}, this version of bionemo-run reads {FORMAT_VERSION}. "
+            "Update bionemo-run."
+        )
     seal = document.pop(_SEAL, None)
     refuse_unsafe(document, where, ArtefactError)
     check_keys(document, _KEYS, where)
     if seal != _json_hash(document):
-        raise ArtefactError(f"{where}: it does not match its own checksum; it is damaged or was edited.")
+        raise ArtefactError(f"{where}: the content does not match its own checksum; it is damaged or was edited.")
     for key in _KEYS:
         check_type(document[key], dict, f"{where}: {key}")
     check_keys(document["vocabulary"], ("size", "sha256"), f"{where}: vocabulary")
@@ -162,7 +165,7 @@ def _parsed(text: bytes | str, where: str) -> dict[str, Any]:
     return document
 
 
-def _stored(path: Path, document: dict[str, Any], tensors: FileTensors, carried: Carried) -> StoredModel:
+def _to_stored_model(path: Path, document: dict[str, Any], tensors: FileTensors, carried: Carried) -> StoredModel:
     spec = ModelSpec(
         choice_from(document["model"], "model", f"{path}: model"),
         choice_from(document["tokenizer"], "tokenizer", f"{path}: tokenizer"),
@@ -185,30 +188,30 @@ def _open_folder(folder: Path) -> StoredModel:
         with path.open("rb") as file:
             text = file.read(_MAX_DOCUMENT_BYTES + 1)
     except OSError as error:
-        raise ArtefactError(f"{path}: cannot be read: {error.strerror}; not a complete artefact.") from error
+        raise ArtefactError(f"{path}: cannot be read: {error.strerror}; the artefact is incomplete.") from error
     if len(text) > _MAX_DOCUMENT_BYTES:
-        raise ArtefactError(f"{path}: larger than {_MAX_DOCUMENT_BYTES:,} bytes, which no artefact's is.")
-    document = _parsed(text, str(path))
+        raise ArtefactError(f"{path}: expected at most {_MAX_DOCUMENT_BYTES:,} bytes, the file is larger.")
+    document = _parse_document(text, str(path))
     _check_files(folder, document["files"])
     weights, names = document["weights"], document["carried"]["files"]
-    for where, file in (*weights.items(), *names.items()):
-        check_type(file, str, f"{path}: {where}")
+    for name, file in (*weights.items(), *names.items()):
+        check_type(file, str, f"{path}: {name}")
         if file not in document["files"]:
-            raise ArtefactError(f"{path}: {where!r} lies in {file!r}, which is not one of its files.")
+            raise ArtefactError(f"{path}: {name!r} is said to be in {file!r}, which is not one of the listed files.")
     try:
-        kept = {name: (folder / file).read_bytes() for name, file in names.items()}
+        contents = {name: (folder / file).read_bytes() for name, file in names.items()}
     except OSError as error:
         raise ArtefactError(f"{error.filename}: cannot be read: {error.strerror}.") from error
-    carried = Carried(document["carried"]["format"], _carried_tensors(folder, document["files"]), kept)
-    return _stored(folder, document, FileTensors(folder, weights), carried)
+    carried = Carried(document["carried"]["format"], _read_carried_tensors(folder, document["files"]), contents)
+    return _to_stored_model(folder, document, FileTensors(folder, weights), carried)
 
 
-def _carried_tensors(folder: Path, listed: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+def _read_carried_tensors(folder: Path, listed: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     if CARRIED_TENSORS not in listed:
         return {}
-    opened = FileTensors(folder, dict.fromkeys(tensor_names(folder / CARRIED_TENSORS), CARRIED_TENSORS))
-    tensors = {name: opened.read(name) for name in opened.names}
-    opened.close()
+    file = FileTensors(folder, dict.fromkeys(tensor_names(folder / CARRIED_TENSORS), CARRIED_TENSORS))
+    tensors = {name: file.read(name) for name in file.names}
+    file.close()
     return tensors
 
 
@@ -216,7 +219,7 @@ def _check_files(folder: Path, listed: Mapping[str, Any]) -> None:
     for name, facts in listed.items():
         where = f"{folder}: file {name!r}"
         if not _FILE_NAME.match(name) or name == DOCUMENT:
-            raise ArtefactError(f"{where}: not a name that a file of an artefact may have.")
+            raise ArtefactError(f"{where}: not a name that an artefact's file may have.")
         check_keys(facts, ("size", "sha256"), where)
     try:
         found = regular_files(folder)
@@ -227,8 +230,8 @@ def _check_files(folder: Path, listed: Mapping[str, Any]) -> None:
             whole = hash_file(folder / name, from_disk=True) if got == facts["size"] else None
             if whole is None or whole.sha256 != facts["sha256"]:
                 raise ArtefactError(
-                    f"{folder / name}: damaged or edited: {got:,} bytes, expected {facts['size']} bytes with SHA-256 "
-                    f"{str(facts['sha256'])[:16]}... Fetch it again."
+                    f"{folder / name}: damaged or edited: got {got:,} bytes, expected {facts['size']} bytes with "
+                    f"SHA-256 {str(facts['sha256'])[:16]}... Get the artefact again from its source."
                 )
     except OSError as error:
         raise ArtefactError(f"{error.filename}: cannot be read: {error.strerror}.") from error
@@ -239,10 +242,10 @@ def _open_file(path: Path) -> StoredModel:
     metadata = header.pop("__metadata__", None)
     if not isinstance(metadata, dict) or not isinstance(metadata.get(METADATA_KEY), str):
         raise ArtefactError(
-            f"{path}: a safetensors file without our description in its header, so what model it is is not known. "
-            "Expected an artefact that task=convert wrote, or the folder that holds the file and its config.json."
+            f"{path}: it does not say which model it holds: its header has no {METADATA_KEY!r} entry. "
+            "Give an artefact that task=convert wrote, or the folder with this file and its config.json."
         )
-    document = _parsed(metadata[METADATA_KEY], str(path))
+    document = _parse_document(metadata[METADATA_KEY], str(path))
     check_keys(document["weights"], ("header", "data"), f"{path}: weights")
     with path.open("rb") as file:
         file.seek(start)
@@ -251,6 +254,6 @@ def _open_file(path: Path) -> StoredModel:
     if got != document["weights"]:
         differing = [key for key in got if got[key] != document["weights"][key]]
         raise ArtefactError(
-            f"{path}: damaged or edited: its {' and '.join(differing)} does not have the SHA-256 promised."
+            f"{path}: damaged or edited: the SHA-256 of its {' and '.join(differing)} differs from the recorded one."
         )
-    return _stored(path, document, FileTensors(path.parent, dict.fromkeys(header, path.name)), Carried())
+    return _to_stored_model(path, document, FileTensors(path.parent, dict.fromkeys(header, path.name)), Carried())

@@ -1,7 +1,7 @@
-"""What a plugin supplies so that its models come in from a foreign format and go out again.
+"""Connectors: what a plugin supplies to read its models from a foreign format and to write them to it.
 
-The core reads and writes the formats themselves; a connector is handed plain values and tensors and opens
-no file. It says which models it recognises, and how their names and sizes are ours.
+The core reads and writes the files. A connector gets plain values and tensors and opens no file: it says which models
+it recognises, and it translates their names and sizes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,8 +15,6 @@ from bionemo_core.interop.foreign_config import ForeignConfig
 from bionemo_core.interop.stored import Carried
 from bionemo_core.protocols import Tokenizer
 
-FORMATS = ("nemo", "huggingface")
-
 
 @dataclass(frozen=True)
 class ForeignModel:
@@ -25,71 +23,71 @@ class ForeignModel:
     config: ForeignConfig
     tensors: Mapping[str, Tensor]
     files: Mapping[str, bytes] = field(default_factory=dict)
-    """Files of its tokenizer, by the names that the configuration uses."""
+    """The files of its tokenizer, by the names that the configuration uses."""
 
     @property
     def where(self) -> str:
-        """Where it came from, for messages."""
+        """The name of its source, for messages."""
         return self.config.where
 
 
 @dataclass(frozen=True)
 class Reading:
-    """A foreign model in our terms."""
+    """A foreign model, translated to this framework's names."""
 
     model: str
     """The name of a model of the connector's own plugin."""
     params: Mapping[str, Any]
-    """Its parameters as far as the source decides them."""
+    """The parameters of that model that the source determines."""
     tokenizer: str | None
-    """The name of a tokenizer of the plugin; None for a vocabulary that is none of its own."""
+    """The name of a tokenizer of the plugin; None if the plugin has none for this vocabulary."""
     tensors: Mapping[str, Tensor]
     tokenizer_params: Mapping[str, Any] = field(default_factory=dict)
     unexpected: tuple[str, ...] = ()
-    """Foreign tensors that have no name with us."""
+    """Foreign tensors that have no counterpart in this framework."""
     notes: tuple[str, ...] = ()
     carried: Carried = field(default_factory=Carried)
     vocab_size: int | None = None
-    """Rows of its word tables in use, where it has no tokenizer of ours: such a model can only seed another."""
+    """The used rows of its word tables if `tokenizer` is None: such a model can only initialise another."""
 
 
 @dataclass(frozen=True)
 class OurModel:
-    """A model of ours, on its way out."""
+    """A model of this framework that is to be written to a foreign format."""
 
     name: str
     params: Mapping[str, Any]
-    """All of them."""
+    """All parameters of the model."""
     tokenizer: Tokenizer
     tensors: Mapping[str, Tensor]
-    """Parameters and persistent buffers of the network."""
+    """The parameters and persistent buffers of the network."""
     carried: Carried = field(default_factory=Carried)
-    """What came with it, if it once came from the same format."""
+    """The parts kept from the source, if the model was read from the same format."""
 
 
 @runtime_checkable
 class Connector(Protocol):
-    """Between one foreign format and one family of models; built without arguments but its own parameters."""
+    """A translator between one foreign format and one family of models; built from its own parameters only."""
 
     format: str
-    """nemo or huggingface."""
+    """The foreign format: nemo or huggingface."""
     models: frozenset[str]
     """The names of the models that it can write."""
 
     def recognises(self, config: ForeignConfig) -> bool:
-        """Whether a model of this configuration is one that `read` understands; cheap, raises nothing."""
+        """Return whether `read` supports a model with this configuration; must be cheap and raise nothing."""
         ...
 
     def read(self, source: ForeignModel) -> Reading:
-        """The model in our terms.
+        """Translate a foreign model to this framework's names.
 
         Raises:
-            ArtefactError: it computes something that ours does not, or its tokenizer is another.
+            ArtefactError: it computes something that the plugin's model does not, or its vocabulary differs.
         """
         ...
 
     def write(self, model: OurModel) -> ForeignModel:
-        """The model in the foreign format's terms.
+        """Translate a model to the names of the foreign format.
 
         Raises:
             ConfigError: the format cannot express it.
@@ -98,16 +96,16 @@ class Connector(Protocol):
 
 
 def check_pieces(found: Sequence[str], wanted: Sequence[str], where: str) -> None:
-    """Accepts a vocabulary that is ours, piece by piece.
+    """Check that a vocabulary is the plugin's own, piece by piece.
 
     Raises:
-        ArtefactError: it is another; names the first difference.
+        ArtefactError: it differs; the message names the first difference.
     """
     if list(found) == list(wanted):
         return
     for i, (got, expected) in enumerate(zip(found, wanted, strict=False)):
         if got != expected:
             raise ArtefactError(
-                f"{where}: piece {i} is {got[:40]!r}, expected {expected!r}: another vocabulary than ours."
+                f"{where}: piece {i} is {got[:40]!r}, expected {expected!r}: another vocabulary than the plugin's."
             )
-    raise ArtefactError(f"{where}: {len(found)} pieces, expected {len(wanted)}: another vocabulary than ours.")
+    raise ArtefactError(f"{where}: {len(found)} pieces, expected {len(wanted)}: another vocabulary than the plugin's.")

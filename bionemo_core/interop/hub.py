@@ -1,7 +1,7 @@
-"""Models by address: downloaded once to a cache under the home folder, and checked every time they are used.
+"""Models by address: downloaded once to a cache under the home folder, and verified each time they are used.
 
-`https://...`, `ngc://org/team/model:version[/file]`, and names of the Hugging Face hub such as
-`facebook/esm2_t6_8M_UR50D`, with `@revision` if wanted. `#sha256=...` after an address says what it must be.
+An address is `https://...`, `ngc://org/team/model:version[/file]`, or a name of the Hugging Face hub such as
+`facebook/esm2_t6_8M_UR50D`, with an optional `@revision`. `#sha256=...` after an address gives the expected hash.
 """
 
 import os
@@ -28,7 +28,7 @@ from bionemo_core.io.hashing import hash_file
 from bionemo_core.io.locks import lock_beside
 
 HUB_VARIABLE = "HF_ENDPOINT"
-"""The variable that Hugging Face's own tools read, for a mirror."""
+"""The environment variable that names a mirror; Hugging Face's own tools read it too."""
 HUB = "https://huggingface.co"
 NGC_VARIABLE = "BIONEMO_NGC_ENDPOINT"
 NGC = "https://api.ngc.nvidia.com"
@@ -47,36 +47,36 @@ _MAX_LISTING_BYTES = 16 * 2**20
 
 
 def is_address(path: str) -> bool:
-    """Whether `path` names something elsewhere; a name of the hub does only where nothing lies at that path."""
+    """Return whether `path` is an address; a hub name is one only if no file or folder has that path."""
     if path.startswith(("http://", "https://", "ngc://")):
         return True
     return _HUB_NAME.fullmatch(path) is not None and not Path(path).exists() and not path.startswith(".")
 
 
-def fetched(address: str, home: Path) -> Path:
-    """The file or folder that `address` names, in the cache under `home`.
+def fetch_model(address: str, home: Path) -> Path:
+    """Download the file or folder that `address` names, unless it is cached under `home`; return its path.
 
     Raises:
-        ArtefactError: it is not what it was when it was downloaded, or the hub's listing cannot be meant.
-        ConfigError: the address cannot be read.
-        NetworkError: it cannot be downloaded.
+        ArtefactError: the cached copy has changed since the download, or the hub's listing is invalid.
+        ConfigError: the address is malformed.
+        NetworkError: the download failed.
     """
     if address.startswith("ngc://"):
-        return _file(_ngc_url(address), home)
+        return _fetch_file(_ngc_url(address), home)
     if "://" in address:
-        return _file(address, home)
+        return _fetch_file(address, home)
     match = _HUB_NAME.fullmatch(address)
     if match is None:
         raise ConfigError(f"{address}: not an address. Expected owner/model, https://... or ngc://org/model:version.")
-    return _hub_folder(match["name"], match["revision"] or "main", home / "downloads" / "hub")
+    return _fetch_hub_folder(match["name"], match["revision"] or "main", home / "downloads" / "hub")
 
 
-def _file(address: str, home: Path) -> Path:
+def _fetch_file(address: str, home: Path) -> Path:
     url, _, fragment = address.partition("#")
     if urlsplit(url).password:
         raise ConfigError(
-            "restore_from_path: the address holds a password, which the run folder would keep. Download the file by "
-            "hand and give its path."
+            "restore_from_path: the address holds a password, which would be stored in the run folder. Download the "
+            "file yourself and give its path."
         )
     expected = fragment.removeprefix("sha256=") if fragment else None
     if expected is not None and not _SHA256.fullmatch(expected):
@@ -88,60 +88,60 @@ def _file(address: str, home: Path) -> Path:
         raise ConfigError(f"{address}: its last part, {name!r}, is no file name that can be kept.")
     folder = cache_folder(home, url)
     with lock_beside(folder / _RECORD, "download"):
-        known = _recorded(folder)
+        known = _read_record(folder)
         wanted = expected or known.get(name)
         path = fetch(url, folder / name, sha256=wanted)
         if name not in known:
-            _record(folder, {name: hash_file(path, from_disk=True).sha256})
+            _write_record(folder, {name: hash_file(path, from_disk=True).sha256})
     return path
 
 
-def _hub_folder(name: str, revision: str, hub: Path) -> Path:
+def _fetch_hub_folder(name: str, revision: str, hub: Path) -> Path:
     endpoint = (os.environ.get(HUB_VARIABLE) or HUB).rstrip("/")
     root = hub / name.replace("/", "--")
     with lock_beside(root / _RECORD, "download"):
         if _COMMIT.fullmatch(revision) and (root / revision / _RECORD).is_file():
-            return _checked(root / revision)
+            return _verify_folder(root / revision)
         listing = root / _LISTING
-        listing.unlink(missing_ok=True)  # a branch moves on, so what it stands for is asked anew
+        listing.unlink(missing_ok=True)  # a branch may have moved since, so its commit is asked for each time
         fetch(f"{endpoint}/api/models/{name}/revision/{quote(revision, safe='')}?blobs=true", listing)
-        commit, listed = _listed(listing)
+        commit, listed = _read_listing(listing)
         folder = root / commit
         if (folder / _RECORD).is_file():
-            return _checked(folder)
+            return _verify_folder(folder)
         base = f"{endpoint}/{name}/resolve/{commit}"
-        for file in _wanted(folder, base, listed):
+        for file in _list_needed_files(folder, base, listed):
             fetch(f"{base}/{file}", folder / file, sha256=listed[file])
         paths = [path for path in folder.iterdir() if path.name in listed]
-        _record(folder, {path.name: hash_file(path, from_disk=True).sha256 for path in paths})
+        _write_record(folder, {path.name: hash_file(path, from_disk=True).sha256 for path in paths})
     return folder
 
 
-def _wanted(folder: Path, base: str, listed: Mapping[str, str | None]) -> list[str]:
-    """The files of a model that we read: never a pickle where there are safetensors."""
+def _list_needed_files(folder: Path, base: str, listed: Mapping[str, str | None]) -> list[str]:
+    """Return the names of the model's files that are needed: never a pickle if there are safetensors."""
     if CONFIG not in listed:
-        raise ArtefactError(f"{base}: the hub lists no {CONFIG} there, so it is no model that can be read.")
-    wanted = [CONFIG, *(name for name in TOKENIZER_FILES if name in listed)]
+        raise ArtefactError(f"{base}: not a model that can be read: the hub lists no {CONFIG} there.")
+    needed = [CONFIG, *(name for name in TOKENIZER_FILES if name in listed)]
     for index, weights in ((INDEX, WEIGHTS), (PICKLED_INDEX, PICKLED_WEIGHTS)):
         if index in listed:
             path = fetch(f"{base}/{index}", folder / index, sha256=listed[index])
             shards = sorted(set(weight_map(path).values()))
             if absent := [shard for shard in shards if shard not in listed]:
                 raise ArtefactError(f"{base}: {index} names {absent[0]!r}, which the hub does not list.")
-            return [*wanted, index, *shards]
+            return [*needed, index, *shards]
         if weights in listed:
-            return [*wanted, weights]
+            return [*needed, weights]
     raise ArtefactError(f"{base}: no weights there. Expected {WEIGHTS}, or {INDEX} and the files that it names.")
 
 
-def _listed(path: Path) -> tuple[str, dict[str, str | None]]:
-    """The commit that a revision stands for, and its files with their SHA-256 where the hub says it."""
+def _read_listing(path: Path) -> tuple[str, dict[str, str | None]]:
+    """Read a hub listing: the commit of the revision, and its files, with their SHA-256 if the hub gives it."""
     if path.stat().st_size > _MAX_LISTING_BYTES:
-        raise ArtefactError(f"{path}: a listing of more than {_MAX_LISTING_BYTES:,} bytes.")
+        raise ArtefactError(f"{path}: the hub's listing is larger than {_MAX_LISTING_BYTES:,} bytes.")
     content = parse_json(path.read_bytes(), str(path))
     commit = content.get("sha") if isinstance(content, dict) else None
     if not isinstance(commit, str) or not _COMMIT.fullmatch(commit) or not isinstance(content.get("siblings"), list):
-        raise ArtefactError(f"{path}: not a listing of the hub: expected a commit and its files.")
+        raise ArtefactError(f"{path}: not a listing of the hub: expected a commit ('sha') and its files ('siblings').")
     listed: dict[str, str | None] = {}
     for entry in content["siblings"]:
         name = entry.get("rfilename") if isinstance(entry, dict) else None
@@ -155,7 +155,9 @@ def _listed(path: Path) -> tuple[str, dict[str, str | None]]:
 def _ngc_url(address: str) -> str:
     match = _NGC_NAME.fullmatch(address)
     if match is None:
-        raise ConfigError(f"{address}: expected ngc://org/team/model:version, and /file where it is not model.nemo.")
+        raise ConfigError(
+            f"{address}: expected ngc://org/team/model:version, followed by /file if the file is not MODEL.nemo."
+        )
     endpoint = (os.environ.get(NGC_VARIABLE) or NGC).rstrip("/")
     team = f"/team/{match['team']}" if match["team"] else ""
     file = match["file"] or f"{match['model']}.nemo"
@@ -165,22 +167,22 @@ def _ngc_url(address: str) -> str:
     )
 
 
-def _recorded(folder: Path) -> dict[str, str]:
+def _read_record(folder: Path) -> dict[str, str]:
     path = folder / _RECORD
     if not path.is_file():
         return {}
     content: Any = parse_json(path.read_bytes(), str(path))
     if not isinstance(content, dict) or not all(isinstance(value, str) for value in content.values()):
-        raise ArtefactError(f"{path}: damaged; remove the folder to download again.")
+        raise ArtefactError(f"{path}: damaged. Remove its folder, and the model is downloaded again.")
     return content
 
 
-def _record(folder: Path, hashes: Mapping[str, str]) -> None:
-    write_json(folder / _RECORD, {**_recorded(folder), **hashes}, sort_keys=True)
+def _write_record(folder: Path, hashes: Mapping[str, str]) -> None:
+    write_json(folder / _RECORD, {**_read_record(folder), **hashes}, sort_keys=True)
 
 
-def _checked(folder: Path) -> Path:
-    for name, expected in _recorded(folder).items():
+def _verify_folder(folder: Path) -> Path:
+    for name, expected in _read_record(folder).items():
         path = folder / name
         if not path.is_file() or hash_file(path, from_disk=True).sha256 != expected:
             raise ArtefactError(f"{path}: not what was downloaded; remove {folder} to download it again.")

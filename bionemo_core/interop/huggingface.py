@@ -1,4 +1,4 @@
-"""Hugging Face folders: config.json, weights in safetensors (one file or several), and the tokenizer's files."""
+"""Hugging Face folders: config.json, weights in one or several safetensors files, and the tokenizer's files."""
 
 import json
 import re
@@ -37,30 +37,30 @@ _MAX_FILE_BYTES = 64 * 2**20
 _SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
 
 
-def is_folder(path: Path) -> bool:
-    """Whether `path` looks like one; it may still be refused."""
+def is_huggingface_folder(path: Path) -> bool:
+    """Return whether `path` looks like a Hugging Face folder; reading it may still fail."""
     return (path / CONFIG).is_file()
 
 
-def read_folder(folder: Path) -> ForeignModel:
-    """The folder's model; tensors are read when they are looked up.
+def read_huggingface(folder: Path) -> ForeignModel:
+    """Read the model in `folder`; its safetensors are read only when they are looked up.
 
     Raises:
-        ArtefactError: a file is missing, damaged, or not what such a folder holds.
+        ArtefactError: a file is missing, damaged or invalid.
     """
-    config = _json(folder / CONFIG)
+    config = _read_json(folder / CONFIG)
     tokenizer_files = {
-        name: _content(folder / name, _MAX_FILE_BYTES) for name in TOKENIZER_FILES if (folder / name).is_file()
+        name: _read_limited(folder / name, _MAX_FILE_BYTES) for name in TOKENIZER_FILES if (folder / name).is_file()
     }
-    return ForeignModel(ForeignConfig(config, str(folder / CONFIG)), _tensors(folder), tokenizer_files)
+    return ForeignModel(ForeignConfig(config, str(folder / CONFIG)), _open_tensors(folder), tokenizer_files)
 
 
-def write_folder(target: Path, model: ForeignModel, *, shard_bytes: int = SHARD_BYTES) -> None:
-    """Writes the folder `target`; it appears whole or not at all.
+def write_huggingface(target: Path, model: ForeignModel, *, shard_bytes: int = SHARD_BYTES) -> None:
+    """Write `model` to the folder `target`, which appears only when it is complete.
 
     Raises:
-        ConfigError: `target` is there already.
-        StorageError: the file system refused.
+        ConfigError: `target` exists already.
+        StorageError: the file system failed.
     """
     shards = split_by_size(model.tensors, shard_bytes)
     with new_output(target, folder=True) as folder:
@@ -70,7 +70,7 @@ def write_folder(target: Path, model: ForeignModel, *, shard_bytes: int = SHARD_
         placed: dict[str, str] = {}
         for number, names in enumerate(shards, start=1):
             file = WEIGHTS if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-            # transformers refuses a file that does not say so.
+            # transformers refuses a file without this metadata.
             write_tensors(folder / file, {name: model.tensors[name] for name in names}, metadata={"format": "pt"})
             placed |= dict.fromkeys(names, file)
         if len(shards) > 1:
@@ -78,13 +78,13 @@ def write_folder(target: Path, model: ForeignModel, *, shard_bytes: int = SHARD_
             _write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": placed})
 
 
-class _Lazy(Mapping[str, Tensor]):
+class _LazyTensors(Mapping[str, Tensor]):
     def __init__(self, tensors: FileTensors) -> None:
-        self._tensors = tensors
-        self._stored = {_today(name): name for name in tensors.names}
+        self._open_tensors = tensors
+        self._stored = {_modern_name(name): name for name in tensors.names}
 
     def __getitem__(self, name: str) -> Tensor:
-        return self._tensors.read(self._stored[name])
+        return self._open_tensors.read(self._stored[name])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._stored)
@@ -96,74 +96,74 @@ class _Lazy(Mapping[str, Tensor]):
         return name in self._stored
 
 
-def _today(name: str) -> str:
-    """A tensor's name as models have it: `transformers` itself still writes some norms under TensorFlow's words."""
+def _modern_name(name: str) -> str:
+    """Return a tensor's PyTorch name: `transformers` still writes some norms under their TensorFlow names."""
     for old, new in (("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias")):
         if name.endswith(old):
             return name.removesuffix(old) + new
     return name
 
 
-def _tensors(folder: Path) -> Mapping[str, Tensor]:
+def _open_tensors(folder: Path) -> Mapping[str, Tensor]:
     if (folder / INDEX).is_file():
-        return _Lazy(FileTensors(folder, weight_map(folder / INDEX)))
+        return _LazyTensors(FileTensors(folder, weight_map(folder / INDEX)))
     if (folder / WEIGHTS).is_file():
-        return _Lazy(FileTensors(folder, dict.fromkeys(tensor_names(folder / WEIGHTS), WEIGHTS)))
+        return _LazyTensors(FileTensors(folder, dict.fromkeys(tensor_names(folder / WEIGHTS), WEIGHTS)))
     if (folder / PICKLED_INDEX).is_file():
-        return _pickled(folder, sorted(set(weight_map(folder / PICKLED_INDEX).values())))
+        return _read_pickled(folder, sorted(set(weight_map(folder / PICKLED_INDEX).values())))
     if (folder / PICKLED_WEIGHTS).is_file():
-        return _pickled(folder, [PICKLED_WEIGHTS])
-    raise ArtefactError(f"{folder}: no weights in it. Expected {WEIGHTS}, or {INDEX} and the files that it names.")
+        return _read_pickled(folder, [PICKLED_WEIGHTS])
+    raise ArtefactError(f"{folder}: no weights there. Expected {WEIGHTS}, or {INDEX} and the files that it names.")
 
 
-def _pickled(folder: Path, names: list[str]) -> dict[str, Tensor]:
+def _read_pickled(folder: Path, names: list[str]) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for name in names:
         path = folder / name
         try:
             with path.open("rb") as file:
-                tensors |= {_today(key): value for key, value in load_tensors(file, str(path)).items()}
+                tensors |= {_modern_name(key): value for key, value in load_tensors(file, str(path)).items()}
         except OSError as error:
             raise ArtefactError(f"{path}: cannot be read: {error.strerror}.") from error
         except ArtefactError as error:
             raise ArtefactError(
-                f"{error} A .bin file is a pickle; convert it where you trust it, by save_pretrained of transformers, "
-                f"to {WEIGHTS}."
+                f"{error} A .bin file is a pickle. If you trust it, convert it to {WEIGHTS} with save_pretrained of "
+                "transformers."
             ) from error
     return tensors
 
 
 def weight_map(path: Path) -> dict[str, str]:
-    """Which file each tensor lies in, as an index says.
+    """Read an index: the name of the file that holds each tensor.
 
     Raises:
-        ArtefactError: it is no such index, or names something else than plain files.
+        ArtefactError: it is not such an index, or a file name in it is not plain.
     """
-    placed = _json(path).get("weight_map")
+    placed = _read_json(path).get("weight_map")
     check_type(placed, dict, f"{path}: weight_map")
     assert isinstance(placed, dict)
     for name, file in placed.items():
         check_type(file, str, f"{path}: {name}")
         if not _SHARD.fullmatch(file):
-            raise ArtefactError(f"{path}: {name} lies in {file[:120]!r}, which is no plain file name.")
+            raise ArtefactError(f"{path}: tensor {name!r}: {file[:120]!r} is not a plain file name.")
     return placed
 
 
-def _json(path: Path) -> dict[str, Any]:
-    content = parse_json(_content(path, _MAX_JSON_BYTES), str(path))
+def _read_json(path: Path) -> dict[str, Any]:
+    content = parse_json(_read_limited(path, _MAX_JSON_BYTES), str(path))
     if not isinstance(content, dict):
         raise ArtefactError(f"{path}: expected an object, got {type(content).__name__}.")
     return content
 
 
-def _content(path: Path, most: int) -> bytes:
+def _read_limited(path: Path, max_bytes: int) -> bytes:
     try:
         with path.open("rb") as file:
-            content = file.read(most + 1)
+            content = file.read(max_bytes + 1)
     except OSError as error:
         raise ArtefactError(f"{path}: cannot be read: {error.strerror}.") from error
-    if len(content) > most:
-        raise ArtefactError(f"{path}: larger than {most:,} bytes.")
+    if len(content) > max_bytes:
+        raise ArtefactError(f"{path}: expected at most {max_bytes:,} bytes, the file is larger.")
     return content
 
 

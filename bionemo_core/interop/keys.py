@@ -1,4 +1,7 @@
-"""Tables of our tensors' names and theirs, and how the rows of one lie in the other."""
+"""Tables that map this framework's tensor names to foreign ones, and how fused tensors are split and joined.
+
+`ours` and `theirs` are this framework's names and those of the foreign format.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,44 +11,44 @@ import torch
 from torch import Tensor
 
 from bionemo_core.errors import ArtefactError
-from bionemo_core.interop.load_report import some
+from bionemo_core.interop.load_report import preview_names
 
 WEIGHT_AND_BIAS = ("weight", "bias")
 
 
 @dataclass(frozen=True)
 class Key:
-    """One module of ours and what holds its tensors in the foreign checkpoint."""
+    """A module of this framework, and the foreign modules that hold its tensors."""
 
     ours: str
     theirs: str | tuple[str, ...]
-    """Several where ours fuses them."""
+    """One foreign module, or the several that ours fuses."""
     kinds: tuple[str, ...] = WEIGHT_AND_BIAS
     heads: int | None = None
-    """Ours fuses several head by head, `[q_a | k_a | v_a]` for head a; None: one below the other."""
+    """The number of heads if ours interleaves the parts by head, `[q_a | k_a | v_a]` for head a; None: stacked."""
     vocabulary: bool = False
-    """A row a piece; theirs has no padding rows, which are left out on the way back."""
+    """Whether each row is a vocabulary piece; theirs has no padding rows, so `to_theirs` leaves these out."""
     also: tuple[str, ...] = ()
-    """Further foreign names for the same tensor, read where the first is absent."""
+    """Further foreign names of the same tensor, read if the first is absent."""
     write_also: bool = False
-    """Write the tensor under those names too."""
+    """Whether the tensor is written under those names too."""
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """The foreign modules."""
+        """The foreign modules, as a tuple."""
         return (self.theirs,) if isinstance(self.theirs, str) else self.theirs
 
 
 def each_layer(count: int, *keys: Key) -> list[Key]:
-    """The keys once a layer, `{i}` in their names being its number."""
+    """Repeat the keys for each of `count` layers; `{i}` in their names is replaced by the number of the layer."""
     return [
         Key(
             key.ours.format(i=i),
-            tuple(one.format(i=i) for one in key.sources) if len(key.sources) > 1 else key.sources[0].format(i=i),
+            tuple(name.format(i=i) for name in key.sources) if len(key.sources) > 1 else key.sources[0].format(i=i),
             key.kinds,
             key.heads,
             key.vocabulary,
-            tuple(one.format(i=i) for one in key.also),
+            tuple(name.format(i=i) for name in key.also),
             key.write_also,
         )
         for i in range(count)
@@ -55,37 +58,37 @@ def each_layer(count: int, *keys: Key) -> list[Key]:
 
 @dataclass(frozen=True)
 class Translation:
-    """A foreign state under our names, and what of it has none."""
+    """A foreign state under this framework's names, and the names that found no counterpart."""
 
     tensors: dict[str, Tensor]
     unexpected: tuple[str, ...]
     left_out: tuple[str, ...]
-    """Foreign tensors that are known to be no weights of the model."""
+    """Foreign tensors that are known not to be weights of the model."""
     lacking: tuple[str, ...]
-    """Foreign names that the table knows and the state has not."""
+    """Foreign names that are in the table but not in the state."""
 
     def notes(self) -> tuple[str, ...]:
-        """Remarks for a report on what was left out or is lacking."""
-        found = [("no part of this model", self.left_out), ("absent in the source", self.lacking)]
-        return tuple(f"{words}: {some(names)}" for words, names in found if names)
+        """Return remarks on the tensors that were left out or are missing, for a load report."""
+        found = [("not part of this model", self.left_out), ("missing in the source", self.lacking)]
+        return tuple(f"{words}: {preview_names(names)}" for words, names in found if names)
 
 
 class KeyTable:
-    """The whole table of one kind of model.
+    """The table of all tensors of one kind of model.
 
     Args:
         keys: the rows.
-        ignored: patterns of foreign names that have no counterpart with us and need none.
+        ignored: patterns of foreign names that need no counterpart.
     """
 
     def __init__(self, keys: Iterable[Key], ignored: Sequence[str] = ()) -> None:
         self.keys, self.ignored = tuple(keys), tuple(ignored)
 
     def to_ours(self, state: Mapping[str, Tensor], where: str) -> Translation:
-        """The state under our names; what the table wants and the state lacks is simply not there.
+        """Translate a foreign state to this framework's names; tensors that the state lacks are left out.
 
         Raises:
-            ArtefactError: tensors that are to be fused do not fit together, or copies of one differ.
+            ArtefactError: tensors that are to be fused do not fit together, or copies of one tensor differ.
         """
         tensors: dict[str, Tensor] = {}
         used: set[str] = set()
@@ -103,18 +106,18 @@ class KeyTable:
                     continue
                 for copy in copies:
                     if copy in state and not torch.equal(state[copy], state[names[0]]):
-                        raise ArtefactError(f"{where}: tensors '{copy}' and '{names[0]}' should be one and differ.")
-                tensors[_name(key.ours, kind)] = _fused([state[name] for name in names], key, where, names)
+                        raise ArtefactError(f"{where}: tensors '{copy}' and '{names[0]}' should be equal, but differ.")
+                tensors[_name(key.ours, kind)] = _fuse([state[name] for name in names], key, where, names)
         rest = [name for name in state if name not in used]
         left_out = [name for name in rest if any(fnmatchcase(name, pattern) for pattern in self.ignored)]
         unexpected = tuple(name for name in rest if name not in left_out)
         return Translation(tensors, unexpected, tuple(left_out), tuple(lacking))
 
     def to_theirs(self, state: Mapping[str, Tensor], vocab_size: int) -> dict[str, Tensor]:
-        """The state under their names.
+        """Translate a state to the foreign names.
 
         Raises:
-            ArtefactError: ours has a tensor that the table does not know, or lacks one.
+            ArtefactError: the state has a tensor that is not in the table, or lacks one that is.
         """
         written: dict[str, Tensor] = {}
         used: set[str] = set()
@@ -122,7 +125,7 @@ class KeyTable:
             for kind in key.kinds:
                 name = _name(key.ours, kind)
                 if name not in state:
-                    raise ArtefactError(f"the model has no tensor '{name}', which the other format needs.")
+                    raise ArtefactError(f"the model has no tensor '{name}', which the foreign format needs.")
                 used.add(name)
                 tensor = state[name][:vocab_size] if key.vocabulary else state[name]
                 for module, part in zip(key.sources, _split(tensor, key), strict=True):
@@ -130,7 +133,7 @@ class KeyTable:
                 if key.write_also:
                     written |= {_name(module, kind): tensor for module in key.also}
         if rest := sorted(state.keys() - used):
-            raise ArtefactError(f"the other format has no place for tensor '{rest[0]}' and {len(rest) - 1} more.")
+            raise ArtefactError(f"the foreign format has no name for tensor '{rest[0]}' and {len(rest) - 1} more.")
         return written
 
 
@@ -138,7 +141,7 @@ def _name(module: str, kind: str) -> str:
     return f"{module}.{kind}" if kind else module
 
 
-def _fused(parts: list[Tensor], key: Key, where: str, names: list[str]) -> Tensor:
+def _fuse(parts: list[Tensor], key: Key, where: str, names: list[str]) -> Tensor:
     if len(parts) == 1:
         return parts[0]
     try:
@@ -148,8 +151,8 @@ def _fused(parts: list[Tensor], key: Key, where: str, names: list[str]) -> Tenso
         return torch.cat(per_head, dim=1).flatten(0, 1)
     except RuntimeError as error:
         raise ArtefactError(
-            f"{where}: {', '.join(names)} of shapes {[list(part.shape) for part in parts]} cannot be laid together "
-            f"for {key.heads} heads."
+            f"{where}: {', '.join(names)} of shapes {[list(part.shape) for part in parts]} cannot be fused "
+            + (f"for {key.heads} heads." if key.heads else "along the first dim.")
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""What a load of weights did, tensor by tensor: nothing is filled, cut or left out without being named."""
+"""The report of loading weights, tensor by tensor: it names all that was filled, cut or left out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Resized:
-    """A table that was not copied as it stood."""
+    """A table whose shape was changed during the load."""
 
     name: str
     stored: tuple[int, ...]
@@ -15,12 +15,12 @@ class Resized:
     wanted: tuple[int, ...]
     """Its shape in the network."""
     method: str
-    """tile, mean, cut, interpolate or restart; `padding` where only unused rows differ."""
+    """tile, mean, cut, interpolate or restart; `padding` if only unused rows differ."""
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """Names of tensors by what became of them."""
+    """The names of tensors, grouped by what happened to them."""
 
     source: str
     matched: tuple[str, ...] = ()
@@ -28,38 +28,40 @@ class LoadReport:
     missing: tuple[str, ...] = ()
     """Tensors of the network that the source lacks; they keep their initial values."""
     unexpected: tuple[str, ...] = ()
-    """Tensors of the source that have no place in the network."""
+    """Tensors of the source that the network lacks."""
     notes: tuple[str, ...] = ()
-    """Remarks on the source: another version of the plugin, parts that are no weights."""
+    """Remarks on the source, such as another version of the plugin, or tensors that are not weights."""
 
     @property
     def complete(self) -> bool:
-        """Whether every tensor of either side found its counterpart."""
+        """Whether every tensor of source and network has its counterpart."""
         return not (self.missing or self.unexpected)
 
     def lines(self) -> list[tuple[str, str]]:
-        """Pairs of a word and a text, as the plan of a run prints them."""
+        """Return the report as pairs of a label and a text, for the printed plan of a run."""
         counts = f"{len(self.matched)} tensors matched, {len(self.resized)} resized, "
         counts += f"{len(self.missing)} missing, {len(self.unexpected)} unexpected; from {self.source}"
-        shown = [("weights", counts)]
-        shown += [("resized", _resized_line(one)) for one in self.resized]
-        shown += [
-            (word, some(names)) for word, names in (("missing", self.missing), ("unexpected", self.unexpected)) if names
+        lines = [("weights", counts)]
+        lines += [("resized", _resized_line(table)) for table in self.resized]
+        lines += [
+            (label, preview_names(names))
+            for label, names in (("missing", self.missing), ("unexpected", self.unexpected))
+            if names
         ]
-        return shown + [("note", note) for note in self.notes]
+        return lines + [("note", note) for note in self.notes]
 
     def text(self) -> str:
-        """The lines, aligned."""
-        return "\n".join(f"{word:>10}  {line}" for word, line in self.lines())
+        """Return the lines as one aligned text."""
+        return "\n".join(f"{label:>10}  {line}" for label, line in self.lines())
 
     def facts(self) -> dict[str, Any]:
-        """The whole report as plain values, for a JSON file."""
+        """Return the whole report as plain values, for a JSON file."""
         return {
             "source": self.source,
             "matched": list(self.matched),
             "resized": [
-                {"name": one.name, "stored": list(one.stored), "wanted": list(one.wanted), "method": one.method}
-                for one in self.resized
+                {"name": table.name, "stored": list(table.stored), "wanted": list(table.wanted), "method": table.method}
+                for table in self.resized
             ],
             "missing": list(self.missing),
             "unexpected": list(self.unexpected),
@@ -67,11 +69,11 @@ class LoadReport:
         }
 
 
-def some(names: Sequence[str], limit: int = 5) -> str:
-    """The first few names and how many more there are; `none` for none."""
+def preview_names(names: Sequence[str], limit: int = 5) -> str:
+    """Return the first `limit` names and the number of further ones; `none` if there are none."""
     shown = ", ".join(names[:limit]) or "none"
     return shown + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
-def _resized_line(one: Resized) -> str:
-    return f"{one.name} {list(one.stored)} -> {list(one.wanted)} ({one.method})"
+def _resized_line(table: Resized) -> str:
+    return f"{table.name} {list(table.stored)} -> {list(table.wanted)} ({table.method})"

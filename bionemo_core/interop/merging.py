@@ -1,8 +1,8 @@
-"""Shards of one v1 model, a rank's part each, back to whole tensors.
+"""Merging the shards of a v1 model, one for each rank, into whole tensors.
 
-Tensor-parallel parts lie end to end: rows of what follows the heads, columns of what gathers them; heads are
-split whole, so that plain concatenation keeps the order within fused matrices. Pipeline stages count their
-layers from 0 each.
+Tensor-parallel parts are concatenated: rows of column-parallel layers (query, key, value, first MLP layer), word
+tables and output heads, columns of row-parallel layers (attention output, second MLP layer). v1 never splits an
+attention head, so concatenation keeps the order within fused matrices. Each pipeline stage counts its layers from 0.
 """
 
 import re
@@ -23,36 +23,38 @@ _COLUMNS = re.compile(r".*\.(?:self_attention\.dense|inter_attention\.dense|dens
 _LAYER = re.compile(r"(?P<stack>.*layers\.)(?P<number>\d+)(?P<rest>\..*)")
 
 
-def merged(shards: Mapping[Rank, State], where: str) -> State:
-    """The whole state of the model.
+def merge_shards(shards: Mapping[Rank, State], where: str) -> State:
+    """Merge the shards into the state of the whole model.
 
     Raises:
-        ArtefactError: shards have other names or shapes than one another, or differ where they are copies.
+        ArtefactError: names or shapes differ between the shards, or a replicated tensor differs.
     """
     tensor_ranks = sorted({tensor for tensor, _ in shards})
     stages = sorted({pipeline for _, pipeline in shards})
     whole: State = {}
     first_layers: dict[str, int] = {}
     for stage in stages:
-        state = _merged_over_tensor([shards[rank, stage] for rank in tensor_ranks], where)
+        state = _merge_tensor_parallel([shards[rank, stage] for rank in tensor_ranks], where)
         counts: dict[str, int] = {}
         for name, tensor in state.items():
-            place = name
+            global_name = name
             if match := _LAYER.fullmatch(name):
                 first = first_layers.get(match["stack"], 0)
                 counts[match["stack"]] = max(counts.get(match["stack"], 0), int(match["number"]) + 1)
-                place = f"{match['stack']}{first + int(match['number'])}{match['rest']}"
-            if place in whole and not torch.equal(whole[place], tensor):
-                raise ArtefactError(f"{where}: tensor '{place}' differs between the pipeline stages that hold it.")
-            whole.setdefault(place, tensor)
+                global_name = f"{match['stack']}{first + int(match['number'])}{match['rest']}"
+            if global_name in whole and not torch.equal(whole[global_name], tensor):
+                raise ArtefactError(
+                    f"{where}: tensor '{global_name}' differs between the pipeline stages that hold it."
+                )
+            whole.setdefault(global_name, tensor)
         for stack, count in counts.items():
             first_layers[stack] = first_layers.get(stack, 0) + count
     return whole
 
 
-def _merged_over_tensor(parts: list[State], where: str) -> State:
+def _merge_tensor_parallel(parts: list[State], where: str) -> State:
     if any(part.keys() != parts[0].keys() for part in parts):
-        raise ArtefactError(f"{where}: the tensor-parallel ranks do not hold the same names.")
+        raise ArtefactError(f"{where}: the tensor-parallel ranks do not hold tensors of the same names.")
     if len(parts) == 1:
         return parts[0]
     whole: State = {}
@@ -61,13 +63,15 @@ def _merged_over_tensor(parts: list[State], where: str) -> State:
         dim = 0 if _ROWS.fullmatch(name) else 1 if _COLUMNS.fullmatch(name) else None
         shapes = {tuple(tensor.shape) for tensor in tensors}
         if len(shapes) != 1:
-            raise ArtefactError(f"{where}: tensor '{name}' has the shapes {sorted(shapes)} on its ranks.")
+            raise ArtefactError(
+                f"{where}: tensor '{name}' has different shapes on the tensor-parallel ranks: {sorted(shapes)}."
+            )
         if dim is not None:
             whole[name] = torch.cat(tensors, dim=dim)
         elif all(torch.equal(tensors[0], other) for other in tensors[1:]):
             whole[name] = tensors[0]
         else:
             raise ArtefactError(
-                f"{where}: tensor '{name}' should be the same on every tensor-parallel rank and is not."
+                f"{where}: tensor '{name}' should be the same on every tensor-parallel rank, but differs."
             )
     return whole

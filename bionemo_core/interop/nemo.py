@@ -1,4 +1,4 @@
-"""v1 `.nemo` archives: a YAML configuration, weights of every rank, and the files of the tokenizer."""
+"""v1 `.nemo` archives: a YAML configuration, the weights of every rank, and the files of the tokenizer."""
 
 import io
 import tarfile
@@ -16,7 +16,7 @@ from bionemo_core.errors import ArtefactError
 from bionemo_core.interop.archive import CONFIG, WEIGHTS, open_archive
 from bionemo_core.interop.connector import ForeignModel
 from bionemo_core.interop.foreign_config import ForeignConfig
-from bionemo_core.interop.merging import merged
+from bionemo_core.interop.merging import merge_shards
 from bionemo_core.interop.torch_pickle import load_tensors
 from bionemo_core.interop.yaml_text import read_yaml
 from bionemo_core.io.atomic import new_output
@@ -27,10 +27,10 @@ _HALF_PRECISION_WRAPPER = "module"
 
 
 def read_nemo(path: Path) -> ForeignModel:
-    """The archive's model, its shards merged; references to members become the names of `files`.
+    """Read the model in an archive and merge its shards; references to members become names in `files`.
 
     Raises:
-        ArtefactError: something in it is not what a `.nemo` archive holds.
+        ArtefactError: it is not a valid `.nemo` archive.
     """
     with open_archive(path) as members:
         shards = {
@@ -39,74 +39,74 @@ def read_nemo(path: Path) -> ForeignModel:
     where = f"{path}: {CONFIG}"
     config = read_yaml(members.config, where)
     files: dict[str, bytes] = {}
-    config = _dereferenced(config, members.files, files, where)
-    tensors = merged(shards, str(path))
+    config = _resolve_references(config, members.files, files, where)
+    tensors = merge_shards(shards, str(path))
     if config.get("megatron_amp_O2") is True:
-        tensors = {_unwrapped(name): tensor for name, tensor in tensors.items()}
+        tensors = {_strip_wrapper(name): tensor for name, tensor in tensors.items()}
     return ForeignModel(ForeignConfig(config, where), tensors, files)
 
 
 def write_nemo(target: Path, model: ForeignModel) -> None:
-    """Writes the archive `target`; it appears whole or not at all.
+    """Write `model` to the archive `target`, which appears only when it is complete.
 
     Raises:
-        ConfigError: `target` is there already.
-        StorageError: the file system refused.
+        ConfigError: `target` exists already.
+        StorageError: the file system failed.
     """
     members = {name: f"{hash_bytes(content)[:32]}_{name}" for name, content in model.files.items()}
-    config = _referring(model.config.values, members)
+    config = _add_references(model.config.values, members)
     with new_output(target, folder=False) as path, tempfile.TemporaryFile(dir=path.parent) as weights:
-        torch.save(_own_storages(model.tensors), weights)
+        torch.save(_copy_storages(model.tensors), weights)
         with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as tar:
             folder = tarfile.TarInfo("./")
             folder.type, folder.mode = tarfile.DIRTYPE, 0o755
             tar.addfile(folder)
             for name, member in members.items():
-                _add(tar, member, io.BytesIO(model.files[name]))
-            _add(tar, CONFIG, io.BytesIO(yaml.safe_dump(config, sort_keys=False).encode()))
-            _add(tar, WEIGHTS, weights)
+                _add_member(tar, member, io.BytesIO(model.files[name]))
+            _add_member(tar, CONFIG, io.BytesIO(yaml.safe_dump(config, sort_keys=False).encode()))
+            _add_member(tar, WEIGHTS, weights)
 
 
-def _add(tar: tarfile.TarFile, name: str, content: IO[bytes]) -> None:
+def _add_member(tar: tarfile.TarFile, name: str, content: IO[bytes]) -> None:
     member = tarfile.TarInfo(f"./{name}")
     member.size, member.mode = content.seek(0, io.SEEK_END), 0o644
     content.seek(0)
     tar.addfile(member, content)
 
 
-def _dereferenced(value: Any, members: Mapping[str, bytes], files: dict[str, bytes], where: str) -> Any:
-    """The configuration with `nemo:<id>_<name>` replaced by `<name>`, whose content goes to `files`."""
+def _resolve_references(value: Any, members: Mapping[str, bytes], files: dict[str, bytes], where: str) -> Any:
+    """Replace `nemo:<id>_<name>` in the configuration by `<name>`, and add the content of that member to `files`."""
     if isinstance(value, dict):
-        return {str(key): _dereferenced(inner, members, files, f"{where}: {key}") for key, inner in value.items()}
+        return {str(key): _resolve_references(inner, members, files, f"{where}: {key}") for key, inner in value.items()}
     if isinstance(value, list):
-        return [_dereferenced(inner, members, files, where) for inner in value]
+        return [_resolve_references(inner, members, files, where) for inner in value]
     if not isinstance(value, str) or not value.startswith(_REFERENCE):
         return value
     member = value.removeprefix(_REFERENCE)
     if member not in members:
-        raise ArtefactError(f"{where}: refers to the member {member[:120]!r}, which the archive does not have.")
+        raise ArtefactError(f"{where}: refers to member {member[:120]!r}, which is not in the archive.")
     name = member.partition("_")[2]
     if files.setdefault(name, members[member]) != members[member]:
-        raise ArtefactError(f"{where}: two members are called {name!r} and differ.")
+        raise ArtefactError(f"{where}: two members have the name {name!r} and different contents.")
     return name
 
 
-def _referring(value: Any, members: Mapping[str, str]) -> Any:
+def _add_references(value: Any, members: Mapping[str, str]) -> Any:
     if isinstance(value, Mapping):
-        return {key: _referring(inner, members) for key, inner in value.items()}
+        return {key: _add_references(inner, members) for key, inner in value.items()}
     if isinstance(value, str) and value in members:
         return _REFERENCE + members[value]
     return value
 
 
-def _unwrapped(name: str) -> str:
-    """A name without the wrapper that `megatron_amp_O2` puts after its first part."""
+def _strip_wrapper(name: str) -> str:
+    """Return a name without the wrapper that `megatron_amp_O2` inserts after its first part."""
     first, _, rest = name.partition(".")
     return f"{first}.{rest.removeprefix(f'{_HALF_PRECISION_WRAPPER}.')}"
 
 
-def _own_storages(tensors: Mapping[str, Tensor]) -> "OrderedDict[str, Tensor]":
-    """The tensors, each over bytes of its own: torch would save all of what a view looks into."""
+def _copy_storages(tensors: Mapping[str, Tensor]) -> "OrderedDict[str, Tensor]":
+    """Copy each tensor to storage of its own, because torch saves the whole storage that a view refers to."""
     copies: dict[int, Tensor] = {}
     for tensor in tensors.values():
         copies.setdefault(id(tensor), tensor.detach().clone(memory_format=torch.contiguous_format))

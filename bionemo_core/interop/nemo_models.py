@@ -1,4 +1,4 @@
-"""What the configurations of all v1 models have in common, for the connectors of each."""
+"""What the configurations of all v1 models have in common, for their connectors."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,12 +10,12 @@ from bionemo_core.interop.sentencepiece_model import Kind, VocabularyPiece, read
 from bionemo_core.interop.stored import Carried
 
 NEMO_VERSION = "1.23.0"
-"""The last that v1 was built on; what we write has its layout."""
+"""The last NeMo version that v1 was built on; archives are written in its layout."""
 
 MODEL_FILE = "protein_sequence_sentencepiece.model"
 TABLE_FILE = "protein_sequence_sentencepiece.vocab"
 
-# Log-probabilities of the residues in UniRef50, as v1's SentencePiece model has them; 9 digits are a float32.
+# Log-probabilities of the residues in UniRef50, from v1's SentencePiece model; 9 digits determine a float32.
 _RESIDUES = "LASGVERTDIPKNFQYHMCWXBZUO"
 _SCORES = (
     *(-2.34290886, -2.44806671, -2.592062, -2.66914749, -2.72836876, -2.79440308, -2.82210541, -2.85346413),
@@ -33,10 +33,10 @@ PROTEIN_PIECES = (
 
 
 def check_same_mathematics(config: ForeignConfig) -> None:
-    """Accepts a configuration whose layers compute what ours do.
+    """Check that the layers of a configuration compute what this framework's layers do.
 
     Raises:
-        ArtefactError: a switch is set that changes the result or the layout of the weights.
+        ArtefactError: a setting changes the result or the layout of the weights.
     """
     config.must_be("megatron_legacy", False, None)
     config.must_be("normalization", "layernorm", None)
@@ -51,7 +51,7 @@ def check_same_mathematics(config: ForeignConfig) -> None:
 
 
 def recipe_config(params: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a configuration that every v1 model has, from the parameters of ours."""
+    """Return the part of an archive's configuration that every v1 model has, from our model's parameters."""
     return {
         "micro_batch_size": 1,
         "global_batch_size": 1,
@@ -81,21 +81,21 @@ def recipe_config(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def sentencepiece_pieces(source: ForeignModel) -> list[str]:
-    """The texts of the pieces of the archive's SentencePiece model.
+    """Return the texts of the pieces of the archive's SentencePiece model.
 
     Raises:
-        ArtefactError: it has no such tokenizer.
+        ArtefactError: the archive has no such tokenizer.
     """
     tokenizer = source.config.section("tokenizer")
     tokenizer.must_be("library", "sentencepiece")
     name = tokenizer.text("model")
     if name not in source.files:
-        raise ArtefactError(f"{tokenizer.where}: model is {name[:120]!r}, which is no member of the archive.")
+        raise ArtefactError(f"{tokenizer.where}: model is {name[:120]!r}, which is not in the archive.")
     return [piece.text for piece in read_pieces(source.files[name], f"{tokenizer.where}: model")]
 
 
 def carried_files(source: ForeignModel) -> Carried:
-    """The archive's tokenizer files, under the names by which `sentencepiece_files` finds them again."""
+    """Return the archive's tokenizer files, under the names that `sentencepiece_files` looks for."""
     section = source.config.section("tokenizer").values
     names = {MODEL_FILE: str(section.get("model")), TABLE_FILE: str(section.get("vocab_file"))}
     return Carried("nemo", files={ours: source.files[name] for ours, name in names.items() if name in source.files})
@@ -104,7 +104,7 @@ def carried_files(source: ForeignModel) -> Carried:
 def sentencepiece_files(
     pieces: Sequence[VocabularyPiece], pad_id: int, carried: Carried
 ) -> tuple[dict[str, bytes], dict[str, Any]]:
-    """The tokenizer's files and its section of the configuration: carried over, or written from the pieces."""
+    """Return the tokenizer's files, carried over or written from the pieces, and its section of the configuration."""
     files = {MODEL_FILE: write_model(pieces, pad_id), TABLE_FILE: write_table(pieces)}
     if carried.format == "nemo" and carried.files.keys() == files.keys():
         files = dict(carried.files)

@@ -1,6 +1,6 @@
-"""v1's encoder-decoders: names and configurations that ProtT5nv, MegaMolBART and MolMIM share.
+"""Names and configurations that v1's encoder-decoders ProtT5nv, MegaMolBART and MolMIM share.
 
-Fused rows lie as ours do, head by head: `[q | k | v]` and `[k | v]`.
+Fused rows have this framework's order, head by head: `[q | k | v]` and `[k | v]`.
 """
 
 from collections.abc import Mapping
@@ -52,12 +52,14 @@ _OF_A_SIDE = (
 
 
 def layer_keys(count: int, ours: str, theirs: str, parts: tuple[tuple[str, str], ...], inner: str = "") -> list[Key]:
-    """The layers `ours.N` that are `theirs.N` plus `inner` in an archive."""
-    return each_layer(count, *(Key(f"{ours}.{{i}}.{one}", f"{theirs}.{{i}}{inner}.{other}") for one, other in parts))
+    """Return the keys of `count` layers, named `ours.N` here and `theirs.N` plus `inner` in an archive."""
+    return each_layer(
+        count, *(Key(f"{ours}.{{i}}.{part}", f"{theirs}.{{i}}{inner}.{foreign}") for part, foreign in parts)
+    )
 
 
 def embedding_keys(*, share_token_embeddings: bool = True) -> list[Key]:
-    """Word and position tables; a shared word table stands in an archive twice."""
+    """Return the keys of the word and position tables; an archive holds a shared word table twice."""
     words = {side: f"{MODEL}.{side}_embedding.word_embeddings" for side in SIDES}
     if share_token_embeddings:
         copy = (words["decoder"],)
@@ -72,30 +74,30 @@ def embedding_keys(*, share_token_embeddings: bool = True) -> list[Key]:
 
 
 def encoder_keys(num_layers: int) -> list[Key]:
-    """A transformer encoder."""
+    """Return the keys of a transformer encoder."""
     theirs = f"{STACKS}.encoder.model"
     layers = layer_keys(num_layers, "encoder.block.layers", f"{theirs}.layers", ENCODER_LAYER)
     return [*layers, Key("encoder.block.final_layernorm", f"{theirs}.final_layernorm")]
 
 
 def decoder_keys(num_layers: int) -> list[Key]:
-    """A transformer decoder."""
+    """Return the keys of a transformer decoder."""
     theirs = f"{STACKS}.decoder.model"
     layers = layer_keys(num_layers, "decoder.block.layers", f"{theirs}.layers", DECODER_LAYER)
     return [*layers, Key("decoder.block.final_layernorm", f"{theirs}.final_layernorm")]
 
 
 def head_keys(*, tied: bool, bias: bool) -> list[Key]:
-    """The token head: a weight of its own unless it is tied to the word table, and a bias where it has one."""
-    kinds = tuple(kind for kind, there in (("weight", not tied), ("bias", bias)) if there)
+    """Return the keys of the token head: its weight unless it is tied to the word table, and its bias if it has one."""
+    kinds = tuple(kind for kind, present in (("weight", not tied), ("bias", bias)) if present)
     return [Key("head.output", f"{MODEL}.tokens_head", kinds)] if kinds else []
 
 
 def read_params(source: ForeignModel, encoder_arch: str) -> dict[str, Any]:
-    """The parameters that all three kinds have, from the configuration and, for the head, from the tensors.
+    """Read the parameters that all three models have from the configuration and, for the head, from the tensors.
 
     Raises:
-        ArtefactError: encoder and decoder differ in size, or a layer computes what ours does not.
+        ArtefactError: encoder and decoder differ in size, or a layer computes something that is not supported.
     """
     config = source.config
     sides = {side: _side(config, side) for side in SIDES}
@@ -110,7 +112,9 @@ def read_params(source: ForeignModel, encoder_arch: str) -> dict[str, Any]:
         read = _side_params(settings, config)
         if params and read != params:
             differing = ", ".join(key for key in read if read[key] != params[key])
-            raise ArtefactError(f"{source.where}: encoder and decoder differ in {differing}; ours are alike.")
+            raise ArtefactError(
+                f"{source.where}: encoder and decoder differ in {differing}; only equal ones are supported."
+            )
         params = read
     return params | {
         "share_token_embeddings": config.flag("share_token_embeddings", True),
@@ -120,7 +124,7 @@ def read_params(source: ForeignModel, encoder_arch: str) -> dict[str, Any]:
 
 
 def position_rows(source: ForeignModel, side: str) -> int:
-    """How many positions the table of a side has.
+    """Return the number of rows in the position table of the encoder or decoder (`side`).
 
     Raises:
         ArtefactError: there is no such table.
@@ -131,17 +135,20 @@ def position_rows(source: ForeignModel, side: str) -> int:
     return int(source.tensors[name].shape[0])
 
 
-def written_config(params: Mapping[str, Any], encoder_arch: str, where: str) -> dict[str, Any]:
-    """The configuration of an archive, as NeMo completes it: flat keys, and a section for each side.
+def archive_config(params: Mapping[str, Any], encoder_arch: str, where: str) -> dict[str, Any]:
+    """Return the configuration of an archive in NeMo's complete form: flat keys, and a section for each side.
 
     Raises:
-        ConfigError: a parameter is one that v1's models of this kind have not.
+        ConfigError: a parameter has a value that v1's models of this kind do not support.
     """
     for key, value in {"normalization": "layernorm", "bias": True, "transformer_block_type": "pre_ln"}.items():
         if params[key] != value:
-            raise ConfigError(f"{where}: {key} is {params[key]!r}; an archive of v1 is written with {value!r} only.")
+            raise ConfigError(f"{where}: {key} is {params[key]!r}; a v1 archive can only hold {value!r}.")
     if params["activation"] != "gelu" or params["position_embedding_type"] != "learned_absolute":
-        raise ConfigError(f"{where}: expected activation gelu and learned_absolute positions.")
+        raise ConfigError(
+            f"{where}: activation is {params['activation']!r} and position_embedding_type is "
+            f"{params['position_embedding_type']!r}; a v1 archive can only hold 'gelu' and 'learned_absolute'."
+        )
     flat = recipe_config(params)
     switches = {
         "activation": "gelu",
@@ -169,7 +176,7 @@ def written_config(params: Mapping[str, Any], encoder_arch: str, where: str) -> 
 
 
 def _side(config: ForeignConfig, side: str) -> ForeignConfig:
-    """A side's section; older archives have the flat keys only."""
+    """Return the section of a side; older archives have only the flat keys."""
     if config.has(side):
         return config.section(side)
     arch = config.values.get(f"{side}_arch")

@@ -1,6 +1,6 @@
-"""SentencePiece models, piece by piece: read and written in the wire form of protocol buffers, no library needed.
+"""Reading and writing SentencePiece models in the wire format of protocol buffers, without a library.
 
-Message and field numbers are those of sentencepiece_model.proto (https://github.com/google/sentencepiece).
+The message and field numbers are those of sentencepiece_model.proto (https://github.com/google/sentencepiece).
 """
 
 import struct
@@ -18,7 +18,7 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 class Kind(IntEnum):
-    """What a piece is to SentencePiece."""
+    """The kind of a piece in SentencePiece."""
 
     NORMAL = 1
     UNKNOWN = 2
@@ -27,14 +27,14 @@ class Kind(IntEnum):
 
 
 class ModelType(IntEnum):
-    """How SentencePiece cuts a text."""
+    """The way in which SentencePiece splits a text."""
 
     UNIGRAM = 1
     CHARACTER = 4
 
 
 class VocabularyPiece(NamedTuple):
-    """One piece; its place in the list is its id."""
+    """One piece; its index in the list is its id."""
 
     text: str
     score: float = 0.0
@@ -42,72 +42,82 @@ class VocabularyPiece(NamedTuple):
 
 
 def read_pieces(model: bytes, where: str) -> list[VocabularyPiece]:
-    """The pieces of a SentencePiece model in the order of their ids.
+    """Read the pieces of a SentencePiece model in the order of their ids.
 
     Raises:
-        ArtefactError: it is no such model.
+        ArtefactError: it is not such a model.
     """
     try:
-        found = [_piece(content) for number, content in _fields(model) if number == _PIECES]
+        found = [_parse_piece(content) for number, content in _read_fields(model) if number == _PIECES]
     except (IndexError, struct.error, UnicodeDecodeError, ValueError, TypeError) as error:
         raise ArtefactError(f"{where}: not readable as a SentencePiece model ({error}).") from error
     if not found:
-        raise ArtefactError(f"{where}: a SentencePiece model without pieces.")
+        raise ArtefactError(f"{where}: the SentencePiece model has no pieces.")
     return found
 
 
 def write_model(pieces: Sequence[VocabularyPiece], pad_id: int, model_type: ModelType = ModelType.CHARACTER) -> bytes:
-    """A SentencePiece model of these pieces: by default of single characters, else of words with a space before."""
+    """Return a SentencePiece model of these pieces.
+
+    By default it splits a text into characters; a unigram model expects words and puts a space before the text.
+    """
     written = [
-        _field(_PIECES, _field(_TEXT, one.text.encode()) + _score(one.score) + _kind(one.kind)) for one in pieces
+        _encode_bytes(
+            _PIECES, _encode_bytes(_TEXT, piece.text.encode()) + _encode_score(piece.score) + _encode_kind(piece.kind)
+        )
+        for piece in pieces
     ]
-    trainer = _number(_MODEL_TYPE, model_type) + _number(_VOCAB_SIZE, len(pieces)) + _number(_PAD_ID, pad_id)
-    normalizer = _field(_NAME, b"identity") + _number(_DUMMY_PREFIX, int(model_type is ModelType.UNIGRAM))
-    return b"".join(written) + _field(_TRAINER, trainer) + _field(_NORMALIZER, normalizer)
+    trainer = (
+        _encode_number(_MODEL_TYPE, model_type)
+        + _encode_number(_VOCAB_SIZE, len(pieces))
+        + _encode_number(_PAD_ID, pad_id)
+    )
+    normalizer = _encode_bytes(_NAME, b"identity") + _encode_number(_DUMMY_PREFIX, int(model_type is ModelType.UNIGRAM))
+    return b"".join(written) + _encode_bytes(_TRAINER, trainer) + _encode_bytes(_NORMALIZER, normalizer)
 
 
 def write_table(pieces: Sequence[VocabularyPiece]) -> bytes:
-    """The `.vocab` file beside a model: a line a piece, with its score."""
-    return "".join(f"{one.text}\t{one.score:g}\n" for one in pieces).encode()
+    """Return the `.vocab` file that goes with a model: one line for each piece, with its score."""
+    return "".join(f"{piece.text}\t{piece.score:g}\n" for piece in pieces).encode()
 
 
-def _piece(message: bytes | int) -> VocabularyPiece:
-    values = dict(_fields(_as_bytes(message)))
+def _parse_piece(message: bytes | int) -> VocabularyPiece:
+    values = dict(_read_fields(_as_bytes(message)))
     score = struct.unpack("<f", _as_bytes(values.get(_SCORE, bytes(4))))[0]
     kind = values.get(_KIND, Kind.NORMAL)
-    # Kinds that we do not write, byte pieces say, are ordinary pieces to us.
+    # Kinds that are not written here, such as byte pieces, count as normal pieces.
     known = Kind(kind) if kind in list(Kind) else Kind.NORMAL
     return VocabularyPiece(_as_bytes(values.get(_TEXT, b"")).decode(), score, known)
 
 
 def _as_bytes(value: bytes | int) -> bytes:
     if not isinstance(value, bytes):
-        raise ValueError("a number where a message was expected")
+        raise ValueError("got a number, expected a message")
     return value
 
 
-def _fields(message: bytes) -> Iterator[tuple[int, bytes | int]]:
+def _read_fields(message: bytes) -> Iterator[tuple[int, bytes | int]]:
     position = 0
     while position < len(message):
-        tag, position = _varint(message, position)
+        tag, position = _read_varint(message, position)
         number, wire = tag >> 3, tag & 7
         if wire == _VARINT:
-            value, position = _varint(message, position)
+            value, position = _read_varint(message, position)
             yield number, value
             continue
         if wire == _BYTES:
-            length, position = _varint(message, position)
+            length, position = _read_varint(message, position)
         elif wire in (_FIXED32, _FIXED64):
             length = 4 if wire == _FIXED32 else 8
         else:
             raise ValueError(f"wire type {wire}")
         if position + length > len(message):
-            raise ValueError("it is cut")
+            raise ValueError("it is truncated")
         yield number, message[position : position + length]
         position += length
 
 
-def _varint(message: bytes, position: int) -> tuple[int, int]:
+def _read_varint(message: bytes, position: int) -> tuple[int, int]:
     value = 0
     for shift in range(0, 64, 7):
         byte = message[position]
@@ -118,7 +128,7 @@ def _varint(message: bytes, position: int) -> tuple[int, int]:
     raise ValueError("a number of more than 64 bits")
 
 
-def _encoded(value: int) -> bytes:
+def _encode_varint(value: int) -> bytes:
     encoded = bytearray()
     while value > 0x7F:
         encoded.append(value & 0x7F | 0x80)
@@ -126,17 +136,17 @@ def _encoded(value: int) -> bytes:
     return bytes([*encoded, value])
 
 
-def _field(number: int, content: bytes) -> bytes:
-    return _encoded(number << 3 | _BYTES) + _encoded(len(content)) + content
+def _encode_bytes(number: int, content: bytes) -> bytes:
+    return _encode_varint(number << 3 | _BYTES) + _encode_varint(len(content)) + content
 
 
-def _number(number: int, value: int) -> bytes:
-    return _encoded(number << 3 | _VARINT) + _encoded(value)
+def _encode_number(number: int, value: int) -> bytes:
+    return _encode_varint(number << 3 | _VARINT) + _encode_varint(value)
 
 
-def _score(value: float) -> bytes:
-    return _encoded(_SCORE << 3 | _FIXED32) + struct.pack("<f", value)
+def _encode_score(value: float) -> bytes:
+    return _encode_varint(_SCORE << 3 | _FIXED32) + struct.pack("<f", value)
 
 
-def _kind(value: Kind) -> bytes:
-    return b"" if value is Kind.NORMAL else _number(_KIND, int(value))
+def _encode_kind(value: Kind) -> bytes:
+    return b"" if value is Kind.NORMAL else _encode_number(_KIND, int(value))

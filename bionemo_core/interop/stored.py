@@ -1,4 +1,4 @@
-"""A model at rest: what is needed to build it, and its tensors by our names, wherever they lie."""
+"""A stored model of any format: what is needed to build it, and its tensors under this framework's names."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from bionemo_core.io.hashing import hash_bytes
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Registry names and plain parameters of a model and its tokenizer: enough to build both."""
+    """The registry names and plain parameters from which a model and its tokenizer are built."""
 
     model: Choice
     tokenizer: Choice
@@ -22,20 +22,20 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What the tokenizer was when the model was stored; compared with what the registry builds."""
+    """The size and hash of a stored model's vocabulary, to compare with the tokenizer that the registry builds."""
 
     size: int
     sha256: str
 
     @classmethod
     def of(cls, pieces: Iterable[str]) -> "Vocabulary":
-        """That of a tokenizer's pieces, in the order of their ids."""
+        """Return the vocabulary of a tokenizer's pieces, in the order of their ids."""
         texts = list(pieces)
         return cls(len(texts), hash_bytes("\0".join(texts).encode()))
 
 
 class Tensors(Protocol):
-    """Tensors that are read when asked for, whole or a block at a time, as CPU copies."""
+    """Tensors that are read on request, whole or one block, to the CPU."""
 
     @property
     def names(self) -> Collection[str]: ...
@@ -49,20 +49,20 @@ class Tensors(Protocol):
 
 @dataclass(frozen=True)
 class Carried:
-    """Parts of a foreign checkpoint that are no weights of ours, kept for the way back."""
+    """Parts of a foreign checkpoint that are not weights of the model, kept so that they can be written back."""
 
     format: str = ""
-    """The format they belong to: nemo, huggingface."""
+    """The format that they belong to: nemo or huggingface."""
     tensors: Mapping[str, torch.Tensor] = field(default_factory=dict)
     files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class StoredModel:
-    """What every kind of source is opened as; close it when its tensors have been read."""
+    """An opened model of any format; call `close` once its tensors have been read."""
 
     source: str
-    """Where it lies, for messages and records."""
+    """Its path or address, for messages and records."""
     format: str
     """run, artefact, nemo or huggingface."""
     spec: ModelSpec
@@ -70,20 +70,20 @@ class StoredModel:
     facts: Mapping[str, Any] = field(default_factory=dict)
     """Plain values about its training."""
     data: Choice | None = None
-    """What it was trained on; None where the source does not say."""
+    """The data that it was trained on; None if the source does not record it."""
     unexpected: tuple[str, ...] = ()
-    """Tensors of the source, by its own names, for which there is no name of ours."""
+    """The source's own names of tensors that have no counterpart in this framework."""
     notes: tuple[str, ...] = ()
     carried: Carried = field(default_factory=Carried)
     vocabulary: Vocabulary | None = None
-    """That of the tokenizer it was stored with; None where the source does not say."""
+    """The vocabulary of the tokenizer it was stored with; None if the source does not record it."""
     foreign_vocab_size: int | None = None
-    """Rows of its word tables, where their vocabulary is none of ours and `spec.tokenizer` stands for nothing."""
+    """The rows of its word tables if no tokenizer here has its vocabulary; `spec.tokenizer` is a placeholder then."""
     close: Callable[[], None] = lambda: None
 
 
-class HeldTensors:
-    """Tensors in memory."""
+class InMemoryTensors:
+    """Tensors that are in memory."""
 
     def __init__(self, tensors: Mapping[str, torch.Tensor]) -> None:
         self._tensors = tensors
@@ -94,18 +94,18 @@ class HeldTensors:
         return self._tensors.keys()
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of a tensor."""
+        """Return the shape of a tensor."""
         return tuple(self._tensors[name].shape)
 
     def read(
         self, name: str, offset: tuple[int, ...] | None = None, shape: tuple[int, ...] | None = None
     ) -> torch.Tensor:
-        """The tensor, or its block of `shape` at `offset`.
+        """Return a tensor, or its block of `shape` at `offset`.
 
         Raises:
-            ArtefactError: the block sticks out.
+            ArtefactError: the block exceeds the tensor.
         """
-        return block_of(self._tensors[name], name, offset, shape)
+        return slice_block(self._tensors[name], name, offset, shape)
 
 
 class CheckpointTensors:
@@ -121,29 +121,29 @@ class CheckpointTensors:
         return self._stored.keys()
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """The global shape of a tensor."""
+        """Return the global shape of a tensor."""
         return self._reader.shape(self._stored[name])
 
     def read(
         self, name: str, offset: tuple[int, ...] | None = None, shape: tuple[int, ...] | None = None
     ) -> torch.Tensor:
-        """The tensor, or its block of `shape` at `offset`, whatever the layout it was saved in."""
+        """Read a tensor, or its block of `shape` at `offset`, however it was sharded."""
         return self._reader.read(self._stored[name], offset, shape)
 
 
-def block_of(
+def slice_block(
     tensor: torch.Tensor, name: str, offset: tuple[int, ...] | None, shape: tuple[int, ...] | None
 ) -> torch.Tensor:
-    """The block of `shape` at `offset`; a view.
+    """Return the block of `shape` at `offset`, as a view.
 
     Raises:
-        ArtefactError: it sticks out.
+        ArtefactError: the block exceeds the tensor.
     """
     start = (0,) * tensor.dim() if offset is None else offset
     extent = tuple(s - o for s, o in zip(tensor.shape, start, strict=True)) if shape is None else shape
     block = tensor[tuple(slice(o, o + s) for o, s in zip(start, extent, strict=True))]
     if tuple(block.shape) != tuple(extent):
         raise ArtefactError(
-            f"tensor '{name}' has shape {list(tensor.shape)}; a block of {list(extent)} at {list(start)} sticks out."
+            f"tensor '{name}' has shape {list(tensor.shape)}; a block of {list(extent)} at {list(start)} exceeds it."
         )
     return block

@@ -1,4 +1,4 @@
-"""YAML to plain values: no tags of ours or others', no interpolation, within limits of size, depth and aliases."""
+"""Reading YAML as plain values: no custom tags, no interpolation, limits on size, depth and aliases."""
 
 from typing import Any
 
@@ -12,11 +12,11 @@ MAX_DEPTH = 40
 
 
 def read_yaml(text: bytes, where: str) -> dict[str, Any]:
-    """The mapping that a YAML text holds.
+    """Read the mapping that a YAML text holds.
 
     Raises:
-        ArtefactError: it is too large or too deep, refers to itself over and over, asks for objects, holds
-            `_target_` or `${...}`, or is no mapping.
+        ArtefactError: it is too large or too deep, repeats aliases too often, asks for objects, holds `_target_` or
+            `${...}`, or is not a mapping.
     """
     if len(text) > MAX_BYTES:
         raise ArtefactError(f"{where}: {len(text):,} bytes, expected at most {MAX_BYTES:,}.")
@@ -29,26 +29,26 @@ def read_yaml(text: bytes, where: str) -> dict[str, Any]:
         raise ArtefactError(f"{where}: not readable as plain YAML ({reason}).") from error
     if not isinstance(content, dict):
         raise ArtefactError(f"{where}: expected a mapping, got {type(content).__name__}.")
-    _refuse_live(content, where)
+    _refuse_resolvable(content, where)
     return content
 
 
-def _refuse_live(value: Any, where: str) -> None:
-    """Refuse what some reader of such files would resolve or call; the original code saves neither."""
+def _refuse_resolvable(value: Any, where: str) -> None:
+    """Refuse values that a reader could resolve or call; the original framework writes neither."""
     if isinstance(value, dict):
         for key, inner in value.items():
             if "${" in str(key) or (str(key).startswith("_") and str(key).endswith("_")):
-                raise ArtefactError(f"{where}: the key {str(key)[:80]!r} is not allowed.")
-            _refuse_live(inner, f"{where}: {key}")
+                raise ArtefactError(f"{where}: key {str(key)[:80]!r} is not allowed.")
+            _refuse_resolvable(inner, f"{where}: {key}")
     elif isinstance(value, list):
         for inner in value:
-            _refuse_live(inner, where)
+            _refuse_resolvable(inner, where)
     elif isinstance(value, str) and "${" in value:
         raise ArtefactError(f"{where}: {value[:80]!r} is not allowed; interpolations are not resolved here.")
 
 
 def _check_size(text: str, where: str) -> None:
-    """Count what the text stands for, aliases written out, before any of it is built."""
+    """Count the values of the text with its aliases expanded, before any of them is built."""
     sizes: dict[str, int] = {}
     open_nodes: list[tuple[str | None, int]] = []
     total = 0
@@ -61,7 +61,7 @@ def _check_size(text: str, where: str) -> None:
         if isinstance(event, yaml.AliasEvent):
             # An alias to a node that is still open would make the value contain itself.
             if event.anchor not in sizes:
-                raise ArtefactError(f"{where}: the alias *{event.anchor} refers to nothing that is complete.")
+                raise ArtefactError(f"{where}: alias *{event.anchor} refers to an unknown or unfinished node.")
             total += sizes[event.anchor]
         elif isinstance(event, yaml.NodeEvent):
             total += 1
@@ -71,5 +71,5 @@ def _check_size(text: str, where: str) -> None:
                 sizes[event.anchor] = 1
         if total > MAX_NODES or len(open_nodes) > MAX_DEPTH:
             raise ArtefactError(
-                f"{where}: more than {MAX_NODES:,} values, aliases written out, or nested deeper than {MAX_DEPTH}."
+                f"{where}: more than {MAX_NODES:,} values with its aliases expanded, or more than {MAX_DEPTH} levels."
             )

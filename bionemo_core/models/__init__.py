@@ -1,1 +1,1 @@
-"""Finding and opening a model: what a path or address names, and its network with weights."""
+"""Opening a model: `locate` finds what a path or address names, `load` builds the network and fills its weights."""

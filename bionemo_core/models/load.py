@@ -1,4 +1,4 @@
-"""Models from wherever they lie, built again through the registry and filled with their weights."""
+"""Loading a model: build it through the registry and fill it with its stored weights."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 @dataclass(frozen=True)
 class OpenedModel:
-    """A model with its weights, in evaluation mode, and what was found beside them."""
+    """A model with its weights, in evaluation mode, and what its source records about it."""
 
     module: pl.LightningModule
     tokenizer: Tokenizer
@@ -35,7 +35,7 @@ class OpenedModel:
     facts: dict[str, Any]
     report: LoadReport
     data: Choice | None = None
-    """What it was trained on; None where nothing says that."""
+    """The data that it was trained on; None if the source does not record it."""
 
 
 def open_model(
@@ -50,28 +50,28 @@ def open_model(
     connector: Choice | None = None,
     home: str = "",
 ) -> OpenedModel:
-    """The model that lies at `path`, on `device` and in `dtype`.
+    """Open the model at `path`, on `device` and in `dtype`.
 
     Args:
-        path: a run folder (its newest checkpoint that verifies) or one checkpoint folder, an artefact, a `.nemo`
-            archive, a Hugging Face folder or id, or an address.
-        registry: where its model and tokenizer are looked up by name.
+        path: a run folder (its newest valid checkpoint), one checkpoint folder, an artefact, a `.nemo` archive, a
+            Hugging Face folder or id, or an address.
+        registry: the registry in which its model and tokenizer are looked up by name.
         device: cpu, cuda or cuda:N.
         dtype: float32, bfloat16 or float16, of weights and computation.
-        overrides: parameters of the model that shall differ from those it was saved with.
-        strict: refuse it if a tensor is missing or unexpected.
-        restore: how tables of another size are fitted; `strict` is then its own.
-        connector: the one that reads a foreign format; without it, the one that recognises the model.
-        home: where downloads are kept; $BIONEMO_HOME or ~/.bionemo without it.
+        overrides: parameters of the model that replace those it was saved with.
+        strict: fail if a tensor is missing or unexpected; not used if `restore` is given.
+        restore: how tables of another size are fitted, and whether loading is strict.
+        connector: the connector that reads a foreign format; None: the one that recognises the model.
+        home: the folder of the downloads; empty: $BIONEMO_HOME or ~/.bionemo.
 
     Raises:
-        ArtefactError: it is refused, or needs a plugin that is not installed.
-        CheckpointError: no checkpoint in it verifies, or the weights do not fit.
-        ConfigError: `path` is nothing that can be opened, or an override does not fit.
+        ArtefactError: it is damaged or not supported, or needs a plugin that is not installed.
+        CheckpointError: it has no valid checkpoint, or the weights do not fit.
+        ConfigError: `path` is not a model, or an override does not fit.
     """
     stored = open_stored(path, registry, connector, home=home)
     try:
-        return open_from(
+        return load_stored(
             stored,
             registry,
             device=device,
@@ -83,7 +83,7 @@ def open_model(
         stored.close()
 
 
-def open_from(
+def load_stored(
     stored: StoredModel,
     registry: Registry,
     *,
@@ -92,7 +92,7 @@ def open_from(
     overrides: Mapping[str, Any],
     restore: Restore,
 ) -> OpenedModel:
-    """The same of a source that is open already.
+    """Build a model that is already located and opened; the other arguments are those of `open_model`.
 
     Raises:
         BioNeMoError: as `open_model`.
@@ -101,10 +101,10 @@ def open_from(
         raise ConfigError(f"dtype: got {dtype!r}, expected one of {', '.join(DTYPES)}.")
     if stored.foreign_vocab_size is not None:
         raise ArtefactError(
-            f"{stored.source}: its vocabulary of {stored.foreign_vocab_size} pieces is none that the plugin has a "
-            "tokenizer for. It can seed a model in training, by restore_from_path with restore.vocabulary=tile or mean."
+            f"{stored.source}: the plugin has no tokenizer for its vocabulary of {stored.foreign_vocab_size} pieces. "
+            "It can only initialise a model for training: restore_from_path with restore.vocabulary=tile or mean."
         )
-    notes = check_offered(stored.spec, registry, stored.source)
+    notes = check_plugins(stored.spec, registry, stored.source)
     model, tokenizer_choice = stored.spec.model, stored.spec.tokenizer
     params = {**model.params, **overrides}
     spec = ModelSpec(complete_choice("model", model.name, params, model.distribution, registry), tokenizer_choice)
@@ -124,31 +124,31 @@ def open_from(
 
 
 def check_vocabulary(stored: StoredModel, tokenizer: Tokenizer) -> None:
-    """Accepts a tokenizer that has the pieces it had when the model was stored.
+    """Check that a tokenizer has the pieces that it had when the model was stored.
 
     Raises:
-        ArtefactError: it has others, so that ids would mean something else.
+        ArtefactError: its pieces differ, so the ids would have other meanings.
     """
     built = Vocabulary.of(tokenizer.pieces)
     if stored.vocabulary is not None and built != stored.vocabulary:
         raise ArtefactError(
             f"{stored.source}: tokenizer {stored.spec.tokenizer.name!r} of {stored.spec.tokenizer.distribution} builds "
-            f"{built.size} pieces ({built.sha256[:12]}...), it was stored with {stored.vocabulary.size} "
-            f"({stored.vocabulary.sha256[:12]}...). Install the version {stored.spec.tokenizer.version} of that plugin."
+            f"{built.size} pieces ({built.sha256[:12]}...), but the model was stored with {stored.vocabulary.size} "
+            f"({stored.vocabulary.sha256[:12]}...). Install version {stored.spec.tokenizer.version} of that plugin."
         )
 
 
-def check_offered(spec: ModelSpec, registry: Registry, source: str) -> list[str]:
-    """Accepts a model whose components are installed; notes where their version is not the one it was made with.
+def check_plugins(spec: ModelSpec, registry: Registry, source: str) -> list[str]:
+    """Check that the plugins of a model are installed; return a note for each with another version than saved.
 
     Raises:
-        ArtefactError: a plugin is missing; names the distribution to install.
+        ArtefactError: a plugin is missing; the message names the distribution to install.
     """
     notes = []
     for choice in (spec.model, spec.tokenizer):
         found = registry.find(choice.group, f"{choice.distribution}/{choice.name}")
         if found is None:
-            raise ArtefactError(f"{source}: {_absent(choice, registry)}")
+            raise ArtefactError(f"{source}: {_describe_missing(choice, registry)}")
         if choice.version and found.version != choice.version:
             notes.append(
                 f"{choice.group} {choice.name!r} was saved with {choice.distribution} {choice.version}; "
@@ -157,10 +157,14 @@ def check_offered(spec: ModelSpec, registry: Registry, source: str) -> list[str]
     return notes
 
 
-def _absent(choice: Choice, registry: Registry) -> str:
-    there = [one for one in registry.records if one.distribution == choice.distribution]
-    state = f"It is here, but not so: {there[0].describe()}." if there else f"Install {choice.distribution}."
+def _describe_missing(choice: Choice, registry: Registry) -> str:
+    installed = [record for record in registry.records if record.distribution == choice.distribution]
+    advice = (
+        f"It is installed but cannot be used: {installed[0].describe()}."
+        if installed
+        else f"Install {choice.distribution}."
+    )
     return (
         f"it needs {choice.group} {choice.name!r} of the distribution {choice.distribution!r} "
-        f"(version {choice.version or 'unknown'}), which no loaded plugin offers. {state}"
+        f"(version {choice.version or 'unknown'}), which no loaded plugin offers. {advice}"
     )

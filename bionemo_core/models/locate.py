@@ -1,4 +1,4 @@
-"""Where models come from: what lies at a path or address, opened as one thing whatever its format."""
+"""Locating a model: open what a path or address names, in any supported format, as a `StoredModel`."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bionemo_core.checkpoint.load import CheckpointReader, newest_valid, open_checkpoint
+from bionemo_core.checkpoint.load import CheckpointReader, open_checkpoint, open_newest_valid
 from bionemo_core.config.schema import Choice
 from bionemo_core.config.spec import from_json
 from bionemo_core.data.store.prepare import home_folder
 from bionemo_core.errors import ArtefactError, ConfigError
 from bionemo_core.interop.artefact import is_artefact, open_artefact
 from bionemo_core.interop.connector import Connector, ForeignModel
-from bionemo_core.interop.hub import fetched, is_address
-from bionemo_core.interop.huggingface import is_folder, read_folder
+from bionemo_core.interop.hub import fetch_model, is_address
+from bionemo_core.interop.huggingface import is_huggingface_folder, read_huggingface
 from bionemo_core.interop.nemo import read_nemo
-from bionemo_core.interop.stored import CheckpointTensors, HeldTensors, ModelSpec, StoredModel
+from bionemo_core.interop.stored import CheckpointTensors, InMemoryTensors, ModelSpec, StoredModel
 from bionemo_core.protocols import BuildContext
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("bionemo")
 
 FOREIGN = "foreign"
-"""Stands for a tokenizer that is none of ours."""
+"""The placeholder name of a tokenizer that no plugin has."""
 
 EXPECTED = (
     "a run folder (with run.json), a checkpoint folder of one (step-...), an artefact (a folder with artefact.json, or "
@@ -36,47 +36,47 @@ EXPECTED = (
 
 
 def open_stored(path: str, registry: Registry, connector: Choice | None = None, *, home: str = "") -> StoredModel:
-    """What lies at `path`, verified; its tensors are read when they are asked for.
+    """Open and verify the model at `path`; its tensors are read on request.
 
     Args:
         path: a path, an address or a name of the Hugging Face hub.
-        registry: where connectors are looked up.
-        connector: the one that reads a foreign format; without it, the one that recognises the model.
-        home: where downloads are kept; $BIONEMO_HOME or ~/.bionemo without it.
+        registry: the registry in which connectors are looked up.
+        connector: the connector that reads a foreign format; None: the one that recognises the model.
+        home: the folder of the downloads; empty: $BIONEMO_HOME or ~/.bionemo.
 
     Raises:
-        ArtefactError: it is refused.
-        CheckpointError: no checkpoint in it verifies.
-        ConfigError: `path` is nothing that can be opened.
+        ArtefactError: it is damaged or not supported.
+        CheckpointError: it has no valid checkpoint.
+        ConfigError: `path` is not a model.
         NetworkError: it cannot be downloaded.
     """
     if is_address(path):
-        path = str(fetched(path, home_folder(BuildContext(home=home))))
+        path = str(fetch_model(path, home_folder(BuildContext(home=home))))
     source = Path(path).expanduser()
     if (source / "run.json").is_file():
-        reader, skipped = newest_valid(source / "checkpoints")
-        for one in skipped:
-            log.warning("checkpoint %s is passed over: %s", one.path, one.reason)
-        return _of_run(source, reader)
+        reader, skipped = open_newest_valid(source / "checkpoints")
+        for checkpoint in skipped:
+            log.warning("checkpoint %s is skipped: %s", checkpoint.path, checkpoint.reason)
+        return _open_run(source, reader)
     if (source / "manifest.json").is_file():
-        return _of_run(source.parent.parent, open_checkpoint(source))
+        return _open_run(source.parent.parent, open_checkpoint(source))
     if is_artefact(source):
         return open_artefact(source)
-    if is_folder(source):
-        return _of_foreign("huggingface", read_folder(source), source, registry, connector)
+    if is_huggingface_folder(source):
+        return _open_foreign("huggingface", read_huggingface(source), source, registry, connector)
     if source.is_file():
-        return _of_foreign("nemo", read_nemo(source), source, registry, connector)
-    there = "" if source.exists() else " There is nothing at this path."
-    raise ConfigError(f"{path}: not a model.{there} Expected {EXPECTED}.")
+        return _open_foreign("nemo", read_nemo(source), source, registry, connector)
+    missing = "" if source.exists() else " There is nothing at this path."
+    raise ConfigError(f"{path}: not a model.{missing} Expected {EXPECTED}.")
 
 
-def _of_run(folder: Path, reader: CheckpointReader) -> StoredModel:
+def _open_run(folder: Path, reader: CheckpointReader) -> StoredModel:
     spec_file = folder / "run.json"
     if not spec_file.is_file():
         reader.close()
         raise ArtefactError(
-            f"{reader.folder}: {spec_file} is not there, which says what model it is. Leave checkpoints in their "
-            "run folder; to move a model elsewhere, write an artefact with task=convert."
+            f"{reader.folder}: {spec_file}, which describes the model, does not exist. Leave checkpoints in their "
+            "run folder; to copy a model to another place, write an artefact with task=convert."
         )
     try:
         spec = from_json(spec_file.read_text())
@@ -94,22 +94,22 @@ def _of_run(folder: Path, reader: CheckpointReader) -> StoredModel:
     )
 
 
-def _of_foreign(
+def _open_foreign(
     format_: str, foreign: ForeignModel, path: Path, registry: Registry, chosen: Choice | None
 ) -> StoredModel:
-    registered, connector = _recognising(format_, foreign, registry, chosen)
+    registered, connector = _find_connector(format_, foreign, registry, chosen)
     reading = connector.read(foreign)
-    own = registered.distribution
+    distribution = registered.distribution
     return StoredModel(
         source=str(path),
         format=format_,
         spec=ModelSpec(
-            complete_choice("model", reading.model, reading.params, own, registry),
+            complete_choice("model", reading.model, reading.params, distribution, registry),
             Choice("tokenizer", FOREIGN)
             if reading.tokenizer is None
-            else complete_choice("tokenizer", reading.tokenizer, reading.tokenizer_params, own, registry),
+            else complete_choice("tokenizer", reading.tokenizer, reading.tokenizer_params, distribution, registry),
         ),
-        tensors=HeldTensors(reading.tensors),
+        tensors=InMemoryTensors(reading.tensors),
         unexpected=reading.unexpected,
         notes=(f"read by connector {registered.qualified_name}", *reading.notes),
         carried=reading.carried,
@@ -117,31 +117,36 @@ def _of_foreign(
     )
 
 
-def connectors(format_: str, registry: Registry, chosen: Choice | None) -> list[tuple[RegisteredComponent, Connector]]:
-    """The installed connectors of a format, or the chosen one.
+def list_connectors(
+    format_: str, registry: Registry, chosen: Choice | None
+) -> list[tuple[RegisteredComponent, Connector]]:
+    """Build the installed connectors of a format, or only the chosen one.
 
     Raises:
-        ConfigError: the chosen one is of another format, or one cannot be built.
+        ConfigError: the chosen one is for another format, or one cannot be built.
     """
     if chosen is None:
-        offered = [(one, Choice("connector", one.qualified_name)) for one in registry.components("connector")]
+        offered = [
+            (component, Choice("connector", component.qualified_name)) for component in registry.components("connector")
+        ]
     else:
         offered = [(registry.get("connector", f"{chosen.distribution}/{chosen.name}"), chosen)]
     built = [(registered, registry.build(choice)) for registered, choice in offered]
     for registered, connector in built:
         if not isinstance(connector, Connector):
             raise ConfigError(
-                f"connector {registered.qualified_name}: it lacks recognises, read, write, format or models."
+                f"connector {registered.qualified_name}: expected a class with recognises, read, write, format and "
+                "models; one of them is missing."
             )
         if chosen is not None and connector.format != format_:
-            raise ConfigError(f"connector={chosen.name} is for {connector.format}, and this is {format_}.")
+            raise ConfigError(f"connector={chosen.name} is for the format {connector.format}, but this is {format_}.")
     return [(registered, connector) for registered, connector in built if connector.format == format_]
 
 
-def _recognising(
+def _find_connector(
     format_: str, foreign: ForeignModel, registry: Registry, chosen: Choice | None
 ) -> tuple[RegisteredComponent, Connector]:
-    offered = connectors(format_, registry, chosen)
+    offered = list_connectors(format_, registry, chosen)
     if chosen is not None:
         return offered[0]
     found = [(registered, connector) for registered, connector in offered if connector.recognises(foreign.config)]
@@ -149,22 +154,23 @@ def _recognising(
         return found[0]
     if found:
         names = " or ".join(f"connector={registered.qualified_name}" for registered, _ in found)
-        raise ConfigError(f"{foreign.where}: {len(found)} connectors recognise it. Say which: {names}.")
-    said = {
+        raise ConfigError(f"{foreign.where}: {len(found)} connectors recognise it. Choose one: {names}.")
+    stated = {
         key: str(foreign.config.values[key])[:120] for key in ("target", "model_type") if key in foreign.config.values
     }
-    known = ", ".join(registered.qualified_name for registered, _ in offered) or "none"
+    installed = ", ".join(registered.qualified_name for registered, _ in offered) or "none"
     raise ArtefactError(
-        f"{foreign.where}: no installed plugin recognises this model ({said or 'it does not say what it is'}). "
-        f"Connectors for {format_} here: {known}. Install the plugin of that model, or choose one by connector=NAME."
+        f"{foreign.where}: no installed plugin recognises this model ({stated or 'it does not say what it is'}). "
+        f"Installed connectors for {format_}: {installed}. Install the plugin of that model, or choose a connector "
+        "with connector=NAME."
     )
 
 
 def complete_choice(group: str, name: str, params: Any, distribution: str, registry: Registry) -> Choice:
-    """A component of that distribution with all its parameters written out.
+    """Return the choice of a component of `distribution` with all its parameters, defaults included.
 
     Raises:
-        ConfigError: there is none, or a parameter does not fit.
+        ConfigError: there is no such component, or a parameter does not fit.
     """
     registered = registry.get(group, f"{distribution}/{name}")
     settings = registered.complete(params)

@@ -12,8 +12,8 @@ from torch.distributed.tensor import DTensor
 from bionemo_core.config.schema import Restore
 from bionemo_core.config.value_checks import check_restore
 from bionemo_core.errors import ArtefactError, BioNeMoError, CheckpointError
-from bionemo_core.interop.load_report import LoadReport, Resized, some
-from bionemo_core.interop.resize import interpolated, padded, tiled, with_mean_rows
+from bionemo_core.interop.load_report import LoadReport, Resized, preview_names
+from bionemo_core.interop.resize import fill_with_mean, interpolate_rows, pad_rows, tile_rows
 from bionemo_core.interop.stored import StoredModel, Tensors
 from bionemo_core.parallel.groups import ProcessGroups
 from bionemo_core.parallel.layout import ParameterLayout, local_blocks, read_layouts
@@ -155,14 +155,14 @@ class _Plan:
         rows = self.resized[name].wanted[0]
         match self.resized[name].method:
             case "tile":
-                return tiled(table, rows)
+                return tile_rows(table, rows)
             case "mean":
                 real = min(self.vocabularies.stored or table.shape[0], table.shape[0])
-                return padded(with_mean_rows(table, real, min(self.vocabularies.wanted or rows, rows)), rows)
+                return pad_rows(fill_with_mean(table, real, min(self.vocabularies.wanted or rows, rows)), rows)
             case "interpolate":
-                return interpolated(table, rows, self.position_offset)
+                return interpolate_rows(table, rows, self.position_offset)
             case _:  # cut, padding
-                return padded(table, rows)
+                return pad_rows(table, rows)
 
     def _advice(self, name: str, wanted: tuple[int, ...], stored: tuple[int, ...]) -> str:
         if wanted[1:] != stored[1:]:
@@ -178,8 +178,8 @@ class _Plan:
         error: type[BioNeMoError] = CheckpointError if self.stored.format == "run" else ArtefactError
         loose = " restore.strict=false takes what fits and lists the rest." if partial and not self.reshaped else ""
         raise error(
-            f"{self.stored.source}: it does not fit this model. Missing: {some(self.missing)}; unexpected: "
-            f"{some(self.unexpected)}; other shapes: {some(self.reshaped)}. "
+            f"{self.stored.source}: it does not fit this model. Missing: {preview_names(self.missing)}; unexpected: "
+            f"{preview_names(self.unexpected)}; other shapes: {preview_names(self.reshaped)}. "
             f"Build the model with the parameters it was saved with.{loose}"
         )
 

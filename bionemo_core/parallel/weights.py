@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from bionemo_core.checkpoint.blocks import TensorPart, whole
+from bionemo_core.checkpoint.blocks import TensorPart, whole_part
 from bionemo_core.checkpoint.load import CheckpointReader
 from bionemo_core.errors import CheckpointError
 from bionemo_core.parallel.groups import ProcessGroups
@@ -25,7 +25,7 @@ def weight_pieces(network: nn.Module, layouts: Layouts, groups: ProcessGroups) -
         yield from owned_pieces(f"model.{name}", layouts[name], parameter, parameter, groups)
     if groups.data_rank == 0 and groups.tensor_rank == 0:
         for name, buffer in _persistent_buffers(network):
-            yield whole(f"buffer.{name}", buffer.detach())
+            yield whole_part(f"buffer.{name}", buffer.detach())
 
 
 def adam_pieces(

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
-from bionemo_core.checkpoint.folder_names import published
+from bionemo_core.checkpoint.folder_names import list_checkpoints
 from bionemo_core.errors import StorageError
 from bionemo_core.io.atomic import write_json
 from bionemo_core.reporting.metrics_file import NAME, STEP, Row, read_rows
@@ -68,7 +68,7 @@ def write_summary(
     try:
         rows = read_rows(folder / NAME) if (folder / NAME).exists() else []
         if checkpoint is None:
-            checkpoint = next(reversed(published(folder / "checkpoints").values()), None)
+            checkpoint = next(reversed(list_checkpoints(folder / "checkpoints").values()), None)
     except OSError as failure:
         raise StorageError(f"summary: {failure.filename or folder} cannot be read: {failure.strerror}.") from failure
     picture = _draw(rows, folder / "loss.png", folder.name)

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from bionemo_core.checkpoint.load import CheckpointReader, newest_valid, open_checkpoint
+from bionemo_core.checkpoint.load import CheckpointReader, open_checkpoint, open_newest_valid
 from bionemo_core.config.schema import Choice, RunSpec
 from bionemo_core.config.spec import difference, to_json
 from bionemo_core.errors import ArtefactError, ConfigError
 from bionemo_core.interop.load_report import LoadReport
 from bionemo_core.interop.stored import StoredModel, Vocabulary
 from bionemo_core.io.atomic import write_json, write_text
-from bionemo_core.models.load import check_offered, check_vocabulary
+from bionemo_core.models.load import check_plugins, check_vocabulary
 from bionemo_core.models.locate import open_stored
 from bionemo_core.parallel.groups import ProcessGroups
 from bionemo_core.parallel.transfer import Vocabularies, fit_weights
@@ -52,7 +52,7 @@ def open_folder(spec: RunSpec) -> tuple[RunFolder, CheckpointReader | None]:
     named = Path(str(spec.resume)).expanduser()
     if named.name.startswith("step-"):
         return folder, open_checkpoint(named)
-    reader, skipped = newest_valid(folder.checkpoints)
+    reader, skipped = open_newest_valid(folder.checkpoints)
     for one in skipped:
         log.warning("checkpoint %s is passed over: %s", one.path, one.reason)
     return folder, reader
@@ -166,7 +166,7 @@ def restore_weights(
 def _vocabulary_of(stored: StoredModel, spec: RunSpec, registry: Registry) -> Vocabulary:
     if stored.foreign_vocab_size is not None:
         return Vocabulary(stored.foreign_vocab_size, "")
-    check_offered(stored.spec, registry, stored.source)
+    check_plugins(stored.spec, registry, stored.source)
     tokenizer = registry.build(stored.spec.tokenizer, context=BuildContext(home=spec.home))
     check_vocabulary(stored, tokenizer)
     return Vocabulary.of(tokenizer.pieces)

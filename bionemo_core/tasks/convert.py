@@ -12,11 +12,11 @@ from bionemo_core.config.schema import RunSpec
 from bionemo_core.errors import ConfigError
 from bionemo_core.interop.artefact import Artefact, write_artefact
 from bionemo_core.interop.connector import OurModel
-from bionemo_core.interop.huggingface import write_folder
+from bionemo_core.interop.huggingface import write_huggingface
 from bionemo_core.interop.nemo import write_nemo
 from bionemo_core.interop.stored import StoredModel, Vocabulary
-from bionemo_core.models.load import DTYPES, OpenedModel, open_from
-from bionemo_core.models.locate import connectors, open_stored
+from bionemo_core.models.load import DTYPES, OpenedModel, load_stored
+from bionemo_core.models.locate import list_connectors, open_stored
 from bionemo_core.parallel.transfer import persistent_buffers
 from bionemo_core.plugins.did_you_mean import did_you_mean
 from bionemo_core.runs.plan_text import quieten_libraries
@@ -47,7 +47,7 @@ def convert(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> No
     reader = spec.connector if form == "artefact" else None
     stored = open_stored(spec.restore_from_path, registry, reader, home=spec.home)
     try:
-        opened = open_from(stored, registry, overrides={}, restore=spec.restore)
+        opened = load_stored(stored, registry, overrides={}, restore=spec.restore)
     finally:
         stored.close()
     print(opened.report.text(), flush=True)
@@ -111,7 +111,7 @@ def _to_foreign(
     choice = opened.spec.model
     fitting = [
         connector
-        for registered, connector in connectors(form, registry, spec.connector)
+        for registered, connector in list_connectors(form, registry, spec.connector)
         if choice.name in connector.models and (spec.connector or registered.distribution == choice.distribution)
     ]
     if not fitting:
@@ -124,4 +124,4 @@ def _to_foreign(
     if form == "nemo":
         write_nemo(target, foreign)
     else:
-        write_folder(target, foreign, shard_bytes=shard_bytes)
+        write_huggingface(target, foreign, shard_bytes=shard_bytes)

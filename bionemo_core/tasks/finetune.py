@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 
 from bionemo_core import __version__
-from bionemo_core.checkpoint.folder_names import published, step_of
+from bionemo_core.checkpoint.folder_names import list_checkpoints, parse_step
 from bionemo_core.checkpoint.retention import best_steps
 from bionemo_core.config.schema import Choice, RunSpec
 from bionemo_core.data.labelled_records import LabelledSplits
@@ -199,7 +199,7 @@ class FineTuning(TrainingHooks):
                 print(f"{'weights':>10}  {told}")
         tensors = {name: _whole(tensor) for name, tensor in named_weights(strategy.network)}
         if parts.trainer.is_global_zero:
-            self._write(parts, tensors, step_of(folders[-1].name) if folders else parts.trainer.global_step)
+            self._write(parts, tensors, parse_step(folders[-1].name) if folders else parts.trainer.global_step)
 
     def _exported(self, parts: Built) -> list[Path]:
         """The checkpoints whose weights are tested and written, as their mean; none for those of now."""
@@ -209,7 +209,7 @@ class FineTuning(TrainingHooks):
         if (task.export or ("best" if task.early_stopping is not None else "last")) == "last":
             return []
         saver = next(one for one in parts.trainer.callbacks if isinstance(one, CheckpointSaver))  # type: ignore[attr-defined]  # Lightning declares it nowhere
-        present = published(root)
+        present = list_checkpoints(root)
         steps = best_steps(saver.best, 1, parts.spec.checkpoint.mode, present)
         if not steps:
             log.warning(

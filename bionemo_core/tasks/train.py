@@ -36,7 +36,13 @@ from bionemo_core.runs.resume import (
     write_spec,
 )
 from bionemo_core.runs.trainer import lost_ranks_named, make_trainer, start_ranks, tell_callbacks
-from bionemo_core.training.any_lightning_module import AnyModuleRun, Flattened, MicroBatches, ModuleAdapter, adopt
+from bionemo_core.training.any_lightning_module import (
+    AnyModuleCallback,
+    EvaluationMicroBatches,
+    ModuleAdapter,
+    TrainingMicroBatches,
+    configure_any_module,
+)
 from bionemo_core.training.callbacks import CheckpointSaver, StopOnSignal
 from bionemo_core.training.gradients import LossScaler
 from bionemo_core.training.module import Recipe
@@ -182,11 +188,11 @@ class _Run:
 
     def _adopt(self, train: Any, consumed_samples: int, *evaluations: Any) -> tuple[Any, ...]:
         """The streams as a foreign module takes them."""
-        adopt(self.module, self.trainer, self.recipe, self.plan.accumulate_grad_batches)
-        batches = MicroBatches(train, consumed_samples)
-        first = AnyModuleRun(self.spec.seed, batches)
+        configure_any_module(self.module, self.trainer, self.recipe, self.plan.accumulate_grad_batches)
+        batches = TrainingMicroBatches(train, consumed_samples)
+        first = AnyModuleCallback(self.spec.seed, batches)
         self.trainer.callbacks.insert(0, first)  # type: ignore[attr-defined]  # Lightning declares it nowhere
-        return batches, *(None if steps is None else Flattened(steps) for steps in evaluations)
+        return batches, *(None if steps is None else EvaluationMicroBatches(steps) for steps in evaluations)
 
 
 def _recipe(spec: RunSpec, registry: Registry, device: Device) -> Recipe:

@@ -71,13 +71,13 @@ def check_resumes(subject: Subject, registered: RegisteredComponent) -> None:
     Raises:
         ConformanceError: there is no checkpoint, it cannot be read, or the first step that differs.
     """
-    from bionemo_core.checkpoint.folder_names import published, step_name
+    from bionemo_core.checkpoint.folder_names import list_checkpoints, step_name
     from bionemo_core.reporting.metrics_file import NAME
 
     run = trained_run(subject, registered)
     where = f"model {registered.name!r}"
     middle = run.spec.checkpoint.every_n_steps or 0
-    saved = published(run.folder / "checkpoints")
+    saved = list_checkpoints(run.folder / "checkpoints")
     if middle not in saved:
         fail(f"{where}: training left no checkpoint of step {middle}, only of {sorted(saved) or 'none'}.")
     copy = subject.folder / "runs" / f"{registered.name}-resumed"

@@ -1,8 +1,8 @@
-"""Any `LightningModule` in a run: what `LanguageModule` does itself, done from outside.
+"""Training of any `LightningModule`: what `LanguageModule` does itself is added from outside.
 
-Such a module is trained by Lightning's automatic optimization. It is given one micro batch (a
-`TokenBatch`) at a time; its own `configure_optimizers` is used if it has one, else the run's optimizer
-and schedule. Random numbers are seeded before each micro batch, so that it resumes exactly too.
+Lightning's automatic optimization trains such a module. It gets one micro batch (a `TokenBatch`) at a time. Its own
+`configure_optimizers` is used if it has one, otherwise the run's optimizer and schedule. Random numbers are seeded
+before each micro batch, so that it resumes exactly too.
 """
 
 from __future__ import annotations
@@ -25,38 +25,38 @@ from bionemo_core.training.module import Recipe
 
 
 class WholeSequence:
-    """The objective of a module that brings none: every token as it is, with a label on each."""
+    """The objective of a module that has none: all tokens unchanged, each with itself as the label."""
 
     def example(self, ids: NDArray[np.int32], draw: object) -> Example:
-        """The record itself."""
+        """Return the record as its own input and labels; every token counts in the loss."""
         return Example(ids, ids, np.ones(len(ids), dtype=np.bool_))
 
 
 @dataclass(frozen=True)
 class ModuleAdapter:
-    """What the data side asks of a model, for a module that may not say it."""
+    """The attributes of a model that the data loader needs, for a module that may lack them."""
 
     objective: Any
     seq_length: int
 
     @classmethod
     def of(cls, module: pl.LightningModule, seq_length: int | None) -> ModuleAdapter:
-        """The module's own objective and length where it has them.
+        """Return the module's own objective and length, with defaults where it has none.
 
         Raises:
-            ConfigError: nobody says how long sequences may be.
+            ConfigError: neither the module nor `seq_length` gives the longest sequence.
         """
         length = getattr(module, "seq_length", None) or seq_length
         if not length:
             raise ConfigError(
-                f"model: {type(module).__name__} has no seq_length, so batch.seq_length must say how many tokens a "
+                f"model: {type(module).__name__} has no seq_length. Set batch.seq_length to the most tokens that a "
                 "sequence may have."
             )
         return cls(getattr(module, "objective", None) or WholeSequence(), int(length))
 
 
-class Flattened:
-    """The micro batches of an evaluation, one by one."""
+class EvaluationMicroBatches:
+    """The micro batches of an evaluation, one at a time."""
 
     def __init__(self, steps: Any) -> None:
         self._steps = steps
@@ -66,8 +66,8 @@ class Flattened:
             yield from step.micro_batches
 
 
-class MicroBatches:
-    """The micro batches of a training stream, one by one; remembers how many sequences each step ends with."""
+class TrainingMicroBatches:
+    """The micro batches of training, one at a time, and the number of sequences consumed after each step."""
 
     def __init__(self, steps: Any, consumed_samples: int) -> None:
         self._steps = steps
@@ -80,27 +80,27 @@ class MicroBatches:
             yield from step.micro_batches
 
     def consumed_after(self, steps: int) -> int:
-        """Sequences seen once this many optimizer steps of the run are done."""
+        """Return the number of sequences consumed after this many optimizer steps of the run."""
         for step in [step for step in self._consumed if step < steps - 1]:
             del self._consumed[step]
         return self._consumed.get(steps - 1, self._at_start)
 
 
-class AnyModuleRun(pl.Callback):
-    """Seeds each micro batch, and keeps the run's position and metrics."""
+class AnyModuleCallback(pl.Callback):
+    """The callback that seeds each micro batch and keeps the run's position and metrics."""
 
-    def __init__(self, seed: int, batches: MicroBatches) -> None:
+    def __init__(self, seed: int, batches: TrainingMicroBatches) -> None:
         self.seed = seed
         self.batches = batches
-        self._place = (-1, 0)
-        """The step under way, and the next micro batch of it."""
+        self._position = (-1, 0)
+        """The current step, and the index of its next micro batch."""
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         groups, step = strategy_of(trainer).groups, trainer.global_step
-        micro_batch = self._place[1] if self._place[0] == step else 0
-        self._place = (step, micro_batch + 1)
+        micro_batch = self._position[1] if self._position[0] == step else 0
+        self._position = (step, micro_batch + 1)
         seed_micro_batch(self.seed, step, groups.data_rank, micro_batch, groups.tensor_rank)
 
     def on_train_batch_end(
@@ -127,8 +127,8 @@ class AnyModuleRun(pl.Callback):
         checkpoint["consumed_samples"] = self.batches.consumed_after(trainer.global_step)
 
 
-def adopt(module: pl.LightningModule, trainer: pl.Trainer, recipe: Recipe, accumulate: int) -> None:
-    """Have Lightning accumulate and clip for this module, and give it the run's optimizer if it brings none."""
+def configure_any_module(module: pl.LightningModule, trainer: pl.Trainer, recipe: Recipe, accumulate: int) -> None:
+    """Make Lightning accumulate and clip for this module; give it the run's optimizer if it has none of its own."""
     trainer.accumulate_grad_batches = accumulate
     trainer.val_check_interval = int(trainer.val_check_interval) * accumulate  # Lightning counts micro batches here
     if module.automatic_optimization:
@@ -142,5 +142,5 @@ def adopt(module: pl.LightningModule, trainer: pl.Trainer, recipe: Recipe, accum
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: recipe.learning_rate(step) / base)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    # On this instance alone, as a subclass would do it.
+    # Set it on this instance only; Lightning calls it as if a subclass defined it.
     module.configure_optimizers = configure_optimizers  # type: ignore[method-assign, assignment]

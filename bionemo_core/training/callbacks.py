@@ -1,4 +1,4 @@
-"""What happens between optimizer steps: metrics out, checkpoints, and stopping when told to."""
+"""Callbacks between optimizer steps: log metrics, save checkpoints, stop on a signal or a bad validation."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from bionemo_core.training.signals import StopSignal
 
 log = logging.getLogger("bionemo")
 
-SHOWN = ("reduced_train_loss", "lr", "tokens_per_second", "grad_norm", "consumed_samples")
+PROGRESS_METRICS = ("reduced_train_loss", "lr", "tokens_per_second", "grad_norm", "consumed_samples")
 
 
 class StepCallback(pl.Callback):
-    """Acts after each optimizer step, and not after the micro batches that only accumulate."""
+    """A callback that acts after each optimizer step, not after micro batches that only accumulate gradients."""
 
     _done = 0
 
@@ -36,12 +36,12 @@ class StepCallback(pl.Callback):
             self.after_step(trainer, pl_module)
 
     def after_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """What to do once `trainer.global_step` steps are done."""
+        """Act after an optimizer step; `trainer.global_step` steps are done."""
         raise NotImplementedError
 
 
 class LogMetrics(StepCallback):
-    """Sends a module's `metrics` and `validation_metrics` to the loggers, in full precision."""
+    """The callback that sends a module's `metrics` and `validation_metrics` to the loggers, in full precision."""
 
     def __init__(self, log_every_n_steps: int) -> None:
         self.log_every_n_steps = log_every_n_steps
@@ -50,8 +50,8 @@ class LogMetrics(StepCallback):
         metrics = getattr(pl_module, "metrics", None)
         if not metrics:
             return
-        shown = {key: metrics[key] for key in SHOWN if key in metrics}
-        # As `log_dict` would, which takes two milliseconds a step, while a GPU waits.
+        shown = {key: metrics[key] for key in PROGRESS_METRICS if key in metrics}
+        # The same as `log_dict`, which takes two milliseconds a step while the GPU waits.
         trainer.callback_metrics.update({key: torch.tensor(value) for key, value in shown.items()})
         trainer.progress_bar_metrics.update(shown)
         step = trainer.global_step
@@ -72,10 +72,10 @@ def _log(trainer: pl.Trainer, metrics: dict[str, float], step: int) -> None:
 
 
 class CheckpointSaver(StepCallback):
-    """Saves every so many steps, after the validation of that step if there is one, and at the end.
+    """The callback that saves every `every_n_steps`, after that step's validation if there is one, and at the end.
 
-    A validation that fails does not take the training before it along: one rank saves before it ends. A callback that
-    puts other weights in place for a validation has to put them back in its own `on_exception`, which comes before.
+    A failing validation does not lose the training before it: on one rank, a checkpoint is saved before the run ends.
+    A callback that swaps in other weights for validation must restore them in its own `on_exception`, which runs first.
     """
 
     def __init__(self, root: Path, settings: Checkpoint, validate_every: int) -> None:
@@ -84,16 +84,16 @@ class CheckpointSaver(StepCallback):
         self.validate_every = validate_every
         self.every_n_steps = settings.every_n_steps or validate_every
         self.best: dict[int, float] = {}
-        """The monitored value of each step that had one."""
+        """The monitored value after each step that has one."""
         self.last_saved = -1
-        self._told_that_monitor_is_missing = False
+        self._warned_of_monitor = False
 
     def after_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.global_step % self.every_n_steps == 0 and not self.validation_follows(trainer):
             self.save(trainer)
 
     def validation_follows(self, trainer: pl.Trainer) -> bool:
-        """Whether the step just done is to be validated, which a resume from it would not repeat."""
+        """Return whether the last step is still to be validated; a resume from its checkpoint would skip that."""
         return trainer.enable_validation and trainer.global_step % self.validate_every == 0
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -102,8 +102,8 @@ class CheckpointSaver(StepCallback):
         value = trainer.callback_metrics.get(self.settings.monitor)
         if value is not None:
             self.best[trainer.global_step] = float(value)
-        elif not self._told_that_monitor_is_missing:
-            self._told_that_monitor_is_missing = True
+        elif not self._warned_of_monitor:
+            self._warned_of_monitor = True
             log.warning(
                 "checkpoint.monitor=%s is not among the metrics (%s), so only the last %d checkpoints are kept.",
                 self.settings.monitor,
@@ -118,24 +118,26 @@ class CheckpointSaver(StepCallback):
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         in_validation = trainer.state.fn == "fit" and trainer.state.stage == "validate"
-        # The first forbids it, the second has done it, and after the third it would fail again.
-        refused = isinstance(exception, (NonFiniteError, Preempted, StorageError))
-        if not in_validation or refused or trainer.world_size > 1:  # other ranks would have to take part
+        # Non-finite weights must not be saved, Preempted has saved already, and a storage error would occur again.
+        pointless = isinstance(exception, (NonFiniteError, Preempted, StorageError))
+        if not in_validation or pointless or trainer.world_size > 1:  # the other ranks would have to take part
             return
         try:
             self.save(trainer)
         except Exception as error:
-            log.warning("The validation after step %d failed, and no checkpoint either: %s", trainer.global_step, error)
+            log.warning(
+                "The validation after step %d failed, and so did saving a checkpoint: %s", trainer.global_step, error
+            )
             return
         log.warning(
-            "The validation after step %d failed; that step's checkpoint is in %s. Once the cause is mended, "
-            "resume=last goes on after this validation.",
+            "The validation after step %d failed; that step's checkpoint is in %s. Correct the cause; resume=last then "
+            "continues after this validation.",
             trainer.global_step,
             self.root,
         )
 
     def save(self, trainer: pl.Trainer) -> None:
-        """Publish a checkpoint of the step just done, unless there is one, and delete what need not be kept."""
+        """Save a checkpoint of the last step unless it has one; delete checkpoints that need not be kept."""
         step = trainer.global_step
         if step == self.last_saved or step == 0:
             return
@@ -158,10 +160,10 @@ class CheckpointSaver(StepCallback):
 
 
 class StopOnSignal(StepCallback):
-    """On a signal, agreed between the ranks at a step's end, saves and leaves with exit status 75.
+    """The callback that saves and exits with status 75 on a signal; the ranks agree on it at the end of a step.
 
-    Told before or during a validation it saves at once, in case the grace is short, and leaves once the validation is
-    done, because a resume would not repeat it.
+    If the signal comes before or during a validation, it saves at once, because the grace period may be short. It
+    exits after the validation, because a resume would not repeat it.
     """
 
     def __init__(self, stop: StopSignal, saver: CheckpointSaver) -> None:
@@ -170,43 +172,43 @@ class StopOnSignal(StepCallback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
-        # Lightning has put its own SIGTERM handler in place by now; it would end the run unsaved.
+        # Lightning has installed its own SIGTERM handler by now, which would end the run without saving.
         self.stop.install()
 
     def after_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not self.saver.validation_follows(trainer):
-            self._leave_if_told(trainer, pl_module)
-        elif self._told(trainer, pl_module):
+            self._stop_if_requested(trainer, pl_module)
+        elif self._stop_requested(trainer, pl_module):
             self.saver.save(trainer)
 
     def on_validation_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
-        if trainer.state.fn == "fit" and self._told(trainer, pl_module):
+        if trainer.state.fn == "fit" and self._stop_requested(trainer, pl_module):
             self.saver.save(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn == "fit":
-            self._leave_if_told(trainer, pl_module)
+            self._stop_if_requested(trainer, pl_module)
 
-    def _told(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> bool:
-        told = self.stop.requested is not None
+    def _stop_requested(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> bool:
+        requested = self.stop.requested is not None
         if trainer.world_size == 1:
-            return told
-        flag = torch.tensor(float(told), device=pl_module.device)
+            return requested
+        flag = torch.tensor(float(requested), device=pl_module.device)
         dist.all_reduce(flag, op=dist.ReduceOp.MAX)
         return bool(flag.item())
 
-    def _leave_if_told(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if not self._told(trainer, pl_module):
+    def _stop_if_requested(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not self._stop_requested(trainer, pl_module):
             return
         self.saver.save(trainer)
         raise Preempted(
             f"training: stopped by {self.stop.requested or 'a signal to another rank'} after step "
-            f"{trainer.global_step}; the checkpoint is in {self.saver.root}. Go on with resume=last."
+            f"{trainer.global_step}; the checkpoint is in {self.saver.root}. Continue with resume=last."
         )
 
 
 class StopOnBadValidation(pl.Callback):
-    """Stops with exit status 6 when a validation loss is not finite, before anything is saved."""
+    """The callback that stops with exit status 6 if a validation loss is not finite, before anything is saved."""
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         loss = getattr(pl_module, "validation_metrics", {}).get("val_loss", 0.0)

@@ -1,7 +1,8 @@
 """The forward and backward pass of a micro batch as a CUDA graph: one launch instead of a thousand.
 
-Small networks compute faster than Python can ask them to: of a step of MolMIM's 70M parameters a GPU waits up to half
-the time, as its host is. A recorded pass needs the host for a few copies, whatever the network.
+Python launches the kernels of a small network more slowly than the GPU runs them: in a step of MolMIM with 70M
+parameters, the GPU is idle for up to half of the time, depending on the host. A replayed graph needs only a few copies
+from the host, whatever the network.
 """
 
 from __future__ import annotations
@@ -21,140 +22,146 @@ from torch import Tensor, nn
 from bionemo_core.errors import ConfigError
 from bionemo_core.nn.cuda_graph_safe import Graph, is_cuda_graph_safe
 from bionemo_core.parallel.groups import ProcessGroups
-from bionemo_core.training.passes import Pass, RunPass, run_pass
+from bionemo_core.training.losses import Pass, RunPass, run_pass
 
 if TYPE_CHECKING:
     from bionemo_core.data.batches.batch import MicroBatch
 
 log = logging.getLogger("bionemo")
 
-WARM_UPS = 2
-"""Passes of a shape before it is recorded: they compile, and a shape that hardly comes again is not worth it."""
-MOST_WAITS = 3
-"""Warm passes that are seen to wait for the device before a shape is given up."""
-MOST_RECORDINGS = 8
-"""Shapes that are recorded; each holds gradients of its own."""
-MOST_MEMORY = 0.4
-"""Of the device's memory, in use at most so far: a recording keeps all that a pass needs, and where passes need much,
-the device is not short of work."""
+WARMUP_PASSES = 2
+"""Eager passes of a shape before it is captured: they compile the network, and skip shapes that rarely recur."""
+MAX_SYNCING_PASSES = 3
+"""Give up on a shape after this many warm-up passes that synchronised with the GPU, which no graph can do."""
+MAX_GRAPHS = 8
+"""The number of shapes that are captured; each graph has gradient buffers of its own."""
+MAX_MEMORY_SHARE = 0.4
+"""Capture only while the peak memory use is at most this share of the GPU's memory.
+
+A graph keeps all the memory of a pass, and passes that need much memory keep the GPU busy without one.
+"""
 
 
-def make_pass_runner(network: nn.Module, groups: ProcessGroups, *, record: bool) -> RunPass:
-    """How this network's passes are run: recorded where that is wanted and can be.
+def make_pass_runner(network: nn.Module, groups: ProcessGroups, *, use_graphs: bool) -> RunPass:
+    """Return the function that runs this network's passes: with CUDA graphs if wanted and possible.
 
-    It can on one GPU, if the network is recordable; shapes of batches must be few.
+    They are possible on a single GPU with a network that is marked `@cuda_graph_safe`. They help if the batches have
+    few different shapes.
     """
-    alone = groups.data_size == groups.tensor_size == 1
-    if record and alone and is_cuda_graph_safe(network) and next(network.parameters()).is_cuda:
+    single_rank = groups.data_size == groups.tensor_size == 1
+    if use_graphs and single_rank and is_cuda_graph_safe(network) and next(network.parameters()).is_cuda:
         return CudaGraphPasses(network)
     return partial(run_pass, network)
 
 
-Record = Callable[[Callable[[], None]], Graph]
-"""Records what a function asks the device for, without doing it."""
+CaptureGraph = Callable[[Callable[[], None]], Graph]
+"""A function that captures the GPU work of a function as a graph, without running the work."""
 
 
 class CudaGraphPasses:
-    """Passes of a recordable network on one rank, recorded for each shape of packed batch that comes often enough.
+    """Passes of a network on one rank, captured as a CUDA graph for each shape of packed batch that recurs.
 
-    The results are those of `run_pass`. The parameters must stay where they are, and gradients are in memory that the
-    next pass writes to: what is to be kept of them is copied.
+    The results are those of `run_pass`. The parameters must keep their memory. The next pass overwrites the memory of
+    the gradients, so copy those that are to be kept.
 
     Args:
-        network: see `bionemo_core.nn.cuda_graph_safe`.
-        record: how a function is recorded; default: as a CUDA graph.
+        network: a network that is marked safe, see `bionemo_core.nn.cuda_graph_safe`.
+        capture: the function that captures a graph; default: as a CUDA graph.
     """
 
-    def __init__(self, network: nn.Module, *, record: Record | None = None) -> None:
+    def __init__(self, network: nn.Module, *, capture: CaptureGraph | None = None) -> None:
         self.network = network
         self._device = next(network.parameters()).device
-        # Recording must not be on the default stream, and what autograd keeps of a parameter is bound to its stream.
+        # A capture must not use the default stream, and autograd binds what it keeps of a parameter to its stream.
         self._stream = torch.cuda.Stream(self._device) if self._device.type == "cuda" else None
-        self._record = record or _CudaGraphs(self._stream)
+        self._capture = capture or _CudaGraphCapture(self._stream)
         self._seen: Counter[tuple[Any, ...]] = Counter()
-        self._recordings: dict[tuple[Any, ...], _Recording] = {}
-        self._watch: Callable[[], _Waits] | None = _Waits if self._stream else None
-        self._waited: Counter[tuple[Any, ...]] = Counter()
-        """How often a pass of the shape was seen to wait for the device, which a recording cannot."""
+        self._captured: dict[tuple[Any, ...], _CapturedPass] = {}
+        self._make_detector: Callable[[], _SyncDetector] | None = _SyncDetector if self._stream else None
+        self._syncing_passes: Counter[tuple[Any, ...]] = Counter()
+        """The number of passes of each shape that synchronised with the GPU."""
 
     def __call__(self, batch: MicroBatch, per_token: float, per_sequence: float) -> Pass:
-        """Forward and backward of `batch`."""
+        """Run the forward and backward pass of `batch`."""
         started = perf_counter()
         with self._on_stream():
-            recording = self._recording_of(batch)
-            if recording is None:
-                return self._plain(batch, per_token, per_sequence)
-            values, logged = recording.replay(batch, per_token, per_sequence)
+            captured = self._find_or_capture(batch)
+            if captured is None:
+                return self._run_eagerly(batch, per_token, per_sequence)
+            values, logged = captured.replay(batch, per_token, per_sequence)
             return Pass(values, logged, perf_counter() - started)
 
-    def _recording_of(self, batch: MicroBatch) -> _Recording | None:
-        """The recording of the batch's shape, made now if it is time; None where the pass is to be a plain one."""
+    def _find_or_capture(self, batch: MicroBatch) -> _CapturedPass | None:
+        """Return the graph for the batch's shape, capturing it if it is due; None if the pass must run eagerly."""
         shape = _shape(batch)
-        if shape in self._recordings or not batch.packed or self._waited[shape] == MOST_WAITS:
-            return self._recordings.get(shape)
+        if shape in self._captured or not batch.packed or self._syncing_passes[shape] == MAX_SYNCING_PASSES:
+            return self._captured.get(shape)
         self._seen[shape] += 1
-        if self._seen[shape] <= WARM_UPS or len(self._recordings) == MOST_RECORDINGS or self._is_short_of_memory():
+        if self._seen[shape] <= WARMUP_PASSES or len(self._captured) == MAX_GRAPHS or self._is_short_of_memory():
             return None
-        recording = self._recordings[shape] = _Recording(self.network, batch, self._record)
-        log.info("Passes of %s tokens are replayed as CUDA graphs from now on.", _tokens(batch))
-        return recording
+        captured = self._captured[shape] = _CapturedPass(self.network, batch, self._capture)
+        log.info("Passes of %s tokens are replayed as CUDA graphs from now on.", _describe_lengths(batch))
+        return captured
 
-    def _plain(self, batch: MicroBatch, per_token: float, per_sequence: float) -> Pass:
+    def _run_eagerly(self, batch: MicroBatch, per_token: float, per_sequence: float) -> Pass:
         shape = _shape(batch)
-        is_last = self._seen[shape] == WARM_UPS and self._waited[shape] < MOST_WAITS  # before it would be recorded
-        if self._watch is None or not is_last:
+        is_last_warmup = self._seen[shape] == WARMUP_PASSES and self._syncing_passes[shape] < MAX_SYNCING_PASSES
+        if self._make_detector is None or not is_last_warmup:
             return run_pass(self.network, batch, per_token, per_sequence)
-        with self._watch() as waits:
-            done = run_pass(self.network, batch, per_token, per_sequence)
-        if waits.any:  # maybe because something was compiled: the next one is looked at again
-            self._waited[shape] += 1
+        with self._make_detector() as syncs:
+            result = run_pass(self.network, batch, per_token, per_sequence)
+        if syncs.any:  # perhaps because something was compiled, so the next pass is watched again
+            self._syncing_passes[shape] += 1
             self._seen[shape] -= 1
-            if self._waited[shape] == MOST_WAITS:
-                log.info("Passes of %s tokens wait for the device, so they are not recorded.", _tokens(batch))
-        return done
+            if self._syncing_passes[shape] == MAX_SYNCING_PASSES:
+                log.info(
+                    "Passes of %s tokens synchronise with the GPU, so they are not captured as CUDA graphs.",
+                    _describe_lengths(batch),
+                )
+        return result
 
     def _on_stream(self) -> AbstractContextManager[None]:
-        return nullcontext() if self._stream is None else _Beside(self._stream)
+        return nullcontext() if self._stream is None else _OnSideStream(self._stream)
 
     def _is_short_of_memory(self) -> bool:
         if self._stream is None:
             return False
-        most = MOST_MEMORY * torch.cuda.get_device_properties(self._device).total_memory
-        return torch.cuda.max_memory_allocated(self._device) > most
+        limit = MAX_MEMORY_SHARE * torch.cuda.get_device_properties(self._device).total_memory
+        return torch.cuda.max_memory_allocated(self._device) > limit
 
 
-class _Recording:
-    """One shape of batch: its buffers, its graph, and the gradients that this writes."""
+class _CapturedPass:
+    """The graph of one shape of batch, with its input buffers and the gradients that it writes."""
 
-    def __init__(self, network: nn.Module, batch: MicroBatch, record: Record) -> None:
+    def __init__(self, network: nn.Module, batch: MicroBatch, capture: CaptureGraph) -> None:
         self._parameters = list(network.parameters())
         device = self._parameters[0].device
         self._batch = batch.to(device, copy=True)
         self._factors = [torch.zeros((), device=device) for _ in range(2)]
-        self._done: Pass | None = None
+        self._result: Pass | None = None
         before = self._take_gradients()
 
         def step() -> None:
-            self._done = run_pass(network, self._batch, *self._factors)
+            self._result = run_pass(network, self._batch, *self._factors)
 
         try:
-            self._graph = record(step)
+            self._graph = capture(step)
         except Exception as error:
             raise ConfigError(
-                f"trainer.cuda_graphs: a training step could not be recorded: {_first_line_of_cause(error)}. "
-                "Set trainer.cuda_graphs=false, and resume=last to go on."
+                f"trainer.cuda_graphs: a training step could not be captured: {_first_line_of_cause(error)}. "
+                "Set trainer.cuda_graphs=false, and continue with resume=last."
             ) from error
         self._gradients = self._take_gradients()
         self._put_gradients(before)
 
     def replay(self, batch: MicroBatch, per_token: float, per_sequence: float) -> tuple[Tensor, tuple[str, ...]]:
-        """The pass of another batch of this shape, with gradients added to those that there are."""
-        given = batch.tensors()
+        """Run the pass of another batch of this shape; its gradients are added to the existing ones."""
+        inputs = batch.tensors()
         for name, buffer in self._batch.tensors().items():
-            buffer.copy_(given[name], non_blocking=True)
+            buffer.copy_(inputs[name], non_blocking=True)
         for buffer, factor in zip(self._factors, (per_token, per_sequence), strict=True):
             buffer.fill_(factor)
-        # Of the micro batches before; maybe in the very buffers that are written now.
+        # Gradients of earlier micro batches may be in the buffers that the graph overwrites.
         before = [None if gradient is None else gradient.clone() for gradient in self._take_gradients()]
         self._graph.replay()
         pairs = list(zip(self._gradients, before, strict=True))
@@ -162,8 +169,8 @@ class _Recording:
         if both:
             torch._foreach_add_([new for new, _ in both], [old for _, old in both])
         self._put_gradients([old if new is None else new for new, old in pairs])
-        assert self._done is not None
-        return self._done.values, self._done.logged
+        assert self._result is not None
+        return self._result.values, self._result.logged
 
     def _take_gradients(self) -> list[Tensor | None]:
         gradients = [parameter.grad for parameter in self._parameters]
@@ -176,27 +183,27 @@ class _Recording:
 
 
 def _first_line_of_cause(error: BaseException) -> str:
-    """What went wrong first: the end of a recording that failed raises an error of its own."""
+    """Return the first line of the original error: ending a capture that failed raises another one."""
     while error.__context__ is not None:
         error = error.__context__
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
-def _tokens(batch: MicroBatch) -> str:
-    """The lengths of the batch's rows."""
+def _describe_lengths(batch: MicroBatch) -> str:
+    """Return the numbers of tokens in the batch's tensors, as text."""
     return " and ".join(f"{x.numel():,}" for name, x in batch.tensors().items() if name.endswith("tokens"))
 
 
 def _shape(batch: MicroBatch) -> tuple[Any, ...]:
-    """What a recording depends on."""
+    """Return the shapes, dtypes and bound of lengths that a graph depends on."""
     tensors = tuple((name, tuple(tensor.shape), tensor.dtype) for name, tensor in batch.tensors().items())
     return (*tensors, batch.max_seqlen)
 
 
-class _Waits:
-    """Notices whether the host waits for the device inside the block."""
+class _SyncDetector:
+    """A context manager that detects whether the host synchronises with the GPU inside the block."""
 
-    def __enter__(self) -> _Waits:
+    def __enter__(self) -> _SyncDetector:
         self.any = False
         self._before = torch.cuda.get_sync_debug_mode()
         self._catching = warnings.catch_warnings(record=True)
@@ -208,15 +215,15 @@ class _Waits:
     def __exit__(self, *failure: Any) -> None:
         torch.cuda.set_sync_debug_mode(self._before)
         self._catching.__exit__(*failure)
-        for one in self._seen:
-            if "synchronizing CUDA operation" in str(one.message):
+        for warning in self._seen:
+            if "synchronizing CUDA operation" in str(warning.message):
                 self.any = True
-            elif "Synchronization debug mode" not in str(one.message):
-                warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+            elif "Synchronization debug mode" not in str(warning.message):
+                warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
 
 
-class _Beside:
-    """Work on another stream, after what was asked for before and before what is asked for after."""
+class _OnSideStream:
+    """A context manager that runs work on another stream, in order with the work before and after the block."""
 
     def __init__(self, stream: torch.cuda.Stream) -> None:
         self._stream, self._inside = stream, torch.cuda.stream(stream)
@@ -231,8 +238,8 @@ class _Beside:
         self._outer.wait_stream(self._stream)
 
 
-class _CudaGraphs:
-    """Records CUDA graphs that share their memory, as no two are replayed at once."""
+class _CudaGraphCapture:
+    """A function that captures CUDA graphs in one memory pool; no two graphs are replayed at once."""
 
     def __init__(self, stream: torch.cuda.Stream | None) -> None:
         self._stream = stream
@@ -241,7 +248,7 @@ class _CudaGraphs:
     def __call__(self, step: Callable[[], None]) -> Graph:
         graph = torch.cuda.CUDAGraph()
         self._pool = self._pool or torch.cuda.graph_pool_handle()
-        # Only this thread must not allocate: the loader's pins memory meanwhile.
+        # Restrict only this thread: the loader's thread pins memory meanwhile.
         with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
             step()
         return graph

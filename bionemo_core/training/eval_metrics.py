@@ -1,4 +1,4 @@
-"""Metrics of an evaluation beside the loss, such as the accuracy of what a model decodes."""
+"""Metrics of an evaluation besides the loss, such as the accuracy of decoded sequences."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ if TYPE_CHECKING:
 
 
 class Probe(Protocol):
-    """Looks at a network on the micro batches of an evaluation."""
+    """A metric that is computed from a network on the micro batches of an evaluation."""
 
     def update(self, network: nn.Module, micro_batch: MicroBatch) -> None:
-        """Look at one micro batch; the network is in evaluation mode, without gradients.
+        """Add one micro batch; the network is in evaluation mode, without gradients.
 
-        A micro batch of no sequences keeps the ranks in step: it must run the network as any other does, and count
-        for nothing.
+        A micro batch without sequences keeps the ranks synchronised: it must run the network like any other, and must
+        not count in the metric.
         """
         ...
 
     def compute(self, groups: ProcessGroups) -> dict[str, float]:
-        """The metrics over all data-parallel ranks; their names get `val_` or `test_` put before them."""
+        """Return the metrics over all data-parallel ranks; the caller prefixes their names with `val_` or `test_`."""
         ...
 
     def reset(self) -> None:
-        """Forget what was seen; an evaluation begins."""
+        """Discard all micro batches so far, at the start of an evaluation."""
         ...

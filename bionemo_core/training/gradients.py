@@ -1,4 +1,4 @@
-"""The global gradient norm, clipping by it, and the loss scale of 16-bit training."""
+"""The global gradient norm, gradient clipping, and the loss scale of 16-bit training."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def gradient_norm(
     groups: ProcessGroups,
     device: torch.device,
 ) -> Tensor:
-    """The 2-norm of the whole model's gradient, a float32 scalar, the same on every rank."""
+    """Return the 2-norm of the whole model's gradient, a float32 scalar, equal on every rank."""
     split: list[Tensor] = []
     replicated: list[Tensor] = []
     sharded = False
@@ -30,7 +30,7 @@ def gradient_norm(
         sharded |= isinstance(parameter.grad, DTensor)
         (replicated if layouts[name].dim is None else split).append(_local(parameter.grad))
     total = _sum_of_squares(split, device)
-    if groups.tensor_rank == 0:  # what every tensor-parallel rank holds is counted once
+    if groups.tensor_rank == 0:  # gradients that every tensor-parallel rank holds are counted once
         total = total + _sum_of_squares(replicated, device)
     if sharded and groups.data_size > 1:
         dist.all_reduce(total, group=groups.data)
@@ -40,14 +40,14 @@ def gradient_norm(
 
 
 def scale_gradients(parameters: Iterable[nn.Parameter], factor: float | Tensor) -> None:
-    """Multiply every gradient in place."""
+    """Multiply every gradient by `factor` in place."""
     gradients = [_local(parameter.grad) for parameter in parameters if parameter.grad is not None]
     if gradients:
         torch._foreach_mul_(gradients, factor)
 
 
 def clip_factor(norm: float, limit: float | None) -> float:
-    """What to multiply gradients of this norm by; 1.0 where they are short enough (v1's formula)."""
+    """Return the factor that clips gradients of this norm to `limit`; 1.0 if they are within it (v1's formula)."""
     return 1.0 if not limit or norm <= limit else limit / (norm + 1e-6)
 
 
@@ -63,7 +63,7 @@ def _sum_of_squares(tensors: list[Tensor], device: torch.device) -> Tensor:
 
 @dataclass
 class LossScaler:
-    """Dynamic loss scaling for float16, with v1's numbers; a scale of 1 that never moves elsewhere."""
+    """Dynamic loss scaling for float16, with v1's constants; for other dtypes, a constant scale of 1."""
 
     scale: float = 1.0
     dynamic: bool = False
@@ -75,11 +75,15 @@ class LossScaler:
 
     @classmethod
     def for_dtype(cls, dtype: torch.dtype) -> LossScaler:
-        """The scaler that this dtype needs."""
+        """Return the scaler for training in this dtype."""
         return cls(scale=2.0**32, dynamic=True) if dtype == torch.float16 else cls()
 
     def update(self, overflow: bool) -> None:
-        """Move the scale after a step: halve it on the second overflow, double it after 1,000 good steps."""
+        """Adjust the scale after a step.
+
+        From the second overflow on, each halves the scale; each 1,000 good steps in a row double it and allow one free
+        overflow again.
+        """
         if not self.dynamic:
             return
         if overflow:

@@ -1,12 +1,14 @@
-"""What a network returns that has a loss beside that of its tokens, and the sums of an evaluation."""
+"""The losses of a micro batch, its forward and backward pass, and the mean losses of an evaluation."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bionemo_core.errors import ConfigError
 from bionemo_core.parallel.groups import ProcessGroups
@@ -17,51 +19,78 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Losses:
-    """The loss of a micro batch in two sums, each to be divided by its own count over the global batch.
+    """The loss of a micro batch as two sums, each to be divided by its own count over the global batch.
 
-    Only real sequences count: they come first, `num_sequences` of them; under static shapes rows or segments of
-    padding follow. A micro batch of none only keeps the ranks in step, and whatever it returns is left out.
+    Only the first `num_sequences` sequences count: with static shapes, rows or segments of padding follow them. A
+    micro batch without sequences only keeps the ranks synchronised, and its losses are ignored.
     """
 
     tokens: Tensor
-    """Summed over loss tokens, a scalar."""
+    """The loss summed over loss tokens, a scalar."""
     sequences: Tensor
-    """Summed over sequences and already weighted, a scalar; a latent loss, say."""
+    """The weighted loss summed over sequences, a scalar; for example a latent loss."""
     logged: dict[str, Tensor] = field(default_factory=dict)
-    """More to show, scalars summed over sequences: the means are logged as `reduced_train_<name>`, `val_<name>`."""
+    """Further scalars, summed over sequences; the means are logged as `reduced_train_<name>` and `val_<name>`."""
 
     @classmethod
     def of(cls, returned: Tensor | Losses) -> Losses:
-        """What a network's forward returned, be it the bare sum over loss tokens."""
+        """Return what a network's forward returned as `Losses`; a bare tensor is the sum over loss tokens."""
         return returned if isinstance(returned, Losses) else cls(returned, returned.new_zeros(()))
 
     def values(self) -> Tensor:
-        """Both sums and what is logged, without their graphs; float32 [2 + logged]."""
+        """Return both sums and the logged scalars without their autograd graphs; float32 [2 + logged]."""
         return torch.stack([value.detach().float() for value in (self.tokens, self.sequences, *self.logged.values())])
 
 
-class Means(NamedTuple):
-    """An evaluation's losses."""
+class Pass(NamedTuple):
+    """The result of a forward and backward pass; its gradients are added to those of the parameters."""
+
+    values: Tensor
+    """The values of `Losses.values`; valid until the next pass."""
+    logged: tuple[str, ...]
+    """The names of the logged scalars."""
+    backward_s: float
+    """The host time of the backward pass; of a replayed CUDA graph, that of both passes."""
+
+
+RunPass = Callable[["MicroBatch", float, float], Pass]
+"""A function that runs a micro batch's pass; the numbers are the factors on its token loss and its sequence loss."""
+
+
+def run_pass(network: nn.Module, batch: MicroBatch, per_token: float | Tensor, per_sequence: float | Tensor) -> Pass:
+    """Run the forward and backward pass of `batch` without a CUDA graph."""
+    losses = Losses.of(network(batch))
+    loss = losses.tokens * per_token
+    if losses.sequences.requires_grad:
+        loss = loss + losses.sequences * per_sequence
+    started = perf_counter()
+    loss.backward()
+    return Pass(losses.values(), tuple(losses.logged), perf_counter() - started)
+
+
+class MeanLosses(NamedTuple):
+    """The mean losses of an evaluation."""
 
     loss: float
-    """What training lowers: of a loss token, and of a sequence where there is such a loss."""
+    """The training objective: the mean loss of a token, plus that of a sequence if there is one."""
     tokens: float
-    """The first part of it, nats a loss token."""
+    """The mean loss of a token in nats."""
     logged: dict[str, float]
+    """The means of the logged scalars over sequences."""
 
 
 class LossSums:
-    """The losses of an evaluation, added up over micro batches and ranks."""
+    """The losses of an evaluation, summed over micro batches and ranks."""
 
     def __init__(self) -> None:
         self._names: tuple[str, ...] = ()
         self._sums: Tensor | None = None
 
     def add(self, losses: Losses, micro_batch: MicroBatch) -> None:
-        """Add a micro batch.
+        """Add the losses of a micro batch.
 
         Raises:
-            ConfigError: it logs other names than those before it.
+            ConfigError: its logged names differ from those of the micro batches before it.
         """
         values, names = losses.values().double(), tuple(losses.logged)
         if micro_batch.num_sequences == 0:
@@ -70,29 +99,29 @@ class LossSums:
         if self._sums is None:
             self._names, self._sums = names, torch.cat((counts, values))
         else:
-            check_names(names, self._names)
+            check_logged_names(names, self._names)
             self._sums += torch.cat((counts, values))
 
-    def means(self, groups: ProcessGroups) -> Means | None:
-        """The means of all ranks together; None if there was no loss token."""
+    def means(self, groups: ProcessGroups) -> MeanLosses | None:
+        """Return the means over all ranks; None if there was no loss token."""
         if self._sums is None:
             return None
         tokens, sequences, token_loss, sequence_loss, *logged = groups.sum_over_data(self._sums).tolist()
         if tokens == 0:
             return None
-        of_tokens = token_loss / tokens
+        token_mean = token_loss / tokens
         named = {name: value / sequences for name, value in zip(self._names, logged, strict=True)}
-        return Means(of_tokens + sequence_loss / sequences, of_tokens, named)
+        return MeanLosses(token_mean + sequence_loss / sequences, token_mean, named)
 
 
-def check_names(names: tuple[str, ...], before: tuple[str, ...]) -> None:
-    """Accept a network that logs the same names of every micro batch.
+def check_logged_names(names: tuple[str, ...], before: tuple[str, ...]) -> None:
+    """Check that a network logs the same names for every micro batch.
 
     Raises:
-        ConfigError: it does not.
+        ConfigError: the names differ.
     """
     if names != before:
         raise ConfigError(
-            f"model: its forward logs {', '.join(names) or 'nothing'} of one micro batch and "
-            f"{', '.join(before) or 'nothing'} of another; it must always log the same."
+            f"model: its forward logs {', '.join(names) or 'nothing'} for one micro batch and "
+            f"{', '.join(before) or 'nothing'} for another; it must always log the same names."
         )

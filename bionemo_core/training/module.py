@@ -1,8 +1,8 @@
-"""A network and its objective as a Lightning module: one training step, written out.
+"""A network and its objective as a Lightning module, with the training step written out.
 
-A batch is a whole optimizer step's share of this rank (`StepBatch`): the step runs its micro
-batches, so that the loss is the sum over all loss tokens of the global batch divided by their
-number, whatever the number of ranks and micro batches; a loss of whole sequences likewise.
+A batch is this rank's share of an optimizer step (`StepBatch`), and the step runs its micro batches. The loss is the
+sum over all loss tokens of the global batch divided by their number, however many ranks and micro batches there are.
+A loss of whole sequences is divided by the number of sequences in the same way.
 """
 
 from __future__ import annotations
@@ -25,9 +25,8 @@ from bionemo_core.protocols import AnyObjective, Seq2SeqObjective, TensorType, T
 from bionemo_core.training.cuda_graphs import make_pass_runner
 from bionemo_core.training.eval_metrics import Probe
 from bionemo_core.training.gradients import LossScaler, clip_factor, gradient_norm, scale_gradients
-from bionemo_core.training.losses import Losses, LossSums, check_names
+from bionemo_core.training.losses import Losses, LossSums, RunPass, check_logged_names
 from bionemo_core.training.optim import AdamW
-from bionemo_core.training.passes import RunPass
 
 if TYPE_CHECKING:
     from bionemo_core.data.batches.batch import StepBatch
@@ -35,16 +34,16 @@ if TYPE_CHECKING:
 log = logging.getLogger("bionemo")
 
 MAX_SKIPPED_STEPS = 20
-"""Overflows in a row after which 16-bit training gives up."""
+"""The number of overflows in a row after which 16-bit training stops with an error."""
 
 
 @dataclass
 class Recipe:
-    """How to train: what the run's configuration says beside the network."""
+    """The part of a run's configuration that says how to train the network."""
 
     optim: AdamW
     learning_rate: Callable[[int], float]
-    """The rate of an optimizer step, counted from 0."""
+    """The learning rate of each optimizer step, counted from 0."""
     seed: int = 1234
     gradient_clip_val: float | None = 1.0
     scaler: LossScaler = field(default_factory=LossScaler)
@@ -55,16 +54,16 @@ _TOKEN_TYPES |= {"position_ids": "int64", "padding_mask": "bool"}
 
 
 class LanguageModule(pl.LightningModule):
-    """Trains any network that maps a `TokenBatch`, or a `Seq2SeqBatch`, to a summed loss.
+    """A Lightning module for any network that maps a `TokenBatch`, or a `Seq2SeqBatch`, to a summed loss.
 
     Args:
-        network: its forward gives the loss summed over the batch's loss tokens, or `Losses`. If it has a
-            `set_step(step)`, it is told the number of the optimizer step before each, from 0; an evaluation counts
-            to the step that comes after it.
+        network: its forward returns the loss summed over the batch's loss tokens, or `Losses`. If it has a method
+            `set_step(step)`, this is called before each optimizer step with its number, from 0, and before an
+            evaluation with the number of the step that follows it.
         objective: makes examples from records, in the loader.
         seq_length: the longest sequence in tokens, BOS and EOS included; of an encoder-decoder the longest source.
-        probes: metrics of an evaluation beside the loss.
-        judge: what is known of the texts that the network writes; `task=sample` and `task=optimize` ask it.
+        probes: metrics of an evaluation besides the loss.
+        judge: evaluates the texts that the network generates; `task=sample` and `task=optimize` use it.
     """
 
     input_types: Mapping[str, TensorType] = {
@@ -97,9 +96,9 @@ class LanguageModule(pl.LightningModule):
         self.recipe: Recipe | None = None
         self.consumed_samples = 0
         self.metrics: dict[str, float] = {}
-        """What the last step measured, under v1's names."""
+        """The metrics of the last step, under v1's names."""
         self.validation_metrics: dict[str, float] = {}
-        """What the last evaluation measured."""
+        """The metrics of the last evaluation."""
         self._run_pass: RunPass | None = None
 
     @property
@@ -109,26 +108,26 @@ class LanguageModule(pl.LightningModule):
     @property
     def _recipe(self) -> Recipe:
         if self.recipe is None:
-            raise ConfigError("model: no recipe was set, so there is nothing to train it with.")
+            raise ConfigError("model: it cannot be trained, because its `recipe` is not set.")
         return self.recipe
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return self._recipe.optim.build(self.network.named_parameters())
 
     def training_step(self, batch: StepBatch, batch_idx: int) -> None:
-        """One optimizer step.
+        """Run one optimizer step.
 
         Raises:
-            NonFiniteError: the loss or the gradient norm is not finite; nothing was updated.
+            NonFiniteError: the loss or the gradient norm is not finite; no parameter was updated.
         """
         started = perf_counter()
         recipe, optimizer = self._recipe, self.optimizers()
         optimizer.zero_grad(set_to_none=True)
-        self._tell_step(batch.step)
-        total = self._totals(batch)
-        sums, names, backward_s = self._accumulate(batch, total)
+        self._set_step(batch.step)
+        counts = self._count_global_batch(batch)
+        sums, names, backward_s = self._accumulate(batch, counts)
         parameters = list(self.network.parameters())
-        loss, norm, logged = self._reduce(sums, total)
+        loss, norm, logged = self._reduce(sums, counts)
         norm /= recipe.scaler.scale
         learning_rate = self._update(optimizer, parameters, loss, norm, batch.step)
         self.consumed_samples = batch.consumed_samples
@@ -143,60 +142,60 @@ class LanguageModule(pl.LightningModule):
             "global_step": float(batch.step + 1),
             "train_step_timing": elapsed,
             "train_backward_timing": backward_s,
-            "tokens_per_second": total["tokens"] / elapsed,
-            "fill": total["tokens"] / total["capacity"],
+            "tokens_per_second": counts["tokens"] / elapsed,
+            "fill": counts["tokens"] / counts["capacity"],
             **{f"reduced_train_{name}": value for name, value in zip(names, logged, strict=True)},
         }
 
-    def _tell_step(self, step: int) -> None:
-        tell: Callable[[int], None] | None = getattr(self.network, "set_step", None)
-        if tell is not None:
-            tell(step)
+    def _set_step(self, step: int) -> None:
+        set_step: Callable[[int], None] | None = getattr(self.network, "set_step", None)
+        if set_step is not None:
+            set_step(step)
 
-    def _totals(self, batch: StepBatch) -> dict[str, float]:
+    def _count_global_batch(self, batch: StepBatch) -> dict[str, float]:
         names = ("loss_tokens", "sequences", "tokens", "capacity")
         local = [batch.num_loss_tokens, batch.num_sequences, batch.num_tokens, batch.capacity]
         groups = self._strategy.groups
-        # One rank asks no other, and so does not wait for its device.
+        # A single rank counts on the CPU, so that it does not wait for the GPU.
         counts = torch.tensor(local, dtype=torch.float64, device=self.device if groups.data_size > 1 else "cpu")
         return dict(zip(names, groups.sum_over_data(counts).tolist(), strict=True))
 
-    def _accumulate(self, batch: StepBatch, total: dict[str, float]) -> tuple[Tensor, tuple[str, ...], float]:
-        """The values of `Losses` summed over this rank's micro batches, the names of those logged, and seconds."""
+    def _accumulate(self, batch: StepBatch, counts: dict[str, float]) -> tuple[Tensor, tuple[str, ...], float]:
+        """Run the micro batches of this rank; return the summed `Losses.values`, the logged names, backward seconds."""
         strategy, backward_s = self._strategy, 0.0
         groups = strategy.groups
         if self._run_pass is None:
-            self._run_pass = make_pass_runner(self.network, groups, record=strategy.records_passes)
-        factor = self._recipe.scaler.scale * groups.data_size  # reduced gradients are means, and the loss is a sum
-        per_token, per_sequence = (factor / max(1.0, total[name]) for name in ("loss_tokens", "sequences"))
+            self._run_pass = make_pass_runner(self.network, groups, use_graphs=strategy.records_passes)
+        factor = self._recipe.scaler.scale * groups.data_size  # the ranks' gradients are averaged, not summed
+        per_token, per_sequence = (factor / max(1.0, counts[name]) for name in ("loss_tokens", "sequences"))
         sums, names = torch.zeros((), device=self.device), None
         for index, micro_batch in enumerate(batch.micro_batches):
             seed_micro_batch(self._recipe.seed, batch.step, groups.data_rank, index, groups.tensor_rank)
             reduce_gradients_now(self.network, index == len(batch.micro_batches) - 1)
             counted = 1.0 if micro_batch.num_sequences else 0.0
-            done = self._run_pass(micro_batch, per_token * counted, per_sequence * counted)
-            backward_s += done.backward_s
-            sums = sums + done.values * counted
-            names = done.logged if names is None else names
-            check_names(done.logged, names)
-        reshard(self.network)  # a backward pass that reached no parameter has not
+            result = self._run_pass(micro_batch, per_token * counted, per_sequence * counted)
+            backward_s += result.backward_s
+            sums = sums + result.values * counted
+            names = result.logged if names is None else names
+            check_logged_names(result.logged, names)
+        reshard(self.network)  # needed if a backward pass reached no parameter
         return sums, names or (), backward_s
 
-    def _reduce(self, sums: Tensor, total: dict[str, float]) -> tuple[float, float, list[float]]:
-        """Loss, gradient norm, and what else is logged, of the global batch."""
+    def _reduce(self, sums: Tensor, counts: dict[str, float]) -> tuple[float, float, list[float]]:
+        """Return the loss, the gradient norm and the logged means of the global batch."""
         strategy = self._strategy
-        tokens = sums[:1] / max(1.0, total["loss_tokens"])  # a step of unlabelled sequences teaches nothing
-        means = strategy.groups.sum_over_data(torch.cat((tokens, sums[1:] / max(1.0, total["sequences"]))))
+        tokens = sums[:1] / max(1.0, counts["loss_tokens"])  # at least 1: a step may have no labelled token
+        means = strategy.groups.sum_over_data(torch.cat((tokens, sums[1:] / max(1.0, counts["sequences"]))))
         norm = gradient_norm(self.network.named_parameters(), strategy.layouts, strategy.groups, self.device)
         measured = torch.cat((means, norm.reshape(1)))
-        self._look_ahead()
-        values = measured.tolist()  # the step's one wait for the device
+        self._prefetch()
+        values = measured.tolist()  # the only synchronisation with the GPU in a step
         return values[0] + values[1], values[-1], values[2:-1]
 
-    def _look_ahead(self) -> None:
-        """Have a further batch fetched and copied while a GPU computes; a CPU computes what it is asked at once.
+    def _prefetch(self) -> None:
+        """Fetch the next batch and copy it while the GPU computes; on a CPU there is nothing to overlap.
 
-        A loader that is slower than the device is waited for here, so that a step's time holds it.
+        If the loader is slower than the GPU, the step waits for it here, so the step time includes that wait.
         """
         look_ahead = getattr(self.trainer.train_dataloader, "look_ahead", None)
         if look_ahead is not None and self.device.type == "cuda":
@@ -212,7 +211,7 @@ class LanguageModule(pl.LightningModule):
         learning_rate = recipe.learning_rate(step)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
-        if overflow:  # the step counts, as its data is consumed, but nothing is updated
+        if overflow:  # the step counts, because its data is consumed, but no parameter is updated
             optimizer.zero_grad(set_to_none=True)
         else:
             factor = clip_factor(norm, recipe.gradient_clip_val) / scaler.scale
@@ -223,12 +222,12 @@ class LanguageModule(pl.LightningModule):
         return learning_rate
 
     def on_fit_end(self) -> None:
-        self._run_pass = None  # and with it the memory of what it recorded
+        self._run_pass = None  # frees the memory of its CUDA graphs
 
     def on_validation_epoch_start(self) -> None:
         self._evaluated = LossSums()
         self._evaluation_started = perf_counter()
-        self._tell_step(self.trainer.global_step)
+        self._set_step(self.trainer.global_step)
         for probe in self.probes:
             probe.reset()
 
@@ -240,12 +239,12 @@ class LanguageModule(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         reshard(self.network)
-        metrics = self._metrics_of_evaluation("val")
+        metrics = self._evaluation_metrics("val")
         if not metrics:
             return
         self.validation_metrics = metrics | {"validation_step_timing": perf_counter() - self._evaluation_started}
         for name, value in metrics.items():
-            # For callbacks that watch them; the loggers get the exact values from `validation_metrics`.
+            # For callbacks that monitor them; the loggers get the exact values from `validation_metrics`.
             self.log(name, value, logger=False, prog_bar=name == "val_loss", batch_size=1, sync_dist=True)
 
     test_step = validation_step
@@ -253,18 +252,18 @@ class LanguageModule(pl.LightningModule):
 
     def on_test_epoch_end(self) -> None:
         reshard(self.network)
-        self.validation_metrics = self._metrics_of_evaluation("test")
+        self.validation_metrics = self._evaluation_metrics("test")
         if not self.validation_metrics:
-            log.warning("The test split has nothing that the loss counts: no label, or no token. It is not measured.")
+            log.warning("The test split is not evaluated: it has no token, or no label, that counts in the loss.")
 
-    def _metrics_of_evaluation(self, prefix: str) -> dict[str, float]:
+    def _evaluation_metrics(self, prefix: str) -> dict[str, float]:
         groups = self._strategy.groups
         means = self._evaluated.means(groups)
-        probed = [probe.compute(groups) for probe in self.probes]
+        probe_metrics = [probe.compute(groups) for probe in self.probes]
         if means is None:
             return {}
         named = {"loss": means.loss} | means.logged
-        for metrics in probed:
+        for metrics in probe_metrics:
             named |= metrics
         return {f"{prefix}_{name}": value for name, value in named.items()}
 
@@ -281,7 +280,7 @@ class LanguageModule(pl.LightningModule):
 def _non_finite_message(step: int, loss: float, norm: float, scaler: LossScaler) -> str:
     skipped = f" after {scaler.skipped_in_a_row} skipped steps in a row" if scaler.dynamic else ""
     return (
-        f"training: step {step}: loss {loss}, gradient norm {norm}{skipped}: stopped before the update. "
-        "The newest checkpoint is from before this step. Lower optim.lr, lengthen scheduler.warmup_steps, "
-        "or train with trainer.precision=bf16-mixed or 32; then resume with resume=last."
+        f"training: step {step}: got loss {loss} and gradient norm {norm}{skipped}; stopped before the update. "
+        "The newest checkpoint is from before this step. Lower optim.lr, raise scheduler.warmup_steps, "
+        "or train with trainer.precision=bf16-mixed or 32; then continue with resume=last."
     )

@@ -1,4 +1,4 @@
-"""Learning-rate schedules as plain functions of the step, under v1's names.
+"""Learning-rate schedules as plain functions of the step, under v1's names, without torch.
 
 The formulae are those of NeMo's schedulers of the same names (Apache-2.0, `nemo/core/optim/lr_scheduler.py`); only the
 facts are taken from there. `step` is the number of optimizer steps done before this one, so it starts at 0. The fields
@@ -15,7 +15,7 @@ from bionemo_core.errors import ConfigError
 
 
 class Schedule(Protocol):
-    """A learning rate for every step."""
+    """A function that gives the learning rate of every step."""
 
     def __call__(self, step: int, *, base_lr: float, max_steps: int) -> float:
         """Return the learning rate of optimizer step `step` in a run of `max_steps` whose optimizer has `base_lr`."""
@@ -40,7 +40,7 @@ class Constant:
 class Cosine:
     """Linear warm-up, half a cosine down to `min_lr`, then `min_lr` for `constant_steps`; v1's `CosineAnnealing`.
 
-    A run shorter than warm-up and constant steps together has no cosine between them.
+    A run that is shorter than warm-up and constant steps together has no cosine part.
     """
 
     warmup_steps: int = 500  # steps of the linear warm-up

@@ -1,4 +1,4 @@
-"""The scheduler's or the user's wish to stop, remembered until the training loop asks."""
+"""Signals by which the scheduler or the user stops a run, remembered until the training loop checks for them."""
 
 import signal
 import threading
@@ -9,9 +9,9 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
 class StopSignal:
-    """Remembers the first of SIGTERM, SIGINT and SIGUSR1; later ones do no harm.
+    """A handler that remembers the first of SIGTERM, SIGINT and SIGUSR1 and ignores later ones.
 
-    Only the main thread may install handlers; elsewhere nothing is installed and nothing requested.
+    Only the main thread can install signal handlers; in another thread this does nothing.
     """
 
     def __init__(self) -> None:
@@ -20,11 +20,11 @@ class StopSignal:
 
     @property
     def requested(self) -> str | None:
-        """The name of the first signal that came, None as long as none has."""
+        """The name of the first signal received; None if there was none."""
         return None if self._first is None else signal.Signals(self._first).name
 
     def install(self) -> None:
-        """Takes over the signals; again, if some library has put its own handlers in place since."""
+        """Install the handlers; call it again if a library has replaced them since."""
         if threading.current_thread() is not threading.main_thread():
             return
         for number in STOP_SIGNALS:
@@ -32,26 +32,26 @@ class StopSignal:
             self._previous.setdefault(number, previous)
 
     def restore(self) -> None:
-        """Puts the handlers back that were there before the first `install`."""
+        """Restore the handlers that were there before the first `install`."""
         if threading.current_thread() is not threading.main_thread():
             return
         for number, previous in self._previous.items():
-            # None stands for a handler that was not set from Python, and cannot be put back.
+            # None means a handler that was not set from Python; it cannot be restored.
             signal.signal(number, signal.SIG_DFL if previous is None else previous)
         self._previous.clear()
 
     def __enter__(self) -> Self:
-        """Installs the handlers."""
+        """Install the handlers."""
         self.install()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Restores the handlers."""
+        """Restore the handlers."""
         self.restore()
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
-        # Nothing else happens here: an exception or a print in a handler could break any line of the program.
+        # Do nothing else here: an exception or a print in a handler could interrupt any line of the program.
         if self._first is None:
             self._first = number

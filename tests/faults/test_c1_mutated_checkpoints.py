@@ -7,8 +7,8 @@ import torch
 from matrix import Row, row
 from mutations import MUTATIONS, swap_folders
 
-from bionemo_core.checkpoint.blocks import whole
-from bionemo_core.checkpoint.load import CheckpointReader, newest_valid
+from bionemo_core.checkpoint.blocks import whole_part
+from bionemo_core.checkpoint.load import CheckpointReader, open_newest_valid
 from bionemo_core.checkpoint.save import save
 from bionemo_core.errors import CheckpointError
 
@@ -32,7 +32,7 @@ def _state(step):
 def pristine(tmp_path_factory):
     root = tmp_path_factory.mktemp("pristine")
     for step in (10, 20):
-        pieces = [whole(name, tensor) for name, tensor in _tensors(step).items()]
+        pieces = [whole_part(name, tensor) for name, tensor in _tensors(step).items()]
         save(root, step, pieces, _state(step), facts={"seed": 1}, consumed_samples=8 * step)
     return root
 
@@ -63,7 +63,7 @@ def _run(matrix_row: Row, pristine, tmp_path):
         unchanged = _bytes(root / newest) == _bytes(pristine / newest)
         with matrix_row.case(f"{case} {mutate.__name__}"):
             try:
-                reader, skipped = newest_valid(root)
+                reader, skipped = open_newest_valid(root)
             except CheckpointError:
                 assert both or mutate is swap_folders, "refused though an older one was intact"
             else:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from runs import Home
 
-from bionemo_core.checkpoint.load import newest_valid
+from bionemo_core.checkpoint.load import open_newest_valid
 
 pytestmark = pytest.mark.faults
 
@@ -14,6 +14,6 @@ def test_n1_a_rate_that_blows_the_weights_up(home: Home) -> None:
     assert "optim.lr" in run.output()
     assert "Traceback" not in run.output()
     for folder in run.folder.glob("checkpoints/step-*"):
-        reader, _ = newest_valid(folder.parent)
+        reader, _ = open_newest_valid(folder.parent)
         for name in reader.names:
             assert torch.isfinite(reader.read(name)).all(), name

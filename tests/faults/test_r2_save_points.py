@@ -8,7 +8,7 @@ from matrix import row
 from runs import Home, assert_same_metrics
 
 from bionemo_core.checkpoint.faults import SAVE_POINTS
-from bionemo_core.checkpoint.load import newest_valid
+from bionemo_core.checkpoint.load import open_newest_valid
 
 pytestmark = pytest.mark.faults
 
@@ -28,7 +28,7 @@ def test_r2_killed_while_saving(home: Home, reference: Path) -> None:
             assert run.wait() == -signal.SIGKILL, run.output()
             assert f"fault point {point} reached" in run.output()
             if which > 1:
-                reader, _ = newest_valid(run.folder / "checkpoints")
+                reader, _ = open_newest_valid(run.folder / "checkpoints")
                 assert reader.step >= (which - 1) * INTERVAL
             assert_same_metrics(home.finish(name, "resume=auto").folder, reference)
     matrix.check()

@@ -11,8 +11,8 @@ import torch
 from matrix import row
 
 from bionemo_core.checkpoint import retention
-from bionemo_core.checkpoint.blocks import whole
-from bionemo_core.checkpoint.load import newest_valid
+from bionemo_core.checkpoint.blocks import whole_part
+from bionemo_core.checkpoint.load import open_newest_valid
 from bionemo_core.checkpoint.save import save
 from bionemo_core.errors import StorageError
 
@@ -104,7 +104,7 @@ def _contents(root):
 
 
 def _pieces(value, elements):
-    return [whole("w", torch.full((elements,), float(value))), whole("b", torch.full((7,), value).bfloat16())]
+    return [whole_part("w", torch.full((elements,), float(value))), whole_part("b", torch.full((7,), value).bfloat16())]
 
 
 def _run_case(root, fault, draw):
@@ -127,7 +127,7 @@ def _run_case(root, fault, draw):
         shutil.rmtree(next(elsewhere.glob(".tmp-*")))
         elsewhere.rename(root)
     assert _contents(root) == before
-    reader, skipped = newest_valid(root)
+    reader, skipped = open_newest_valid(root)
     assert (reader.step, reader.read("w")[0].item(), skipped) == (20, 20.0, [])
     assert save(root, 30, _pieces(30, elements), {}).name == "step-00000030"
 

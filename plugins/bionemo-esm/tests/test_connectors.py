@@ -14,7 +14,7 @@ from bionemo_core.builtin import load_registry
 from bionemo_core.errors import ArtefactError, ConfigError
 from bionemo_core.interop.connector import ForeignModel, OurModel
 from bionemo_core.interop.foreign_config import ForeignConfig
-from bionemo_core.interop.huggingface import read_folder, write_folder
+from bionemo_core.interop.huggingface import read_huggingface, write_huggingface
 from bionemo_core.interop.nemo import read_nemo, write_nemo
 from bionemo_core.interop.stored import Carried
 from bionemo_core.models.load import OpenedModel, open_model
@@ -137,16 +137,16 @@ def test_their_folder_and_ours_agree_in_logits_and_bits(
     model, folder = theirs
     opened = open_model(str(folder), load_registry())
     assert opened.report.complete
-    source = read_folder(folder)
+    source = read_huggingface(folder)
     foreign = EsmHuggingFace().write(ours(opened, EsmHuggingFace().read(source).carried))
     assert_same_bits(dict(foreign.tensors), dict(source.tensors))
 
-    write_folder(tmp_path / "ours", foreign, shard_bytes=20_000)
+    write_huggingface(tmp_path / "ours", foreign, shard_bytes=20_000)
     assert (tmp_path / "ours" / "model.safetensors.index.json").is_file(), "in several files"
     with caplog.at_level(logging.WARNING):
         loaded = transformers.EsmForMaskedLM.from_pretrained(tmp_path / "ours").eval()
     assert "newly initialized" not in caplog.text and "not used" not in caplog.text
-    assert_same_bits(dict(read_folder(tmp_path / "ours").tensors), dict(source.tensors))
+    assert_same_bits(dict(read_huggingface(tmp_path / "ours").tensors), dict(source.tensors))
 
     tokenizer = esm2_tokenizer()
     padded = batch([example(tokenizer, sequence, (3,)) for sequence in SEQUENCES], tokenizer, packed=False)
@@ -160,7 +160,7 @@ def test_their_folder_and_ours_agree_in_logits_and_bits(
 
 def test_the_tokenizer_of_a_written_folder_is_theirs(theirs: tuple[torch.nn.Module, Path], tmp_path: Path) -> None:
     opened = open_model(str(theirs[1]), load_registry())
-    write_folder(tmp_path / "ours", EsmHuggingFace().write(ours(opened)))
+    write_huggingface(tmp_path / "ours", EsmHuggingFace().write(ours(opened)))
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "ours")
     for sequence in SEQUENCES:
         assert tokenizer(sequence)["input_ids"] == [0, *opened.tokenizer.encode(sequence).tolist(), 2]

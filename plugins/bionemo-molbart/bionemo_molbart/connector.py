@@ -11,6 +11,7 @@ from bionemo_core.interop.nemo_seq2seq import (
     DECODER_LAYER,
     ENCODER_LAYER,
     STACKS,
+    archive_config,
     decoder_keys,
     embedding_keys,
     encoder_keys,
@@ -18,7 +19,6 @@ from bionemo_core.interop.nemo_seq2seq import (
     layer_keys,
     position_rows,
     read_params,
-    written_config,
 )
 from bionemo_core.interop.stored import Carried
 from bionemo_core.protocols import Tokenizer
@@ -106,7 +106,7 @@ class MegaMolBartNemo:
         Raises:
             ConfigError: it has sizes, switches or a vocabulary that v1's archives have not.
         """
-        config = written_config(model.params, "transformer", f"model {model.name} as .nemo")
+        config = archive_config(model.params, "transformer", f"model {model.name} as .nemo")
         return _foreign(model, config, "MegaMolBARTModel", self._keys(model.params))
 
     @staticmethod
@@ -140,7 +140,7 @@ class MolMimNemo:
             ConfigError: it has sizes, switches or a vocabulary that v1's archives have not.
         """
         params = model.params
-        config = written_config(params, "perceiver", f"model {model.name} as .nemo")
+        config = archive_config(params, "perceiver", f"model {model.name} as .nemo")
         count = "num_self_attention_per_cross_attention"
         config["encoder"] |= {"hidden_steps": params["hidden_steps"], count: params[count]}
         config["hiddens"] = {

@@ -19,13 +19,13 @@ from bionemo_core.interop.nemo_models import (
     sentencepiece_pieces,
 )
 from bionemo_core.interop.nemo_seq2seq import (
+    archive_config,
     decoder_keys,
     embedding_keys,
     encoder_keys,
     head_keys,
     position_rows,
     read_params,
-    written_config,
 )
 from bionemo_core.interop.sentencepiece_model import Kind, ModelType, VocabularyPiece, read_pieces, write_model
 from bionemo_core.interop.stored import Carried
@@ -148,7 +148,7 @@ class ProtT5nvNemo:
         plain = len(PROTT5NV_PIECES)
         if tuple(model.tokenizer.pieces[:plain]) != PROTT5NV_PIECES or params["kv_channels"]:
             raise ConfigError(f"{where}: expected the tokenizer prott5nv, and no kv_channels of its own.")
-        config = written_config(params, "transformer", where)
+        config = archive_config(params, "transformer", where)
         files, section = sentencepiece_files(PROTEIN_PIECES, model.tokenizer.pad_id, model.carried)
         config |= {
             "tokenizer": section | {"num_sentinel_tokens": model.tokenizer.vocab_size - plain},

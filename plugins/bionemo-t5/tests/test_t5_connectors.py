@@ -14,7 +14,7 @@ from bionemo_core.data.batches.rows import RowShape, collate_pairs
 from bionemo_core.errors import ArtefactError
 from bionemo_core.interop.connector import ForeignModel, OurModel
 from bionemo_core.interop.foreign_config import ForeignConfig
-from bionemo_core.interop.huggingface import read_folder, write_folder
+from bionemo_core.interop.huggingface import read_huggingface, write_huggingface
 from bionemo_core.interop.nemo import read_nemo, write_nemo
 from bionemo_core.interop.nemo_models import PROTEIN_PIECES
 from bionemo_core.interop.stored import Carried
@@ -113,9 +113,9 @@ def test_their_folder_and_ours_agree_in_logits_and_bits(
     model, folder = theirs
     opened = open_model(str(folder), load_registry())
     assert opened.report.complete and opened.spec.tokenizer.name == "prott5"
-    source = dict(read_folder(folder).tensors)
-    write_folder(tmp_path / "ours", T5HuggingFace().write(ours(opened)), shard_bytes=30_000)
-    assert_same_bits(dict(read_folder(tmp_path / "ours").tensors), source)
+    source = dict(read_huggingface(folder).tensors)
+    write_huggingface(tmp_path / "ours", T5HuggingFace().write(ours(opened)), shard_bytes=30_000)
+    assert_same_bits(dict(read_huggingface(tmp_path / "ours").tensors), source)
     with caplog.at_level(logging.WARNING):
         loaded = transformers.T5ForConditionalGeneration.from_pretrained(tmp_path / "ours").eval()
     assert "newly initialized" not in caplog.text and "not used" not in caplog.text
@@ -131,7 +131,7 @@ def test_their_folder_and_ours_agree_in_logits_and_bits(
 
 
 def test_a_tied_head_without_scaling_is_refused(theirs: tuple[torch.nn.Module, Path]) -> None:
-    source = read_folder(theirs[1])
+    source = read_huggingface(theirs[1])
     tied = {name: source.tensors[name] for name in source.tensors if name != "lm_head.weight"}
     config = ForeignConfig(source.config.values | {"scale_decoder_outputs": False}, "here")
     with pytest.raises(ArtefactError, match="scale_decoder_outputs"):
@@ -140,7 +140,7 @@ def test_a_tied_head_without_scaling_is_refused(theirs: tuple[torch.nn.Module, P
 
 def test_the_tokenizer_of_a_written_folder_is_theirs(theirs: tuple[torch.nn.Module, Path], tmp_path: Path) -> None:
     opened = open_model(str(theirs[1]), load_registry())
-    write_folder(tmp_path / "ours", T5HuggingFace().write(ours(opened)))
+    write_huggingface(tmp_path / "ours", T5HuggingFace().write(ours(opened)))
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "ours")
     for sequence in ("MKTAYIAKQR", "PRTEINO"):
         assert tokenizer(" ".join(sequence))["input_ids"] == [*opened.tokenizer.encode(sequence).tolist(), 1]

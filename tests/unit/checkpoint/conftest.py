@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from bionemo_core.checkpoint.blocks import TensorPart, whole
+from bionemo_core.checkpoint.blocks import TensorPart, whole_part
 from bionemo_core.checkpoint.rank_agreement import Disagreement
 from bionemo_core.checkpoint.save import save
 
@@ -57,7 +57,7 @@ def root(tmp_path: Path, tensors: dict[str, torch.Tensor]) -> Path:
     """A folder with checkpoints of steps 10 and 20."""
     root = tmp_path / "checkpoints"
     for step in (10, 20):
-        pieces: list[TensorPart] = [whole(name, tensor + step) for name, tensor in tensors.items()]
+        pieces: list[TensorPart] = [whole_part(name, tensor + step) for name, tensor in tensors.items()]
         save(root, step, pieces, {"lr": 0.1 * step, "moments": torch.full((3,), step)}, consumed_samples=8 * step)
     return root
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from bionemo_core.checkpoint import faults
-from bionemo_core.checkpoint.blocks import TensorPart, whole
-from bionemo_core.checkpoint.load import newest_valid, open_checkpoint
+from bionemo_core.checkpoint.blocks import TensorPart, whole_part
+from bionemo_core.checkpoint.load import open_checkpoint, open_newest_valid
 from bionemo_core.checkpoint.retention import prune, set_aside_after
 from bionemo_core.checkpoint.save import save
 from bionemo_core.errors import CheckpointError, StorageError
@@ -23,7 +23,7 @@ import json, os, sys
 from pathlib import Path
 import torch
 from bionemo_core.checkpoint.faults import SAVE_POINTS, VARIABLE
-from bionemo_core.checkpoint.blocks import whole
+from bionemo_core.checkpoint.blocks import whole_part
 from bionemo_core.checkpoint.save import save
 base, step = Path(sys.argv[1]), int(sys.argv[2])
 torch.set_num_threads(1)
@@ -31,7 +31,7 @@ for point in SAVE_POINTS:
     child = os.fork()
     if child == 0:
         os.environ[VARIABLE] = point
-        save(base / point, step, [whole("w", torch.full((64,), 30.0))], {"at": step})
+        save(base / point, step, [whole_part("w", torch.full((64,), 30.0))], {"at": step})
         os._exit(0)
     print(json.dumps([point, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])]), flush=True)
 """
@@ -41,7 +41,7 @@ for point in SAVE_POINTS:
 def test_a_kill_at_any_point_of_a_save_leaves_a_valid_checkpoint(tmp_path, step):
     for point in faults.SAVE_POINTS:
         for earlier in (10, 20):
-            save(tmp_path / point, earlier, [whole("w", torch.full((64,), float(earlier)))], {"at": earlier})
+            save(tmp_path / point, earlier, [whole_part("w", torch.full((64,), float(earlier)))], {"at": earlier})
 
     ran = subprocess.run(
         [sys.executable, "-c", _KILLED, str(tmp_path), str(step)], capture_output=True, text=True, timeout=120
@@ -53,11 +53,11 @@ def test_a_kill_at_any_point_of_a_save_leaves_a_valid_checkpoint(tmp_path, step)
     for number, point in enumerate(faults.SAVE_POINTS):
         assert f"fault point {point} reached" in ran.stderr
         root = tmp_path / point
-        reader, skipped = newest_valid(root)
+        reader, skipped = open_newest_valid(root)
         value = reader.read("w")[0].item()
         assert not skipped
         assert (reader.step, value) == ((step, 30.0) if number >= arrived else (20, 20.0))
-        save(root, 40, [whole("w", torch.zeros(64))], {})
+        save(root, 40, [whole_part("w", torch.zeros(64))], {})
         assert {path.name for path in root.iterdir()} == {
             f"step-{n:08d}" for n in (10, 20, 40, *((30,) if number >= arrived and step == 30 else ()))
         }
@@ -66,7 +66,7 @@ def test_a_kill_at_any_point_of_a_save_leaves_a_valid_checkpoint(tmp_path, step)
 def test_a_step_moved_aside_by_a_killed_save_is_found_and_put_back(root):
     newest = root / "step-00000020"
     newest.rename(root / ".replaced-step-00000020")
-    assert newest_valid(root)[0].step == 20
+    assert open_newest_valid(root)[0].step == 20
     save(root, 30, [], {})
     assert open_checkpoint(newest).step == 20
 
@@ -101,7 +101,7 @@ def test_a_failing_file_system_costs_only_this_save(root, snapshot, monkeypatch,
     with monkeypatch.context() as patched:
         failing = _Failing(patched, call, error, nth)
         with pytest.raises(StorageError) as raised:
-            save(root, 30, [whole("w", torch.ones(1000))], {"m": torch.ones(3)})
+            save(root, 30, [whole_part("w", torch.ones(1000))], {"m": torch.ones(3)})
     assert failing.left <= 0
     assert raised.value.exit_status == 7
     assert os.strerror(error) in str(raised.value)
@@ -110,8 +110,8 @@ def test_a_failing_file_system_costs_only_this_save(root, snapshot, monkeypatch,
         assert "4,000 bytes" in str(raised.value)
     assert snapshot(root) == before
     assert {path.name for path in root.iterdir()} == {"step-00000010", "step-00000020"}
-    assert newest_valid(root)[0].step == 20
-    save(root, 30, [whole("w", torch.ones(1000))], {})
+    assert open_newest_valid(root)[0].step == 20
+    save(root, 30, [whole_part("w", torch.ones(1000))], {})
 
 
 def test_a_failed_replacement_puts_the_old_one_back(root, snapshot, monkeypatch):
@@ -129,7 +129,7 @@ def test_a_disk_that_returns_other_bytes_is_noticed_before_anything_is_called_sa
     with monkeypatch.context() as patched:
         patched.setattr(os, "write", lambda fd, data: real(fd, bytes(data).replace(b"\x00\x00\x80?", b"\x00\x00\x81?")))
         with pytest.raises(StorageError, match="does not read back"):
-            save(root, 30, [whole("w", torch.ones(8))], {})
+            save(root, 30, [whole_part("w", torch.ones(8))], {})
     assert snapshot(root) == before
 
 
@@ -146,7 +146,7 @@ def test_everything_is_flushed_before_the_rename_and_the_parent_after(root, monk
 
     for name in ("fsync", "rename"):
         monkeypatch.setattr(os, name, note(name, getattr(os, name)))
-    folder = save(root, 30, [whole("w", torch.ones(8))], {})
+    folder = save(root, 30, [whole_part("w", torch.ones(8))], {})
     renamed = events.index(("rename", ".tmp-step-00000030"))
     flushed = {name for kind, name in events[:renamed] if kind == "fsync"}
     assert {path.name for path in folder.iterdir()} <= flushed
@@ -180,7 +180,7 @@ def test_when_one_rank_cannot_write_all_raise_and_nothing_is_left(root, snapshot
 
 def test_a_bug_on_one_rank_does_not_leave_the_other_waiting(root, on_ranks):
     def pieces(rank):
-        yield whole("w", torch.zeros(2))
+        yield whole_part("w", torch.zeros(2))
         if rank == 1:
             raise ZeroDivisionError
 
@@ -238,7 +238,7 @@ def _link(folder):
 def test_a_damaged_newest_falls_back_to_the_next_older(root, damage, reason):
     newest = root / "step-00000020"
     damage(newest)
-    reader, skipped = newest_valid(root)
+    reader, skipped = open_newest_valid(root)
     assert reader.step == 10
     assert [path for path, _ in skipped] == ([newest] if reason else [])
     assert reason is None or reason in skipped[0].reason
@@ -247,13 +247,13 @@ def test_a_damaged_newest_falls_back_to_the_next_older(root, damage, reason):
 def test_swapped_folders_are_both_refused_and_the_error_lists_them(root):
     _swap(root / "step-00000020")
     with pytest.raises(CheckpointError, match=r"none of the 2 .*(\n.*){2}swapped") as raised:
-        newest_valid(root)
+        open_newest_valid(root)
     assert raised.value.exit_status == 5
 
 
 def test_no_checkpoint_at_all_says_where_it_looked(tmp_path):
     with pytest.raises(CheckpointError, match=r"there is none in .*nowhere"):
-        newest_valid(tmp_path / "nowhere")
+        open_newest_valid(tmp_path / "nowhere")
 
 
 def _steps(root):
@@ -288,4 +288,4 @@ def test_nothing_is_pruned_while_the_newest_is_not_whole(tmp_path):
 
 def test_going_on_from_an_older_step_moves_later_ones_out_of_the_way(root):
     assert [path.name for path in set_aside_after(root, 10)] == ["superseded-1-step-00000020"]
-    assert newest_valid(root)[0].step == 10
+    assert open_newest_valid(root)[0].step == 10

@@ -8,8 +8,8 @@ from itertools import product
 import pytest
 import torch
 
-from bionemo_core.checkpoint.blocks import TensorPart, whole
-from bionemo_core.checkpoint.load import newest_valid, open_checkpoint
+from bionemo_core.checkpoint.blocks import TensorPart, whole_part
+from bionemo_core.checkpoint.load import open_checkpoint, open_newest_valid
 from bionemo_core.checkpoint.save import save
 from bionemo_core.checkpoint.shards import DTYPE_NAMES
 from bionemo_core.errors import CheckpointError
@@ -23,7 +23,7 @@ def test_every_dtype_and_shape_comes_back_bit_for_bit(tmp_path, dtype, shape):
     raw = torch.randint(0, high, (math.prod(shape) * size,), dtype=torch.uint8)
     tensor = raw.view(dtype).reshape(shape)
 
-    with open_checkpoint(save(tmp_path, 1, [whole("t", tensor)], {})) as reader:
+    with open_checkpoint(save(tmp_path, 1, [whole_part("t", tensor)], {})) as reader:
         back = reader.read("t")
 
     assert (back.dtype, back.shape) == (dtype, tensor.shape)
@@ -35,7 +35,7 @@ def test_every_dtype_and_shape_comes_back_bit_for_bit(tmp_path, dtype, shape):
 def test_transposed_and_strided_tensors_are_saved_by_value(tmp_path):
     base = torch.arange(24.0).reshape(4, 6)
     views = {"transposed": base.t(), "strided": base[::2, 1::3], "expanded": base[:1].expand(3, 6)}
-    reader = open_checkpoint(save(tmp_path, 1, [whole(k, v) for k, v in views.items()], {}))
+    reader = open_checkpoint(save(tmp_path, 1, [whole_part(k, v) for k, v in views.items()], {}))
     for name, view in views.items():
         assert torch.equal(reader.read(name), view)
 
@@ -49,7 +49,7 @@ def test_two_ranks_parts_are_read_as_any_block(tmp_path, on_ranks, axis):
 
     def one(peers):
         pieces = [TensorPart("w", parts[peers.rank], (6, 8), offsets[peers.rank])]
-        pieces += [whole("only_on_one", torch.tensor(3.0))] if peers.rank == 1 else []
+        pieces += [whole_part("only_on_one", torch.tensor(3.0))] if peers.rank == 1 else []
         return save(tmp_path, 5, pieces, {"rank": peers.rank}, peers=peers)
 
     folders = on_ranks(2, one)
@@ -65,13 +65,13 @@ def test_two_ranks_parts_are_read_as_any_block(tmp_path, on_ranks, axis):
 
 
 def test_a_read_block_is_a_copy(tmp_path):
-    reader = open_checkpoint(save(tmp_path, 1, [whole("w", torch.zeros(4))], {}))
+    reader = open_checkpoint(save(tmp_path, 1, [whole_part("w", torch.zeros(4))], {}))
     reader.read("w").fill_(9)
     assert torch.equal(reader.read("w"), torch.zeros(4))
 
 
 def test_a_block_that_sticks_out_or_an_unknown_name_is_refused(root):
-    reader, _ = newest_valid(root)
+    reader, _ = open_newest_valid(root)
     with pytest.raises(CheckpointError, match=r"'layer.weight' has shape \[6, 4\]; a block of \[2, 4\] at \[5, 0\]"):
         reader.read("layer.weight", (5, 0), (2, 4))
     with pytest.raises(CheckpointError, match="holds no tensor 'other'"):
@@ -140,8 +140,8 @@ def _block(offset, shape):
         ([_block((0, 0), (4, 4)), _block((0, 0), (4, 4))], "given twice"),
         ([_block((0, 0), (2, 4)), TensorPart("w", torch.zeros(2, 4, dtype=torch.int32), (4, 4), (2, 0))], "F32"),
         ([_block((0,), (4, 4))], "must have the 2 dims"),
-        ([whole("w", torch.zeros(2, dtype=torch.complex64))], "has dtype torch.complex64"),
-        ([whole("w", torch.zeros(2, device="meta"))], "on the meta device"),
+        ([whole_part("w", torch.zeros(2, dtype=torch.complex64))], "has dtype torch.complex64"),
+        ([whole_part("w", torch.zeros(2, device="meta"))], "on the meta device"),
     ],
 )
 def test_pieces_that_do_not_make_up_the_whole_are_refused(root, snapshot, pieces, reason):

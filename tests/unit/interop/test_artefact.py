@@ -178,7 +178,7 @@ def test_one_file_without_our_description_is_refused(tmp_path: Path, tensors: di
     from safetensors.torch import save_file
 
     save_file({"x": torch.zeros(2)}, tmp_path / "plain.safetensors")
-    with pytest.raises(ArtefactError, match="what model it is is not known"):
+    with pytest.raises(ArtefactError, match="it does not say which model it holds"):
         open_artefact(tmp_path / "plain.safetensors")
     (tmp_path / "junk.safetensors").write_bytes(b"\xff" * 100)
     with pytest.raises(ArtefactError, match="not a safetensors file"):

@@ -16,7 +16,7 @@ from bionemo_core.errors import ArtefactError, ConfigError
 from bionemo_core.interop.connector import Connector, ForeignModel, OurModel, Reading, check_pieces
 from bionemo_core.interop.foreign_config import ForeignConfig
 from bionemo_core.interop.keys import Key, KeyTable, each_layer
-from bionemo_core.interop.merging import merged
+from bionemo_core.interop.merging import merge_shards
 from bionemo_core.interop.nemo import read_nemo, write_nemo
 from bionemo_core.interop.sentencepiece_model import Kind, VocabularyPiece, read_pieces, write_model
 from bionemo_core.interop.torch_pickle import load_tensors
@@ -52,7 +52,7 @@ def test_tensor_parallel_shards_are_laid_end_to_end() -> None:
     rows += ("dense_h_to_4h.bias", "lm_head.bias", "tokens_head.weight")
     columns = ("self_attention.dense.weight", "dense_4h_to_h.weight")
     shards = {(rank, 0): split(whole, rank, rows, columns) for rank in range(2)}
-    together = merged(shards, "here")
+    together = merge_shards(shards, "here")
     assert together.keys() == whole.keys()
     assert all(torch.equal(together[name], whole[name]) for name in whole)
 
@@ -69,7 +69,7 @@ def test_pipeline_stages_count_on() -> None:
         f"{ENCODER}.0.x": torch.ones(1) * 3,
         "model.lm_head.y": torch.ones(1),
     }
-    together = merged({(0, 0): first, (0, 1): last}, "here")
+    together = merge_shards({(0, 0): first, (0, 1): last}, "here")
     assert [together[f"{ENCODER}.{i}.x"].item() for i in range(3)] == [1, 2, 3]
     assert "model.lm_head.y" in together
 
@@ -84,12 +84,12 @@ def test_pipeline_stages_count_on() -> None:
 )
 def test_shards_that_are_of_two_models_are_refused(first: dict, second: dict, said: str) -> None:
     with pytest.raises(ArtefactError, match=said):
-        merged({(0, 0): first, (1, 0): second}, "here")
+        merge_shards({(0, 0): first, (1, 0): second}, "here")
 
 
 def test_a_stage_with_another_copy_is_refused() -> None:
     with pytest.raises(ArtefactError, match="differs between the pipeline stages"):
-        merged({(0, 0): {"w": torch.ones(1)}, (0, 1): {"w": torch.zeros(1)}}, "here")
+        merge_shards({(0, 0): {"w": torch.ones(1)}, (0, 1): {"w": torch.zeros(1)}}, "here")
 
 
 TABLE = KeyTable(
@@ -140,7 +140,7 @@ def test_copies_must_be_copies() -> None:
         TABLE.to_ours({**state, "copy.weight": state["shared.weight"]}, "here").tensors["words.weight"],
         state["shared.weight"],
     )
-    with pytest.raises(ArtefactError, match="should be one and differ"):
+    with pytest.raises(ArtefactError, match="should be equal, but differ"):
         TABLE.to_ours({**state, "copy.weight": state["shared.weight"] + 1}, "here")
 
 

@@ -15,7 +15,7 @@ from bionemo_core.config.schema import Choice
 from bionemo_core.errors import ArtefactError, ConfigError, NetworkError
 from bionemo_core.interop import hub
 from bionemo_core.interop.connector import OurModel
-from bionemo_core.interop.huggingface import write_folder
+from bionemo_core.interop.huggingface import write_huggingface
 from bionemo_core.models.load import open_model
 from bionemo_core.models.locate import complete_choice
 from bionemo_core.protocols import BuildContext
@@ -73,30 +73,30 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
 
 def test_a_name_of_the_hub_is_fetched_once(site: Site, tmp_path: Path) -> None:
     site.publish("owner/model", FILES)
-    folder = hub.fetched("owner/model", tmp_path)
+    folder = hub.fetch_model("owner/model", tmp_path)
     assert {one.name for one in folder.iterdir()} >= {"config.json", "model.safetensors", "vocab.txt"}
     assert not (folder / "run.py").exists(), "only what is read is fetched"
     assert (folder / "model.safetensors").read_bytes() == b"weights" and folder.name == COMMIT
     asked = len(site.asked)
-    assert hub.fetched("owner/model", tmp_path) == folder
+    assert hub.fetch_model("owner/model", tmp_path) == folder
     assert len(site.asked) == asked + 1, "the second time only asks what `main` stands for"
-    assert hub.fetched(f"owner/model@{COMMIT}", tmp_path) == folder
+    assert hub.fetch_model(f"owner/model@{COMMIT}", tmp_path) == folder
     assert len(site.asked) == asked + 1, "a commit needs no question at all"
 
 
 def test_what_changed_in_the_cache_is_refused(site: Site, tmp_path: Path) -> None:
     site.publish("owner/model", FILES)
-    folder = hub.fetched("owner/model", tmp_path)
+    folder = hub.fetch_model("owner/model", tmp_path)
     (folder / "model.safetensors").write_bytes(b"weighty")
     with pytest.raises(ArtefactError, match="not what was downloaded"):
-        hub.fetched("owner/model", tmp_path)
+        hub.fetch_model("owner/model", tmp_path)
 
 
 def test_a_file_that_is_not_the_listed_one_is_refused(site: Site, tmp_path: Path) -> None:
     site.publish("owner/model", FILES)
     site.pages[f"/owner/model/resolve/{COMMIT}/model.safetensors"] = b"others"
     with pytest.raises(NetworkError, match="sha256"):
-        hub.fetched("owner/model", tmp_path)
+        hub.fetch_model("owner/model", tmp_path)
 
 
 def test_weights_in_several_files(site: Site, tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_weights_in_several_files(site: Site, tmp_path: Path) -> None:
     index = json.dumps({"weight_map": {"x": shard}}).encode()
     files = {"config.json": b"{}", "model.safetensors.index.json": index, shard: b"weights"}
     site.publish("owner/model", files, hashed=False)
-    assert (hub.fetched("owner/model", tmp_path) / shard).read_bytes() == b"weights"
+    assert (hub.fetch_model("owner/model", tmp_path) / shard).read_bytes() == b"weights"
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_weights_in_several_files(site: Site, tmp_path: Path) -> None:
         ({"config.json": b"{}"}, "no weights"),
         (
             {"config.json": b"{}", "model.safetensors.index.json": b'{"weight_map": {"x": "../x"}}'},
-            "no plain file name",
+            "not a plain file name",
         ),
         ({"config.json": b"{}", "model.safetensors.index.json": b'{"weight_map": {"x": "y"}}'}, "does not list"),
     ],
@@ -122,53 +122,53 @@ def test_weights_in_several_files(site: Site, tmp_path: Path) -> None:
 def test_a_listing_that_is_no_model_is_refused(site: Site, tmp_path: Path, files: dict[str, bytes], said: str) -> None:
     site.publish("owner/model", files)
     with pytest.raises(ArtefactError, match=said):
-        hub.fetched("owner/model", tmp_path)
+        hub.fetch_model("owner/model", tmp_path)
 
 
 @pytest.mark.parametrize("listing", [b"[]", b"{}", b'{"sha": "../../x", "siblings": []}', b"<html>", b"[" * 9999])
 def test_a_listing_that_is_none_is_refused(site: Site, tmp_path: Path, listing: bytes) -> None:
     site.pages["/api/models/owner/model/revision/main"] = listing
     with pytest.raises(ArtefactError):
-        hub.fetched("owner/model", tmp_path)
+        hub.fetch_model("owner/model", tmp_path)
 
 
 def test_a_name_that_is_not_there_is_a_matter_of_the_network(site: Site, tmp_path: Path) -> None:
     with pytest.raises(NetworkError, match="404"):
-        hub.fetched("owner/none", tmp_path)
+        hub.fetch_model("owner/none", tmp_path)
 
 
 def test_an_address_with_its_checksum(site: Site, tmp_path: Path) -> None:
     site.pages["/x.nemo"] = b"archive"
     right = hashlib.sha256(b"archive").hexdigest()
-    path = hub.fetched(f"{site.url}/x.nemo#sha256={right}", tmp_path)
+    path = hub.fetch_model(f"{site.url}/x.nemo#sha256={right}", tmp_path)
     assert path.name == "x.nemo" and path.read_bytes() == b"archive"
     with pytest.raises(NetworkError, match="sha256"):
-        hub.fetched(f"{site.url}/x.nemo#sha256={'0' * 64}", tmp_path / "other")
+        hub.fetch_model(f"{site.url}/x.nemo#sha256={'0' * 64}", tmp_path / "other")
     for wrong in ("sha256=abc", "md5=x"):
         with pytest.raises(ConfigError, match="64 hexadecimal"):
-            hub.fetched(f"{site.url}/x.nemo#{wrong}", tmp_path)
+            hub.fetch_model(f"{site.url}/x.nemo#{wrong}", tmp_path)
 
 
 def test_an_address_without_one_keeps_to_what_came_first(site: Site, tmp_path: Path) -> None:
     site.pages["/x.nemo"] = b"archive"
-    path = hub.fetched(f"{site.url}/x.nemo", tmp_path)
+    path = hub.fetch_model(f"{site.url}/x.nemo", tmp_path)
     path.write_bytes(b"edited")
-    assert hub.fetched(f"{site.url}/x.nemo", tmp_path).read_bytes() == b"archive", "it is fetched again"
+    assert hub.fetch_model(f"{site.url}/x.nemo", tmp_path).read_bytes() == b"archive", "it is fetched again"
 
 
 def test_an_address_with_a_password_is_refused_and_not_repeated(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="holds a password") as refusal:
-        hub.fetched("https://me:kept-4711@host/x.nemo", tmp_path)
+        hub.fetch_model("https://me:kept-4711@host/x.nemo", tmp_path)
     assert "4711" not in str(refusal.value) and not list(tmp_path.iterdir())
 
 
 def test_a_name_of_ngc(site: Site, tmp_path: Path) -> None:
     place = "/v2/models/org/nvidia/team/clara/esm1nv/1.0/files?redirect=true&path=esm1nv.nemo"
     site.pages[place] = b"archive"
-    path = hub.fetched("ngc://nvidia/clara/esm1nv:1.0", tmp_path)
+    path = hub.fetch_model("ngc://nvidia/clara/esm1nv:1.0", tmp_path)
     assert path.name == "esm1nv.nemo" and path.read_bytes() == b"archive"
     with pytest.raises(ConfigError, match="ngc://org/team/model:version"):
-        hub.fetched("ngc://nvidia", tmp_path)
+        hub.fetch_model("ngc://nvidia", tmp_path)
 
 
 def test_what_is_an_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,7 +187,7 @@ def test_a_model_of_the_hub_opens_by_its_name(site: Site, tmp_path: Path) -> Non
     network = registry.build(choice, tokenizer=tokenizer, context=BuildContext()).network
     connector = registry.build(Choice("connector", "esm_huggingface"))
     tensors = network_tensors(network)
-    write_folder(tmp_path / "theirs", connector.write(OurModel("esm2_8m", choice.params, tokenizer, tensors)))
+    write_huggingface(tmp_path / "theirs", connector.write(OurModel("esm2_8m", choice.params, tokenizer, tensors)))
     site.publish("owner/tiny", {path.name: path.read_bytes() for path in (tmp_path / "theirs").iterdir()})
     opened = open_model("owner/tiny", registry, home=str(tmp_path / "home"))
     assert opened.report.complete and opened.spec.model.params["hidden_size"] == 16

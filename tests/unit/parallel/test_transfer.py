@@ -8,7 +8,7 @@ from torch import nn
 
 from bionemo_core.config.schema import Choice, Restore
 from bionemo_core.errors import ArtefactError, CheckpointError, ConfigError
-from bionemo_core.interop.stored import HeldTensors, ModelSpec, StoredModel
+from bionemo_core.interop.stored import InMemoryTensors, ModelSpec, StoredModel
 from bionemo_core.parallel.groups import start_groups
 from bionemo_core.parallel.transfer import Vocabularies, fit_weights
 
@@ -33,7 +33,7 @@ class Tiny(nn.Module):
 
 
 def stored(tensors: dict[str, torch.Tensor], format_: str = "nemo", **more: object) -> StoredModel:
-    return StoredModel("there", format_, SPEC, HeldTensors(tensors), **more)
+    return StoredModel("there", format_, SPEC, InMemoryTensors(tensors), **more)
 
 
 def source(**changes: torch.Tensor | None) -> dict[str, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""Recorded passes give the numbers of plain ones. A graph is stood in for, so that a CPU can show it; see
+"""Passes in CUDA graphs give the numbers of eager ones. A stand-in replaces the graph, so that a CPU can run this; see
 `benchmarks/check_gpu_passes.py` for real ones."""
 
 import warnings
@@ -19,14 +19,14 @@ from bionemo_core.parallel.groups import start_groups
 from bionemo_core.parallel.sharding import shard
 from bionemo_core.protocols import Seq2SeqExample
 from bionemo_core.training.cuda_graphs import (
-    MOST_RECORDINGS,
-    MOST_WAITS,
-    WARM_UPS,
+    MAX_GRAPHS,
+    MAX_SYNCING_PASSES,
+    WARMUP_PASSES,
     CudaGraphPasses,
-    _Waits,
+    _SyncDetector,
     make_pass_runner,
 )
-from bionemo_core.training.passes import run_pass
+from bionemo_core.training.losses import run_pass
 
 VOCAB = 40
 
@@ -51,8 +51,8 @@ class Again:
         self.values = self.done().values
 
     def done(self):
-        (recording,) = [cell.cell_contents for cell in self.step.__closure__ if hasattr(cell.cell_contents, "_done")]
-        return recording._done
+        (captured,) = [cell.cell_contents for cell in self.step.__closure__ if hasattr(cell.cell_contents, "_result")]
+        return captured._result
 
     def replay(self) -> None:
         for parameter in self.parameters:
@@ -105,7 +105,7 @@ def test_numbers_are_those_of_plain_passes(dtype: torch.dtype) -> None:
     for one in (ours, theirs):
         shard(one, start_groups(), dtype, torch.device("cpu"))
     stand_in = StandIn(ours)
-    recorded = CudaGraphPasses(ours, record=stand_in)
+    recorded = CudaGraphPasses(ours, capture=stand_in)
     draws = iter(range(100))
     steps = [[batch(next(draws), count) for count in counts] for counts in ((3,), (3, 3), (3, 1), (3, 3), (1, 3), (3,))]
     expected = trained(theirs, lambda *given: run_pass(theirs, *given), steps)
@@ -118,21 +118,21 @@ def test_numbers_are_those_of_plain_passes(dtype: torch.dtype) -> None:
 def test_shapes_are_recorded_when_they_come_again_and_not_too_many() -> None:
     ours = network()
     stand_in = StandIn(ours)
-    recorded = CudaGraphPasses(ours, record=stand_in)
-    for number in range(WARM_UPS + 2):
+    recorded = CudaGraphPasses(ours, capture=stand_in)
+    for number in range(WARMUP_PASSES + 2):
         recorded(batch(number), 1.0, 1.0)
-        assert stand_in.recorded == max(0, min(1, number + 1 - WARM_UPS))
-    for count in range(4, 4 + MOST_RECORDINGS):
-        for _ in range(WARM_UPS + 1):
+        assert stand_in.recorded == max(0, min(1, number + 1 - WARMUP_PASSES))
+    for count in range(4, 4 + MAX_GRAPHS):
+        for _ in range(WARMUP_PASSES + 1):
             recorded(batch(0, count), 1.0, 1.0)
-    assert stand_in.recorded == MOST_RECORDINGS
+    assert stand_in.recorded == MAX_GRAPHS
 
 
 def test_a_bound_of_lengths_is_part_of_the_shape() -> None:
     ours = network()
     stand_in = StandIn(ours)
-    recorded = CudaGraphPasses(ours, record=stand_in)
-    for number in range(WARM_UPS + 1):
+    recorded = CudaGraphPasses(ours, capture=stand_in)
+    for number in range(WARMUP_PASSES + 1):
         for one in (batch(number, 4), replaced(batch(number, 4), max_seqlen=16)):
             recorded(one, 1.0, 1.0)
     assert stand_in.recorded == 2
@@ -150,13 +150,13 @@ def test_passes_that_wait_are_not_recorded() -> None:
         def __exit__(self, *_):
             pass
 
-    for always, looks, found in (((), 1, 1), ((1,), 2, 1), (range(100), MOST_WAITS, 0)):
+    for always, looks, found in (((), 1, 1), ((1,), 2, 1), (range(100), MAX_SYNCING_PASSES, 0)):
         Waits.looks, Waits.always = 0, always
         ours = network()
         stand_in = StandIn(ours)
-        recorded = CudaGraphPasses(ours, record=stand_in)
-        recorded._watch = Waits
-        for number in range(WARM_UPS + 6):
+        recorded = CudaGraphPasses(ours, capture=stand_in)
+        recorded._make_detector = Waits
+        for number in range(WARMUP_PASSES + 6):
             recorded(batch(number), 1.0, 1.0)
         assert (Waits.looks, stand_in.recorded) == (looks, found)
 
@@ -165,10 +165,10 @@ def test_waiting_is_noticed_by_torchs_own_warning(monkeypatch: pytest.MonkeyPatc
     modes = []
     monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: 0)
     monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
-    with _Waits() as waits:
+    with _SyncDetector() as waits:
         pass
     assert not waits.any
-    with pytest.warns(UserWarning, match="of something else"), _Waits() as waits:
+    with pytest.warns(UserWarning, match="of something else"), _SyncDetector() as waits:
         warnings.warn("called a synchronizing CUDA operation (Triggered internally at Stream.cpp)", stacklevel=1)
         warnings.warn("of something else", stacklevel=1)
     assert waits.any
@@ -178,11 +178,11 @@ def test_waiting_is_noticed_by_torchs_own_warning(monkeypatch: pytest.MonkeyPatc
 def test_padded_batches_are_not_recorded() -> None:
     ours = network()
     stand_in = StandIn(ours)
-    recorded = CudaGraphPasses(ours, record=stand_in)
+    recorded = CudaGraphPasses(ours, capture=stand_in)
     ids = np.arange(5, 12, dtype=np.int32)
     shape = RowShape(32, 2, 0, packing=False, static_shapes=True, target_length=32)
     padded = Seq2SeqBatch.of(collate_pairs([Seq2SeqExample(ids, ids, ids, np.ones(7, dtype=bool))] * 2, 2, shape))
-    for _ in range(WARM_UPS + 2):
+    for _ in range(WARMUP_PASSES + 2):
         recorded(padded, 1.0, 1.0)
     assert stand_in.recorded == 0
 
@@ -230,7 +230,7 @@ def test_numbers_of_a_packed_batch_play_no_part(positions: str) -> None:
 
 def test_a_cpu_records_nothing() -> None:
     made = network()
-    assert not isinstance(make_pass_runner(made, start_groups(), record=True), CudaGraphPasses)
+    assert not isinstance(make_pass_runner(made, start_groups(), use_graphs=True), CudaGraphPasses)
 
 
 def test_what_cannot_be_recorded_names_the_setting() -> None:
@@ -242,8 +242,8 @@ def test_what_cannot_be_recorded_names_the_setting() -> None:
         except RuntimeError:  # the end of a recording that went wrong has an error of its own, and hides the first
             raise RuntimeError("operation failed due to a previous error during capture")  # noqa: B904
 
-    recorded = CudaGraphPasses(network(), record=refuse)
-    for number in range(WARM_UPS):
+    recorded = CudaGraphPasses(network(), capture=refuse)
+    for number in range(WARMUP_PASSES):
         recorded(batch(number), 1.0, 1.0)
     with pytest.raises(ConfigError, match=r"not permitted when stream is capturing\. Set trainer.cuda_graphs=false"):
         recorded(batch(9), 1.0, 1.0)

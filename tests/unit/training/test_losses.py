@@ -42,5 +42,5 @@ def test_nothing_to_judge_is_no_loss() -> None:
 def test_what_is_logged_must_stay() -> None:
     sums = LossSums()
     sums.add(losses(1.0, 1.0, latent=1.0), micro_batch(1, 1))
-    with pytest.raises(ConfigError, match="logs other of one micro batch and latent of another"):
+    with pytest.raises(ConfigError, match="logs other for one micro batch and latent for another"):
         sums.add(losses(1.0, 1.0, other=1.0), micro_batch(1, 1))
