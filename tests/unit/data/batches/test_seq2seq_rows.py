@@ -207,8 +207,16 @@ def test_examples_beyond_their_bounds_are_refused_by_name(parts: tuple[Any, ...]
     short = Proteins()
     short.lengths = short.lengths - 2
     for dataset, objective, said in (
-        (records, TooLong(tokenizer), r"record \d+: its example has \d+ target tokens, at most \d+ were declared"),
-        (short, Beginnings(tokenizer), r"record \d+: its example has \d+ source tokens, at most \d+ were declared"),
+        (
+            records,
+            TooLong(tokenizer),
+            r"record \d+: its example has \d+ target tokens, expected at most \d+\. The dataset's",
+        ),
+        (
+            short,
+            Beginnings(tokenizer),
+            r"record \d+: its example has \d+ source tokens, expected at most \d+\. The dataset's",
+        ),
         (records, Empty(tokenizer), r"record \d+: its example has 0 source tokens, expected at least 1"),
     ):
         with pytest.raises(DataError, match=said):
