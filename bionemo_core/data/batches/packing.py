@@ -103,7 +103,7 @@ def packs(
 
     Args:
         order: gives the record at a position.
-        laid: the tokens of every record in its row, and the capacity of a pack.
+        row_lengths: the tokens of every record in its row, and the capacity of a pack.
         window: positions that are packed together.
         start: sequences already consumed; always the end of a pack.
         stop: the position to end before; None: the packs never end.

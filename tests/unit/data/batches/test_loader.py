@@ -1,4 +1,4 @@
-"""A step is the same whoever loads it: any number of workers, ranks, or restarts."""
+"""A step is the same for any number of workers, ranks or restarts."""
 
 import copy
 import os
@@ -37,7 +37,7 @@ def parts(tokenizer: CharacterTokenizer, objective: MaskedLanguageObjective) -> 
 
 
 def sequences(batch: TokenBatch) -> Iterator[tuple[list[int], ...]]:
-    """What the loss sees of each sequence that counts, however it is laid."""
+    """Return what the loss sees of each sequence that counts, in any layout of rows."""
     if batch.num_sequences == 0:
         return
     for number in range(batch.num_sequences):

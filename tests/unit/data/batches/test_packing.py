@@ -1,4 +1,4 @@
-"""Packs partition the order, are full, and can be entered again at any of their ends."""
+"""Packs partition the order, are full, and can be resumed at the end of any pack."""
 
 from itertools import islice
 from pathlib import Path
