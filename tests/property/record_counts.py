@@ -1,4 +1,4 @@
-"""How many records a text has, counted without the readers: what they meet is compared with it."""
+"""The number of records in a text, counted without the readers, to compare with theirs."""
 
 import gzip
 import re
@@ -12,7 +12,7 @@ def lines_of(text: bytes) -> list[bytes]:
 
 
 def fasta_records(text: bytes) -> int:
-    """Lines with `>`; only before the first may blanks stand."""
+    """Count the lines with `>`; blanks are allowed only before the first."""
     lines = lines_of(text)
     while lines and not lines[0].strip(b" \t"):
         lines.pop(0)

@@ -1,4 +1,4 @@
-"""Whatever stands in a cluster table, every cluster and member is accounted for, or the table is refused."""
+"""For any text as a cluster table, every cluster and member is counted, or the table is refused."""
 
 from pathlib import Path
 

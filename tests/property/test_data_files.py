@@ -1,4 +1,4 @@
-"""Whatever bytes come in: every record is used or counted, every failure is classified, nothing is read wrongly."""
+"""For any bytes: every record is used or counted, every failure is classified, nothing is read wrongly."""
 
 import bz2
 import csv

@@ -60,10 +60,10 @@ def test_packs_partition_every_window(
 
 @given(st.lists(st.integers(1, 64), min_size=1, max_size=60), st.integers(1, 40), st.integers(0, 30))
 def test_packs_resume_at_every_boundary(lengths: list[int], window: int, place: int) -> None:
-    order, laid = SampleOrder(len(lengths), 1), RowLengths(np.array(lengths), (64,))
-    whole = list(islice(packs(order, laid, window), place + 5))
+    order, row_lengths = SampleOrder(len(lengths), 1), RowLengths(np.array(lengths), (64,))
+    whole = list(islice(packs(order, row_lengths, window), place + 5))
     consumed = sum(len(pack.positions) for pack in whole[:place])
-    rest = list(islice(packs(order, laid, window, consumed), 5))
+    rest = list(islice(packs(order, row_lengths, window, consumed), 5))
     assert [p.positions.tolist() for p in rest] == [p.positions.tolist() for p in whole[place:]]
 
 

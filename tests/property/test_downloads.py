@@ -1,4 +1,4 @@
-"""Whatever a server does, a download is the server's file or none at all."""
+"""For any behaviour of the server, a download is the server's file or no file."""
 
 from collections.abc import Iterator
 from pathlib import Path

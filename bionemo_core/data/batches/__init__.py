@@ -1,1 +1,1 @@
-"""From records to batches: order, masking, packing, collation and loading."""
+"""The way from records to batches: order, masking, packing, collation and loading."""

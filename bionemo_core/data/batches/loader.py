@@ -1,4 +1,4 @@
-"""Batches from records: the main process plans steps, workers read, tokenise, mask and lay them."""
+"""The loader of batches: the main process plans steps, workers read, tokenise, mask and collate records."""
 
 import logging
 import os
@@ -37,30 +37,30 @@ _GRACE_S = 30
 
 @dataclass(frozen=True)
 class StepArrays:
-    """A `StepBatch` still in numpy: it crosses from a worker through a pipe, and needs no shared memory."""
+    """A `StepBatch` in numpy; a worker sends it through a pipe, without shared memory."""
 
     step: int
     consumed_samples: int
     micro_batches: list[RowArrays | Seq2SeqArrays]
 
     def batch(self) -> StepBatch:
-        """The batch that shares the memory of these arrays."""
+        """Make the batch that shares the memory of these arrays."""
         return StepBatch([micro_batch_of(rows) for rows in self.micro_batches], self.step, self.consumed_samples)
 
     def pin_memory(self) -> StepBatch:
-        """A copy in page-locked memory; DataLoader asks for it, in a thread of its own where there are workers."""
+        """Make the batch in page-locked memory; DataLoader calls this, in a thread of its own if there are workers."""
         return self.batch().pin_memory()
 
 
 class WorkerFailure(NamedTuple):
-    """A classified error on its way from a worker, without the worker's traceback."""
+    """A classified error that a worker sends, without its traceback."""
 
     kind: type[BioNeMoError]
     message: str
 
 
 class StepDataset(Dataset[Any]):
-    """Makes the arrays of a step from its plan; a pure function, whichever process calls it."""
+    """The arrays of each step, as a pure function of its plan in any process."""
 
     def __init__(
         self,
@@ -91,21 +91,21 @@ class StepDataset(Dataset[Any]):
     def _micro_batch(self, plan: MicroPlan) -> RowArrays | Seq2SeqArrays:
         examples: Any = self._examples(plan.data_passes.tolist(), plan.indices.tolist())
         check_sizes(examples, plan)
-        lay_examples: Any = collate_pairs if self._shape.target_length else collate
-        rows: RowArrays | Seq2SeqArrays = lay_examples(examples, plan.num_packs, self._shape)
+        collate_rows: Any = collate_pairs if self._shape.target_length else collate
+        rows: RowArrays | Seq2SeqArrays = collate_rows(examples, plan.num_packs, self._shape)
         return rows if plan.counted else rows.without_loss()
 
     def _examples(self, data_passes: list[int], indices: list[int]) -> Sequence[Example | Seq2SeqExample]:
-        drawn = list(zip(data_passes, indices, strict=True))
-        draws = [RecordRng(self._seed, data_pass, index, self._purpose) for data_pass, index in drawn]
-        records = [self._record(data_pass, index) for data_pass, index in drawn]
+        keys = list(zip(data_passes, indices, strict=True))
+        rngs = [RecordRng(self._seed, data_pass, index, self._purpose) for data_pass, index in keys]
+        records = [self._record(data_pass, index) for data_pass, index in keys]
         if hasattr(self._objective, "record_example"):
-            return [self._objective.record_example(*one) for one in zip(records, draws, strict=True)]
+            return [self._objective.record_example(record, rng) for record, rng in zip(records, rngs, strict=True)]
         ids = [add_bos_eos(self._tokenizer, record, self._shape.seq_length) for record in records]
         if hasattr(self._objective, "examples"):
-            together: Sequence[Example] = self._objective.examples(ids, draws)
-            return together
-        return [self._objective.example(*one) for one in zip(ids, draws, strict=True)]
+            examples: Sequence[Example] = self._objective.examples(ids, rngs)
+            return examples
+        return [self._objective.example(record_ids, rng) for record_ids, rng in zip(ids, rngs, strict=True)]
 
     def _record(self, data_pass: int, index: int) -> str | bytes:
         if self._draw_record is None:
@@ -115,21 +115,23 @@ class StepDataset(Dataset[Any]):
 
 
 def check_sizes(examples: Sequence[Example | Seq2SeqExample], plan: MicroPlan) -> None:
-    """Accept examples that have tokens, and no more than their packs were made for.
+    """Check that every example has tokens, and no more than its pack was planned for.
 
-    Each is compared with its own bound, so that the same records fail however they are dealt to ranks.
+    Each is compared with its own bound, so that the same records fail for any number of ranks.
 
     Raises:
-        DataError: names the first record that does not fit.
+        DataError: an example does not fit; the message names the first such record.
     """
     for number, (side, lengths) in enumerate(_lengths_of_sides(examples).items()):
         bounds = [max(lengths)] * len(lengths) if plan.bounds is None else plan.bounds[number].tolist()
         for index, length, bound in zip(plan.indices.tolist(), lengths, bounds, strict=True):
             if not length:
-                raise DataError(f"data: record {index}: its example has 0 {side}, expected at least 1.")
+                raise DataError(
+                    f"data: record {index}: its example has 0 {side}, expected at least 1. Correct the objective."
+                )
             if length > bound:
                 raise DataError(
-                    f"data: record {index}: its example has {length} {side}, at most {bound} were declared. "
+                    f"data: record {index}: its example has {length} {side}, expected at most {bound}. "
                     "The dataset's `lengths` or the objective's `laid_lengths` are too low: correct them."
                 )
 
@@ -141,17 +143,17 @@ def _lengths_of_sides(examples: Sequence[Example | Seq2SeqExample]) -> dict[str,
 
 
 def add_bos_eos(tokenizer: Tokenizer, record: str | bytes, seq_length: int) -> NDArray[np.int32]:
-    """The ids of a record with BOS and EOS, then cut to `seq_length`, so that a long record loses its EOS, as in v1."""
+    """Encode a record with BOS and EOS, then truncate it to `seq_length`; a long one loses its EOS, as in v1."""
     ids = tokenizer.encode(record)
-    framed = np.empty(len(ids) + 2, dtype=np.int32)
-    framed[0] = tokenizer.bos_id
-    framed[1:-1] = ids
-    framed[-1] = tokenizer.eos_id
-    return framed[:seq_length]
+    result = np.empty(len(ids) + 2, dtype=np.int32)
+    result[0] = tokenizer.bos_id
+    result[1:-1] = ids
+    result[-1] = tokenizer.eos_id
+    return result[:seq_length]
 
 
-class _Plans(Sampler[StepPlan]):
-    """Steps that DataLoader hands to its workers one by one."""
+class _StepSampler(Sampler[StepPlan]):
+    """The plans of steps, which DataLoader sends to its workers one by one."""
 
     def __init__(self, planner: Planner, consumed_samples: int, first_step: int, last_step: int) -> None:
         self._planner = planner
@@ -165,47 +167,47 @@ class _Plans(Sampler[StepPlan]):
 
 
 class StepLoader(DataLoader[Any]):
-    """A DataLoader of `StepBatch`es whose workers fail with a classified error and leave signals to the run."""
+    """A DataLoader of `StepBatch`es; its workers report classified errors, and leave signals to the main process."""
 
     def __iter__(self) -> Iterator[StepBatch]:  # type: ignore[override]
-        """The steps in order.
+        """Yield the steps in order.
 
         Raises:
             BioNeMoError: a record cannot be used, or a worker process died.
         """
         try:
-            for made in super().__iter__():
-                if isinstance(made, WorkerFailure):
-                    raise made.kind(made.message)
-                yield made.batch() if isinstance(made, StepArrays) else made
+            for output in super().__iter__():
+                if isinstance(output, WorkerFailure):
+                    raise output.kind(output.message)
+                yield output.batch() if isinstance(output, StepArrays) else output
         except RuntimeError as error:
             raise classify_worker_death(error) or error from error
 
 
 def classify_worker_death(error: RuntimeError) -> DataError | None:
-    """The classified form of what torch raises when a loader worker is gone; None for any other error.
+    """Return the classified error for the death of a loader worker; None for any other error.
 
-    Torch raises it from a signal handler, so it may surface anywhere in the main process.
+    Torch raises the original in a signal handler, so it may appear anywhere in the main process.
     """
     if "DataLoader worker" not in str(error):
         return None
     first_line = str(error).splitlines()[0]
     return DataError(
-        f"data loader: {first_line.rstrip('. ')}. Its memory may have run out: lower batch.num_workers "
-        "(0 loads in the main process, which shows the error itself), then resume."
+        f"data loader: {first_line.rstrip('. ')}. The system may be out of memory: lower "
+        "batch.num_workers (0 loads in the main process, which shows the original error), then resume."
     )
 
 
 def _start_worker(worker: int) -> None:
-    """Leave signals to the main process, which saves at a step boundary and needs its workers until then.
+    """Leave signals to the main process, which saves at the end of a step and needs its workers until then.
 
-    A SIGTERM that the whole process group gets only starts a time-out; a second one ends the worker at once.
+    The first SIGTERM, which the whole process group may get, only starts a time-out; a second one ends the worker.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
     def leave(number: int, frame: object) -> None:
-        # An orderly exit status, because torch raises in the main process for any other.
+        # Exit status 0, because torch raises in the main process for any other.
         os._exit(0)
 
     def linger(number: int, frame: object) -> None:
@@ -228,7 +230,7 @@ def _planner(
     **settings: Any,
 ) -> Planner:
     if len(dataset) == 0:
-        raise DataError(f"data: the {what} split has no sequences. Name another file or a larger share.")
+        raise DataError(f"data: the {what} split has no sequences. Name another file, or make the split larger.")
     if seq_length < 3:
         raise ConfigError(f"batch.seq_length: {seq_length}, expected at least 3: BOS, a token, EOS.")
     own_order = getattr(dataset, "order", None) if what == "train" else None
@@ -242,16 +244,16 @@ def _planner(
 
 
 def _lengths(dataset: RecordDataset, tokenizer: Tokenizer, what: str) -> Any:
-    """Tokens of each record, as the dataset offers them or, failing that, counted."""
+    """Return the tokens of each record: the dataset's `lengths`, else counted."""
     lengths = getattr(dataset, "lengths", None)
     if lengths is not None:
         return lengths
     if hasattr(dataset, "draw_record"):
         raise ConfigError(
             f"data: the {what} split draws its records but offers no `lengths`, which packing needs as upper bounds. "
-            "Offer them, or use batch.packing=false."
+            "Add `lengths` to the dataset, or set batch.packing=false."
         )
-    log.info("The %s split offers no lengths; reading its %d records once to pack them.", what, len(dataset))
+    log.info("The %s split has no `lengths`; reading its %d records once to pack them.", what, len(dataset))
     return np.array([len(tokenizer.encode(dataset[i])) for i in range(len(dataset))], dtype=np.int32)
 
 
@@ -268,7 +270,7 @@ def _shape(planner: Planner, tokenizer: Tokenizer, dynamic_padding: bool, static
     )
 
 
-def _as_is(arrays: object) -> object:
+def _identity(arrays: object) -> object:
     return arrays
 
 
@@ -281,7 +283,7 @@ def _loader(
         dataset,
         batch_size=None,
         sampler=sampler,
-        collate_fn=_as_is,
+        collate_fn=_identity,
         num_workers=num_workers,
         worker_init_fn=_start_worker,
         persistent_workers=persistent_workers and num_workers > 0,
@@ -310,9 +312,9 @@ def train_loader(
     dp_size: int = 1,
     pin_memory: bool = False,
 ) -> StepLoader:
-    """The steps first_step .. last_step - 1 of a run, this rank's share of each.
+    """Make the loader of steps first_step .. last_step - 1 of a run, for this rank.
 
-    What a step holds depends on the data, the seed and the batch settings only: not on workers, ranks or restarts.
+    The content of a step depends only on the data, the seed and the batch settings, not on workers, ranks or restarts.
 
     Raises:
         ConfigError: the sizes contradict each other, or `consumed_samples` is not the end of a step.
@@ -334,7 +336,7 @@ def train_loader(
     )
     shape = _shape(planner, tokenizer, dynamic_padding, static_shapes)
     steps = StepDataset(dataset, tokenizer, objective, shape, seed, TRAINING)
-    plans = _Plans(planner, consumed_samples, first_step, last_step)
+    plans = _StepSampler(planner, consumed_samples, first_step, last_step)
     return _loader(steps, plans, num_workers, pin_memory, persistent_workers=False)
 
 
@@ -357,9 +359,9 @@ def eval_loader(
     dp_size: int = 1,
     pin_memory: bool = False,
 ) -> StepLoader:
-    """One pass over the dataset, or `limit_batches` steps of it: the same sequences and masks every time.
+    """Make the loader of one pass over the dataset, or of `limit_batches` steps, with the same masks every time.
 
-    The order is shuffled by the seed, so that a limited evaluation is a fair sample of the dataset.
+    The seed shuffles the order, so that a limited evaluation sees a random sample of the dataset.
 
     Raises:
         ConfigError: the sizes contradict each other.

@@ -1,4 +1,4 @@
-"""The order in which records are seen, as a function of the position: nothing is stored, any can be asked for."""
+"""The order of records as a function of the position, without stored state."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,24 +12,24 @@ _MIX_2 = np.uint64(0x94D049BB133111EB)
 
 
 def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The splitmix64 finaliser of each word: a bijection whose every output bit depends on every input bit."""
+    """Apply the splitmix64 finaliser: a bijection in which every output bit depends on every input bit."""
     x = (x ^ (x >> np.uint64(30))) * _MIX_1
     x = (x ^ (x >> np.uint64(27))) * _MIX_2
     return x ^ (x >> np.uint64(31))
 
 
 class SampleOrder:
-    """Every pass over the data visits each record once, in an order of its own.
+    """An order in which every pass over the data visits each record once, in a different order.
 
-    A position p lies in pass p // num_samples. Within a pass a keyed Feistel network permutes the smallest power of
-    two that holds the records, and cycle walking (Black and Rogaway, 2002) keeps the result below `num_samples`.
+    Position p is in pass p // num_samples. Within a pass, a keyed Feistel network permutes the smallest power of two
+    that is at least `num_samples`, and cycle walking (Black and Rogaway, 2002) keeps the result below `num_samples`.
     """
 
     def __init__(self, num_samples: int, seed: int, shuffle: bool = True) -> None:
         """Prepare the order of `num_samples` records.
 
         Raises:
-            ValueError: there are no records.
+            ValueError: `num_samples` is below 1.
         """
         if num_samples < 1:
             raise ValueError(f"SampleOrder: num_samples is {num_samples}, expected at least 1")
@@ -40,7 +40,7 @@ class SampleOrder:
         self._half_bits = np.uint64(bits // 2), np.uint64(bits - bits // 2)
 
     def locate(self, positions: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The pass and the record of each position; all shapes are [k].
+        """Return the pass and the record of each position; all shapes are [k].
 
         Raises:
             ValueError: a position is negative.
@@ -60,7 +60,7 @@ class SampleOrder:
         return data_pass, index.astype(np.int64)
 
     def _permute(self, x: NDArray[np.uint64], pass_key: NDArray[np.uint64]) -> NDArray[np.uint64]:
-        """One application of the Feistel network; the halves differ by a bit where the number of bits is odd."""
+        """Apply the Feistel network once; the halves differ by one bit if the number of bits is odd."""
         left_bits, right_bits = self._half_bits
         left, right = x >> right_bits, x & ((np.uint64(1) << right_bits) - np.uint64(1))
         for round_key in _ROUND_KEYS:

@@ -1,4 +1,4 @@
-"""Sequences laid end to end into fixed token budgets, chosen by best fit within windows of the order."""
+"""The packing of sequences into fixed token budgets, by best fit within windows of the order."""
 
 import heapq
 from collections.abc import Callable, Iterator, Sequence
@@ -16,20 +16,21 @@ _SAMPLED_RECORDS = 1 << 16
 
 
 class Pack(NamedTuple):
-    """Positions of the order that share one token budget, or one of source and one of target tokens."""
+    """The positions of the order that share one token budget, or one for source and one for target tokens."""
 
     positions: NDArray[np.int64]
     data_passes: NDArray[np.int64]
+    """The pass over the data at each position, shape [sequences]."""
     indices: NDArray[np.int64]
-    """The pass over the data and the record at each position, shape [sequences]."""
+    """The record at each position, shape [sequences]."""
     sizes: NDArray[np.int64]
     """Tokens of each sequence on each side, shape [sides, sequences]."""
 
 
 class RowLengths:
-    """Tokens that records take in the rows of a batch, worked out only for the records that are asked about.
+    """The tokens of records in the rows of a batch, computed only for requested records.
 
-    So the lengths of a billion records may stay in a memory map.
+    The lengths of a billion records can thus stay in a memory map.
     """
 
     def __init__(
@@ -38,12 +39,12 @@ class RowLengths:
         capacities: Sequence[int],
         rule: Callable[[NDArray[np.int64]], Sequence[NDArray[np.integer]]] = lambda lengths: (lengths,),
     ) -> None:
-        """Take what a dataset offers.
+        """Take the lengths of a dataset.
 
         Args:
-            lengths: anything that has a length and that an array of indices selects from.
-            capacities: tokens that a pack can hold on each side: one, or source and target.
-            rule: from the chosen `lengths` to the tokens on each side.
+            lengths: has a length, and an array of indices selects from it; tokens or letters of each record.
+            capacities: the tokens of a pack on each side: one side, or source and target.
+            rule: computes the tokens on each side from selected `lengths`.
         """
         self.capacities = tuple(capacities)
         self._lengths = lengths
@@ -52,34 +53,34 @@ class RowLengths:
     def __len__(self) -> int:
         return len(self._lengths)
 
-    def of(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The tokens of these records, shape [sides, k].
+    def sizes(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the tokens of these records, shape [sides, k].
 
         Raises:
-            ConfigError: a record has more than a pack can hold.
+            ConfigError: a record has more tokens than a pack.
         """
         sides = self._rule(np.asarray(self._lengths[indices], dtype=np.int64))
         sizes = np.stack([np.asarray(side, dtype=np.int64) for side in sides])
         names = ("tokens",) if len(sizes) == 1 else ("source tokens", "target tokens")
         for name, side, capacity in zip(names, sizes, self.capacities, strict=True):
             if side.size and side.max() > capacity:
-                worst = int(np.argmax(side))
+                longest = int(np.argmax(side))
                 raise ConfigError(
-                    f"packing: record {indices[worst]} has {side[worst]} {name}, a pack holds {capacity}. "
+                    f"packing: record {indices[longest]} has {side[longest]} {name}, a pack holds {capacity}. "
                     "Truncate it, or raise batch.seq_length."
                 )
         return sizes
 
     def max_sequences_per_pack(self) -> int:
-        """The most sequences a pack may hold: three times what fits on average, so that static shapes stay small.
+        """Return the limit of sequences per pack: three times the average fit, so that static shapes stay small.
 
-        Of many records a sample decides, which is a fact of the data and so the same on every rank and device.
+        A large dataset is sampled. The sample depends on the data alone, so all ranks and devices have the same limit.
         """
         if not len(self):
             return 8
-        some = np.arange(min(len(self), _SAMPLED_RECORDS))
-        indices = SampleOrder(len(self), seed=0).locate(some)[1]
-        means = np.maximum(self.of(indices).mean(axis=1), 1.0)
+        positions = np.arange(min(len(self), _SAMPLED_RECORDS))
+        indices = SampleOrder(len(self), seed=0).locate(positions)[1]
+        means = np.maximum(self.sizes(indices).mean(axis=1), 1.0)
         return int((3 * np.array(self.capacities) / means).min()) + 8
 
 
@@ -94,24 +95,24 @@ def packs(
     seed: int = 0,
     max_sequences: int | None = None,
 ) -> Iterator[Pack]:
-    """The packs of the order, from the one that begins after `start` sequences.
+    """Yield the packs of the order, from the one that begins after `start` sequences.
 
-    The packs of window w hold exactly the positions [w * window, (w + 1) * window), in an order shuffled by `seed`,
-    because best fit sorts by length and the model should not meet long sequences first. Which packs exist depends
-    on nothing but these arguments, so a step's global batch is the same for any number of ranks.
+    The packs of window w contain exactly the positions [w * window, (w + 1) * window). `seed` shuffles them, because
+    best fit sorts by length, and the model should not see long sequences first. The packs depend on these arguments
+    alone, so a step's global batch is the same for any number of ranks.
 
     Args:
-        order: which record stands at a position.
-        laid: tokens of every record as it will be laid, and how many a pack can hold.
+        order: gives the record at a position.
+        row_lengths: the tokens of every record in its row, and the capacity of a pack.
         window: positions that are packed together.
         start: sequences already consumed; always the end of a pack.
-        stop: the position to end before; without it the packs never end.
-        packing: False gives one sequence a pack, in plain order.
+        stop: the position to end before; None: the packs never end.
+        packing: False gives one sequence per pack, without a shuffle.
         seed: shuffles the packs of a window.
-        max_sequences: the most sequences a pack may hold; without it `row_lengths.max_sequences_per_pack` decides.
+        max_sequences: the limit of sequences per pack; None: `row_lengths.max_sequences_per_pack()`.
 
     Raises:
-        ConfigError: a sequence is longer than the capacity, or `start` lies inside a pack.
+        ConfigError: a sequence is longer than the capacity, or `start` is inside a pack.
     """
     if not packing:
         yield from _single(order, row_lengths, window, start, stop)
@@ -128,7 +129,7 @@ def packs(
                 if skip < 0:
                     raise ConfigError(
                         f"packing: {start} consumed samples end inside a pack of window {number}. "
-                        "Resume with the data, batch.pack_window and batch.seq_length that the run was started with."
+                        "Resume with the data, batch.pack_window and batch.seq_length of the start of the run."
                     )
                 continue
             yield pack
@@ -141,10 +142,10 @@ def _single(order: Order, row_lengths: RowLengths, window: int, start: int, stop
         end = begin + window if stop is None else min(begin + window, stop)
         positions = np.arange(begin, end, dtype=np.int64)
         data_passes, indices = order.locate(positions)
-        sizes = row_lengths.of(indices)
+        sizes = row_lengths.sizes(indices)
         for i in range(len(positions)):
-            one = slice(i, i + 1)
-            yield Pack(positions[one], data_passes[one], indices[one], sizes[:, one])
+            single = slice(i, i + 1)
+            yield Pack(positions[single], data_passes[single], indices[single], sizes[:, single])
         begin = end
 
 
@@ -153,7 +154,7 @@ def _window_packs(
 ) -> list[Pack]:
     positions = np.arange(begin, end, dtype=np.int64)
     data_passes, indices = order.locate(positions)
-    sizes = row_lengths.of(indices)
+    sizes = row_lengths.sizes(indices)
     capacities = row_lengths.capacities
     bins = best_fit(sizes[0], capacities[0], limit) if len(sizes) == 1 else best_fit_of_pairs(sizes, capacities, limit)
     items = np.concatenate(bins)
@@ -168,24 +169,30 @@ def _window_packs(
 
 
 def best_fit(sizes: NDArray[np.integer], capacity: int, max_sequences: int) -> list[NDArray[np.int64]]:
-    """Bins of item numbers, ascending in each: longest first, each into the bin that it leaves least room in."""
+    """Pack items by best fit: longest first, each into the bin that it leaves with the least room.
+
+    Returns:
+        The item numbers of each bin, ascending.
+    """
     by_length = np.argsort(-sizes.astype(np.int64), kind="stable")
-    nothing = [0] * len(by_length)
+    zeros = [0] * len(by_length)
     bins = _OpenBins(capacity, 0, max_sequences)
-    bins.put(by_length.tolist(), sizes[by_length].tolist(), nothing, nothing)
+    bins.put(by_length.tolist(), sizes[by_length].tolist(), zeros, zeros)
     return bins.sorted()
 
 
 def balanced_bins(sizes: NDArray[np.integer], capacity: int) -> list[NDArray[np.int64]]:
-    """Bins of item numbers that are alike: items longest first, each into the bin that is emptiest.
+    """Pack items into balanced bins: longest first, each into the emptiest bin.
 
-    Unlike best fit it mixes long and short in every bin, so that all have about as many items.
+    Unlike best fit, this mixes long and short items in every bin, so that all bins have about as many items.
 
     Raises:
         ConfigError: an item is larger than a bin.
     """
     if sizes.size and int(sizes.max()) > capacity:
-        raise ConfigError(f"packing: an item has {sizes.max()} tokens, a batch holds {capacity}. Let it hold more.")
+        raise ConfigError(
+            f"packing: an item has {sizes.max()} tokens, a batch holds {capacity}. Raise the size of a batch."
+        )
     by_length = np.argsort(-sizes.astype(np.int64), kind="stable")
     count = -(-int(sizes.sum()) // capacity)
     while True:
@@ -205,27 +212,30 @@ def balanced_bins(sizes: NDArray[np.integer], capacity: int) -> list[NDArray[np.
 def best_fit_of_pairs(
     sizes: NDArray[np.int64], capacities: Sequence[int], max_sequences: int
 ) -> list[NDArray[np.int64]]:
-    """Bins of item numbers that are within both capacities; length and room are those of the side that fills first.
+    """Pack items by best fit within both capacities; lengths and rooms are those of the side that fills first.
 
     Args:
         sizes: tokens of each item on each side, shape [2, items].
         capacities: tokens that a bin holds on each side.
-        max_sequences: the most items of a bin.
+        max_sequences: the limit of items per bin.
+
+    Returns:
+        The item numbers of each bin, ascending.
     """
     main = int(np.argmax(sizes.sum(axis=1) / np.array(capacities)))
     by_length = np.argsort(-sizes[main], kind="stable")
     lengths, others = sizes[main, by_length], sizes[1 - main, by_length]
-    least_to_come = [*np.minimum.accumulate(others[::-1])[::-1].tolist()[1:], 0]
+    least_remaining = [*np.minimum.accumulate(others[::-1])[::-1].tolist()[1:], 0]
     bins = _OpenBins(capacities[main], capacities[1 - main], max_sequences)
-    bins.put(by_length.tolist(), lengths.tolist(), others.tolist(), least_to_come)
+    bins.put(by_length.tolist(), lengths.tolist(), others.tolist(), least_remaining)
     return bins.sorted()
 
 
 class _OpenBins:
-    """Bins by the room they have left, with one bit a room in an integer.
+    """The bins by their remaining room, with one bit per room in an integer.
 
-    So the search for the tightest bin is a shift and a lowest set bit instead of a walk. A bin is closed, and not
-    looked at again, when it is full or when its other side has no room for anything that is still to come.
+    The search for the tightest bin is then a shift and a lowest set bit instead of a loop. A bin is closed when it is
+    full, or when its other side has no room for any remaining item.
     """
 
     def __init__(self, capacity: int, other_capacity: int, max_items: int) -> None:
@@ -236,14 +246,14 @@ class _OpenBins:
         self._capacity, self._other_capacity, self._max_items = capacity, other_capacity, max_items
 
     def sorted(self) -> list[NDArray[np.int64]]:
-        """The items of each bin, ascending."""
+        """Return the items of each bin, ascending."""
         return [np.array(sorted(items), dtype=np.int64) for items in self._items]
 
-    def put(self, items: list[int], sizes: list[int], others: list[int], least_to_come: list[int]) -> None:
-        """Put each item into the tightest bin that holds it; `least_to_come` is the least `other` of those after it."""
+    def put(self, items: list[int], sizes: list[int], others: list[int], least_remaining: list[int]) -> None:
+        """Put each item into the tightest bin that fits; `least_remaining` is the least of `others` after it."""
         bins, other_rooms, by_room = self._items, self._other_rooms, self._by_room
         rooms = self._rooms
-        for item, size, other, least in zip(items, sizes, others, least_to_come, strict=True):
+        for item, size, other, least in zip(items, sizes, others, least_remaining, strict=True):
             room, chosen = self._capacity, -1
             fitting = rooms >> size
             while fitting and chosen < 0:

@@ -1,4 +1,4 @@
-"""What each optimizer step contains, decided before any record is read: pure functions of the run's settings."""
+"""The plan of each optimizer step, made before any record is read: a pure function of the run's settings."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ from bionemo_core.protocols import Order
 
 
 class MicroPlan(NamedTuple):
-    """The records of one micro batch of one rank, in the order they are laid."""
+    """The records of one micro batch of one rank, in the order of its rows."""
 
     data_passes: NDArray[np.int64]
     indices: NDArray[np.int64]
     bounds: NDArray[np.int64] | None
-    """The most tokens of each record on each side, which its packs were made for, shape [sides, records]."""
+    """The tokens of each record on each side that its pack was planned for, shape [sides, records]."""
     num_packs: int
     counted: bool = True
 
@@ -35,7 +35,7 @@ class StepPlan(NamedTuple):
 
 @dataclass(frozen=True)
 class Planner:
-    """Deals the packs of an order to steps, micro batches and ranks.
+    """The assignment of the packs of an order to steps, micro batches and ranks.
 
     Pack g of a step goes to micro batch m of rank r where g // micro_batch_size == m * dp_size + r, so that a
     step's global batch is the same set of sequences for every number of ranks.
@@ -55,7 +55,7 @@ class Planner:
         """Check that the batch divides among the ranks.
 
         Raises:
-            ConfigError: it does not, or a size is not positive.
+            ConfigError: the batch does not divide, or a size is not positive.
         """
         for key in ("micro_batch_size", "global_batch_size", "pack_window", "dp_size"):
             if getattr(self, key) < 1:
@@ -69,33 +69,33 @@ class Planner:
 
     @cached_property
     def max_sequences(self) -> int:
-        """The most sequences in one pack; a fact of the data, so the same on every rank and device."""
+        """Return the limit of sequences per pack, which is the same on every rank and device."""
         return self.row_lengths.max_sequences_per_pack() if self.packing else 1
 
     def training(self, consumed_samples: int, first_step: int, last_step: int) -> Iterator[StepPlan]:
-        """The steps first_step .. last_step - 1, beginning after `consumed_samples` sequences.
+        """Yield the steps first_step .. last_step - 1, starting after `consumed_samples` sequences.
 
         Raises:
-            ConfigError: `consumed_samples` is not the end of a step of this data and these settings.
+            ConfigError: `consumed_samples` is not the end of a step with this data and these settings.
         """
         stream = self._packs(consumed_samples, None)
         for step in range(first_step, last_step):
-            chosen = list(islice(stream, self.global_batch_size))
-            consumed_samples += sum(len(pack.positions) for pack in chosen)
-            yield StepPlan(step, consumed_samples, self._deal(chosen))
+            step_packs = list(islice(stream, self.global_batch_size))
+            consumed_samples += sum(len(pack.positions) for pack in step_packs)
+            yield StepPlan(step, consumed_samples, self._assign(step_packs))
 
     def evaluation(self, limit_batches: int | None) -> list[StepPlan]:
-        """One pass over the records, or its first `limit_batches` steps, the same every time.
+        """Plan one pass over the records, or its first `limit_batches` steps, the same every time.
 
-        Every rank gets the same number of micro batches; where the packs run out, a copy that does not count.
+        Every rank gets the same number of micro batches; when the packs run out, it gets a copy without loss.
         """
         limit = None if limit_batches is None else limit_batches * self.global_batch_size
         stream = islice(self._packs(0, len(self.row_lengths)), limit)
         plans: list[StepPlan] = []
         seen = 0
-        while chosen := list(islice(stream, self.global_batch_size)):
-            seen += sum(len(pack.positions) for pack in chosen)
-            plans.append(StepPlan(len(plans), seen, self._deal(chosen)))
+        while step_packs := list(islice(stream, self.global_batch_size)):
+            seen += sum(len(pack.positions) for pack in step_packs)
+            plans.append(StepPlan(len(plans), seen, self._assign(step_packs)))
         return plans
 
     def _packs(self, start: int, stop: int | None) -> Iterator[Pack]:
@@ -110,16 +110,16 @@ class Planner:
             max_sequences=self.max_sequences,
         )
 
-    def _deal(self, chosen: Sequence[Pack]) -> tuple[MicroPlan, ...]:
+    def _assign(self, step_packs: Sequence[Pack]) -> tuple[MicroPlan, ...]:
         size = self.micro_batch_size
         share = size * self.dp_size
         micro_batches = []
-        for first in range(self.dp_rank * size, -(-len(chosen) // share) * share, share):
-            mine = chosen[first : first + size]
-            counted = bool(mine)
-            mine = mine or chosen[:size]
-            data_passes = np.concatenate([pack.data_passes for pack in mine])
-            indices = np.concatenate([pack.indices for pack in mine])
-            bounds = np.concatenate([pack.sizes for pack in mine], axis=1) if self.packing else None
-            micro_batches.append(MicroPlan(data_passes, indices, bounds, len(mine), counted))
+        for first in range(self.dp_rank * size, -(-len(step_packs) // share) * share, share):
+            own_packs = step_packs[first : first + size]
+            counted = bool(own_packs)
+            own_packs = own_packs or step_packs[:size]
+            data_passes = np.concatenate([pack.data_passes for pack in own_packs])
+            indices = np.concatenate([pack.indices for pack in own_packs])
+            bounds = np.concatenate([pack.sizes for pack in own_packs], axis=1) if self.packing else None
+            micro_batches.append(MicroPlan(data_passes, indices, bounds, len(own_packs), counted))
         return tuple(micro_batches)

@@ -1,4 +1,4 @@
-"""Batches that are fetched before they are asked for."""
+"""The prefetching of batches."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 
 
 class Prefetcher:
-    """An iterator over batches whose next one may be fetched, and sent to a device, while something else waits.
+    """An iterator over batches that can fetch the next one early and copy it to a device.
 
-    Between two steps a GPU waits for its host. Planning, the loader's queue and the copy to the device are off that
-    path where they are done while the GPU still computes; what comes, and in which order, is not changed.
+    A GPU waits for the host between two steps. Planning, the loader's queue and the copy to the device cost no such
+    time if they happen while the GPU still computes. The batches and their order do not change.
     """
 
     def __init__(self, batches: Iterator[Any]) -> None:
@@ -25,10 +25,10 @@ class Prefetcher:
         return self
 
     def __next__(self) -> Any:
-        """The next batch.
+        """Return the next batch.
 
         Raises:
-            Exception: what fetching it raised, now that it is wanted.
+            Exception: the error of fetching this batch, which `fetch` kept until now.
         """
         if self._failure is not None:
             failure, self._failure = self._failure, None
@@ -36,10 +36,10 @@ class Prefetcher:
         return self._fetched.pop() if self._fetched else next(self._batches)
 
     def fetch(self, device: torch.device) -> None:
-        """Fetch one batch, unless one is there, and start to copy it to the device."""
+        """Fetch one batch, unless one is already fetched, and start to copy it to the device."""
         if self._fetched or self._failure is not None:
             return
         try:
             self._fetched.append(next(self._batches).to(device))
-        except Exception as error:  # the end of the data too; the step under way shall not fail for it
+        except Exception as error:  # includes StopIteration; the current step must not fail for it
             self._failure = error

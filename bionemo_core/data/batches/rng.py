@@ -1,4 +1,4 @@
-"""Randomness as a function: the same (seed, data_pass, index, purpose) always gives the same numbers."""
+"""Random numbers as a function: the same (seed, data_pass, index, purpose) always gives the same ones."""
 
 import threading
 from functools import lru_cache
@@ -15,12 +15,12 @@ _TO_UNIT = 2.0**-53
 
 
 class _Generator(threading.local):
-    """One Philox a thread, set to a stream before each use: making one costs six times as much as setting it."""
+    """One Philox generator per thread, set to a stream before each use; making one takes six times as long."""
 
     def __init__(self) -> None:
         self.philox = np.random.Philox(key=0)
         self.state: Any = dict(self.philox.state)
-        self.state["buffer_pos"] = _WORDS_PER_BLOCK  # nothing buffered: the next word comes from a new block
+        self.state["buffer_pos"] = _WORDS_PER_BLOCK  # empty buffer: the next word comes from a new block
 
 
 _generator = _Generator()
@@ -34,9 +34,9 @@ def _purpose_key(purpose: str) -> int:
 class RecordRng:
     """A stream of random numbers that belongs to one record in one pass over the data, for one purpose.
 
-    Philox4x64 is keyed by (seed, purpose) and counts from (block, 0, index, data_pass), so that no two streams
-    overlap. Only its raw words are used: numpy keeps those stable across versions, its distributions not. Every
-    call starts at a new block of four words.
+    Philox4x64 has the key (seed, purpose) and the counter (block, 0, index, data_pass), so that no two streams overlap.
+    Only its raw words are used, because numpy keeps them stable across versions, but not its distributions. Every call
+    starts at a new block of four words.
     """
 
     __slots__ = ("_block", "_data_pass", "_index", "_key")
@@ -48,7 +48,7 @@ class RecordRng:
         self._block = 0
 
     def words(self, n: int) -> NDArray[np.uint64]:
-        """`n` raw 64-bit words, shape [n]."""
+        """Return `n` raw 64-bit words, shape [n]."""
         state = _generator.state
         state["state"]["counter"][:] = (self._block, 0, self._index, self._data_pass)
         state["state"]["key"][:] = self._key
@@ -57,15 +57,15 @@ class RecordRng:
         return np.asarray(_generator.philox.random_raw(n), dtype=np.uint64)
 
     def uniform(self, n: int) -> NDArray[np.float64]:
-        """`n` numbers in [0, 1), shape [n]."""
+        """Return `n` numbers in [0, 1), shape [n]."""
         return np.asarray((self.words(n) >> np.uint64(11)) * _TO_UNIT, dtype=np.float64)
 
     def integers(self, n: int, high: int) -> NDArray[np.int64]:
-        """`n` integers in [0, high), shape [n]; their bias is below high / 2**53.
+        """Return `n` integers in [0, high), shape [n]; their bias is below high / 2**53.
 
         Raises:
             ValueError: `high` is not in 1 .. 2**31.
         """
         if not 1 <= high <= 1 << 31:
-            raise ValueError(f"Draw.integers: high is {high}, expected 1 to 2**31")
+            raise ValueError(f"RecordRng.integers: high is {high}, expected 1 to 2**31")
         return (self.uniform(n) * high).astype(np.int64)

@@ -1,4 +1,4 @@
-"""Examples laid into the rows of a micro batch, in numpy: end to end (packed) or one a row (padded)."""
+"""The collation of examples into the rows of a micro batch, in numpy: packed, or padded with one per row."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,11 +11,11 @@ from bionemo_core.protocols import Example, Seq2SeqExample
 
 PADDING_MULTIPLE = 8
 SHORT = 128
-"""Rows of no longer sequences have an attention kernel of their own on a GPU."""
+"""Rows whose sequences are at most this long have their own attention kernel on a GPU."""
 
 
 class RowShape(NamedTuple):
-    """How large the rows of a micro batch are; with a `target_length`, those of its sources and of its targets."""
+    """The size of the rows of a micro batch; with a `target_length`, of its sources and of its targets."""
 
     seq_length: int
     micro_batch_size: int
@@ -27,12 +27,12 @@ class RowShape(NamedTuple):
 
     @property
     def target(self) -> "RowShape":
-        """The shape of the rows of targets."""
+        """Return the shape of the rows of targets."""
         return self._replace(seq_length=self.target_length, target_length=0)
 
 
 class RowArrays(NamedTuple):
-    """The fields of a `TokenBatch`, still in numpy; this is what a loader worker sends."""
+    """The fields of a `TokenBatch` in numpy, as a loader worker sends them."""
 
     tokens: NDArray[np.int64]
     labels: NDArray[np.int64]
@@ -49,68 +49,68 @@ class RowArrays(NamedTuple):
     budget: int
 
     def without_loss(self) -> "RowArrays":
-        """The same rows with nothing to learn from: they only keep the ranks in step."""
+        """Return the rows without loss, which only keep the ranks in step."""
         return self._replace(
             loss_mask=np.zeros_like(self.loss_mask), num_loss_tokens=0, num_tokens=0, num_sequences=0, budget=0
         )
 
 
 class Seq2SeqArrays(NamedTuple):
-    """The fields of a `Seq2SeqBatch`, still in numpy."""
+    """The fields of a `Seq2SeqBatch` in numpy."""
 
     source: RowArrays
     target: RowArrays
 
     def without_loss(self) -> "Seq2SeqArrays":
-        """The same rows with nothing to learn from."""
+        """Return the rows without loss."""
         return Seq2SeqArrays(self.source.without_loss(), self.target.without_loss())
 
 
 def collate(examples: Sequence[Example], num_packs: int, shape: RowShape) -> RowArrays:
-    """The rows of one micro batch that holds `examples`, which came from `num_packs` packs.
+    """Collate the rows of one micro batch from `examples`, which come from `num_packs` packs.
 
     Raises:
-        DataError: the examples do not fit, because the lengths their packs were made with are not theirs.
+        DataError: the examples do not fit, because their packs were made with other lengths.
     """
     if not shape.packing:
-        return _lay_padded(examples, shape)
-    padding, longest = _padding(examples, num_packs, shape), _longest(examples, shape)
-    return _lay_packed(examples, _cut(padding, -(-padding // longest)), num_packs, shape, longest)
+        return _collate_padded(examples, shape)
+    padding, longest = _num_padding(examples, num_packs, shape), _max_seqlen(examples, shape)
+    return _collate_packed(examples, _split_padding(padding, -(-padding // longest)), num_packs, shape, longest)
 
 
 def collate_pairs(examples: Sequence[Seq2SeqExample], num_packs: int, shape: RowShape) -> Seq2SeqArrays:
-    """The rows of sources and of targets of one micro batch; the n-th segments of both belong together.
+    """Collate the rows of sources and targets of one micro batch; segment n of both belong together.
 
-    Padding is cut into as many stretches on both sides, so that their boundaries can serve cross attention. A side
-    whose row is full has only empty ones.
+    Padding is split into the same number of segments on both sides, so that their boundaries serve cross attention. A
+    side whose row is full has empty segments.
 
     Raises:
-        DataError: the examples do not fit, because the lengths their packs were made with are not theirs.
+        DataError: the examples do not fit, because their packs were made with other lengths.
     """
     sources = [Example(e.source, e.source, np.zeros(len(e.source), dtype=np.bool_)) for e in examples]
     targets = [Example(e.decoder_input, e.labels, e.loss_mask) for e in examples]
     if not shape.packing:
-        return Seq2SeqArrays(_lay_padded(sources, shape), _lay_padded(targets, shape.target))
-    of_sources = _padding(sources, num_packs, shape, "source ")
-    of_targets = _padding(targets, num_packs, shape.target, "target ")
-    longest, longest_target = _longest(sources, shape), _longest(targets, shape.target)
-    count = max(-(-of_sources // longest), -(-of_targets // longest_target))
+        return Seq2SeqArrays(_collate_padded(sources, shape), _collate_padded(targets, shape.target))
+    source_padding = _num_padding(sources, num_packs, shape, "source ")
+    target_padding = _num_padding(targets, num_packs, shape.target, "target ")
+    longest, longest_target = _max_seqlen(sources, shape), _max_seqlen(targets, shape.target)
+    count = max(-(-source_padding // longest), -(-target_padding // longest_target))
     return Seq2SeqArrays(
-        _lay_packed(sources, _cut(of_sources, count), num_packs, shape, longest),
-        _lay_packed(targets, _cut(of_targets, count), num_packs, shape.target, longest_target),
+        _collate_packed(sources, _split_padding(source_padding, count), num_packs, shape, longest),
+        _collate_packed(targets, _split_padding(target_padding, count), num_packs, shape.target, longest_target),
     )
 
 
-def _longest(examples: Sequence[Example], shape: RowShape) -> int:
-    """What no sequence of the row is longer than; under static shapes one of two values."""
+def _max_seqlen(examples: Sequence[Example], shape: RowShape) -> int:
+    """Return an upper bound of the sequence lengths; with static shapes, one of two values."""
     longest = max(len(example.tokens) for example in examples)
     if not shape.static_shapes:
         return longest
     return shape.seq_length if longest > SHORT else min(SHORT, shape.seq_length)
 
 
-def _padding(examples: Sequence[Example], num_packs: int, shape: RowShape, side: str = "") -> int:
-    """Tokens of padding at the end of the row of these examples."""
+def _num_padding(examples: Sequence[Example], num_packs: int, shape: RowShape, side: str = "") -> int:
+    """Return the tokens of padding at the end of the row of these examples."""
     num_tokens = sum(len(example.tokens) for example in examples)
     if num_tokens > num_packs * shape.seq_length:
         raise DataError(
@@ -123,23 +123,23 @@ def _padding(examples: Sequence[Example], num_packs: int, shape: RowShape, side:
 
 
 def _static_length(num_tokens: int, full: int) -> int:
-    """Tokens of a row that holds `num_tokens` of at most `full`: one of five lengths, from half of `full` on.
+    """Return the length of a row of `num_tokens` of at most `full`: one of five, from half of `full` on.
 
-    Where sequences fill their packs badly, padding would be computed for nothing; see `round_up_segments`.
+    If sequences fill their packs badly, a full row would waste computation on padding; see `round_up_segments`.
     """
     eighths = max(4, -(-8 * num_tokens // full))
     return max(num_tokens, -(-full * eighths // 8))
 
 
-def _lay_packed(
-    examples: Sequence[Example], stretches: list[int], num_packs: int, shape: RowShape, longest: int
+def _collate_packed(
+    examples: Sequence[Example], padding_lengths: list[int], num_packs: int, shape: RowShape, longest: int
 ) -> RowArrays:
     lengths = [len(example.tokens) for example in examples]
     num_tokens = sum(lengths)
-    segments = lengths + stretches
+    segments = lengths + padding_lengths
     ends = np.cumsum(segments)
-    row_length = num_tokens + sum(stretches)
-    tokens, labels, loss_mask, padding_mask = _blank(1, row_length, shape.pad_id)
+    row_length = num_tokens + sum(padding_lengths)
+    tokens, labels, loss_mask, padding_mask = _empty_rows(1, row_length, shape.pad_id)
     np.concatenate([e.tokens for e in examples], out=tokens[0, :num_tokens], casting="same_kind")
     np.concatenate([e.labels for e in examples], out=labels[0, :num_tokens], casting="same_kind")
     np.concatenate([e.loss_mask for e in examples], out=loss_mask[0, :num_tokens])
@@ -169,35 +169,35 @@ def _lay_packed(
 
 
 def round_up_segments(count: int) -> int:
-    """`count` rounded up: to a power of two from 16 to 512, then to eighths of the next power of two.
+    """Round `count` up to a power of two from 16 to 512, then to eighths of the next power of two.
 
-    A compiled layer is compiled anew for each number of segments, and a segment that is empty costs an attention
-    kernel about as much as a short one, and a perceiver as much as any: so few numbers, and not far above the need.
+    A compiled layer is compiled again for each number of segments, so few numbers are used. An empty segment costs an
+    attention kernel about as much as a short one, and a perceiver as much as any, so they are not far above `count`.
     """
     power = max(16, 1 << (count - 1).bit_length())
     step = power if power <= 512 else power // 8
     return -(-count // step) * step
 
 
-def _cut(padding: int, count: int) -> list[int]:
-    """`padding` in `count` pieces of about the same length, which attention and position tables can take."""
+def _split_padding(padding: int, count: int) -> list[int]:
+    """Split `padding` into `count` lengths of about the same size, which fit attention and position tables."""
     return [padding * (i + 1) // count - padding * i // count for i in range(count)]
 
 
-def _lay_padded(examples: Sequence[Example], shape: RowShape) -> RowArrays:
+def _collate_padded(examples: Sequence[Example], shape: RowShape) -> RowArrays:
     lengths = [len(example.tokens) for example in examples]
     longest = max(lengths)
     if longest > shape.seq_length:
         raise DataError(f"padding: a sequence has {longest} tokens, a row holds {shape.seq_length}. Truncate it.")
     row_length = shape.seq_length
     if shape.dynamic_padding:
-        # Under static shapes one of four lengths: a compiled layer is compiled anew for each.
+        # One of four lengths with static shapes, because a compiled layer is compiled again for each.
         multiple = -(-shape.seq_length // 4) if shape.static_shapes else PADDING_MULTIPLE
         row_length = min(-(-longest // multiple) * multiple, shape.seq_length)
     rows = shape.micro_batch_size if shape.static_shapes else len(examples)
-    tokens, labels, loss_mask, padding_mask = _blank(rows, row_length, shape.pad_id)
+    tokens, labels, loss_mask, padding_mask = _empty_rows(rows, row_length, shape.pad_id)
     for row in range(rows):
-        # Rows that static shapes ask for and nothing fills repeat the first one, without a loss.
+        # Extra rows, which static shapes require, repeat the first example without loss.
         example = examples[row] if row < len(examples) else examples[0]
         length = len(example.tokens)
         tokens[row, :length] = example.tokens
@@ -222,7 +222,7 @@ def _lay_padded(examples: Sequence[Example], shape: RowShape) -> RowArrays:
     )
 
 
-def _blank(
+def _empty_rows(
     rows: int, row_length: int, pad_id: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_], NDArray[np.bool_]]:
     return (

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bionemo_core.data.sources.labelled import labelled_csv
-from bionemo_core.data.store.report import counted
+from bionemo_core.data.store.report import count_summary
 from bionemo_core.data.store.text_filter import canonicalize_texts
 from bionemo_core.errors import DataError
 from bionemo_core.protocols import BuildContext, CanonicalForm
@@ -42,7 +42,7 @@ def test_spellings_of_one_molecule_are_read_as_one(tmp_path: Path) -> None:
 
 def test_what_is_no_molecule_is_named(tmp_path: Path) -> None:
     with pytest.raises(
-        DataError, match=r"mine\.smi:3 record 'c': 'C1CC' is not SMILES\. Leave .* task\.on_invalid=skip"
+        DataError, match=r"mine\.smi:3 record 'c': 'C1CC' is not SMILES\. Skip .* task\.on_invalid=skip"
     ):
         opened(tmp_path)
     kept = opened(tmp_path, on_invalid="unk")
@@ -57,7 +57,7 @@ def test_a_search_starts_from_molecules_or_says_what_is_none(tmp_path: Path) -> 
         open_input(task.input, task, TOKENIZER, BuildContext(home=str(tmp_path)))
     task = replace(task, on_invalid="skip")
     store = open_input(task.input, task, TOKENIZER, BuildContext(home=str(tmp_path)))
-    assert counted(store.manifest["records"]) == "read 4 = used 3 + rejected 1 (no molecule 1)"
+    assert count_summary(store.manifest["records"]) == "read 4 = used 3 + rejected 1 (no molecule 1)"
 
 
 def test_labelled_molecules(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

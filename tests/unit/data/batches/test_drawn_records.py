@@ -1,4 +1,4 @@
-"""Datasets that draw: parts of them draw too, and the kit takes their lengths as upper bounds."""
+"""Datasets with `draw_record`: their subsets draw too, and the kit takes their lengths as upper bounds."""
 
 from collections.abc import Callable
 

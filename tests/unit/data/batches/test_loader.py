@@ -1,4 +1,4 @@
-"""A step is the same whoever loads it: any number of workers, ranks, or restarts."""
+"""A step is the same for any number of workers, ranks or restarts."""
 
 import copy
 import os
@@ -37,7 +37,7 @@ def parts(tokenizer: CharacterTokenizer, objective: MaskedLanguageObjective) -> 
 
 
 def sequences(batch: TokenBatch) -> Iterator[tuple[list[int], ...]]:
-    """What the loss sees of each sequence that counts, however it is laid."""
+    """Return what the loss sees of each sequence that counts, in any layout of rows."""
     if batch.num_sequences == 0:
         return
     for number in range(batch.num_sequences):
@@ -172,7 +172,7 @@ def test_what_fills_up_an_evaluation_does_not_count(parts: tuple[Any, ...]) -> N
     _, tokenizer, objective = parts
     few = Proteins(1)
     step = next(iter(eval_loader(few, tokenizer, objective, **SHAPE, dp_rank=1, dp_size=4)))
-    assert (step.num_sequences, step.num_tokens, step.num_loss_tokens, step.capacity, step.fill) == (0, 0, 0, 0, 0.0)
+    assert (step.num_sequences, step.num_tokens, step.num_loss_tokens, step.capacity) == (0, 0, 0, 0)
     assert step.micro_batches[0].tokens.numel() > 0
 
 
@@ -242,4 +242,4 @@ def test_batches_move_and_travel(parts: tuple[Any, ...]) -> None:
     assert moved.num_loss_tokens == step.num_loss_tokens
     twin = copy.deepcopy(step)
     assert twin.micro_batches[0].tokens.equal(step.micro_batches[0].tokens)
-    assert 0 < step.fill <= 1
+    assert 0 < step.num_tokens <= step.capacity

@@ -1,4 +1,4 @@
-"""The masked-language rule of v1.6: how many, what becomes of them, and what never happens."""
+"""The masked-language rule of v1.6: how many tokens are selected, and what happens to them."""
 
 import numpy as np
 import pytest

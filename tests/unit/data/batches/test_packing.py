@@ -1,4 +1,4 @@
-"""Packs partition the order, are full, and can be entered again at any of their ends."""
+"""Packs partition the order, are full, and can be resumed at the end of any pack."""
 
 from itertools import islice
 from pathlib import Path
@@ -33,29 +33,29 @@ def test_both_budgets_are_kept_and_the_one_that_binds_is_filled() -> None:
         (residues, (512, 140), lambda n: (np.minimum(n, 512), np.minimum(2 * np.round(0.15 * n) + 1, 140))),
         (characters, (512, 512), lambda n: (n + 2, n + 1)),
     ):
-        laid = RowLengths(lengths, capacities, rule)
-        result = list(packs(SampleOrder(3000, 0), laid, 3000, stop=3000))
+        row_lengths = RowLengths(lengths, capacities, rule)
+        result = list(packs(SampleOrder(3000, 0), row_lengths, 3000, stop=3000))
         totals = np.array([pack.sizes.sum(axis=1) for pack in result])
         assert (totals <= capacities).all()
         assert (totals.sum(axis=0) / (len(result) * np.array(capacities))).max() >= 0.97
-        assert max(len(pack.positions) for pack in result) <= laid.max_sequences_per_pack()
+        assert max(len(pack.positions) for pack in result) <= row_lengths.max_sequences_per_pack()
 
 
 def test_resume_continues_at_every_boundary() -> None:
-    order, laid = SampleOrder(3000, 1), RowLengths(_lengths(), (512,))
-    whole = list(islice(packs(order, laid, 256), 400))
+    order, row_lengths = SampleOrder(3000, 1), RowLengths(_lengths(), (512,))
+    whole = list(islice(packs(order, row_lengths, 256), 400))
     consumed = np.cumsum([len(pack.positions) for pack in whole]).tolist()
     for place in (1, 17, 120, 250):
-        rest = list(islice(packs(order, laid, 256, consumed[place - 1]), 50))
+        rest = list(islice(packs(order, row_lengths, 256, consumed[place - 1]), 50))
         assert [p.positions.tolist() for p in rest] == [p.positions.tolist() for p in whole[place : place + 50]]
 
 
 def test_a_place_inside_a_pack_is_refused() -> None:
-    order, laid = SampleOrder(3000, 1), RowLengths(_lengths(), (512,))
-    sizes = [len(pack.positions) for pack in islice(packs(order, laid, 256), 50)]
+    order, row_lengths = SampleOrder(3000, 1), RowLengths(_lengths(), (512,))
+    sizes = [len(pack.positions) for pack in islice(packs(order, row_lengths, 256), 50)]
     first_shared = next(i for i, size in enumerate(sizes) if size > 1)
     with pytest.raises(ConfigError, match="end inside a pack"):
-        next(packs(order, laid, 256, sum(sizes[:first_shared]) + 1))
+        next(packs(order, row_lengths, 256, sum(sizes[:first_shared]) + 1))
 
 
 def test_length_does_not_drift_along_a_window() -> None:
@@ -66,8 +66,8 @@ def test_length_does_not_drift_along_a_window() -> None:
 
 
 def test_without_packing_the_order_is_plain() -> None:
-    order, laid = SampleOrder(10, 1), RowLengths(np.arange(1, 11), (16,))
-    got = [int(p.positions[0]) for p in islice(packs(order, laid, 4, 3, packing=False), 9)]
+    order, row_lengths = SampleOrder(10, 1), RowLengths(np.arange(1, 11), (16,))
+    got = [int(p.positions[0]) for p in islice(packs(order, row_lengths, 4, 3, packing=False), 9)]
     assert got == list(range(3, 12))
 
 

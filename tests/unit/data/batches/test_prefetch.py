@@ -1,4 +1,4 @@
-"""Batches that are fetched ahead are those that would have come, in their order, and fail when they would have."""
+"""Prefetched batches are the same batches, in the same order, with errors at the same place."""
 
 import gc
 import multiprocessing

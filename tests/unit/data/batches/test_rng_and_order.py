@@ -1,4 +1,4 @@
-"""Randomness and order are functions: the same question has the same answer, today and in the next release."""
+"""Random numbers and order are functions: the same arguments give the same result in every release."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Sources and targets stay together, within both budgets, whoever loads them and however they are laid."""
+"""Sources and targets stay together, within both budgets, for any number of workers and any layout of rows."""
 
 import itertools
 from collections.abc import Iterator
@@ -206,12 +206,20 @@ def test_examples_beyond_their_bounds_are_refused_by_name(parts: tuple[Any, ...]
     records, tokenizer, _ = parts
     short = Proteins()
     short.lengths = short.lengths - 2
-    for dataset, objective, said in (
-        (records, TooLong(tokenizer), r"record \d+: its example has \d+ target tokens, at most \d+ were declared"),
-        (short, Beginnings(tokenizer), r"record \d+: its example has \d+ source tokens, at most \d+ were declared"),
+    for dataset, objective, message in (
+        (
+            records,
+            TooLong(tokenizer),
+            r"record \d+: its example has \d+ target tokens, expected at most \d+\. The dataset's",
+        ),
+        (
+            short,
+            Beginnings(tokenizer),
+            r"record \d+: its example has \d+ source tokens, expected at most \d+\. The dataset's",
+        ),
         (records, Empty(tokenizer), r"record \d+: its example has 0 source tokens, expected at least 1"),
     ):
-        with pytest.raises(DataError, match=said):
+        with pytest.raises(DataError, match=message):
             list(train_loader(dataset, tokenizer, objective, **SHAPE, last_step=1, dp_size=dp_size))
 
 

@@ -1,4 +1,4 @@
-"""Every format gives the records that stand in it, whatever it is compressed with."""
+"""Every reader yields the records of its format, with any compression."""
 
 import bz2
 import gzip

@@ -1,4 +1,4 @@
-"""A blend keeps its proportions at every position, and is the same whoever asks for it."""
+"""A blend keeps its proportions at every position, and is the same in every process."""
 
 from collections import Counter
 from pathlib import Path
@@ -247,7 +247,7 @@ def test_the_component_blends_components_and_files(
 def test_a_part_that_cannot_be_built_is_named(
     fasta: Path, tokenizer: CharacterTokenizer, context: BuildContext
 ) -> None:
-    for params, said in (
+    for params, message in (
         ({"parts": []}, r"data\.parts: is empty"),
         (
             {"parts": [str(fasta)], "weights": [1.0, 2.0]},
@@ -257,7 +257,7 @@ def test_a_part_that_cannot_be_built_is_named(
         ({"parts": [{"path": str(fasta)}]}, r"data\.parts\[0\]: .* does not name a data component"),
         ({"parts": ["sample", {"data": "fasta", "pth": "a"}]}, r"data\.parts\[1\]: .*no parameter 'pth'"),
     ):
-        with pytest.raises(ConfigError, match=said):
+        with pytest.raises(ConfigError, match=message):
             build(context, tokenizer, **params)
 
 

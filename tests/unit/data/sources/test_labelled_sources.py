@@ -1,4 +1,4 @@
-"""Labelled sequences out of v1's tables and FLIP's FASTA files."""
+"""Labelled sequences from v1's tables and FLIP's FASTA files."""
 
 from pathlib import Path
 

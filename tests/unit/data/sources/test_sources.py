@@ -185,11 +185,12 @@ def test_an_address_is_downloaded_or_ends_the_command_with_8(
     with serving(content, answers=[Answer(404)]) as server:
         command = ["task=prepare", "model=esm1nv", "data=fasta", f"data.path={server.url('/p.fasta', 'me:canary@')}"]
         assert cli.main(command) == 8
-        said = capsys.readouterr()
+        output = capsys.readouterr()
         assert (
-            f"error[network]: download: http://***@127.0.0.1:{server.port}/p.fasta: the server answered 404" in said.err
+            f"error[network]: download: http://***@127.0.0.1:{server.port}/p.fasta: the server answered 404"
+            in output.err
         )
-        assert "canary" not in said.err + said.out
+        assert "canary" not in output.err + output.out
         assert cli.main(command) == 0
         assert "p.fasta: read 200 = used 200 + rejected 0" in capsys.readouterr().out
     assert len(server.requests) == 2

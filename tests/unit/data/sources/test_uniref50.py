@@ -1,4 +1,4 @@
-"""UniRef50 in v1's layout: the same splits as v1's rule gives, from a server that breaks the connection."""
+"""UniRef50 in v1's layout: the splits of v1's rule, downloaded from a server that breaks the connection."""
 
 import csv
 import gzip

@@ -1,4 +1,4 @@
-"""Splits cover everything once; relatives never lie on two sides."""
+"""Splits cover every record once; relatives are never in two splits."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Splits that the data itself names, the sizes of the others, and what of the options contradicts what."""
+"""Splits that the data names, the sizes of other splits, and options that contradict each other."""
 
 import gzip
 import logging

@@ -1,4 +1,4 @@
-"""What the rules for residues do with each kind of record."""
+"""The result of the rules for residues for each kind of record."""
 
 import copy
 from dataclasses import replace
