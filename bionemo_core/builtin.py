@@ -6,6 +6,7 @@ from functools import lru_cache
 
 from bionemo_core.config.model_defaults import problem_with_defaults
 from bionemo_core.config.task_spec import TaskSpec
+from bionemo_core.data.sources import csv as csv_files
 from bionemo_core.data.sources import fasta, records, sample, uniref50, uniref90
 from bionemo_core.data.sources.blend import blend
 from bionemo_core.data.sources.labelled import flip_fasta, labelled_csv
@@ -53,11 +54,11 @@ def load_registry() -> Registry:
 def bionemo_datasets() -> Iterator[Component]:
     """Protein sources, which serve several plugins."""
     yield Component("sample", configure(sample), "512 UniProt proteins that ship with the core")
-    yield Component("fasta", configure(fasta), "FASTA files, plain or compressed")
-    yield Component("csv", configure(records, format="csv", data_col=3), "a CSV table, or shards train/x000.csv ...")
-    yield Component("records", configure(records), "files of any format: FASTQ, PDB, mmCIF, GenBank, TSV, Parquet ...")
-    yield Component("uniref50", configure(uniref50), "UniRef50 from UniProt, shuffled and split as in v1")
-    yield Component("uniref90", configure(uniref90), "UniRef50 clusters, a random UniRef90 member at each pass")
+    yield Component("fasta", fasta, "FASTA files, plain or compressed")
+    yield Component("csv", csv_files, "a CSV table, or shards train/x000.csv ...")
+    yield Component("records", records, "files of any format: FASTQ, PDB, mmCIF, GenBank, TSV, Parquet ...")
+    yield Component("uniref50", uniref50, "UniRef50 from UniProt, shuffled and split as in v1")
+    yield Component("uniref90", uniref90, "UniRef50 clusters, a random UniRef90 member at each pass")
     yield Component("blend", configure(blend), "several of these at once, by weight")
     yield Component("labelled_csv", configure(labelled_csv), "tables of sequences with labels, for fine-tuning")
     yield Component("flip_fasta", configure(flip_fasta), "the FLIP benchmark's FASTA files, for fine-tuning")

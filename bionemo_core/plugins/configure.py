@@ -46,6 +46,10 @@ class ComponentConfig:
     explained_by: tuple[Any, ...]
     """The author's function and the dataclasses of its parameters: their docstrings and comments explain the keys."""
 
+    def __call__(self, *first: Any, **given: Any) -> Any:
+        """Call the factory; positional arguments are the first keys, and the others have their defaults."""
+        return self.factory(**dict(zip((key.name for key in self.keys), first, strict=False)), **given)
+
     def structured(self) -> type:
         """Return the structured config of the keys, as hydra-zen makes it."""
         return structured_config(getattr(self.factory, "__name__", "component"), self.keys)
@@ -162,9 +166,10 @@ def _flattened(
     keys: Sequence[Key],
 ) -> Callable[..., Any]:
     """Return a function that takes the keys, builds the dataclasses of them, and calls `factory`."""
+    defaults = {key.name: key.default for key in keys if _signature_default(key) is not Parameter.empty}
 
     def build(**given: Any) -> Any:
-        values = {**copy.deepcopy(dict(fixed)), **given}
+        values = {**copy.deepcopy({**defaults, **fixed}), **given}
         arguments = {name: value for name, value in values.items() if owners.get(name, name) not in groups}
         for parameter, kind in groups.items():
             own = {name: values[name] for name, owner in owners.items() if owner == parameter and name in values}

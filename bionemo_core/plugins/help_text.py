@@ -29,12 +29,6 @@ def description_of(registered: RegisteredComponent) -> list[str]:
 
 def key_help(owner: Any) -> dict[str, str]:
     """Return, by name, the `Args:` of a factory's docstring, or the comments behind the fields of a dataclass."""
-    if dataclasses.is_dataclass(owner):
-        try:
-            lines = inspect.getsource(owner).splitlines()  # type: ignore[arg-type]  # a class, where it is no factory
-        except (OSError, TypeError):
-            return {}
-        return {found[1]: found[2] for found in map(_FIELD.fullmatch, lines) if found}
     found: dict[str, str] = {}
     name = ""
     for line in _section(inspect.getdoc(owner) or "", "Args:"):
@@ -44,7 +38,18 @@ def key_help(owner: Any) -> dict[str, str]:
             found[name] = text
         elif name:
             found[name] += f" {text}"
-    return found
+    return found | _field_comments(owner)
+
+
+def _field_comments(owner: Any) -> dict[str, str]:
+    """Return the comments behind the fields of a dataclass, by name."""
+    if not dataclasses.is_dataclass(owner):
+        return {}
+    try:
+        lines = inspect.getsource(owner).splitlines()  # type: ignore[arg-type]  # a class, where it is no factory
+    except (OSError, TypeError):
+        return {}
+    return {found[1]: found[2] for found in map(_FIELD.fullmatch, lines) if found}
 
 
 def _section(text: str, title: str) -> list[str]:

@@ -4,16 +4,19 @@ No `from __future__ import annotations` and no unions but `Optional` here: the c
 Numpy and pyarrow are imported in the bodies, because listing the components must stay quick.
 """
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Optional
 
+from bionemo_core.data.sources.options import FilterOptions
 from bionemo_core.errors import DataError
+from bionemo_core.plugins.configure import configure
 from bionemo_core.protocols import BuildContext, DataSplits, Tokenizer
 
 URL = "https://ftp.uniprot.org/pub/databases/uniprot/uniref/uniref50/uniref50.fasta.gz"
 
 
-def uniref50(
+def read_uniref50(
     path: Optional[str] = None,
     url: str = URL,
     md5: Optional[str] = None,
@@ -23,12 +26,8 @@ def uniref50(
     num_csv_files: int = 50,
     split_seed: int = 0,
     write_csv: bool = True,
-    on_invalid: str = "skip",
-    min_length: int = 1,
-    max_length: Optional[int] = None,
-    on_long: str = "drop",
-    deduplicate: bool = False,
     *,
+    filters: FilterOptions,
     tokenizer: Tokenizer,
     context: BuildContext,
 ) -> DataSplits:
@@ -44,11 +43,6 @@ def uniref50(
         num_csv_files: the number of shards of each split.
         split_seed: the seed of the split, v1's random_seed.
         write_csv: write `processed/{train,val,test}/x000.csv`; false: only the prepared store, with the same splits.
-        on_invalid: action for a residue outside the tokenizer's alphabet: skip the record, error, or unk to keep it.
-        min_length: reject shorter sequences, in residues.
-        max_length: apply on_long to longer sequences, in residues; null: keep them all (training truncates).
-        on_long: action for more than max_length residues: drop, truncate, window or keep.
-        deduplicate: keep one of several identical sequences of a split.
 
     Raises:
         ConfigError: an option is out of its range, or `root` holds shards of other sizes.
@@ -62,14 +56,7 @@ def uniref50(
     from bionemo_core.io.download import fetch, name_of
 
     layout = ShardLayout(val_size, test_size, num_csv_files, split_seed)
-    rules = ResidueFilter.of(
-        tokenizer,
-        on_invalid=on_invalid,
-        min_length=min_length,
-        max_length=max_length,
-        on_long=on_long,
-        deduplicate=deduplicate,
-    )
+    rules = ResidueFilter.of(tokenizer, **asdict(filters))
     folder = Path(root).expanduser() if root else home_folder(context) / "uniref50"
     processed = folder / "processed"
     if path is not None:
@@ -83,3 +70,6 @@ def uniref50(
     if write_csv:
         return split_shards(fasta, processed, layout, rules, context)
     return split_store(fasta, layout, rules, context)
+
+
+uniref50 = configure(read_uniref50, fixed=("window_overlap", "on_duplicate_id", "lower_case", "on_stop", "on_gap"))

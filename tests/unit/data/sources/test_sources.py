@@ -14,7 +14,6 @@ from bionemo_core.data.splits.clustering import cluster_fasta
 from bionemo_core.data.splits.indices import read_clusters
 from bionemo_core.data.tokenizer import CharacterTokenizer
 from bionemo_core.errors import ConfigError, DataError
-from bionemo_core.plugins.configure import configure
 from bionemo_core.protocols import BuildContext, RecordDataset
 
 
@@ -199,7 +198,7 @@ def test_an_address_is_downloaded_or_ends_the_command_with_8(
 def test_configurations_are_typed() -> None:
     from omegaconf import OmegaConf
 
-    config = OmegaConf.structured(configure(sources.fasta).structured())
+    config = OmegaConf.structured(sources.fasta.structured())
     assert OmegaConf.is_missing(config, "path")
     config.max_length = "512"
     assert config.max_length == 512
