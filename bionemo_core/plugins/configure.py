@@ -9,7 +9,7 @@ import copy
 import dataclasses
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass
+from dataclasses import MISSING, dataclass, field
 from importlib import import_module
 from inspect import Parameter, Signature, signature
 from types import SimpleNamespace
@@ -45,6 +45,16 @@ class ComponentConfig:
     keys: tuple[Key, ...]
     explained_by: tuple[Any, ...]
     """The author's function and the dataclasses of its parameters: their docstrings and comments explain the keys."""
+    fixed: tuple[str, ...] = ()
+    given: Mapping[str, Any] = field(default_factory=dict)
+
+    def refine(self, **defaults: Any) -> "ComponentConfig":
+        """Return the same factory with other defaults, as a size of a model has.
+
+        Raises:
+            ConfigError: a name is no key.
+        """
+        return configure(self.explained_by[0], fixed=self.fixed, **{**self.given, **defaults})
 
     def __call__(self, *first: Any, **given: Any) -> Any:
         """Call the factory; positional arguments are the first keys, and the others have their defaults."""
@@ -97,7 +107,7 @@ def configure(factory: Callable[..., Any], *, fixed: Sequence[str] = (), **defau
         if isinstance(value, str) and value == NO_VALUE:
             raise ConfigError(f"{where}: {name!r} is fixed and has no value; give it one")
     taken = factory if not groups and not hidden else _flattened(factory, groups, owners, hidden, tuple(keys.values()))
-    return ComponentConfig(taken, tuple(keys.values()), (factory, *groups.values()))
+    return ComponentConfig(taken, tuple(keys.values()), (factory, *groups.values()), tuple(fixed), defaults)
 
 
 def structured_config(name: str, keys: Sequence[Key], *, hydra_defaults: Sequence[Any] | None = None) -> type:

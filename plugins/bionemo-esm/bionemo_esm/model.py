@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from bionemo_core.data.batches.masking import MaskedLanguageObjective
 from bionemo_core.nn.embedding import EmbeddingOptions
 from bionemo_core.nn.encoder import EncoderLM
@@ -11,40 +9,11 @@ from bionemo_core.nn.layers import transformer_config
 from bionemo_core.parallel.groups import start_groups
 from bionemo_core.protocols import BuildContext, Tokenizer
 from bionemo_core.training.module import LanguageModule
-
-
-@dataclass(frozen=True)
-class EsmShape:
-    """Sizes and switches of one family member."""
-
-    num_layers: int
-    hidden_size: int
-    num_attention_heads: int
-    seq_length: int
-    ffn_hidden_size: int | None = None
-    activation: str = "gelu"
-    rotary: bool = False
-    position_offset: int = 0
-    embedding_norm: bool = False
-    token_dropout: bool = False
-    hidden_dropout: float = 0.0
-    attention_dropout: float = 0.0
-    layernorm_epsilon: float = 1e-5
-    init_method_std: float = 0.02
-
-
-@dataclass(frozen=True)
-class Masking:
-    """Shares of the masked-language objective, as v1 names them."""
-
-    modify_percent: float = 0.15
-    mask_percent: float = 0.8
-    perturb_percent: float = 0.1
-    identity_percent: float = 0.1
+from bionemo_esm.sizes import EsmShape, Masking
 
 
 def build(shape: EsmShape, masking: Masking, tokenizer: Tokenizer, context: BuildContext) -> LanguageModule:
-    """A trainable model of this shape; the same seed gives the same weights on every layout."""
+    """Build a trainable model of this shape; the same seed gives the same weights on every layout."""
     import torch
 
     groups = start_groups(context.tensor_model_parallel_size)
@@ -53,7 +22,7 @@ def build(shape: EsmShape, masking: Masking, tokenizer: Tokenizer, context: Buil
         hidden_size=shape.hidden_size,
         num_attention_heads=shape.num_attention_heads,
         ffn_hidden_size=shape.ffn_hidden_size,
-        activation=shape.activation,
+        activation=shape.mlp_activation,
         hidden_dropout=shape.hidden_dropout,
         attention_dropout=shape.attention_dropout,
         layernorm_epsilon=shape.layernorm_epsilon,

@@ -57,13 +57,13 @@ def bionemo_tokenizers() -> Iterator[Component]:
 def bionemo_models() -> Iterator[Component]:
     """The family, smallest first within a kind."""
     # Wide and shallow: on a CPU few large products are quicker than many small ones.
-    tiny = configure(presets.esm1nv, num_layers=3, hidden_size=192, num_attention_heads=4, ffn_hidden_size=640)
-    yield _model("esm1nv", configure(presets.esm1nv), "ESM-1nv, 44M: 6 layers, 768 hidden", _ESM1NV_RECIPE)
+    tiny = presets.esm1nv.refine(num_layers=3, hidden_size=192, num_attention_heads=4, ffn_hidden_size=640)
+    yield _model("esm1nv", presets.esm1nv, "ESM-1nv, 44M: 6 layers, 768 hidden", _ESM1NV_RECIPE)
     yield _model("esm1nv_tiny", tiny, "ESM-1nv for a laptop, 1.3M: 3 layers, 192 hidden", _TINY_RECIPE)
     for name, (layers, hidden, heads) in ESM2_SIZES.items():
-        config = configure(presets.esm2, num_layers=layers, hidden_size=hidden, num_attention_heads=heads)
+        config = presets.esm2.refine(num_layers=layers, hidden_size=hidden, num_attention_heads=heads)
         yield _model(name, config, f"ESM-2, {layers} layers, {hidden} hidden", _ESM2_RECIPE)
-    yield _model("esm1b", configure(presets.esm1b), "ESM-1b, 650M: 33 layers, 1280 hidden", _ESM2_RECIPE)
+    yield _model("esm1b", presets.esm1b, "ESM-1b, 650M: 33 layers, 1280 hidden", _ESM2_RECIPE)
 
 
 @hookimpl

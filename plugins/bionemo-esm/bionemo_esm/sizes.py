@@ -1,0 +1,43 @@
+"""The sizes and switches of the family, whose fields are the keys of its models. Imports no torch.
+
+No `from __future__ import annotations` here: the configuration reads these annotations at run time.
+"""
+
+from dataclasses import dataclass
+from typing import Optional
+
+
+@dataclass(frozen=True)
+class EsmShape:
+    """Sizes and switches of one family member."""
+
+    num_layers: int = 6  # transformer layers
+    hidden_size: int = 320  # width of the hidden states
+    num_attention_heads: int = 20  # attention heads of each layer
+    ffn_hidden_size: Optional[int] = None  # width inside the MLP; null: four times hidden_size
+    seq_length: int = 1024  # the longest sequence in tokens, BOS and EOS included
+    activation: str = "gelu"  # activation of the MLP: gelu, geglu, swiglu, reglu and others
+    bias_gelu_fusion: bool = False  # tanh gelu, as v1's fused kernel computes it; false: erf gelu
+    rotary: bool = False
+    position_offset: int = 0
+    embedding_norm: bool = False
+    token_dropout: bool = False  # scale embeddings by the share of masked tokens, as ESM-2 does
+    hidden_dropout: float = 0.0  # dropout of hidden states
+    attention_dropout: float = 0.0  # dropout of attention probabilities
+    layernorm_epsilon: float = 1e-5  # epsilon of the layer norms
+    init_method_std: float = 0.02  # standard deviation of the initial weights
+
+    @property
+    def mlp_activation(self) -> str:
+        """The activation of the MLP as the core names it."""
+        return "gelu_tanh" if self.activation == "gelu" and self.bias_gelu_fusion else self.activation
+
+
+@dataclass(frozen=True)
+class Masking:
+    """Shares of the masked-language objective, as v1 names them."""
+
+    modify_percent: float = 0.15  # share of the tokens to predict
+    mask_percent: float = 0.8  # share of these that become the mask token
+    perturb_percent: float = 0.1  # share of these that become another token
+    identity_percent: float = 0.1  # share of these that stay as they are
