@@ -277,7 +277,10 @@ def test_metrics_by_hand():
 
 def test_the_mean_of_the_newest_checkpoints(tmp_path):
     for step, value in ((5, 1.0), (10, 2.0), (15, 4.0)):
-        pieces = [whole_part("model.weight", torch.full((2, 2), value)), whole_part("buffer.count", torch.tensor([step]))]
+        pieces = [
+            whole_part("model.weight", torch.full((2, 2), value)),
+            whole_part("buffer.count", torch.tensor([step])),
+        ]
         save(tmp_path, step, pieces, {})
     folders = newest(tmp_path, 2)
     assert [path.name[-2:] for path in folders] == ["10", "15"]
