@@ -161,7 +161,7 @@ class LanguageModule(pl.LightningModule):
         return dict(zip(names, groups.sum_over_data(counts).tolist(), strict=True))
 
     def _accumulate(self, batch: StepBatch, counts: dict[str, float]) -> tuple[Tensor, tuple[str, ...], float]:
-        """Run the micro batches of this rank; return the summed `Losses.values`, the logged names, backward seconds."""
+        """Run this rank's micro batches; return the sum of `Losses.values`, the logged names and backward seconds."""
         strategy, backward_s = self._strategy, 0.0
         groups = strategy.groups
         if self._run_pass is None:

@@ -1,4 +1,4 @@
-"""Small checkpoints, and ranks played by threads."""
+"""Small checkpoints, and threads that act as ranks."""
 
 import threading
 from collections.abc import Callable
@@ -38,7 +38,7 @@ def _on_ranks(size: int, action: Callable[[ThreadPeers], Any]) -> list[Any]:
 
 @pytest.fixture
 def on_ranks() -> Callable[[int, Callable[[ThreadPeers], Any]], list[Any]]:
-    """Runs an action on each of `size` ranks at once; their results or exceptions."""
+    """A function that runs an action on each of `size` ranks at once and returns their results or exceptions."""
     return _on_ranks
 
 
@@ -57,8 +57,8 @@ def root(tmp_path: Path, tensors: dict[str, torch.Tensor]) -> Path:
     """A folder with checkpoints of steps 10 and 20."""
     root = tmp_path / "checkpoints"
     for step in (10, 20):
-        pieces: list[TensorPart] = [whole_part(name, tensor + step) for name, tensor in tensors.items()]
-        save(root, step, pieces, {"lr": 0.1 * step, "moments": torch.full((3,), step)}, consumed_samples=8 * step)
+        parts: list[TensorPart] = [whole_part(name, tensor + step) for name, tensor in tensors.items()]
+        save(root, step, parts, {"lr": 0.1 * step, "moments": torch.full((3,), step)}, consumed_samples=8 * step)
     return root
 
 

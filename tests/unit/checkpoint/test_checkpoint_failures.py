@@ -1,4 +1,4 @@
-"""A save that fails or is killed costs nothing that was saved before."""
+"""A save that fails or is killed loses nothing that was saved before."""
 
 import errno
 import json
@@ -179,12 +179,12 @@ def test_when_one_rank_cannot_write_all_raise_and_nothing_is_left(root, snapshot
 
 
 def test_a_bug_on_one_rank_does_not_leave_the_other_waiting(root, on_ranks):
-    def pieces(rank):
+    def parts(rank):
         yield whole_part("w", torch.zeros(2))
         if rank == 1:
             raise ZeroDivisionError
 
-    results = on_ranks(2, lambda peers: save(root, 30, pieces(peers.rank), {}, peers=peers))
+    results = on_ranks(2, lambda peers: save(root, 30, parts(peers.rank), {}, peers=peers))
     assert [type(result) for result in results] == [CheckpointError, ZeroDivisionError]
     assert "because of bug: rank 1" in str(results[0])
 

@@ -1,4 +1,4 @@
-"""What is saved comes back bit for bit, however it was cut and however it is asked for."""
+"""A saved checkpoint comes back bit for bit, however its tensors were sharded and whichever block is read."""
 
 import math
 import struct
@@ -47,12 +47,12 @@ def test_two_ranks_parts_are_read_as_any_block(tmp_path, on_ranks, axis):
     parts = torch.tensor_split(full, [cut], dim=axis)
     offsets = [(0, 0), (cut, 0) if axis == 0 else (0, cut)]
 
-    def one(peers):
-        pieces = [TensorPart("w", parts[peers.rank], (6, 8), offsets[peers.rank])]
-        pieces += [whole_part("only_on_one", torch.tensor(3.0))] if peers.rank == 1 else []
-        return save(tmp_path, 5, pieces, {"rank": peers.rank}, peers=peers)
+    def save_part(peers):
+        owned = [TensorPart("w", parts[peers.rank], (6, 8), offsets[peers.rank])]
+        owned += [whole_part("only_on_one", torch.tensor(3.0))] if peers.rank == 1 else []
+        return save(tmp_path, 5, owned, {"rank": peers.rank}, peers=peers)
 
-    folders = on_ranks(2, one)
+    folders = on_ranks(2, save_part)
 
     assert folders == [tmp_path / "step-00000005"] * 2
     reader = open_checkpoint(folders[0])
@@ -70,7 +70,7 @@ def test_a_read_block_is_a_copy(tmp_path):
     assert torch.equal(reader.read("w"), torch.zeros(4))
 
 
-def test_a_block_that_sticks_out_or_an_unknown_name_is_refused(root):
+def test_a_block_that_exceeds_its_tensor_or_an_unknown_name_is_refused(root):
     reader, _ = open_newest_valid(root)
     with pytest.raises(CheckpointError, match=r"'layer.weight' has shape \[6, 4\]; a block of \[2, 4\] at \[5, 0\]"):
         reader.read("layer.weight", (5, 0), (2, 4))
@@ -131,7 +131,7 @@ def _block(offset, shape):
 
 
 @pytest.mark.parametrize(
-    ("pieces", "reason"),
+    ("parts", "reason"),
     [
         ([_block((0, 0), (2, 4))], "hold 8 of the 16 elements"),
         ([_block((0, 0), (2, 4)), _block((1, 0), (3, 4))], "overlap"),
@@ -144,10 +144,10 @@ def _block(offset, shape):
         ([whole_part("w", torch.zeros(2, device="meta"))], "on the meta device"),
     ],
 )
-def test_pieces_that_do_not_make_up_the_whole_are_refused(root, snapshot, pieces, reason):
+def test_parts_that_do_not_make_up_the_whole_are_refused(root, snapshot, parts, reason):
     before = snapshot(root)
     with pytest.raises(CheckpointError, match=reason):
-        save(root, 30, pieces, {})
+        save(root, 30, parts, {})
     assert snapshot(root) == before
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from bionemo_core.checkpoint.blocks import whole
+from bionemo_core.checkpoint.blocks import whole_part
 from bionemo_core.checkpoint.save import save
 from bionemo_core.data.batches.batch import TokenBatch
 from bionemo_core.data.batches.rows import RowShape, collate
@@ -277,7 +277,10 @@ def test_metrics_by_hand():
 
 def test_the_mean_of_the_newest_checkpoints(tmp_path):
     for step, value in ((5, 1.0), (10, 2.0), (15, 4.0)):
-        pieces = [whole("model.weight", torch.full((2, 2), value)), whole("buffer.count", torch.tensor([step]))]
+        pieces = [
+            whole_part("model.weight", torch.full((2, 2), value)),
+            whole_part("buffer.count", torch.tensor([step])),
+        ]
         save(tmp_path, step, pieces, {})
     folders = newest(tmp_path, 2)
     assert [path.name[-2:] for path in folders] == ["10", "15"]

@@ -1,4 +1,4 @@
-"""Artefacts: what is written comes back, and whatever else stands in one is refused."""
+"""Artefacts: what is written comes back, and anything else in one is refused."""
 
 import json
 import random
@@ -69,7 +69,7 @@ def test_several_files_where_one_would_be_too_large(tmp_path: Path, tensors: dic
 def test_nothing_is_overwritten(path: Path, tensors: dict[str, torch.Tensor]) -> None:
     with pytest.raises(ConfigError, match="there already"):
         write_artefact(path, ARTEFACT, tensors)
-    assert not [one for one in path.parent.iterdir() if "part" in one.name]
+    assert not [file for file in path.parent.iterdir() if "part" in file.name]
 
 
 def test_a_parameter_that_is_not_plain_is_not_written(tmp_path: Path, tensors: dict[str, torch.Tensor]) -> None:
@@ -83,7 +83,7 @@ def test_a_parameter_that_is_not_plain_is_not_written(tmp_path: Path, tensors: d
 
 def test_every_flipped_byte_is_found(path: Path, tensors: dict[str, torch.Tensor]) -> None:
     draw = random.Random(5)
-    files = [one for one in (path.iterdir() if path.is_dir() else [path]) if one.stat().st_size]
+    files = [file for file in (path.iterdir() if path.is_dir() else [path]) if file.stat().st_size]
     for _ in range(60):
         file = draw.choice(files)
         whole = file.read_bytes()
@@ -101,7 +101,7 @@ def test_every_flipped_byte_is_found(path: Path, tensors: dict[str, torch.Tensor
 
 
 def edited(change: Callable[[dict[str, Any]], None]) -> Callable[[Path], None]:
-    """An edit of the JSON by one who knows how to make its checksum right again."""
+    """Return an edit of the JSON that also corrects its checksum."""
 
     def edit(folder: Path) -> None:
         from bionemo_core.interop import artefact
@@ -165,11 +165,11 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_a_hostile_or_broken_one_is_refused(tmp_path: Path, tensors: dict[str, torch.Tensor], kind: str) -> None:
-    change, said = HOSTILE[kind]
+def test_a_hostile_or_broken_artefact_is_refused(tmp_path: Path, tensors: dict[str, torch.Tensor], kind: str) -> None:
+    change, message = HOSTILE[kind]
     write_artefact(tmp_path / "model", ARTEFACT, tensors)
     change(tmp_path / "model")
-    with pytest.raises(ArtefactError, match=said) as refusal:
+    with pytest.raises(ArtefactError, match=message) as refusal:
         open_artefact(tmp_path / "model")
     assert refusal.value.exit_status == 4 and "model" in str(refusal.value)
 

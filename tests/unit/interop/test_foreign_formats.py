@@ -1,4 +1,4 @@
-"""The parts of foreign formats: shards merged, tables translated, SentencePiece models, YAML, torch files, archives."""
+"""The parts of foreign formats: merged shards, key tables, SentencePiece models, YAML, torch files, archives."""
 
 import io
 import random
@@ -33,7 +33,7 @@ def split(whole: dict[str, torch.Tensor], rank: int, by_rows: tuple[str, ...], b
     return part
 
 
-def test_tensor_parallel_shards_are_laid_end_to_end() -> None:
+def test_tensor_parallel_shards_are_concatenated() -> None:
     layer = f"{ENCODER}.0"
     whole = {
         "model.language_model.embedding.word_embeddings.weight": torch.randn(8, 4),
@@ -57,7 +57,7 @@ def test_tensor_parallel_shards_are_laid_end_to_end() -> None:
     assert all(torch.equal(together[name], whole[name]) for name in whole)
 
 
-def test_pipeline_stages_count_on() -> None:
+def test_layers_of_pipeline_stages_are_numbered_on() -> None:
     shared = torch.randn(8, 4)
     first = {
         "model.word_embeddings.weight": shared,
@@ -75,15 +75,15 @@ def test_pipeline_stages_count_on() -> None:
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "said"),
+    ("first", "second", "message"),
     [
         ({"a.bias": torch.ones(2)}, {"b.bias": torch.ones(2)}, "same names"),
         ({"a.bias": torch.ones(2)}, {"a.bias": torch.zeros(2)}, "should be the same"),
         ({"a.bias": torch.ones(2)}, {"a.bias": torch.ones(3)}, "shapes"),
     ],
 )
-def test_shards_that_are_of_two_models_are_refused(first: dict, second: dict, said: str) -> None:
-    with pytest.raises(ArtefactError, match=said):
+def test_shards_that_are_of_two_models_are_refused(first: dict, second: dict, message: str) -> None:
+    with pytest.raises(ArtefactError, match=message):
         merge_shards({(0, 0): first, (1, 0): second}, "here")
 
 

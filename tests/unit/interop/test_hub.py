@@ -1,4 +1,4 @@
-"""Models by address: fetched once, kept, and checked whenever they are used."""
+"""Models by address: downloaded once, cached, and verified whenever they are used."""
 
 import hashlib
 import json
@@ -26,21 +26,21 @@ FILES = {"config.json": b"{}", "model.safetensors": b"weights", "vocab.txt": b"A
 
 
 class Site:
-    """Answers by path, and what was asked for."""
+    """The pages that the server answers with, by path, and the requests that it got."""
 
     def __init__(self) -> None:
         self.pages: dict[str, bytes] = {}
-        self.asked: list[str] = []
+        self.requests: list[str] = []
         self.url = ""
 
     def publish(self, name: str, files: dict[str, bytes], commit: str = COMMIT, hashed: bool = True) -> None:
         siblings = [
-            {"rfilename": one, **({"lfs": {"sha256": hashlib.sha256(content).hexdigest()}} if hashed else {})}
-            for one, content in files.items()
+            {"rfilename": file, **({"lfs": {"sha256": hashlib.sha256(content).hexdigest()}} if hashed else {})}
+            for file, content in files.items()
         ]
         listing = json.dumps({"sha": commit, "siblings": siblings}).encode()
         self.pages[f"/api/models/{name}/revision/main"] = listing
-        self.pages |= {f"/{name}/resolve/{commit}/{one}": content for one, content in files.items()}
+        self.pages |= {f"/{name}/resolve/{commit}/{file}": content for file, content in files.items()}
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             path, _, query = self.path.partition("?")
-            served.asked.append(self.path)
+            served.requests.append(self.path)
             content = served.pages.get(path if not path.endswith("/files") else f"{path}?{query}")
             self.send_response(404 if content is None else 200)
             self.send_header("Content-Length", str(len(content or b"")))
@@ -74,14 +74,14 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
 def test_a_name_of_the_hub_is_fetched_once(site: Site, tmp_path: Path) -> None:
     site.publish("owner/model", FILES)
     folder = hub.fetch_model("owner/model", tmp_path)
-    assert {one.name for one in folder.iterdir()} >= {"config.json", "model.safetensors", "vocab.txt"}
+    assert {file.name for file in folder.iterdir()} >= {"config.json", "model.safetensors", "vocab.txt"}
     assert not (folder / "run.py").exists(), "only what is read is fetched"
     assert (folder / "model.safetensors").read_bytes() == b"weights" and folder.name == COMMIT
-    asked = len(site.asked)
+    num_requests = len(site.requests)
     assert hub.fetch_model("owner/model", tmp_path) == folder
-    assert len(site.asked) == asked + 1, "the second time only asks what `main` stands for"
+    assert len(site.requests) == num_requests + 1, "the second time only asks for the commit of `main`"
     assert hub.fetch_model(f"owner/model@{COMMIT}", tmp_path) == folder
-    assert len(site.asked) == asked + 1, "a commit needs no question at all"
+    assert len(site.requests) == num_requests + 1, "a commit needs no request at all"
 
 
 def test_what_changed_in_the_cache_is_refused(site: Site, tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_weights_in_several_files(site: Site, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("files", "said"),
+    ("files", "message"),
     [
         ({"model.safetensors": b"x"}, "no config.json"),
         ({"config.json": b"{}"}, "no weights"),
@@ -119,20 +119,22 @@ def test_weights_in_several_files(site: Site, tmp_path: Path) -> None:
         ({"config.json": b"{}", "model.safetensors.index.json": b'{"weight_map": {"x": "y"}}'}, "does not list"),
     ],
 )
-def test_a_listing_that_is_no_model_is_refused(site: Site, tmp_path: Path, files: dict[str, bytes], said: str) -> None:
+def test_a_listing_that_is_no_model_is_refused(
+    site: Site, tmp_path: Path, files: dict[str, bytes], message: str
+) -> None:
     site.publish("owner/model", files)
-    with pytest.raises(ArtefactError, match=said):
+    with pytest.raises(ArtefactError, match=message):
         hub.fetch_model("owner/model", tmp_path)
 
 
 @pytest.mark.parametrize("listing", [b"[]", b"{}", b'{"sha": "../../x", "siblings": []}', b"<html>", b"[" * 9999])
-def test_a_listing_that_is_none_is_refused(site: Site, tmp_path: Path, listing: bytes) -> None:
+def test_an_invalid_listing_is_refused(site: Site, tmp_path: Path, listing: bytes) -> None:
     site.pages["/api/models/owner/model/revision/main"] = listing
     with pytest.raises(ArtefactError):
         hub.fetch_model("owner/model", tmp_path)
 
 
-def test_a_name_that_is_not_there_is_a_matter_of_the_network(site: Site, tmp_path: Path) -> None:
+def test_a_missing_name_is_a_network_error(site: Site, tmp_path: Path) -> None:
     with pytest.raises(NetworkError, match="404"):
         hub.fetch_model("owner/none", tmp_path)
 
@@ -149,7 +151,7 @@ def test_an_address_with_its_checksum(site: Site, tmp_path: Path) -> None:
             hub.fetch_model(f"{site.url}/x.nemo#{wrong}", tmp_path)
 
 
-def test_an_address_without_one_keeps_to_what_came_first(site: Site, tmp_path: Path) -> None:
+def test_an_address_without_a_checksum_keeps_the_first_download(site: Site, tmp_path: Path) -> None:
     site.pages["/x.nemo"] = b"archive"
     path = hub.fetch_model(f"{site.url}/x.nemo", tmp_path)
     path.write_bytes(b"edited")
@@ -171,7 +173,7 @@ def test_a_name_of_ngc(site: Site, tmp_path: Path) -> None:
         hub.fetch_model("ngc://nvidia", tmp_path)
 
 
-def test_what_is_an_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_which_paths_are_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "mine").mkdir(parents=True)
     assert hub.is_address("https://x/y.nemo") and hub.is_address("ngc://a/b:1") and hub.is_address("owner/model")

@@ -1,4 +1,4 @@
-"""One model in every form: opened, converted and taken into another run, with each tensor accounted for."""
+"""One model in every format: opened, converted and loaded into another run, with a report on each tensor."""
 
 import dataclasses
 import json
@@ -100,7 +100,7 @@ def test_every_form_holds_the_same_bits(run: Path, tmp_path: Path, capsys: pytes
     assert open_model(str(folder), REGISTRY).facts == original.facts
     printed = capsys.readouterr().out
     assert printed.count("0 missing, 0 unexpected") == 3 and "written" in printed
-    assert str(tmp_path) not in (folder / "artefact.json").read_text(), "no path of this machine travels"
+    assert str(tmp_path) not in (folder / "artefact.json").read_text(), "an artefact holds no path of this machine"
 
 
 def test_half_precision_artefacts_and_models(run: Path, tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_half_precision_artefacts_and_models(run: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"to": "nemmo"}, "Did you mean 'nemo'"),
         ({"dtype": "int8"}, "task.dtype"),
@@ -121,14 +121,14 @@ def test_half_precision_artefacts_and_models(run: Path, tmp_path: Path) -> None:
         ({"max_shard_mib": 0}, "max_shard_mib"),
     ],
 )
-def test_a_conversion_that_cannot_be_meant(run: Path, tmp_path: Path, settings: dict[str, Any], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_an_impossible_conversion_is_refused(run: Path, tmp_path: Path, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         to(run, tmp_path / "out", **settings)
     assert not list(tmp_path.iterdir())
 
 
 def edited(run: Path, folder: Path, **changes: Any) -> Path:
-    """The run under other claims."""
+    """Copy the run with changes in its run.json."""
     shutil.copytree(run, folder)
     content = json.loads((folder / "run.json").read_text())
     for key, value in changes.items():
@@ -138,7 +138,7 @@ def edited(run: Path, folder: Path, **changes: Any) -> Path:
     return folder
 
 
-def test_a_plugin_that_is_not_here_is_named(run: Path, tmp_path: Path) -> None:
+def test_a_missing_plugin_is_named(run: Path, tmp_path: Path) -> None:
     folder = edited(run, tmp_path / "run", model__distribution="bionemo-else", model__version="3.1")
     with pytest.raises(ArtefactError, match=r"'bionemo-else' \(version 3.1\).*Install bionemo-else"):
         open_model(str(folder), REGISTRY)
@@ -171,7 +171,7 @@ def test_overrides_need_a_rule_where_they_change_a_table(run: Path) -> None:
         open_model(str(run), REGISTRY, overrides={"num_layer": 2})
 
 
-def test_what_is_no_model_says_what_would_be(run: Path) -> None:
+def test_a_path_that_is_not_a_model_is_refused_with_what_is_expected(run: Path) -> None:
     for path in (run / "checkpoints", run / "nothing"):
         with pytest.raises(ConfigError, match=r"not a model.*Expected a run folder"):
             open_model(str(path), REGISTRY)
@@ -203,7 +203,7 @@ def test_training_with_another_tokenizer_needs_a_rule(run: Path) -> None:
         restore_weights(spec, network, start_groups(), REGISTRY, tokenizer)
     seeded = dataclasses.replace(spec, restore=Restore(vocabulary="tile", positions="restart"))
     report = restore_weights(seeded, network, start_groups(), REGISTRY, tokenizer)
-    assert {(one.name, one.method) for one in report.resized} == {
+    assert {(table.name, table.method) for table in report.resized} == {
         ("embedding.word_embeddings.weight", "tile"),
         ("head.output.bias", "tile"),
         ("embedding.position_embeddings.weight", "restart"),

@@ -31,20 +31,20 @@ from bionemo_core.training.losses import run_pass
 VOCAB = 40
 
 
-class StandIn:
-    """Replays by calling the function again, and has what it made end up where the first call left it."""
+class FakeCapture:
+    """Captures nothing: its graph calls the function again and copies the results to the first buffers."""
 
     def __init__(self, network: nn.Module) -> None:
-        self.parameters, self.recorded = list(network.parameters()), 0
+        self.parameters, self.num_captured = list(network.parameters()), 0
 
-    def __call__(self, step: Callable[[], None]) -> "StandIn":
+    def __call__(self, step: Callable[[], None]) -> "FakeGraph":
         with torch.random.fork_rng():
             step()
-        self.recorded += 1
-        return Again(self.parameters, step)
+        self.num_captured += 1
+        return FakeGraph(self.parameters, step)
 
 
-class Again:
+class FakeGraph:
     def __init__(self, parameters: Sequence[nn.Parameter], step: Callable[[], None]) -> None:
         self.parameters, self.step = parameters, step
         self.written = [parameter.grad for parameter in parameters]
@@ -91,54 +91,54 @@ def trained(network: nn.Module, run: Callable, steps: Sequence[Sequence[Seq2SeqB
     optimizer, seen = torch.optim.AdamW(network.parameters(), lr=1e-2, fused=True), []
     for number, micro_batches in enumerate(steps):
         optimizer.zero_grad(set_to_none=True)
-        for index, one in enumerate(micro_batches):
+        for index, micro_batch in enumerate(micro_batches):
             torch.manual_seed(100 * number + index)
-            seen.append(run(one, 0.5 + number, 1.0).values.clone())
+            seen.append(run(micro_batch, 0.5 + number, 1.0).values.clone())
         seen += [parameter.grad.clone() for parameter in network.parameters() if parameter.grad is not None]
         optimizer.step()
     return seen
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_numbers_are_those_of_plain_passes(dtype: torch.dtype) -> None:
+def test_numbers_are_those_of_eager_passes(dtype: torch.dtype) -> None:
     ours, theirs = network(), network()
-    for one in (ours, theirs):
-        shard(one, start_groups(), dtype, torch.device("cpu"))
-    stand_in = StandIn(ours)
-    recorded = CudaGraphPasses(ours, capture=stand_in)
+    for net in (ours, theirs):
+        shard(net, start_groups(), dtype, torch.device("cpu"))
+    capture = FakeCapture(ours)
+    graphed = CudaGraphPasses(ours, capture=capture)
     draws = iter(range(100))
     steps = [[batch(next(draws), count) for count in counts] for counts in ((3,), (3, 3), (3, 1), (3, 3), (1, 3), (3,))]
     expected = trained(theirs, lambda *given: run_pass(theirs, *given), steps)
-    got = trained(ours, recorded, steps)
+    got = trained(ours, graphed, steps)
     assert len(got) == len(expected)
     assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
-    assert stand_in.recorded == 1  # of the other shape there were too few
+    assert capture.num_captured == 1  # the other shape came too rarely
 
 
-def test_shapes_are_recorded_when_they_come_again_and_not_too_many() -> None:
+def test_recurring_shapes_are_captured_up_to_a_limit() -> None:
     ours = network()
-    stand_in = StandIn(ours)
-    recorded = CudaGraphPasses(ours, capture=stand_in)
+    capture = FakeCapture(ours)
+    graphed = CudaGraphPasses(ours, capture=capture)
     for number in range(WARMUP_PASSES + 2):
-        recorded(batch(number), 1.0, 1.0)
-        assert stand_in.recorded == max(0, min(1, number + 1 - WARMUP_PASSES))
+        graphed(batch(number), 1.0, 1.0)
+        assert capture.num_captured == max(0, min(1, number + 1 - WARMUP_PASSES))
     for count in range(4, 4 + MAX_GRAPHS):
         for _ in range(WARMUP_PASSES + 1):
-            recorded(batch(0, count), 1.0, 1.0)
-    assert stand_in.recorded == MAX_GRAPHS
+            graphed(batch(0, count), 1.0, 1.0)
+    assert capture.num_captured == MAX_GRAPHS
 
 
 def test_a_bound_of_lengths_is_part_of_the_shape() -> None:
     ours = network()
-    stand_in = StandIn(ours)
-    recorded = CudaGraphPasses(ours, capture=stand_in)
+    capture = FakeCapture(ours)
+    graphed = CudaGraphPasses(ours, capture=capture)
     for number in range(WARMUP_PASSES + 1):
-        for one in (batch(number, 4), replaced(batch(number, 4), max_seqlen=16)):
-            recorded(one, 1.0, 1.0)
-    assert stand_in.recorded == 2
+        for packed in (batch(number, 4), replaced(batch(number, 4), max_seqlen=16)):
+            graphed(packed, 1.0, 1.0)
+    assert capture.num_captured == 2
 
 
-def test_passes_that_wait_are_not_recorded() -> None:
+def test_passes_that_synchronise_are_not_captured() -> None:
     class Waits:
         looks, always = 0, ()
 
@@ -153,15 +153,15 @@ def test_passes_that_wait_are_not_recorded() -> None:
     for always, looks, found in (((), 1, 1), ((1,), 2, 1), (range(100), MAX_SYNCING_PASSES, 0)):
         Waits.looks, Waits.always = 0, always
         ours = network()
-        stand_in = StandIn(ours)
-        recorded = CudaGraphPasses(ours, capture=stand_in)
-        recorded._make_detector = Waits
+        capture = FakeCapture(ours)
+        graphed = CudaGraphPasses(ours, capture=capture)
+        graphed._make_detector = Waits
         for number in range(WARMUP_PASSES + 6):
-            recorded(batch(number), 1.0, 1.0)
-        assert (Waits.looks, stand_in.recorded) == (looks, found)
+            graphed(batch(number), 1.0, 1.0)
+        assert (Waits.looks, capture.num_captured) == (looks, found)
 
 
-def test_waiting_is_noticed_by_torchs_own_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_synchronising_is_detected_by_torchs_own_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     modes = []
     monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: 0)
     monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
@@ -175,19 +175,19 @@ def test_waiting_is_noticed_by_torchs_own_warning(monkeypatch: pytest.MonkeyPatc
     assert modes == ["warn", 0] * 2
 
 
-def test_padded_batches_are_not_recorded() -> None:
+def test_padded_batches_are_not_captured() -> None:
     ours = network()
-    stand_in = StandIn(ours)
-    recorded = CudaGraphPasses(ours, capture=stand_in)
+    capture = FakeCapture(ours)
+    graphed = CudaGraphPasses(ours, capture=capture)
     ids = np.arange(5, 12, dtype=np.int32)
     shape = RowShape(32, 2, 0, packing=False, static_shapes=True, target_length=32)
     padded = Seq2SeqBatch.of(collate_pairs([Seq2SeqExample(ids, ids, ids, np.ones(7, dtype=bool))] * 2, 2, shape))
     for _ in range(WARMUP_PASSES + 2):
-        recorded(padded, 1.0, 1.0)
-    assert stand_in.recorded == 0
+        graphed(padded, 1.0, 1.0)
+    assert capture.num_captured == 0
 
 
-def test_a_forward_that_is_written_anew_promises_nothing() -> None:
+def test_an_overridden_forward_is_not_marked_safe() -> None:
     class Own(Seq2SeqLM):
         def forward(self, batch):
             return super().forward(batch)
@@ -211,39 +211,39 @@ def test_a_forward_that_is_written_anew_promises_nothing() -> None:
         assert is_cuda_graph_safe(own) is promised
 
 
-def test_whoever_hooks_in_is_called() -> None:
+def test_hooks_are_called() -> None:
     for hook in ("register_forward_hook", "register_forward_pre_hook", "register_full_backward_hook"):
         made = network()
         getattr(made.layers[0], hook)(lambda *_: None)
         assert not is_cuda_graph_safe(made)
     made = network()
     shard(made, start_groups(), torch.bfloat16, torch.device("cpu"))
-    assert is_cuda_graph_safe(made)  # 16-bit copies are gathered by a hook that is recorded
+    assert is_cuda_graph_safe(made)  # 16-bit copies are gathered by a hook that is captured
 
 
 @pytest.mark.parametrize("positions", ["learned_absolute", "rope"])
 def test_numbers_of_a_packed_batch_play_no_part(positions: str) -> None:
-    made, one = network(positions).eval(), batch(0)
+    made, packed = network(positions).eval(), batch(0)
     numbers = {"num_tokens": 1, "num_loss_tokens": 2, "num_sequences": 1, "budget": 3, "lengths": [1]}
-    assert torch.equal(made(one), made(replaced(one, **numbers)))
+    assert torch.equal(made(packed), made(replaced(packed, **numbers)))
 
 
-def test_a_cpu_records_nothing() -> None:
+def test_a_cpu_captures_nothing() -> None:
     made = network()
     assert not isinstance(make_pass_runner(made, start_groups(), use_graphs=True), CudaGraphPasses)
 
 
-def test_what_cannot_be_recorded_names_the_setting() -> None:
+def test_a_failed_capture_names_the_setting() -> None:
     from bionemo_core.errors import ConfigError
 
     def refuse(step: Callable[[], None]) -> None:
         try:
             raise RuntimeError("operation not permitted when stream is capturing\nmore")
-        except RuntimeError:  # the end of a recording that went wrong has an error of its own, and hides the first
+        except RuntimeError:  # ending a failed capture raises another error, which hides the first
             raise RuntimeError("operation failed due to a previous error during capture")  # noqa: B904
 
-    recorded = CudaGraphPasses(network(), capture=refuse)
+    graphed = CudaGraphPasses(network(), capture=refuse)
     for number in range(WARMUP_PASSES):
-        recorded(batch(number), 1.0, 1.0)
+        graphed(batch(number), 1.0, 1.0)
     with pytest.raises(ConfigError, match=r"not permitted when stream is capturing\. Set trainer.cuda_graphs=false"):
-        recorded(batch(9), 1.0, 1.0)
+        graphed(batch(9), 1.0, 1.0)

@@ -1,4 +1,4 @@
-"""Losses of tokens and of whole sequences, added up over the micro batches of an evaluation."""
+"""Losses of tokens and of whole sequences, summed over the micro batches of an evaluation."""
 
 from types import SimpleNamespace
 
@@ -22,7 +22,7 @@ def test_each_sum_is_divided_by_its_own_count() -> None:
     sums = LossSums()
     sums.add(losses(10.0, 3.0, latent=8.0), micro_batch(4, 1))
     sums.add(losses(2.0, 6.0, latent=1.0), micro_batch(2, 2))
-    sums.add(losses(99.0, 99.0, latent=99.0), micro_batch(0, 0))  # it only keeps the ranks in step
+    sums.add(losses(99.0, 99.0, latent=99.0), micro_batch(0, 0))  # it only keeps the ranks synchronised
     assert sums.means(start_groups()) == (12 / 6 + 9 / 3, 12 / 6, {"latent": 3.0})
 
 
@@ -32,14 +32,14 @@ def test_a_bare_sum_is_a_loss_of_tokens() -> None:
     assert sums.means(start_groups()) == (2.0, 2.0, {})
 
 
-def test_nothing_to_judge_is_no_loss() -> None:
+def test_without_a_loss_token_there_is_no_loss() -> None:
     assert LossSums().means(start_groups()) is None
     sums = LossSums()
     sums.add(losses(0.0, 0.0), micro_batch(0, 0))
     assert sums.means(start_groups()) is None
 
 
-def test_what_is_logged_must_stay() -> None:
+def test_logged_names_must_not_change() -> None:
     sums = LossSums()
     sums.add(losses(1.0, 1.0, latent=1.0), micro_batch(1, 1))
     with pytest.raises(ConfigError, match="logs other for one micro batch and latent for another"):

@@ -1,4 +1,4 @@
-"""A signal is remembered, does nothing else, and a second one does no harm."""
+"""A first signal is remembered without further effect, and a second one does no harm."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ def test_the_first_signal_is_remembered(number):
     assert stop.requested == number.name
 
 
-def test_handlers_come_back_even_if_another_library_put_its_own_in_between():
+def test_handlers_are_restored_even_if_another_library_put_its_own_in_between():
     before = [signal.getsignal(number) for number in STOP_SIGNALS]
     with StopSignal() as stop:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
