@@ -51,6 +51,15 @@ def demo(session: nox.Session) -> None:
     session.log(f"The run is in {runs[-1].parent}")
 
 
+@nox.session(default=False)
+def quick(session: nox.Session) -> None:
+    """Run the unit tests that start no processes: under two minutes, for every change."""
+    _install(session, PLUGINS, extra="test")
+    with _seclusion() as env:
+        markers = f"{QUICK} and not processes"
+        session.run("pytest", "-n", "2", "--dist", "worksteal", "-m", markers, "tests/unit", *session.posargs, env=env)
+
+
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run all tests but the slow ones."""

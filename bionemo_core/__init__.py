@@ -5,13 +5,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from bionemo_core import _moved
+from bionemo_core._version import __version__
 from bionemo_core.plugins import PLUGIN_API, Component, configure, hookimpl
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-__version__ = "0.1.0+src"
 
 _moved.install()
 

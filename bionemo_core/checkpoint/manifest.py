@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import bionemo_core
+from bionemo_core._version import __version__
 from bionemo_core.checkpoint.folder_names import MANIFEST
 from bionemo_core.errors import CheckpointError
 from bionemo_core.io.hashing import FileFacts, hash_bytes
@@ -41,7 +41,7 @@ def versions() -> dict[str, str | None]:
             return None
 
     found = {name: version(name) for name in ("torch", "pytorch-lightning", "megatron-core", "safetensors")}
-    return {"bionemo-run": bionemo_core.__version__, **found}
+    return {"bionemo-run": __version__, **found}
 
 
 def to_json(value: object) -> bytes:

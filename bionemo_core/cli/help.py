@@ -11,7 +11,7 @@ from bionemo_core.config.schema import CORE_GROUPS, SEVERAL_AT_ONCE
 from bionemo_core.config.v1.aliases import render_aliases
 from bionemo_core.errors import ConfigError
 from bionemo_core.plugins import RegisteredComponent, Registry
-from bionemo_core.plugins.configure import NO_VALUE, Key, keys_of_dataclass
+from bionemo_core.plugins.configure import NO_VALUE, ConfigKey, keys_of_dataclass
 from bionemo_core.plugins.did_you_mean import did_you_mean
 from bionemo_core.plugins.help_text import description_of, key_help, key_help_of
 from bionemo_core.plugins.hookspecs import GROUPS
@@ -133,7 +133,7 @@ def _schema_page(group: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _key_lines(prefix: str, key: Key, explanation: str | None) -> list[str]:
+def _key_lines(prefix: str, key: ConfigKey, explanation: str | None) -> list[str]:
     """Return the lines of a key: its default and type, and below what it means, where that is known."""
     wrapped = textwrap.wrap(explanation or "", 100, initial_indent="      ", subsequent_indent="      ")
     return [f"  {prefix}.{key.name} = {_shown(key.default)}  ({_type(key.type)})", *wrapped]

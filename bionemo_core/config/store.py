@@ -19,7 +19,7 @@ from bionemo_core.config.model_defaults import brought, schema_node
 from bionemo_core.config.schema import CORE_GROUPS, SEVERAL_AT_ONCE
 from bionemo_core.plugins import RegisteredComponent, Registry
 from bionemo_core.plugins.component_checks import BASED_GROUPS, VALUE_GROUPS
-from bionemo_core.plugins.configure import Key, structured_config
+from bionemo_core.plugins.configure import ConfigKey, structured_config
 
 CONFIG_NAME = "bionemo"
 COMPONENT_KEY = "_component_"
@@ -124,7 +124,7 @@ def _listed_name(registered: RegisteredComponent) -> str:
 
 
 def _component_node(registered: RegisteredComponent, overrides: list[Any]) -> type:
-    keys = [Key(COMPONENT_KEY, str, registered.qualified_name), *registered.keys]
+    keys = [ConfigKey(COMPONENT_KEY, str, registered.qualified_name), *registered.keys]
     return structured_config(registered.name, keys, hydra_defaults=["_self_", *overrides] if overrides else None)
 
 
@@ -154,7 +154,7 @@ def _refined_nodes(registered: RegisteredComponent, registry: Registry) -> Itera
             yield group, schema_node(CORE_GROUPS[group], values)
         elif group in BASED_GROUPS:
             base = registry.get(group, str(values["base"]))
-            keys = [Key(COMPONENT_KEY, str, base.qualified_name)]
+            keys = [ConfigKey(COMPONENT_KEY, str, base.qualified_name)]
             keys += [key._replace(default=values.get(key.name, key.default)) for key in base.keys]
             yield group, structured_config(base.name, keys)
 

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from bionemo_core.plugins.registry import Registry
 
 
+# Long: a signature that is its keys, and their help.
 def downstream(
     dataset: str,
     kind: str,

@@ -81,6 +81,7 @@ class PlainChoice:
         return cls(group, params=params, **texts)
 
 
+# Long: a signature that is its keys, and their help.
 def finetuned(
     encoder: dict[str, Any],
     kind: str,

@@ -38,6 +38,7 @@ def length_penalty(num_tokens: Tensor, alpha: float) -> Tensor:
     return ((5.0 + num_tokens.double()) / 6.0) ** alpha
 
 
+# Long: one loop that reads from top to bottom.
 @torch.no_grad()
 def beam_search(
     network: StepDecoder,

@@ -113,6 +113,7 @@ class _OfEachText:
         return np.array([self.function(text) for text in texts], dtype=np.float64)
 
 
+# Long: one loop that reads from top to bottom.
 def optimize(
     latent_space: LatentSpace,
     starts: Sequence[str],

@@ -166,6 +166,7 @@ class Seq2SeqInference:
         streams = RowRng.of(0, len(hiddens_BTH), device=self._device)
         return [texts[0] for texts in self._decoded(hiddens_BTH, mask_BT, streams, "greedy-perturbate", {}, max_length)]
 
+    # Long: v1's signature and its explanation.
     def sample(
         self,
         num_samples: int = 1,

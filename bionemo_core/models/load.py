@@ -11,7 +11,8 @@ import torch
 from bionemo_core.config.schema import Choice, Restore
 from bionemo_core.errors import ArtefactError, ConfigError
 from bionemo_core.interop.load_report import LoadReport
-from bionemo_core.interop.stored import ModelSpec, StoredModel, Vocabulary
+from bionemo_core.interop.stored import ModelSpec, StoredModel
+from bionemo_core.models.compatibility import check_plugins, check_vocabulary
 from bionemo_core.models.locate import complete_choice, open_stored
 from bionemo_core.parallel.groups import start_groups
 from bionemo_core.parallel.transfer import Vocabularies, fit_weights
@@ -121,50 +122,3 @@ def load_stored(
     )
     module.to(device=torch.device(device), dtype=DTYPES[dtype]).eval()
     return OpenedModel(module, tokenizer, spec, dict(stored.facts), report, stored.data)
-
-
-def check_vocabulary(stored: StoredModel, tokenizer: Tokenizer) -> None:
-    """Check that a tokenizer has the pieces that it had when the model was stored.
-
-    Raises:
-        ArtefactError: its pieces differ, so the ids would have other meanings.
-    """
-    built = Vocabulary.of(tokenizer.pieces)
-    if stored.vocabulary is not None and built != stored.vocabulary:
-        raise ArtefactError(
-            f"{stored.source}: tokenizer {stored.spec.tokenizer.name!r} of {stored.spec.tokenizer.distribution} builds "
-            f"{built.size} pieces ({built.sha256[:12]}...), but the model was stored with {stored.vocabulary.size} "
-            f"({stored.vocabulary.sha256[:12]}...). Install version {stored.spec.tokenizer.version} of that plugin."
-        )
-
-
-def check_plugins(spec: ModelSpec, registry: Registry, source: str) -> list[str]:
-    """Check that the plugins of a model are installed; return a note for each with another version than saved.
-
-    Raises:
-        ArtefactError: a plugin is missing; the message names the distribution to install.
-    """
-    notes = []
-    for choice in (spec.model, spec.tokenizer):
-        found = registry.find(choice.group, f"{choice.distribution}/{choice.name}")
-        if found is None:
-            raise ArtefactError(f"{source}: {_describe_missing(choice, registry)}")
-        if choice.version and found.version != choice.version:
-            notes.append(
-                f"{choice.group} {choice.name!r} was saved with {choice.distribution} {choice.version}; "
-                f"{found.version} is installed"
-            )
-    return notes
-
-
-def _describe_missing(choice: Choice, registry: Registry) -> str:
-    installed = [record for record in registry.records if record.distribution == choice.distribution]
-    advice = (
-        f"It is installed but cannot be used: {installed[0].describe()}."
-        if installed
-        else f"Install {choice.distribution}."
-    )
-    return (
-        f"it needs {choice.group} {choice.name!r} of the distribution {choice.distribution!r} "
-        f"(version {choice.version or 'unknown'}), which no loaded plugin offers. {advice}"
-    )

@@ -6,6 +6,7 @@ import triton
 import triton.language as tl
 
 
+# Long: a Triton kernel is one function.
 @triton.jit
 def attend(
     query,

@@ -59,6 +59,7 @@ _NORMS = {"layernorm": "LayerNorm", "rmsnorm": "RMSNorm"}
 BLOCK_TYPES = ("pre_ln", "post_ln", "normformer")
 
 
+# Long: one call whose arguments are all explained.
 def transformer_config(
     *,
     num_layers: int,
@@ -161,6 +162,7 @@ def block_spec(
     return TransformerBlockSubmodules(layer_specs=layers, layer_norm=Norm if block_type != "post_ln" else None)
 
 
+# Long: one specification, from the outside to the inside.
 def layer_spec(
     config: TransformerConfig,
     block_type: str = "pre_ln",

@@ -7,7 +7,7 @@ from typing import Any
 
 from bionemo_core.errors import ConfigError
 from bionemo_core.plugins.component import CAPABILITIES, Component
-from bionemo_core.plugins.configure import NO_VALUE, TARGET, ComponentConfig, Key, factory_of, keys_of_config
+from bionemo_core.plugins.configure import NO_VALUE, TARGET, ComponentConfig, ConfigKey, factory_of, keys_of_config
 from bionemo_core.plugins.did_you_mean import did_you_mean
 from bionemo_core.plugins.hookspecs import GROUPS
 from bionemo_core.plugins.type_checks import plainly_fits, plainly_known
@@ -64,13 +64,13 @@ def _check_config(config: Any, where: str) -> None:
             raise ConfigError(f"{where}: the parameter name {key.name!r} is reserved; give it another name")
 
 
-def _is_plain(key: Key) -> bool:
+def _is_plain(key: ConfigKey) -> bool:
     if isinstance(key.default, str) and key.default == NO_VALUE:
         return plainly_known(key.type)
     return plainly_fits(key.default, key.type)
 
 
-def _ask_omegaconf(keys: tuple[Key, ...], where: str) -> None:
+def _ask_omegaconf(keys: tuple[ConfigKey, ...], where: str) -> None:
     from omegaconf import OmegaConf
 
     try:

@@ -13,7 +13,7 @@ from dataclasses import MISSING, dataclass, field
 from importlib import import_module
 from inspect import Parameter, Signature, signature
 from types import SimpleNamespace
-from typing import Any, NamedTuple, get_type_hints
+from typing import Any, NamedTuple, Union, get_args, get_type_hints
 
 from bionemo_core.errors import ConfigError
 from bionemo_core.protocols import RUNTIME_ARGUMENTS
@@ -23,7 +23,7 @@ NO_VALUE = "???"
 """What stands for the value of a key that has no default, as in OmegaConf."""
 
 
-class Key(NamedTuple):
+class ConfigKey(NamedTuple):
     """One key of a component."""
 
     name: str
@@ -42,10 +42,11 @@ class ComponentConfig:
 
     factory: Callable[..., Any]
     """Takes every key, and those of the runtime arguments that the author's own function has."""
-    keys: tuple[Key, ...]
+    keys: tuple[ConfigKey, ...]
     explained_by: tuple[Any, ...]
     """The author's function and the dataclasses of its parameters: their docstrings and comments explain the keys."""
     fixed: tuple[str, ...] = ()
+    not_null: tuple[str, ...] = ()
     given: Mapping[str, Any] = field(default_factory=dict)
 
     def refine(self, **defaults: Any) -> "ComponentConfig":
@@ -54,7 +55,7 @@ class ComponentConfig:
         Raises:
             ConfigError: a name is no key.
         """
-        return configure(self.explained_by[0], fixed=self.fixed, **{**self.given, **defaults})
+        return configure(self.explained_by[0], fixed=self.fixed, not_null=self.not_null, **{**self.given, **defaults})
 
     def __call__(self, *first: Any, **given: Any) -> Any:
         """Call the factory; positional arguments are the first keys, and the others have their defaults."""
@@ -65,13 +66,16 @@ class ComponentConfig:
         return structured_config(getattr(self.factory, "__name__", "component"), self.keys)
 
 
-def configure(factory: Callable[..., Any], *, fixed: Sequence[str] = (), **defaults: Any) -> ComponentConfig:
+def configure(
+    factory: Callable[..., Any], *, fixed: Sequence[str] = (), not_null: Sequence[str] = (), **defaults: Any
+) -> ComponentConfig:
     """Describe `factory` by its parameters, without those that the core passes at run time.
 
     Args:
         factory: a function, or a dataclass. A parameter that is annotated with a frozen dataclass becomes the fields
             of that class; the factory is given the dataclass, built of them.
         fixed: parameters or fields that are no keys: they have the value given here, else their own default.
+        not_null: keys for which null is no value here, though their annotation admits None.
         **defaults: values in place of the signature's own, so that one factory serves several sizes of a model.
 
     Raises:
@@ -88,29 +92,32 @@ def configure(factory: Callable[..., Any], *, fixed: Sequence[str] = (), **defau
     values = {name: NO_VALUE if one.default is Parameter.empty else one.default for name, one in parameters.items()}
     if isinstance(factory, type) and dataclasses.is_dataclass(factory):  # the signature hides what a factory makes
         values |= {key.name: key.default for key in keys_of_dataclass(factory)}
-    keys: dict[str, Key] = {}
+    keys: dict[str, ConfigKey] = {}
     owners: dict[str, str] = {}
     for name in parameters:
-        found = _group_keys(groups[name], where) if name in groups else [Key(name, types[name], values[name])]
+        found = _group_keys(groups[name], where) if name in groups else [ConfigKey(name, types[name], values[name])]
         for key in found:
             if key.name in keys:
                 raise ConfigError(
                     f"{where}: the key {key.name!r} comes from {owners[key.name]!r} and from {name!r}; rename one."
                 )
             keys[key.name], owners[key.name] = key, name
-    for name in (*defaults, *fixed):
+    for name in (*defaults, *fixed, *not_null):
         if name not in keys:
             raise ConfigError(f"{where}: there is no parameter {name!r}; it has {', '.join(keys) or 'none'}")
     keys = {name: key._replace(default=defaults.get(name, key.default)) for name, key in keys.items()}
+    keys |= {name: keys[name]._replace(type=_without_none(keys[name].type)) for name in not_null}
     hidden = {name: keys.pop(name).default for name in fixed}
     for name, value in hidden.items():
         if isinstance(value, str) and value == NO_VALUE:
             raise ConfigError(f"{where}: {name!r} is fixed and has no value; give it one")
     taken = factory if not groups and not hidden else _flattened(factory, groups, owners, hidden, tuple(keys.values()))
-    return ComponentConfig(taken, tuple(keys.values()), (factory, *groups.values()), tuple(fixed), defaults)
+    return ComponentConfig(
+        taken, tuple(keys.values()), (factory, *groups.values()), tuple(fixed), tuple(not_null), defaults
+    )
 
 
-def structured_config(name: str, keys: Sequence[Key], *, hydra_defaults: Sequence[Any] | None = None) -> type:
+def structured_config(name: str, keys: Sequence[ConfigKey], *, hydra_defaults: Sequence[Any] | None = None) -> type:
     """Return a structured config with these keys, made by hydra-zen.
 
     Args:
@@ -130,12 +137,12 @@ def structured_config(name: str, keys: Sequence[Key], *, hydra_defaults: Sequenc
     return config  # type: ignore[no-any-return]
 
 
-def keys_of_dataclass(owner: type) -> tuple[Key, ...]:
+def keys_of_dataclass(owner: type) -> tuple[ConfigKey, ...]:
     """Return the fields of a dataclass as keys."""
     return tuple(_field_key(one) for one in dataclasses.fields(owner) if one.init and not one.name.startswith("_"))  # type: ignore[arg-type]  # a class is one too
 
 
-def keys_of_config(config: Any) -> tuple[Key, ...]:
+def keys_of_config(config: Any) -> tuple[ConfigKey, ...]:
     """Return the keys of a component's config, be it `configure`'s or a config of hydra-zen's own `builds`."""
     if isinstance(config, ComponentConfig):
         return config.keys
@@ -173,7 +180,7 @@ def _flattened(
     groups: Mapping[str, type],
     owners: Mapping[str, str],
     fixed: Mapping[str, Any],
-    keys: Sequence[Key],
+    keys: Sequence[ConfigKey],
 ) -> Callable[..., Any]:
     """Return a function that takes the keys, builds the dataclasses of them, and calls `factory`."""
     defaults = {key.name: key.default for key in keys if _signature_default(key) is not Parameter.empty}
@@ -199,15 +206,20 @@ def _flattened(
     return build
 
 
-def _signature_default(key: Key) -> Any:
+def _signature_default(key: ConfigKey) -> Any:
     return Parameter.empty if isinstance(key.default, str) and key.default == NO_VALUE else key.default
+
+
+def _without_none(kind: Any) -> Any:
+    members = [member for member in get_args(kind) if member is not type(None)]
+    return Union[tuple(members)] if members else kind  # noqa: UP007 - its members are known at run time only
 
 
 def _is_group(kind: Any) -> bool:
     return isinstance(kind, type) and dataclasses.is_dataclass(kind) and kind.__dataclass_params__.frozen  # type: ignore[attr-defined]  # every dataclass has them
 
 
-def _group_keys(kind: type, where: str) -> Iterator[Key]:
+def _group_keys(kind: type, where: str) -> Iterator[ConfigKey]:
     try:
         types = get_type_hints(kind)
     except Exception as error:  # evaluating a stranger's annotation can raise anything
@@ -217,12 +229,12 @@ def _group_keys(kind: type, where: str) -> Iterator[Key]:
             yield _field_key(one)._replace(type=types[one.name])
 
 
-def _field_key(one: "dataclasses.Field[Any]") -> Key:
+def _field_key(one: "dataclasses.Field[Any]") -> ConfigKey:
     if one.default is not MISSING:
-        return Key(one.name, one.type, one.default)
+        return ConfigKey(one.name, one.type, one.default)
     if one.default_factory is not MISSING:
-        return Key(one.name, one.type, one.default_factory())
-    return Key(one.name, one.type)
+        return ConfigKey(one.name, one.type, one.default_factory())
+    return ConfigKey(one.name, one.type)
 
 
 def _annotations(factory: Callable[..., Any], parameters: Mapping[str, Parameter], where: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from packaging.utils import canonicalize_name
 
 from bionemo_core.errors import ConfigError
 from bionemo_core.plugins.component import Component
-from bionemo_core.plugins.configure import Key, factory_of, keys_of_config, structured_config
+from bionemo_core.plugins.configure import ConfigKey, factory_of, keys_of_config, structured_config
 from bionemo_core.plugins.did_you_mean import did_you_mean
 
 CORE_DISTRIBUTION = "bionemo-run"
@@ -51,7 +51,7 @@ class RegisteredComponent:
         return factory_of(self.component.config)
 
     @property
-    def keys(self) -> tuple[Key, ...]:
+    def keys(self) -> tuple[ConfigKey, ...]:
         """Its keys, in the factory's order; one without a default has the value `???`."""
         return keys_of_config(self.component.config)
 

@@ -75,7 +75,7 @@ class Registry:
             ConfigError: The core's own components are unusable, which is a bug of the core.
         """
         if core_version is None:
-            from bionemo_core import __version__
+            from bionemo_core._version import __version__
 
             core_version = __version__
         records = [] if core is None else [_core_record(core, core_version)]

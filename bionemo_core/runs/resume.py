@@ -19,7 +19,7 @@ from bionemo_core.errors import ArtefactError, ConfigError
 from bionemo_core.interop.load_report import LoadReport
 from bionemo_core.interop.stored import StoredModel, Vocabulary
 from bionemo_core.io.atomic import write_json, write_text
-from bionemo_core.models.load import check_plugins, check_vocabulary
+from bionemo_core.models.compatibility import check_plugins, check_vocabulary
 from bionemo_core.models.locate import open_stored
 from bionemo_core.parallel.groups import ProcessGroups
 from bionemo_core.parallel.transfer import Vocabularies, fit_weights

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bionemo_core import __version__
+from bionemo_core._version import __version__
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.data.readers import source_for
 from bionemo_core.data.readers.formats import detect_format

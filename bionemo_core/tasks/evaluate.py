@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bionemo_core import __version__
+from bionemo_core._version import __version__
 from bionemo_core.config.schema import OPENED, Choice, RunSpec
 from bionemo_core.data.batches.loader import eval_loader
 from bionemo_core.data.labelled_records import LabelledRecords

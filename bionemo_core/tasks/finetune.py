@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 
-from bionemo_core import __version__
+from bionemo_core._version import __version__
 from bionemo_core.checkpoint.folder_names import list_checkpoints, parse_step
 from bionemo_core.checkpoint.retention import best_steps
 from bionemo_core.config.schema import Choice, RunSpec

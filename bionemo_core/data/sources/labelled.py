@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from bionemo_core.data.labelled_records import LabelledRecords
 
 
+# Long: a signature that is its keys, and their help.
 def labelled_csv(
     dataset_path: str,
     train: str = "x000",
@@ -83,6 +84,7 @@ def labelled_csv(
     return split.of(records, words, tokenizer)
 
 
+# Long: a signature that is its keys, and their help.
 def flip_fasta(
     sequences: str,
     labels: Optional[str] = None,

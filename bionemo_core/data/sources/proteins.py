@@ -6,7 +6,7 @@ in the bodies, because listing the components must stay quick.
 
 from dataclasses import asdict
 
-from bionemo_core.data.sources.options import FilterOptions, FormatOptions, PathOptions, SplitKeys
+from bionemo_core.data.sources.source_keys import FilterOptions, FormatOptions, PathOptions, SplitKeys
 from bionemo_core.plugins.configure import NO_VALUE, configure
 from bionemo_core.protocols import BuildContext, DataSplits, Tokenizer
 
@@ -44,4 +44,4 @@ _NOT_OF_FASTA = ("dataset_path", "train", "val", "test", "format", "data_col", "
 
 records = configure(proteins)
 csv = configure(proteins, format="csv", data_col=3)
-fasta = configure(proteins, path=NO_VALUE, format="fasta", fixed=_NOT_OF_FASTA)
+fasta = configure(proteins, path=NO_VALUE, format="fasta", fixed=_NOT_OF_FASTA, not_null=("path",))

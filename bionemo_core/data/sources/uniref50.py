@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Optional
 
-from bionemo_core.data.sources.options import FilterOptions
+from bionemo_core.data.sources.source_keys import FilterOptions
 from bionemo_core.errors import DataError
 from bionemo_core.plugins.configure import configure
 from bionemo_core.protocols import BuildContext, DataSplits, Tokenizer
@@ -16,6 +16,7 @@ from bionemo_core.protocols import BuildContext, DataSplits, Tokenizer
 URL = "https://ftp.uniprot.org/pub/databases/uniprot/uniref/uniref50/uniref50.fasta.gz"
 
 
+# Long: a signature that is its keys, and their help.
 def read_uniref50(
     path: Optional[str] = None,
     url: str = URL,

@@ -7,7 +7,7 @@ Numpy and pyarrow are imported in the bodies, because listing the components mus
 from dataclasses import asdict
 from typing import Any, Optional
 
-from bionemo_core.data.sources.options import FilterOptions, SplitKeys
+from bionemo_core.data.sources.source_keys import FilterOptions, SplitKeys
 from bionemo_core.errors import ConfigError
 from bionemo_core.plugins.configure import configure
 from bionemo_core.protocols import BuildContext, DataSplits, Tokenizer

@@ -18,7 +18,7 @@ from bionemo_core.interop.nemo_models import (
     sentencepiece_pieces,
 )
 from bionemo_core.interop.stored import Carried
-from bionemo_esm.plugin import ESM2_SIZES
+from bionemo_esm.sizes import ESM2_SIZES
 from bionemo_esm.tokenizer import ESM1NV_PIECES, ESM2_PIECES
 
 _NEMO_TARGET = "bionemo.model.protein.esm1nv.esm1nv_model.ESM1nvModel"

@@ -5,6 +5,7 @@ from typing import Any
 
 from bionemo_core import Component, configure, hookimpl
 from bionemo_esm import presets
+from bionemo_esm.sizes import ESM2_SIZES
 
 BIONEMO_PLUGIN_API = 1
 
@@ -33,16 +34,6 @@ _ESM2_RECIPE: _Recipe = {
     "scheduler": {"base": "warmup_anneal_hold", "warmup_steps": 2000, "min_lr": 4e-5},
     "trainer": {"max_steps": 500_000},
     "batch": {"micro_batch_size": 2},
-}
-
-# name: layers, hidden, heads (Lin et al. 2023, table S1)
-ESM2_SIZES = {
-    "esm2_8m": (6, 320, 20),
-    "esm2_35m": (12, 480, 20),
-    "esm2_150m": (30, 640, 20),
-    "esm2_650m": (33, 1280, 20),
-    "esm2_3b": (36, 2560, 40),
-    "esm2_15b": (48, 5120, 40),
 }
 
 

@@ -6,6 +6,16 @@ No `from __future__ import annotations` here: the configuration reads these anno
 from dataclasses import dataclass
 from typing import Optional
 
+# name: layers, hidden, heads (Lin et al. 2023, table S1)
+ESM2_SIZES = {
+    "esm2_8m": (6, 320, 20),
+    "esm2_35m": (12, 480, 20),
+    "esm2_150m": (30, 640, 20),
+    "esm2_650m": (33, 1280, 20),
+    "esm2_3b": (36, 2560, 40),
+    "esm2_15b": (48, 5120, 40),
+}
+
 
 @dataclass(frozen=True)
 class EsmShape:

@@ -75,8 +75,8 @@ MODES: Mapping[str, Spelling] = {
 }
 
 
-def spelling(mode: str, augmentation_prob: float = 1.0, **flags: bool | None) -> Spelling:
-    """The spelling of a mode, changed by those of v1's flags that are not None.
+def find_spelling(mode: str, augmentation_prob: float = 1.0, **flags: bool | None) -> Spelling:
+    """Return the spelling of a mode, changed by those of v1's flags that are not None.
 
     Raises:
         ConfigError: there is no such mode, the flags contradict each other, or the probability is none.

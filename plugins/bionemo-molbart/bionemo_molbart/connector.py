@@ -22,7 +22,7 @@ from bionemo_core.interop.nemo_seq2seq import (
 )
 from bionemo_core.interop.stored import Carried
 from bionemo_core.protocols import Tokenizer
-from bionemo_molbart.plugin import MEGAMOLBART_SIZES, MOLMIM_SIZES
+from bionemo_molbart.sizes import MEGAMOLBART_SIZES, MOLMIM_SIZES
 from bionemo_molbart.tokenizer import EXPRESSION
 from bionemo_molbart.vocabulary import molbart_pieces
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,11 +17,12 @@ from bionemo_core.parallel.groups import ProcessGroups, start_groups
 from bionemo_core.protocols import BuildContext, Tokenizer
 from bionemo_core.training.losses import Losses
 from bionemo_core.training.module import LanguageModule
-from bionemo_molbart.augment import Spelling
+from bionemo_molbart.augment import find_spelling
 from bionemo_molbart.chemistry import MoleculeJudge
 from bionemo_molbart.latents import AGGREGATIONS, LOSSES, TRANSFORMS, Latents, per_sequence
 from bionemo_molbart.objective import MoleculeObjective
 from bionemo_molbart.probe import MoleculeProbe
+from bionemo_molbart.sizes import LatentOptions, MaskingOptions, Shape, SpellingOptions
 from bionemo_molbart.spans import SpanMasking
 
 if TYPE_CHECKING:
@@ -30,102 +31,62 @@ if TYPE_CHECKING:
     from bionemo_core.data.batches.batch import Seq2SeqBatch, TokenBatch
 
 
-@dataclass(frozen=True)
-class Shape:
-    """Sizes and switches of one family member; encoder and decoder are alike."""
+def _config(shape: Shape, context: BuildContext) -> TransformerConfig:
+    """Return the sizes as megatron-core takes them.
 
-    num_layers: int
-    hidden_size: int
-    num_attention_heads: int
-    seq_length: int
-    ffn_hidden_size: int | None = None
-    activation: str = "gelu_tanh"
-    hidden_dropout: float = 0.1
-    attention_dropout: float = 0.1
-    layernorm_epsilon: float = 1e-5
-    init_method_std: float = 0.02
-    normalization: str = "layernorm"
-    bias: bool = True
-    transformer_block_type: str = "pre_ln"
-    position_embedding_type: str = "learned_absolute"
-    share_token_embeddings: bool = True
-    share_decoder_tokens_head_embeddings: bool = False
-    tokens_head_bias: bool = False
-
-    def config(self, context: BuildContext) -> TransformerConfig:
-        """The sizes as megatron-core takes them.
-
-        Raises:
-            ConfigError: they do not divide, or an unknown word.
-        """
-        return transformer_config(
-            num_layers=self.num_layers,
-            hidden_size=self.hidden_size,
-            num_attention_heads=self.num_attention_heads,
-            ffn_hidden_size=self.ffn_hidden_size,
-            activation=self.activation,
-            hidden_dropout=self.hidden_dropout,
-            attention_dropout=self.attention_dropout,
-            layernorm_epsilon=self.layernorm_epsilon,
-            init_method_std=self.init_method_std,
-            normalization=self.normalization,
-            bias=self.bias,
-            tensor_model_parallel_size=context.tensor_model_parallel_size,
-            deterministic=context.deterministic,
-        )
-
-    def options(
-        self, encoder_arch: str = "transformer", hidden_steps: int = 1, self_per_cross: int = 1
-    ) -> Seq2SeqOptions:
-        """The switches as the core's encoder-decoder takes them."""
-        return Seq2SeqOptions(
-            max_source_positions=self.seq_length,
-            max_target_positions=self.seq_length,
-            stack=StackOptions(self.transformer_block_type, self.position_embedding_type),
-            encoder_arch=encoder_arch,
-            hidden_steps=hidden_steps,
-            num_self_attention_per_cross_attention=self_per_cross,
-            share_token_embeddings=self.share_token_embeddings,
-            share_decoder_tokens_head_embeddings=self.share_decoder_tokens_head_embeddings,
-            tokens_head_bias=self.tokens_head_bias,
-        )
+    Raises:
+        ConfigError: the sizes do not divide, or a word is unknown.
+    """
+    return transformer_config(
+        num_layers=shape.num_layers,
+        hidden_size=shape.hidden_size,
+        num_attention_heads=shape.num_attention_heads,
+        ffn_hidden_size=shape.ffn_hidden_size,
+        activation=shape.mlp_activation,
+        hidden_dropout=shape.hidden_dropout,
+        attention_dropout=shape.attention_dropout,
+        layernorm_epsilon=shape.layernorm_epsilon,
+        init_method_std=shape.init_method_std,
+        normalization=shape.normalization,
+        bias=shape.bias,
+        tensor_model_parallel_size=context.tensor_model_parallel_size,
+        deterministic=context.deterministic,
+    )
 
 
-@dataclass(frozen=True)
-class LatentOptions:
-    """MolMIM's latent space and its loss, under v1's names where it has them."""
+def _options(
+    shape: Shape, encoder_arch: str = "transformer", hidden_steps: int = 1, self_per_cross: int = 1
+) -> Seq2SeqOptions:
+    """Return the switches as the core's encoder-decoder takes them."""
+    return Seq2SeqOptions(
+        max_source_positions=shape.seq_length,
+        max_target_positions=shape.seq_length,
+        stack=StackOptions(shape.transformer_block_type, shape.position_embedding_type),
+        encoder_arch=encoder_arch,
+        hidden_steps=hidden_steps,
+        num_self_attention_per_cross_attention=self_per_cross,
+        share_token_embeddings=shape.share_token_embeddings,
+        share_decoder_tokens_head_embeddings=shape.share_decoder_tokens_head_embeddings,
+        tokens_head_bias=shape.tokens_head_bias,
+    )
 
-    hidden_steps: int = 1
-    num_self_attention_per_cross_attention: int = 1
-    transform: str = "sampled_var_cond_gaussian"
-    loss: str = "a_mim"
-    min_logvar: float = -6.0
-    max_logvar: float = 0.0
-    hidden_aggregation_method: str = "mean"
-    loss_weight: float = 1.0
-    ramp_steps: int = 1000
-    tokens_loss_weight: float = 1.0
 
-    def __post_init__(self) -> None:
-        """Check the words and the ramp.
+def _check_latent(latent: LatentOptions) -> None:
+    """Check the words and the ramp.
 
-        Raises:
-            ConfigError: one is unknown, or the ramp is negative.
-        """
-        words: dict[str, tuple[str, Collection[str]]] = {
-            "hidden_transform": (self.transform, TRANSFORMS),
-            "hidden_loss": (self.loss, LOSSES),
-            "hidden_aggregation_method": (self.hidden_aggregation_method, AGGREGATIONS),
-        }
-        for key, (word, known) in words.items():
-            if word not in known:
-                raise ConfigError(f"model.{key}: {word!r} is unknown; choose one of {', '.join(known)}.")
-        if self.ramp_steps < 0:
-            raise ConfigError(f"model.loss_weight_ramp_steps: {self.ramp_steps}, expected 0 or more steps.")
-
-    def weight_at(self, step: int) -> float:
-        """The weight of the latent loss at an optimizer step, counted from 0: a straight ramp, then constant."""
-        return self.loss_weight * (min(1.0, step / self.ramp_steps) if self.ramp_steps else 1.0)
+    Raises:
+        ConfigError: a word is unknown, or the ramp is negative.
+    """
+    words: dict[str, tuple[str, Collection[str]]] = {
+        "hidden_transform": (latent.hidden_transform, TRANSFORMS),
+        "hidden_loss": (latent.hidden_loss, LOSSES),
+        "hidden_aggregation_method": (latent.hidden_aggregation_method, AGGREGATIONS),
+    }
+    for key, (word, known) in words.items():
+        if word not in known:
+            raise ConfigError(f"model.{key}: {word!r} is unknown; choose one of {', '.join(known)}.")
+    if latent.loss_weight_ramp_steps < 0:
+        raise ConfigError(f"model.loss_weight_ramp_steps: {latent.loss_weight_ramp_steps}, expected 0 or more steps.")
 
 
 class LatentSeq2SeqLM(Seq2SeqLM):
@@ -147,7 +108,7 @@ class LatentSeq2SeqLM(Seq2SeqLM):
         self.latent_options = latent
         weight = torch.tensor(latent.weight_at(0), dtype=config.params_dtype)
         self.register_buffer("latent_weight", weight, persistent=False)
-        self.latent = TRANSFORMS[latent.transform](config, latent.min_logvar, latent.max_logvar)
+        self.latent = TRANSFORMS[latent.hidden_transform](config, latent.min_logvar, latent.max_logvar)
 
     @property
     def latent_shape(self) -> tuple[int, int]:
@@ -176,10 +137,10 @@ class LatentSeq2SeqLM(Seq2SeqLM):
         memory, latents = self.latents(batch.source)
         tokens = self.decoder_loss(memory.with_states(latents.z.to(memory.states.dtype)), batch.target)
         options = self.latent_options
-        each = per_sequence(LOSSES[options.loss](latents), options.hidden_aggregation_method)
+        each = per_sequence(LOSSES[options.hidden_loss](latents), options.hidden_aggregation_method)
         summed = torch.where(batch.source.real_sequences(), each, 0.0).sum()
         weighted = self.latent_weight * summed
-        name = f"{options.loss.removeprefix('a_')}_loss"
+        name = f"{options.hidden_loss.removeprefix('a_')}_loss"
         return Losses(options.tokens_loss_weight * tokens, weighted, {"hiddens_loss": weighted, name: summed})
 
 
@@ -190,37 +151,34 @@ def megamolbart_network(shape: Shape, tokenizer: Tokenizer, context: BuildContex
         ConfigError: the sizes do not divide, or an unknown word.
     """
     groups = start_groups(context.tensor_model_parallel_size)
-    config = shape.config(context)
+    config = _config(shape, context)
     torch.manual_seed(context.seed)
-    return Seq2SeqLM(config, config, tokenizer.vocab_size, shape.options(), groups=groups)
+    return Seq2SeqLM(config, config, tokenizer.vocab_size, _options(shape), groups=groups)
 
 
 def molmim_network(shape: Shape, latent: LatentOptions, tokenizer: Tokenizer, context: BuildContext) -> LatentSeq2SeqLM:
-    """The network of MolMIM; the same seed gives the same weights on every layout.
+    """Build the network of MolMIM; the same seed gives the same weights on every layout.
 
     Raises:
         ConfigError: the sizes do not divide, or an unknown word.
     """
+    _check_latent(latent)
     groups = start_groups(context.tensor_model_parallel_size)
-    config = shape.config(context)
-    options = shape.options("perceiver", latent.hidden_steps, latent.num_self_attention_per_cross_attention)
+    config = _config(shape, context)
+    options = _options(shape, "perceiver", latent.hidden_steps, latent.num_self_attention_per_cross_attention)
     torch.manual_seed(context.seed)
     return LatentSeq2SeqLM(config, tokenizer.vocab_size, options, latent, groups=groups)
 
 
 def trainable(
-    network: Seq2SeqLM,
-    tokenizer: Tokenizer,
-    spelling: Spelling,
-    masking: SpanMasking | None,
-    seq_length: int,
-    val_molecules: int,
+    network: Seq2SeqLM, tokenizer: Tokenizer, spelling: SpellingOptions, masking: MaskingOptions, seq_length: int
 ) -> LanguageModule:
-    """The network with what makes its examples and what judges its molecules.
+    """Join the network with the objective that makes its examples and the judge of its molecules.
 
     Raises:
-        ConfigError: a size is out of its range.
+        ConfigError: a size is out of its range, or flags contradict each other.
     """
-    objective = MoleculeObjective(tokenizer, spelling, seq_length=seq_length, masking=masking)
-    probes = (MoleculeProbe(tokenizer, seq_length, val_molecules),) if val_molecules else ()
+    spans = SpanMasking(tokenizer.mask_id, masking.mask_prob, masking.span_lambda) if masking.encoder_mask else None
+    objective = MoleculeObjective(tokenizer, find_spelling(**asdict(spelling)), seq_length=seq_length, masking=spans)
+    probes = (MoleculeProbe(tokenizer, seq_length, masking.val_molecules),) if masking.val_molecules else ()
     return LanguageModule(network, objective, seq_length=seq_length, probes=probes, judge=MoleculeJudge())

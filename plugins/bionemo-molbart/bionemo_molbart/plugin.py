@@ -5,6 +5,7 @@ from typing import Any
 
 from bionemo_core import Component, configure, hookimpl
 from bionemo_molbart import presets, sources
+from bionemo_molbart.sizes import MEGAMOLBART_SIZES, MOLMIM_SIZES
 
 BIONEMO_PLUGIN_API = 1
 
@@ -48,24 +49,6 @@ _LAPTOP: Mapping[str, Mapping[str, Any]] = {
     "batch": {"micro_batch_size": 8},
 }
 
-# name: layers, hidden, heads of v1's configs
-MEGAMOLBART_SIZES = {
-    "megamolbart": (6, 512, 8),
-    "megamolbart_xsmall": (2, 256, 4),
-    "megamolbart_small": (6, 512, 8),
-    "megamolbart_base": (3, 768, 12),
-    "megamolbart_large": (8, 1024, 16),
-}
-# v1 gives `base` 12 heads, which do not divide 512; its other models of that width have 8.
-MOLMIM_SIZES = {
-    "molmim": (6, 512, 8),
-    "molmim_70m": (6, 512, 8),
-    "molmim_xsmall": (2, 256, 4),
-    "molmim_small": (6, 512, 8),
-    "molmim_base": (3, 512, 8),
-    "molmim_large": (8, 1024, 16),
-}
-
 
 @hookimpl
 def bionemo_tokenizers() -> Iterator[Component]:
@@ -97,9 +80,9 @@ def bionemo_connectors() -> Iterator[Component]:
     yield Component("molmim_nemo", configure(presets.molmim_nemo), "MolMIM as a v1 .nemo archive")
 
 
-def _model(name: str, kind: str, factory: Any, sizes: tuple[int, int, int], recipe: _Recipe) -> Component:
+def _model(name: str, kind: str, preset: Any, sizes: tuple[int, int, int], recipe: _Recipe) -> Component:
     layers, hidden, heads = sizes
-    config = configure(factory, num_layers=layers, hidden_size=hidden, num_attention_heads=heads)
+    config = preset.refine(num_layers=layers, hidden_size=hidden, num_attention_heads=heads)
     if name.endswith("_xsmall"):
         recipe = {group: _refined(values, _LAPTOP.get(group, {})) for group, values in recipe.items()}
     released = " as released" if name in ("megamolbart", "molmim_70m") else ""

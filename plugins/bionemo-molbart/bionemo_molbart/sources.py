@@ -50,6 +50,7 @@ def sample_molecules(
     return split_at_random(len(store), val_size, test_size, seed).of(store)
 
 
+# Long: a signature that is its keys, and their help.
 def smiles(
     path: Optional[Any] = None,
     val_path: Optional[Any] = None,
@@ -181,6 +182,7 @@ def smiles(
     return prepare_splits(named, files, MoleculeFilter(tokenizer, options), split_options, context)
 
 
+# Long: a signature that is its keys, and their help.
 def zinc15(
     links_file: str,
     output_dir: Optional[str] = None,

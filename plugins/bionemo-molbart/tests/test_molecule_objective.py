@@ -10,7 +10,7 @@ from rdkit import Chem
 
 from bionemo_core.data.batches.rng import RecordRng
 from bionemo_core.errors import ConfigError, DataError
-from bionemo_molbart.augment import MODES, Spelling, spelling
+from bionemo_molbart.augment import MODES, Spelling, find_spelling
 from bionemo_molbart.molecules import canonical_smiles, parsed, parsed_before, randomised
 from bionemo_molbart.objective import MoleculeObjective, slack
 from bionemo_molbart.spans import SpanMasking, poisson_distribution
@@ -23,7 +23,7 @@ IDS = TOKENIZER.encode(ASPIRIN)
 
 def objective(mode: str, seq_length: int = 128, masked: bool = False, **flags: bool) -> MoleculeObjective:
     masking = SpanMasking(TOKENIZER.mask_id) if masked else None
-    return MoleculeObjective(TOKENIZER, spelling(mode, **flags), seq_length=seq_length, masking=masking)
+    return MoleculeObjective(TOKENIZER, find_spelling(mode, **flags), seq_length=seq_length, masking=masking)
 
 
 def texts(made: MoleculeObjective, record: str, index: int = 0, data_pass: int = 0) -> tuple[str, str]:
@@ -62,13 +62,13 @@ def test_modes(mode: str) -> None:
 
 @pytest.mark.parametrize("mode", ["equivariant", "invariant", "independent"])
 def test_share_of_molecules_that_are_spelt_at_random(mode: str) -> None:
-    made = MoleculeObjective(TOKENIZER, spelling(mode, 0.25), seq_length=128)
+    made = MoleculeObjective(TOKENIZER, find_spelling(mode, 0.25), seq_length=128)
     pairs = [texts(made, ASPIRIN, index) for index in range(2000)]
     assert {canonical_smiles(one) for pair in pairs for one in pair} == {ASPIRIN}
     # Its own spelling is one of some 60 random ones of aspirin, so a few more than three quarters keep it.
     kept = sum(pair == (ASPIRIN, ASPIRIN) for pair in pairs) / len(pairs)
     assert kept == pytest.approx(0.75, abs=0.04)
-    never = MoleculeObjective(TOKENIZER, spelling(mode, 0.0), seq_length=128)
+    never = MoleculeObjective(TOKENIZER, find_spelling(mode, 0.0), seq_length=128)
     assert {texts(never, ASPIRIN, index) for index in range(50)} == {(ASPIRIN, ASPIRIN)}
 
 
@@ -81,17 +81,17 @@ def test_canonical_target_of_a_record_in_another_spelling() -> None:
 
 def test_flags_override_a_mode_and_contradictions_are_refused() -> None:
     flags = {"canonicalize_encoder_input": False, "encoder_augment": True}
-    assert spelling("canonicalized", **flags) == MODES["invariant"]
+    assert find_spelling("canonicalized", **flags) == MODES["invariant"]
     with pytest.raises(ConfigError, match=r"canonicalize_decoder_output and model.decoder_independent_augment"):
-        spelling("invariant", decoder_independent_augment=True)
+        find_spelling("invariant", decoder_independent_augment=True)
     with pytest.raises(ConfigError, match=r"canonicalize_encoder_input and model.encoder_augment"):
         Spelling(True, True, True, False)
     with pytest.raises(ConfigError, match="expected one of canonicalized"):
-        spelling("random")
+        find_spelling("random")
     with pytest.raises(ConfigError, match=r"model.augmentation_prob: 1.5"):
-        spelling("equivariant", 1.5)
+        find_spelling("equivariant", 1.5)
     with pytest.raises(ConfigError, match=r"model.augmentation_prob=0.5 has no effect"):
-        spelling("canonicalized", 0.5)
+        find_spelling("canonicalized", 0.5)
 
 
 def test_drawn_by_seed_pass_and_record_alone() -> None:

@@ -198,7 +198,7 @@ def test_a_cast_network_weighs_its_latents_in_full() -> None:
 def test_ramp_of_the_latent_weight() -> None:
     options = LatentOptions(loss_weight=2.0)
     assert [options.weight_at(step) for step in (0, 1, 500, 1000, 50_000)] == [0.0, 0.002, 1.0, 2.0, 2.0]
-    assert LatentOptions(ramp_steps=0).weight_at(0) == 1.0
+    assert LatentOptions(loss_weight_ramp_steps=0).weight_at(0) == 1.0
     made = network()
     assert made.latent_weight == 0.0
     made.set_step(250)

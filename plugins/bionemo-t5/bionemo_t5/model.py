@@ -2,55 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from bionemo_core.nn.layers import transformer_config
 from bionemo_core.nn.seq2seq import Seq2SeqLM, Seq2SeqOptions, StackOptions
 from bionemo_core.parallel.groups import start_groups
 from bionemo_core.protocols import BuildContext, Tokenizer
 from bionemo_core.training.module import LanguageModule
+from bionemo_t5.sizes import Spans, T5Shape
 from bionemo_t5.spans import SpanCorruption
 
 
-@dataclass(frozen=True)
-class T5Shape:
-    """Sizes and switches of one family member; encoder and decoder are alike."""
-
-    num_layers: int
-    hidden_size: int
-    num_attention_heads: int
-    seq_length: int
-    seq_length_dec: int
-    ffn_hidden_size: int | None = None
-    kv_channels: int | None = None
-    softmax_scale: float | None = None
-    activation: str = "gelu_tanh"
-    normalization: str = "layernorm"
-    bias: bool = True
-    transformer_block_type: str = "pre_ln"
-    position_embedding_type: str = "learned_absolute"
-    relative_attention_num_buckets: int = 32
-    relative_attention_max_distance: int = 128
-    share_token_embeddings: bool = True
-    share_decoder_tokens_head_embeddings: bool = True
-    tokens_head_bias: bool = True
-    scale_tied_head: bool = False
-    hidden_dropout: float = 0.1
-    attention_dropout: float = 0.1
-    layernorm_epsilon: float = 1e-5
-    init_method_std: float = 0.015
-
-
-@dataclass(frozen=True)
-class Spans:
-    """The span corruption, as v1 names it."""
-
-    masked_lm_prob: float = 0.15
-    max_ngram_size: int = 1
-    mean_ngram_size: float | None = None
-    geometric_dist: bool = True
-
-
+# Long: one network's parts, in order.
 def build(shape: T5Shape, spans: Spans, tokenizer: Tokenizer, context: BuildContext) -> LanguageModule:
     """A trainable model of this shape; the same seed gives the same weights on every layout.
 
@@ -75,7 +36,7 @@ def build(shape: T5Shape, spans: Spans, tokenizer: Tokenizer, context: BuildCont
         ffn_hidden_size=shape.ffn_hidden_size,
         kv_channels=shape.kv_channels,
         softmax_scale=shape.softmax_scale,
-        activation=shape.activation,
+        activation=shape.mlp_activation,
         normalization=shape.normalization,
         bias=shape.bias,
         hidden_dropout=shape.hidden_dropout,

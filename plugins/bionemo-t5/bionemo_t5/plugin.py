@@ -41,12 +41,12 @@ def bionemo_tokenizers() -> Iterator[Component]:
 def bionemo_models() -> Iterator[Component]:
     """The family, smallest first."""
     # Wide and shallow: on a CPU few large products are quicker than many small ones.
-    tiny = configure(presets.prott5nv, num_layers=2, hidden_size=192, num_attention_heads=4, ffn_hidden_size=640)
+    tiny = presets.prott5nv.refine(num_layers=2, hidden_size=192, num_attention_heads=4, ffn_hidden_size=640)
     yield _model("prott5nv_tiny", tiny, "ProtT5nv for a laptop, 2M: 2+2 layers, 192 hidden", _TINY_RECIPE)
-    yield _model("prott5nv", configure(presets.prott5nv), "ProtT5nv, 199M: 12+12 layers, 768 hidden", _PROTT5NV_RECIPE)
+    yield _model("prott5nv", presets.prott5nv, "ProtT5nv, 199M: 12+12 layers, 768 hidden", _PROTT5NV_RECIPE)
     yield _model(
         "prott5_xl",
-        configure(presets.t5),
+        presets.t5,
         "the T5 of ProtT5-XL, 2.8B: 24+24 layers, 1024 hidden",
         {**_PROTT5NV_RECIPE, "tokenizer": "prott5"},
     )

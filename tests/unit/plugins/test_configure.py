@@ -197,3 +197,26 @@ def test_values_come_through_config_and_plain_values_unchanged(num_layers, maske
     plain = OmegaConf.to_container(OmegaConf.merge(config, given_values))
     shape, _, masking, got, *_ = one.factory(**one.complete(plain), tokenizer=None, context=None)
     assert (shape, masking, got) == (Shape(num_layers, betas=betas), Masking(masked, seed), extra)
+
+
+def test_a_key_that_may_not_be_null():
+    one = registered(configure(network, num_layers=6, name="x", seed=1, not_null=("seed",)))
+    assert {key.name: key.type for key in one.keys}["seed"] is int
+    with pytest.raises(ConfigError, match="'None' for field of type 'int'"):
+        one.complete({"seed": None})
+
+
+def test_a_size_refines_a_preset():
+    preset = configure(network, num_layers=6, name="x", rotary=True, fixed=("rotary",))
+    one = registered(preset.refine(num_layers=2))
+    shape = one.factory(**one.complete({}), tokenizer=None, context=None)[0]
+    assert (shape.num_layers, shape.rotary) == (2, True)
+    assert "rotary" not in {key.name for key in one.keys}
+    with pytest.raises(ConfigError, match="no parameter 'layers'"):
+        preset.refine(layers=3)
+
+
+def test_a_preset_may_be_called():
+    preset = configure(network, num_layers=6, fixed=("rotary",))
+    shape, name, *_ = preset(4, name="y", tokenizer=None, context=None)
+    assert (shape.num_layers, shape.hidden_size, name) == (4, 320, "y")

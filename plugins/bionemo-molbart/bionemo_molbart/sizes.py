@@ -1,0 +1,97 @@
+"""The sizes and switches of the family, whose fields are the keys of its models. Imports no torch.
+
+No `from __future__ import annotations` here: the configuration reads these annotations at run time.
+"""
+
+from dataclasses import dataclass
+from typing import Optional
+
+# name: layers, hidden, heads of v1's configs
+MEGAMOLBART_SIZES = {
+    "megamolbart": (6, 512, 8),
+    "megamolbart_xsmall": (2, 256, 4),
+    "megamolbart_small": (6, 512, 8),
+    "megamolbart_base": (3, 768, 12),
+    "megamolbart_large": (8, 1024, 16),
+}
+# v1 gives `base` 12 heads, which do not divide 512; its other models of that width have 8.
+MOLMIM_SIZES = {
+    "molmim": (6, 512, 8),
+    "molmim_70m": (6, 512, 8),
+    "molmim_xsmall": (2, 256, 4),
+    "molmim_small": (6, 512, 8),
+    "molmim_base": (3, 512, 8),
+    "molmim_large": (8, 1024, 16),
+}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes and switches of one family member; encoder and decoder are alike."""
+
+    num_layers: int = 6  # transformer layers of each side
+    hidden_size: int = 512  # width of the hidden states
+    num_attention_heads: int = 8  # attention heads of each layer
+    ffn_hidden_size: Optional[int] = None  # width inside the MLP; null: four times hidden_size
+    seq_length: int = 512  # the longest molecule in tokens, BOS and EOS included
+    activation: str = "gelu"  # activation of the MLP: gelu, geglu, swiglu, reglu and others
+    bias_activation_fusion: bool = True  # tanh gelu, as v1's fused kernel computes it; false: erf gelu
+    hidden_dropout: float = 0.1  # dropout of hidden states
+    attention_dropout: float = 0.1  # dropout of attention probabilities
+    layernorm_epsilon: float = 1e-5  # epsilon of the norms
+    init_method_std: float = 0.02  # standard deviation of the initial weights
+    normalization: str = "layernorm"  # layernorm, rmsnorm and others
+    bias: bool = True  # biases of linear layers
+    transformer_block_type: str = "pre_ln"  # pre_ln, post_ln, normformer
+    position_embedding_type: str = "learned_absolute"  # learned_absolute, relative, rope
+    share_token_embeddings: bool = True  # encoder and decoder have one word table
+    share_decoder_tokens_head_embeddings: bool = False  # the head's weight is the word table
+    tokens_head_bias: bool = False  # a bias in the head
+
+    @property
+    def mlp_activation(self) -> str:
+        """The activation of the MLP as the core names it."""
+        return "gelu_tanh" if self.activation == "gelu" and self.bias_activation_fusion else self.activation
+
+
+@dataclass(frozen=True)
+class LatentOptions:
+    """MolMIM's latent space and its loss, under v1's names."""
+
+    hidden_steps: int = 1  # latents of a molecule
+    num_self_attention_per_cross_attention: int = 1  # self attentions of the perceiver after each cross attention
+    hidden_transform: str = "sampled_var_cond_gaussian"  # or cond_gaussian, interp_var_cond_gaussian
+    min_logvar: float = -6.0  # least log variance of a latent
+    max_logvar: float = 0.0  # greatest log variance of a latent
+    hidden_loss: str = "a_mim"  # the latent loss: a_mim, vae
+    hidden_aggregation_method: str = "mean"  # the latent loss of a molecule: mean or sum over the hidden size
+    loss_weight: float = 1.0  # weight of the latent loss
+    loss_weight_ramp_steps: int = 1000  # steps over which that weight rises from 0
+    tokens_loss_weight: float = 1.0  # weight of the token loss
+
+    def weight_at(self, step: int) -> float:
+        """Return the weight of the latent loss at an optimizer step from 0: a straight ramp, then constant."""
+        return self.loss_weight * (min(1.0, step / self.loss_weight_ramp_steps) if self.loss_weight_ramp_steps else 1.0)
+
+
+@dataclass(frozen=True)
+class SpellingOptions:
+    """Which spelling of a molecule the encoder reads and the decoder writes; v1's flags, if given, override `mode`."""
+
+    mode: str = "equivariant"  # canonicalized, equivariant, invariant or independent
+    canonicalize_target_smile: Optional[bool] = None  # canonicalise each record as it is loaded
+    canonicalize_encoder_input: Optional[bool] = None  # the encoder reads the canonical spelling
+    canonicalize_decoder_output: Optional[bool] = None  # the decoder writes the canonical spelling
+    encoder_augment: Optional[bool] = None  # the encoder reads a random spelling
+    decoder_independent_augment: Optional[bool] = None  # the decoder writes another random spelling
+    augmentation_prob: float = 1.0  # probability of a random spelling; else both sides get the molecule as stored
+
+
+@dataclass(frozen=True)
+class MaskingOptions:
+    """Which tokens the encoder does not see, and what is decoded at a validation."""
+
+    encoder_mask: bool = True  # mask spans of what the encoder reads
+    mask_prob: float = 0.1  # share of the tokens in masked spans
+    span_lambda: float = 3.0  # mean length of a span (Poisson)
+    val_molecules: int = 256  # molecules of each validation to decode on each rank; 0: leave these metrics out

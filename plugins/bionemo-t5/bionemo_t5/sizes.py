@@ -1,0 +1,52 @@
+"""The sizes and switches of the family, whose fields are the keys of its models. Imports no torch.
+
+No `from __future__ import annotations` here: the configuration reads these annotations at run time.
+"""
+
+from dataclasses import dataclass
+from typing import Optional
+
+
+@dataclass(frozen=True)
+class T5Shape:
+    """Sizes and switches of one family member; encoder and decoder are alike."""
+
+    num_layers: int = 12  # transformer layers of each side
+    hidden_size: int = 768  # width of the hidden states
+    num_attention_heads: int = 12  # attention heads of each layer
+    ffn_hidden_size: Optional[int] = None  # width inside the MLP; null: four times hidden_size
+    kv_channels: Optional[int] = None  # width of a head; null: hidden_size / num_attention_heads
+    softmax_scale: Optional[float] = None
+    seq_length: int = 512  # the longest source in tokens
+    seq_length_dec: int = 256  # the longest target in tokens
+    position_embedding_type: str = "learned_absolute"  # learned_absolute, relative, rope
+    relative_attention_num_buckets: int = 32  # buckets of the relative bias
+    relative_attention_max_distance: int = 128  # distances from here on share a bucket
+    transformer_block_type: str = "pre_ln"  # pre_ln, post_ln, normformer
+    normalization: str = "layernorm"  # layernorm, rmsnorm and others
+    activation: str = "gelu"  # activation of the MLP: gelu, relu, geglu, geglu_tanh, swiglu, reglu and others
+    bias_activation_fusion: bool = False  # tanh gelu, as v1's fused kernel computes it; false: erf gelu
+    bias: bool = True  # biases of linear layers
+    hidden_dropout: float = 0.1  # dropout of hidden states
+    attention_dropout: float = 0.1  # dropout of attention probabilities
+    layernorm_epsilon: float = 1e-5  # epsilon of the norms
+    init_method_std: float = 0.015  # standard deviation of the initial weights
+    share_token_embeddings: bool = True  # encoder and decoder have one word table
+    share_decoder_tokens_head_embeddings: bool = True  # the head's weight is the word table
+    tokens_head_bias: bool = True  # a bias in the head
+    scale_tied_head: bool = False
+
+    @property
+    def mlp_activation(self) -> str:
+        """The activation of the MLP as the core names it."""
+        return "gelu_tanh" if self.activation == "gelu" and self.bias_activation_fusion else self.activation
+
+
+@dataclass(frozen=True)
+class Spans:
+    """The span corruption, as v1 names it."""
+
+    masked_lm_prob: float = 0.15  # share of the tokens in spans
+    max_ngram_size: int = 1  # the longest span in tokens
+    mean_ngram_size: Optional[float] = None  # mean length of a span; null: v1's distribution up to max_ngram_size
+    geometric_dist: bool = True  # span lengths follow a geometric distribution, else a uniform one
