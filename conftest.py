@@ -10,7 +10,7 @@ _PROJECT = Path(__file__).resolve().parent
 
 @pytest.fixture(scope="session")
 def realdata() -> Path:
-    """The folder of real data sets; a test that needs it is skipped where it is absent, and fails so under CI."""
+    """Return the folder of real data sets; without it a test is skipped, and fails under CI."""
     folder = Path(os.environ.get("BIONEMO_REALDATA") or _PROJECT / "../shared/data").resolve()
     if not folder.is_dir():
         reason = f"no real data at {folder}; set BIONEMO_REALDATA"

@@ -67,7 +67,7 @@ def current(text: str, registry: Registry) -> str:
 
 
 def main() -> int:
-    """Writes or checks the files; 1 if a check found one that is not current."""
+    """Write or checks the files; 1 if a check found one that is not current."""
     registry, stale = load_registry(), []
     for name in FILES:
         path = ROOT / name

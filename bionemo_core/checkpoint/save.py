@@ -259,7 +259,7 @@ def clear_leftovers(root: Path) -> None:
 
 
 def _free_bytes(path: Path) -> str:
-    """The bytes free where `path` is or would be, as text; 'unknown' where the system does not say."""
+    """Return the free bytes on the file system of `path`, as text; 'unknown' if the system does not report them."""
     try:
         return f"{disk_free_bytes(path):,}"
     except OSError:

@@ -47,7 +47,7 @@ class BatchedDecoding:
 
     @torch.no_grad()
     def tokens(self, hiddens_RTH: Tensor, mask_RT: Tensor, streams: RowRng) -> Tensor:
-        """The tokens of each row, up to its first end token, then pad: int64[R, K, L], best first.
+        """Return the tokens of each row, up to its first end token, then pad: int64[R, K, L], best first.
 
         Raises:
             ConfigError: `max_length` is below 1.

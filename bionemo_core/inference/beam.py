@@ -50,7 +50,7 @@ def beam_search(
     beam_alpha: float = 0.0,
     dropping: Dropping | None = None,
 ) -> Beams:
-    """The `beam_size` best hypotheses that a beam search finds for each sequence.
+    """Return the `beam_size` best hypotheses that a beam search finds for each sequence.
 
     Args:
         network: what decodes.
@@ -118,7 +118,7 @@ class _Hypotheses:
         )
 
     def grown(self, logits: Tensor, position: int, alpha: float, special: SpecialTokens) -> tuple[_Hypotheses, Tensor]:
-        """The best continuations, and the row of the decoder's batch that each came from, int64 [R, K]."""
+        """Return the best continuations, and the row of the decoder's batch that each came from, int64 [R, K]."""
         num_rows, num_beams = self.log_probs.shape
         step_RKV = torch.log_softmax(logits.double(), dim=-1).view(num_rows, num_beams, -1)
         vocab_size = step_RKV.shape[-1]

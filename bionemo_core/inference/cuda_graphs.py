@@ -50,25 +50,25 @@ class RecordedSteps:
         self._recordings: OrderedDict[tuple[Any, ...], _Recording] = OrderedDict()
 
     def start(self, memory: Any, max_length: int) -> RecordedState:
-        """The state before the first token."""
+        """Return the state before the first token."""
         return RecordedState(self, self.network.start(memory, max_length), memory.states.shape[1])
 
     def step(self, tokens: Tensor, state: RecordedState) -> Tensor:
-        """The logits after `tokens`, one a row of the state; they are good until the next step."""
+        """Return the logits after `tokens`, one for each row of the state; the next step overwrites them."""
         if state.recording is None:
             state.recording = self._recording_of(self._filled_up(state.fresh, state.rows))
             state.fresh = None
         return state.recording.replay(tokens)[: state.rows]
 
     def _filled_up(self, fresh: Any, rows: int) -> Any:
-        """The state with one of few numbers of rows, by copies of the last."""
+        """Pad the state to one of a few numbers of rows, with copies of the last row."""
         wide = round_up_segments(max(rows, self._fewest_rows))
         if wide == rows:
             return fresh
         return fresh.select(torch.arange(wide, device=fresh.position.device).clamp(max=rows - 1))
 
     def _recording_of(self, fresh: Any) -> _Recording:
-        """The recording of the state's shape, with the state in its buffers."""
+        """Return the CUDA graph for the state's shape, with the state copied into its buffers."""
         shape = tuple((name, tuple(value.shape), value.dtype) for name, value in _tensors(fresh))
         recording = self._recordings.get(shape)
         if recording is not None:
@@ -97,7 +97,7 @@ class RecordedState:
         self.recording: _Recording | None = None
 
     def select(self, rows: Tensor) -> RecordedState:
-        """The state of these rows; this one is not good any more."""
+        """Return the state of these rows; this object must not be used afterwards."""
         state = self.fresh if self.recording is None else self.recording.state
         return RecordedState(self.owner, state.select(rows), len(rows))
 

@@ -25,7 +25,7 @@ class DecoderState(Protocol):
     """What a network keeps between the steps of one batch."""
 
     def select(self, rows: Tensor) -> DecoderState:
-        """The state of these rows, int64[n], in this order; a row may come several times."""
+        """Return the state of these rows, int64[n], in this order; a row may come several times."""
         ...
 
 
@@ -33,11 +33,11 @@ class StepDecoder(Protocol):
     """A network that decodes one token a step, as `bionemo_core.nn.seq2seq.Seq2SeqLM` does."""
 
     def start(self, memory: Any, max_length: int) -> Any:
-        """The state before the first token, for every row of `memory`, with room for `max_length` tokens."""
+        """Return the state before the first token, for every row of `memory`, with room for `max_length` tokens."""
         ...
 
     def step(self, tokens: Tensor, state: Any) -> Tensor:
-        """The logits [rows, vocabulary] after `tokens`, int64[rows]; `state` then holds these tokens too."""
+        """Return the logits [rows, vocabulary] after `tokens`, int64[rows]; `state` then holds these tokens too."""
         ...
 
 
@@ -60,7 +60,7 @@ class Dropping:
 
     @classmethod
     def on(cls, device: torch.device) -> Dropping:
-        """What suits a device: on a CPU looking costs nothing, and every row counts."""
+        """Return the setting that suits a device: on a CPU checking is free, and every dropped row saves work."""
         return cls(every=8, halving=True) if device.type == "cuda" else cls(every=2, halving=False)
 
     def size(self, rows: int, left: int) -> int:
@@ -80,7 +80,7 @@ to tokens, int64[rows]; a pure function of tensors."""
 def greedy(
     network: StepDecoder, memory: Any, special: SpecialTokens, *, max_length: int, dropping: Dropping | None = None
 ) -> Tensor:
-    """The likeliest token at each step, int64[rows, max_length]: up to the first end token, which is kept; then pad.
+    """Decode greedily, int64[rows, max_length]: the likeliest tokens up to the first end token, then padding.
 
     The begin token is not part of it. Of tokens with equal logits the lowest id is taken.
 
@@ -171,7 +171,7 @@ def _decode(
 
 
 def _advance(chosen: Tensor, ended: Tensor, special: SpecialTokens) -> tuple[Tensor, Tensor]:
-    """What is written at this step, and which rows have ended after it; a row that had ended gets pad."""
+    """Return the tokens to write at this step and the rows that have ended after it; ended rows get padding."""
     tokens = chosen.masked_fill(ended, special.pad_id)
     return tokens, ended | (tokens == special.eos_id)
 

@@ -44,7 +44,7 @@ class Embedded(NamedTuple):
     `log_likelihoods` [rows]; the rows of all sequences one after the other."""
 
     def rows(self, output: str) -> list[NDArray[np.float32]]:
-        """A ragged output, an array a sequence."""
+        """Return a ragged output, one array for each sequence."""
         return np.split(self.arrays[output], np.cumsum(self.lengths)[:-1])
 
 
@@ -65,7 +65,7 @@ class EmbeddingSettings:
     """Give packed batches one of few shapes, so that compiled layers are compiled for few."""
 
     def check(self) -> EmbeddingSettings:
-        """The settings themselves, if they can be followed.
+        """Check the settings, and return them.
 
         Raises:
             ConfigError: an output is unknown, or nothing is asked for.
@@ -132,7 +132,7 @@ class Embedder:
     # Not inference mode: a model that is still trained may keep what is computed here, such as gathered weights.
     @torch.no_grad()
     def run(self, sequences: Sequence[str | bytes], names: Sequence[str] = ()) -> Embedded:
-        """What the settings ask for of every sequence, in the order given.
+        """Compute the requested outputs of every sequence, in the given order.
 
         Raises:
             DataError: a sequence is empty, too long, or has a letter that the tokenizer lacks.
@@ -155,7 +155,7 @@ class Embedder:
         return collected.result(self.encoder.fixed_states)
 
     def pieces(self, sequences: Sequence[str | bytes], names: Sequence[str] = ()) -> list[SequencePart]:
-        """The stretches of every sequence that the network is given, in order.
+        """Return the parts of every sequence that the network is given, in order.
 
         Raises:
             DataError: a sequence cannot be used.
@@ -233,7 +233,7 @@ class SequencePart(NamedTuple):
 
 
 def _moved(batch: TokenBatch, device: torch.device) -> TokenBatch:
-    """The batch on a device, without waiting for what that is doing."""
+    """Copy the batch to a device without waiting for the work queued there."""
     return batch.pin_memory().to(device) if device.type == "cuda" else batch.to(device)
 
 
@@ -256,7 +256,7 @@ class _Outputs:
         return cls(lengths, dict(zip(arrays, values, strict=True)), done)
 
     def fetched(self) -> _Computed:
-        """The values, once they are there."""
+        """Wait for the values, and return them."""
         if self.done is not None:
             self.done.synchronize()
         return _Computed(self.lengths.tolist(), {name: array.numpy() for name, array in self.arrays.items()})
@@ -305,7 +305,7 @@ class _Collected:
         return Embedded(np.array(lengths, dtype=np.int64), arrays)
 
     def _whole(self, numbers: Sequence[int]) -> dict[str, NDArray[np.float32]]:
-        """What was computed for one sequence: of its windows, where it has several, the means."""
+        """Return the results for one sequence, averaged over its windows if it has several."""
         parts = [self.computed[number] for number in numbers]
         joined = parts[0]
         if len(parts) > 1:
@@ -331,7 +331,7 @@ class _Collected:
 
 
 def log_likelihoods(logits: NDArray[np.float32], ids: NDArray[np.int32]) -> NDArray[np.float32]:
-    """The log-probability in nats of each residue `ids` [rows] under its `logits` [rows, vocabulary]."""
+    """Return the log-probability in nats of each residue `ids` [rows] under its `logits` [rows, vocabulary]."""
     shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
     chosen = shifted[np.arange(len(ids)), ids]
     return (chosen - np.log(np.exp(shifted).sum(axis=-1))).astype(np.float32)
@@ -358,7 +358,7 @@ def refuse_unknown(ids: NDArray[np.int32], tokenizer: Tokenizer, sequence: str |
 def embed(
     module: pl.LightningModule, tokenizer: Tokenizer, sequences: Sequence[str | bytes], **settings: Any
 ) -> NDArray[np.float32]:
-    """The embedding of every sequence, float32 [sequences, hidden]: the mean of its residues' states.
+    """Return the embedding of every sequence, float32 [sequences, hidden]: the mean of its residues' states.
 
     `settings` are those of `EmbeddingSettings`, outputs excepted.
 

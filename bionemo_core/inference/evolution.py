@@ -53,7 +53,7 @@ class Proposer(Protocol):
     """Makes the candidates of one start."""
 
     def ask(self) -> NDArray[np.float64]:
-        """The next candidates, [P, D]."""
+        """Return the next candidates, [P, D]."""
         ...
 
     def tell(self, ranks: NDArray[np.float64]) -> None:
@@ -113,7 +113,7 @@ class Perturbation:
 def ranks(
     scores: NDArray[np.float64], similarity: NDArray[np.float64], minimum_similarity: float
 ) -> NDArray[np.float64]:
-    """The place of each candidate, from 0, higher scores first; equal ones share it; shape [P].
+    """Return the rank of each candidate from 0, higher scores first; equal scores share a rank; shape [P].
 
     Candidates that are similar enough come first, by score; then the others, the more similar the better; last
     what is not valid, whose score is NaN. CMA-ES sees ranks only, so no penalty has to be weighed against a score.

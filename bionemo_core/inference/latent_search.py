@@ -34,11 +34,11 @@ class LatentSpace(Protocol):
     """Texts to points of fixed size and back."""
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float64]:
-        """The latents, [texts, D]."""
+        """Return the latents, [texts, D]."""
         ...
 
     def decode(self, latents: NDArray[np.float32]) -> list[str]:
-        """The text of each latent, which depends on nothing else."""
+        """Return the text of each latent, which depends on nothing else."""
         ...
 
 
@@ -101,7 +101,7 @@ class SearchResult:
 
 
 def of_each_text(function: Callable[[str], float]) -> Oracle:
-    """An oracle from a function of one text; it can go to workers if the function is defined in a module."""
+    """Return an oracle from a function of one text; it can go to workers if the function is defined in a module."""
     return _OfEachText(function)
 
 
@@ -169,7 +169,7 @@ def optimize(
 
 
 def named_oracle(oracle: str | Oracle, judge: TextJudge) -> Oracle:
-    """The oracle that a name stands for; a function is itself.
+    """Return the oracle with that name; a function is returned as it is.
 
     Raises:
         ConfigError: the judge has none of that name.

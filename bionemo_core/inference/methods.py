@@ -79,7 +79,7 @@ def flat(beams: list[list[str]], settings: Mapping[str, Any]) -> list[Any]:
 
 
 def given_max_length(hiddens_to_seq_kwargs: Mapping[str, Any] | None) -> int | None:
-    """The length that v1's `hiddens_to_seq_kwargs` ask for, if any.
+    """Return the maximum length in v1's `hiddens_to_seq_kwargs`, if given.
 
     Raises:
         ConfigError: an option is unknown.

@@ -92,7 +92,7 @@ class PartStore:
         write_file(record, canonical({"bytes": facts.size, "sha256": facts.sha256}), advice=ADVICE)
 
     def read(self, number: int) -> Part:
-        """A published part.
+        """Read a published part.
 
         Raises:
             StorageError: it cannot be read.

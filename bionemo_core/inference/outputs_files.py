@@ -82,7 +82,7 @@ class _Totals:
         return any(name in RAGGED for name in self.widths)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of an output as one array."""
+        """Return the shape of an output as one array."""
         return (self.sequences if name == EMBEDDINGS else self.rows, *self.widths[name])
 
 

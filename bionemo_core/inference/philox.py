@@ -56,12 +56,12 @@ class RowRng:
 
     @classmethod
     def of(cls, seed: int, rows: int, *, first_sequence: int = 0, device: torch.device | str = "cpu") -> RowRng:
-        """The streams of `rows` sequences in a row, one sample each."""
+        """Return the streams of `rows` sequences in a row, one sample each."""
         sequence = torch.arange(first_sequence, first_sequence + rows, device=device)
         return cls(seed, sequence, torch.zeros_like(sequence))
 
     def select(self, rows: Tensor) -> RowRng:
-        """The streams of these rows, int64[n]."""
+        """Return the streams of these rows, int64[n]."""
         return RowRng(self.seed, self.sequence[rows], self.sample[rows])
 
     def uniform(self, purpose: str, num_steps: int) -> Tensor:

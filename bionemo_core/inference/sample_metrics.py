@@ -68,7 +68,7 @@ class SampleCounts:
         return rows
 
     def summary(self) -> dict[str, Any]:
-        """The counts and shares; null for what was not measured."""
+        """Return the counts and shares; null for what was not measured."""
         return {
             "samples": self.samples,
             "valid": self.valid,
@@ -82,7 +82,7 @@ class SampleCounts:
         }
 
     def text(self, summary: dict[str, Any]) -> str:
-        """A few aligned lines to print."""
+        """Return the summary as aligned lines to print."""
         noun = self.judge.noun if self.judge else "text"
         rate = self.samples / max(summary["seconds"], 1e-9)
         lines = [("samples", f"{self.samples:,} in {summary['seconds']:,.1f} s, {rate:,.0f} a second")]

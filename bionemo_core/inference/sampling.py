@@ -65,7 +65,7 @@ class Seq2SeqInference:
     def of(
         cls, opened: Opened, *, batch_size: int = 256, max_length: int | None = None, record_steps: bool = False
     ) -> Seq2SeqInference:
-        """The interface to an opened model; `record_steps` has a GPU replay decoding steps (`recording`).
+        """Make the interface to an opened model; with `record_steps` a GPU replays decoding steps as CUDA graphs.
 
         Raises:
             ConfigError: the model is not an encoder-decoder, or a size is below 1.
@@ -102,7 +102,7 @@ class Seq2SeqInference:
         return shape
 
     def tokenize(self, seqs: Sequence[str]) -> list[NDArray[np.int32]]:
-        """The ids of each sequence, without begin and end token.
+        """Return the ids of each sequence, without begin and end token.
 
         Raises:
             DataError: a sequence is empty or longer than the model's `seq_length`.
@@ -120,11 +120,11 @@ class Seq2SeqInference:
         return ids
 
     def detokenize(self, tokens: Tensor) -> list[str]:
-        """The text of each row of ids, int64[rows, length], up to its first end token."""
+        """Return the text of each row of ids, int64[rows, length], up to its first end token."""
         return [self.tokenizer.decode(row) for row in _until_end(tokens, self.tokenizer.eos_id)]
 
     def seq_to_hiddens(self, seqs: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """What the decoder attends to, [B, T, H], and where it is real, bool[B, T].
+        """Return what the decoder attends to, [B, T, H], and where it is real, bool[B, T].
 
         Of MegaMolBART the encoder's states, padded to the longest; of MolMIM the K latents' means, all real.
 
@@ -142,7 +142,7 @@ class Seq2SeqInference:
         return hiddens_BTH, mask_BT
 
     def hiddens_to_embedding(self, hiddens_BTH: Tensor, mask_BT: Tensor) -> Tensor:
-        """The mean over real positions, [B, H].
+        """Return the mean over real positions, [B, H].
 
         Raises:
             DataError: a row of the mask is empty.
@@ -154,7 +154,7 @@ class Seq2SeqInference:
         return (hiddens_BTH * weight_BT1).sum(dim=1) / weight_BT1.sum(dim=1)
 
     def seq_to_embeddings(self, seqs: Sequence[str]) -> Tensor:
-        """The mean of each sequence's hidden states, [B, H].
+        """Return the mean of each sequence's hidden states, [B, H].
 
         Raises:
             DataError: a sequence is empty or longer than the model's `seq_length`.
@@ -162,7 +162,7 @@ class Seq2SeqInference:
         return self.hiddens_to_embedding(*self.seq_to_hiddens(seqs))
 
     def hiddens_to_seq(self, hiddens_BTH: Tensor, mask_BT: Tensor, *, max_length: int | None = None) -> list[str]:
-        """The text that each row of hidden states decodes to, greedily."""
+        """Return the text that each row of hidden states decodes to, greedily."""
         streams = RowRng.of(0, len(hiddens_BTH), device=self._device)
         return [texts[0] for texts in self._decoded(hiddens_BTH, mask_BT, streams, "greedy-perturbate", {}, max_length)]
 
@@ -325,7 +325,7 @@ class Seq2SeqInference:
         settings: Mapping[str, Any],
         max_length: int | None,
     ) -> list[list[str]]:
-        """The texts that each row decodes to: several, best first, where a beam search keeps them."""
+        """Return the texts that each row decodes to; a beam search may keep several, best first."""
         decoder = self.decoder or self.network
         length = self.max_length if max_length is None else max_length
         decoding = BatchedDecoding(decoder, self.tokenizer, method, settings, length, self.batch_size)
@@ -343,7 +343,7 @@ def source_batch(ids: Sequence[NDArray[np.int32]], pad_id: int, seq_length: int)
 
 
 def _until_end(tokens: Tensor, eos_id: int) -> Iterator[list[int]]:
-    """The ids of each row before its first end token; one transfer from the device."""
+    """Return the ids of each row before its first end token; one transfer from the device."""
     is_end = tokens == eos_id
     lengths = torch.where(is_end.any(dim=1), is_end.int().argmax(dim=1), tokens.shape[1])
     for row, length in zip(tokens.tolist(), lengths.tolist(), strict=True):

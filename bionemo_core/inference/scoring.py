@@ -43,7 +43,7 @@ class Mutation(NamedTuple):
 
 
 def read_variant(text: str, wild_type: str, first_position: int = 1) -> list[Mutation]:
-    """The mutations of a variant such as `A24G` or `A24G:K30R`; none for the wild type itself (`WT`).
+    """Return the mutations of a variant such as `A24G` or `A24G:K30R`; none for the wild type itself (`WT`).
 
     Raises:
         DataError: it cannot be read, or does not fit the wild type.
@@ -127,7 +127,7 @@ class MaskedScorer:
             return self._at(batch, [np.arange(1, len(ids) - 1)])[0]
 
     def pseudo_log_likelihood(self, sequence: str) -> NDArray[np.float32]:
-        """The log-probability of each residue with that residue alone masked, in nats, float32 [residues].
+        """Return the log-probability of each residue with that residue alone masked, in nats, float32 [residues].
 
         Its negative mean is the pseudo-perplexity's logarithm (Salazar et al. 2020).
 
@@ -139,7 +139,7 @@ class MaskedScorer:
         return np.array([row[0, token] for row, token in zip(rows, tokens, strict=True)], dtype=np.float32)
 
     def scores(self, wild_type: str, variants: Sequence[Sequence[Mutation]], method: str) -> NDArray[np.float64]:
-        """The score of every variant, higher is better; 0 for the wild type.
+        """Score every variant; higher is better, and the wild type has 0.
 
         Raises:
             ConfigError: the method is unknown.

@@ -78,7 +78,7 @@ class Predictor:
 
     @torch.inference_mode()
     def answers(self, sequences: Sequence[str | bytes], names: Sequence[str] = ()) -> list[NDArray[np.float32]]:
-        """An array a sequence, float32 [residues, outputs] or [1, outputs]: probabilities of classes, or values.
+        """Answer each sequence by one array, float32 [residues, outputs] or [1, outputs]: probabilities of classes, or values.
 
         Raises:
             DataError: a sequence cannot be used.
@@ -99,12 +99,12 @@ class Predictor:
         return results
 
     def header(self) -> list[str]:
-        """The columns that `row` fills."""
+        """Return the names of the columns that `row` fills."""
         with_probabilities = self.meaning.of_classes and not self.meaning.per_residue
         return ["prediction", *(f"p_{name}" for name in self.meaning.classes if with_probabilities)]
 
     def row(self, answer: NDArray[np.float32]) -> list[str]:
-        """An answer as text: a class and the probabilities of all, a value, a letter or a value a residue."""
+        """Format an answer as text: a class with all probabilities, a value, or a letter or value for each residue."""
         classes = self.meaning.classes
         if not self.meaning.of_classes:
             return [" ".join(f"{value:.6g}" for value in answer[:, 0])]

@@ -51,7 +51,7 @@ class RemoteGroup:
         other.close()
 
     def begin(self) -> None:
-        """The process begins by itself."""
+        """Do nothing: the process begins by itself."""
 
     def send(self, texts: Sequence[str]) -> None:
         """Have the texts of the last candidates judged and the next candidates made."""

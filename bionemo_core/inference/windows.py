@@ -26,7 +26,7 @@ class Window(NamedTuple):
 
 
 def windows(num_residues: int, length: int, overlap: int) -> list[Window]:
-    """The windows that cover a sequence; one where it fits.
+    """Return the windows that cover a sequence; one window if the sequence fits.
 
     Raises:
         ConfigError: windows would not advance.
@@ -47,7 +47,7 @@ class LongRule(NamedTuple):
     overlap: int
 
     def check(self) -> LongRule:
-        """The rule itself, if it can be followed.
+        """Check the rule, and return it.
 
         Raises:
             ConfigError: it cannot.
@@ -58,7 +58,7 @@ class LongRule(NamedTuple):
         return self
 
     def of(self, num_residues: int, name: str) -> list[Window]:
-        """The stretches of a sequence that the model is given.
+        """Return the parts of a sequence that the model is given.
 
         Raises:
             DataError: it is too long and the rule says error.
@@ -76,7 +76,7 @@ class LongRule(NamedTuple):
 
 
 def averaged(parts: Sequence[NDArray[np.float32]], places: Sequence[Window], num_residues: int) -> NDArray[np.float32]:
-    """The mean over windows of what each says of its residues, float32 [residues, width]."""
+    """Average the windows' values of each residue, float32 [residues, width]."""
     total = np.zeros((num_residues, *parts[0].shape[1:]), dtype=np.float64)
     count = np.zeros((num_residues, *(1,) * (parts[0].ndim - 1)))
     for part, place in zip(parts, places, strict=True):

@@ -231,7 +231,7 @@ _PART = ".part"
 
 
 def _prefix(path: Path) -> str:
-    """What the names of temporary files for `path` begin with, on this machine."""
+    """Return the prefix of temporary files for `path` on this machine."""
     return f".{path.name}.{socket.gethostname()}."
 
 

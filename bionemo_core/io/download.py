@@ -238,7 +238,7 @@ class _Transfer:
 
 
 def _sizes(body: Body) -> tuple[str, str]:
-    """The bytes to come and all bytes, for people."""
+    """Return the remaining and total bytes as text."""
     if body.total is None:
         return "all", "an unknown size"
     return format_bytes(body.total - body.start), format_bytes(body.total)

@@ -95,7 +95,7 @@ class SdpaCoreAttention(torch.nn.Module):
         attention_bias: Tensor | PackedBias | None = None,
         packed_seq_params: PackedSeqParams | None = None,
     ) -> Tensor:
-        """The attention output, shape [S, B, N*D]; query, key and value have shape [S, B, N, D]."""
+        """Return the attention output, shape [S, B, N*D]; query, key and value have shape [S, B, N, D]."""
         if isinstance(attention_mask, PackedSeqParams):
             attention_mask, packed_seq_params = None, attention_mask
         dropout = self.dropout if self.training else 0.0

@@ -23,7 +23,7 @@ _KEYS_AT_ONCE, _WARPS = 16, 1
 def attend_one(
     query: Tensor, keys: Tensor, values: Tensor, *, visible: Tensor | None = None, scale: float | None = None
 ) -> Tensor:
-    """The attention output of one query a row over a memory, shape [1, R, N*D].
+    """Return the attention output of one query per row over a memory, shape [1, R, N*D].
 
     Args:
         query: shape [1, R, N, D].
@@ -50,7 +50,7 @@ def append_and_attend(
     bias: Tensor | None = None,
     scale: float | None = None,
 ) -> Tensor:
-    """The attention output of a new token a row over itself and all before it, shape [1, R, N*D].
+    """Return the attention output of one new token per row over itself and all earlier tokens, shape [1, R, N*D].
 
     Args:
         query: shape [1, R, N, D].

@@ -66,7 +66,7 @@ class CachedDecoderState:
         return self.self_cache.shape[2]
 
     def select(self, rows: Tensor) -> CachedDecoderState:
-        """The state of these rows, int64[n], in this order; a row may come twice or not at all."""
+        """Return the state of these rows, int64[n], in this order; a row may come twice or not at all."""
         return CachedDecoderState(
             self.self_cache.index_select(2, rows),
             self.cross_cache.index_select(2, rows),
@@ -76,11 +76,11 @@ class CachedDecoderState:
         )
 
     def kept(self, layer: int) -> KeptKeys:
-        """What this layer has kept."""
+        """Return the keys and values that this layer has cached."""
         return KeptKeys(self.self_cache[layer], *self.cross_cache[layer])
 
     def next_step(self, angles: Tensor | None, bias: Callable[[int], Tensor] | None) -> DecodingStep:
-        """The step of the next token, with the rotary angles of its position and its bias over so many keys."""
+        """Return the decoding step of the next token: rotary angles of its position, and its bias over the keys."""
         return DecodingStep(self.position, self.visible, angles, None if bias is None else bias(self.max_length))
 
     def advance(self) -> None:

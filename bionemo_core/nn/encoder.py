@@ -73,13 +73,13 @@ class EncoderLM(torch.nn.Module):
         return self.encoder(hidden, mask, rotary_pos_emb=angles)
 
     def logits(self, batch: TokenBatch) -> Tensor:
-        """This rank's columns of the logits, shape [rows, length, padded vocabulary / tensor ranks]."""
+        """Return this rank's columns of the logits, shape [rows, length, padded vocabulary / tensor ranks]."""
         hidden = self.hidden_states(batch)
         return self.head(hidden, self.embedding.word_embeddings.weight).transpose(0, 1)
 
     @cuda_graph_safe
     def forward(self, batch: TokenBatch) -> Tensor:
-        """The masked-language loss summed over the batch's loss positions, a float32 scalar in nats."""
+        """Return the masked-language loss summed over the batch's loss positions, a float32 scalar in nats."""
         words = self.embedding.word_embeddings.weight
         return summed_loss(
             self.hidden_states(batch), batch, lambda hidden: self.head(hidden, words), self.vocab_size, self.groups

@@ -83,7 +83,7 @@ class TokensHead(torch.nn.Module):
 def summed_loss(
     hidden: Tensor, batch: TokenBatch, head: Callable[[Tensor], Tensor], vocab_size: int, groups: ProcessGroups
 ) -> Tensor:
-    """The cross entropy in nats summed over the batch's loss positions, a float32 scalar.
+    """Return the cross entropy in nats summed over the batch's loss positions, a float32 scalar.
 
     `hidden` has the shape [length, rows, hidden]; `head` maps it to this rank's columns of the logits.
     """

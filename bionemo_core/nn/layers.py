@@ -48,7 +48,7 @@ class RowLinear(RowParallelLinear):
 
 
 def gelu_tanh(x: Tensor) -> Tensor:
-    """The tanh form of gelu, which v1's fused kernel computes."""
+    """Return the tanh form of gelu, which v1's fused kernel computes."""
     return F.gelu(x, approximate="tanh")
 
 
@@ -143,7 +143,7 @@ class Norm:
     def __new__(  # type: ignore[misc]  # torch's own norm comes out, not an instance of this class
         cls, config: TransformerConfig, hidden_size: int, eps: float = 1e-5, **_: object
     ) -> torch.nn.Module:
-        """A torch norm over the last dim, of width `hidden_size`."""
+        """Return a torch norm over the last dim, of width `hidden_size`."""
         kind = {"LayerNorm": torch.nn.LayerNorm, "RMSNorm": torch.nn.RMSNorm}[config.normalization]
         return kind(hidden_size, eps=eps, dtype=config.params_dtype)
 
@@ -252,7 +252,7 @@ class NormAfterSum(torch.nn.Module):
         self.norm = Norm(transformer, transformer.hidden_size, transformer.layernorm_epsilon)
 
     def forward(self, training: bool, fused: bool) -> Callable[[WithBias, Tensor, float], Tensor]:
-        """The function of (output and bias, residual, dropout) that a layer calls."""
+        """Return the function of (output and bias, residual, dropout) that a layer calls."""
 
         def add(output: WithBias, residual: Tensor, dropout: float) -> Tensor:
             return self.norm(residual + F.dropout(_sum(output), dropout, training))
@@ -264,7 +264,7 @@ class NormBeforeSum(NormAfterSum):
     """A norm before the residual sum, as a NormFormer has it behind attention."""
 
     def forward(self, training: bool, fused: bool) -> Callable[[WithBias, Tensor, float], Tensor]:
-        """The function of (output and bias, residual, dropout) that a layer calls."""
+        """Return the function of (output and bias, residual, dropout) that a layer calls."""
 
         def add(output: WithBias, residual: Tensor, dropout: float) -> Tensor:
             return residual + F.dropout(self.norm(_sum(output)), dropout, training)

@@ -77,7 +77,7 @@ class PerceiverEncoder(torch.nn.Module):
         return [*self.cross_layers, *self.self_layers]
 
     def forward(self, embedded: Tensor, source: TokenBatch) -> Memory:
-        """The latents, a memory of shape [latents, rows or sequences of the pack, hidden]."""
+        """Return the latents, a memory of shape [latents, rows or sequences of the pack, hidden]."""
         rows, bounds = self._rows_and_bounds(source)
         latents = self.init_hidden.unsqueeze(1).expand(-1, rows, -1).contiguous()
         for index, crossing in enumerate(self.cross_layers):

@@ -19,7 +19,7 @@ from bionemo_core.parallel.groups import ProcessGroups
 
 
 def distance_buckets(distance: Tensor, num_buckets: int, max_distance: int, bidirectional: bool) -> Tensor:
-    """The bucket of each distance, key position minus query position, int64 of the same shape.
+    """Return the bucket of each distance, key position minus query position, int64 of the same shape.
 
     Of both directions, each has half of the buckets; of one, what lies ahead shares the bucket of distance 0.
     """
@@ -64,21 +64,21 @@ class RelativeBias(torch.nn.Module):
         return self.weight[distance_buckets(distance, self.num_buckets, self.max_distance, self.bidirectional)]
 
     def by_distance(self, length: int) -> Tensor:
-        """The bias of distances -(length - 1) to length - 1, shape [N, 2 * length - 1]."""
+        """Return the bias of distances -(length - 1) to length - 1, shape [N, 2 * length - 1]."""
         return self._of(torch.arange(1 - length, length, device=self.weight.device)).T.contiguous()
 
     def forward(self, length: int) -> Tensor:
-        """The bias of a sequence on itself, shape [1, N, length, length]; -inf ahead where attention is causal."""
+        """Return the bias within a sequence, shape [1, N, length, length]; causal attention has -inf for later keys."""
         return square(self.by_distance(length), causal=not self.bidirectional)
 
     def of_one(self, position: Tensor, length: int) -> Tensor:
-        """The bias of the query at `position`, int64[1], on the keys at 0 to length - 1; shape [1, N, 1, length]."""
+        """Return the bias of the query at `position`, int64[1], on keys 0 to length - 1; shape [1, N, 1, length]."""
         keys = torch.arange(length, device=self.weight.device)
         return self._of(keys - position).T[None, :, None, :]
 
 
 def square(by_distance: Tensor, causal: bool) -> Tensor:
-    """The bias of each query and key, shape [1, N, length, length], from that of each distance."""
+    """Return the bias of each query and key, shape [1, N, length, length], from that of each distance."""
     length = (by_distance.shape[1] + 1) // 2
     places = torch.arange(length, device=by_distance.device)
     bias = by_distance[:, places[None, :] - places[:, None] + length - 1].unsqueeze(0)

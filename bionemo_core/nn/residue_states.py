@@ -25,7 +25,7 @@ class ResidueStates(NamedTuple):
     """How many states belong to each sequence, int64[N]."""
 
     def mean(self) -> Tensor:
-        """The mean over the states of each sequence, float32 [N, H] (v1's embedding)."""
+        """Return the mean over the states of each sequence, float32 [N, H] (v1's embedding)."""
         # "unsafe": without the check of the lengths, for which it would wait for the device
         return torch.segment_reduce(self.states.float(), "mean", lengths=self.lengths, axis=0, unsafe=True)
 
@@ -51,7 +51,7 @@ class EncoderOfTokens:
         self.network: Any = network
 
     def __call__(self, batch: TokenBatch) -> ResidueStates:
-        """The states at residues."""
+        """Return the states at residues."""
         return at_residues(self.network.hidden_states(batch), batch, framed=True)
 
 
@@ -65,7 +65,7 @@ class EncoderOfMemory:
         self.fixed_states: int | None = getattr(network, "hidden_steps", None)
 
     def __call__(self, batch: TokenBatch) -> ResidueStates:
-        """The states of the memory: one a residue, or the perceiver's latents."""
+        """Return the states of the memory: one a residue, or the perceiver's latents."""
         states_LBH = self.network.encode(batch).states
         if self.fixed_states is None:
             return at_residues(states_LBH, batch, framed=False)
@@ -76,7 +76,7 @@ class EncoderOfMemory:
 
 
 def encoder_of(network: nn.Module) -> ResidueEncoder:
-    """The network, or the encoder inside a fine-tuned one, as something that encodes.
+    """Return the encoder: the network itself, or the one inside a fine-tuned network.
 
     Raises:
         ConfigError: it offers neither `hidden_states` nor `encode`.
@@ -93,12 +93,12 @@ def encoder_of(network: nn.Module) -> ResidueEncoder:
 
 
 def encoder_network(network: nn.Module) -> nn.Module:
-    """The pre-trained network: the one inside a fine-tuned network, else the network itself."""
+    """Return the pre-trained network: the one inside a fine-tuned network, else the network itself."""
     return getattr(network, "encoder_network", network)
 
 
 def at_residues(hidden_LBH: Tensor, batch: TokenBatch, *, framed: bool) -> ResidueStates:
-    """The states at residues of `hidden_LBH`, which has a state a token."""
+    """Return the states at residues of `hidden_LBH`, which has a state a token."""
     places, lengths = residue_places(batch, framed=framed)
     rows = hidden_LBH.transpose(0, 1).flatten(0, 1)
     return ResidueStates(rows.index_select(0, on_device(places, rows.device)), on_device(lengths, rows.device))
@@ -121,5 +121,5 @@ def residue_places(batch: TokenBatch, *, framed: bool) -> tuple[Tensor, Tensor]:
 
 
 def on_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """A CPU tensor on `device`, without waiting for what that is doing."""
+    """Copy a CPU tensor to `device` without waiting for the work queued there."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

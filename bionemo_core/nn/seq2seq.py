@@ -132,31 +132,31 @@ class Seq2SeqLM(torch.nn.Module):
         return words
 
     def encode(self, source: TokenBatch) -> Memory:
-        """What the decoder attends to: the encoder's states, or a perceiver's latents."""
+        """Return what the decoder attends to: the encoder's states, or a perceiver's latents."""
         return self.encoder(self.encoder_embedding(source), source)
 
     def decoder_states(self, memory: Memory, target: TokenBatch) -> Tensor:
-        """The decoder's hidden states after the last norm, shape [length, rows, hidden]."""
+        """Return the decoder's hidden states after the last norm, shape [length, rows, hidden]."""
         if memory.packed and not target.packed:
             memory = memory.in_rows()
         return self.decoder(self.decoder_embedding(target, self.decoder_words), target, memory)
 
     def decoder_logits(self, memory: Memory, target: TokenBatch) -> Tensor:
-        """This rank's columns of the logits, shape [rows, length, padded vocabulary / tensor ranks]."""
+        """Return this rank's columns of the logits, shape [rows, length, padded vocabulary / tensor ranks]."""
         return self._head(self.decoder_states(memory, target)).transpose(0, 1)
 
     def logits(self, batch: Seq2SeqBatch) -> Tensor:
-        """The logits of a batch's decoder inputs, as `decoder_logits` has them."""
+        """Return the logits of a batch's decoder inputs, as `decoder_logits` has them."""
         return self.decoder_logits(self.encode(batch.source), batch.target)
 
     def decoder_loss(self, memory: Memory, target: TokenBatch) -> Tensor:
-        """The cross entropy summed over the target's loss positions, a float32 scalar in nats."""
+        """Return the cross entropy summed over the target's loss positions, a float32 scalar in nats."""
         hidden = self.decoder_states(memory, target)
         return summed_loss(hidden, target, self._head, self.vocab_size, self.groups)
 
     @cuda_graph_safe
     def forward(self, batch: Seq2SeqBatch) -> Tensor:
-        """The loss summed over the batch's loss positions, a float32 scalar in nats."""
+        """Return the loss summed over the batch's loss positions, a float32 scalar in nats."""
         return self.decoder_loss(self.encode(batch.source), batch.target)
 
     def compile_decoding(self) -> None:
@@ -167,7 +167,7 @@ class Seq2SeqLM(torch.nn.Module):
 
     @torch.no_grad()
     def start(self, memory: Memory, max_length: int) -> CachedDecoderState:
-        """An empty state for decoding up to `max_length` tokens on this memory, a row a sequence.
+        """Return an empty state for decoding up to `max_length` tokens on this memory, a row a sequence.
 
         Raises:
             ConfigError: the decoder has fewer positions.
@@ -187,7 +187,7 @@ class Seq2SeqLM(torch.nn.Module):
 
     @torch.no_grad()
     def step(self, tokens: Tensor, state: CachedDecoderState) -> Tensor:
-        """The logits of what follows `tokens`, int64[rows], shape [rows, vocabulary]; `state` moves on by one.
+        """Return the logits of what follows `tokens`, int64[rows], shape [rows, vocabulary]; `state` moves on by one.
 
         Dropout is off, whatever the mode. Nothing waits for the device, and on a GPU no shape depends on how far
         decoding has come.
@@ -214,7 +214,7 @@ class Seq2SeqLM(torch.nn.Module):
         return self.head(hidden, self.decoder_words.weight if tied else None)
 
     def _whole(self, columns: Tensor) -> Tensor:
-        """The columns of all tensor-parallel ranks, side by side."""
+        """Return the columns of all tensor-parallel ranks, side by side."""
         if self.groups.tensor_size == 1:
             return columns
         parts = [torch.empty_like(columns) for _ in range(self.groups.tensor_size)]

@@ -44,7 +44,7 @@ def short_attention(
     dropout: float,
     scale: float | None,
 ) -> Tensor:
-    """The attention output, [T, N, D], of a packed row whose n-th sequence sees the n-th of the keys' row.
+    """Return the attention output, [T, N, D], of a packed row whose n-th sequence sees the n-th of the keys' row.
 
     A sequence without keys gets zeros. Dropout draws from torch's generator of the device, one number a call.
 
@@ -70,7 +70,7 @@ def short_attention(
 
 
 def _power(length: int) -> int:
-    """The tile that holds `length` places."""
+    """Return the smallest tile that holds `length` tokens."""
     return max(_LEAST, 1 << (length - 1).bit_length())
 
 
@@ -81,7 +81,7 @@ def _numbers(query: Tensor, key: Tensor, value: Tensor, scale: float, dropout: f
 
 
 def _launches(query: Tensor, queries: int, keys: int, causal: bool, dropout: float) -> Iterator[dict[str, Any]]:
-    """The constants of each launch, from the smallest tiles to those that hold the longest sequence."""
+    """Return the constants of each launch, from the smallest tiles to those that hold the longest sequence."""
     done = (0, 0)
     for shift in (2, 1, 0):
         tile = max(_LEAST, queries >> shift), max(_LEAST, keys >> shift)

@@ -32,7 +32,7 @@ def _put(pointer, value, first, end, row_stride, head_offset, PLACES: tl.constex
 def _probabilities(  # noqa: ANN202
     q, k, queries, keys, scale, CAUSAL: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr
 ):
-    """The softmax of the scores, [QUERIES, KEYS]; 0 at what is not seen, and everywhere if nothing is."""
+    """Return the softmax of the scores, [QUERIES, KEYS]; 0 for masked keys, also if all are masked."""
     to = tl.arange(0, KEYS)[None, :]
     seen = (to < keys) & (tl.arange(0, QUERIES)[:, None] < queries)
     if CAUSAL:
@@ -45,7 +45,7 @@ def _probabilities(  # noqa: ANN202
 
 @triton.jit
 def _kept(seed, segment, head, dropout, HEADS: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr):  # noqa: ANN202
-    """What dropout leaves, as factors, [QUERIES, KEYS]."""
+    """Return the dropout factors, [QUERIES, KEYS]."""
     place = tl.arange(0, QUERIES)[:, None] * 128 + tl.arange(0, KEYS)[None, :]  # no tile is wider
     draw = tl.rand(tl.load(seed), (segment * HEADS + head) * (128 * 128) + place)
     return tl.where(draw >= dropout, 1.0 / (1.0 - dropout), 0.0)
@@ -90,7 +90,7 @@ def backward(
     HEADS: tl.constexpr, WIDTH: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
     DONE_QUERIES: tl.constexpr, DONE_KEYS: tl.constexpr, CAUSAL: tl.constexpr, DROPS: tl.constexpr,
 ) -> None:  # fmt: skip
-    """The gradients of one segment's queries, keys and values, all [T, HEADS, WIDTH], contiguous, as is `d_out`."""
+    """Compute the gradients of a segment's queries, keys and values, all contiguous [T, HEADS, WIDTH] like `d_out`."""
     segment, head = tl.program_id(0), tl.program_id(1)
     first, end = tl.load(query_bounds + segment), tl.load(query_bounds + segment + 1)
     key_first, key_end = tl.load(key_bounds + segment), tl.load(key_bounds + segment + 1)

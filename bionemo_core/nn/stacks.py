@@ -36,7 +36,7 @@ class StackOptions:
     relative_attention_max_distance: int = 128
 
     def __post_init__(self) -> None:
-        """Accepts known positions.
+        """Accept known positions.
 
         Raises:
             ConfigError: there are none of that name.
@@ -69,7 +69,7 @@ class Memory:
         return self.cu_seqlens is not None
 
     def in_rows(self) -> Memory:
-        """The same with a row for each real sequence."""
+        """Return this memory with one row for each real sequence."""
         if self.cu_seqlens is None:
             return self
         lengths = self.cu_seqlens.diff()[: self.num_sequences].tolist()
@@ -80,11 +80,11 @@ class Memory:
         return Memory(states, mask, num_sequences=len(lengths))
 
     def with_states(self, states: Tensor) -> Memory:
-        """The same with other states, as a latent transform makes them."""
+        """Return this memory with other states, such as those of a latent transform."""
         return replace(self, states=states)
 
     def bounds_for(self, target: TokenBatch) -> PackedSeqParams | Tensor | None:
-        """What cross attention takes in its mask's place: how the target's sequences see those of this memory."""
+        """Return the bounds that cross attention takes in place of a mask: which source each target sequence sees."""
         if target.packed:
             keys, longest = self.cu_seqlens, self.max_seqlen
             if keys is None:
@@ -120,7 +120,7 @@ class Positions(torch.nn.Module):
         return None if self.rotary is None else self.rotary(batch.position_ids)
 
     def bias(self, batch: TokenBatch, hidden_keys: Tensor | None) -> Tensor | PackedBias | None:
-        """The relative bias, with the keys hidden that `hidden_keys`, bool[B, 1, 1, S], names."""
+        """Return the relative bias, with the keys masked that are true in `hidden_keys`, bool[B, 1, 1, S]."""
         if self.relative is None:
             return None
         if batch.packed:
@@ -146,7 +146,7 @@ class Encoder(torch.nn.Module):
         return list(self.block.layers)
 
     def forward(self, hidden: Tensor, source: TokenBatch) -> Memory:
-        """The states after the last norm, from embeddings of shape [length, rows, hidden]."""
+        """Return the states after the last norm, from embeddings of shape [length, rows, hidden]."""
         angles = self.positions.angles(source)
         if source.packed:
             states = self.block(

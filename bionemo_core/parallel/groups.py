@@ -53,7 +53,7 @@ _current: ProcessGroups | None = None
 
 
 def start_groups(tensor_model_parallel_size: int = 1) -> ProcessGroups:
-    """The process groups for this layout, made on the first call and returned again later.
+    """Start the process groups for this layout, or return those that are running.
 
     Without a running process group a single-process one is started, so that models can be built
     and used in a plain Python session.
@@ -107,7 +107,7 @@ _LOST = ("Connection closed by peer", "Connection reset by peer", "Timed out wai
 
 
 def lost_peer(error: RuntimeError) -> bool:
-    """True if `error` is what a collective raises when another rank is gone or silent."""
+    """Return whether `error` is what a collective raises when another rank is gone or silent."""
     if isinstance(error, (dist.DistBackendError, dist.DistNetworkError)):
         return True
     return any(sign in str(error) for sign in _LOST)

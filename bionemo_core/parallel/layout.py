@@ -30,7 +30,7 @@ class ParameterLayout:
 
 
 def read_layouts(network: nn.Module, groups: ProcessGroups) -> dict[str, ParameterLayout]:
-    """The layout of every parameter by name; call before sharding."""
+    """Return the layout of every parameter by name; call before sharding."""
     layouts = {}
     for name, parameter in network.named_parameters():
         shape = list(parameter.shape)
@@ -51,7 +51,7 @@ class LocalBlock:
 
 
 def local_blocks(layout: ParameterLayout, parameter: Tensor, groups: ProcessGroups) -> Iterator[LocalBlock]:
-    """The blocks that make up this rank's local part of `parameter`; none where the part is empty."""
+    """Return the blocks that make up this rank's local part of `parameter`; none if the part is empty."""
     shape = parameter.shape  # of this tensor-parallel rank, before data-parallel sharding
     local = parameter.to_local() if isinstance(parameter, DTensor) else parameter
     if local.numel() == 0:
@@ -94,7 +94,7 @@ def _runs(layout: ParameterLayout, shape: torch.Size, groups: ProcessGroups) -> 
 def owned_pieces(
     name: str, layout: ParameterLayout, parameter: Tensor, values: Tensor, groups: ProcessGroups
 ) -> Iterator[TensorPart]:
-    """The pieces of `values` (laid out like `parameter`) that this rank writes: each element has one owner."""
+    """Return the pieces of `values` (laid out like `parameter`) that this rank writes: each element has one owner."""
     replicated = layout.dim is None and groups.tensor_rank != 0
     unsharded_copy = not isinstance(parameter, DTensor) and groups.data_rank != 0
     if replicated or unsharded_copy:

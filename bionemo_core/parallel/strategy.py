@@ -190,7 +190,7 @@ def compile_layers(network: nn.Module) -> None:
 
 
 def strategy_of(trainer: pl.Trainer) -> MegatronStrategy:
-    """The strategy of a run's trainer, by its own type."""
+    """Return the strategy of a run's trainer, by its own type."""
     strategy = trainer.strategy
     assert isinstance(strategy, MegatronStrategy), f"{type(strategy).__name__} does not know process groups"
     return strategy

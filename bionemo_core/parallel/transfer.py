@@ -64,7 +64,7 @@ def fit_weights(
 
 
 def persistent_buffers(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """The buffers that are saved with the parameters."""
+    """Return the buffers that are saved with the parameters."""
     kept = network.state_dict(keep_vars=True)
     return ((name, buffer) for name, buffer in network.named_buffers() if name in kept)
 
@@ -135,7 +135,7 @@ class _Plan:
         return name.endswith(VOCABULARY_TABLES) and one is not None and other is not None and one != other
 
     def _method(self, name: str, wanted: tuple[int, ...], stored: tuple[int, ...]) -> str | None:
-        """The method by which a table is resized; None where it needs none, or none is allowed."""
+        """Return the method for resizing a table; None if it needs none, or none is allowed."""
         if wanted[1:] != stored[1:] or not wanted or not stored:
             return None
         if name.endswith(VOCABULARY_TABLES):
@@ -151,7 +151,7 @@ class _Plan:
         return None if self.rules.positions == "cut" and lengthens else self.rules.positions
 
     def resize(self, name: str, table: Tensor) -> Tensor:
-        """The stored table in the wanted shape."""
+        """Return the stored table in the wanted shape."""
         rows = self.resized[name].wanted[0]
         match self.resized[name].method:
             case "tile":
@@ -184,7 +184,7 @@ class _Plan:
         )
 
     def report(self) -> LoadReport:
-        """What was done."""
+        """Return the report of the load."""
         return LoadReport(
             self.stored.source,
             tuple(sorted(self.matched)),

@@ -20,7 +20,7 @@ Layouts = Mapping[str, ParameterLayout]
 
 
 def weight_pieces(network: nn.Module, layouts: Layouts, groups: ProcessGroups) -> Iterator[TensorPart]:
-    """The pieces of parameters and persistent buffers that this rank writes."""
+    """Return the pieces of parameters and persistent buffers that this rank writes."""
     for name, parameter in network.named_parameters():
         yield from owned_pieces(f"model.{name}", layouts[name], parameter, parameter, groups)
     if groups.data_rank == 0 and groups.tensor_rank == 0:
@@ -31,7 +31,7 @@ def weight_pieces(network: nn.Module, layouts: Layouts, groups: ProcessGroups) -
 def adam_pieces(
     network: nn.Module, layouts: Layouts, groups: ProcessGroups, optimizer: torch.optim.Optimizer
 ) -> Iterator[TensorPart]:
-    """The pieces of Adam's moments that this rank writes."""
+    """Return the pieces of Adam's moments that this rank writes."""
     for name, parameter in network.named_parameters():
         for state in ADAM_STATES:
             values = optimizer.state.get(parameter, {}).get(state)
@@ -74,7 +74,7 @@ def load_adam(
 
 
 def adam_steps(optimizer: torch.optim.Optimizer) -> float:
-    """Updates that Adam has counted; fewer than the run's steps where 16-bit overflows were skipped."""
+    """Return the updates that Adam has counted; fewer than the steps of the run if 16-bit overflows were skipped."""
     return max((float(state["step"]) for state in optimizer.state.values() if "step" in state), default=0.0)
 
 

@@ -115,7 +115,7 @@ class Esm1nvNemo:
         return str(config.values.get("target", "")).rpartition(".")[2] == "ESM1nvModel"
 
     def read(self, source: ForeignModel) -> Reading:
-        """The archive's model.
+        """Return the model that the archive holds.
 
         Raises:
             ArtefactError: it computes something else, or has another vocabulary.
@@ -142,7 +142,7 @@ class Esm1nvNemo:
         return Reading("esm1nv", params, "esm1nv", found.tensors, {}, found.unexpected, found.notes(), carried)
 
     def write(self, model: OurModel) -> ForeignModel:
-        """The archive's content.
+        """Return the content of the archive.
 
         Raises:
             ConfigError: its activation or vocabulary is one that v1's ESM-1nv has not.
@@ -178,7 +178,7 @@ class EsmHuggingFace:
         return config.values.get("model_type") == "esm"
 
     def read(self, source: ForeignModel) -> Reading:
-        """The folder's model.
+        """Return the model that the folder holds.
 
         Raises:
             ArtefactError: it computes something else, or has another vocabulary.
@@ -214,7 +214,7 @@ class EsmHuggingFace:
         return Reading(model, params, "esm2", found.tensors, {}, found.unexpected, found.notes(), carried)
 
     def write(self, model: OurModel) -> ForeignModel:
-        """The folder's content.
+        """Return the content of the folder.
 
         Raises:
             ConfigError: its activation is one that Hugging Face's has not.

@@ -39,14 +39,14 @@ _ESM2_RECIPE: _Recipe = {
 
 @hookimpl
 def bionemo_tokenizers() -> Iterator[Component]:
-    """The alphabets of ESM-1nv and of ESM-1b and ESM-2."""
+    """Offer the alphabets of ESM-1nv and of ESM-1b and ESM-2."""
     yield Component("esm1nv", configure(presets.esm1nv_alphabet), "30 pieces of ESM-1nv and ProtT5nv (v1 ids)")
     yield Component("esm2", configure(presets.esm2_alphabet), "33 tokens of ESM-1b and ESM-2")
 
 
 @hookimpl
 def bionemo_models() -> Iterator[Component]:
-    """The family, smallest first within a kind."""
+    """Offer the family, smallest first within a kind."""
     # Wide and shallow: on a CPU few large products are quicker than many small ones.
     tiny = presets.esm1nv.refine(num_layers=3, hidden_size=192, num_attention_heads=4, ffn_hidden_size=640)
     yield _model("esm1nv", presets.esm1nv, "ESM-1nv, 44M: 6 layers, 768 hidden", _ESM1NV_RECIPE)

@@ -10,14 +10,14 @@ from bionemo_esm.sizes import EsmShape, Masking
 
 
 def esm1nv_alphabet():
-    """The tokenizer of ESM-1nv."""
+    """Return the tokenizer of ESM-1nv."""
     from bionemo_esm.tokenizer import esm1nv_tokenizer
 
     return esm1nv_tokenizer()
 
 
 def esm2_alphabet():
-    """The tokenizer of ESM-1b and ESM-2."""
+    """Return the tokenizer of ESM-1b and ESM-2."""
     from bionemo_esm.tokenizer import esm2_tokenizer
 
     return esm2_tokenizer()
@@ -60,14 +60,14 @@ esm1b = configure(
 
 
 def esm1nv_nemo():
-    """The connector to v1's archives."""
+    """Return the connector to v1's archives."""
     from bionemo_esm.connector import Esm1nvNemo
 
     return Esm1nvNemo()
 
 
 def esm_huggingface():
-    """The connector to Hugging Face folders."""
+    """Return the connector to Hugging Face folders."""
     from bionemo_esm.connector import EsmHuggingFace
 
     return EsmHuggingFace()

@@ -10,10 +10,10 @@ ESM2_PIECES = ("<cls>", "<pad>", "<eos>", "<unk>", *"LAGVSERTIDPKQNFYMHWCXBUZO.-
 
 
 def esm1nv_tokenizer() -> CharacterTokenizer:
-    """The 30 pieces of ESM-1nv and ProtT5nv."""
+    """Return the 30 pieces of ESM-1nv and ProtT5nv."""
     return CharacterTokenizer(ESM1NV_PIECES, unk_id=0, bos_id=1, eos_id=2, pad_id=3, mask_id=4)
 
 
 def esm2_tokenizer() -> CharacterTokenizer:
-    """The 33 tokens of ESM-1b and ESM-2."""
+    """Return the 33 tokens of ESM-1b and ESM-2."""
     return CharacterTokenizer(ESM2_PIECES, bos_id=0, pad_id=1, eos_id=2, unk_id=3, mask_id=32)

@@ -42,12 +42,12 @@ def qed(molecule: Chem.Mol) -> float:
 
 
 def logp(molecule: Chem.Mol) -> float:
-    """The octanol-water partition coefficient after Crippen, log10."""
+    """Return the octanol-water partition coefficient after Crippen, log10."""
     return float(Crippen.MolLogP(molecule))
 
 
 def synthetic_accessibility(molecule: Chem.Mol) -> float:
-    """The SA score from 1, easy to make, to 10 (Ertl and Schuffenhauer 2009), by RDKit's own contribution.
+    """Return the SA score from 1, easy to synthesise, to 10 (Ertl and Schuffenhauer 2009), by RDKit's own contribution.
 
     Raises:
         ConfigError: this RDKit came without its `Contrib` folder.
@@ -56,7 +56,7 @@ def synthetic_accessibility(molecule: Chem.Mol) -> float:
 
 
 def penalized_logp(molecule: Chem.Mol) -> float:
-    """The logP less SA score less the largest ring beyond 6 atoms, each standardised over ZINC (Kusner et al. 2017).
+    """Return the penalized logP: logP minus SA score minus the excess ring size, standardised (Kusner et al. 2017).
 
     Raises:
         ConfigError: this RDKit came without its `Contrib` folder, which the SA score needs.

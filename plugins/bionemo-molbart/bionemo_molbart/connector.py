@@ -92,7 +92,7 @@ class MegaMolBartNemo:
         return _class_of(config) == "MegaMolBARTModel"
 
     def read(self, source: ForeignModel) -> Reading:
-        """The archive's model.
+        """Return the model that the archive holds.
 
         Raises:
             ArtefactError: it computes something else, or has another vocabulary.
@@ -101,7 +101,7 @@ class MegaMolBartNemo:
         return _reading("megamolbart", params, self._keys(params), source)
 
     def write(self, model: OurModel) -> ForeignModel:
-        """The archive's content.
+        """Return the content of the archive.
 
         Raises:
             ConfigError: it has sizes, switches or a vocabulary that v1's archives have not.
@@ -125,7 +125,7 @@ class MolMimNemo:
         return _class_of(config) == "MolMIMModel"
 
     def read(self, source: ForeignModel) -> Reading:
-        """The archive's model.
+        """Return the model that the archive holds.
 
         Raises:
             ArtefactError: it computes something else, or has another vocabulary.
@@ -134,7 +134,7 @@ class MolMimNemo:
         return _reading("molmim", params, self._keys(params), source)
 
     def write(self, model: OurModel) -> ForeignModel:
-        """The archive's content.
+        """Return the content of the archive.
 
         Raises:
             ConfigError: it has sizes, switches or a vocabulary that v1's archives have not.
@@ -191,7 +191,7 @@ def _positions(source: ForeignModel) -> dict[str, int]:
 
 
 def _latent_params(config: ForeignConfig) -> dict[str, Any]:
-    """The latent space: its transform and loss stand in a list or under names of any kind, one each."""
+    """Read the latent space from the configuration: one transform and one loss, in a list or under any names."""
     encoder, hiddens = config.section("encoder"), config.section("hiddens")
     transform, loss = _only(hiddens, "transform"), _only(hiddens, "loss")
     transform.must_be("cls_name", *LATENT_LINEAR)

@@ -40,12 +40,12 @@ class ConditionalGaussian(nn.Module):
         self.hiddens_to_mean_logvar = _linear(config, 2 * config.hidden_size)
 
     def forward(self, hidden: Tensor) -> Latents:
-        """The latents of hidden states [K, B, H]."""
+        """Return the latents of hidden states [K, B, H]."""
         mean, logvar = _wide(self.hiddens_to_mean_logvar(hidden)).chunk(2, dim=-1)
         return self.drawn(mean, logvar.clamp(min=self.min_logvar))
 
     def drawn(self, mean: Tensor, logvar: Tensor) -> Latents:
-        """The latents with a point drawn in training; the default generator is seeded by the step."""
+        """Return the latents with a point drawn in training; the default generator is seeded by the step."""
         if not self.training:
             return Latents(mean, logvar, mean)
         return Latents(mean, logvar, mean + torch.exp(logvar / 2) * torch.randn_like(mean))
@@ -58,7 +58,7 @@ class InterpolatedGaussian(ConditionalGaussian):
     """
 
     def forward(self, hidden: Tensor) -> Latents:
-        """The latents of hidden states [K, B, H]."""
+        """Return the latents of hidden states [K, B, H]."""
         mean, logvar = _wide(self.hiddens_to_mean_logvar(hidden)).chunk(2, dim=-1)
         logvar = logvar.clamp(min=self.min_logvar)
         if self.training:
@@ -81,7 +81,7 @@ class SampledVarianceGaussian(nn.Module):
         self.hiddens_to_mean = _linear(config, config.hidden_size)
 
     def forward(self, hidden: Tensor) -> Latents:
-        """The latents of hidden states [K, B, H]."""
+        """Return the latents of hidden states [K, B, H]."""
         mean = _wide(self.hiddens_to_mean(hidden))
         if not self.training:
             return Latents(mean, torch.full_like(mean[:1, :, :1], self.min_logvar), mean)
@@ -110,7 +110,7 @@ TRANSFORMS: Mapping[str, Callable[[TransformerConfig, float, float], nn.Module]]
 
 
 def log_normal(z: Tensor, mean: Tensor, logvar: Tensor) -> Tensor:
-    """The log density of each dimension of `z` under N(mean, exp(logvar)), in nats; the shape of `z`."""
+    """Return the log density of each dimension of `z` under N(mean, exp(logvar)), in nats; the shape of `z`."""
     return -0.5 * ((z - mean).square() * torch.exp(-logvar) + logvar + _LOG_2PI)
 
 
@@ -131,6 +131,6 @@ AGGREGATIONS = ("mean", "sum")
 
 
 def per_sequence(values: Tensor, aggregation: str) -> Tensor:
-    """A value a sequence, shape [B]: the mean or sum over H, then the mean over K."""
+    """Return one value for each sequence, shape [B]: the mean or sum over H, then the mean over K."""
     over_hidden = values.mean(dim=-1) if aggregation == "mean" else values.sum(dim=-1)
     return over_hidden.mean(dim=0)

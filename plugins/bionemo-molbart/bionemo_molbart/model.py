@@ -122,18 +122,18 @@ class LatentSeq2SeqLM(Seq2SeqLM):
         self.latent_weight.fill_(self.latent_options.weight_at(step))
 
     def latents(self, source: TokenBatch) -> tuple[Memory, Latents]:
-        """The perceiver's memory, and the distribution that its states stand for."""
+        """Return the perceiver's memory, and the distribution that its states stand for."""
         memory = super().encode(source)
         return memory, self.latent(memory.states)
 
     def encode(self, source: TokenBatch) -> Memory:
-        """The means of the latents, [K, rows, hidden]: what v1 embeds with and decodes from."""
+        """Return the means of the latents, [K, rows, hidden]: what v1 embeds with and decodes from."""
         memory, latents = self.latents(source)
         return memory.with_states(latents.mean.to(memory.states.dtype))
 
     @cuda_graph_safe
     def forward(self, batch: Seq2SeqBatch) -> Losses:  # type: ignore[override]  # sequences cost something as well
-        """The token loss summed over loss positions, and the weighted latent loss over sequences, in nats."""
+        """Return the token loss summed over loss positions, and the weighted latent loss over sequences, in nats."""
         memory, latents = self.latents(batch.source)
         tokens = self.decoder_loss(memory.with_states(latents.z.to(memory.states.dtype)), batch.target)
         options = self.latent_options
@@ -145,7 +145,7 @@ class LatentSeq2SeqLM(Seq2SeqLM):
 
 
 def megamolbart_network(shape: Shape, tokenizer: Tokenizer, context: BuildContext) -> Seq2SeqLM:
-    """The network of MegaMolBART; the same seed gives the same weights on every layout.
+    """Return the network of MegaMolBART; the same seed gives the same weights on every layout.
 
     Raises:
         ConfigError: the sizes do not divide, or an unknown word.

@@ -21,7 +21,7 @@ _MAX_SEED = 2**31 - 1
 
 
 def parsed(smiles: str) -> Chem.Mol | None:
-    """The sanitised molecule of a SMILES, or None; nothing is written to RDKit's log.
+    """Return the sanitised molecule of a SMILES, or None; nothing is written to RDKit's log.
 
     RDKit takes the empty text for a molecule without atoms, and white space for the end of the SMILES: who must know
     looks before asking.
@@ -31,18 +31,18 @@ def parsed(smiles: str) -> Chem.Mol | None:
 
 
 def serialised(smiles: str) -> bytes:
-    """The molecule of a SMILES as `restored` takes it, empty where there is none; good for this version of RDKit."""
+    """Serialise the molecule of a SMILES, for `restored` in the same version of RDKit; empty if it is invalid."""
     molecule = parsed(smiles)
     return b"" if molecule is None else bytes(molecule.ToBinary())
 
 
 def restored(molecule: bytes) -> Chem.Mol | None:
-    """The molecule that was serialised; three times as fast as parsing its SMILES."""
+    """Restore a serialised molecule; this is three times as fast as parsing its SMILES."""
     return Chem.Mol(molecule) if molecule else None
 
 
 def parsed_before(smiles: str) -> Chem.Mol | None:
-    """What `parsed` gives, three times as fast where this process was asked for the same SMILES twice before.
+    """Return the result of `parsed`, three times as fast if this process has parsed the same SMILES twice before.
 
     The last 65,536 texts are remembered, and of those that came again RDKit's serialised form, about a kilobyte each.
     """
@@ -91,7 +91,7 @@ def canonical(molecule: Chem.Mol) -> str:
 
 
 def canonical_smiles(smiles: str) -> str | None:
-    """The canonical form of a SMILES, or None where it is none."""
+    """Return the canonical form of a SMILES, or None if it is invalid."""
     molecule = parsed(smiles) if smiles and not smiles.isspace() else None
     return None if molecule is None else canonical(molecule)
 
@@ -103,7 +103,7 @@ class CanonicalSmiles:
     version = f"RDKit {RDKIT_VERSION}"
 
     def __call__(self, text: bytes) -> bytes | None:
-        """The canonical SMILES, or None where the text is none."""
+        """Return the canonical SMILES, or None if the text is not a valid SMILES."""
         found = None if len(text.split()) > 1 else canonical_smiles(text.decode("latin-1"))
         return None if found is None else found.encode()
 
@@ -113,7 +113,7 @@ class CanonicalSmiles:
 
 
 def scaffold(smiles: bytes) -> bytes:
-    """The Bemis-Murcko scaffold (1996) as canonical SMILES without stereochemistry.
+    """Return the Bemis-Murcko scaffold (1996) as canonical SMILES without stereochemistry.
 
     It is the rings, what links them, and, as RDKit has it, atoms that are double-bonded to either. Molecules without
     rings have the empty one in common, as in MoleculeNet; what is no molecule has a family alone.
@@ -127,7 +127,7 @@ def scaffold(smiles: bytes) -> bytes:
 
 
 def randomised(molecule: Chem.Mol, seed: int) -> str:
-    """A random spelling of the molecule, decided by `seed` (0 .. 2**31 - 2) and RDKit's version alone.
+    """Return a random spelling of the molecule, decided by `seed` (0 .. 2**31 - 2) and RDKit's version alone.
 
     RDKit draws from one generator a process. A seed above 0 sets that generator anew before anything is drawn, so
     neither earlier calls nor the number of workers show.
@@ -136,7 +136,7 @@ def randomised(molecule: Chem.Mol, seed: int) -> str:
 
 
 def largest_fragment(molecule: Chem.Mol) -> Chem.Mol:
-    """The part with most heavy atoms; of equals the heavier one, then the first by canonical SMILES."""
+    """Return the fragment with the most heavy atoms; ties go to the heavier one, then to the first canonical SMILES."""
     parts = Chem.GetMolFrags(molecule, asMols=True)
     return min(parts, key=lambda part: (-part.GetNumHeavyAtoms(), -Descriptors.MolWt(part), canonical(part)))
 
@@ -150,7 +150,7 @@ class Limit(NamedTuple):
     high: float | None = None
 
     def refuses(self, molecule: Chem.Mol) -> str:
-        """What to call the refusal, or nothing where the molecule passes."""
+        """Return the reason for rejecting the molecule, or an empty text if it passes."""
         value = self.value(molecule)
         if self.high is not None and value > self.high:
             return f"{self.name} above {self.high:g}"

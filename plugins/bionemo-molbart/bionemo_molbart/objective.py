@@ -86,7 +86,7 @@ class MoleculeObjective:
             )
 
     def record_example(self, record: str | bytes, draw: RecordRng) -> Seq2SeqExample:
-        """The example of one record; every random choice comes from `draw`.
+        """Return the example of one record; every random choice comes from `draw`.
 
         Raises:
             DataError: the record is empty, or has to be spelt anew and is no molecule.
@@ -113,7 +113,7 @@ class MoleculeObjective:
     def _spelt(
         self, record: str | bytes, text: str, own: NDArray[np.int32], draw: RecordRng
     ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """The ids that the encoder reads and those that the decoder writes."""
+        """Return the ids that the encoder reads and those that the decoder writes."""
         how = self.spelling
         random = how.random and (how.augmentation_prob == 1 or draw.uniform(1)[0] < how.augmentation_prob)
         if not (random or how.canonicalize_target_smile):
@@ -139,7 +139,7 @@ class MoleculeObjective:
         return source, source
 
     def _drawn(self, molecule: Mol, own: NDArray[np.int32], bound: int, draw: RecordRng) -> NDArray[np.int32]:
-        """The first of a few random spellings that keeps to the bound, or the record's own one."""
+        """Return the first of a few random spellings that is within the bound, or the record's own spelling."""
         tries = TRIES if len(own) <= self.max_tokens else 0
         for seed in draw.integers(TRIES, _MAX_SEED)[:tries].tolist():
             ids = self.tokenizer.encode(randomised(molecule, seed))
@@ -151,6 +151,6 @@ class MoleculeObjective:
 
 
 def _molecule(record: str | bytes, text: str) -> Mol | None:
-    """The molecule that was stored with its record, or what the text is parsed to; the same spellings come of both."""
+    """Return the molecule stored with the record, else the parsed text; both give the same random spellings."""
     kept = record.derived.get(MOLECULE) if isinstance(record, StoredSequence) else None
     return parsed_before(text) if kept is None else restored(kept)

@@ -66,7 +66,7 @@ def bionemo_datasets() -> Iterator[Component]:
 
 @hookimpl
 def bionemo_models() -> Iterator[Component]:
-    """The family; of each kind the released model first."""
+    """Offer the family; of each kind the released model first."""
     for name, (layers, hidden, heads) in MEGAMOLBART_SIZES.items():
         yield _model(name, "MegaMolBART", presets.megamolbart, (layers, hidden, heads), _megamolbart_recipe(hidden))
     for name, sizes in MOLMIM_SIZES.items():

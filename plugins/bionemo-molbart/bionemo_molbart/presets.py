@@ -18,7 +18,7 @@ def smiles_vocabulary(
     learn_from: Optional[str] = None,
     min_count: int = 1,
 ):
-    """The SMILES tokenizer: v1's expression, and v1's 523 tokens unless a file says otherwise.
+    """Return the SMILES tokenizer: v1's expression, and v1's 523 tokens unless a file says otherwise.
 
     Args:
         vocab_file: a vocabulary, one piece a line in the order of the ids, such as v1's `megamolbart.vocab`.
@@ -84,14 +84,14 @@ molmim = configure(build_molmim, seq_length=128, tokens_head_bias=True, mode="ca
 
 
 def megamolbart_nemo():
-    """The connector to v1's archives of MegaMolBART."""
+    """Return the connector to v1's archives of MegaMolBART."""
     from bionemo_molbart.connector import MegaMolBartNemo
 
     return MegaMolBartNemo()
 
 
 def molmim_nemo():
-    """The connector to v1's archives of MolMIM."""
+    """Return the connector to v1's archives of MolMIM."""
     from bionemo_molbart.connector import MolMimNemo
 
     return MolMimNemo()

@@ -72,7 +72,7 @@ class MoleculeProbe:
 
     @torch.no_grad()
     def compute(self, groups: ProcessGroups) -> dict[str, float]:
-        """The shares over all ranks, from 0 to 1; NaN where no rank saw a molecule."""
+        """Compute the shares over all ranks, from 0 to 1; NaN if no rank saw a molecule."""
         sums = torch.zeros(5, dtype=torch.float64)
         if self._network is not None and self._kept:
             sums = self._sums(self._kept, self._counted)
@@ -111,7 +111,7 @@ class MoleculeProbe:
 
 
 def _examples(batch: Seq2SeqBatch, limit: int) -> list[Seq2SeqExample]:
-    """The first sequences of a micro batch, taken apart again."""
+    """Return the first sequences of a micro batch, unpacked."""
     source = _sequences(batch.source, batch.source.tokens, limit)
     target = [_sequences(batch.target, part, limit) for part in _parts(batch.target)]
     return [Seq2SeqExample(*one) for one in zip(source, *target, strict=True)]
@@ -129,7 +129,7 @@ def _sequences(batch: TokenBatch, values: Tensor, limit: int) -> list[NDArray[np
 
 
 def _in_rows(examples: Sequence[Example], tokenizer: Tokenizer) -> TokenBatch:
-    """A row a sequence, padded to the longest."""
+    """Return one row for each sequence, padded to the longest."""
     longest = max(len(one.tokens) for one in examples)
     return TokenBatch.of(
         collate(examples, len(examples), RowShape(longest, len(examples), tokenizer.pad_id, packing=False))

@@ -90,7 +90,7 @@ class MoleculeFiles(FileOptions):
     """How files of molecules are read: as files of sequences, with the SMILES in a column of that name."""
 
     def source(self, paths: list[Path], columns: tuple[str, ...] = ()) -> Source:
-        """The reader of some files.
+        """Return the reader of some files.
 
         Raises:
             ConfigError: the format or an option cannot be used.
@@ -148,7 +148,7 @@ class TokenFilter:
         return len(self.tokenizer.encode(sequence))
 
     def apply(self, record: Record) -> FilterResult:
-        """The SMILES as it is, or why it is not used."""
+        """Keep the SMILES as it is, or reject it with a reason."""
         if record.problem:
             return FilterResult((), record.problem)
         return filter_tokens(record.sequence, self.tokenizer, self.options)
@@ -197,7 +197,7 @@ class MoleculeFilter:
         return molecule + ((scaffold(sequence),) if self.options.scaffolds else ())
 
     def apply(self, record: Record) -> FilterResult:
-        """The SMILES to store, or why there is none."""
+        """Return the SMILES to store, or the reason for rejecting it."""
         text = record.sequence.strip(_WHITE_SPACE)
         reason = record.problem or self._problem_with_text(text)
         if reason:
@@ -241,7 +241,7 @@ class MoleculeFilter:
 
 @lru_cache(maxsize=8)
 def limits_of(options: MoleculeOptions) -> tuple[Limit, ...]:
-    """The limits on properties, cheap ones first; a limit of its own goes before the one of Lipinski's rule."""
+    """Return the limits on properties, cheap ones first; an explicit limit replaces that of Lipinski's rule."""
     five = options.lipinski
     limits = property_limits(
         LIPINSKI_WEIGHT if five and options.max_weight is None else options.max_weight,
@@ -253,7 +253,7 @@ def limits_of(options: MoleculeOptions) -> tuple[Limit, ...]:
 
 
 def _told(options: MoleculeOptions) -> dict[str, object]:
-    """The options that decide what is stored of a molecule; the names of derived columns tell themselves."""
+    """Return the options that decide what is stored of a molecule, for the fingerprint of the store."""
     return {name: value for name, value in asdict(options).items() if name not in ("parsed", "scaffolds")}
 
 

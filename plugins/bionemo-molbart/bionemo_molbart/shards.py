@@ -51,7 +51,7 @@ class ShardSizes:
 
 
 def sides_of(num_molecules: int, sizes: ShardSizes, seed: int, number: int) -> NDArray[np.int8]:
-    """The split of each molecule of a part, as its place in `SPLITS`; decided by seed and number alone."""
+    """Return the split of each molecule of a part, as an index into `SPLITS`; seed and number alone decide it."""
     val, test = sizes.of(num_molecules)
     order = np.argsort(RecordRng(seed, 0, number, _PURPOSE).words(num_molecules), kind="stable")
     sides = np.zeros(num_molecules, dtype=np.int8)
@@ -129,5 +129,5 @@ def _opened(folder: Path, name: str) -> Iterator[Sequence[BinaryIO]]:
 
 
 def _field(text: bytes) -> bytes:
-    """A value as CSV has it."""
+    """Format a value for a CSV file."""
     return b'"' + text.replace(b'"', b'""') + b'"' if b"," in text or b'"' in text else text

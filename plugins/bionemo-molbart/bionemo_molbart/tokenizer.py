@@ -21,7 +21,7 @@ _MAX_VOCABULARY = 100_000
 
 
 def smiles_tokens(text: bytes) -> list[bytes]:
-    """The pieces of a SMILES, whether a vocabulary has them or not; together they are the text."""
+    """Return the pieces of a SMILES, whether a vocabulary has them or not; together they are the text."""
     return _TOKEN.findall(text)
 
 
@@ -77,22 +77,22 @@ class SmilesTokenizer:
         return len(self.pieces)
 
     def encode(self, text: str | bytes) -> NDArray[np.int32]:
-        """The ids of `text`, shape [tokens]; what the vocabulary lacks becomes `unk_id`."""
+        """Return the ids of `text`, shape [tokens]; what the vocabulary lacks becomes `unk_id`."""
         if isinstance(text, str):
             text = text.encode("latin-1", errors="replace")
         look_up, unknown = self._id_of.get, self.unk_id
         return np.array([look_up(token, unknown) for token in _TOKEN.findall(text)], dtype=np.int32)
 
     def count(self, text: bytes) -> int:
-        """The number of tokens of `text`."""
+        """Return the number of tokens of `text`."""
         return len(_TOKEN.findall(text))
 
     def unknown(self, text: bytes) -> list[bytes]:
-        """The pieces of `text` that the vocabulary lacks, in their order."""
+        """Return the pieces of `text` that the vocabulary lacks, in their order."""
         return [token for token in _TOKEN.findall(text) if token not in self._id_of]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of `ids`, special tokens left out.
+        """Return the text of `ids`, special tokens left out.
 
         Raises:
             ConfigError: an id names no piece.
@@ -109,12 +109,12 @@ def _is_one_token(piece: str) -> bool:
 
 
 def molbart_tokenizer() -> SmilesTokenizer:
-    """The 523 tokens of MegaMolBART and MolMIM."""
+    """Return the 523 tokens of MegaMolBART and MolMIM."""
     return SmilesTokenizer(molbart_pieces())
 
 
 def tokenizer_from_file(path: Path) -> SmilesTokenizer:
-    """The vocabulary in a file, one piece a line in the order of the ids, as v1's `megamolbart.vocab`.
+    """Return the vocabulary in a file, one piece a line in the order of the ids, as v1's `megamolbart.vocab`.
 
     Raises:
         ConfigError: it lacks a special piece or has one twice.
@@ -133,7 +133,7 @@ def tokenizer_from_file(path: Path) -> SmilesTokenizer:
 
 
 def learned_tokenizer(texts: Iterable[bytes], min_count: int = 1) -> SmilesTokenizer:
-    """A vocabulary of the special pieces and all tokens that occur in `texts`, most frequent first.
+    """Return a vocabulary of the special pieces and all tokens that occur in `texts`, most frequent first.
 
     Raises:
         DataError: no token occurs `min_count` times.
@@ -150,7 +150,7 @@ def learned_tokenizer(texts: Iterable[bytes], min_count: int = 1) -> SmilesToken
 
 
 def smiles_of_file(path: Path) -> Iterable[bytes]:
-    """The SMILES of an SMI file, plain or compressed.
+    """Return the SMILES of an SMI file, plain or compressed.
 
     Raises:
         DataError: the file cannot be read.

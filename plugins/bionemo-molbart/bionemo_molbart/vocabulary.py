@@ -33,7 +33,7 @@ def _bins_of_logd() -> list[str]:
 
 
 def molbart_pieces() -> tuple[str, ...]:
-    """The 523 tokens by id: 6 special, 66 conditions on properties, 200 unused, 251 of SMILES."""
+    """Return the 523 tokens by id: 6 special, 66 conditions on properties, 200 unused, 251 of SMILES."""
     changes = ("low->high", "high->low", "no_change")
     return (
         *SPECIAL,

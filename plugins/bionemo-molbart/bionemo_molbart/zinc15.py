@@ -34,7 +34,7 @@ _LINK = re.compile(r"(?:https?|ftp|file)://\S+")
 
 
 def links_from(links_file: str, folder: Path) -> list[str]:
-    """The addresses in a list of tranches, a file or itself an address.
+    """Read the addresses in a list of tranches; the list is a file or a URL.
 
     Raises:
         DataError: the list cannot be read or names no tranche.
@@ -50,7 +50,7 @@ def links_from(links_file: str, folder: Path) -> list[str]:
 
 
 def read_links(text: str, where: str) -> list[str]:
-    """The addresses in a list of tranches: one a line, alone or within the command that ZINC writes around it.
+    """Parse a list of tranches: one address per line, alone or inside ZINC's download command.
 
     Raises:
         DataError: there is none, or one occurs twice.
@@ -77,7 +77,7 @@ def tranche_path(folder: Path, link: str) -> Path:
 
 
 def download(links: Sequence[str], folder: Path, num_workers: int) -> list[Path]:
-    """The tranches in `folder`, in the order of the links; those that are there already are not fetched again.
+    """Download the missing tranches to `folder`; return all of them in the order of the links.
 
     Raises:
         ConfigError: the number of workers is not positive.
@@ -106,7 +106,7 @@ class Zinc15:
     num_workers: int | None = None
 
     def made_of(self, links: Sequence[str]) -> dict[str, Any]:
-        """What the shards depend on; neither the tokenizer nor RDKit's version, so that shards outlive both."""
+        """Return the settings that the shards depend on; these exclude the tokenizer and RDKit's version."""
         return {
             "links": fingerprint_of(list(links)),
             "options": asdict(self.rules.options),
@@ -115,7 +115,7 @@ class Zinc15:
         }
 
     def found(self, links: Sequence[str]) -> dict[str, Any] | None:
-        """The manifest of the shards that are there, or None where there are none.
+        """Return the manifest of existing shards, or None if there are none.
 
         Raises:
             ConfigError: they were made of other tranches, or with other options.
@@ -147,7 +147,7 @@ class Zinc15:
         return manifest
 
     def make(self, tranches: Sequence[Path], links: Sequence[str]) -> dict[str, Any]:
-        """The manifest of the shards, which are written now.
+        """Write the shards, and return their manifest.
 
         Raises:
             DataError: a tranche cannot be read, or none of the molecules can be used.
@@ -202,7 +202,7 @@ class Zinc15:
 def zinc15_splits(
     links: Sequence[str], shards: Zinc15, rules: TokenFilter, context: BuildContext, download_workers: int
 ) -> DataSplits:
-    """The splits of ZINC15, each in a store of its own; tranches and shards are fetched and made unless they are there.
+    """Prepare the splits of ZINC15, each in its own store; download missing tranches and write missing shards.
 
     Raises:
         ConfigError: shards are there that were made with other options.

@@ -110,7 +110,7 @@ class ProtT5nvNemo:
         return str(config.values.get("target", "")).rpartition(".")[2] in ("ProtT5nvModel", "MegatronT5Model")
 
     def read(self, source: ForeignModel) -> Reading:
-        """The archive's model.
+        """Return the model that the archive holds.
 
         Raises:
             ArtefactError: it computes something else, or says that it is ProtT5nv and has another vocabulary.
@@ -139,7 +139,7 @@ class ProtT5nvNemo:
         )
 
     def write(self, model: OurModel) -> ForeignModel:
-        """The archive's content.
+        """Return the content of the archive.
 
         Raises:
             ConfigError: it has sizes, switches or a vocabulary that v1's archives have not.
@@ -184,7 +184,7 @@ class T5HuggingFace:
         return config.values.get("model_type") == "t5"
 
     def read(self, source: ForeignModel) -> Reading:
-        """The folder's model; its tokenizer is ours where its pieces are ProtT5's.
+        """Return the model that the folder holds; its tokenizer is ours if its pieces are those of ProtT5.
 
         Raises:
             ArtefactError: it computes something that ours does not.
@@ -223,7 +223,7 @@ class T5HuggingFace:
         )
 
     def write(self, model: OurModel) -> ForeignModel:
-        """The folder's content.
+        """Return the content of the folder.
 
         Raises:
             ConfigError: its activation or vocabulary is one that Hugging Face's has not.

@@ -13,7 +13,7 @@ from bionemo_t5.spans import SpanCorruption
 
 # Long: one network's parts, in order.
 def build(shape: T5Shape, spans: Spans, tokenizer: Tokenizer, context: BuildContext) -> LanguageModule:
-    """A trainable model of this shape; the same seed gives the same weights on every layout.
+    """Build a trainable model of this shape; the same seed gives the same weights on every layout.
 
     Raises:
         ConfigError: sizes, words or the span corruption do not fit together.

@@ -32,14 +32,14 @@ _TINY_RECIPE: _Recipe = {
 
 @hookimpl
 def bionemo_tokenizers() -> Iterator[Component]:
-    """The alphabet of ProtT5nv with its sentinels."""
+    """Offer the alphabet of ProtT5nv with its sentinels."""
     yield Component("prott5nv", configure(presets.prott5nv_alphabet), "30 pieces of ProtT5nv and 96 sentinels (v1 ids)")
     yield Component("prott5", configure(presets.prott5_alphabet), "28 pieces of ProtT5 and 100 sentinels")
 
 
 @hookimpl
 def bionemo_models() -> Iterator[Component]:
-    """The family, smallest first."""
+    """Offer the family, smallest first."""
     # Wide and shallow: on a CPU few large products are quicker than many small ones.
     tiny = presets.prott5nv.refine(num_layers=2, hidden_size=192, num_attention_heads=4, ffn_hidden_size=640)
     yield _model("prott5nv_tiny", tiny, "ProtT5nv for a laptop, 2M: 2+2 layers, 192 hidden", _TINY_RECIPE)

@@ -10,14 +10,14 @@ from bionemo_t5.sizes import Spans, T5Shape
 
 
 def prott5nv_alphabet(num_sentinel_tokens: int = 96):
-    """The tokenizer of ProtT5nv; its sentinels have the ids from 30 on."""
+    """Return the tokenizer of ProtT5nv; its sentinels have the ids from 30 on."""
     from bionemo_t5.tokenizer import prott5nv_tokenizer
 
     return prott5nv_tokenizer(num_sentinel_tokens)
 
 
 def prott5_alphabet():
-    """The tokenizer of ProtT5."""
+    """Return the tokenizer of ProtT5."""
     from bionemo_t5.tokenizer import prott5_tokenizer
 
     return prott5_tokenizer()
@@ -69,14 +69,14 @@ hidden states scaled by hidden_size ** -0.5. `activation=geglu_tanh` with a head
 
 
 def prott5nv_nemo():
-    """The connector to v1's archives."""
+    """Return the connector to v1's archives."""
     from bionemo_t5.connector import ProtT5nvNemo
 
     return ProtT5nvNemo()
 
 
 def t5_huggingface():
-    """The connector to Hugging Face folders."""
+    """Return the connector to Hugging Face folders."""
     from bionemo_t5.connector import T5HuggingFace
 
     return T5HuggingFace()

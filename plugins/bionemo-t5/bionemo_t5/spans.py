@@ -67,7 +67,7 @@ class SpanCorruption:
         return np.maximum(1, np.rint(lengths * self.masked_lm_prob)).astype(np.int64)
 
     def record_example(self, record: str | bytes, draw: RecordRng) -> Seq2SeqExample:
-        """The example for a record's residues; every random choice comes from `draw`."""
+        """Return the example for a record's residues; every random choice comes from `draw`."""
         ids = self.tokenizer.encode(record)[: self.max_tokens]
         taken, begins = self._spans(len(ids), draw)
         sentinels = self._sentinels[: int(begins.sum())]

@@ -13,14 +13,14 @@ NUM_PROTT5_SENTINELS = 100
 
 
 def prott5_tokenizer() -> CharacterTokenizer:
-    """The 128 tokens of ProtT5; its decoder starts with the padding, and a mask is its first sentinel."""
+    """Return the 128 tokens of ProtT5; its decoder starts with the padding, and a mask is its first sentinel."""
     sentinels = [sentinel_piece(number) for number in reversed(range(NUM_PROTT5_SENTINELS))]
     pieces = (*PROTT5_PIECES, *sentinels)
     return CharacterTokenizer(pieces, pad_id=0, eos_id=1, unk_id=2, bos_id=0, mask_id=len(pieces) - 1)
 
 
 def prott5nv_tokenizer(num_sentinel_tokens: int = 96) -> CharacterTokenizer:
-    """The 30 pieces of ProtT5nv and, from id 30 on, its sentinels.
+    """Return the 30 pieces of ProtT5nv and, from id 30 on, its sentinels.
 
     Raises:
         ConfigError: there is to be no sentinel.
@@ -37,7 +37,7 @@ def sentinel_piece(number: int) -> str:
 
 
 def sentinel_ids(tokenizer: Tokenizer) -> list[int]:
-    """The ids of a tokenizer's sentinels, by their number."""
+    """Return the ids of a tokenizer's sentinels, by their number."""
     places = {piece: i for i, piece in enumerate(tokenizer.pieces)}
     ids: list[int] = []
     while (piece := sentinel_piece(len(ids))) in places:
