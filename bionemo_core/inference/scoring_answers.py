@@ -78,7 +78,7 @@ class Predictor:
 
     @torch.inference_mode()
     def answers(self, sequences: Sequence[str | bytes], names: Sequence[str] = ()) -> list[NDArray[np.float32]]:
-        """Answer each sequence by one array, float32 [residues, outputs] or [1, outputs]: probabilities of classes, or values.
+        """Return an array for each sequence, float32 [residues or 1, outputs]: probabilities of classes, or values.
 
         Raises:
             DataError: a sequence cannot be used.

@@ -1,6 +1,5 @@
 """Hugging Face folders: config.json, weights in one or several safetensors files, and the tokenizer's files."""
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ from bionemo_core.interop.connector import ForeignModel
 from bionemo_core.interop.foreign_config import ForeignConfig
 from bionemo_core.interop.safetensors_files import FileTensors, tensor_names
 from bionemo_core.interop.torch_pickle import load_tensors
-from bionemo_core.io.atomic import new_output, write_chunks
+from bionemo_core.io.atomic import new_output, write_chunks, write_json
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -64,7 +63,7 @@ def write_huggingface(target: Path, model: ForeignModel, *, shard_bytes: int = S
     """
     shards = split_by_size(model.tensors, shard_bytes)
     with new_output(target, folder=True) as folder:
-        _write_json(folder / CONFIG, dict(model.config.values))
+        write_json(folder / CONFIG, dict(model.config.values), indent=2)
         for name, content in model.files.items():
             write_chunks(folder / name, [content])
         placed: dict[str, str] = {}
@@ -75,7 +74,7 @@ def write_huggingface(target: Path, model: ForeignModel, *, shard_bytes: int = S
             placed |= dict.fromkeys(names, file)
         if len(shards) > 1:
             total = sum(tensor.numel() * tensor.element_size() for tensor in model.tensors.values())
-            _write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": placed})
+            write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": placed}, indent=2)
 
 
 class _LazyTensors(Mapping[str, Tensor]):
@@ -165,7 +164,3 @@ def _read_limited(path: Path, max_bytes: int) -> bytes:
     if len(content) > max_bytes:
         raise ArtefactError(f"{path}: expected at most {max_bytes:,} bytes, the file is larger.")
     return content
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    write_chunks(path, [(json.dumps(content, indent=2) + "\n").encode()])

@@ -1,1 +1,10 @@
-"""Files, locks, hashes, downloads, progress and pictures: the only code that touches disk or network with care."""
+"""Disk, network and terminal: the only code that touches them with care. Plugins use `data.downloads`.
+
+atomic    files and folders that appear whole or not at all
+locks     the one lock between processes
+hashing   the only user of hashlib
+http      the bytes behind an address
+download  files that are fetched, continued, checked and published
+progress  a bar on a terminal, lines elsewhere
+plots     the only user of matplotlib
+"""

@@ -10,7 +10,6 @@ import json
 import math
 import os
 import shutil
-import socket
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +21,7 @@ from bionemo_core.io.hashing import CHUNK_BYTES, FileFacts, naming_errors, start
 ADVICE = (
     "Free space there, or name another folder; home=FOLDER or BIONEMO_HOME says where prepared data and downloads go."
 )
+_PART = ".part"
 
 
 @contextmanager
@@ -227,12 +227,9 @@ def storage_error(path: Path, error: OSError, advice: str = ADVICE) -> StorageEr
     return StorageError(f"{error.filename or path} cannot be written: {error.strerror or error}. {advice}")
 
 
-_PART = ".part"
-
-
 def _prefix(path: Path) -> str:
     """Return the prefix of temporary files for `path` on this machine."""
-    return f".{path.name}.{socket.gethostname()}."
+    return f".{path.name}.{os.uname().nodename}."
 
 
 def _remove_leftovers(path: Path) -> None:

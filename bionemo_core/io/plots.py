@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bionemo_core.io.atomic import ADVICE, write_file
 
@@ -45,7 +45,7 @@ def add_title(axes: Axes, left: str, right: str = "") -> None:
             axes.set_title(text, loc=place, fontsize=10, color=INK)  # type: ignore[arg-type]  # a Literal, known as such
 
 
-def set_count_ticks(axis: Axis | Any, most: int = 8) -> None:
+def set_count_ticks(axis: Axis, most: int = 8) -> None:
     """Mark whole numbers at an axis, at most so many, as `500`, `2k`, `1M`."""
     from matplotlib.ticker import MaxNLocator
 
@@ -53,7 +53,7 @@ def set_count_ticks(axis: Axis | Any, most: int = 8) -> None:
     set_short_numbers(axis)
 
 
-def set_log_ticks(axis: Axis | Any) -> None:
+def set_log_ticks(axis: Axis) -> None:
     """Mark 1, 2 and 5 of each power of ten at a logarithmic axis."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
@@ -62,7 +62,7 @@ def set_log_ticks(axis: Axis | Any) -> None:
     set_short_numbers(axis)
 
 
-def set_short_numbers(axis: Axis | Any) -> None:
+def set_short_numbers(axis: Axis) -> None:
     """Write the numbers at an axis as `500`, `2k`, `1M`."""
     from matplotlib.ticker import EngFormatter
 
