@@ -171,6 +171,14 @@ def faults(session: nox.Session) -> None:
     session.log(f"The rows are in {report}")
 
 
+@nox.session(default=False)
+def mutants(session: nox.Session) -> None:
+    """Break the code on purpose, break by break, and check that tests notice; `-- resume` chooses an area or a name."""
+    _install(session, PLUGINS, extra="test")
+    with _seclusion() as env:
+        session.run("python", "tests/mutants/run_breaks.py", *session.posargs, env=env)
+
+
 def _install(
     session: nox.Session, plugins: Sequence[str] | dict[str, Path], *, extra: str = "", also: Sequence[str] = ()
 ) -> None:
