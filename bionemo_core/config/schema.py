@@ -9,67 +9,75 @@ from typing import Any, Optional
 
 @dataclass(frozen=True)
 class Trainer:
-    """How long, on what, and how exactly to train. Names are those of v1."""
+    """The length, the hardware and the precision of the training; the names are those of v1."""
 
     accelerator: str = "auto"  # auto, cpu, gpu
-    devices: int = 1  # GPUs, or processes on a CPU, of each machine
-    num_nodes: int = 1  # machines
-    precision: str = "auto"  # auto (bf16-mixed on a GPU, 32 on CPU), 32, bf16-mixed, 16-mixed
-    max_steps: int = 1_000_000  # optimizer steps of the whole run, resumes included; the schedule ends there
-    max_time_min: Optional[float] = None  # minutes of all sessions of the run together; null: no limit
-    log_every_n_steps: int = 10  # how often metrics are logged
+    devices: int = 1  # GPUs of each machine, or processes on a CPU
+    num_nodes: int = 1  # number of machines
+    precision: str = "auto"  # auto (bf16-mixed on a GPU, 32 on a CPU), 32, bf16-mixed, 16-mixed
+    max_steps: int = 1_000_000  # optimizer steps of the whole run, resumes included; the schedule ends here
+    max_time_min: Optional[float] = None  # stop after this many minutes, summed over all resumes; null: no limit
+    log_every_n_steps: int = 10  # steps between two log lines
     val_check_interval: int = 1500  # steps between validations
-    limit_val_batches: int = 50  # steps of one validation, at most
-    limit_test_batches: int = 500  # steps of one test, at most
-    gradient_clip_val: Optional[float] = 1.0  # the longest global gradient norm; null: any
-    deterministic: bool = False  # torch's deterministic algorithms, slower on a GPU
-    num_threads: Optional[int] = None  # CPU threads of each process; null: torch's own number
-    compile: Optional[bool] = None  # compile the layers; null: on a GPU only
-    cuda_graphs: bool = True  # record passes where it can be: packed, one GPU, 16 bit, a network that allows it
-    progress_bar: bool = True  # a bar on a terminal, elsewhere a line now and then
+    limit_val_batches: int = 50  # maximum number of steps of one validation
+    limit_test_batches: int = 500  # maximum number of steps of the test
+    gradient_clip_val: Optional[float] = 1.0  # clip the global gradient norm to this value; null: no clipping
+    deterministic: bool = False  # use torch's deterministic algorithms, which are slower on a GPU
+    num_threads: Optional[int] = None  # CPU threads of each process; null: torch's default
+    compile: Optional[bool] = None  # compile the layers; null: only on a GPU
+    cuda_graphs: bool = (
+        True  # replay passes as CUDA graphs on one GPU in 16 bit, for packed batches and networks that allow it
+    )
+    progress_bar: bool = True  # show a bar on a terminal, or a line from time to time elsewhere
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What one optimizer step sees, in rows: a row is one pack, or one sequence when `packing` is off."""
+    """The batch of one optimizer step, in rows: a row is one pack, or one sequence without `packing`."""
 
-    micro_batch_size: int = 8  # rows that go through the network at once on one device
-    global_batch_size: Optional[int] = None  # rows of a step on all devices; null: computed of the others
-    accumulate_grad_batches: int = 1  # micro batches of a step on one device
-    seq_length: Optional[int] = None  # tokens of a row, at most; null: the model's own
-    packing: bool = True  # several sequences a row, end to end
-    pack_window: int = 4096  # sequences that packs are chosen among
-    dynamic_padding: bool = True  # without packing: pad to the longest of a batch, not to seq_length
-    num_workers: int = 2  # loader processes of each device; 0 loads in the main process
+    micro_batch_size: int = 8  # rows in one forward pass on one device
+    global_batch_size: Optional[int] = (
+        None  # rows of one step on all devices; null: derived from the other batch settings
+    )
+    accumulate_grad_batches: int = 1  # micro batches per step on one device
+    seq_length: Optional[int] = None  # maximum number of tokens in a row; null: the model's default
+    packing: bool = True  # put several sequences into one row, end to end
+    pack_window: int = 4096  # packs are filled from windows of this many sequences
+    dynamic_padding: bool = True  # without packing: pad to the longest sequence of a batch, not to seq_length
+    num_workers: int = 2  # loader processes per device; 0: load in the main process
 
 
 @dataclass(frozen=True)
 class Parallel:
-    """How the model is split; data parallelism takes what is left of the devices."""
+    """How the model is split over devices; data parallelism takes the devices that are left."""
 
-    tensor_model_parallel_size: int = 1  # devices that share each layer
-    pipeline_model_parallel_size: int = 1  # 1: more is refused
-    sequence_parallel: bool = False  # split activations between layers too, where tensor parallel
+    tensor_model_parallel_size: int = 1  # number of devices that share each layer
+    pipeline_model_parallel_size: int = 1  # must be 1; more is refused
+    sequence_parallel: bool = False  # with tensor parallelism: split activations between layers too
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """When to save, and what to keep."""
+    """When to save checkpoints, and which to keep."""
 
-    every_n_steps: Optional[int] = None  # null: trainer.val_check_interval; saved at the end too
-    monitor: str = "val_loss"  # the metric that says which checkpoints are best
-    mode: str = "min"  # min where less of it is better, max where more is
-    save_top_k: int = 10  # how many of the best to keep
-    keep_last: int = 2  # how many of the newest to keep, 2 at least
+    every_n_steps: Optional[int] = (
+        None  # steps between checkpoints; null: trainer.val_check_interval. The end of the run is saved too
+    )
+    monitor: str = "val_loss"  # the metric that decides which checkpoints are best
+    mode: str = "min"  # min: a lower value is better; max: a higher value is better
+    save_top_k: int = 10  # number of best checkpoints to keep
+    keep_last: int = 2  # number of newest checkpoints to keep, at least 2
 
 
 @dataclass(frozen=True)
 class Restore:
-    """What taking weights by `restore_from_path` may do where source and model differ."""
+    """What to do if the weights at `restore_from_path` do not match the model."""
 
-    strict: bool = True  # refuse a source that lacks a tensor of the model, or has one that the model lacks
-    vocabulary: Optional[str] = None  # another vocabulary: tile (v1's way), mean; refused without one
-    positions: Optional[str] = None  # other positions: tile (v1's way), cut, interpolate, restart; refused without one
+    strict: bool = True  # refuse a source whose tensors are not exactly those of the model
+    vocabulary: Optional[str] = None  # rule for another vocabulary: tile (as in v1) or mean; null: refuse it
+    positions: Optional[str] = (
+        None  # rule for other positions: tile (as in v1), cut, interpolate, restart; null: refuse them
+    )
 
 
 OPENED = "opened"
@@ -83,7 +91,7 @@ CORE_GROUPS = {"trainer": Trainer, "batch": Batch, "parallel": Parallel, "checkp
 
 
 LATER_SETTINGS = {"trainer": frozenset({"cuda_graphs"})}
-"""Settings that specifications of earlier versions lack: for their runs they are what they are by default."""
+"""Settings added since format 1; an older run.json gets their defaults."""
 
 
 @dataclass(frozen=True)
