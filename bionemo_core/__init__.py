@@ -20,7 +20,7 @@ __all__ = ["PLUGIN_API", "Component", "__version__", "configure", "embed", "hook
 def embed(
     model: str, sequences: "Sequence[str | bytes]", *, device: str = "cpu", **settings: Any
 ) -> "NDArray[np.float32]":
-    """The embeddings of sequences by the model at a path, float32 [sequences, hidden]; `docs/embeddings.md`.
+    """Return the embeddings of sequences by the model at a path, float32 [sequences, hidden]; `docs/embeddings.md`.
 
     Raises:
         BioNeMoError: the model cannot be opened, or a sequence cannot be used.

@@ -43,7 +43,7 @@ FINETUNE_BRINGS: dict[str, str | dict[str, object]] = {
 
 @lru_cache(maxsize=1)
 def load_registry() -> Registry:
-    """The registry of this process: core and installed plugins, loaded at the first call.
+    """Return the registry of this process: core and installed plugins, loaded at the first call.
 
     Workers of a sweep are processes of their own, so this is computed where it is needed and never sent.
     """
@@ -66,7 +66,7 @@ def bionemo_datasets() -> Iterator[Component]:
 
 @hookimpl
 def bionemo_models() -> Iterator[Component]:
-    """What fine-tuning makes of a pre-trained model."""
+    """Offer the model that fine-tuning makes of a pre-trained one."""
     yield Component(
         FINETUNED,
         configure(finetuned),
@@ -77,13 +77,13 @@ def bionemo_models() -> Iterator[Component]:
 
 @hookimpl
 def bionemo_callbacks() -> Iterator[Component]:
-    """What may run beside the training."""
+    """Offer callbacks of a training."""
     yield Component("downstream", configure(downstream), "a small head on frozen states at every validation")
 
 
 @hookimpl
 def bionemo_heads() -> Iterator[Component]:
-    """What can be put on an encoder."""
+    """Offer heads for an encoder."""
     yield Component("mlp", configure(Mlp), "linear layers over the mean of a sequence, or every residue (v1: MLPModel)")
     yield Component("convnet", configure(ConvNet), "two convolutions along the sequence (v1: ConvNet)")
 
@@ -119,7 +119,7 @@ def bionemo_loggers() -> Iterator[Component]:
 
 @hookimpl
 def bionemo_tasks() -> Iterator[Component]:
-    """What `task=` can be."""
+    """Offer what `task=` can be."""
     here = "bionemo_core.tasks"
     yield TaskSpec.of(settings.Train, f"{here}.train:train", "pre-train the model")
     yield TaskSpec.of(settings.Embed, f"{here}.embed:embed", "embeddings of the sequences in a file", opens_model=True)

@@ -30,7 +30,7 @@ def has_package(module: str) -> bool:
 
 
 def package_version(module: str) -> str | None:
-    """The installed version of the distribution behind `module`, none if it is absent."""
+    """Return the installed version of the distribution behind `module`, none if it is absent."""
     try:
         found: str = version(PACKAGE_OF_MODULE.get(module, module))
     except PackageNotFoundError:
@@ -40,7 +40,7 @@ def package_version(module: str) -> str | None:
 
 @lru_cache(maxsize=1)
 def num_gpus() -> int:
-    """The number of CUDA devices that torch can use."""
+    """Return the number of CUDA devices that torch can use."""
     if not has_package("torch"):
         return 0
     import torch
@@ -56,7 +56,7 @@ def device(accelerator: str = "auto") -> str:
 
 
 def gpu_names() -> list[str]:
-    """The name and memory of each CUDA device."""
+    """Return the name and memory of each CUDA device."""
     if num_gpus() == 0:
         return []
     import torch
@@ -69,7 +69,7 @@ def gpu_names() -> list[str]:
 
 
 def cpu_threads() -> int:
-    """The number of CPU cores that this process may use."""
+    """Return the number of CPU cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

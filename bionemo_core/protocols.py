@@ -24,11 +24,11 @@ class CanonicalForm(Protocol):
     """Of whatever decides the spelling; another one may give others."""
 
     def __call__(self, text: bytes) -> bytes | None:
-        """The canonical text, or None where `text` stands for nothing."""
+        """Return the canonical text, or None if `text` is invalid."""
         ...
 
     def why_not(self, text: bytes) -> str:
-        """What is wrong with a text that stands for nothing, as the end of a sentence: is not SMILES."""
+        """Return why a text is invalid, as the end of a sentence: is not SMILES."""
         ...
 
 
@@ -36,7 +36,7 @@ class Family(Protocol):
     """Tells relatives, which a split by `data.clusters` keeps together."""
 
     def __call__(self, text: bytes, /) -> bytes:
-        """What `text` shares with its relatives and nobody else, as a molecule its scaffold."""
+        """Return what `text` shares with its relatives only, for example the scaffold of a molecule."""
         ...
 
 
@@ -65,11 +65,11 @@ class Tokenizer(Protocol):
         ...
 
     def encode(self, text: str | bytes) -> NDArray[np.int32]:
-        """The ids of `text`, shape [tokens]; what the alphabet lacks becomes `unk_id`."""
+        """Return the ids of `text`, shape [tokens]; what the alphabet lacks becomes `unk_id`."""
         ...
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of `ids`, special tokens left out."""
+        """Return the text of `ids`, special tokens left out."""
         ...
 
 
@@ -124,7 +124,7 @@ class Objective(Protocol):
     """Turns one tokenised record into a training example; pure, numpy only, runs in loader workers."""
 
     def example(self, ids: NDArray[np.int32], draw: RecordRng) -> Example:
-        """The example for `ids` (BOS and EOS included); every random choice comes from `draw`."""
+        """Return the example for `ids` (BOS and EOS included); every random choice comes from `draw`."""
         ...
 
 
@@ -133,7 +133,7 @@ class RecordObjective(Protocol):
     """An objective that sees the record itself, before a tokenizer does: it may rewrite it, and tokenises it."""
 
     def record_example(self, record: str | bytes, draw: RecordRng) -> Example | Seq2SeqExample:
-        """The example for `record`; every random choice comes from `draw`."""
+        """Return the example for `record`; every random choice comes from `draw`."""
         ...
 
 
@@ -145,7 +145,7 @@ class Seq2SeqObjective(Protocol):
     """Tokens of decoder row that a pack has room for, beside its `seq_length` tokens of encoder row."""
 
     def record_example(self, record: str | bytes, draw: RecordRng) -> Seq2SeqExample:
-        """The example for `record`; every random choice comes from `draw`."""
+        """Return the example for `record`; every random choice comes from `draw`."""
         ...
 
     def laid_lengths(self, lengths: NDArray[np.integer]) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
@@ -164,7 +164,7 @@ class Order(Protocol):
     """Which record stands at a position of a training run; a pure function, so any process may ask for any."""
 
     def locate(self, positions: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The pass over the data and the record of each position, from 0; all shapes are [k]."""
+        """Return the pass over the data and the record of each position, from 0; all shapes are [k]."""
         ...
 
 
@@ -207,7 +207,7 @@ class Oracle(Protocol):
     """Scores texts; higher is better. A function of this signature that a module defines can go to other processes."""
 
     def __call__(self, texts: Sequence[str], starts: Sequence[str], /) -> Sequence[float] | NDArray[np.float64]:
-        """The score of each text, shape [texts]; `starts` holds the text that the search for each began from."""
+        """Return the score of each text, shape [texts]; `starts` holds the text that the search for each began from."""
         ...
 
 
@@ -227,7 +227,7 @@ class TextJudge(Protocol):
         ...
 
     def canonical(self, text: str) -> str | None:
-        """The one spelling of what `text` stands for; None where it stands for nothing."""
+        """Return the canonical spelling of `text`; None if `text` is invalid."""
         ...
 
     def similarity(self, texts: Sequence[str], references: Sequence[str]) -> NDArray[np.float64]:

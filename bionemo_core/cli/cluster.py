@@ -14,7 +14,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def run(arguments: list[str]) -> int:
-    """Writes a table `cluster_id<TAB>member_id`, for `data.clusters=OUT.tsv`.
+    """Write a table `cluster_id<TAB>member_id`, for `data.clusters=OUT.tsv`.
 
     Raises:
         ConfigError: An argument is wrong.

@@ -6,7 +6,7 @@ SHELLS = ("bash", "zsh", "fish")
 
 
 def run(arguments: list[str]) -> int:
-    """Prints the script; `eval "$(bionemo-run completion bash)"` puts it to work.
+    """Print the script; `eval "$(bionemo-run completion bash)"` puts it to work.
 
     Raises:
         ConfigError: The shell is not one of the three.

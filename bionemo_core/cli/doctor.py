@@ -30,7 +30,7 @@ class Finding:
 
 
 def run(arguments: list[str]) -> int:
-    """Prints the findings; the status is 2 if something needed does not work.
+    """Print the findings; the status is 2 if something needed does not work.
 
     Raises:
         ConfigError: An argument is given.

@@ -56,7 +56,7 @@ def _report(error: Exception) -> int:
 
 
 def _classified(error: Exception) -> BioNeMoError | None:
-    """The failure as one of ours; Hydra's and OmegaConf's are the user's configuration."""
+    """Return the failure as one of ours; errors of Hydra and OmegaConf are configuration errors."""
     if isinstance(error, BioNeMoError):
         return error
     if "hydra" not in sys.modules:

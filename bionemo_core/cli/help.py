@@ -39,7 +39,7 @@ EXAMPLES = (
 
 
 def run(arguments: list[str]) -> int:
-    """Prints the page that is asked for: all, a group, a component, a subcommand, or the v1 spellings.
+    """Print the page that is asked for: all, a group, a component, a subcommand, or the v1 spellings.
 
     Raises:
         ConfigError: There is no such page.

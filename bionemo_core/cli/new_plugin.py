@@ -24,7 +24,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def run(arguments: list[str]) -> int:
-    """Writes the package `bionemo-NAME` into a new folder and says what to do next.
+    """Write the package `bionemo-NAME` into a new folder and print the next steps.
 
     Raises:
         ConfigError: The name cannot be used, or the folder is there already.

@@ -26,7 +26,7 @@ class CommandLine:
 
 
 def prepared(typed: list[str], registry: Registry) -> CommandLine:
-    """The command line in today's spelling, with every component it names known to be there.
+    """Return the command line in today's spelling, with every component it names known to be there.
 
     Raises:
         ConfigError: A name is unknown or taken twice, a v1 key asks for what is not here, or a folder is missing.
@@ -47,7 +47,7 @@ def own_keys(registry: Registry) -> frozenset[str]:
 
 
 def keys_of(registered: RegisteredComponent) -> list[str]:
-    """The dotted keys of one component."""
+    """Return the dotted keys of one component."""
     return [f"{registered.group}.{key.name}" for key in registered.keys]
 
 
@@ -70,7 +70,7 @@ def _none_as_list(argument: str) -> str:
 
 
 def _overrides_first(arguments: list[str]) -> list[str]:
-    """The same with flags at the end: Hydra's parser takes overrides only in one piece."""
+    """Return the same with flags at the end: Hydra's parser takes overrides only in one piece."""
     overrides = [argument for argument in arguments if _OVERRIDE.match(argument)]
     return [*overrides, *(argument for argument in arguments if not _OVERRIDE.match(argument))]
 

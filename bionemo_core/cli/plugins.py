@@ -10,7 +10,7 @@ GROUP_ORDER = ("model", "tokenizer", "data", "connector", "callbacks", "head", "
 
 
 def run(arguments: list[str]) -> int:
-    """Prints the table; with `--trace`, the traceback of what failed and the seconds of each import too.
+    """Print the table; with `--trace`, the traceback of what failed and the seconds of each import too.
 
     Raises:
         ConfigError: An argument is unknown.

@@ -12,7 +12,7 @@ COLUMNS = ("name", "started", "model", "step", "val_loss", "status")
 
 
 def run(arguments: list[str]) -> int:
-    """Prints a line for each run under `home`, oldest first; with a name, only the runs of that name.
+    """Print a line for each run under `home`, oldest first; with a name, only the runs of that name.
 
     Raises:
         ConfigError: More than a name and `home=DIR` is given.
@@ -39,7 +39,7 @@ def run(arguments: list[str]) -> int:
 
 
 def described(folder: Path) -> tuple[str, ...]:
-    """The cells of one run's line; what cannot be read is shown as `?`, a listing never fails on one bad folder."""
+    """Return the cells of one run's line; `?` stands for what cannot be read, so one bad folder stops no listing."""
     spec = _json(folder / "run.json")
     summary = _json(folder / "summary.json")
     last = _last_values(folder / "metrics.csv")
@@ -68,7 +68,7 @@ def _json(path: Path) -> dict[str, object]:
 
 
 def _last_values(path: Path) -> dict[str, str]:
-    """The newest value of each column of `metrics.csv`; rows need not fill every column."""
+    """Return the newest value of each column of `metrics.csv`; rows need not fill every column."""
     newest: dict[str, str] = {}
     try:
         with path.open(encoding="utf-8", newline="") as file:

@@ -20,7 +20,7 @@ class BatchPlan:
 def batch_plan(
     spec: RunSpec, world_size: int | None = None, *, frozen_global_batch_size: int | None = None
 ) -> BatchPlan:
-    """The sizes of a run.
+    """Return the sizes of a run.
 
     Args:
         spec: The run.
@@ -55,7 +55,7 @@ def batch_plan(
 
 
 def refuse_impossible(spec: RunSpec, device: str) -> None:
-    """Accepts a layout that can work on `device` (cpu, cuda, or unknown yet).
+    """Accept a layout that can work on `device` (cpu, cuda, or unknown yet).
 
     Raises:
         ConfigError: Pipeline parallelism, or sequence parallelism where it cannot work.

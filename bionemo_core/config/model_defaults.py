@@ -14,7 +14,7 @@ from bionemo_core.plugins.type_checks import plainly_fits
 
 
 def brought(registered: RegisteredComponent) -> dict[str, str | Mapping[str, Any]]:
-    """A model's defaults; one that cannot pack brings plain rows, so that asking for packs is the user's doing."""
+    """Return a model's defaults; a model that cannot pack gets batch.packing=false unless the user asks for packs."""
     values = dict(registered.component.defaults)
     if registered.group == "model" and "packing" not in registered.component.capabilities:
         batch = values.get("batch", {})
@@ -23,7 +23,7 @@ def brought(registered: RegisteredComponent) -> dict[str, str | Mapping[str, Any
 
 
 def problem_with_defaults(registered: RegisteredComponent, registry: Registry) -> str:
-    """What is wrong with the values that a model brings for the core's groups, or nothing."""
+    """Return what is wrong with the values that a model brings for the core's groups, or nothing."""
     for group, values in registered.component.defaults.items():
         if isinstance(values, str):
             continue

@@ -11,7 +11,7 @@ from bionemo_core.errors import ArtefactError, BioNeMoError
 
 
 def parse_json(text: str | bytes, where: str) -> Any:
-    """The content of a JSON text in which no key occurs twice and every number is finite.
+    """Return the content of a JSON text in which no key occurs twice and every number is finite.
 
     Raises:
         ArtefactError: It is not such a text; names `where` it came from.
@@ -23,7 +23,7 @@ def parse_json(text: str | bytes, where: str) -> Any:
 
 
 def refuse_unsafe(value: Any, where: str, error: type[BioNeMoError], *, depth: int = 64) -> None:
-    """Accepts plain values only: no interpolation, no hidden key such as `_target_`, no value still missing.
+    """Accept plain values only: no interpolation, no hidden key such as `_target_`, no value still missing.
 
     Raises:
         BioNeMoError: Of the kind `error`; names the key.
@@ -48,7 +48,7 @@ def refuse_unsafe(value: Any, where: str, error: type[BioNeMoError], *, depth: i
 
 
 def check_keys(content: Any, known: Iterable[str], where: str, *, may_lack: Collection[str] = ()) -> None:
-    """Accepts an object with exactly these keys, of which it may lack some.
+    """Accept an object with exactly these keys, of which it may lack some.
 
     Raises:
         ArtefactError: It is none, has other keys, or lacks another one.
@@ -65,7 +65,7 @@ def check_keys(content: Any, known: Iterable[str], where: str, *, may_lack: Coll
 
 
 def check_type(value: Any, kinds: Any, where: str) -> None:
-    """Accepts a value of these types; True is no number.
+    """Accept a value of these types; True is no number.
 
     Raises:
         ArtefactError: It is of another.
@@ -75,7 +75,7 @@ def check_type(value: Any, kinds: Any, where: str) -> None:
 
 
 def choice_from(content: Any, group: str, where: str) -> Choice:
-    """The choice of a component of `group` that an object describes.
+    """Return the choice of a component of `group` that an object describes.
 
     Raises:
         ArtefactError: It has other keys, values of another type, or is of another group.

@@ -25,9 +25,7 @@ class Trainer:
     deterministic: bool = False  # use torch's deterministic algorithms, which are slower on a GPU
     num_threads: Optional[int] = None  # CPU threads of each process; null: torch's default
     compile: Optional[bool] = None  # compile the layers; null: only on a GPU
-    cuda_graphs: bool = (
-        True  # replay passes as CUDA graphs on one GPU in 16 bit, for packed batches and networks that allow it
-    )
+    cuda_graphs: bool = True  # replay passes as CUDA graphs: one GPU, 16 bit, packed, networks that allow it
     progress_bar: bool = True  # show a bar on a terminal, or a line from time to time elsewhere
 
 
@@ -36,9 +34,7 @@ class Batch:
     """The batch of one optimizer step, in rows: a row is one pack, or one sequence without `packing`."""
 
     micro_batch_size: int = 8  # rows in one forward pass on one device
-    global_batch_size: Optional[int] = (
-        None  # rows of one step on all devices; null: derived from the other batch settings
-    )
+    global_batch_size: Optional[int] = None  # rows of one step on all devices; null: derived from the others
     accumulate_grad_batches: int = 1  # micro batches per step on one device
     seq_length: Optional[int] = None  # maximum number of tokens in a row; null: the model's default
     packing: bool = True  # put several sequences into one row, end to end
@@ -60,9 +56,7 @@ class Parallel:
 class Checkpoint:
     """When to save checkpoints, and which to keep."""
 
-    every_n_steps: Optional[int] = (
-        None  # steps between checkpoints; null: trainer.val_check_interval. The end of the run is saved too
-    )
+    every_n_steps: Optional[int] = None  # null: trainer.val_check_interval; the end of the run is saved too
     monitor: str = "val_loss"  # the metric that decides which checkpoints are best
     mode: str = "min"  # min: a lower value is better; max: a higher value is better
     save_top_k: int = 10  # number of best checkpoints to keep
@@ -75,9 +69,7 @@ class Restore:
 
     strict: bool = True  # refuse a source whose tensors are not exactly those of the model
     vocabulary: Optional[str] = None  # rule for another vocabulary: tile (as in v1) or mean; null: refuse it
-    positions: Optional[str] = (
-        None  # rule for other positions: tile (as in v1), cut, interpolate, restart; null: refuse them
-    )
+    positions: Optional[str] = None  # other positions: tile (as in v1), cut, interpolate, restart; null: refuse
 
 
 OPENED = "opened"

@@ -33,7 +33,7 @@ class Change(NamedTuple):
 
 
 def make_spec(config: DictConfig, registry: Registry) -> RunSpec:
-    """The run that a composed configuration describes; every interpolation is resolved.
+    """Return the run that a composed configuration describes; every interpolation is resolved.
 
     Raises:
         ConfigError: A value is missing, cannot be resolved, or is out of its range; or a component is not there.
@@ -70,7 +70,7 @@ def make_spec(config: DictConfig, registry: Registry) -> RunSpec:
 
 
 def check_capabilities(spec: RunSpec, registry: Registry) -> None:
-    """Accepts a run whose model can do what is asked of it.
+    """Accept a run whose model can do what is asked of it.
 
     Raises:
         ConfigError: Packing or tensor parallelism is asked of a model that does not declare it.
@@ -95,7 +95,7 @@ def check_capabilities(spec: RunSpec, registry: Registry) -> None:
 
 
 def to_json(spec: RunSpec) -> str:
-    """The run as JSON, the same text for the same run.
+    """Return the run as JSON, the same text for the same run.
 
     Raises:
         ConfigError: A parameter is not a plain value.
@@ -108,7 +108,7 @@ def to_json(spec: RunSpec) -> str:
 
 
 def from_json(text: str) -> RunSpec:
-    """The run that `to_json` wrote; nothing in the text is resolved, looked up or called.
+    """Return the run that `to_json` wrote; nothing in the text is resolved, looked up or called.
 
     Raises:
         ArtefactError: It is not such a text, has unknown or missing keys, or holds `_target_` or `${...}`.
@@ -139,7 +139,7 @@ def from_json(text: str) -> RunSpec:
 
 
 def difference(old: RunSpec, new: RunSpec) -> list[Change]:
-    """The keys whose values differ, in the order of the specification; dotted as a user would type them."""
+    """Return the keys whose values differ, in the order of the specification; dotted as a user would type them."""
     before, after = _flat(dataclasses.asdict(old)), _flat(dataclasses.asdict(new))
     absent = "(absent)"
     keys = [*before, *(key for key in after if key not in before)]
@@ -151,12 +151,12 @@ def difference(old: RunSpec, new: RunSpec) -> list[Change]:
 
 
 def composed_yaml(config: DictConfig) -> str:
-    """The composed configuration for people; interpolations stay as written, so no environment value enters it."""
+    """Return the composed configuration as YAML for people; interpolations stay, so it holds no environment value."""
     return OmegaConf.to_yaml(config, resolve=False)
 
 
 def explained(error: OmegaConfBaseException) -> str:
-    """The first line of OmegaConf's message, with the key and, for an unset variable, what to do."""
+    """Return the first line of OmegaConf's message, with the key and, for an unset variable, what to do."""
     first_line = str(error).splitlines()[0]
     key = f"{error.full_key}: " if getattr(error, "full_key", None) else ""
     if "Environment variable" in first_line:

@@ -89,7 +89,7 @@ class Primary:
 
 
 def fill_store(registry: Registry) -> None:
-    """Puts the primary configuration and a node for every choice where Hydra finds them."""
+    """Fill Hydra's store with the primary configuration and a node for every choice."""
     store = ZenStore("bionemo", deferred_to_config=False, overwrite_ok=True)(to_config=lambda node: node)
     store(Primary, name=CONFIG_NAME)
     for group, schema in CORE_GROUPS.items():
@@ -129,7 +129,7 @@ def _component_node(registered: RegisteredComponent, overrides: list[Any]) -> ty
 
 
 def _override_list(registered: RegisteredComponent, registry: Registry) -> list[Any]:
-    """The defaults-list entries by which a model brings its tokenizer, data and values.
+    """Return the defaults-list entries by which a model brings its tokenizer, data and values.
 
     In a config of group `model` Hydra needs `override /tokenizer@_global_.tokenizer`; the plain
     form looks for `tokenizer@model.tokenizer`.

@@ -17,7 +17,7 @@ _RUN_NAME = re.compile(r"[\w][\w.+=@ -]*")
 
 
 def check_values(spec: RunSpec) -> None:
-    """Accepts the values of a run, or names the first that cannot be meant.
+    """Check the values of a run, and name the first that is invalid.
 
     Raises:
         ConfigError: A value is out of its range or is not one of the words known.
@@ -34,7 +34,7 @@ def check_values(spec: RunSpec) -> None:
 
 
 def check_restore(restore: Restore) -> None:
-    """Accepts rules for loading weights whose words are known.
+    """Accept rules for loading weights whose words are known.
 
     Raises:
         ConfigError: One is not.

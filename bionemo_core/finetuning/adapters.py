@@ -35,7 +35,7 @@ def named_weights(network: nn.Module) -> list[tuple[str, Tensor]]:
 
 
 def pretrained_network(opened: OpenedModel) -> nn.Module:
-    """The network to build on; adapters of an earlier fine-tuning become part of its weights."""
+    """Return the network to build on; adapters of an earlier fine-tuning become part of its weights."""
     base = encoder_network(getattr(opened.module, "network", opened.module))
     merge_adapters(base)
     encoder_of(base)
@@ -78,7 +78,7 @@ def opened_fingerprint(opened: OpenedModel) -> str:
 def open_with_adapter(
     base: str, adapter: str, registry: Registry, *, device: str = "cpu", dtype: str = "float32", merge: bool = False
 ) -> OpenedModel:
-    """The model at `base` under the adapters and head at `adapter`, in evaluation mode.
+    """Return the model at `base` under the adapters and head at `adapter`, in evaluation mode.
 
     Args:
         base: where the pre-trained model lies.

@@ -49,13 +49,13 @@ class AveragedCheckpoints:
         return [name for name in self.readers[-1].names if name.startswith(("model.", "buffer."))]
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """The global shape of a tensor."""
+        """Return the global shape of a tensor."""
         return self.readers[-1].shape(name)
 
     def read(
         self, name: str, offset: tuple[int, ...] | None = None, shape: tuple[int, ...] | None = None
     ) -> torch.Tensor:
-        """The mean over the checkpoints of a tensor or a block of it; of whole numbers the last one's."""
+        """Return the mean over the checkpoints of a tensor or a block of it; of whole numbers the last one's."""
         last = self.readers[-1].read(name, offset, shape)
         if not last.is_floating_point():
             return last
@@ -66,7 +66,7 @@ class AveragedCheckpoints:
 
 
 def newest(root: Path, count: int) -> list[Path]:
-    """The newest checkpoint folders of a run, oldest of them first; fewer where there are not so many."""
+    """Return the newest checkpoint folders of a run, oldest of them first; fewer where there are not so many."""
     steps = sorted(
         (step, path) for path in root.glob("step-*") if (step := folder_names.parse_step(path.name)) is not None
     )

@@ -65,7 +65,7 @@ class _Split:
     counts: list[Tensor]
 
     def batch(self, rows: Sequence[int], device: torch.device) -> tuple[ResidueStates, Tensor, Tensor]:
-        """Some of the sequences as a head takes them, their labels, and whether each counts."""
+        """Return some of the sequences as a head takes them, their labels, and whether each counts."""
         states = torch.cat([self.states[row] for row in rows]).to(device)
         lengths = torch.tensor([len(self.states[row]) for row in rows], device=device)
         labels, counts = (torch.cat([side[row] for row in rows]).to(device) for side in (self.labels, self.counts))
@@ -131,7 +131,7 @@ class DownstreamValidation(pl.Callback):
             trainer.callback_metrics.update({key: torch.tensor(value) for key, value in measured[0].items()})
 
     def _embedded(self, trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, _Split]:
-        """The splits with the model's states of now; ranks share the work."""
+        """Return the splits with the model's states of now; ranks share the work."""
         assert self._tokenizer is not None
         strategy = strategy_of(trainer)
         gather(strategy.network)
@@ -199,7 +199,7 @@ class DownstreamValidation(pl.Callback):
 
 
 def _counted(head: nn.Module, split: _Split, rows: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
-    """The answers that have a label, float32 [n, outputs], and these labels."""
+    """Return the answers that have a label, float32 [n, outputs], and these labels."""
     residues, labels, counts = split.batch(rows, device)
     return head(residues).float()[counts], labels[counts]
 
@@ -207,7 +207,7 @@ def _counted(head: nn.Module, split: _Split, rows: Sequence[int], device: torch.
 def _shared(
     embedder: Embedder, records: LabelledRecords, output: str, groups: ProcessGroups
 ) -> list[NDArray[np.float32]]:
-    """An array of states for every sequence, [residues, hidden] or [1, hidden]; every rank computes its share."""
+    """Compute the states of every sequence, [residues or 1, hidden]; every rank computes its share."""
     rank, size = groups.data_rank, groups.data_size
     # A rank without a sequence of its own still has to run the network, as its peers may wait for it there.
     mine = range(rank, len(records), size) if rank < len(records) else range(1)

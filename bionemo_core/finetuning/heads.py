@@ -16,7 +16,7 @@ class Head(Protocol):
     """What a component of group `head` returns: settings that build a network."""
 
     def build(self, hidden_size: int, outputs: int, per_residue: bool) -> "nn.Module":
-        """A module that maps `nn.residue_states.ResidueStates` to answers.
+        """Return a module that maps `nn.residue_states.ResidueStates` to answers.
 
         Args:
             hidden_size: width of the residue states.

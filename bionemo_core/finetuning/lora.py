@@ -35,7 +35,7 @@ class LoraSettings:
     targets: tuple[str, ...] = tuple(TARGETS)
 
     def check(self) -> LoraSettings:
-        """The settings themselves, if they can be followed.
+        """Check the settings, and return them.
 
         Raises:
             ConfigError: they cannot.
@@ -61,12 +61,12 @@ class Adapter(nn.Module):
         self.scale = (settings.rank if settings.alpha is None else settings.alpha) / settings.rank
 
     def forward(self, x: Tensor) -> Tensor:
-        """What is added to the layer's output, shape [..., outputs]."""
+        """Return what is added to the layer's output, shape [..., outputs]."""
         x = F.dropout(x, self.dropout, self.training)
         return F.linear(F.linear(x, self.down), self.up) * self.scale
 
     def weight(self) -> Tensor:
-        """The change as one matrix, shape [outputs, inputs]."""
+        """Return the change as one matrix, shape [outputs, inputs]."""
         return self.up @ self.down * self.scale
 
 
@@ -97,7 +97,7 @@ def add_adapters(network: nn.Module, settings: LoraSettings) -> int:
 
 
 def _add(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
-    """A forward hook: megatron-core's linear layers return the product and a bias."""
+    """Return a forward hook: megatron-core's linear layers return the product and a bias."""
     adapter = getattr(layer, "lora", None)
     if adapter is None:
         return output
@@ -118,7 +118,7 @@ def merge_adapters(network: nn.Module) -> int:
 
 
 def adapted_layers(network: nn.Module) -> Iterator[Any]:
-    """The layers that have an adapter."""
+    """Return the layers that have an adapter."""
     return (module for module in list(network.modules()) if isinstance(getattr(module, "lora", None), Adapter))
 
 

@@ -40,7 +40,7 @@ class AnswerMetrics:
         self._seen.append((answers[counts].cpu(), labels[counts].cpu()))
 
     def compute(self, groups: ProcessGroups) -> dict[str, float]:
-        """The metrics over all ranks."""
+        """Return the metrics over all ranks."""
         kind = torch.int64 if self.answers.of_classes else torch.float32
         sides = [
             torch.cat([torch.zeros(0, dtype=kind), *(pair[side].to(kind) for pair in self._seen)]) for side in (0, 1)
@@ -53,7 +53,7 @@ class AnswerMetrics:
 
 
 def metrics_of(answers: LabelSpec, predicted: Tensor, labels: Tensor) -> dict[str, float]:
-    """The metrics of predictions: classes as int64[n], or standardised values as float32[n]; empty for none.
+    """Return the metrics of predictions: classes as int64[n], or standardised values as float32[n]; empty for none.
 
     A metric that is not defined for so few or so equal values is 0.
     """

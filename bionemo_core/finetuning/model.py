@@ -66,7 +66,7 @@ class PlainChoice:
 
     @classmethod
     def of(cls, content: Mapping[str, Any], group: str) -> "PlainChoice":
-        """The choice that was written as a mapping.
+        """Return the choice that was written as a mapping.
 
         Raises:
             ArtefactError: it is not such a mapping.
@@ -99,7 +99,7 @@ def finetuned(
     context: BuildContext,
     registry: "Registry",
 ) -> Any:
-    """A pre-trained model's encoder with a head.
+    """Return a pre-trained model's encoder with a head.
 
     Args:
         encoder: the pre-trained model as a choice: name, params, distribution, version.
@@ -176,7 +176,7 @@ def check_kind(kind: str) -> None:
 
 
 def hidden_size_of(network: Any) -> int:
-    """The width of a network's hidden states.
+    """Return the width of a network's hidden states.
 
     Raises:
         ConfigError: it does not say it.

@@ -34,7 +34,7 @@ class MlpHead(nn.Module):
         self.dropout = dropout
 
     def forward(self, residues: ResidueStates) -> Tensor:
-        """The answers, shape [R, O] or [N, O]."""
+        """Return the answers, shape [R, O] or [N, O]."""
         x = residues.states if self.per_residue else residues.mean()
         x = x.to(next(self.parameters()).dtype)
         for linear in self.linears[:-1]:
@@ -55,7 +55,7 @@ class ConvHead(nn.Module):
         self.dropout = dropout
 
     def forward(self, residues: ResidueStates) -> Tensor:
-        """The answers, shape [R, O]; a sequence sees zeros beyond its ends, never its neighbours."""
+        """Return the answers, shape [R, O]; a sequence sees zeros beyond its ends, never its neighbours."""
         places = self._spaced(residues.lengths)
         width = int(residues.states.shape[0]) + self.reach * (len(residues.lengths) + 1)
         spaced = residues.states.new_zeros(width, residues.states.shape[1]).index_copy(0, places, residues.states)
@@ -87,7 +87,7 @@ class StoredStates:
         self.table = table
 
     def __call__(self, batch: TokenBatch) -> ResidueStates:
-        """The rows that the batch asks for."""
+        """Return the rows that the batch asks for."""
         tokens = _at_residues(batch, batch.tokens, framed=False)
         lengths = torch.tensor(batch.lengths)
         if self.table.device != tokens.device and self.table.nbytes <= self.largest_on_device:
@@ -147,13 +147,13 @@ class FineTunedNetwork(nn.Module):
         return self
 
     def predictions(self, batch: TokenBatch) -> Tensor:
-        """The head's answers, float32 [R or N, O]: logits of classes, or values."""
+        """Return the head's answers, float32 [R or N, O]: logits of classes, or values."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             residues = self.encoder(batch)
         return self.head(residues).float()
 
     def targets(self, batch: TokenBatch) -> tuple[Tensor, Tensor]:
-        """The labels of the same answers and whether each counts, both [R or N]; values as float32."""
+        """Return the labels of the same answers and whether each counts, both [R or N]; values as float32."""
         if self.per_residue:
             framed = self.encoder.framed
             labels, counts = (_at_residues(batch, x, framed=framed) for x in (batch.labels, batch.loss_mask))
@@ -164,7 +164,7 @@ class FineTunedNetwork(nn.Module):
         return labels, counts
 
     def forward(self, batch: TokenBatch) -> Tensor:
-        """The loss summed over the answers that count, a float32 scalar: cross entropy in nats, or squared error."""
+        """Return the loss summed over the labels that count, a float32 scalar: cross entropy in nats, or squares."""
         answers = self.predictions(batch)
         labels, counts = self.targets(batch)
         if self.num_classes is None:
@@ -178,13 +178,13 @@ class FineTunedNetwork(nn.Module):
 
 
 def _at_residues(batch: TokenBatch, values: Tensor, *, framed: bool) -> Tensor:
-    """What `values`, [rows, length], hold at residues, [R]."""
+    """Return what `values`, [rows, length], hold at residues, [R]."""
     places, _ = residue_places(batch, framed=framed)
     return values.flatten().index_select(0, on_device(places, values.device))
 
 
 def _at_first(batch: TokenBatch, values: Tensor) -> Tensor:
-    """What `values`, [rows, length], hold at the first token of each sequence, [N]."""
+    """Return what `values`, [rows, length], hold at the first token of each sequence, [N]."""
     _, lengths = residue_places(batch, framed=False)
     places = lengths.cumsum(0) - lengths if batch.packed else torch.arange(len(lengths)) * values.shape[1]
     return values.flatten().index_select(0, on_device(places, values.device))

@@ -35,7 +35,7 @@ class LabelObjective:
         self._numbers = {name: number for number, name in enumerate(answers.classes)}
 
     def record_example(self, record: LabelledRecord, draw: RecordRng | None = None) -> Example:
-        """The example for one record.
+        """Return the example for one record.
 
         Raises:
             DataError: the label is of another kind, or too long.
@@ -49,7 +49,7 @@ class LabelObjective:
         return self.labelled(tokens, record, len(ids), first=int(self.framed))
 
     def labelled(self, tokens: NDArray[np.int32], record: LabelledRecord, num_residues: int, first: int) -> Example:
-        """The example of these tokens, whose residues begin at `first`."""
+        """Return the example of these tokens, whose residues begin at `first`."""
         labels, chosen = np.zeros(len(tokens), dtype=np.int32), np.zeros(len(tokens), dtype=np.bool_)
         if record.label:
             values, counts = self.targets(record, num_residues)
@@ -58,7 +58,7 @@ class LabelObjective:
         return Example(tokens, labels, chosen)
 
     def targets(self, record: LabelledRecord, num_residues: int) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
-        """The labels of a record and whether each counts, shape [residues] or [1].
+        """Return the labels of a record and whether each counts, shape [residues] or [1].
 
         Raises:
             DataError: a class is unknown, a number cannot be read, or the lengths differ.
@@ -113,13 +113,13 @@ class StoredStatesObjective:
         self.offsets = offsets
 
     def record_example(self, record: LabelledRecord, draw: RecordRng | None = None) -> Example:
-        """The example for one record."""
+        """Return the example for one record."""
         start, stop = int(self.offsets[record.number]), int(self.offsets[record.number + 1])
         return self.inner.labelled(np.arange(start, stop, dtype=np.int32), record, stop - start, first=0)
 
 
 def number(word: str, record: LabelledRecord) -> float:
-    """The number that a label is.
+    """Return the number that a label is.
 
     Raises:
         DataError: it is none.
@@ -134,7 +134,7 @@ def number(word: str, record: LabelledRecord) -> float:
 
 
 def found_classes(records: LabelledRecords, per_residue: bool) -> set[str]:
-    """The names of all classes that count."""
+    """Return the names of all classes that count."""
     found: set[str] = set()
     for record in (records[row] for row in range(len(records))):
         if per_residue:
@@ -146,7 +146,7 @@ def found_classes(records: LabelledRecords, per_residue: bool) -> set[str]:
 
 
 def classes_of(records: LabelledRecords, per_residue: bool) -> list[str]:
-    """The names of all classes that count, sorted.
+    """Return the sorted names of all classes that count.
 
     Raises:
         ConfigError: there are fewer than two, or so many that these cannot be classes.

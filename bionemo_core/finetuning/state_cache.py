@@ -40,7 +40,7 @@ class StatesTable:
 
 
 def numbered(splits: LabelledSplits) -> tuple[LabelledSplits, LabelledRecords]:
-    """The splits with one numbering for all, and all their records in that order."""
+    """Return the splits with one numbering for all, and all their records in that order."""
     renumbered: dict[str, Any] = {}
     first = 0
     for name, part in splits.parts().items():
@@ -60,7 +60,7 @@ def numbered(splits: LabelledSplits) -> tuple[LabelledSplits, LabelledRecords]:
 def stored_states(
     home: Path, records: LabelledRecords, embedder: Embedder, weights: str, per_residue: bool, dtype: str, ranks: Ranks
 ) -> StatesTable:
-    """The states of all records by this encoder, from disk where they were kept and are whole.
+    """Return the states of all records by this encoder, from disk where they were kept and are whole.
 
     Args:
         home: kept states live in `<home>/states`.
@@ -107,7 +107,7 @@ def stored_states(
 
 
 def _of_the_first_rank(value: str, ranks: Ranks) -> str:
-    """What the first rank gave."""
+    """Return the value of the first rank."""
     values = [value]
     if ranks.size > 1:
         dist.broadcast_object_list(values, src=0)

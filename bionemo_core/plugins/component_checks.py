@@ -24,7 +24,7 @@ RESERVED_PARAMETERS = frozenset({"defaults"})
 
 
 def check_component(component: Any, group: str) -> None:
-    """Accepts a component of `group`, or says what is wrong with it.
+    """Check a component of `group`.
 
     Raises:
         ConfigError: It is not a `Component`, or its name, config, capabilities or defaults cannot be used.

@@ -5,7 +5,7 @@ from difflib import get_close_matches
 
 
 def close_names(name: str, known: Iterable[str], limit: int = 3) -> list[str]:
-    """The known names nearest to `name`, best first."""
+    """Return the known names nearest to `name`, best first."""
     by_lower = {candidate.lower(): candidate for candidate in known}
     return [by_lower[match] for match in get_close_matches(name.lower(), by_lower, n=limit, cutoff=0.6)]
 

@@ -24,7 +24,7 @@ class FoundPlugin:
     requires: tuple[str, ...]
 
     def record(self, status: Status, reason: str = "", trace: str = "") -> PluginRecord:
-        """A record of this plugin without components."""
+        """Return a record of this plugin without components."""
         point = self.entry_point
         return PluginRecord(point.name, self.distribution, self.version, point.value, status, reason, trace)
 
@@ -42,7 +42,7 @@ def found_plugins() -> list[FoundPlugin]:
 
 
 def refusals(found: Iterable[FoundPlugin], environ: Mapping[str, str], core_version: str) -> dict[int, PluginRecord]:
-    """Records, by position in `found`, of the plugins that are not to be imported."""
+    """Return records, by position in `found`, of the plugins that are not to be imported."""
     plugins = list(found)
     entry_points_of = Counter(plugin.distribution for plugin in plugins)
     refused = {}

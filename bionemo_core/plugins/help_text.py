@@ -53,7 +53,7 @@ def _field_comments(owner: Any) -> dict[str, str]:
 
 
 def _section(text: str, title: str) -> list[str]:
-    """The lines under a title of a docstring, up to the next that is not indented."""
+    """Return the lines under a title of a docstring, up to the next that is not indented."""
     lines = text.splitlines()
     if title not in lines:
         return []

@@ -18,27 +18,27 @@ class PluginHooks:
 
     @hookspec
     def bionemo_tokenizers(self) -> Iterable[Component]:  # type: ignore[empty-body]
-        """Yields tokenizers; a factory returns a `Tokenizer`."""
+        """Yield tokenizers; a factory returns a `Tokenizer`."""
 
     @hookspec
     def bionemo_datasets(self) -> Iterable[Component]:  # type: ignore[empty-body]
-        """Yields datasets; a factory takes `tokenizer` if it wants it and returns `DataSplits`."""
+        """Yield datasets; a factory takes `tokenizer` if it wants it and returns `DataSplits`."""
 
     @hookspec
     def bionemo_models(self) -> Iterable[Component]:  # type: ignore[empty-body]
-        """Yields models; a factory takes `tokenizer` and `context` and returns a `LightningModule`."""
+        """Yield models; a factory takes `tokenizer` and `context` and returns a `LightningModule`."""
 
     @hookspec
     def bionemo_connectors(self) -> Iterable[Component]:  # type: ignore[empty-body]
-        """Yields connectors, which turn foreign checkpoints into ours and back."""
+        """Yield connectors, which turn foreign checkpoints into ours and back."""
 
     @hookspec
     def bionemo_callbacks(self) -> Iterable[Component]:  # type: ignore[empty-body]
-        """Yields callbacks; a factory returns a Lightning callback."""
+        """Yield callbacks; a factory returns a Lightning callback."""
 
     @hookspec
     def bionemo_heads(self) -> Iterable[Component]:  # type: ignore[empty-body]
-        """Yields heads for fine-tuning; a factory returns settings with `build(hidden_size, outputs, per_residue)`."""
+        """Yield heads for fine-tuning; a factory returns settings with `build(hidden_size, outputs, per_residue)`."""
 
 
 class CoreHooks(PluginHooks):
@@ -46,19 +46,19 @@ class CoreHooks(PluginHooks):
 
     @hookspec
     def bionemo_optimizers(self) -> Iterable[Component]:  # type: ignore[empty-body]
-        """Yields optimizer settings."""
+        """Yield optimizer settings."""
 
     @hookspec
     def bionemo_schedulers(self) -> Iterable[Component]:  # type: ignore[empty-body]
-        """Yields learning-rate schedules."""
+        """Yield learning-rate schedules."""
 
     @hookspec
     def bionemo_loggers(self) -> Iterable[Component]:  # type: ignore[empty-body]
-        """Yields metric loggers."""
+        """Yield metric loggers."""
 
     @hookspec
     def bionemo_tasks(self) -> Iterable[Component]:  # type: ignore[empty-body]
-        """Yields what `task=` can be."""
+        """Yield what `task=` can be."""
 
 
 GROUP_OF_HOOK = {

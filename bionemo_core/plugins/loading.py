@@ -25,7 +25,7 @@ class HookFailedError(Exception):
 
 
 def load_plugin(found: FoundPlugin) -> PluginRecord:
-    """The record of a plugin after importing it and calling its hooks."""
+    """Return the record of a plugin after importing it and calling its hooks."""
     began = time.perf_counter()
     record = _load(found)
     return replace(record, seconds=time.perf_counter() - began)

@@ -109,5 +109,5 @@ class PluginRecord:
 
 
 def canonical(distribution: str) -> str:
-    """The normalised name of a distribution, so that `Bionemo_ESM` and `bionemo-esm` are one."""
+    """Return the normalised name of a distribution, so that `Bionemo_ESM` and `bionemo-esm` are one."""
     return str(canonicalize_name(distribution))

@@ -63,7 +63,7 @@ class Registry:
         environ: Mapping[str, str] | None = None,
         check_defaults: DefaultsCheck | None = None,
     ) -> "Registry":
-        """A registry of the core's own components and those of every installed plugin.
+        """Return a registry of the core's own components and those of every installed plugin.
 
         Args:
             core: The module with the core's own hooks.
@@ -94,13 +94,13 @@ class Registry:
         return sorted(chosen, key=lambda one: (one.group, one.name, one.distribution))
 
     def names(self, group: str) -> list[str]:
-        """What can be typed after `group=`: plain names, and qualified ones where two plugins offer the same."""
+        """Return what can be typed after `group=`: plain names, and qualified ones where two plugins offer the same."""
         return sorted(
             one.name if self.owner(one.group, one.name) is one else one.qualified_name for one in self.components(group)
         )
 
     def owner(self, group: str, name: str) -> RegisteredComponent | None:
-        """The component that the unqualified name stands for; none if nobody offers it or two do."""
+        """Return the component that the unqualified name stands for; none if nobody offers it or two do."""
         offers = self._offers.get((group, name), [])
         core = [one for one in offers if one.distribution == CORE_DISTRIBUTION]
         if core:
@@ -108,7 +108,7 @@ class Registry:
         return offers[0] if len(offers) == 1 else None
 
     def find(self, group: str, name: str, near: str = "") -> RegisteredComponent | None:
-        """The component of that name, preferring the distribution `near`; none if there is no single one."""
+        """Return the component of that name, preferring the distribution `near`; none if there is no single one."""
         distribution, _, plain = name.rpartition("/")
         offers = self._offers.get((group, plain), [])
         for wanted in (distribution, near):
@@ -119,7 +119,7 @@ class Registry:
         return self.owner(group, plain)
 
     def get(self, group: str, name: str) -> RegisteredComponent:
-        """The component `name` of `group`; `name` may be `distribution/name`.
+        """Return the component `name` of `group`; `name` may be `distribution/name`.
 
         Raises:
             ConfigError: There is no such component, or two plugins offer it.
@@ -130,7 +130,7 @@ class Registry:
         return found
 
     def build(self, choice: ChosenComponent, **runtime: Any) -> Any:
-        """What the factory of the chosen component returns.
+        """Build the chosen component.
 
         The factory gets the choice's parameters and those of `runtime` that it has in its signature; one that asks
         for `registry`, because it is made of other components, gets this one.
@@ -152,7 +152,7 @@ class Registry:
             ) from error
 
     def failures(self) -> list[PluginRecord]:
-        """The plugins whose components cannot be used, each with its reason."""
+        """Return the plugins whose components cannot be used, each with its reason."""
         return [record for record in self.records if not record.usable]
 
     def _of_choice(self, choice: ChosenComponent) -> RegisteredComponent:

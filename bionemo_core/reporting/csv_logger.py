@@ -15,7 +15,7 @@ class CsvLogger(Logger):
     """Writes each step's metrics to `metrics.csv`; rank 0 only."""
 
     def __init__(self, folder: Path, name: str = "", resumed_step: int | None = None) -> None:
-        """Writes nothing yet; at the first metrics of a resumed run, rows after `resumed_step` are cut."""
+        """Write nothing yet; at the first metrics of a resumed run, rows after `resumed_step` are cut."""
         super().__init__()
         self._folder = Path(folder)
         self._name = name
@@ -39,7 +39,7 @@ class CsvLogger(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        """Adds a row, or adds to the last one if that is of the same step.
+        """Add a row, or add to the last row if it is of the same step.
 
         Raises:
             StorageError: the file system refused.
@@ -50,7 +50,7 @@ class CsvLogger(Logger):
 
     @rank_zero_only
     def cut_back(self, step: int) -> None:
-        """Removes the rows after `step`, at once or not at all.
+        """Remove the rows after `step`, at once or not at all.
 
         Raises:
             StorageError: the file cannot be read or replaced.
@@ -60,11 +60,11 @@ class CsvLogger(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | argparse.Namespace, *args: Any, **kwargs: Any) -> None:
-        """Does nothing: the configuration lies beside the metrics already."""
+        """Do nothing: the configuration lies beside the metrics already."""
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Closes the file."""
+        """Close the file."""
         self._file.close()
 
 

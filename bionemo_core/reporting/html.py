@@ -32,7 +32,7 @@ class Figure:
 
 
 def page(title: str, facts: Mapping[str, Any], metrics: Mapping[str, float], figures: Sequence[Figure]) -> str:
-    """The whole page."""
+    """Return the whole page."""
     told = "".join(f"<tr><th>{_text(key)}</th><td>{_text(value)}</td></tr>" for key, value in facts.items())
     rows = "".join(
         f'<tr><th>{_text(key)}</th><td class="number">{value:.5g}</td></tr>' for key, value in metrics.items()
@@ -97,7 +97,7 @@ def histogram(values: NDArray[np.floating], name: str, caption: str) -> Figure:
 
 
 def bars(values: Mapping[str, float], name: str, caption: str) -> Figure:
-    """A bar for each name, highest first."""
+    """Draw a bar for each name, highest first."""
     ordered = sorted(values.items(), key=lambda item: -item[1])
     figure, axes = new_plot(6.5, 3.4)
     axes.bar([key for key, _ in ordered], [value for _, value in ordered], color=BLUE)
@@ -106,7 +106,7 @@ def bars(values: Mapping[str, float], name: str, caption: str) -> Figure:
 
 
 def points(x: NDArray[np.floating], y: NDArray[np.floating], names: tuple[str, str], caption: str) -> Figure:
-    """A point for each pair."""
+    """Draw a point for each pair."""
     figure, axes = new_plot(5.5, 3.6)
     axes.scatter(x, y, s=10, alpha=0.5, color=BLUE, linewidths=0)
     axes.set_xlabel(names[0])

@@ -29,7 +29,7 @@ class RunContext:
 
 
 def csv(run: RunContext) -> Any:
-    """A logger that writes `metrics.csv` in the run folder, in full precision.
+    """Return a logger that writes `metrics.csv` in the run folder, in full precision.
 
     Raises:
         StorageError: when it cannot write, at the first metrics.

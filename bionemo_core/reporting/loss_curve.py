@@ -46,7 +46,7 @@ def draw(path: Path, train: Points, val: Points, samples: Points, title: str) ->
 
 
 def smooth(values: Sequence[float]) -> list[float]:
-    """The mean over a fiftieth of the values, around each; narrower at the ends, without what is not finite."""
+    """Average each value over a window of a fiftieth of them, narrower at the ends, ignoring non-finite values."""
     # Centred and symmetric: a running mean of the past would lie above a falling curve.
     widest = max(2, len(values) // 100)
     sums, counts = [0.0], [0]

@@ -18,7 +18,7 @@ Row = dict[str, Number]
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows of a metrics file in its order; a row that a power loss tore is left out.
+    """Return the rows of a metrics file in its order; a row that a power loss tore is left out.
 
     Raises:
         StorageError: it cannot be read.
@@ -39,7 +39,7 @@ class MetricsFile:
         self._descriptor: int | None = None
 
     def write(self, step: int, metrics: Mapping[str, Number]) -> None:
-        """Adds a row, or adds to the last one if that is of the same step.
+        """Add a row, or add to the last row if it is of the same step.
 
         Raises:
             StorageError: the file system refused; the file is as it was or has the whole row.
@@ -58,7 +58,7 @@ class MetricsFile:
             raise storage_error(self.path, failure, _ADVICE) from failure
 
     def cut_back(self, step: int) -> None:
-        """Removes the rows after `step`, at once or not at all.
+        """Remove the rows after `step`, at once or not at all.
 
         Raises:
             StorageError: the file cannot be read or replaced.
@@ -70,7 +70,7 @@ class MetricsFile:
         _replace(self.path, columns, [row for row in rows if row[STEP] <= step])
 
     def close(self) -> None:
-        """Closes the file; the next write opens it again."""
+        """Close the file; the next write opens it again."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None

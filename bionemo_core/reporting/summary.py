@@ -54,7 +54,7 @@ def write_summary(
     wall_time_s: float | None = None,
     checkpoint: Path | None = None,
 ) -> Summary:
-    """Writes `summary.json` and `loss.png` in the run folder, from its `metrics.csv`.
+    """Write `summary.json` and `loss.png` in the run folder, from its `metrics.csv`.
 
     Args:
         folder: the run folder.
@@ -164,7 +164,7 @@ def _within(path: Path | None, folder: Path) -> str | None:
 
 
 def _spell_out(value: object) -> object:
-    """The same with NaN and infinities as strings, which JSON has no numbers for."""
+    """Return the same with NaN and infinities as strings, which JSON has no numbers for."""
     if isinstance(value, dict):
         return {key: _spell_out(item) for key, item in value.items()}
     return repr(value) if isinstance(value, float) and not math.isfinite(value) else value

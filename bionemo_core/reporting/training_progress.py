@@ -30,21 +30,21 @@ class RunProgress(ProgressBar):
         self._first_step = 0
 
     def disable(self) -> None:
-        """Shows nothing from now on."""
+        """Show nothing from now on."""
         self._enabled = False
         self._stop()
 
     def enable(self) -> None:
-        """Shows progress again."""
+        """Show progress again."""
         self._enabled = True
 
     def print(self, *args: Any, **kwargs: Any) -> None:
-        """Prints without breaking the bar."""
+        """Print without breaking the bar."""
         if self._enabled:
             self._console.print(*args, **kwargs, markup=False, highlight=False, soft_wrap=True)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Starts the clock and the bar."""
+        """Start the clock and the bar."""
         self._started, self._first_step = monotonic(), trainer.global_step
         if not (self._enabled and self._console.is_terminal):
             return
@@ -54,7 +54,7 @@ class RunProgress(ProgressBar):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Shows the step just done, if it is time to."""
+        """Show the step just done, if it is time to."""
         last = trainer.global_step == trainer.max_steps
         if self._bar is not None:
             # Reading a metric waits for a GPU, so that is done only as often as an eye can follow.
@@ -73,7 +73,7 @@ class RunProgress(ProgressBar):
             self._show(trainer, f"validate {batch_idx + 1}")
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Shows the validation loss."""
+        """Show the validation loss."""
         if trainer.state.fn != "fit":
             return
         if self._bar is not None:
@@ -82,13 +82,13 @@ class RunProgress(ProgressBar):
             self.print(f"step {trainer.global_step}/{_total(trainer)}  val_loss {loss:.4f}")
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Shows the last step and leaves the bar standing."""
+        """Show the last step and leave the bar on the screen."""
         if self._bar is not None:
             self._show(trainer, "train")
         self._stop()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Takes the bar away, so that the message that follows can be read."""
+        """Take the bar away, so that the message that follows can be read."""
         self._stop()
 
     def _show(self, trainer: pl.Trainer, description: str) -> None:

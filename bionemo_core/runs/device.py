@@ -32,7 +32,7 @@ class Device:
         return DTYPES[self.precision]
 
     def context(self, spec: RunSpec) -> BuildContext:
-        """What factories are told."""
+        """Return the context that factories get."""
         return BuildContext(
             seed=spec.seed,
             device=self.name,
@@ -44,7 +44,7 @@ class Device:
 
 
 def choose_device(spec: RunSpec) -> Device:
-    """The device that the run asks for; sets threads and determinism for this process.
+    """Choose the device of the run; set threads and determinism of this process.
 
     Raises:
         ConfigError: there is no such device here, or it cannot compute as asked.

@@ -38,7 +38,7 @@ class RunFolder:
 
 
 def new_folder(home: Path, name: str) -> RunFolder:
-    """A fresh folder named after the time; the same one on every rank of a job.
+    """Return a fresh folder named after the time; the same one on every rank of a job.
 
     Raises:
         StorageError: it cannot be made.
@@ -75,7 +75,7 @@ def _by_time(root: Path) -> Path:
 
 
 def find_folder(home: Path, name: str, resume: str) -> RunFolder | None:
-    """The folder that `resume` names: a path, or `last` or `auto` for the newest run of this name.
+    """Return the folder that `resume` names: a path, or `last` or `auto` for the newest run of this name.
 
     None with `auto` where nothing was saved yet.
 

@@ -38,7 +38,7 @@ class TrainingHooks:
     """Pre-training adds nothing; other tasks override what they need."""
 
     def resolve_spec(self, spec: RunSpec, saved: RunSpec | None, registry: Registry, device: Device) -> RunSpec:
-        """The run with its model and tokenizer known; `saved` is the run that is resumed."""
+        """Return the run with its model and tokenizer known; `saved` is the run that is resumed."""
         return spec
 
     def callbacks(self, spec: RunSpec) -> Sequence[pl.Callback]:
@@ -61,8 +61,8 @@ class TrainingHooks:
         return restore_weights(spec, network, strategy_of(trainer).groups, registry, tokenizer)
 
     def before_fit(self, parts: Built) -> Built:
-        """The parts as they shall be trained."""
+        """Return the parts to train."""
         return parts
 
     def after_fit(self, parts: Built) -> None:
-        """What to do on every rank once training has ended as it should, before the test."""
+        """Run on every rank after a complete training, before the test."""

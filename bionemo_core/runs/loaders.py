@@ -34,7 +34,7 @@ class RunLoaders:
     """Whether batches shall have one of few shapes, because layers are compiled for each."""
 
     def train(self, consumed_samples: int, first_step: int) -> StepStream:
-        """The training batches from this position on."""
+        """Return the training batches from this position on."""
         return StepStream(
             lambda: train_loader(
                 self.splits.train,
@@ -48,7 +48,7 @@ class RunLoaders:
         )
 
     def val(self) -> Any:
-        """The validation batches, the same at every validation; None where there is no such split."""
+        """Return the validation batches, the same at every validation; None where there is no such split."""
         return self._evaluation(self.splits.val, self.spec.trainer.limit_val_batches)
 
     def test(self) -> Any:

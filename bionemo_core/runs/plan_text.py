@@ -42,7 +42,7 @@ def plan_text(
     device: Device,
     folder: RunFolder,
 ) -> str:
-    """The derived plan of a run as aligned lines."""
+    """Return the derived plan of a run as aligned lines."""
     parameters = sum(p.numel() for p in module.parameters()) * plan.tensor_parallel_size
     seq_length: int = spec.batch.seq_length or getattr(module, "seq_length", None) or 0
     rows = "packs" if spec.batch.packing else "sequences"

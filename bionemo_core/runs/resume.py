@@ -39,7 +39,7 @@ _SET_FOR_RANKS = (FOLDER_VARIABLE, "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MAS
 
 
 def open_folder(spec: RunSpec) -> tuple[RunFolder, CheckpointReader | None]:
-    """The folder to work in, and the checkpoint to go on from.
+    """Return the folder to work in, and the checkpoint to go on from.
 
     Raises:
         ConfigError: `resume` names no run.
@@ -78,7 +78,7 @@ def held(folder: RunFolder) -> Iterator[None]:
 
 
 def completed(saved: RunSpec, registry: Registry) -> RunSpec:
-    """The specification with the parameters that components have had since, at their defaults."""
+    """Return the specification with the parameters that components have had since, at their defaults."""
     whole: dict[str, Any] = {}
     for group in FROZEN_GROUPS:
         choice: Choice = getattr(saved, group)
@@ -89,7 +89,7 @@ def completed(saved: RunSpec, registry: Registry) -> RunSpec:
 
 
 def with_first_weights(saved: RunSpec, spec: RunSpec) -> RunSpec:
-    """A resumed run's specification with the weights that it was started from; the same command may name them again.
+    """Return a resumed run's specification with the weights it was started from; the command may name them again.
 
     Raises:
         ConfigError: it names others.

@@ -33,7 +33,7 @@ def make_trainer(
     reader: CheckpointReader | None,
     last_callbacks: Sequence[pl.Callback],
 ) -> pl.Trainer:
-    """The trainer of this run; nothing is started yet."""
+    """Return the trainer of this run; nothing is started yet."""
     settings = spec.trainer
     run = RunContext(folder=folder.path, name=spec.name, resumed_step=reader.step if reader else None)
     strategy = MegatronStrategy(

@@ -94,7 +94,7 @@ def embed_with(
     canonicalize: bool = True,
     **settings: Any,
 ) -> NDArray[np.float32]:
-    """The embeddings of sequences by the model at a path, float32 [sequences, hidden].
+    """Return the embeddings of sequences by the model at a path, float32 [sequences, hidden].
 
     Like the task it reads texts in their canonical form, where the tokenizer knows one.
 
@@ -108,7 +108,7 @@ def embed_with(
 
 
 def settings_of(task: Embed, on_gpu: bool) -> EmbeddingSettings:
-    """What the task asks of the embedder."""
+    """Return what the task asks of the embedder."""
     return EmbeddingSettings(
         outputs=tuple(task.outputs or (EMBEDDINGS,)),
         on_long=task.on_long,
@@ -120,7 +120,7 @@ def settings_of(task: Embed, on_gpu: bool) -> EmbeddingSettings:
 
 
 def open_input(path: str, task: Any, tokenizer: Tokenizer, context: Any) -> PreparedStore:
-    """The sequences of a file, cleaned, in its order, with repeated ids.
+    """Return the sequences of a file, cleaned, in its order, with repeated ids.
 
     `task` has `Embed`'s keys for reading; where it lacks `canonicalize`, as a search does, texts are canonicalised.
 

@@ -77,7 +77,7 @@ def evaluate(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> N
 
 
 def _data(spec: RunSpec, opened: OpenedModel) -> tuple[Choice, int]:
-    """The data that are chosen, or else those that the run was trained on, and the seed of their splits."""
+    """Return the data that are chosen, or else those that the run was trained on, and the seed of their splits."""
     if spec.data.name != OPENED:
         if opened.data is not None and spec.data.name == "sample" != opened.data.name:  # maybe nobody chose it
             log.warning("The model is measured on the embedded sample; it was trained on data=%s.", opened.data.name)
@@ -94,7 +94,7 @@ def _data(spec: RunSpec, opened: OpenedModel) -> tuple[Choice, int]:
 def _splits(
     data: Choice, seed: int, spec: RunSpec, registry: Registry, device: Device, opened: OpenedModel
 ) -> DataSplits:
-    """The data; where they are the run's own, it is made sure that they still are what it was trained on."""
+    """Return the data; where they are the run's own, it is made sure that they still are what it was trained on."""
     own = spec.data.name == OPENED
     try:
         splits: DataSplits = registry.build(
@@ -149,7 +149,7 @@ class _Evaluation:
 
     @torch.inference_mode()
     def measure(self, records: RecordDataset) -> None:
-        """The loss over the whole split, as a validation would have it, and the metrics of the module's probes."""
+        """Compute the loss over the whole split, as a validation does, and the metrics of the module's probes."""
         if self.answers and not isinstance(records, LabelledRecords):
             raise ConfigError(
                 "data: a fine-tuned model is evaluated on labels: choose data=labelled_csv or flip_fasta."
@@ -212,7 +212,7 @@ class _Evaluation:
         return len(sequence) > self.longest and len(self.opened.tokenizer.encode(sequence)) > self.longest
 
     def scorer(self) -> MaskedScorer:
-        """What asks the model about single residues.
+        """Return the scorer that asks the model about single residues.
 
         Raises:
             ConfigError: it has no masked-language head.
@@ -286,7 +286,7 @@ class _Evaluation:
 def _drawn(
     objective: Any, records: LabelledRecords, answers: list[NDArray[np.float32]], rows: list[int]
 ) -> list[Figure]:
-    """The figures of a fine-tuned model's answers for some rows."""
+    """Return the figures of a fine-tuned model's answers for some rows."""
     meaning = objective.answers
     predicted, labels = [], []
     for row in rows:

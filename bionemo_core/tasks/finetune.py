@@ -102,7 +102,7 @@ class FineTuning(TrainingHooks):
         self._opened: OpenedModel | None = None
 
     def resolve_spec(self, spec: RunSpec, saved: RunSpec | None, registry: Registry, device: Device) -> RunSpec:
-        """The run with the fine-tuned model in the place of the one it is made of.
+        """Return the run with the fine-tuned model in the place of the one it is made of.
 
         Raises:
             ConfigError: the data has no labels.
@@ -202,7 +202,7 @@ class FineTuning(TrainingHooks):
             self._write(parts, tensors, parse_step(folders[-1].name) if folders else parts.trainer.global_step)
 
     def _exported(self, parts: Built) -> list[Path]:
-        """The checkpoints whose weights are tested and written, as their mean; none for those of now."""
+        """Return the checkpoints to average for the test and the export; none for the current weights."""
         task, root = self.task, parts.folder.checkpoints
         if task.average_last > 0:
             return newest(root, task.average_last)
@@ -225,7 +225,7 @@ class FineTuning(TrainingHooks):
         return open_for_use(spec, registry, replace(device, precision="32"), Ranks())
 
     def _params(self, opened: OpenedModel, splits: LabelledSplits, registry: Registry) -> dict[str, Any]:
-        """The parameters of the fine-tuned model: what it is made of, and what its answers mean."""
+        """Return the parameters of the fine-tuned model: what it is made of, and what its answers mean."""
         task = self.task
         base = asdict(opened.spec.model)
         if base["name"] == FINETUNED:  # a new head on the encoder of an earlier fine-tuning
@@ -269,7 +269,7 @@ class FineTuning(TrainingHooks):
         return {"classes": classes, "class_weights": weights}
 
     def _embedder(self, parts: Built, ranks: Ranks) -> Embedder:
-        """A copy of the encoder that computes as the device does best; training keeps its own in float32."""
+        """Return a copy of the encoder that computes as the device does best; training keeps its own in float32."""
         chosen = PlainChoice.of(parts.spec.model.params["encoder"], "model")
         context = parts.device.context(parts.spec)
         module: pl.LightningModule = self.registry.build(chosen, tokenizer=parts.tokenizer, context=context)

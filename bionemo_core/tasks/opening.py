@@ -59,7 +59,7 @@ def start_workers(spec: RunSpec, device: Device) -> Ranks:
 
 
 def single_process(spec: RunSpec, device: Device) -> Ranks:
-    """This process alone.
+    """Return this process as the only rank.
 
     Raises:
         ConfigError: several are asked for.
@@ -70,7 +70,7 @@ def single_process(spec: RunSpec, device: Device) -> Ranks:
 
 
 def open_for_use(spec: RunSpec, registry: Registry, device: Device, ranks: Ranks) -> OpenedModel:
-    """The model that the run names: the one at `restore_from_path`, else a new one with random weights.
+    """Return the model that the run names: the one at `restore_from_path`, else a new one with random weights.
 
     Raises:
         BioNeMoError: it cannot be opened or built.

@@ -118,7 +118,7 @@ def settings_of(task: Optimize, seed: int) -> SearchSettings:
 
 
 def usable_starts(texts: Texts, oracle: Oracle, judge: TextJudge, task: Optimize) -> Texts:
-    """The texts that stand for something; of these the `task.worst` that score lowest, in their order.
+    """Return the valid texts; of these the `task.worst` with the lowest scores, in their order.
 
     Raises:
         ConfigError: none is left.
@@ -190,7 +190,7 @@ class _Report:
                 add_rows([(self.texts.ids[row], first.text, first.score, *values)])
 
     def summary(self) -> dict[str, Any]:
-        """The task and, of each algorithm, means over the starts."""
+        """Return the task and, of each algorithm, means over the starts."""
         first = [step.score for step in self.found[0].first]
         content: dict[str, Any] = {
             "task": asdict(self.task),
@@ -214,7 +214,7 @@ class _Report:
         return content
 
     def text(self) -> str:
-        """A few aligned lines to print."""
+        """Return the summary as aligned lines to print."""
         summary = self.summary()
         lines = [("starts", f"{summary['starts']:,}, mean {self.task.oracle} {summary['mean_start_score']:.4f}")]
         if self.texts.left_out:

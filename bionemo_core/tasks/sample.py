@@ -137,7 +137,7 @@ def _beams(sampled: str | Sequence[str]) -> Iterator[tuple[int, str]]:
 
 
 def _options(task: Sample) -> dict[str, Any]:
-    """The options that were given, checked before a model is opened."""
+    """Return the options that were given, checked before a model is opened."""
     if (task.input is None) == (task.num_molecules is None):
         raise ConfigError(
             "task=sample: give either task.input=FILE, texts to start from, or task.num_molecules=N, "
@@ -155,7 +155,7 @@ def _options(task: Sample) -> dict[str, Any]:
 
 
 def _known(task: Sample, inference: Seq2SeqInference, judge: TextJudge | None, context: Any) -> set[str]:
-    """The canonical forms of the texts that count as known."""
+    """Return the canonical forms of the texts that count as known."""
     every = read_texts(
         replace(task, limit=None, on_long="skip", on_invalid="skip"), str(task.known), inference, context
     )

@@ -54,9 +54,7 @@ class Finetune:
     balance_classes: bool = False  # weight the classes so that each counts the same in training
     standardise: bool = True  # train on values scaled to mean 0 and deviation 1; metrics keep the units of the labels
     states_dtype: str = "float32"  # precision of the cached states of a frozen encoder: float32, float16
-    early_stopping: Optional[int] = (
-        None  # stop after this many validations without a better checkpoint.monitor; null: never
-    )
+    early_stopping: Optional[int] = None  # validations without a better checkpoint.monitor before stopping
     export: Optional[str] = None  # weights to test and write: last or best; null: best with early_stopping, else last
     average_last: int = 0  # average this many newest checkpoints at the end; 0: none
     do_testing: bool = True  # test on the test split after the training
@@ -78,12 +76,8 @@ class Predict:
     """Predict with a fine-tuned model, or score mutations with a masked language model."""
 
     output: str  # the output, a CSV file
-    input: Optional[str] = (
-        None  # sequences for a fine-tuned model: a FASTA, CSV, SMILES or Parquet file or another format
-    )
-    variants: Optional[str] = (
-        None  # mutations for a masked language model: a CSV file with variants such as A24G or A24G:K30R
-    )
+    input: Optional[str] = None  # sequences for a fine-tuned model, in any format that embed reads
+    variants: Optional[str] = None  # a CSV file of mutations such as A24G or A24G:K30R, for a masked model
     wild_type: Optional[str] = None  # the wild-type sequence, or a FASTA file with it as the first record
     variant_column: str = "mutant"  # column of task.variants with the substitutions, such as A24G:L30V
     first_position: int = 1  # number of the first residue in the numbering of the variants
@@ -103,18 +97,14 @@ class Predict:
 class Sample:
     """Write texts near those of a file, or texts from the model's prior."""
 
-    input: Optional[str] = (
-        None  # texts to sample near: a SMILES, CSV, TSV or Parquet file or another format; null: sample from the prior
-    )
+    input: Optional[str] = None  # texts to sample near, in any format that embed reads; null: sample from the prior
     num_molecules: Optional[int] = None  # number of samples from the prior
     output: Optional[str] = None  # output folder; null: a new run folder
     limit: Optional[int] = None  # use only the first texts of the file
     num_samples: int = 1  # number of samples near each text
-    sampling_method: str = "greedy-perturbate"  # texts to sample near; null: sample from the prior
+    sampling_method: str = "greedy-perturbate"  # or topkp-perturbate, beam-search-perturbate[-sample] and others
     scaled_radius: float = 1.0  # standard deviation of the noise on the hidden states
-    top_k: Optional[int] = (
-        None  # of topkp-perturbate: number of likeliest tokens to draw from; null: the method's default
-    )
+    top_k: Optional[int] = None  # topkp-perturbate: draw from this many tokens; null: the method's default
     top_p: Optional[float] = None  # probability mass of the tokens to draw from; null: the method's default
     temperature: Optional[float] = None  # divide the logits by this value; null: the method's default
     beam_size: Optional[int] = None  # beams of each text; null: the method's default
@@ -145,9 +135,7 @@ class Optimize:
     population: int = SearchSettings.population  # candidates per start in one iteration
     iterations: int = SearchSettings.iterations  # number of iterations for each start
     sigma: float = SearchSettings.sigma  # standard deviation of the first candidates around the latent of the start
-    minimum_similarity: float = (
-        SearchSettings.minimum_similarity
-    )  # a candidate less similar to its start than this is never the best
+    minimum_similarity: float = SearchSettings.minimum_similarity  # least similarity of the best candidate
     scaled_radius: float = SearchSettings.scaled_radius  # standard deviation of the random perturbation
     diagonal: bool = SearchSettings.diagonal  # adapt only the variances of the dimensions, which is cheaper
     minimize: bool = SearchSettings.minimize  # minimise the score instead

@@ -55,7 +55,7 @@ class Texts:
 def inference_of(
     opened: OpenedModel, spec: RunSpec, batch_size: int | None, max_length: int | None = None
 ) -> Seq2SeqInference:
-    """The interface to an opened model, with the batch that suits its device.
+    """Return the interface to an opened model, with the batch that suits its device.
 
     A GPU replays the steps of the core's encoder-decoder unless `trainer.compile=false`; with true the layers of a step
     are compiled too, which takes some ten seconds.
@@ -73,13 +73,13 @@ def inference_of(
 
 
 def judge_of(opened: OpenedModel) -> TextJudge | None:
-    """What the model's plugin knows of the texts that it writes, if anything."""
+    """Return what the model's plugin knows of the texts that it writes, if anything."""
     judge = getattr(opened.module, "judge", None)
     return judge if isinstance(judge, TextJudge) else None
 
 
 def read_texts(task: Any, path: str, inference: Seq2SeqInference, context: BuildContext) -> Texts:
-    """The texts of a file that the model can take; `task` has the keys for reading, `limit` and `on_long`.
+    """Return the texts of a file that the model can take; `task` has the keys for reading, `limit` and `on_long`.
 
     Raises:
         ConfigError: a key is out of its range, or the format cannot be told.
@@ -108,7 +108,7 @@ def read_texts(task: Any, path: str, inference: Seq2SeqInference, context: Build
 
 
 def results_folder(spec: RunSpec, output: str | None, composed_yaml: str) -> RunFolder:
-    """An empty folder for the results, with the specification of the run in it.
+    """Return an empty folder for the results, with the specification of the run in it.
 
     Raises:
         ConfigError: the folder that was named holds something.

@@ -187,7 +187,7 @@ class _Run:
             )
 
     def _adopt(self, train: Any, consumed_samples: int, *evaluations: Any) -> tuple[Any, ...]:
-        """The streams as a foreign module takes them."""
+        """Return the batches in the form that another LightningModule takes."""
         configure_any_module(self.module, self.trainer, self.recipe, self.plan.accumulate_grad_batches)
         batches = TrainingMicroBatches(train, consumed_samples)
         first = AnyModuleCallback(self.spec.seed, batches)

@@ -21,7 +21,7 @@ RANKS_STEPS = 4
 
 
 def check_types(subject: Subject, registered: RegisteredComponent) -> None:
-    """Accepts a model that is a LightningModule and says what goes in and what comes out.
+    """Accept a model that is a LightningModule and says what goes in and what comes out.
 
     Raises:
         ConformanceError: names the member.
@@ -52,7 +52,7 @@ def check_types(subject: Subject, registered: RegisteredComponent) -> None:
 
 
 def check_packing(subject: Subject, registered: RegisteredComponent) -> None:
-    """Accepts a model for which a sequence in a pack has the loss that it has alone.
+    """Accept a model for which a sequence in a pack has the loss that it has alone.
 
     Raises:
         ConformanceError: shows both losses of the first sequence that differs.
@@ -102,7 +102,7 @@ def _examples(built: BuiltModel) -> list[AnyExample]:
 
 
 def _judged(example: AnyExample, judged: bool) -> AnyExample:
-    """The example, with its loss left out unless it is the one that is judged."""
+    """Return the example, without its loss unless it is the one under test."""
     return example if judged else example._replace(loss_mask=example.loss_mask & False)
 
 
@@ -132,7 +132,7 @@ def _batch(examples: Sequence[AnyExample], built: BuiltModel, *, packed: bool) -
 
 
 def check_tensor_parallel(subject: Subject, registered: RegisteredComponent) -> None:
-    """Accepts a model that learns on two tensor-parallel ranks what it learns on one, without dropout.
+    """Accept a model that learns on two tensor-parallel ranks what it learns on one, without dropout.
 
     Raises:
         ConformanceError: a rank fails, or shows the first step that differs.

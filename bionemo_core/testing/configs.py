@@ -15,7 +15,7 @@ _PLAIN_ADVICE = "Parameters are plain values: numbers, words, lists and mappings
 
 
 def check_parameters(subject: Subject, registered: RegisteredComponent) -> None:
-    """Accepts a component whose every parameter is typed and taken by its factory.
+    """Accept a component whose every parameter is typed and taken by its factory.
 
     Raises:
         ConformanceError: names the parameter.
@@ -64,7 +64,7 @@ def _check_reachable(where: str, factory: str, taken: Any, keys: set[str]) -> No
 
 
 def _check_enforced(where: str, registered: RegisteredComponent, subject: Subject) -> None:
-    """A word in place of each number must be refused before the factory is called."""
+    """Check that a word in place of a number is refused before the factory is called."""
     given = subject.settings.parameters.get(f"{registered.group}/{registered.name}", {})
     for name, _, default in registered.keys:
         if type(default) not in (bool, int, float):
@@ -78,7 +78,7 @@ def _check_enforced(where: str, registered: RegisteredComponent, subject: Subjec
 
 
 def check_defaults(subject: Subject, registered: RegisteredComponent) -> None:
-    """Accepts a model whose tokenizer, data and recipe exist with this plugin and the core alone, and that composes.
+    """Accept a model whose tokenizer, data and recipe exist with this plugin and the core alone, and that composes.
 
     Raises:
         ConformanceError: names what it brings along and nobody offers, or what is missing.
@@ -104,7 +104,7 @@ def check_defaults(subject: Subject, registered: RegisteredComponent) -> None:
 
 
 def check_round_trip(subject: Subject, registered: RegisteredComponent) -> None:
-    """Accepts a model whose configuration is the same after YAML, and whose run is the same after JSON.
+    """Accept a model whose configuration is the same after YAML, and whose run is the same after JSON.
 
     Raises:
         ConformanceError: names the keys that differ, or the value that cannot be written.

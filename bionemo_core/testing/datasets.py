@@ -15,7 +15,7 @@ RESIDUES = "ACDEFGHIKLMNPQRSTVWYXBZUO"
 
 
 def check_dataset(subject: Subject, registered: RegisteredComponent) -> None:
-    """Accepts a dataset that is the same whenever and wherever it is built.
+    """Accept a dataset that is the same whenever and wherever it is built.
 
     Raises:
         ConformanceError: names the split and the record.
@@ -44,7 +44,7 @@ def check_dataset(subject: Subject, registered: RegisteredComponent) -> None:
 
 
 def tokenizer_for(subject: Subject, registered: RegisteredComponent) -> Any:
-    """The tokenizer to read a dataset with: that of a model that brings it, else the plugin's first, else residues.
+    """Return the tokenizer for a dataset: that of a model that uses it, else the plugin's first, else residues.
 
     Raises:
         ConformanceError: it cannot be built.
@@ -77,7 +77,7 @@ def _built(subject: Subject, registered: RegisteredComponent, tokenizer: Tokeniz
 
 
 def check_split(where: str, records: RecordDataset, others: RecordDataset, tokenizer: Tokenizer) -> None:
-    """Accepts a split whose records are those of `others`, the same split built again.
+    """Accept a split whose records are those of `others`, the same split built again.
 
     Raises:
         ConformanceError: names the record.
@@ -107,7 +107,7 @@ def check_split(where: str, records: RecordDataset, others: RecordDataset, token
 
 
 def _check_draws(where: str, records: Any, others: Any, index: int, tokenizer: Tokenizer) -> None:
-    """Accepts draws that follow from `draw` alone, and for which `lengths` is an upper bound."""
+    """Accept draws that follow from `draw` alone, and for which `lengths` is an upper bound."""
     bound = None if getattr(records, "lengths", None) is None else records.lengths[index]
     for data_pass in range(NUM_PASSES):
         drawn, *again = (

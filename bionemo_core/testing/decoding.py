@@ -19,7 +19,7 @@ NEEDED = ("encode", "start", "step", "decoder_logits")
 
 
 def check_decoding(subject: Subject, registered: RegisteredComponent) -> None:
-    """Accepts a model that decodes alike with its cache and without, in a batch and alone: greedy, drawn and by beams.
+    """Accept a model that decodes alike with its cache and without, in a batch and alone: greedy, drawn and by beams.
 
     In float64, so that rounding decides nothing.
 
@@ -77,7 +77,7 @@ def _ways(tokenizer: Any) -> dict[str, Callable[[Any, Any, int], "Tensor"]]:
 
 
 def _texts(built: BuiltModel) -> Any:
-    """Records that the model takes whole."""
+    """Return the records that the model takes whole."""
     limit = getattr(built.module.objective, "max_tokens", built.module.seq_length)
     for number in range(len(built.splits.train)):
         ids = built.tokenizer.encode(built.splits.train[number])
@@ -112,7 +112,7 @@ class Prefix:
     """Every token so far, int64[rows, length]."""
 
     def select(self, rows: "Tensor") -> "Prefix":
-        """The state of these rows."""
+        """Return the state of these rows."""
         memory, mask = self.memory, self.memory.padding_mask
         chosen = replace(memory, states=memory.states[:, rows], padding_mask=None if mask is None else mask[rows])
         return Prefix(chosen, self.tokens[rows])
@@ -125,14 +125,14 @@ class Uncached:
         self.network, self.vocab_size = network, vocab_size
 
     def start(self, memory: Any, max_length: int) -> Prefix:
-        """The empty prefix."""
+        """Start with an empty prefix."""
         import torch
 
         rows = memory.states.shape[1]
         return Prefix(memory, torch.empty(rows, 0, dtype=torch.int64, device=memory.states.device))
 
     def step(self, tokens: "Tensor", state: Prefix) -> "Tensor":
-        """The logits after `tokens`, [rows, vocabulary]."""
+        """Return the logits after `tokens`, [rows, vocabulary]."""
         import torch
 
         state.tokens = torch.cat((state.tokens, tokens[:, None]), dim=1)

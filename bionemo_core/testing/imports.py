@@ -60,7 +60,7 @@ with open(report_path, "w") as file:
 
 
 def check_found(subject: Subject) -> None:
-    """Accepts a plugin that is installed, loads, and is compatible with this core.
+    """Accept a plugin that is installed, loads, and is compatible with this core.
 
     Raises:
         ConformanceError: says what became of it instead.
@@ -70,7 +70,7 @@ def check_found(subject: Subject) -> None:
 
 
 def check_core_requirement(subject: Subject) -> None:
-    """Accepts a plugin that declares which cores it works with, so that a later core refuses it in words.
+    """Accept a plugin that declares which cores it works with, so that a later core refuses it in words.
 
     Raises:
         ConformanceError: it requires no core, or has no upper bound.
@@ -92,7 +92,7 @@ def check_core_requirement(subject: Subject) -> None:
 
 
 def check_light_import(subject: Subject) -> None:
-    """Accepts a plugin whose components can be listed without the packages that only a model needs.
+    """Accept a plugin whose components can be listed without the packages that only a model needs.
 
     Raises:
         ConformanceError: names the package and the line that imports it, or the time.
@@ -127,7 +127,7 @@ def check_light_import(subject: Subject) -> None:
 
 
 def check_names(subject: Subject) -> None:
-    """Accepts a plugin whose names nobody else among the installed plugins, the core included, uses.
+    """Accept a plugin whose names nobody else among the installed plugins, the core included, uses.
 
     Raises:
         ConformanceError: names both sides.

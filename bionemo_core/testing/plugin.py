@@ -52,7 +52,7 @@ class PluginConformance:
 
     @pytest.fixture
     def subject(self, tmp_path_factory: pytest.TempPathFactory) -> Subject:
-        """The plugin under test; one for all tests of a class."""
+        """Return the plugin under test; one for all tests of a class."""
         cls = type(self)
         if "_subject" not in vars(cls):
             cls._subject = Subject(_settings(cls), tmp_path_factory.mktemp("conformance"))
@@ -141,7 +141,7 @@ def _settings(cls: type[PluginConformance]) -> KitSettings:
 
 
 def _offered(cls: type[PluginConformance], group: str | None, argument: str) -> list[RegisteredComponent]:
-    """The components for an argument; none if the plugin cannot be used, which a test of its own says."""
+    """Return the components for an argument; none if the plugin cannot be used, which a test of its own says."""
     from pathlib import Path
 
     subject = Subject(_settings(cls), Path())

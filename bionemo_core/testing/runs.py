@@ -60,7 +60,7 @@ def alone_in_process() -> Iterator[None]:
 
 
 def run_spec(subject: Subject, model: str, **changes: Any) -> RunSpec:
-    """A short run of the model on this machine's CPU; `changes` are dotted keys with `__` for the dot.
+    """Return a short run of the model on this machine's CPU; `changes` are dotted keys with `__` for the dot.
 
     Raises:
         ConformanceError: the model composes to no such run.
@@ -109,7 +109,7 @@ def _update(config: "DictConfig", values: Mapping[str, Any]) -> None:
 
 
 def build_model(subject: Subject, registered: RegisteredComponent) -> BuiltModel:
-    """The model as a run builds it, in this process's groups; call inside `alone_in_process`.
+    """Return the model as a run builds it, in this process's groups; call inside `alone_in_process`.
 
     Raises:
         ConformanceError: it cannot be built, or is too large for a test.
@@ -149,7 +149,7 @@ def _check_size(subject: Subject, spec: RunSpec, where: str, tokenizer: Tokenize
 
 
 def trained(spec: RunSpec, subject: Subject, what: str, folder: Path) -> dict[int, float]:
-    """The loss of each step of a run in this process; the run folder is `folder`.
+    """Return the loss of each step of a run in this process; the run folder is `folder`.
 
     Raises:
         ConformanceError: the run fails, or logs no loss.
@@ -177,7 +177,7 @@ def trained(spec: RunSpec, subject: Subject, what: str, folder: Path) -> dict[in
 
 
 def losses_in(folder: Path, what: str) -> dict[int, float]:
-    """The loss by step from a run folder's metrics.
+    """Return the loss by step from a run folder's metrics.
 
     Raises:
         ConformanceError: there is none.
@@ -196,7 +196,7 @@ def losses_in(folder: Path, what: str) -> dict[int, float]:
 
 
 def trained_on_ranks(spec: RunSpec, subject: Subject, what: str, folder: Path, num_ranks: int) -> dict[int, float]:
-    """The loss of each step of a run on gloo ranks, each a process of its own.
+    """Return the loss of each step of a run on gloo ranks, each a process of its own.
 
     Raises:
         ConformanceError: a rank fails; shows the end of its output.
@@ -236,7 +236,7 @@ def trained_on_ranks(spec: RunSpec, subject: Subject, what: str, folder: Path, n
 
 
 def _failures(ranks: "list[subprocess.Popen[bytes]]") -> list[tuple[int, str]]:
-    """The ranks that failed and how, none when all are done; the others of a failed one are ended."""
+    """Return the failed ranks and how they failed; the other ranks of a failed one are ended."""
     give_up = time.monotonic() + RANKS_TIMEOUT_S
     try:
         while any(rank.poll() is None for rank in ranks) and time.monotonic() < give_up:

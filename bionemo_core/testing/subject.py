@@ -110,7 +110,7 @@ class Subject:
         return next(record for record in self.registry.records if record.distribution == self.distribution)
 
     def components(self, group: str | None = None) -> list[RegisteredComponent]:
-        """What the plugin offers, in its own order.
+        """Return what the plugin offers, in its own order.
 
         Raises:
             ConformanceError: it cannot be used at all.
@@ -122,7 +122,7 @@ class Subject:
         return [one for one in record.components if group in (None, one.group)]
 
     def component(self, group: str, name: str) -> RegisteredComponent:
-        """The plugin's component of that name.
+        """Return the plugin's component of that name.
 
         Raises:
             ConformanceError: it offers none.
@@ -136,13 +136,13 @@ class Subject:
         return offered[name]
 
     def parameters(self, registered: RegisteredComponent) -> dict[str, Any]:
-        """The values that the author gives for a component, `small` included for a model."""
+        """Return the values that the author gives for a component, `small` included for a model."""
         small = dict(self.settings.small) if registered.group == "model" else {}
         key = f"{registered.group}/{registered.name}"
         return {**small, **self.settings.parameters.get(key, {})}
 
     def build(self, registered: RegisteredComponent, **runtime: Any) -> Any:
-        """What the component's factory returns, with the author's values.
+        """Build the component with the author's values.
 
         Raises:
             ConformanceError: it refuses them, or fails.
@@ -163,7 +163,7 @@ class Subject:
             raise failed(f"{registered.group} {registered.name!r}: its factory", error) from error
 
     def composed(self, model: str, *overrides: str) -> "DictConfig":
-        """The configuration that `bionemo-run model=<model>` composes with the overrides.
+        """Return the configuration that `bionemo-run model=<model>` composes with the overrides.
 
         Raises:
             ConformanceError: it does not compose.
@@ -201,7 +201,7 @@ class Subject:
                 OmegaConf.update(config, f"{group}.{name}", value, merge=False)
 
     def spec(self, config: "DictConfig") -> "RunSpec":
-        """The run that a composed configuration describes.
+        """Return the run that a composed configuration describes.
 
         Raises:
             ConformanceError: it describes none.
@@ -219,7 +219,7 @@ class Subject:
 
 
 def failed(what: str, error: BaseException) -> ConformanceError:
-    """The failure of a plugin's own code; raise it from `error`, whose traceback shows where."""
+    """Return the failure of a plugin's own code; raise it from `error`, whose traceback shows where."""
     return ConformanceError(f"{what} failed with {type(error).__name__}: {_first_lines(error)}")
 
 

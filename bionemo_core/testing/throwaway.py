@@ -30,7 +30,7 @@ def make_plugin(
     files: Mapping[str, str] | None = None,
     requires: Sequence[str] = (ADMITS_THIS_CORE,),
 ) -> ThrowawayPlugin:
-    """A plugin whose package `name` has `code` as its `__init__.py`; indentation of the text is taken off.
+    """Return a plugin whose package `name` has `code` as its `__init__.py`; indentation of the text is taken off.
 
     Args:
         folder: what is to be put on `sys.path`; made if it is not there.

@@ -20,7 +20,7 @@ MAY_BE_ONE = {"pad_id", "bos_id"}
 
 
 def check_tokenizer(subject: Subject, registered: RegisteredComponent) -> None:
-    """Accepts a tokenizer that keeps the contract of `protocols.Tokenizer`.
+    """Accept a tokenizer that keeps the contract of `protocols.Tokenizer`.
 
     Raises:
         ConformanceError: names the id, the piece or the text.

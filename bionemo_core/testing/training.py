@@ -25,7 +25,7 @@ class TrainedRun:
 
 
 def trained_run(subject: Subject, registered: RegisteredComponent) -> TrainedRun:
-    """The tiny run of a model; made at the first call, the same afterwards.
+    """Return the tiny run of a model; made at the first call, the same afterwards.
 
     Raises:
         ConformanceError: it fails.
@@ -43,7 +43,7 @@ def trained_run(subject: Subject, registered: RegisteredComponent) -> TrainedRun
 
 
 def check_trains(subject: Subject, registered: RegisteredComponent) -> None:
-    """Accepts a model whose loss is finite and falls within a few steps.
+    """Accept a model whose loss is finite and falls within a few steps.
 
     Raises:
         ConformanceError: shows the losses.
@@ -66,7 +66,7 @@ def check_trains(subject: Subject, registered: RegisteredComponent) -> None:
 
 
 def check_resumes(subject: Subject, registered: RegisteredComponent) -> None:
-    """Accepts a model that goes on from a checkpoint; bit for bit if it declares `exact_resume`.
+    """Accept a model that goes on from a checkpoint; bit for bit if it declares `exact_resume`.
 
     Raises:
         ConformanceError: there is no checkpoint, it cannot be read, or the first step that differs.

@@ -221,7 +221,7 @@ ALIASES: tuple[Alias, ...] = (
 
 
 def alias_of(key: str, own_keys: frozenset[str] = frozenset()) -> tuple[Alias, str] | None:
-    """The line that fits `key` and the key's new place; none where the key is not v1's or has a meaning here.
+    """Return the line that fits `key` and the key's new place; none where the key is not v1's or has a meaning here.
 
     Args:
         key: A dotted key as typed.
@@ -274,7 +274,7 @@ def alias_table() -> list[tuple[str, str, str]]:
 
 
 def render_aliases() -> str:
-    """The table as Markdown."""
+    """Return the table as Markdown."""
     lines = ["| v1 | here | remark |", "|---|---|---|"]
     lines += [
         f"| `{old}` | {here if ' ' in here or here == 'ignored' else f'`{here}`'} | {remark} |"

@@ -32,7 +32,7 @@ class Effects:
 def rewrite_command_line(
     arguments: Iterable[str], own_keys: frozenset[str] = frozenset()
 ) -> tuple[list[str], list[str]]:
-    """The arguments in today's spelling, ranges quoted, and remarks to show.
+    """Return the arguments in today's spelling, ranges quoted, and remarks to show.
 
     Doing it twice changes nothing, so a command line that another process repeats stays valid.
 
@@ -63,7 +63,7 @@ def rewrite_command_line(
 def rewrite_mapping(
     content: Mapping[str, Any], own_keys: frozenset[str] = frozenset()
 ) -> tuple[dict[str, Any], list[dict[str, Any]], list[str]]:
-    """A file's content in today's spelling, entries for its defaults list, and remarks.
+    """Return a file's content in today's spelling, entries for its defaults list, and remarks.
 
     Raises:
         ConfigError: A v1 key asks for what is not here.

@@ -167,13 +167,13 @@ def _merged_defaults(listed: list[Any], entries: list[dict[str, Any]]) -> list[A
 
 
 def _overrides_of(listed: list[Any]) -> list[Any]:
-    """The entries of a defaults list that override a choice; Hydra wants them at the end."""
+    """Return the entries of a defaults list that override a choice; Hydra wants them at the end."""
     return [
         entry for entry in listed if isinstance(entry, dict) and any(str(key).startswith("override ") for key in entry)
     ]
 
 
 def _others_of(listed: list[Any]) -> list[Any]:
-    """The other entries, in their order."""
+    """Return the other entries, in their order."""
     overrides = _overrides_of(listed)
     return [entry for entry in listed if entry not in overrides]
