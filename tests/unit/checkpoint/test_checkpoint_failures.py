@@ -37,6 +37,7 @@ for point in SAVE_POINTS:
 """
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("step", [30, 20], ids=["new_step", "step_saved_again"])
 def test_a_kill_at_any_point_of_a_save_leaves_a_valid_checkpoint(tmp_path, step):
     for point in faults.SAVE_POINTS:

@@ -61,6 +61,7 @@ def test_a_minimum_similarity_is_kept():
     assert all(best.score > first.score for first, best in zip(found.first, found.best, strict=True))
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("algorithm", ["cma-es", "random"])
 def test_neither_company_nor_workers_change_what_is_found(algorithm):
     settings = SearchSettings(population=6, iterations=4, algorithm=algorithm)
@@ -129,6 +130,7 @@ def test_oracles_that_cannot_be_used_are_refused(changes, message):
         search(**changes)
 
 
+@pytest.mark.processes
 def test_what_an_oracle_raises_in_a_worker_is_said():
     with pytest.raises(ConfigError, match="it raised ValueError: no such word"):
         search(oracle=failing, num_workers=1)

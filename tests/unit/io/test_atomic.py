@@ -128,6 +128,7 @@ atomic.write_text(path, "new\\n" * 100_000)
 """
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("call", "nth", "expected"),
     [("fsync", 1, OLD), ("rename", 1, OLD), ("fsync", 2, NEW)],

@@ -53,6 +53,7 @@ def test_another_process_is_kept_out_until_it_is_killed(tmp_path, holder):
     assert is_free(path)
 
 
+@pytest.mark.processes
 def test_a_worker_that_outlives_a_killed_process_keeps_nobody_out(tmp_path):
     code = (
         "import os, signal, sys, time\n"
@@ -129,6 +130,7 @@ def status(child: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
+@pytest.mark.processes
 def test_a_forked_child_neither_holds_nor_frees_it(tmp_path):
     path = tmp_path / "lock"
     workers = []
@@ -144,6 +146,7 @@ def test_a_forked_child_neither_holds_nor_frees_it(tmp_path):
         assert not is_free(path)  # and its end has not let go of it
 
 
+@pytest.mark.processes
 def test_a_child_may_leave_the_block_that_it_was_forked_in(tmp_path):
     path = tmp_path / "lock"
 
@@ -159,6 +162,7 @@ def test_a_child_may_leave_the_block_that_it_was_forked_in(tmp_path):
     assert is_free(path)
 
 
+@pytest.mark.processes
 def test_forks_while_other_threads_lock_end_well(tmp_path):
     stop = threading.Event()
 

@@ -44,6 +44,7 @@ def test_a_picture_that_cannot_be_written_says_what_to_do(tmp_path):
         plots.save_png(plots.new_plot()[0], tmp_path / "file" / "a.png", advice="Leave it out.")
 
 
+@pytest.mark.processes
 def test_matplotlib_is_imported_only_when_something_is_drawn_and_never_its_global_state():
     code = (
         "import sys\n"

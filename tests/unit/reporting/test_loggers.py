@@ -29,6 +29,7 @@ def no_key_anywhere(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path / "cwd")
 
 
+@pytest.mark.processes
 def test_import_is_light():
     code = "import sys, bionemo_core.reporting.loggers; assert not {'torch', 'pytorch_lightning'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
@@ -119,6 +120,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.processes
 def test_an_offline_wandb_run_writes_no_key_anywhere(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", CANARY)
     monkeypatch.setenv("HF_TOKEN", CANARY)

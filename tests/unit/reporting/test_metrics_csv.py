@@ -54,6 +54,7 @@ def test_a_shorter_value_for_the_same_step_replaces_the_longer(tmp_path):
     assert _lines(tmp_path) == ["step,a", "1,1.0", "2,2.0"]
 
 
+@pytest.mark.processes
 def test_every_row_is_there_at_once_and_survives_kill(tmp_path):
     code = (
         "import os, signal, sys; from pathlib import Path\n"

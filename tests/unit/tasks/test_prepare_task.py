@@ -7,6 +7,8 @@ from pathlib import Path
 
 COMMAND = """
 import json, sys
+import pytest
+
 from bionemo_core.cli import main
 status = main(sys.argv[1:])
 sys.stderr.write("\\n" + json.dumps([status, sorted({name.partition(".")[0] for name in sys.modules})]))
@@ -20,6 +22,7 @@ def typed(home: Path, *arguments: str) -> tuple[int, set[str], str, str]:
     return status, set(modules), done.stdout, done.stderr
 
 
+@pytest.mark.processes
 def test_a_tokenizer_is_enough_and_torch_is_not_needed(tmp_path: Path) -> None:
     path = tmp_path / "a.fasta"
     path.write_text("".join(f">r{i}\n{'MKT' * (i % 9 + 1)}\n" for i in range(200)) + ">bad\nMJ\n")
@@ -39,6 +42,7 @@ def test_a_tokenizer_is_enough_and_torch_is_not_needed(tmp_path: Path) -> None:
     assert sum(json.loads(store.read_text())["lengths"]["counts"]) == 9
 
 
+@pytest.mark.processes
 def test_what_was_read_is_said_where_nothing_can_be_split(tmp_path: Path) -> None:
     path = tmp_path / "a.fasta"
     path.write_text(">a\nMKT\n>b\nMKJ\n>c\nMKL\n")
@@ -47,6 +51,7 @@ def test_what_was_read_is_said_where_nothing_can_be_split(tmp_path: Path) -> Non
     assert out.startswith("a.fasta: read 3 = used 2 + rejected 1 (residue outside the alphabet 1)\n")
 
 
+@pytest.mark.processes
 def test_without_model_and_tokenizer_it_says_so(tmp_path: Path) -> None:
     status, _, _, err = typed(tmp_path / "home", "data=sample")
     assert status == 2 and "neither model= nor tokenizer= is given" in err

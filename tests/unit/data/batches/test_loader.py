@@ -155,6 +155,7 @@ def test_ranks_share_the_global_batch(parts: tuple[Any, ...], packing: bool) -> 
             assert {rank[number].consumed_samples for rank in ranks} == {step.consumed_samples}
 
 
+@pytest.mark.processes
 def test_evaluation_sees_everything_once_with_the_same_masks(parts: tuple[Any, ...]) -> None:
     loader = eval_loader(*parts, **SHAPE, num_workers=1)
     first, second = list(loader), list(loader)
@@ -207,6 +208,7 @@ def test_a_bad_record_keeps_its_message(parts: tuple[Any, ...], num_workers: int
         list(train_loader(Broken(), *parts[1:], **SHAPE, last_step=1, num_workers=num_workers))
 
 
+@pytest.mark.processes
 def test_a_dead_worker_is_an_error(parts: tuple[Any, ...]) -> None:
     with pytest.raises(DataError, match=r"data loader: DataLoader worker \(pid.*num_workers"):
         list(train_loader(Deadly(), *parts[1:], **SHAPE, last_step=1, num_workers=1))
@@ -229,6 +231,7 @@ class Terminated(Proteins):
         return super().__getitem__(index)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("records", [Signalled(), Terminated()])
 def test_workers_leave_signals_to_the_run(parts: tuple[Any, ...], records: Proteins) -> None:
     steps = list(train_loader(records, *parts[1:], **SHAPE, last_step=2, num_workers=1))

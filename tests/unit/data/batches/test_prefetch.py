@@ -63,6 +63,7 @@ def test_a_failure_is_raised_where_its_batch_is_wanted() -> None:
         next(ahead)
 
 
+@pytest.mark.processes
 def test_a_walk_that_is_dropped_half_way_ends_its_workers() -> None:
     before = set(multiprocessing.active_children())
     steps = StepStream(lambda: DataLoader(torch.arange(100), batch_size=None, num_workers=2))  # type: ignore[arg-type]

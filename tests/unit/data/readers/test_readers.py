@@ -316,6 +316,7 @@ def test_which_reader(tmp_path: Path) -> None:
             source_for(paths, **options)
 
 
+@pytest.mark.processes
 def test_without_biopython_the_others_work() -> None:
     code = (
         "import sys; sys.modules['Bio'] = None\n"

@@ -204,6 +204,7 @@ def test_configurations_are_typed() -> None:
     assert config.max_length == 512
 
 
+@pytest.mark.processes
 def test_listing_the_sources_is_light() -> None:
     code = (
         "import sys, bionemo_core.data.sources; print([m for m in ('torch', 'pyarrow', 'numpy') if m in sys.modules])"

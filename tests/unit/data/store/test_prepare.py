@@ -198,6 +198,7 @@ def _prepare_and_report(path: Path, rules: ResidueFilter, context: BuildContext,
         queue.put(str(error))
 
 
+@pytest.mark.processes
 def test_processes_may_prepare_the_same_store_at_once(
     tmp_path: Path, tokenizer: CharacterTokenizer, context: BuildContext
 ) -> None:
@@ -216,6 +217,7 @@ def test_processes_may_prepare_the_same_store_at_once(
     assert len([p for p in (Path(context.home) / "prepared").iterdir() if p.is_dir()]) == 1
 
 
+@pytest.mark.processes
 def test_a_killed_preparation_leaves_no_store(
     tmp_path: Path, tokenizer: CharacterTokenizer, context: BuildContext
 ) -> None:
@@ -353,6 +355,7 @@ def test_prepared_stores_are_recorded(prepared: Prepare) -> None:
     assert [store.folder for store in stores] == [first.folder] * 2
 
 
+@pytest.mark.processes
 def test_a_preparation_killed_at_any_time_starts_clean(
     tmp_path: Path, tokenizer: CharacterTokenizer, context: BuildContext
 ) -> None:
