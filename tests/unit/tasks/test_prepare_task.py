@@ -5,10 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-COMMAND = """
-import json, sys
 import pytest
 
+COMMAND = """
+import json, sys
 from bionemo_core.cli import main
 status = main(sys.argv[1:])
 sys.stderr.write("\\n" + json.dumps([status, sorted({name.partition(".")[0] for name in sys.modules})]))
