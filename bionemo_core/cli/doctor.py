@@ -10,6 +10,7 @@ from pathlib import Path
 from bionemo_core import __version__, machine
 from bionemo_core.builtin import load_registry
 from bionemo_core.errors import ConfigError
+from bionemo_core.io.progress import format_bytes
 
 GIB = 2**30
 LOW_DISK_BYTES = 10 * GIB
@@ -112,5 +113,5 @@ def _home() -> Iterable[Finding]:
     free = machine.disk_free_bytes(home)
     level = "ok" if free >= LOW_DISK_BYTES else "note"
     yield Finding(
-        level, f"{free / GIB:.1f} GiB free there", "" if level == "ok" else "Checkpoints of large models need more."
+        level, f"{format_bytes(free)} free there", "" if level == "ok" else "Checkpoints of large models need more."
     )

@@ -5,12 +5,13 @@ meanwhile, or after a crash at any moment, finds the old content or the new. Wha
 at the next write to the same path.
 """
 
+import csv
 import glob
 import json
 import math
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, TextIO
@@ -101,6 +102,21 @@ def new_text(path: Path, *, advice: str = ADVICE) -> Iterator[TextIO]:
     """
     with new_path(path, advice=advice) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
         yield stream
+
+
+@contextmanager
+def new_csv(
+    path: Path, header: Sequence[str], *, line_end: str = "\n", advice: str = ADVICE
+) -> Iterator[Callable[[Iterable[Sequence[object]]], None]]:
+    """Give a function that adds rows to a CSV file, which becomes `path` when the block ends well; see `new_path`.
+
+    Raises:
+        StorageError: the file system refused.
+    """
+    with new_text(path, advice=advice) as stream:
+        writer = csv.writer(stream, lineterminator=line_end)
+        writer.writerow(header)
+        yield writer.writerows
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from bionemo_core.inference.embedding import EmbeddingSettings
 from bionemo_core.inference.outputs import part_bounds
 from bionemo_core.inference.scoring import MaskedScorer, read_variant
 from bionemo_core.inference.scoring_answers import Predictor
-from bionemo_core.io.atomic import new_text
+from bionemo_core.io.atomic import new_csv
 from bionemo_core.models.load import OpenedModel
 from bionemo_core.runs.device import choose_device
 from bionemo_core.runs.plan_text import quieten_libraries
@@ -117,9 +116,7 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) 
         StorageError: the file system refused.
     """
     count = 0
-    with new_text(path) as stream:
-        writer = csv.writer(stream)
-        writer.writerow(header)
+    with new_csv(path, header, line_end="\r\n") as add_rows:
         for count, row in enumerate(rows, start=1):  # noqa: B007 - the last one is how many there are
-            writer.writerow(row)
+            add_rows([row])
     return count

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ import torch
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.errors import ConfigError, DataError, StorageError
 from bionemo_core.inference.sampling import Seq2SeqInference
-from bionemo_core.io.atomic import new_text
+from bionemo_core.io.atomic import new_csv
 from bionemo_core.models.load import OpenedModel
 from bionemo_core.nn.seq2seq import Seq2SeqLM
 from bionemo_core.protocols import BuildContext, TextJudge
@@ -159,10 +158,8 @@ def new_table(path: Path, columns: Sequence[str]) -> Iterator[Callable[[Iterable
     Raises:
         StorageError: the file system refused.
     """
-    with new_text(path) as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(columns)
-        yield lambda rows: writer.writerows([[_plain(value) for value in row] for row in rows])
+    with new_csv(path, columns) as add_rows:
+        yield lambda rows: add_rows([_plain(value) for value in row] for row in rows)
 
 
 def _plain(value: Any) -> Any:

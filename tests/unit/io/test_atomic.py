@@ -62,6 +62,7 @@ WRITERS = {
     "write_json": lambda path: atomic.write_json(path, ["new"] * 9999),
     "new_file": lambda path: _with(atomic.new_file(path), lambda stream: stream.write(NEW.encode())),
     "new_text": lambda path: _with(atomic.new_text(path), lambda stream: stream.write(NEW)),
+    "new_csv": lambda path: _with(atomic.new_csv(path, ["a"]), lambda add_rows: add_rows([["new"]] * 9999)),
     "new_path": lambda path: _with(atomic.new_path(path), lambda temporary: temporary.write_text(NEW)),
 }
 
@@ -172,6 +173,15 @@ def test_text_is_written_as_it_is(tmp_path):
     with atomic.new_text(tmp_path / "b.txt") as stream:
         stream.write("é\r\nb\n")
     assert (tmp_path / "a.txt").read_bytes() == (tmp_path / "b.txt").read_bytes() == "é\r\nb\n".encode()
+
+
+def test_tables_have_the_line_ends_that_are_asked_for(tmp_path):
+    for options, end in (({}, "\n"), ({"line_end": "\r\n"}, "\r\n")):
+        with atomic.new_csv(tmp_path / "a.csv", ["id", "text"], **options) as add_rows:
+            add_rows([[1, "é"]])
+            add_rows([[2, 'b, "c"']])
+        expected = end.join(["id,text", "1,é", '2,"b, ""c"""', ""])
+        assert (tmp_path / "a.csv").read_bytes() == expected.encode()
 
 
 def test_a_folder_appears_whole(tmp_path, calls):
