@@ -21,6 +21,8 @@ tr + tr { border-top: 1px solid #eee; } td.number { text-align: right; font-vari
 figure { margin: 1.5rem 0; } img { max-width: 100%; } figcaption { color: #555; font-size: .9rem; }
 """
 _MOST_CLASSES = 40
+_MOST_LETTERS = 28
+"""That fit side by side below a small matrix."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ def confusion(predicted: NDArray[np.int64], labels: NDArray[np.int64], classes: 
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure, axes = new_plot(4.5 if size <= 10 else 7.5, 4.0 if size <= 10 else 7.0)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(size), classes, rotation=0 if size <= 10 else 90)
+    turned = size > 10 or size * max(map(len, classes), default=0) > _MOST_LETTERS
+    axes.set_xticks(range(size), classes, rotation=90 if turned else 0)
     axes.set_yticks(
         range(size), [f"{name} ({count:,})" for name, count in zip(classes, counts.sum(axis=1), strict=True)]
     )
