@@ -1,4 +1,4 @@
-"""What the five kinds of component must offer, as Protocols: structure, no base class, no torch at import."""
+"""What components and their parts must offer, as Protocols: structure, no base class, no torch at import."""
 
 from __future__ import annotations
 

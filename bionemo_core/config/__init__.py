@@ -1,6 +1,6 @@
 """Configuration: schemas, the store of choices, v1's spellings, and the run that comes out of them.
 
-`schema`, `plan`, `spec` and `store` are imported by name; only what is light stands here.
+`schema`, `batch_plan`, `spec` and `store` are imported by name; only what is light stands here.
 """
 
 from bionemo_core.config.schema import Batch, Checkpoint, Choice, Parallel, RunSpec, Trainer

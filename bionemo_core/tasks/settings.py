@@ -45,7 +45,7 @@ class Finetune:
     encoder: str = "frozen"  # train only the head (frozen), all weights (full) or low-rank adapters (lora)
     head: Optional[str] = None  # the head; null: mlp for sequences, convnet for residues
     head_params: Any = None  # the head's keys, for example {hidden_layer_size: 256}
-    freeze_layers: int = 0  # encoder=full: freeze this many first layers; a negative number: all but the last ones
+    freeze_layers: int = 0  # encoder=full: freeze the first N layers; with -N all but the last N
     lora_rank: int = 32  # rank of the low-rank adapters
     lora_alpha: Optional[float] = None  # scale of the adapters; null: the rank
     lora_dropout: float = 0.0  # dropout of the input of an adapter
@@ -135,7 +135,7 @@ class Optimize:
     population: int = SearchSettings.population  # candidates per start in one iteration
     iterations: int = SearchSettings.iterations  # number of iterations for each start
     sigma: float = SearchSettings.sigma  # standard deviation of the first candidates around the latent of the start
-    minimum_similarity: float = SearchSettings.minimum_similarity  # least similarity of the best candidate
+    minimum_similarity: float = SearchSettings.minimum_similarity  # least similarity of the best candidate to its start
     scaled_radius: float = SearchSettings.scaled_radius  # standard deviation of the random perturbation
     diagonal: bool = SearchSettings.diagonal  # adapt only the variances of the dimensions, which is cheaper
     minimize: bool = SearchSettings.minimize  # minimise the score instead

@@ -68,7 +68,7 @@ def check_packing(subject: Subject, registered: RegisteredComponent) -> None:
         try:
             alone = [_loss(network, [one], built, packed=False) for one in examples]
             together = [
-                _loss(network, [_judged(one, i == chosen) for i, one in enumerate(examples)], built, packed=True)
+                _loss(network, [_count_loss_of(one, i == chosen) for i, one in enumerate(examples)], built, packed=True)
                 for chosen in range(len(examples))
             ]
         except Exception as error:
@@ -101,9 +101,9 @@ def _examples(built: BuiltModel) -> list[AnyExample]:
     return [built.module.objective.example(ids, RecordRng(1, 0, number, "masking")) for number, ids in enumerate(cut)]
 
 
-def _judged(example: AnyExample, judged: bool) -> AnyExample:
+def _count_loss_of(example: AnyExample, counted: bool) -> AnyExample:
     """Return the example, without its loss unless it is the one under test."""
-    return example if judged else example._replace(loss_mask=example.loss_mask & False)
+    return example if counted else example._replace(loss_mask=example.loss_mask & False)
 
 
 def _loss(network: Any, examples: Sequence[AnyExample], built: BuiltModel, *, packed: bool) -> float:
