@@ -1,4 +1,4 @@
-"""Where a run works and what it goes on from: its folder, its checkpoint, and what a resume may not change."""
+"""Starting and resuming a run: its folder, its checkpoint, its weights, and the settings a resume may not change."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ log = logging.getLogger("bionemo")
 
 FROZEN_GROUPS = ("model", "tokenizer", "data")
 FROZEN_KEYS = ("seed", "batch.packing", "batch.pack_window", "batch.seq_length")
-"""What decides the network or the order of the data: a resume may not change it."""
+"""Keys that define the network or the order of the data: a resume may not change them."""
 
 _SET_FOR_RANKS = (FOLDER_VARIABLE, "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 def open_folder(spec: RunSpec) -> tuple[RunFolder, CheckpointReader | None]:
-    """Return the folder to work in, and the checkpoint to go on from.
+    """Return the run folder, and the checkpoint to resume from.
 
     Raises:
         ConfigError: `resume` names no run.
-        CheckpointError: the run has no checkpoint that verifies.
+        CheckpointError: the run has no valid checkpoint.
     """
     home = Path(spec.home)
     folder = find_folder(home, spec.name, spec.resume) if spec.resume else None
@@ -60,7 +60,7 @@ def open_folder(spec: RunSpec) -> tuple[RunFolder, CheckpointReader | None]:
 
 @contextmanager
 def held(folder: RunFolder) -> Iterator[None]:
-    """Lock the folder, tell it to the ranks that this process starts, and clean the environment afterwards."""
+    """Lock the folder, pass its path to the ranks that this process starts, and restore the environment afterwards."""
     before = dict(os.environ)
     first = FOLDER_VARIABLE not in before and int(before.get("RANK", before.get("SLURM_PROCID", "0"))) == 0
     os.environ[FOLDER_VARIABLE] = str(folder.path)
@@ -78,7 +78,7 @@ def held(folder: RunFolder) -> Iterator[None]:
 
 
 def completed(saved: RunSpec, registry: Registry) -> RunSpec:
-    """Return the specification with the parameters that components have had since, at their defaults."""
+    """Return the specification with defaults for parameters that components gained since it was saved."""
     whole: dict[str, Any] = {}
     for group in FROZEN_GROUPS:
         choice: Choice = getattr(saved, group)
@@ -89,10 +89,10 @@ def completed(saved: RunSpec, registry: Registry) -> RunSpec:
 
 
 def with_first_weights(saved: RunSpec, spec: RunSpec) -> RunSpec:
-    """Return a resumed run's specification with the weights it was started from; the command may name them again.
+    """Set `restore_from_path` of a resumed run to its first weights; the command may name the same ones again.
 
     Raises:
-        ConfigError: it names others.
+        ConfigError: the command names other weights.
     """
     given, first = spec.restore_from_path, saved.restore_from_path
     if given is not None and given != first and not (first and _same_place(given, first)):
@@ -109,10 +109,10 @@ def _same_place(one: str, other: str) -> bool:
 
 
 def check_resume(saved: RunSpec, spec: RunSpec, reader: CheckpointReader, splits: DataSplits) -> None:
-    """Refuse a resume that would not go on with the same network over the same data.
+    """Check that a resume has the same network and the same data.
 
     Raises:
-        ConfigError: names what changed.
+        ConfigError: one of them changed; the message says what.
     """
     changed = [change for change in difference(saved, spec) if _is_frozen(change.key)]
     if changed:
@@ -131,18 +131,18 @@ def check_resume(saved: RunSpec, spec: RunSpec, reader: CheckpointReader, splits
 
 def _is_frozen(key: str) -> bool:
     group, _, leaf = key.partition(".")
-    # A plugin may be upgraded between two starts; whether its weights still fit shows when they are loaded.
+    # A plugin may be upgraded between two starts; loading checks that the weights still fit.
     return key in FROZEN_KEYS or (group in FROZEN_GROUPS and leaf not in ("version", "distribution"))
 
 
 def restore_weights(
     spec: RunSpec, network: nn.Module, groups: ProcessGroups, registry: Registry, tokenizer: Tokenizer
 ) -> LoadReport:
-    """Fill the network from what lies at `restore_from_path`, by the run's rules; its state is left alone.
+    """Load the network's weights from `restore_from_path`, by the keys `restore.*`; no training state is loaded.
 
     Raises:
-        ArtefactError: it is refused, its vocabulary is another, or it does not fit.
-        CheckpointError: no checkpoint in it verifies, or it does not fit.
+        ArtefactError: the model cannot be opened, has another vocabulary, or does not fit.
+        CheckpointError: it has no valid checkpoint, or the checkpoint does not fit.
     """
     assert spec.restore_from_path
     stored = open_stored(spec.restore_from_path, registry, spec.connector, home=spec.home)
@@ -174,16 +174,16 @@ def _vocabulary_of(stored: StoredModel, spec: RunSpec, registry: Registry) -> Vo
 
 
 def record_restore(folder: RunFolder, report: LoadReport) -> None:
-    """Print what became of every tensor, and leave it in the folder as `restore.json`."""
+    """Print the load report, and write it to the folder as `restore.json`."""
     print(report.text(), flush=True)
     write_json(folder.path / "restore.json", report.facts())
 
 
 def write_spec(folder: RunFolder, spec: RunSpec, composed_yaml: str) -> None:
-    """Leave the run's specification, and its configuration for people, in the folder; once, at the first start.
+    """Write the run specification and the composed configuration to the folder, once, at the first start.
 
     Raises:
-        StorageError: the file system refused.
+        StorageError: a file cannot be written.
     """
     if folder.spec.exists():
         return

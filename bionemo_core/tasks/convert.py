@@ -1,4 +1,4 @@
-"""A model from one form to another: opened through the registry, checked tensor by tensor, written whole."""
+"""The task `convert`: open a model through the registry, check each tensor, and write it in another format."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ MIB = 2**20
 
 
 def convert(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> None:
-    """Run the task: write `task.output`, and print what became of each tensor.
+    """Run the task: write `task.output`, and print the load report.
 
     Raises:
-        BioNeMoError: every failure that a user can meet.
+        BioNeMoError: the task failed.
     """
     quieten_libraries()
     settings = Convert(**spec.task.params)
@@ -43,7 +43,7 @@ def convert(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> No
         raise ConfigError(f"task.output={settings.output}: already exists. Choose another name, or move it first.")
     if not spec.restore_from_path:
         raise ConfigError("task=convert: there is no model to convert. Set restore_from_path=PATH.")
-    # Either end may be foreign: `connector` is the reader's where the source is, else the writer's.
+    # `connector` belongs to the reader if the target is an artefact, else to the writer.
     reader = spec.connector if form == "artefact" else None
     stored = open_stored(spec.restore_from_path, registry, reader, home=spec.home)
     try:
@@ -62,7 +62,7 @@ def convert(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> No
 
 
 def network_tensors(network: nn.Module) -> dict[str, Tensor]:
-    """Parameters and persistent buffers by name."""
+    """Return the parameters and persistent buffers by name."""
     return {name: tensor.detach() for name, tensor in (*network.named_parameters(), *persistent_buffers(network))}
 
 
@@ -91,7 +91,7 @@ def _to_artefact(
         opened.spec,
         Vocabulary.of(opened.tokenizer.pieces),
         training=opened.facts,
-        # The name only: a whole path would tell strangers about this machine.
+        # Only the name: a full path would reveal folders of this machine.
         origin={"format": stored.format, "name": Path(stored.source).name, "dtype": str(dtype).removeprefix("torch.")},
     )
     cast = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}

@@ -1,4 +1,4 @@
-"""Measure a model on a split: loss, perplexity, a fine-tuned model's metrics, pseudo-perplexity, and a report page."""
+"""The task `evaluate`: loss, perplexity, pseudo-perplexity and fine-tuning metrics on a split, and a report page."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ log = logging.getLogger("bionemo")
 
 SPLITS = ("train", "val", "test")
 _LAST_STEP = 1 << 40
-"""Later than any ramp of a loss ends."""
+"""A step after the end of every loss schedule."""
 
 
 def evaluate(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> None:
-    """Run the task: fill the folder `task.output`.
+    """Run the task: write the folder `task.output`.
 
     Raises:
-        BioNeMoError: every failure that a user can meet.
+        BioNeMoError: the task failed.
     """
     quieten_libraries()
     task = Evaluate(**spec.task.params)
@@ -77,9 +77,9 @@ def evaluate(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> N
 
 
 def _data(spec: RunSpec, opened: OpenedModel) -> tuple[Choice, int]:
-    """Return the data that are chosen, or else those that the run was trained on, and the seed of their splits."""
+    """Return the chosen data, else the training data of the model, and the seed of the splits."""
     if spec.data.name != OPENED:
-        if opened.data is not None and spec.data.name == "sample" != opened.data.name:  # maybe nobody chose it
+        if opened.data is not None and spec.data.name == "sample" != opened.data.name:  # it may be the default
             log.warning("Evaluating on the embedded sample, but the model was trained on data=%s.", opened.data.name)
         return spec.data, spec.seed
     if opened.data is None:
@@ -94,7 +94,7 @@ def _data(spec: RunSpec, opened: OpenedModel) -> tuple[Choice, int]:
 def _splits(
     data: Choice, seed: int, spec: RunSpec, registry: Registry, device: Device, opened: OpenedModel
 ) -> DataSplits:
-    """Return the data; where they are the run's own, it is made sure that they still are what it was trained on."""
+    """Build the splits; check that training data of the model are unchanged."""
     own = spec.data.name == OPENED
     try:
         splits: DataSplits = registry.build(
@@ -118,7 +118,7 @@ def _splits(
 
 @dataclass
 class _Evaluation:
-    """What was measured so far."""
+    """The results so far."""
 
     spec: RunSpec
     task: Evaluate
@@ -127,11 +127,11 @@ class _Evaluation:
     data: str
     """The name of the data set."""
     seed: int
-    """Of its splits and of the masks."""
+    """The seed of the splits and of the masks."""
     metrics: dict[str, float] = field(default_factory=dict)
     figures: list[Figure] = field(default_factory=list)
     evaluated: int = 0
-    """Sequences that the metrics are of."""
+    """The number of sequences that the metrics cover."""
 
     @property
     def module(self) -> Any:
@@ -139,12 +139,12 @@ class _Evaluation:
 
     @property
     def answers(self) -> Any:
-        """What a fine-tuned model's answers mean; None for a model without a head of that kind."""
+        """The label spec of a fine-tuned model; None for other models."""
         return getattr(self.module, "answers", None)
 
     @property
     def longest(self) -> int:
-        """Residues of the longest sequence that a fine-tuned model takes whole."""
+        """The length in residues of the longest sequence that a fine-tuned model takes without truncation."""
         return int(self.module.seq_length) - (2 if encoder_of(self.module.network).framed else 0)
 
     @torch.inference_mode()
@@ -172,7 +172,7 @@ class _Evaluation:
             num_workers=batch.num_workers,
         )
         tell = getattr(module.network, "set_step", None)
-        if tell is not None:  # as the validation of that step; of weights that do not say theirs, as after all ramps
+        if tell is not None:  # as the validation at that step; for weights without a known step, as after all schedules
             step = self.opened.facts.get("step")
             tell(step if isinstance(step, int) else _LAST_STEP)
         sums, groups = LossSums(), start_groups()
@@ -194,7 +194,7 @@ class _Evaluation:
             self.metrics |= probe.compute(groups)
 
     def predict(self, records: LabelledRecords, folder: Path) -> None:
-        """Write every prediction beside its label, and draw those of whole sequences, which the metrics are of."""
+        """Write every prediction beside its label; plot those of untruncated sequences, which the metrics cover."""
         settings = EmbeddingSettings(on_long="truncate", unknown="unk")
         predictor = Predictor(self.module, self.opened.tokenizer, settings)
         answers = predictor.answers(records.sequences, records.ids)
@@ -208,19 +208,19 @@ class _Evaluation:
         self.figures += _drawn(self.module.objective, records, answers, kept)
 
     def _is_too_long(self, sequence: bytes) -> bool:
-        """Whether the model takes only the beginning; letters are an upper bound of tokens."""
+        """Return whether the model truncates the sequence; letters are an upper bound on tokens."""
         return len(sequence) > self.longest and len(self.opened.tokenizer.encode(sequence)) > self.longest
 
     def scorer(self) -> MaskedScorer:
-        """Return the scorer that asks the model about single residues.
+        """Return the scorer that masks single residues.
 
         Raises:
-            ConfigError: it has no masked-language head.
+            ConfigError: the model has no masked-language head.
         """
         return MaskedScorer(self.module, self.opened.tokenizer, 65_536 if self.device.name == "cuda" else 4_096)
 
     def pseudo_perplexity(self, records: RecordDataset, count: int, scorer: MaskedScorer) -> None:
-        """Mask each residue alone, on the first sequences that the model can take whole."""
+        """Mask each residue alone, in the first `count` sequences that fit the model."""
         chosen: list[str] = []
         for row in range(len(records)):
             record: Any = records[row]
@@ -257,10 +257,10 @@ class _Evaluation:
         return f"{self.evaluated:,} of {num_records:,} sequences, those that fit the model"
 
     def write(self, folder: Path, num_records: int) -> None:
-        """Leave metrics and report in the folder.
+        """Write metrics and report to the folder.
 
         Raises:
-            StorageError: the file system refuses.
+            StorageError: a file cannot be written.
         """
         facts = {
             "model": f"{self.opened.spec.model.name} ({self.opened.spec.model.distribution})",
@@ -286,7 +286,7 @@ class _Evaluation:
 def _drawn(
     objective: Any, records: LabelledRecords, answers: list[NDArray[np.float32]], rows: list[int]
 ) -> list[Figure]:
-    """Return the figures of a fine-tuned model's answers for some rows."""
+    """Plot the predictions of a fine-tuned model for some rows."""
     meaning = objective.answers
     predicted, labels = [], []
     for row in rows:

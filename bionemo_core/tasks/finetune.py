@@ -1,4 +1,4 @@
-"""Fine-tune a pre-trained model: the run is that of pre-training, with a head, labels and metrics added."""
+"""The task `finetune`: a training run with a head, labels and metrics on a pre-trained model."""
 
 from __future__ import annotations
 
@@ -70,16 +70,16 @@ log = logging.getLogger("bionemo")
 
 ARTEFACT = "model"
 ADAPTER = "adapter"
-"""Folders in the run folder: the fine-tuned model, and with LoRA what was trained of it alone."""
+"""Folders in the run folder: the fine-tuned model, and with LoRA the trained adapters and head alone."""
 
 _SHORTEST = 3
 
 
 def finetune(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> None:
-    """Run the task to its end, or to a signal, and leave a run folder with the fine-tuned model.
+    """Run the task until it ends or a signal stops it; write a run folder with the fine-tuned model.
 
     Raises:
-        BioNeMoError: every failure that a user can meet.
+        BioNeMoError: the task failed.
     """
     task = Finetune(**spec.task.params)
     task = replace(task, kind=V1_KINDS.get(task.kind, task.kind))
@@ -93,7 +93,7 @@ def finetune(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> N
 
 
 class FineTuning(TrainingHooks):
-    """What fine-tuning adds to a run."""
+    """The hooks that turn a training run into fine-tuning."""
 
     def __init__(self, task: Finetune, registry: Registry) -> None:
         self.task = task
@@ -102,12 +102,12 @@ class FineTuning(TrainingHooks):
         self._opened: OpenedModel | None = None
 
     def resolve_spec(self, spec: RunSpec, saved: RunSpec | None, registry: Registry, device: Device) -> RunSpec:
-        """Return the run with the fine-tuned model in the place of the one it is made of.
+        """Replace the pre-trained model by the fine-tuned one in the specification.
 
         Raises:
             ConfigError: the data has no labels.
         """
-        # The mean is one of the last checkpoints, so that many must stay.
+        # Averaging needs this many checkpoints.
         keep_last = max(spec.checkpoint.keep_last, self.task.average_last)
         spec = replace(spec, checkpoint=replace(spec.checkpoint, keep_last=keep_last))
         if saved is not None:
@@ -127,7 +127,7 @@ class FineTuning(TrainingHooks):
         )
 
     def callbacks(self, spec: RunSpec) -> list[pl.Callback]:
-        """Early stopping, where it is asked for."""
+        """Return the callback for early stopping, if it is on."""
         if self.task.early_stopping is None:
             return []
         return [StopEarly(spec.checkpoint.monitor, spec.checkpoint.mode, self.task.early_stopping)]
@@ -141,7 +141,7 @@ class FineTuning(TrainingHooks):
         tokenizer: Tokenizer,
         reader: CheckpointReader | None,
     ) -> LoadReport | None:
-        """Copy the pre-trained weights under the head; of a resumed run its own, whose states are asked for next."""
+        """Copy the pre-trained weights; for a resumed run load its own, as the frozen states are computed next."""
         network = _network(module)
         if reader:
             groups = strategy_of(trainer).groups
@@ -153,7 +153,7 @@ class FineTuning(TrainingHooks):
         return opened.report if opened.report.matched else None
 
     def before_fit(self, parts: Built) -> Built:
-        """Leave out what is too long; with a frozen encoder, compute its states and train on these."""
+        """Drop sequences that are too long; with a frozen encoder, compute its states and train on them."""
         network = _network(parts.module)
         seq_length: int = parts.module.seq_length  # type: ignore[assignment]  # torch's stub allows modules only
         limit = parts.spec.batch.seq_length or seq_length
@@ -186,7 +186,7 @@ class FineTuning(TrainingHooks):
         return replace(parts, splits=splits)
 
     def after_fit(self, parts: Built) -> None:
-        """Average if asked; write the model, and the adapters alone."""
+        """Average checkpoints if set; write the model and, with LoRA, the adapters."""
         strategy = strategy_of(parts.trainer)
         reshard(strategy.network)
         folders = self._exported(parts)
@@ -223,10 +223,10 @@ class FineTuning(TrainingHooks):
         return open_for_use(spec, registry, replace(device, precision="32"), Ranks())
 
     def _params(self, opened: OpenedModel, splits: LabelledSplits, registry: Registry) -> dict[str, Any]:
-        """Return the parameters of the fine-tuned model: what it is made of, and what its answers mean."""
+        """Return the parameters of the fine-tuned model: encoder, head and labels."""
         task = self.task
         base = asdict(opened.spec.model)
-        if base["name"] == FINETUNED:  # a new head on the encoder of an earlier fine-tuning
+        if base["name"] == FINETUNED:  # put a new head on the encoder of an earlier fine-tuning
             base = {"group": "model", **base["params"]["encoder"]}
         head = registry.get("head", task.head or ("convnet" if self.per_residue else "mlp"))
         params: dict[str, Any] = {
@@ -267,7 +267,7 @@ class FineTuning(TrainingHooks):
         return {"classes": classes, "class_weights": weights}
 
     def _embedder(self, parts: Built, ranks: Ranks) -> Embedder:
-        """Return a copy of the encoder that computes as the device does best; training keeps its own in float32."""
+        """Return a copy of the encoder in the precision of the run; training keeps its own in float32."""
         chosen = PlainChoice.of(parts.spec.model.params["encoder"], "model")
         context = parts.device.context(parts.spec)
         module: pl.LightningModule = self.registry.build(chosen, tokenizer=parts.tokenizer, context=context)
@@ -319,7 +319,7 @@ def _whole(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _set_aside(folder: Path) -> None:
-    """Rename a model that the run wrote before it was resumed, after the step that it is of."""
+    """Rename a model that the run wrote before it was resumed; the new name has its step."""
     if not folder.exists():
         return
     try:

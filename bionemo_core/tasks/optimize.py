@@ -1,4 +1,4 @@
-"""Search a model's latent space, from each text of a file, for texts that score higher."""
+"""The task `optimize`: search a model's latent space for texts with higher scores."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ _STEP_COLUMNS = ("iteration", "oracle_calls", "text", "score", "similarity", "me
 
 
 def optimize(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> None:
-    """Run the task to its end: two tables, a summary and two pictures in the results folder.
+    """Run the task: write two tables, a summary and two pictures to the results folder.
 
     Raises:
-        BioNeMoError: every failure that a user can meet.
+        BioNeMoError: the task failed.
     """
     quieten_libraries()
     task = Optimize(**spec.task.params)
@@ -100,7 +100,7 @@ def optimize(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> N
 
 
 def settings_of(task: Optimize, seed: int) -> SearchSettings:
-    """How the task searches.
+    """Return the settings of the search.
 
     Raises:
         ConfigError: a value is out of its range.
@@ -118,10 +118,10 @@ def settings_of(task: Optimize, seed: int) -> SearchSettings:
 
 
 def usable_starts(texts: Texts, oracle: Oracle, judge: TextJudge, task: Optimize) -> Texts:
-    """Return the valid texts; of these the `task.worst` with the lowest scores, in their order.
+    """Return the valid texts; of these the `task.worst` with the worst scores, in their order.
 
     Raises:
-        ConfigError: none is left.
+        ConfigError: no text is valid.
     """
     canonical = [judge.canonical(text) for text in texts.texts]
     rows = [row for row, form in enumerate(canonical) if form is not None]
@@ -138,7 +138,7 @@ def usable_starts(texts: Texts, oracle: Oracle, judge: TextJudge, task: Optimize
 
 
 class _Counted:
-    """Counts steps, for progress."""
+    """A callback that reports search steps to the progress bar."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress, self._done = progress, 0
@@ -152,7 +152,7 @@ class _Counted:
 
 @dataclass(frozen=True)
 class _Report:
-    """What the searches found, as files and lines."""
+    """The results of the searches, as files and printed lines."""
 
     task: Optimize
     texts: Texts
@@ -165,7 +165,7 @@ class _Report:
         """Write tables, summary and pictures.
 
         Raises:
-            StorageError: the file system refuses.
+            StorageError: a file cannot be written.
         """
         self._write_results(folder / RESULTS)
         with new_table(folder / TRAJECTORY, ("algorithm", "id", *_STEP_COLUMNS)) as add_rows:
@@ -190,7 +190,7 @@ class _Report:
                 add_rows([(self.texts.ids[row], first.text, first.score, *values)])
 
     def summary(self) -> dict[str, Any]:
-        """Return the task and, of each algorithm, means over the starts."""
+        """Return the task and, for each algorithm, means over the starts."""
         first = [step.score for step in self.found[0].first]
         content: dict[str, Any] = {
             "task": asdict(self.task),

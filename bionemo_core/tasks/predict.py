@@ -1,4 +1,4 @@
-"""Predictions with ids, as a CSV file: a fine-tuned model's answers, or zero-shot scores of mutations."""
+"""The task `predict`: a CSV file of predictions of a fine-tuned model, or of zero-shot scores of mutations."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def predict(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> No
     """Run the task: write `task.output`.
 
     Raises:
-        BioNeMoError: every failure that a user can meet.
+        BioNeMoError: the task failed.
     """
     quieten_libraries()
     task = Predict(**spec.task.params)
@@ -111,15 +111,15 @@ def _answers(task: Predict, opened: OpenedModel, tokens: int, spec: RunSpec) -> 
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> int:
-    """Write a table, whole or not at all; return the number of rows.
+    """Write a CSV file atomically, and return the number of rows.
 
     Raises:
-        StorageError: the file system refused.
+        StorageError: the file cannot be written.
     """
     count = 0
     with new_text(path) as stream:
         writer = csv.writer(stream)
         writer.writerow(header)
-        for count, row in enumerate(rows, start=1):  # noqa: B007 - the last one is how many there are
+        for count, row in enumerate(rows, start=1):  # noqa: B007 - the last count is the number of rows
             writer.writerow(row)
     return count

@@ -1,4 +1,4 @@
-"""Write texts near those of a file, or from the model's prior, and say how many are of use."""
+"""The task `sample`: sample texts near those of a file or from the model's prior, and measure their quality."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ _OPTIONS = ("top_k", "top_p", "temperature", "beam_size", "keep_only_best_tokens
 
 
 def sample(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> None:
-    """Run the task to its end: `samples.csv`, `summary.json` and `samples.png` in the results folder.
+    """Run the task: write `samples.csv`, `summary.json` and `samples.png` to the results folder.
 
     Raises:
-        BioNeMoError: every failure that a user can meet.
+        BioNeMoError: the task failed.
     """
     quieten_libraries()
     task = Sample(**spec.task.params)
@@ -56,7 +56,7 @@ def sample(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> Non
     texts = read_texts(task, task.input, inference, context) if task.input else None
     known = _known(task, inference, judge, context) if task.known else None
     if texts is None:
-        _ = inference.latent_shape  # what has no prior leaves no folder
+        _ = inference.latent_shape  # fail before a folder is made if the model has no prior
     folder = results_folder(spec, task.output, composed_yaml)
     started = monotonic()
     counts = SampleCounts(judge, known)
@@ -86,7 +86,7 @@ def sample(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> Non
 
 @dataclass(frozen=True)
 class _Job:
-    """What is asked of the model."""
+    """The sampling calls of the task."""
 
     task: Sample
     options: dict[str, Any]
@@ -94,7 +94,7 @@ class _Job:
     inference: Seq2SeqInference
 
     def near(self, texts: Texts) -> Iterator[tuple[int, list[Written]]]:
-        """How many texts are done, and what was written near the last of them."""
+        """Yield the number of texts that are done, and the samples near the last of them."""
         task = self.task
         at_once = max(1, 4 * self.inference.batch_size // task.num_samples)
         for first in range(0, len(texts.texts), at_once):
@@ -115,7 +115,7 @@ class _Job:
             yield first + len(found), written
 
     def from_prior(self, total: int) -> Iterator[tuple[int, list[Written]]]:
-        """How many texts are done, and the last of them."""
+        """Yield the number of samples that are done, and the last of them."""
         at_once = 4 * self.inference.batch_size
         for first in range(0, total, at_once):
             number = min(at_once, total - first)
@@ -137,7 +137,7 @@ def _beams(sampled: str | Sequence[str]) -> Iterator[tuple[int, str]]:
 
 
 def _options(task: Sample) -> dict[str, Any]:
-    """Return the options that were given, checked before a model is opened."""
+    """Check the settings, and return the options of the method that are set."""
     if (task.input is None) == (task.num_molecules is None):
         raise ConfigError(
             "task=sample: give either task.input=FILE, texts to start from, or task.num_molecules=N, "
@@ -155,7 +155,7 @@ def _options(task: Sample) -> dict[str, Any]:
 
 
 def _known(task: Sample, inference: Seq2SeqInference, judge: TextJudge | None, context: Any) -> set[str]:
-    """Return the canonical forms of the texts that count as known."""
+    """Read the known texts in canonical form."""
     every = read_texts(
         replace(task, limit=None, on_long="skip", on_invalid="skip"), str(task.known), inference, context
     )

@@ -1,4 +1,4 @@
-"""What the tasks that decode share: the texts of a file, the folder of results, tables and progress."""
+"""Shared parts of `sample` and `optimize`: reading texts, the results folder, tables."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ class Texts:
     ids: list[str]
     texts: list[str]
     num_rejected: int = 0
-    """Records of the whole file that its rules rejected."""
+    """Records of the whole file that the filter rejected."""
     num_long: int = 0
-    """Left out because the model takes no texts as long."""
+    """Texts left out because they are too long for the model."""
     num_invalid: int = 0
-    """Left out because they stand for nothing."""
+    """Texts left out because they are not valid, such as SMILES that name no molecule."""
 
     @property
     def left_out(self) -> str:
-        """What was left out and why; empty where nothing was."""
+        """The counts of texts left out, by reason; empty if there are none."""
         reasons = (
             (self.num_rejected, "rejected"),
             (self.num_long, "too long"),
@@ -55,10 +55,10 @@ class Texts:
 def inference_of(
     opened: OpenedModel, spec: RunSpec, batch_size: int | None, max_length: int | None = None
 ) -> Seq2SeqInference:
-    """Return the interface to an opened model, with the batch that suits its device.
+    """Return the sampling interface of an opened model, with a batch size for its device.
 
-    A GPU replays the steps of the core's encoder-decoder unless `trainer.compile=false`; with true the layers of a step
-    are compiled too, which takes some ten seconds.
+    On a GPU the decoding steps of the core's encoder-decoder run as CUDA graphs, unless `trainer.compile=false`; with
+    true their layers are compiled too, which takes about ten seconds.
 
     Raises:
         ConfigError: the model cannot decode.
@@ -73,17 +73,17 @@ def inference_of(
 
 
 def judge_of(opened: OpenedModel) -> TextJudge | None:
-    """Return what the model's plugin knows of the texts that it writes, if anything."""
+    """Return the judge of the model's texts, or None if its plugin has none."""
     judge = getattr(opened.module, "judge", None)
     return judge if isinstance(judge, TextJudge) else None
 
 
 def read_texts(task: Any, path: str, inference: Seq2SeqInference, context: BuildContext) -> Texts:
-    """Return the texts of a file that the model can take; `task` has the keys for reading, `limit` and `on_long`.
+    """Return the texts of a file that fit the model; `task` has the keys for reading, `limit` and `on_long`.
 
     Raises:
-        ConfigError: a key is out of its range, or the format cannot be told.
-        DataError: the file or a record cannot be used, or none is left.
+        ConfigError: a key is out of its range, or the format is unknown.
+        DataError: the file or a record cannot be used, or no text is left.
     """
     if task.on_long not in ON_LONG:
         raise ConfigError(f"task.on_long: got {task.on_long!r}, expected one of {', '.join(ON_LONG)}.")
@@ -108,11 +108,11 @@ def read_texts(task: Any, path: str, inference: Seq2SeqInference, context: Build
 
 
 def results_folder(spec: RunSpec, output: str | None, composed_yaml: str) -> RunFolder:
-    """Return an empty folder for the results, with the specification of the run in it.
+    """Create a folder for the results, and write the run specification to it.
 
     Raises:
-        ConfigError: the folder that was named holds something.
-        StorageError: it cannot be made.
+        ConfigError: the folder `output` is not empty.
+        StorageError: the folder cannot be created.
     """
     if output is None:
         folder = new_folder(Path(spec.home), spec.name)
@@ -132,10 +132,10 @@ def results_folder(spec: RunSpec, output: str | None, composed_yaml: str) -> Run
 
 
 def refuse_several_devices(spec: RunSpec) -> None:
-    """Accept a run on one device.
+    """Check that the run has one device.
 
     Raises:
-        ConfigError: more are asked for.
+        ConfigError: the run asks for more.
     """
     if spec.trainer.devices * spec.trainer.num_nodes > 1:
         raise ConfigError(
@@ -145,7 +145,7 @@ def refuse_several_devices(spec: RunSpec) -> None:
 
 
 def start_on(device: Device) -> str:
-    """Torch's name of the one device that decodes."""
+    """Select the device of this process, and return torch's name of it."""
     if device.name == "cuda":
         torch.cuda.set_device(0)
         return "cuda:0"
@@ -154,12 +154,12 @@ def start_on(device: Device) -> str:
 
 @contextmanager
 def new_table(path: Path, columns: Sequence[str]) -> Iterator[Callable[[Iterable[Sequence[Any]]], None]]:
-    """Give a function that adds rows to a CSV file, which appears when the block ends well.
+    """Yield a function that adds rows to a CSV file; the file appears when the block ends without an error.
 
-    None and NaN leave a place empty.
+    None and NaN are written as empty cells.
 
     Raises:
-        StorageError: the file system refused.
+        StorageError: the file cannot be written.
     """
     with new_text(path) as stream:
         writer = csv.writer(stream, lineterminator="\n")

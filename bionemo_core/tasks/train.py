@@ -1,4 +1,4 @@
-"""Pre-train a model: from a run specification to a run folder."""
+"""The task `train`: pre-train a model, from a run specification to a run folder."""
 
 from __future__ import annotations
 
@@ -55,10 +55,16 @@ log = logging.getLogger("bionemo")
 
 
 def train(spec: RunSpec, registry: Registry, *, composed_yaml: str = "", hooks: TrainingHooks | None = None) -> None:
-    """Run the task to its end, or to a signal, and leave a run folder; `hooks` are another task's.
+    """Run the task until it ends or a signal stops it, and write a run folder.
+
+    Args:
+        spec: the run.
+        registry: where components are looked up.
+        composed_yaml: the composed configuration, for the run folder.
+        hooks: what another task adds to the run.
 
     Raises:
-        BioNeMoError: every failure that a user can meet.
+        BioNeMoError: the task failed.
     """
     quieten_libraries()
     hooks = hooks or TrainingHooks()
@@ -80,7 +86,7 @@ def train(spec: RunSpec, registry: Registry, *, composed_yaml: str = "", hooks: 
 
 @dataclass(frozen=True)
 class _Run:
-    """A run whose parts are built: what flows from the command line to the trainer, one way."""
+    """A run with all its parts built."""
 
     spec: RunSpec
     saved: RunSpec | None
@@ -92,11 +98,11 @@ class _Run:
     tokenizer: Tokenizer
     splits: DataSplits
     read: tuple[str, ...]
-    """What came of each source: read = used + rejected."""
+    """One line per source: records read, used and rejected."""
     module: pl.LightningModule
     recipe: Recipe
     restored: LoadReport | None
-    """What `restore_from_path` gave; None where nothing was taken."""
+    """The load report of `restore_from_path`; None if no weights were loaded."""
 
     @classmethod
     def build(
@@ -109,7 +115,7 @@ class _Run:
         trainer: pl.Trainer,
         hooks: TrainingHooks,
     ) -> _Run:
-        """Names become objects: tokenizer, data, model, in that order, on every rank."""
+        """Build tokenizer, data and model, in that order, on every rank."""
         saved = completed(from_json(folder.spec.read_text()), registry) if reader else None
         spec = with_first_weights(saved, spec) if saved else spec
         frozen = saved.batch.global_batch_size if saved else None
@@ -124,7 +130,7 @@ class _Run:
         read = tuple(dict.fromkeys(summary(store.manifest) for store in stores))
         if saved and reader:
             check_resume(saved, spec, reader, splits)
-        torch.manual_seed(spec.seed)  # for a model that does not seed itself, as any LightningModule may be
+        torch.manual_seed(spec.seed)  # for a LightningModule that does not seed itself
         module = registry.build(spec.model, tokenizer=tokenizer, context=context)
         restored = hooks.load_weights(spec, module, trainer, registry, tokenizer, reader)
         parts = hooks.before_fit(Built(spec, device, folder, trainer, tokenizer, splits, module))
@@ -137,11 +143,11 @@ class _Run:
 
     @property
     def parts(self) -> Built:
-        """What a task's additions look at."""
+        """The parts that the hooks of a task get."""
         return Built(self.spec, self.device, self.folder, self.trainer, self.tokenizer, self.splits, self.module)
 
     def announce(self, composed_yaml: str) -> None:
-        """Write what the run is and print what was derived; on the first rank only."""
+        """Write the specification and print the derived plan; on the first rank only."""
         write_spec(self.folder, self.spec, composed_yaml)
         print_plan(self.spec, self.plan, self.module, self.splits, self.read, self.device, self.folder)
         if self.restored:
@@ -151,7 +157,7 @@ class _Run:
             set_aside_after(self.reader.folder.parent, self.reader.step)
 
     def fit(self, hooks: TrainingHooks) -> None:
-        """Train, and test if the task says so."""
+        """Train, then test if the task asks for it."""
         foreign = not hasattr(self.module, "network")
         model: Any = ModuleAdapter.of(self.module, self.spec.batch.seq_length) if foreign else self.module
         groups, on_gpu = strategy_of(self.trainer).groups, self.device.accelerator == "gpu"
@@ -191,7 +197,7 @@ class _Run:
         configure_any_module(self.module, self.trainer, self.recipe, self.plan.accumulate_grad_batches)
         batches = TrainingMicroBatches(train, consumed_samples)
         first = AnyModuleCallback(self.spec.seed, batches)
-        self.trainer.callbacks.insert(0, first)  # type: ignore[attr-defined]  # Lightning declares it nowhere
+        self.trainer.callbacks.insert(0, first)  # type: ignore[attr-defined]  # Lightning does not declare it
         return batches, *(None if steps is None else EvaluationMicroBatches(steps) for steps in evaluations)
 
 
@@ -211,7 +217,7 @@ def _recipe(spec: RunSpec, registry: Registry, device: Device) -> Recipe:
             max_steps,
             learning_rate(max_steps - 1),
         )
-    learning_rate(0)  # a contradiction between the two shows before anything starts
+    learning_rate(0)  # fail now if the schedule does not fit the optimizer
     return Recipe(
         optim=optim,
         learning_rate=learning_rate,
