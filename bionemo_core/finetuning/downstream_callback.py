@@ -1,4 +1,4 @@
-"""The callback of `training.downstream`: embed, train a head, measure it, all within one validation."""
+"""The callback of downstream validation: embed sequences, train a head and evaluate it, within one validation."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DownstreamSettings:
-    """What to train on, and how; the arguments of `training.downstream`."""
+    """The arguments of `finetuning.downstream.downstream`."""
 
     dataset: str
     dataset_params: Mapping[str, Any]
@@ -65,7 +65,7 @@ class _Split:
     counts: list[Tensor]
 
     def batch(self, rows: Sequence[int], device: torch.device) -> tuple[ResidueStates, Tensor, Tensor]:
-        """Return some of the sequences as a head takes them, their labels, and whether each counts."""
+        """Return the states of `rows` as a head reads them, their labels, and whether each label counts."""
         states = torch.cat([self.states[row] for row in rows]).to(device)
         lengths = torch.tensor([len(self.states[row]) for row in rows], device=device)
         labels, counts = (torch.cat([side[row] for row in rows]).to(device) for side in (self.labels, self.counts))
@@ -73,7 +73,7 @@ class _Split:
 
 
 class DownstreamValidation(pl.Callback):
-    """Puts the metrics of a new head into every validation; the pre-training itself is not touched."""
+    """A callback that adds the metrics of a new head to every validation; pre-training itself does not change."""
 
     def __init__(self, settings: DownstreamSettings, registry: Registry) -> None:
         self.settings = settings
@@ -87,8 +87,8 @@ class DownstreamValidation(pl.Callback):
         """Read the labelled data, before training starts.
 
         Raises:
-            ConfigError: it has no labels, or nothing to test on.
-            DataError: it cannot be used.
+            ConfigError: the data has no labels, or neither a test nor a validation split.
+            DataError: the data cannot be used.
         """
         settings = self.settings
         found = self.registry.get("data", settings.dataset)
@@ -103,20 +103,20 @@ class DownstreamValidation(pl.Callback):
         if settings.max_sequences is not None and len(train) > settings.max_sequences:
             order = np.random.default_rng(settings.seed).permutation(len(train))
             train = train.select(np.sort(order[: settings.max_sequences]))
-        if self.of_classes:  # those of all splits: a few training sequences need not have every class
+        if self.of_classes:  # classes of all splits: a few training sequences may lack some
             classes = {*classes_of(splits.train, self.per_residue), *found_classes(held_out, self.per_residue)}
             self._answers = LabelSpec(settings.kind, tuple(sorted(classes)))
         else:
             self._answers = LabelSpec(settings.kind, (), *mean_and_scale(train, self.per_residue))
         self._splits = {"train": train, "test": held_out}
         self._tokenizer = tokenizer
-        # What cannot be used shall end the run now, and not at a validation hours later.
+        # Fail now on unusable labels, and not at a validation hours later.
         check_labels(self._splits.values(), tokenizer, self._answers)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn != "fit" or self._tokenizer is None:
             return
-        # Lightning validates in inference mode, whose tensors no head could learn from.
+        # Lightning validates in inference mode, in which a head cannot be trained.
         with torch.inference_mode(False), torch.random.fork_rng(devices=_devices(pl_module.device)):
             splits = self._embedded(trainer, pl_module)
             measured: list[dict[str, float]] = [{}]
@@ -127,11 +127,11 @@ class DownstreamValidation(pl.Callback):
             if trainer.world_size > 1:
                 dist.broadcast_object_list(measured, src=0)
             pl_module.validation_metrics = {**pl_module.validation_metrics, **measured[0]}  # type: ignore[assignment, dict-item]
-            # So that checkpoint.monitor may name one of them.
+            # checkpoint.monitor may name one of these.
             trainer.callback_metrics.update({key: torch.tensor(value) for key, value in measured[0].items()})
 
     def _embedded(self, trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, _Split]:
-        """Return the splits with the model's states of now; ranks share the work."""
+        """Compute the states of the splits with the current model; ranks share the work."""
         assert self._tokenizer is not None
         strategy = strategy_of(trainer)
         gather(strategy.network)
@@ -199,7 +199,7 @@ class DownstreamValidation(pl.Callback):
 
 
 def _counted(head: nn.Module, split: _Split, rows: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return the answers that have a label, float32 [n, outputs], and these labels."""
+    """Return the outputs of the head that have a label, float32 [n, outputs], and these labels."""
     residues, labels, counts = split.batch(rows, device)
     return head(residues).float()[counts], labels[counts]
 
@@ -207,9 +207,9 @@ def _counted(head: nn.Module, split: _Split, rows: Sequence[int], device: torch.
 def _shared(
     embedder: Embedder, records: LabelledRecords, output: str, groups: ProcessGroups
 ) -> list[NDArray[np.float32]]:
-    """Compute the states of every sequence, [residues or 1, hidden]; every rank computes its share."""
+    """Compute the states of every sequence, [residues or 1, hidden]; each rank computes a share."""
     rank, size = groups.data_rank, groups.data_size
-    # A rank without a sequence of its own still has to run the network, as its peers may wait for it there.
+    # A rank without a sequence still runs the network, because other ranks may wait for it there.
     mine = range(rank, len(records), size) if rank < len(records) else range(1)
     embedded = embedder.run([records.sequences[row] for row in mine], [records.ids[row] for row in mine])
     arrays = embedded.rows(output) if output == HIDDENS else list(embedded.arrays[output][:, None])

@@ -1,4 +1,4 @@
-"""What fine-tuning does between steps beside every run's own: stop when it does not get better."""
+"""Early stopping of fine-tuning."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ log = logging.getLogger("bionemo")
 
 
 class StopEarly(pl.Callback):
-    """Ends the training after so many validations in a row without a better value of the monitored metric."""
+    """A callback that ends training after `patience` validations without a better value of the monitored metric."""
 
     def __init__(self, monitor: str, mode: str, patience: int) -> None:
         if patience < 1:
@@ -39,7 +39,7 @@ class StopEarly(pl.Callback):
                 f"{', '.join(sorted(trainer.callback_metrics))}."
             )
         value = self.sign * float(found)
-        better = value < self.best  # a value that is no number never is
+        better = value < self.best  # false for NaN
         self.worse = 0 if better else self.worse + 1
         self.best = value if better else self.best
         if self.worse >= self.patience:

@@ -1,4 +1,4 @@
-"""A report as one HTML file: tables, and figures inside it as pictures, so that it can be sent as it is."""
+"""A report as one self-contained HTML file: tables, and figures as embedded pictures."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _MOST_CLASSES = 40
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture and what it shows."""
+    """A picture with its caption."""
 
     caption: str
     png: bytes
 
 
 def page(title: str, facts: Mapping[str, Any], metrics: Mapping[str, float], figures: Sequence[Figure]) -> str:
-    """Return the whole page."""
+    """Return the page as HTML."""
     told = "".join(f"<tr><th>{_text(key)}</th><td>{_text(value)}</td></tr>" for key, value in facts.items())
     rows = "".join(
         f'<tr><th>{_text(key)}</th><td class="number">{value:.5g}</td></tr>' for key, value in metrics.items()
@@ -50,7 +50,7 @@ def page(title: str, facts: Mapping[str, Any], metrics: Mapping[str, float], fig
 
 
 def confusion(predicted: NDArray[np.int64], labels: NDArray[np.int64], classes: Sequence[str]) -> list[Figure]:
-    """How often each class was taken for which, as shares of the true class; nothing for very many classes."""
+    """Plot the confusion matrix as shares of the true class; return no figure above 40 classes."""
     if len(classes) > _MOST_CLASSES:
         return []
     size = len(classes)
@@ -74,7 +74,7 @@ def confusion(predicted: NDArray[np.int64], labels: NDArray[np.int64], classes: 
 
 
 def scatter(predicted: NDArray[np.float64], labels: NDArray[np.float64]) -> list[Figure]:
-    """Predicted against measured values, and the errors."""
+    """Plot predicted values against labels, and the errors."""
     shown = np.random.default_rng(0).permutation(len(labels))[:5000]
     figure, axes = new_plot(4.5, 4.2)
     axes.scatter(labels[shown], predicted[shown], s=8, alpha=0.4, color=BLUE, linewidths=0)
@@ -87,7 +87,7 @@ def scatter(predicted: NDArray[np.float64], labels: NDArray[np.float64]) -> list
 
 
 def histogram(values: NDArray[np.floating], name: str, caption: str) -> Figure:
-    """How often which values occur."""
+    """Plot a histogram of the values."""
     figure, axes = new_plot(5.5, 3.4)
     axes.hist(values, bins=min(50, max(5, len(values) // 4)), color=BLUE)
     set_count_ticks(axes.yaxis)

@@ -1,4 +1,4 @@
-"""A picture of searches: the best score of each start, and their mean, by oracle calls."""
+"""The plot of latent searches: the best score of each start, and their mean, by oracle calls."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _MOST_LINES = 60
 
 
 def draw_trajectory(path: Path, found: Sequence[SearchResult], oracle: str) -> None:
-    """Write a PNG with a thin line a start and a thick one for their mean, a colour for each search.
+    """Write a PNG with one colour per search: a thin line for each start, and a thick line for their mean.
 
     Raises:
-        StorageError: it cannot be written.
+        StorageError: the file cannot be written.
     """
     figure, axes = new_plot()
     for result, colour in zip(found, (BLUE, RED), strict=False):
