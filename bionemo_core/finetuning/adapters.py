@@ -54,7 +54,7 @@ def copy_weights(source: nn.Module, target: nn.Module) -> None:
         if name in held:
             tensor.copy_(held[name])
         elif not adapter_names([name]):
-            raise ConfigError(f"fine-tuning: the encoder that was opened has no {name}. Is it another model?")
+            raise ConfigError(f"fine-tuning: the opened encoder has no {name}. Is it another model?")
 
 
 @torch.no_grad()
@@ -97,7 +97,7 @@ def open_with_adapter(
     stored = open_stored(adapter, registry)
     try:
         if stored.spec.model.name != FINETUNED or BASE_WEIGHTS not in stored.facts:
-            raise ArtefactError(f"{adapter}: is no adapter; expected the folder `adapter` of a fine-tuned run.")
+            raise ArtefactError(f"{adapter}: not an adapter; expected the folder `adapter` of a fine-tuning run.")
         if stored.facts[BASE_WEIGHTS] != of_base:
             raise ArtefactError(f"{adapter}: was trained on other weights than those at {base}.")
         context = BuildContext(device=device.partition(":")[0], dtype=dtype)

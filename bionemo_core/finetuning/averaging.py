@@ -33,7 +33,7 @@ class AveragedCheckpoints:
         for reader in self.readers:
             if {name for name in reader.names if name.startswith(("model.", "buffer."))} != names:
                 self._stack.close()
-                raise CheckpointError(f"averaging: {reader.folder} holds other tensors than {self.folder}.")
+                raise CheckpointError(f"averaging: {reader.folder} has other tensors than {self.folder}.")
 
     def __enter__(self) -> Self:
         return self

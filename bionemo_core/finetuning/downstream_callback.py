@@ -95,7 +95,7 @@ class DownstreamValidation(pl.Callback):
         choice = PlainChoice("data", found.name, settings.dataset_params, found.distribution, found.version)
         splits = self.registry.build(choice, tokenizer=tokenizer, context=context)
         if not isinstance(splits, LabelledSplits):
-            raise ConfigError(f"callbacks.downstream.dataset={settings.dataset}: it has no labels.")
+            raise ConfigError(f"callbacks.downstream.dataset={settings.dataset}: the data has no labels.")
         held_out = splits.test or splits.val
         if held_out is None:
             raise ConfigError("callbacks.downstream: the data has neither a test nor a validation split.")

@@ -26,7 +26,7 @@ class StopEarly(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.worse >= self.patience:
-            log.warning("%s had not been better in %d validations: the training has ended.", self.monitor, self.worse)
+            log.warning("%s did not improve in %d validations: training has already ended.", self.monitor, self.worse)
             trainer.should_stop = True
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -43,7 +43,7 @@ class StopEarly(pl.Callback):
         self.worse = 0 if better else self.worse + 1
         self.best = value if better else self.best
         if self.worse >= self.patience:
-            log.info("%s was not better in %d validations: training ends.", self.monitor, self.worse)
+            log.info("%s did not improve in %d validations: training ends.", self.monitor, self.worse)
             trainer.should_stop = True
 
     def state_dict(self) -> dict[str, Any]:

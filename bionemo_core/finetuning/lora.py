@@ -43,8 +43,8 @@ class LoraSettings:
         unknown = [name for name in self.targets if name not in TARGETS]
         if self.rank < 1 or not 0 <= self.dropout < 1 or unknown or not self.targets:
             raise ConfigError(
-                f"lora: rank {self.rank}, dropout {self.dropout}, targets {list(self.targets)}; expected a rank from "
-                f"1, a dropout from 0 up to 1, and some of {', '.join(TARGETS)}."
+                f"lora: rank {self.rank}, dropout {self.dropout}, targets {list(self.targets)}; expected rank >= 1, "
+                f"0 <= dropout < 1, and targets among {', '.join(TARGETS)}."
             )
         return self
 

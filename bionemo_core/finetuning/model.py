@@ -139,8 +139,8 @@ def finetuned(
     reads = encoder_of(base.network)
     if answers.per_residue and reads.fixed_states is not None:
         raise ConfigError(
-            f"task.kind={kind}: {encoder['name']} has {reads.fixed_states} states for a sequence of "
-            "any length, and none of a single residue. Choose a kind for whole sequences, or another model."
+            f"task.kind={kind}: {encoder['name']} has {reads.fixed_states} states per sequence "
+            "and none per residue. Choose a kind for whole sequences, or another model."
         )
     settings = registry.build(PlainChoice.of(head, "head"))
     torch.manual_seed(context.seed)
@@ -184,7 +184,7 @@ def hidden_size_of(network: Any) -> int:
     size = getattr(getattr(network, "config", None), "hidden_size", None) or getattr(network, "hidden_size", None)
     if not isinstance(size, int):
         raise ConfigError(
-            f"{type(network).__name__} says neither config.hidden_size nor hidden_size, so no head can be built on it."
+            f"{type(network).__name__} has neither config.hidden_size nor hidden_size, so no head can be built on it."
         )
     return size
 

@@ -42,7 +42,7 @@ class LabelObjective:
         """
         ids = self.tokenizer.encode(record.sequence)
         if len(ids) + 2 * self.framed > self.seq_length:
-            raise DataError(f"record {record.display_name}: has {len(ids)} tokens, more than the model takes.")
+            raise DataError(f"record {record.display_name}: has {len(ids)} tokens, too many for the model.")
         tokens = ids
         if self.framed:
             tokens = np.concatenate([[self.tokenizer.bos_id], ids, [self.tokenizer.eos_id]]).astype(np.int32)
@@ -69,7 +69,7 @@ class LabelObjective:
             if len(words) != num_residues or (record.mask and len(record.mask) != num_residues):
                 raise DataError(
                     f"record {record.display_name}: {num_residues} residues, {len(words)} labels, "
-                    f"{len(record.mask) or 'no'} mask letters; expected as many of each."
+                    f"{len(record.mask) or 'no'} mask letters; expected the same number of each."
                 )
         counts = np.ones(len(words), dtype=np.bool_)
         if record.mask and self.answers.per_residue:

@@ -87,7 +87,7 @@ def stored_states(
         # The first rank decides for all: another run may publish the same states meanwhile.
         own_name = _of_the_first_rank("" if ranks.leads and _is_whole(folder) else uuid4().hex, ranks)
         if not own_name:
-            log.info("The encoder's states are taken from %s.", folder)
+            log.info("Using cached encoder states from %s.", folder)
         else:
             own = folder.with_name(f"{folder.name}.{own_name}")
             try:
@@ -145,7 +145,7 @@ def _compute(
         folder.mkdir(parents=True)
         np.save(folder / _OFFSETS, offsets)
         np.lib.format.open_memmap(table_path, mode="w+", dtype=dtype, shape=(int(offsets[-1]), width)).flush()
-        log.info("The encoder's states of %d sequences are computed and kept in %s.", len(records), folder.parent)
+        log.info("Computing encoder states of %d sequences; they are cached in %s.", len(records), folder.parent)
     ranks.meet()
     table = np.lib.format.open_memmap(table_path, mode="r+")
     bounds = part_bounds(counts, _PART_BYTES // (4 * width), _PART_SEQUENCES)

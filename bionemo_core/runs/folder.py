@@ -57,7 +57,7 @@ def new_folder(home: Path, name: str) -> RunFolder:
         return RunFolder(_by_time(root))
     except OSError as error:
         raise StorageError(
-            f"run folder: {root} cannot be made: {error.strerror}. Set BIONEMO_HOME to a folder you can write to."
+            f"run folder: {root} cannot be created: {error.strerror}. Set BIONEMO_HOME to a folder you can write to."
         ) from error
 
 
@@ -71,7 +71,7 @@ def _by_time(root: Path) -> Path:
         except FileExistsError:
             continue
         return path
-    raise StorageError(f"run folder: {root} already has a thousand runs of {stamp}.")
+    raise StorageError(f"run folder: {root} already has a thousand runs from {stamp}.")
 
 
 def find_folder(home: Path, name: str, resume: str) -> RunFolder | None:
@@ -92,7 +92,7 @@ def find_folder(home: Path, name: str, resume: str) -> RunFolder | None:
             return RunFolder(max(saved, key=lambda path: path.stat().st_mtime_ns))
         if resume == "auto":
             return None
-        raise ConfigError(f"resume=last: no run in {root} has a checkpoint. `bionemo-run runs` lists what was run.")
+        raise ConfigError(f"resume=last: no run in {root} has a checkpoint. `bionemo-run runs` lists all runs.")
     path = Path(resume).expanduser()
     if path.name.startswith("step-"):
         path = path.parent.parent

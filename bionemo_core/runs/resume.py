@@ -54,7 +54,7 @@ def open_folder(spec: RunSpec) -> tuple[RunFolder, CheckpointReader | None]:
         return folder, open_checkpoint(named)
     reader, skipped = open_newest_valid(folder.checkpoints)
     for one in skipped:
-        log.warning("checkpoint %s is passed over: %s", one.path, one.reason)
+        log.warning("skipping checkpoint %s: %s", one.path, one.reason)
     return folder, reader
 
 
@@ -98,7 +98,8 @@ def with_first_weights(saved: RunSpec, spec: RunSpec) -> RunSpec:
     if given is not None and given != first and not (first and _same_place(given, first)):
         raise ConfigError(
             f"resume: this run was started {f'from {first}' if first else 'from random weights'}, and "
-            f"restore_from_path names {given}. Leave restore_from_path out to go on, or resume to start a new run."
+            f"restore_from_path names {given}. Leave restore_from_path out to resume, or leave resume out to "
+            "start a new run."
         )
     return replace(spec, restore_from_path=first)
 
@@ -151,8 +152,8 @@ def restore_weights(
         if other and spec.restore.vocabulary is None:
             raise ArtefactError(
                 f"{stored.source}: its tokenizer {stored.spec.tokenizer.name!r} ({theirs.size} pieces) is not "
-                f"this run's {spec.tokenizer.name!r} ({tokenizer.vocab_size} pieces), so a row of its tables means "
-                "something else here. restore.vocabulary=tile or mean takes them all the same."
+                f"this run's {spec.tokenizer.name!r} ({tokenizer.vocab_size} pieces), so a row of its embedding "
+                "stands for another piece. To load it anyway, set restore.vocabulary=tile or mean."
             )
         if other:
             note = f"tokenizer {stored.spec.tokenizer.name!r} has other pieces than this run's"

@@ -96,7 +96,7 @@ def lost_ranks_named() -> Iterator[None]:
     except RuntimeError as error:
         if lost_peer(error):
             raise NetworkError(
-                f"another rank of this job is gone or silent: {str(error).splitlines()[0]} "
-                "Its own output says why; then go on with resume=last."
+                f"another rank of this job died or does not answer: {str(error).splitlines()[0]} "
+                "Find the cause in its output, then resume with resume=last."
             ) from error
         raise

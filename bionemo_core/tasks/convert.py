@@ -40,9 +40,9 @@ def convert(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> No
     form = _form(settings)
     target = Path(settings.output).expanduser()
     if target.exists():
-        raise ConfigError(f"task.output={settings.output}: it is there already. Name another, or move it away first.")
+        raise ConfigError(f"task.output={settings.output}: already exists. Choose another name, or move it first.")
     if not spec.restore_from_path:
-        raise ConfigError("task=convert: restore_from_path=PATH says what to convert.")
+        raise ConfigError("task=convert: there is no model to convert. Set restore_from_path=PATH.")
     # Either end may be foreign: `connector` is the reader's where the source is, else the writer's.
     reader = spec.connector if form == "artefact" else None
     stored = open_stored(spec.restore_from_path, registry, reader, home=spec.home)
@@ -73,7 +73,7 @@ def _form(settings: Convert) -> str:
     if settings.dtype not in DTYPES:
         raise ConfigError(f"task.dtype: got {settings.dtype!r}. Known: {', '.join(DTYPES)}.")
     if settings.dtype != "float32" and form != "artefact":
-        raise ConfigError(f"task.dtype={settings.dtype}: only an artefact is written in another dtype than float32.")
+        raise ConfigError(f"task.dtype={settings.dtype}: only an artefact can have another dtype than float32.")
     if settings.max_shard_mib < 1:
         raise ConfigError(f"task.max_shard_mib: got {settings.max_shard_mib}, expected 1 or more.")
     return form
@@ -116,8 +116,8 @@ def _to_foreign(
     ]
     if not fitting:
         raise ConfigError(
-            f"model {choice.name!r} of {choice.distribution}: no connector writes it as {form}. "
-            "Write an artefact with task.to=artefact."
+            f"model {choice.name!r} of {choice.distribution}: no connector can write it as {form}. "
+            "Use task.to=artefact."
         )
     ours = OurModel(choice.name, choice.params, opened.tokenizer, tensors, stored.carried)
     foreign = fitting[0].write(ours)

@@ -71,7 +71,7 @@ def embed(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> None
     store = open_input(task.input, task, opened.tokenizer, device.context(spec))
     job = _Job.of(task, output, store, embedder, opened)
     if job.is_done():
-        print(f"{output}: has been written by the same command before; nothing is left to do.")
+        print(f"{output}: already complete; the same command wrote it before.")
         return
     job.refuse_to_overwrite()
     with job.parts.lock() if ranks.leads else nullcontext():
@@ -130,7 +130,7 @@ def open_input(path: str, task: Any, tokenizer: Tokenizer, context: Any) -> Prep
     """
     paths = [Path(path).expanduser()]
     if not paths[0].is_file():
-        raise DataError(f"{path}: there is no such file.")
+        raise DataError(f"{path}: no such file. Check the path.")
     kind = task.format or detect_format(paths)
     options: dict[str, Any] = {}
     if kind in _TABLES:
@@ -203,7 +203,7 @@ class _Job:
         begun = any(self.parts.has(number) for number in range(len(self.bounds) - 1))
         if self.output.exists() and not self.task.overwrite and not begun:
             raise ConfigError(
-                f"task.output={self.output}: is there already, and was not made of this input by this model. "
+                f"task.output={self.output}: already exists, and was not made from this input by this model. "
                 "Choose another name, or set task.overwrite=true."
             )
 

@@ -53,7 +53,7 @@ def evaluate(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> N
     task = Evaluate(**spec.task.params)
     folder = Path(task.output).expanduser()
     if folder.exists() and not task.overwrite:
-        raise ConfigError(f"task.output={folder}: is there already. Choose another name, or set task.overwrite=true.")
+        raise ConfigError(f"task.output={folder}: already exists. Choose another name, or set task.overwrite=true.")
     if task.split not in SPLITS:
         raise ConfigError(f"task.split: got {task.split!r}, expected one of {', '.join(SPLITS)}.")
     if task.pseudo_perplexity is not None and task.pseudo_perplexity < 0:
@@ -80,13 +80,13 @@ def _data(spec: RunSpec, opened: OpenedModel) -> tuple[Choice, int]:
     """Return the data that are chosen, or else those that the run was trained on, and the seed of their splits."""
     if spec.data.name != OPENED:
         if opened.data is not None and spec.data.name == "sample" != opened.data.name:  # maybe nobody chose it
-            log.warning("The model is measured on the embedded sample; it was trained on data=%s.", opened.data.name)
+            log.warning("Evaluating on the embedded sample, but the model was trained on data=%s.", opened.data.name)
         return spec.data, spec.seed
     if opened.data is None:
         source = spec.task.params.get("adapter") or spec.restore_from_path
         raise ConfigError(
-            f"task=evaluate: {source} does not say what it was trained on. Choose what to measure it on: data=NAME "
-            "data.path=FILE."
+            f"task=evaluate: {source} does not record its training data. Choose the data to evaluate on: "
+            "data=NAME data.path=FILE."
         )
     return opened.data, opened.facts.get("seed", spec.seed)
 
@@ -104,14 +104,14 @@ def _splits(
         if not own:
             raise
         raise DataError(
-            f"the data that {spec.restore_from_path} was trained on: {error} Or name others: data=NAME data.path=FILE."
+            f"the training data of {spec.restore_from_path}: {error} Or choose other data: data=NAME data.path=FILE."
         ) from error
     then = opened.facts.get("data_fingerprint", splits.fingerprint)
     if own and then != splits.fingerprint:
         raise ConfigError(
-            f"task=evaluate: the data changed since {spec.restore_from_path} was trained on them (fingerprint {then} "
-            f"then, {splits.fingerprint} now), so that its splits are others. Put the old files back, or name what to "
-            "measure on: data=NAME data.path=FILE."
+            f"task=evaluate: the training data of {spec.restore_from_path} changed (fingerprint {then} then, "
+            f"{splits.fingerprint} now), so its splits are different. Put the old files back, or choose the data to "
+            "evaluate on: data=NAME data.path=FILE."
         )
     return splits
 
@@ -152,7 +152,7 @@ class _Evaluation:
         """Compute the loss over the whole split, as a validation does, and the metrics of the module's probes."""
         if self.answers and not isinstance(records, LabelledRecords):
             raise ConfigError(
-                "data: a fine-tuned model is evaluated on labels: choose data=labelled_csv or flip_fasta."
+                "data: evaluating a fine-tuned model needs labels. Choose data=labelled_csv or data=flip_fasta."
             )
         module, batch = self.module, self.spec.batch
         if self.answers:
@@ -231,7 +231,7 @@ class _Evaluation:
             if len(chosen) == count:
                 break
         if not chosen:
-            raise ConfigError("task.pseudo_perplexity: no sequence of the split fits the model.")
+            raise ConfigError("task.pseudo_perplexity: no sequence of the split is short enough for the model.")
         scores = [scorer.pseudo_log_likelihood(text) for text in chosen]
         total = -float(np.concatenate(scores).mean(dtype=np.float64))
         self.metrics |= {"pseudo_perplexity": math.exp(total), "pseudo_perplexity_sequences": float(len(chosen))}
@@ -247,14 +247,14 @@ class _Evaluation:
             bars(
                 {letter: float(np.mean(values)) for letter, values in of_residue.items()},
                 "nats",
-                "How surprised the model is by each residue when it alone is masked (mean of -log p).",
+                "Mean of -log p of each residue when it alone is masked.",
             ),
         ]
 
     def _sequences(self, num_records: int) -> str:
         if self.evaluated == num_records:
             return f"{num_records:,} sequences"
-        return f"{self.evaluated:,} of {num_records:,} sequences, those that the model takes whole"
+        return f"{self.evaluated:,} of {num_records:,} sequences, those that fit the model"
 
     def write(self, folder: Path, num_records: int) -> None:
         """Leave metrics and report in the folder.

@@ -161,8 +161,8 @@ class FineTuning(TrainingHooks):
             parts.splits.val is None or parts.spec.trainer.limit_val_batches == 0
         ):
             raise ConfigError(
-                f"task.early_stopping={self.task.early_stopping}: there is no validation that could tell when to stop. "
-                "Give the data a validation split, or leave it out."
+                f"task.early_stopping={self.task.early_stopping}: there is no validation to decide when to stop. "
+                "Give the data a validation split, or leave task.early_stopping out."
             )
         splits = _labelled(parts.splits).drop_longer(limit - (2 if network.encoder.framed else 0), parts.tokenizer)
         if self.task.encoder != "frozen":
@@ -212,9 +212,7 @@ class FineTuning(TrainingHooks):
         present = list_checkpoints(root)
         steps = best_steps(saver.best, 1, parts.spec.checkpoint.mode, present)
         if not steps:
-            log.warning(
-                "No checkpoint has a value of %s: the last weights are exported.", parts.spec.checkpoint.monitor
-            )
+            log.warning("No checkpoint has a value of %s: exporting the last weights.", parts.spec.checkpoint.monitor)
         return [present[step] for step in steps]
 
     def _open(self, spec: RunSpec, registry: Registry, device: Device) -> OpenedModel:
@@ -261,7 +259,7 @@ class FineTuning(TrainingHooks):
         weights = self.task.class_weights
         if weights is not None and len(weights) != len(classes):
             raise ConfigError(
-                f"task.class_weights: {len(weights)} numbers for {len(classes)} classes: {', '.join(classes)}."
+                f"task.class_weights: got {len(weights)} numbers for {len(classes)} classes: {', '.join(classes)}."
             )
         if self.task.balance_classes:
             counts = class_counts(splits.train, classes, self.per_residue)
@@ -304,7 +302,7 @@ def _labelled(splits: Any) -> LabelledSplits:
     if isinstance(splits, LabelledSplits):
         return splits
     raise ConfigError(
-        "data: task=finetune needs sequences with labels, which this data set has not. Choose data=labelled_csv or "
+        "data: task=finetune needs sequences with labels, and this data set has none. Choose data=labelled_csv or "
         "data=flip_fasta."
     )
 

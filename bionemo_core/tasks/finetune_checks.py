@@ -57,6 +57,5 @@ def check_same_model(spec: RunSpec, saved: RunSpec) -> None:
             now, before = V1_KINDS.get(now, now), V1_KINDS.get(before, before)
         if now != before:
             raise ConfigError(
-                f"task.{key}: {before} -> {now}: the run that is resumed has its model already. Give it as it was, or "
-                "start a new run."
+                f"task.{key}: {before} -> {now}: a resumed run keeps its model. Give the old value, or start a new run."
             )

@@ -65,7 +65,10 @@ def single_process(spec: RunSpec, device: Device) -> Ranks:
         ConfigError: several are asked for.
     """
     if spec.trainer.devices * spec.trainer.num_nodes * spec.parallel.tensor_model_parallel_size > 1:
-        raise ConfigError(f"task={spec.task.name} works on one device: leave trainer.devices and the like at 1.")
+        raise ConfigError(
+            f"task={spec.task.name} runs on one device: leave trainer.devices, trainer.num_nodes "
+            "and parallel.tensor_model_parallel_size at 1."
+        )
     return Ranks(device="cuda:0" if device.name == "cuda" else "cpu")
 
 
@@ -79,8 +82,8 @@ def open_for_use(spec: RunSpec, registry: Registry, device: Device, ranks: Ranks
     if spec.restore_from_path:
         if spec.model.name != OPENED:
             raise ConfigError(
-                f"model={spec.model.name} and restore_from_path={spec.restore_from_path}: what lies there says itself "
-                f"which model it is, so task={spec.task.name} takes no model=. Leave it out."
+                f"model={spec.model.name} and restore_from_path={spec.restore_from_path}: the stored model "
+                f"defines its own architecture, so task={spec.task.name} takes no model=. Leave it out."
             )
         adapter = spec.task.params.get("adapter")
         if adapter:

@@ -64,8 +64,8 @@ def optimize(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> N
     judge = judge_of(opened)
     if judge is None:
         raise ConfigError(
-            f"task=optimize: model {opened.spec.model.name!r} of {opened.spec.model.distribution} offers no judge of "
-            "its texts, so nothing can be scored. Use a model that has one, such as molmim."
+            f"task=optimize: model {opened.spec.model.name!r} of {opened.spec.model.distribution} has no judge "
+            "of its texts, so it cannot score any. Use a model that has one, such as molmim."
         )
     oracle = named_oracle(task.oracle, judge)
     inference = inference_of(opened, spec, task.batch_size)
@@ -95,7 +95,7 @@ def optimize(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> N
     if stopped_by:
         raise Preempted(
             f"task=optimize: stopped by {stopped_by} after {last.iterations} of {last.settings.iterations} "
-            f"iterations of {last.settings.algorithm}; what was found until then is in {folder.path}."
+            f"iterations of {last.settings.algorithm}; the results so far are in {folder.path}."
         )
 
 
@@ -112,7 +112,7 @@ def settings_of(task: Optimize, seed: int) -> SearchSettings:
     if task.num_workers < 0:
         raise ConfigError(f"task.num_workers: got {task.num_workers}, expected 0 or more.")
     if task.baseline and task.algorithm == BASELINE:
-        raise ConfigError(f"task.baseline=true compares with task.algorithm={BASELINE}, which is asked for itself.")
+        raise ConfigError(f"task.baseline=true: task.algorithm is {BASELINE} already. Leave one of them out.")
     shared = [one.name for one in dataclasses.fields(SearchSettings) if hasattr(task, one.name)]
     return SearchSettings(**{name: getattr(task, name) for name in shared}, seed=seed)
 
@@ -127,7 +127,7 @@ def usable_starts(texts: Texts, oracle: Oracle, judge: TextJudge, task: Optimize
     rows = [row for row, form in enumerate(canonical) if form is not None]
     forms = [str(canonical[row]) for row in rows]
     if not rows:
-        raise ConfigError(f"task.input={task.input}: none of its {len(canonical)} texts is a {judge.noun}.")
+        raise ConfigError(f"task.input={task.input}: none of its {len(canonical)} texts is a valid {judge.noun}.")
     if task.worst is not None and task.worst < len(rows):
         scores = np.nan_to_num(np.asarray(oracle(forms, forms), dtype=np.float64), nan=math.inf)
         lowest = np.argsort(-scores if task.minimize else scores, kind="stable")[: task.worst]

@@ -40,7 +40,7 @@ def predict(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> No
     task = Predict(**spec.task.params)
     output = Path(task.output).expanduser()
     if output.exists() and not task.overwrite:
-        raise ConfigError(f"task.output={output}: is there already. Choose another name, or set task.overwrite=true.")
+        raise ConfigError(f"task.output={output}: already exists. Choose another name, or set task.overwrite=true.")
     if (task.input is None) == (task.variants is None):
         raise ConfigError(
             "task=predict: give either task.input, for a fine-tuned model, or task.variants with task.wild_type, for "
@@ -61,7 +61,7 @@ def predict(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> No
 
 def _scores(task: Predict, opened: OpenedModel, tokens: int) -> tuple[list[str], list[list[str]]]:
     if task.wild_type is None or task.variants is None:
-        raise ConfigError("task.variants: the mutations need the sequence that they change: set task.wild_type.")
+        raise ConfigError("task.variants: the sequence before mutation is missing. Set task.wild_type.")
     wild_type = _wild_type(task.wild_type)
     source = CsvSource(Path(task.variants).expanduser(), column=task.variant_column)
     texts, variants = [], []
@@ -83,11 +83,11 @@ def _wild_type(given: str) -> str:
     path = Path(given).expanduser()
     if not path.is_file():
         if not given.isalpha():
-            raise ConfigError(f"task.wild_type={given[:60]}: neither a file nor a sequence of residues.")
+            raise ConfigError(f"task.wild_type={given[:60]}: expected a file or a sequence of residues.")
         return given.upper()
     record = next(iter(FastaSource(path).records(path)), None)
     if record is None:
-        raise DataError(f"fasta: {path}: holds no record.")
+        raise DataError(f"fasta: {path}: the file has no records.")
     return b"".join(record.sequence.split()).decode("latin-1").upper()
 
 

@@ -35,7 +35,7 @@ def prepare(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> No
             _write_reports(stores, picture=False)  # what was read explains why a split of it failed
             raise
     if not stores:
-        raise ConfigError(f"data={spec.data.name} prepares nothing: its records are not read through a store.")
+        raise ConfigError(f"data={spec.data.name} has nothing to prepare: it reads no records into a store.")
     _write_reports(stores, settings.picture)
     named = (("train", splits.train), ("val", splits.val), ("test", splits.test))
     sizes = ", ".join(f"{len(part):,} {name}" for name, part in named if part is not None)

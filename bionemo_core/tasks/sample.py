@@ -141,14 +141,14 @@ def _options(task: Sample) -> dict[str, Any]:
     if (task.input is None) == (task.num_molecules is None):
         raise ConfigError(
             "task=sample: give either task.input=FILE, texts to start from, or task.num_molecules=N, "
-            "how many to draw from the prior."
+            "the number of samples from the prior."
         )
     for name in ("num_molecules", "limit", "batch_size", "max_length"):
         value = getattr(task, name)
         if value is not None and value < 1:
             raise ConfigError(f"task.{name}: got {value}, expected 1 or more.")
     if not math.isfinite(task.scaled_radius):
-        raise ConfigError(f"task.scaled_radius: got {task.scaled_radius}, expected a number from 0.")
+        raise ConfigError(f"task.scaled_radius: got {task.scaled_radius}, expected a finite number.")
     options = {name: getattr(task, name) for name in _OPTIONS if getattr(task, name) is not None}
     method_options(task.sampling_method, options, task.num_samples, task.scaled_radius)
     return options

@@ -47,7 +47,7 @@ class Texts:
         reasons = (
             (self.num_rejected, "rejected"),
             (self.num_long, "too long"),
-            (self.num_invalid, "standing for nothing"),
+            (self.num_invalid, "invalid"),
         )
         return ", ".join(f"{number:,} {reason}" for number, reason in reasons if number)
 
@@ -100,10 +100,10 @@ def read_texts(task: Any, path: str, inference: Seq2SeqInference, context: Build
         else:
             raise DataError(
                 f"{path}: record {name!r} has {num_tokens} tokens, the model takes {inference.seq_length}. "
-                "Leave such records out with task.on_long=skip."
+                "Skip such records with task.on_long=skip."
             )
     if not texts:
-        raise DataError(f"{path}: there is no text to start from; {num_long} were left out as too long.")
+        raise DataError(f"{path}: there is no text to start from; {num_long} were skipped as too long.")
     return Texts(ids, texts, sum(store.manifest["records"]["rejected"].values()), num_long)
 
 
@@ -121,9 +121,11 @@ def results_folder(spec: RunSpec, output: str | None, composed_yaml: str) -> Run
         try:
             path.mkdir(parents=True, exist_ok=True)
             if any(path.iterdir()):
-                raise ConfigError(f"task.output={output}: the folder is not empty. Choose another, or leave it out.")
+                raise ConfigError(
+                    f"task.output={output}: the folder is not empty. Choose another, or leave task.output out."
+                )
         except OSError as error:
-            raise StorageError(f"task.output={output}: cannot be made: {error.strerror or error}.") from error
+            raise StorageError(f"task.output={output}: cannot be created: {error.strerror or error}.") from error
         folder = RunFolder(path)
     write_spec(folder, spec, composed_yaml)
     return folder
@@ -137,8 +139,8 @@ def refuse_several_devices(spec: RunSpec) -> None:
     """
     if spec.trainer.devices * spec.trainer.num_nodes > 1:
         raise ConfigError(
-            f"task={spec.task.name} runs on one device, and trainer.devices={spec.trainer.devices}, "
-            f"trainer.num_nodes={spec.trainer.num_nodes} were asked for. Leave them at 1."
+            f"task={spec.task.name} runs on one device, got trainer.devices={spec.trainer.devices} and "
+            f"trainer.num_nodes={spec.trainer.num_nodes}. Leave both at 1."
         )
 
 

@@ -180,7 +180,7 @@ class _Run:
         timers = [one for one in self.trainer.callbacks if isinstance(one, pl.callbacks.Timer)]  # type: ignore[attr-defined]  # as below
         if minutes and step < self.spec.trainer.max_steps and any((one.time_remaining() or 0) <= 0 for one in timers):
             log.warning(
-                "Training ended at step %d of %d: trainer.max_time_min=%g is over, which counts all sessions of a run.",
+                "Training ended at step %d of %d: trainer.max_time_min=%g is used up, over all sessions of the run.",
                 step,
                 self.spec.trainer.max_steps,
                 minutes,
@@ -205,7 +205,8 @@ def _recipe(spec: RunSpec, registry: Registry, device: Device) -> Recipe:
     warmup = getattr(schedule, "warmup_steps", 0) or 0
     if warmup > max_steps:
         log.warning(
-            "scheduler.warmup_steps=%d is more than the %d steps of this run: the rate only rises, to %.1e at its end.",
+            "scheduler.warmup_steps=%d is more than the %d steps of this run: "
+            "the learning rate only rises, to %.1e at the end.",
             warmup,
             max_steps,
             learning_rate(max_steps - 1),
