@@ -1,0 +1,54 @@
+"""What an earlier version wrote is opened by this one: its runs go on, its models give the same numbers."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from write_stored_set import FAMILIES, WHOLE, losses, words_for
+
+import bionemo_core
+from bionemo_core import cli
+from bionemo_core.errors import BioNeMoError
+
+HERE = Path(__file__).parent
+VERSIONS = sorted(path.name for path in HERE.glob("v*"))
+TOLERANCE = 1e-5
+
+
+@pytest.fixture(params=[(version, family) for version in VERSIONS for family in FAMILIES], ids="-".join)
+def stored(request) -> tuple[Path, dict, str]:
+    version, family = request.param
+    expected = json.loads((HERE / version / "expected.json").read_text())
+    return HERE / version / family, expected[family], family
+
+
+def test_a_stored_run_goes_on_with_the_same_losses(stored, tmp_path, monkeypatch):
+    folder, expected, family = stored
+    run = tmp_path / "runs/stored/2026-11-24_00-00-00"
+    shutil.copytree(folder / "run", run)
+    monkeypatch.setenv("BIONEMO_HOME", str(tmp_path))
+    assert cli.main([*words_for(family), WHOLE, "resume=last"]) == 0
+    now = losses(run)
+    assert now.keys() == expected["losses"].keys()
+    for step, loss in expected["losses"].items():
+        assert now[step] == pytest.approx(loss, rel=TOLERANCE), step
+
+
+@pytest.mark.parametrize("name", ["artefact.safetensors", "archive.nemo", "run"])
+def test_a_stored_model_gives_the_same_embeddings(stored, name, tmp_path):
+    folder, expected, family = stored
+    source = tmp_path / name
+    (shutil.copytree if name == "run" else shutil.copy)(folder / name, source)
+    found = bionemo_core.embed(str(source), FAMILIES[family])
+    np.testing.assert_allclose(found, np.array(expected["embeddings"]), atol=TOLERANCE)
+
+
+def test_a_changed_artefact_is_refused(stored, tmp_path):
+    folder, _, family = stored
+    content = bytearray((folder / "artefact.safetensors").read_bytes())
+    content[-3] ^= 1
+    (tmp_path / "changed.safetensors").write_bytes(content)
+    with pytest.raises(BioNeMoError, match="SHA-256"):
+        bionemo_core.embed(str(tmp_path / "changed.safetensors"), FAMILIES[family])
