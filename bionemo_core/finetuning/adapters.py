@@ -49,10 +49,10 @@ def copy_weights(source: nn.Module, target: nn.Module) -> None:
     Raises:
         ConfigError: `source` lacks a weight that is not an adapter's.
     """
-    held = dict(named_weights(source))
+    weights = dict(named_weights(source))
     for name, tensor in named_weights(target):
-        if name in held:
-            tensor.copy_(held[name])
+        if name in weights:
+            tensor.copy_(weights[name])
         elif not adapter_names([name]):
             raise ConfigError(f"fine-tuning: the opened encoder has no {name}. Is it another model?")
 
@@ -92,13 +92,13 @@ def open_with_adapter(
         ArtefactError: `adapter` is not an adapter, or was trained on other weights.
     """
     opened = open_model(base, registry)
-    of_base = opened_fingerprint(opened)  # taken before merging, which rounds the weights
+    base_fingerprint = opened_fingerprint(opened)  # taken before merging, which rounds the weights
     source = pretrained_network(opened)
     stored = open_stored(adapter, registry)
     try:
         if stored.spec.model.name != FINETUNED or BASE_WEIGHTS not in stored.facts:
             raise ArtefactError(f"{adapter}: not an adapter; expected the folder `adapter` of a fine-tuning run.")
-        if stored.facts[BASE_WEIGHTS] != of_base:
+        if stored.facts[BASE_WEIGHTS] != base_fingerprint:
             raise ArtefactError(f"{adapter}: was trained on other weights than those at {base}.")
         context = BuildContext(device=device.partition(":")[0], dtype=dtype)
         module: Any = registry.build(stored.spec.model, tokenizer=opened.tokenizer, context=context)

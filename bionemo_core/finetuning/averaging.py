@@ -65,7 +65,7 @@ class AveragedCheckpoints:
         return (total / len(self.readers)).to(last.dtype)
 
 
-def newest(root: Path, count: int) -> list[Path]:
+def newest_checkpoints(root: Path, count: int) -> list[Path]:
     """Return the `count` newest checkpoint folders of a run, oldest first, or all if there are fewer."""
     steps = sorted(
         (step, path) for path in root.glob("step-*") if (step := folder_names.parse_step(path.name)) is not None

@@ -24,7 +24,7 @@ from bionemo_core.finetuning.objective import (
     LabelObjective,
     check_labels,
     classes_of,
-    found_classes,
+    find_classes,
     mean_and_scale,
 )
 from bionemo_core.inference.embedding import EMBEDDINGS, HIDDENS, Embedder, EmbeddingSettings
@@ -104,7 +104,7 @@ class DownstreamValidation(pl.Callback):
             order = np.random.default_rng(settings.seed).permutation(len(train))
             train = train.select(np.sort(order[: settings.max_sequences]))
         if self.of_classes:  # classes of all splits: a few training sequences may lack some
-            classes = {*classes_of(splits.train, self.per_residue), *found_classes(held_out, self.per_residue)}
+            classes = {*classes_of(splits.train, self.per_residue), *find_classes(held_out, self.per_residue)}
             self._answers = LabelSpec(settings.kind, tuple(sorted(classes)))
         else:
             self._answers = LabelSpec(settings.kind, (), *mean_and_scale(train, self.per_residue))
@@ -118,11 +118,11 @@ class DownstreamValidation(pl.Callback):
             return
         # Lightning validates in inference mode, in which a head cannot be trained.
         with torch.inference_mode(False), torch.random.fork_rng(devices=_devices(pl_module.device)):
-            splits = self._embedded(trainer, pl_module)
+            splits = self._embed_splits(trainer, pl_module)
             measured: list[dict[str, float]] = [{}]
             if trainer.is_global_zero:
                 name = f"downstream_{self.settings.task_name}"
-                metrics = self._measured(splits, pl_module.device)
+                metrics = self._evaluate_head(splits, pl_module.device)
                 measured = [{f"{name}_{key}": value for key, value in metrics.items()}]
             if trainer.world_size > 1:
                 dist.broadcast_object_list(measured, src=0)
@@ -130,7 +130,7 @@ class DownstreamValidation(pl.Callback):
             # checkpoint.monitor may name one of these.
             trainer.callback_metrics.update({key: torch.tensor(value) for key, value in measured[0].items()})
 
-    def _embedded(self, trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, _Split]:
+    def _embed_splits(self, trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, _Split]:
         """Compute the states of the splits with the current model; ranks share the work."""
         assert self._tokenizer is not None
         strategy = strategy_of(trainer)
@@ -144,7 +144,7 @@ class DownstreamValidation(pl.Callback):
             result = {}
             for name, records in self._splits.items():
                 kept = records.drop_longer(embedder.long_rule.max_residues, name)
-                arrays = _shared(embedder, kept, output, strategy.groups)
+                arrays = _compute_states(embedder, kept, output, strategy.groups)
                 targets = [objective.targets(kept[row], len(arrays[row])) for row in range(len(kept))]
                 kind = torch.int64 if self.of_classes else torch.float32
                 labels = [
@@ -157,7 +157,7 @@ class DownstreamValidation(pl.Callback):
             reshard(strategy.network)
         return result
 
-    def _measured(self, splits: Mapping[str, _Split], device: torch.device) -> dict[str, float]:
+    def _evaluate_head(self, splits: Mapping[str, _Split], device: torch.device) -> dict[str, float]:
         settings, train = self.settings, splits["train"]
         torch.manual_seed(settings.seed)
         head = self._head(train.states[0].shape[-1]).to(device).train()
@@ -168,13 +168,13 @@ class DownstreamValidation(pl.Callback):
                 rows = order.permutation(len(train.states)).tolist()
                 for start in range(0, len(rows), settings.batch_size):
                     optimizer.zero_grad()
-                    answers, labels = _counted(head, train, rows[start : start + settings.batch_size], device)
+                    answers, labels = _predict_labelled(head, train, rows[start : start + settings.batch_size], device)
                     if len(labels):
                         self._losses(answers, labels).mean().backward()
                         optimizer.step()
         head.eval()
         test = splits["test"]
-        found = [_counted(head, test, [row], device) for row in range(len(test.states))]
+        found = [_predict_labelled(head, test, [row], device) for row in range(len(test.states))]
         answers, labels = (torch.cat([pair[side].detach().cpu() for pair in found]) for side in (0, 1))
         metrics = {"loss": float(self._losses(answers, labels).mean())} if len(labels) else {}
         predicted = answers.argmax(-1) if self.of_classes else answers[:, 0]
@@ -198,13 +198,15 @@ class DownstreamValidation(pl.Callback):
         return built
 
 
-def _counted(head: nn.Module, split: _Split, rows: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
+def _predict_labelled(
+    head: nn.Module, split: _Split, rows: Sequence[int], device: torch.device
+) -> tuple[Tensor, Tensor]:
     """Return the outputs of the head that have a label, float32 [n, outputs], and these labels."""
     residues, labels, counts = split.batch(rows, device)
     return head(residues).float()[counts], labels[counts]
 
 
-def _shared(
+def _compute_states(
     embedder: Embedder, records: LabelledRecords, output: str, groups: ProcessGroups
 ) -> list[NDArray[np.float32]]:
     """Compute the states of every sequence, [residues or 1, hidden]; each rank computes a share."""

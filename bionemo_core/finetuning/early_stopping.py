@@ -32,13 +32,13 @@ class StopEarly(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn != "fit":
             return
-        found = trainer.callback_metrics.get(self.monitor)
-        if found is None:
+        current = trainer.callback_metrics.get(self.monitor)
+        if current is None:
             raise ConfigError(
                 f"task.early_stopping: checkpoint.monitor={self.monitor} is not among the metrics: "
                 f"{', '.join(sorted(trainer.callback_metrics))}."
             )
-        value = self.sign * float(found)
+        value = self.sign * float(current)
         better = value < self.best  # false for NaN
         self.worse = 0 if better else self.worse + 1
         self.best = value if better else self.best

@@ -79,7 +79,7 @@ def add_adapters(network: nn.Module, settings: LoraSettings) -> int:
     names = {name for target in settings.check().targets for name in TARGETS[target]}
     for parameter in network.parameters():
         parameter.requires_grad_(False)
-    found = 0
+    count = 0
     for block in getattr(network, "layers", ()):
         for name, layer in list(block.named_modules()):
             if name.rpartition(".")[2] not in names:
@@ -87,13 +87,13 @@ def add_adapters(network: nn.Module, settings: LoraSettings) -> int:
             outputs, inputs = layer.weight.shape
             layer.lora = Adapter(inputs, outputs, settings).to(layer.weight.device)
             layer.register_forward_hook(_add)
-            found += 1
-    if not found:
+            count += 1
+    if not count:
         raise ConfigError(
             f"lora: {type(network).__name__} has no layers called {', '.join(sorted(names))} in its `layers`, so there "
             "is nothing to adapt. Use task.encoder=full or frozen."
         )
-    return found
+    return count
 
 
 def _add(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
@@ -109,12 +109,12 @@ def _add(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
 @torch.no_grad()
 def merge_adapters(network: nn.Module) -> int:
     """Add every adapter to the weight that it adapts, remove it, and return the number of adapters."""
-    merged = 0
+    count = 0
     for layer in adapted_layers(network):
         layer.weight += layer.lora.weight().to(layer.weight.dtype)
         del layer.lora
-        merged += 1
-    return merged
+        count += 1
+    return count
 
 
 def adapted_layers(network: nn.Module) -> Iterator[Any]:

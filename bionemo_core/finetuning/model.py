@@ -199,10 +199,10 @@ def freeze(network: Any, *, frozen: bool, layers: int) -> None:
     count = layers if layers >= 0 else len(blocks) + layers
     if not 0 <= count <= len(blocks):
         raise ConfigError(f"task.freeze_layers: got {layers}, the encoder has {len(blocks)} blocks.")
-    kept = [network] if frozen else blocks[:count]
+    frozen_parts = [network] if frozen else blocks[:count]
     if count and not frozen:
-        kept += [part for name, part in network.named_children() if "embedding" in name]
-    for part in kept:
+        frozen_parts += [part for name, part in network.named_children() if "embedding" in name]
+    for part in frozen_parts:
         for parameter in part.parameters():
             parameter.requires_grad_(False)
     # Parts for pre-training only get no gradient, and so no optimizer state.

@@ -56,16 +56,16 @@ class ConvHead(nn.Module):
 
     def forward(self, residues: ResidueStates) -> Tensor:
         """Return the outputs, shape [R, O]; zeros pad both ends of a sequence, so it never sees its neighbours."""
-        places = self._spaced(residues.lengths)
+        places = self._pad_positions(residues.lengths)
         width = int(residues.states.shape[0]) + self.reach * (len(residues.lengths) + 1)
         spaced = residues.states.new_zeros(width, residues.states.shape[1]).index_copy(0, places, residues.states)
         middle = F.relu(self.first(spaced.to(self.first.weight.dtype).T[None]))
         middle = F.dropout(middle, self.dropout, self.training)
         # Zero the gaps again, so that the second convolution does not see the first one's outputs there.
-        held = torch.zeros_like(middle).index_copy(2, places, middle.index_select(2, places))
-        return self.last(held)[0].index_select(1, places).T
+        without_gaps = torch.zeros_like(middle).index_copy(2, places, middle.index_select(2, places))
+        return self.last(without_gaps)[0].index_select(1, places).T
 
-    def _spaced(self, lengths: Tensor) -> Tensor:
+    def _pad_positions(self, lengths: Tensor) -> Tensor:
         """Return the position of each residue with `reach` zeros before, between and after the sequences, [R]."""
         gaps = torch.arange(1, len(lengths) + 1, device=lengths.device) * self.reach
         shifts = torch.repeat_interleave(gaps, lengths)

@@ -46,9 +46,9 @@ class LabelObjective:
         tokens = ids
         if self.framed:
             tokens = np.concatenate([[self.tokenizer.bos_id], ids, [self.tokenizer.eos_id]]).astype(np.int32)
-        return self.labelled(tokens, record, len(ids), first=int(self.framed))
+        return self.make_example(tokens, record, len(ids), first=int(self.framed))
 
-    def labelled(self, tokens: NDArray[np.int32], record: LabelledRecord, num_residues: int, first: int) -> Example:
+    def make_example(self, tokens: NDArray[np.int32], record: LabelledRecord, num_residues: int, first: int) -> Example:
         """Make an example of these tokens, whose residues begin at `first`."""
         labels, chosen = np.zeros(len(tokens), dtype=np.int32), np.zeros(len(tokens), dtype=np.bool_)
         if record.label:
@@ -115,7 +115,7 @@ class StoredStatesObjective:
     def record_example(self, record: LabelledRecord, draw: RecordRng | None = None) -> Example:
         """Make the example of one record."""
         start, stop = int(self.offsets[record.number]), int(self.offsets[record.number + 1])
-        return self.inner.labelled(np.arange(start, stop, dtype=np.int32), record, stop - start, first=0)
+        return self.inner.make_example(np.arange(start, stop, dtype=np.int32), record, stop - start, first=0)
 
 
 def number(word: str, record: LabelledRecord) -> float:
@@ -133,16 +133,16 @@ def number(word: str, record: LabelledRecord) -> float:
     return value
 
 
-def found_classes(records: LabelledRecords, per_residue: bool) -> set[str]:
+def find_classes(records: LabelledRecords, per_residue: bool) -> set[str]:
     """Return the names of all classes that count."""
-    found: set[str] = set()
+    names: set[str] = set()
     for record in (records[row] for row in range(len(records))):
         if per_residue:
             mask = record.mask or "1" * len(record.label)
-            found |= {letter for letter, counts in zip(record.label, mask, strict=False) if counts != "0"}
+            names |= {letter for letter, counts in zip(record.label, mask, strict=False) if counts != "0"}
         elif record.label:
-            found.add(record.label)
-    return found
+            names.add(record.label)
+    return names
 
 
 def classes_of(records: LabelledRecords, per_residue: bool) -> list[str]:
@@ -151,13 +151,13 @@ def classes_of(records: LabelledRecords, per_residue: bool) -> list[str]:
     Raises:
         ConfigError: there are fewer than two, or so many that these cannot be classes.
     """
-    found = found_classes(records, per_residue)
-    if not 2 <= len(found) <= max(256, len(records) // 2):
+    names = find_classes(records, per_residue)
+    if not 2 <= len(names) <= max(256, len(records) // 2):
         raise ConfigError(
-            f"task.kind: the training labels have {len(found)} different values (first: {sorted(found)[:3]}); a "
+            f"task.kind: the training labels have {len(names)} different values (first: {sorted(names)[:3]}); a "
             "classification needs at least two classes, and fewer than sequences. Is it a regression?"
         )
-    return sorted(found)
+    return sorted(names)
 
 
 def class_counts(records: LabelledRecords, classes: list[str], per_residue: bool) -> NDArray[np.int64]:

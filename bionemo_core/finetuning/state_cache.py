@@ -39,7 +39,7 @@ class StatesTable:
     offsets: NDArray[np.int64]
 
 
-def numbered(splits: LabelledSplits) -> tuple[LabelledSplits, LabelledRecords]:
+def number_records(splits: LabelledSplits) -> tuple[LabelledSplits, LabelledRecords]:
     """Give the records of all splits consecutive numbers; return the splits and all records in that order."""
     renumbered: dict[str, Any] = {}
     first = 0
@@ -57,7 +57,7 @@ def numbered(splits: LabelledSplits) -> tuple[LabelledSplits, LabelledRecords]:
     return replace(splits, **renumbered), joined
 
 
-def stored_states(
+def load_or_compute_states(
     home: Path, records: LabelledRecords, embedder: Embedder, weights: str, per_residue: bool, dtype: str, ranks: Ranks
 ) -> StatesTable:
     """Return the encoder states of all records, from the cache if it has them undamaged.
@@ -85,7 +85,7 @@ def stored_states(
     folder = home / "states" / fingerprint_of(facts)
     try:
         # The first rank decides for all, because another run may publish the same states meanwhile.
-        own_name = _of_the_first_rank("" if ranks.leads and _is_whole(folder) else uuid4().hex, ranks)
+        own_name = _broadcast_first("" if ranks.leads and _is_whole(folder) else uuid4().hex, ranks)
         if not own_name:
             log.info("Using cached encoder states from %s.", folder)
         else:
@@ -106,7 +106,7 @@ def stored_states(
     return StatesTable(torch.from_numpy(table), offsets)
 
 
-def _of_the_first_rank(value: str, ranks: Ranks) -> str:
+def _broadcast_first(value: str, ranks: Ranks) -> str:
     """Return the value of the first rank."""
     values = [value]
     if ranks.size > 1:

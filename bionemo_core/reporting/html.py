@@ -33,18 +33,18 @@ class Figure:
 
 def page(title: str, facts: Mapping[str, Any], metrics: Mapping[str, float], figures: Sequence[Figure]) -> str:
     """Return the page as HTML."""
-    told = "".join(f"<tr><th>{_text(key)}</th><td>{_text(value)}</td></tr>" for key, value in facts.items())
+    fact_rows = "".join(f"<tr><th>{_text(key)}</th><td>{_text(value)}</td></tr>" for key, value in facts.items())
     rows = "".join(
         f'<tr><th>{_text(key)}</th><td class="number">{value:.5g}</td></tr>' for key, value in metrics.items()
     )
     pictures = "".join(
-        f'<figure><img alt="{_text(one.caption)}" src="data:image/png;base64,'
-        f'{base64.b64encode(one.png).decode()}"><figcaption>{_text(one.caption)}</figcaption></figure>'
-        for one in figures
+        f'<figure><img alt="{_text(figure.caption)}" src="data:image/png;base64,'
+        f'{base64.b64encode(figure.png).decode()}"><figcaption>{_text(figure.caption)}</figcaption></figure>'
+        for figure in figures
     )
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{_text(title)}</title>'
-        f"<style>{_STYLE}</style></head><body><h1>{_text(title)}</h1><table>{told}</table>"
+        f"<style>{_STYLE}</style></head><body><h1>{_text(title)}</h1><table>{fact_rows}</table>"
         f"<h2>Metrics</h2><table>{rows}</table><h2>Figures</h2>{pictures}</body></html>\n"
     )
 

@@ -115,8 +115,8 @@ def _summarise(
     spent = "" if wall_time_s is None else f" in {duration(wall_time_s)}"
     facts = [
         f"{status}: {steps:,} steps{spent}" + (f", {samples[-1]:,} sequences" if samples else ""),
-        _told("train loss", train),
-        _told("val loss", val),
+        _format_losses("train loss", train),
+        _format_losses("val loss", val),
         f"test        {', '.join(f'{name} {value:.4g}' for name, value in test.items())}" if test else None,
         None if rate is None else f"speed       {short_number(rate)} tokens/s (median)",
         None if checkpoint is None else f"checkpoint  {checkpoint}",
@@ -150,7 +150,7 @@ def _points(rows: Sequence[Row], name: str) -> list[tuple[int, float]]:
     return [(int(row[STEP]), float(row[name])) for row in rows if name in row]
 
 
-def _told(label: str, losses: LossSummary | None) -> str | None:
+def _format_losses(label: str, losses: LossSummary | None) -> str | None:
     if losses is None:
         return None
     return f"{label:<12}{losses.first:.4f} -> {losses.last:.4f}, best {losses.best:.4f} at step {losses.best_step:,}"

@@ -90,15 +90,15 @@ class StepStream:
     def __init__(self, make: Callable[[], Any]) -> None:
         self._make = make
         # A weak reference, so that the loader's workers end with an iteration that stops half way.
-        self._walk: weakref.ref[Prefetcher] | None = None
+        self._prefetcher: weakref.ref[Prefetcher] | None = None
 
     def __iter__(self) -> Iterator[Any]:
-        ahead = Prefetcher(iter(self._make()))
-        self._walk = weakref.ref(ahead)
-        return ahead
+        prefetcher = Prefetcher(iter(self._make()))
+        self._prefetcher = weakref.ref(prefetcher)
+        return prefetcher
 
     def look_ahead(self, device: torch.device) -> None:
         """Fetch the next batch and start to copy it to the device, unless that is done."""
-        ahead = self._walk() if self._walk is not None else None
-        if ahead is not None:
-            ahead.fetch(device)
+        prefetcher = self._prefetcher() if self._prefetcher is not None else None
+        if prefetcher is not None:
+            prefetcher.fetch(device)

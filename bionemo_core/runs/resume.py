@@ -53,13 +53,13 @@ def open_folder(spec: RunSpec) -> tuple[RunFolder, CheckpointReader | None]:
     if named.name.startswith("step-"):
         return folder, open_checkpoint(named)
     reader, skipped = open_newest_valid(folder.checkpoints)
-    for one in skipped:
-        log.warning("skipping checkpoint %s: %s", one.path, one.reason)
+    for checkpoint in skipped:
+        log.warning("skipping checkpoint %s: %s", checkpoint.path, checkpoint.reason)
     return folder, reader
 
 
 @contextmanager
-def held(folder: RunFolder) -> Iterator[None]:
+def lock_run(folder: RunFolder) -> Iterator[None]:
     """Lock the folder, pass its path to the ranks that this process starts, and restore the environment afterwards."""
     before = dict(os.environ)
     first = FOLDER_VARIABLE not in before and int(before.get("RANK", before.get("SLURM_PROCID", "0"))) == 0
@@ -77,7 +77,7 @@ def held(folder: RunFolder) -> Iterator[None]:
                 os.environ[name] = before[name]
 
 
-def completed(saved: RunSpec, registry: Registry) -> RunSpec:
+def fill_defaults(saved: RunSpec, registry: Registry) -> RunSpec:
     """Return the specification with defaults for parameters that components gained since it was saved."""
     whole: dict[str, Any] = {}
     for group in FROZEN_GROUPS:
@@ -88,7 +88,7 @@ def completed(saved: RunSpec, registry: Registry) -> RunSpec:
     return replace(saved, **whole)
 
 
-def with_first_weights(saved: RunSpec, spec: RunSpec) -> RunSpec:
+def keep_first_weights(saved: RunSpec, spec: RunSpec) -> RunSpec:
     """Set `restore_from_path` of a resumed run to its first weights; the command may name the same ones again.
 
     Raises:
@@ -104,8 +104,8 @@ def with_first_weights(saved: RunSpec, spec: RunSpec) -> RunSpec:
     return replace(spec, restore_from_path=first)
 
 
-def _same_place(one: str, other: str) -> bool:
-    return Path(one).expanduser().resolve() == Path(other).expanduser().resolve()
+def _same_place(first: str, second: str) -> bool:
+    return Path(first).expanduser().resolve() == Path(second).expanduser().resolve()
 
 
 def check_resume(saved: RunSpec, spec: RunSpec, reader: CheckpointReader, splits: DataSplits) -> None:

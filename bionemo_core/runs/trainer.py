@@ -76,7 +76,7 @@ def start_ranks(trainer: pl.Trainer) -> None:
     trainer.strategy.setup_environment()
 
 
-def tell_callbacks(trainer: pl.Trainer, tokenizer: Tokenizer, context: BuildContext) -> None:
+def call_meet_run(trainer: pl.Trainer, tokenizer: Tokenizer, context: BuildContext) -> None:
     """Call `meet_run(tokenizer, context)` of every callback that has it, before the run starts."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Lightning does not declare it
         meet = getattr(callback, "meet_run", None)
@@ -85,7 +85,7 @@ def tell_callbacks(trainer: pl.Trainer, tokenizer: Tokenizer, context: BuildCont
 
 
 @contextmanager
-def lost_ranks_named() -> Iterator[None]:
+def explain_lost_ranks() -> Iterator[None]:
     """Turn the errors of a lost connection to another rank into a clear message.
 
     Raises:

@@ -37,7 +37,7 @@ def convert(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> No
     """
     quieten_libraries()
     settings = Convert(**spec.task.params)
-    form = _form(settings)
+    form = _choose_form(settings)
     target = Path(settings.output).expanduser()
     if target.exists():
         raise ConfigError(f"task.output={settings.output}: already exists. Choose another name, or move it first.")
@@ -55,9 +55,9 @@ def convert(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> No
     tensors = network_tensors(network)
     shard_bytes = settings.max_shard_mib * MIB
     if form == "artefact":
-        _to_artefact(target, stored, opened, tensors, DTYPES[settings.dtype], shard_bytes)
+        _write_artefact(target, stored, opened, tensors, DTYPES[settings.dtype], shard_bytes)
     else:
-        _to_foreign(target, form, stored, opened, tensors, spec, registry, shard_bytes)
+        _write_foreign(target, form, stored, opened, tensors, spec, registry, shard_bytes)
     print(f"{'written':>10}  {target} ({form}, {sum(t.numel() for t in tensors.values()) / 1e6:,.1f}M numbers)")
 
 
@@ -66,7 +66,7 @@ def network_tensors(network: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach() for name, tensor in (*network.named_parameters(), *persistent_buffers(network))}
 
 
-def _form(settings: Convert) -> str:
+def _choose_form(settings: Convert) -> str:
     form = settings.to or ("nemo" if settings.output.endswith(".nemo") else "artefact")
     if form not in FORMS:
         raise ConfigError(f"task.to: got {form!r}.{did_you_mean(form, FORMS)} Known: {', '.join(FORMS)}.")
@@ -79,7 +79,7 @@ def _form(settings: Convert) -> str:
     return form
 
 
-def _to_artefact(
+def _write_artefact(
     target: Path,
     stored: StoredModel,
     opened: OpenedModel,
@@ -98,7 +98,7 @@ def _to_artefact(
     write_artefact(target, artefact, cast, stored.carried, shard_bytes=shard_bytes)
 
 
-def _to_foreign(
+def _write_foreign(
     target: Path,
     form: str,
     stored: StoredModel,
@@ -109,18 +109,18 @@ def _to_foreign(
     shard_bytes: int,
 ) -> None:
     choice = opened.spec.model
-    fitting = [
+    usable = [
         connector
         for registered, connector in list_connectors(form, registry, spec.connector)
         if choice.name in connector.models and (spec.connector or registered.distribution == choice.distribution)
     ]
-    if not fitting:
+    if not usable:
         raise ConfigError(
             f"model {choice.name!r} of {choice.distribution}: no connector can write it as {form}. "
             "Use task.to=artefact."
         )
     ours = OurModel(choice.name, choice.params, opened.tokenizer, tensors, stored.carried)
-    foreign = fitting[0].write(ours)
+    foreign = usable[0].write(ours)
     if form == "nemo":
         write_nemo(target, foreign)
     else:

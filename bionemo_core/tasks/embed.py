@@ -210,15 +210,15 @@ class _Job:
     def compute(self, ranks: Ranks, progress_bar: bool) -> None:
         """Compute and write those parts of this rank that no earlier start has written."""
         bounds = list(zip(self.bounds, self.bounds[1:], strict=False))
-        mine = [number for number in range(len(bounds)) if number % ranks.size == ranks.rank]
-        left = [number for number in mine if not self.parts.has(number)]
-        if len(left) < len(mine):
-            log.info("%d of %d parts were computed before.", len(mine) - len(left), len(mine))
-        total, tokens = sum(bounds[n][1] - bounds[n][0] for n in left), 0
+        own_parts = [number for number in range(len(bounds)) if number % ranks.size == ranks.rank]
+        remaining = [number for number in own_parts if not self.parts.has(number)]
+        if len(remaining) < len(own_parts):
+            log.info("%d of %d parts were computed before.", len(own_parts) - len(remaining), len(own_parts))
+        total, tokens = sum(bounds[n][1] - bounds[n][0] for n in remaining), 0
         unit = "sequences of the first rank" if ranks.size > 1 else "sequences"
         shown = progress_bar and ranks.leads and total > 0
         with Progress("embed", total, unit=unit, shown=shown, final_line=True) as progress:
-            for number in left:
+            for number in remaining:
                 rows = range(*bounds[number])
                 ids = [self.store.id(row) for row in rows]
                 embedded = self.embedder.run([self.store[row] for row in rows], ids)

@@ -60,8 +60,8 @@ def evaluate(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> N
         raise ConfigError(f"task.pseudo_perplexity: got {task.pseudo_perplexity}, expected a number of sequences.")
     device = choose_device(spec)
     opened = open_for_use(spec, registry, device, single_process(spec, device))
-    data, seed = _data(spec, opened)
-    splits = _splits(data, seed, spec, registry, device, opened)
+    data, seed = _choose_data(spec, opened)
+    splits = _build_splits(data, seed, spec, registry, device, opened)
     records: RecordDataset | None = getattr(splits, task.split)
     if records is None or not len(records):
         raise ConfigError(f"task.split={task.split}: the data set {data.name!r} has no such split.")
@@ -76,7 +76,7 @@ def evaluate(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> N
     evaluation.write(folder, len(records))
 
 
-def _data(spec: RunSpec, opened: OpenedModel) -> tuple[Choice, int]:
+def _choose_data(spec: RunSpec, opened: OpenedModel) -> tuple[Choice, int]:
     """Return the chosen data, else the training data of the model, and the seed of the splits."""
     if spec.data.name != OPENED:
         if opened.data is not None and spec.data.name == "sample" != opened.data.name:  # it may be the default
@@ -91,7 +91,7 @@ def _data(spec: RunSpec, opened: OpenedModel) -> tuple[Choice, int]:
     return opened.data, opened.facts.get("seed", spec.seed)
 
 
-def _splits(
+def _build_splits(
     data: Choice, seed: int, spec: RunSpec, registry: Registry, device: Device, opened: OpenedModel
 ) -> DataSplits:
     """Build the splits; check that training data of the model are unchanged."""
@@ -143,7 +143,7 @@ class _Evaluation:
         return getattr(self.module, "answers", None)
 
     @property
-    def longest(self) -> int:
+    def max_residues(self) -> int:
         """The length in residues of the longest sequence that a fine-tuned model takes without truncation."""
         return int(self.module.seq_length) - (2 if encoder_of(self.module.network).framed else 0)
 
@@ -156,7 +156,7 @@ class _Evaluation:
             )
         module, batch = self.module, self.spec.batch
         if self.answers:
-            records = records.drop_longer(self.longest, self.task.split, self.opened.tokenizer)  # type: ignore[attr-defined]
+            records = records.drop_longer(self.max_residues, self.task.split, self.opened.tokenizer)  # type: ignore[attr-defined]
         self.evaluated = len(records)
         loader = eval_loader(
             records,
@@ -171,10 +171,10 @@ class _Evaluation:
             seed=self.seed,
             num_workers=batch.num_workers,
         )
-        tell = getattr(module.network, "set_step", None)
-        if tell is not None:  # as the validation at that step; for weights without a known step, as after all schedules
+        set_step = getattr(module.network, "set_step", None)
+        if set_step is not None:  # weights without a known step are evaluated as after all schedules
             step = self.opened.facts.get("step")
-            tell(step if isinstance(step, int) else _LAST_STEP)
+            set_step(step if isinstance(step, int) else _LAST_STEP)
         sums, groups = LossSums(), start_groups()
         probes = getattr(module, "probes", ())
         for probe in probes:
@@ -205,11 +205,11 @@ class _Evaluation:
         ]
         write_csv(folder / "predictions.csv", ["id", "label", *predictor.header(), "truncated"], rows)
         kept = [row for row, too_long in enumerate(cut) if not too_long]
-        self.figures += _drawn(self.module.objective, records, answers, kept)
+        self.figures += _plot_predictions(self.module.objective, records, answers, kept)
 
     def _is_too_long(self, sequence: bytes) -> bool:
         """Return whether the model truncates the sequence; letters are an upper bound on tokens."""
-        return len(sequence) > self.longest and len(self.opened.tokenizer.encode(sequence)) > self.longest
+        return len(sequence) > self.max_residues and len(self.opened.tokenizer.encode(sequence)) > self.max_residues
 
     def scorer(self) -> MaskedScorer:
         """Return the scorer that masks single residues.
@@ -268,7 +268,7 @@ class _Evaluation:
             "data": f"{self.data}, {self.task.split}: {self._sequences(num_records)}",
             "made by": f"bionemo-run {__version__}, {self.device.name}, precision {self.device.precision}",
         }
-        told = {
+        content = {
             **facts,
             "weights": Path(facts["weights"]).name,
             "fingerprint": weights_fingerprint(self.module),
@@ -276,29 +276,29 @@ class _Evaluation:
             "seed": self.seed,
             "metrics": self.metrics,
         }
-        write_json(folder / "metrics.json", told, indent=2)
+        write_json(folder / "metrics.json", content, indent=2)
         write_text(folder / "report.html", page(f"Evaluation of {facts['model']}", facts, self.metrics, self.figures))
         width = max(map(len, self.metrics), default=0)
         print("\n".join(f"{name:>{width}}  {value:.5g}" for name, value in self.metrics.items()))
         print(f"{folder / 'report.html'}")
 
 
-def _drawn(
+def _plot_predictions(
     objective: Any, records: LabelledRecords, answers: list[NDArray[np.float32]], rows: list[int]
 ) -> list[Figure]:
     """Plot the predictions of a fine-tuned model for some rows."""
-    meaning = objective.answers
+    label_spec = objective.answers
     predicted, labels = [], []
     for row in rows:
         values, counts = objective.targets(records[row], len(answers[row]))
-        if meaning.of_classes:
+        if label_spec.of_classes:
             predicted.append(answers[row].argmax(-1)[counts])
             labels.append(values[counts].astype(np.int64))
         else:
             predicted.append(answers[row][counts, 0].astype(np.float64))
-            labels.append(values[counts].view(np.float32) * meaning.scale + meaning.mean)
+            labels.append(values[counts].view(np.float32) * label_spec.scale + label_spec.mean)
     if not rows:
         return []
-    if meaning.of_classes:
-        return confusion(np.concatenate(predicted), np.concatenate(labels), meaning.classes)
+    if label_spec.of_classes:
+        return confusion(np.concatenate(predicted), np.concatenate(labels), label_spec.classes)
     return scatter(np.concatenate(predicted), np.concatenate(labels).astype(np.float64))

@@ -27,7 +27,7 @@ from bionemo_core.finetuning.adapters import (
     opened_fingerprint,
     pretrained_network,
 )
-from bionemo_core.finetuning.averaging import AveragedCheckpoints, newest
+from bionemo_core.finetuning.averaging import AveragedCheckpoints, newest_checkpoints
 from bionemo_core.finetuning.early_stopping import StopEarly
 from bionemo_core.finetuning.lora import TARGETS, adapter_names
 from bionemo_core.finetuning.model import ENCODERS, FINETUNED, KINDS, V1_KINDS, LabelSpec, PlainChoice, check_kind
@@ -39,7 +39,7 @@ from bionemo_core.finetuning.objective import (
     classes_of,
     mean_and_scale,
 )
-from bionemo_core.finetuning.state_cache import numbered, stored_states
+from bionemo_core.finetuning.state_cache import load_or_compute_states, number_records
 from bionemo_core.inference.embedding import EMBEDDINGS, HIDDENS, Embedder, EmbeddingSettings
 from bionemo_core.interop.artefact import DOCUMENT, Artefact, write_artefact
 from bionemo_core.interop.load_report import LoadReport
@@ -115,7 +115,7 @@ class FineTuning(TrainingHooks):
             return replace(spec, model=saved.model, tokenizer=saved.tokenizer)
         opened = self._open(spec, registry, device)
         tokenizer = opened.spec.tokenizer
-        splits = _labelled(registry.build(spec.data, tokenizer=opened.tokenizer, context=device.context(spec)))
+        splits = _check_labelled(registry.build(spec.data, tokenizer=opened.tokenizer, context=device.context(spec)))
         params = self._params(opened, splits, registry)
         answers = LabelSpec(
             self.task.kind, tuple(params.get("classes", ())), params.get("mean", 0.0), params.get("scale", 1.0)
@@ -164,13 +164,15 @@ class FineTuning(TrainingHooks):
                 f"task.early_stopping={self.task.early_stopping}: there is no validation to decide when to stop. "
                 "Give the data a validation split, or leave task.early_stopping out."
             )
-        splits = _labelled(parts.splits).drop_longer(limit - (2 if network.encoder.framed else 0), parts.tokenizer)
+        splits = _check_labelled(parts.splits).drop_longer(
+            limit - (2 if network.encoder.framed else 0), parts.tokenizer
+        )
         if self.task.encoder != "frozen":
             return replace(parts, splits=splits)
-        splits, records = numbered(splits)
+        splits, records = number_records(splits)
         ranks = Ranks(dist.get_rank(), dist.get_world_size(), str(strategy_of(parts.trainer).root_device))
         embedder = self._embedder(parts, ranks)
-        kept = stored_states(
+        kept = load_or_compute_states(
             Path(parts.spec.home),
             records,
             embedder,
@@ -189,26 +191,26 @@ class FineTuning(TrainingHooks):
         """Average checkpoints if set; write the model and, with LoRA, the adapters."""
         strategy = strategy_of(parts.trainer)
         reshard(strategy.network)
-        folders = self._exported(parts)
+        folders = self._choose_checkpoints(parts)
         if folders:
             with AveragedCheckpoints(folders) as mean:
                 load_weights(strategy.network, strategy.layouts, strategy.groups, mean)  # type: ignore[arg-type]  # reads as one
             names = ", ".join(folder.name for folder in folders)
-            told = f"the mean of {len(folders)} checkpoints: {names}" if self.task.average_last > 0 else names
+            names_text = f"the mean of {len(folders)} checkpoints: {names}" if self.task.average_last > 0 else names
             if parts.trainer.is_global_zero:
-                print(f"{'weights':>10}  {told}")
-        tensors = {name: _whole(tensor) for name, tensor in named_weights(strategy.network)}
+                print(f"{'weights':>10}  {names_text}")
+        tensors = {name: _full_tensor(tensor) for name, tensor in named_weights(strategy.network)}
         if parts.trainer.is_global_zero:
             self._write(parts, tensors, parse_step(folders[-1].name) if folders else parts.trainer.global_step)
 
-    def _exported(self, parts: Built) -> list[Path]:
+    def _choose_checkpoints(self, parts: Built) -> list[Path]:
         """Return the checkpoints to average for the test and the export; none for the current weights."""
         task, root = self.task, parts.folder.checkpoints
         if task.average_last > 0:
-            return newest(root, task.average_last)
+            return newest_checkpoints(root, task.average_last)
         if (task.export or ("best" if task.early_stopping is not None else "last")) == "last":
             return []
-        saver = next(one for one in parts.trainer.callbacks if isinstance(one, CheckpointSaver))  # type: ignore[attr-defined]  # Lightning declares it nowhere
+        saver = next(callback for callback in parts.trainer.callbacks if isinstance(callback, CheckpointSaver))  # type: ignore[attr-defined]  # Lightning declares it nowhere
         present = list_checkpoints(root)
         steps = best_steps(saver.best, 1, parts.spec.checkpoint.mode, present)
         if not steps:
@@ -249,9 +251,9 @@ class FineTuning(TrainingHooks):
                 "targets": list(task.lora_targets or TARGETS),
             }
             params["base_weights"] = opened_fingerprint(opened)
-        return params | self._meaning(splits)
+        return params | self._label_params(splits)
 
-    def _meaning(self, splits: LabelledSplits) -> dict[str, Any]:
+    def _label_params(self, splits: LabelledSplits) -> dict[str, Any]:
         if not self.of_classes:
             mean, scale = mean_and_scale(splits.train, self.per_residue) if self.task.standardise else (0.0, 1.0)
             return {"mean": mean, "scale": scale}
@@ -298,7 +300,7 @@ class FineTuning(TrainingHooks):
             print(f"{'adapter':>10}  {adapter}, {sum(tensors[name].numel() for name in kept):,} numbers")
 
 
-def _labelled(splits: Any) -> LabelledSplits:
+def _check_labelled(splits: Any) -> LabelledSplits:
     if isinstance(splits, LabelledSplits):
         return splits
     raise ConfigError(
@@ -313,7 +315,7 @@ def _network(module: Any) -> FineTunedNetwork:
     return network
 
 
-def _whole(tensor: torch.Tensor) -> torch.Tensor:
+def _full_tensor(tensor: torch.Tensor) -> torch.Tensor:
     tensor = tensor.detach()
     return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).cpu()
 

@@ -9,7 +9,7 @@ from bionemo_core.tasks.settings import Finetune
 
 STATES_DTYPES = ("float32", "float16")
 EXPORTS = (None, "last", "best")
-_SETTLED = (
+_MODEL_KEYS = (
     *("kind", "encoder", "head", "head_params", "freeze_layers", "lora_rank", "lora_alpha", "lora_dropout"),
     *("lora_targets", "class_weights", "balance_classes", "standardise"),
 )
@@ -50,9 +50,9 @@ def check_same_model(spec: RunSpec, saved: RunSpec) -> None:
     Raises:
         ConfigError: a key that defines the model has another value.
     """
-    asked, had = Finetune(**spec.task.params), Finetune(**saved.task.params)
-    for key in _SETTLED:
-        now, before = getattr(asked, key), getattr(had, key)
+    new, old = Finetune(**spec.task.params), Finetune(**saved.task.params)
+    for key in _MODEL_KEYS:
+        now, before = getattr(new, key), getattr(old, key)
         if key == "kind":
             now, before = V1_KINDS.get(now, now), V1_KINDS.get(before, before)
         if now != before:

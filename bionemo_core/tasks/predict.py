@@ -52,17 +52,17 @@ def predict(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> No
     tokens = task.tokens_per_batch or (65_536 if device.name == "cuda" else 4_096)
     rows: Iterable[list[str]]
     if task.variants is not None:
-        header, rows = _scores(task, opened, tokens)
+        header, rows = _score_variants(task, opened, tokens)
     else:
-        header, rows = _answers(task, opened, tokens, spec)
+        header, rows = _predict_rows(task, opened, tokens, spec)
     count = write_csv(output, header, rows)
     print(f"{output}: {count:,} predictions")
 
 
-def _scores(task: Predict, opened: OpenedModel, tokens: int) -> tuple[list[str], list[list[str]]]:
+def _score_variants(task: Predict, opened: OpenedModel, tokens: int) -> tuple[list[str], list[list[str]]]:
     if task.wild_type is None or task.variants is None:
         raise ConfigError("task.variants: the sequence before mutation is missing. Set task.wild_type.")
-    wild_type = _wild_type(task.wild_type)
+    wild_type = _read_wild_type(task.wild_type)
     source = CsvSource(Path(task.variants).expanduser(), column=task.variant_column)
     texts, variants = [], []
     for record in source.records(source.paths[0]):
@@ -79,7 +79,7 @@ def _scores(task: Predict, opened: OpenedModel, tokens: int) -> tuple[list[str],
     return ["variant", "num_mutations", "score"], rows
 
 
-def _wild_type(given: str) -> str:
+def _read_wild_type(given: str) -> str:
     path = Path(given).expanduser()
     if not path.is_file():
         if not given.isalpha():
@@ -91,7 +91,9 @@ def _wild_type(given: str) -> str:
     return b"".join(record.sequence.split()).decode("latin-1").upper()
 
 
-def _answers(task: Predict, opened: OpenedModel, tokens: int, spec: RunSpec) -> tuple[list[str], Iterable[list[str]]]:
+def _predict_rows(
+    task: Predict, opened: OpenedModel, tokens: int, spec: RunSpec
+) -> tuple[list[str], Iterable[list[str]]]:
     assert task.input is not None
     settings = EmbeddingSettings(on_long=task.on_long, tokens_per_batch=tokens, unknown="unk")
     predictor = Predictor(opened.module, opened.tokenizer, settings)

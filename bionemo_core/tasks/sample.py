@@ -25,11 +25,11 @@ from bionemo_core.tasks.texts import (
     Texts,
     inference_of,
     judge_of,
+    make_results_folder,
     new_table,
     read_texts,
     refuse_several_devices,
-    results_folder,
-    start_on,
+    select_device,
 )
 
 if TYPE_CHECKING:
@@ -50,14 +50,14 @@ def sample(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> Non
     options = _options(task)
     refuse_several_devices(spec)
     device = choose_device(spec)
-    opened = open_for_use(spec, registry, device, Ranks(device=start_on(device)))
+    opened = open_for_use(spec, registry, device, Ranks(device=select_device(device)))
     inference, judge = inference_of(opened, spec, task.batch_size, task.max_length), judge_of(opened)
     context = device.context(spec)
     texts = read_texts(task, task.input, inference, context) if task.input else None
-    known = _known(task, inference, judge, context) if task.known else None
+    known = _read_known(task, inference, judge, context) if task.known else None
     if texts is None:
         _ = inference.latent_shape  # fail before a folder is made if the model has no prior
-    folder = results_folder(spec, task.output, composed_yaml)
+    folder = make_results_folder(spec, task.output, composed_yaml)
     started = monotonic()
     counts = SampleCounts(judge, known)
     total = len(texts.texts) if texts else int(task.num_molecules or 0)
@@ -66,7 +66,7 @@ def sample(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> Non
         new_table(folder.path / TABLE, COLUMNS) as add_rows,
         Progress("sample", total, shown=spec.trainer.progress_bar) as progress,
     ):
-        for done, written in job.near(texts) if texts else job.from_prior(total):
+        for done, written in job.sample_near(texts) if texts else job.sample_prior(total):
             add_rows(counts.judged(written))
             progress.update(done)
     summary = {
@@ -93,7 +93,7 @@ class _Job:
     seed: int
     inference: Seq2SeqInference
 
-    def near(self, texts: Texts) -> Iterator[tuple[int, list[Written]]]:
+    def sample_near(self, texts: Texts) -> Iterator[tuple[int, list[Written]]]:
         """Yield the number of texts that are done, and the samples near the last of them."""
         task = self.task
         at_once = max(1, 4 * self.inference.batch_size // task.num_samples)
@@ -110,11 +110,11 @@ class _Job:
             )
             written = []
             for name, start, samples in zip(texts.ids[part], texts.texts[part], found, strict=True):
-                for number, one in enumerate(samples):
-                    written += [Written(name, start, number, *beam) for beam in _beams(one)]
+                for number, sampled in enumerate(samples):
+                    written += [Written(name, start, number, *beam) for beam in _beams(sampled)]
             yield first + len(found), written
 
-    def from_prior(self, total: int) -> Iterator[tuple[int, list[Written]]]:
+    def sample_prior(self, total: int) -> Iterator[tuple[int, list[Written]]]:
         """Yield the number of samples that are done, and the last of them."""
         at_once = 4 * self.inference.batch_size
         for first in range(0, total, at_once):
@@ -127,8 +127,8 @@ class _Job:
                 **self.options,
             )
             written = []
-            for place, one in enumerate(found, start=first):
-                written += [Written("", "", place, *beam) for beam in _beams(one)]
+            for place, sampled in enumerate(found, start=first):
+                written += [Written("", "", place, *beam) for beam in _beams(sampled)]
             yield first + number, written
 
 
@@ -154,7 +154,7 @@ def _options(task: Sample) -> dict[str, Any]:
     return options
 
 
-def _known(task: Sample, inference: Seq2SeqInference, judge: TextJudge | None, context: Any) -> set[str]:
+def _read_known(task: Sample, inference: Seq2SeqInference, judge: TextJudge | None, context: Any) -> set[str]:
     """Read the known texts in canonical form."""
     every = read_texts(
         replace(task, limit=None, on_long="skip", on_invalid="skip"), str(task.known), inference, context

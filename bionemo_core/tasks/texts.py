@@ -107,7 +107,7 @@ def read_texts(task: Any, path: str, inference: Seq2SeqInference, context: Build
     return Texts(ids, texts, sum(store.manifest["records"]["rejected"].values()), num_long)
 
 
-def results_folder(spec: RunSpec, output: str | None, composed_yaml: str) -> RunFolder:
+def make_results_folder(spec: RunSpec, output: str | None, composed_yaml: str) -> RunFolder:
     """Create a folder for the results, and write the run specification to it.
 
     Raises:
@@ -144,7 +144,7 @@ def refuse_several_devices(spec: RunSpec) -> None:
         )
 
 
-def start_on(device: Device) -> str:
+def select_device(device: Device) -> str:
     """Select the device of this process, and return torch's name of it."""
     if device.name == "cuda":
         torch.cuda.set_device(0)

@@ -28,14 +28,14 @@ from bionemo_core.runs.loaders import RunLoaders
 from bionemo_core.runs.plan_text import print_plan, print_resume, quieten_libraries
 from bionemo_core.runs.resume import (
     check_resume,
-    completed,
-    held,
+    fill_defaults,
+    keep_first_weights,
+    lock_run,
     open_folder,
     record_restore,
-    with_first_weights,
     write_spec,
 )
-from bionemo_core.runs.trainer import lost_ranks_named, make_trainer, start_ranks, tell_callbacks
+from bionemo_core.runs.trainer import call_meet_run, explain_lost_ranks, make_trainer, start_ranks
 from bionemo_core.training.any_lightning_module import (
     AnyModuleCallback,
     EvaluationMicroBatches,
@@ -70,7 +70,7 @@ def train(spec: RunSpec, registry: Registry, *, composed_yaml: str = "", hooks: 
     hooks = hooks or TrainingHooks()
     device = choose_device(spec)
     folder, reader = open_folder(spec)
-    with held(folder), StopSignal() as stop:
+    with lock_run(folder), StopSignal() as stop:
         saver = CheckpointSaver(folder.checkpoints, spec.checkpoint, spec.trainer.val_check_interval)
         last = [*hooks.callbacks(spec), saver, StopOnSignal(stop, saver)]
         trainer = make_trainer(spec, registry, device, folder, reader, last)
@@ -116,15 +116,15 @@ class _Run:
         hooks: TrainingHooks,
     ) -> _Run:
         """Build tokenizer, data and model, in that order, on every rank."""
-        saved = completed(from_json(folder.spec.read_text()), registry) if reader else None
-        spec = with_first_weights(saved, spec) if saved else spec
+        saved = fill_defaults(from_json(folder.spec.read_text()), registry) if reader else None
+        spec = keep_first_weights(saved, spec) if saved else spec
         frozen = saved.batch.global_batch_size if saved else None
         plan = batch_plan(spec, trainer.world_size, frozen_global_batch_size=frozen)
         spec = replace(spec, batch=replace(spec.batch, global_batch_size=plan.global_batch_size), resume=None)
         spec = hooks.resolve_spec(spec, saved, registry, device)
         context = device.context(spec)
         tokenizer = registry.build(spec.tokenizer, context=context)
-        tell_callbacks(trainer, tokenizer, context)
+        call_meet_run(trainer, tokenizer, context)
         with record_prepared_stores() as stores:
             splits = registry.build(spec.data, tokenizer=tokenizer, context=context)
         read = tuple(dict.fromkeys(summary(store.manifest) for store in stores))
@@ -162,29 +162,33 @@ class _Run:
         model: Any = ModuleAdapter.of(self.module, self.spec.batch.seq_length) if foreign else self.module
         groups, on_gpu = strategy_of(self.trainer).groups, self.device.accelerator == "gpu"
         compiled = strategy_of(self.trainer).compile_layers
-        streams = RunLoaders(
+        loaders = RunLoaders(
             self.spec, self.plan, self.splits, self.tokenizer, model, groups, on_gpu, static_shapes=on_gpu and compiled
         )
         consumed, first_step = (self.reader.consumed_samples, self.reader.step) if self.reader else (0, 0)
-        train, val, test = streams.train(consumed, first_step), streams.val(), None
+        train, val, test = loaders.train(consumed, first_step), loaders.val(), None
         if self.spec.task.params.get("do_testing"):
-            test = streams.test()
+            test = loaders.test()
         if foreign:
-            train, val, test = self._adopt(train, consumed, val, test)
+            train, val, test = self._adapt_loaders(train, consumed, val, test)
         else:
             model.recipe = self.recipe
         saved: Any = {"ckpt_path": str(self.reader.folder), "weights_only": False} if self.reader else {}
-        with lost_ranks_named():
+        with explain_lost_ranks():
             self.trainer.fit(self.module, train_dataloaders=train, val_dataloaders=val, **saved)
-        self._say_if_time_ended_it()
+        self._warn_if_time_is_up()
         hooks.after_fit(self.parts)
         if test is not None:
             self.trainer.test(self.module, dataloaders=test, verbose=False)
 
-    def _say_if_time_ended_it(self) -> None:
+    def _warn_if_time_is_up(self) -> None:
         minutes, step = self.spec.trainer.max_time_min, self.trainer.global_step
-        timers = [one for one in self.trainer.callbacks if isinstance(one, pl.callbacks.Timer)]  # type: ignore[attr-defined]  # as below
-        if minutes and step < self.spec.trainer.max_steps and any((one.time_remaining() or 0) <= 0 for one in timers):
+        timers = [callback for callback in self.trainer.callbacks if isinstance(callback, pl.callbacks.Timer)]  # type: ignore[attr-defined]  # as below
+        if (
+            minutes
+            and step < self.spec.trainer.max_steps
+            and any((timer.time_remaining() or 0) <= 0 for timer in timers)
+        ):
             log.warning(
                 "Training ended at step %d of %d: trainer.max_time_min=%g is used up, over all sessions of the run.",
                 step,
@@ -192,7 +196,7 @@ class _Run:
                 minutes,
             )
 
-    def _adopt(self, train: Any, consumed_samples: int, *evaluations: Any) -> tuple[Any, ...]:
+    def _adapt_loaders(self, train: Any, consumed_samples: int, *evaluations: Any) -> tuple[Any, ...]:
         """Return the batches in the form that another LightningModule takes."""
         configure_any_module(self.module, self.trainer, self.recipe, self.plan.accumulate_grad_batches)
         batches = TrainingMicroBatches(train, consumed_samples)
