@@ -1,4 +1,4 @@
-"""A pre-trained model with the adapters and head that were trained on it, each from where it lies."""
+"""Opening a pre-trained model with adapters and a head from another folder."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
     from bionemo_core.plugins.registry import Registry
 
 BASE_WEIGHTS = "base_weights"
-"""A training fact of an adapter: stands for the weights that it was trained on."""
+"""The name of the training fact with the fingerprint of the weights that an adapter was trained on."""
 
 ENCODER = "encoder_network."
 
 
 def named_weights(network: nn.Module) -> list[tuple[str, Tensor]]:
-    """Parameters and persistent buffers with their names."""
+    """Return parameters and persistent buffers with their names."""
     return [*network.named_parameters(), *persistent_buffers(network)]
 
 
 def pretrained_network(opened: OpenedModel) -> nn.Module:
-    """Return the network to build on; adapters of an earlier fine-tuning become part of its weights."""
+    """Return the encoder network of a model; adapters of an earlier fine-tuning are merged into its weights."""
     base = encoder_network(getattr(opened.module, "network", opened.module))
     merge_adapters(base)
     encoder_of(base)
@@ -44,22 +44,22 @@ def pretrained_network(opened: OpenedModel) -> nn.Module:
 
 @torch.no_grad()
 def copy_weights(source: nn.Module, target: nn.Module) -> None:
-    """Copy every weight of `source` to its namesake; `target` may have adapters beside them.
+    """Copy every weight of `source` to the weight of the same name in `target`, which may also have adapters.
 
     Raises:
-        ConfigError: another weight is missing.
+        ConfigError: `source` lacks a weight that is not an adapter's.
     """
-    held = dict(named_weights(source))
+    weights = dict(named_weights(source))
     for name, tensor in named_weights(target):
-        if name in held:
-            tensor.copy_(held[name])
+        if name in weights:
+            tensor.copy_(weights[name])
         elif not adapter_names([name]):
-            raise ConfigError(f"fine-tuning: the encoder that was opened has no {name}. Is it another model?")
+            raise ConfigError(f"fine-tuning: the opened encoder has no {name}. Is it another model?")
 
 
 @torch.no_grad()
 def fingerprint(tensors: Iterable[tuple[str, Tensor]]) -> str:
-    """Return 32 hexadecimal digits that stand for names, dtypes and values."""
+    """Return a fingerprint of names, dtypes, shapes and values, 32 hexadecimal digits."""
 
     def chunks() -> Iterator[bytes | memoryview]:
         for name, tensor in sorted(tensors, key=lambda item: item[0]):
@@ -70,7 +70,7 @@ def fingerprint(tensors: Iterable[tuple[str, Tensor]]) -> str:
 
 
 def opened_fingerprint(opened: OpenedModel) -> str:
-    """Stands for the weights of the encoder that a fine-tuning builds on, as they were opened."""
+    """Return the fingerprint of the encoder weights of a model, before adapters are merged."""
     return fingerprint(named_weights(encoder_network(getattr(opened.module, "network", opened.module))))
 
 
@@ -78,10 +78,10 @@ def opened_fingerprint(opened: OpenedModel) -> str:
 def open_with_adapter(
     base: str, adapter: str, registry: Registry, *, device: str = "cpu", dtype: str = "float32", merge: bool = False
 ) -> OpenedModel:
-    """Return the model at `base` under the adapters and head at `adapter`, in evaluation mode.
+    """Open the model at `base` with the adapters and head at `adapter`, in evaluation mode.
 
     Args:
-        base: where the pre-trained model lies.
+        base: path or address of the pre-trained model.
         adapter: a folder `adapter` of a run of task=finetune with task.encoder=lora.
         registry: where components are looked up.
         device: cpu, cuda or cuda:N.
@@ -89,16 +89,16 @@ def open_with_adapter(
         merge: add the adapters to the weights that they adapt; the outputs stay the same.
 
     Raises:
-        ArtefactError: `adapter` is none, or was trained on other weights.
+        ArtefactError: `adapter` is not an adapter, or was trained on other weights.
     """
     opened = open_model(base, registry)
-    of_base = opened_fingerprint(opened)  # before adapters of an earlier fine-tuning are merged, which rounds
+    base_fingerprint = opened_fingerprint(opened)  # taken before merging, which rounds the weights
     source = pretrained_network(opened)
     stored = open_stored(adapter, registry)
     try:
         if stored.spec.model.name != FINETUNED or BASE_WEIGHTS not in stored.facts:
-            raise ArtefactError(f"{adapter}: is no adapter; expected the folder `adapter` of a fine-tuned run.")
-        if stored.facts[BASE_WEIGHTS] != of_base:
+            raise ArtefactError(f"{adapter}: not an adapter; expected the folder `adapter` of a fine-tuning run.")
+        if stored.facts[BASE_WEIGHTS] != base_fingerprint:
             raise ArtefactError(f"{adapter}: was trained on other weights than those at {base}.")
         context = BuildContext(device=device.partition(":")[0], dtype=dtype)
         module: Any = registry.build(stored.spec.model, tokenizer=opened.tokenizer, context=context)
@@ -113,4 +113,6 @@ def open_with_adapter(
     if merge:
         merge_adapters(module.network)
     module.to(device=torch.device(device), dtype=DTYPES[dtype]).eval()
-    return replace(opened, module=module, spec=stored.spec, data=None)  # the adapter's own are told nowhere
+    return replace(
+        opened, module=module, spec=stored.spec, data=None
+    )  # the training data of the adapter are not recorded

@@ -1,4 +1,4 @@
-"""The mean of several checkpoints' weights, which is often better than the last (v1 averaged ESM-1nv's last 47)."""
+"""The mean of the weights of several checkpoints, often better than the last (v1 averaged ESM-1nv's last 47)."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from bionemo_core.errors import CheckpointError
 
 
 class AveragedCheckpoints:
-    """Reads the mean over checkpoints of one run wherever a `CheckpointReader` reads one of them."""
+    """The mean over checkpoints of one run, with the reading methods of `CheckpointReader`."""
 
     def __init__(self, folders: Sequence[Path]) -> None:
         """Open and verify the checkpoints.
 
         Raises:
-            CheckpointError: one does not verify, they hold other tensors, or there are none.
+            CheckpointError: a checkpoint is damaged, their tensors differ, or there is none.
         """
         if not folders:
             raise CheckpointError("averaging: there is no checkpoint to average.")
@@ -33,7 +33,7 @@ class AveragedCheckpoints:
         for reader in self.readers:
             if {name for name in reader.names if name.startswith(("model.", "buffer."))} != names:
                 self._stack.close()
-                raise CheckpointError(f"averaging: {reader.folder} holds other tensors than {self.folder}.")
+                raise CheckpointError(f"averaging: {reader.folder} has other tensors than {self.folder}.")
 
     def __enter__(self) -> Self:
         return self
@@ -55,7 +55,7 @@ class AveragedCheckpoints:
     def read(
         self, name: str, offset: tuple[int, ...] | None = None, shape: tuple[int, ...] | None = None
     ) -> torch.Tensor:
-        """Return the mean over the checkpoints of a tensor or a block of it; of whole numbers the last one's."""
+        """Return the mean of a tensor, or of a block of it; for integer tensors the value of the last checkpoint."""
         last = self.readers[-1].read(name, offset, shape)
         if not last.is_floating_point():
             return last
@@ -65,8 +65,8 @@ class AveragedCheckpoints:
         return (total / len(self.readers)).to(last.dtype)
 
 
-def newest(root: Path, count: int) -> list[Path]:
-    """Return the newest checkpoint folders of a run, oldest of them first; fewer where there are not so many."""
+def newest_checkpoints(root: Path, count: int) -> list[Path]:
+    """Return the `count` newest checkpoint folders of a run, oldest first, or all if there are fewer."""
     steps = sorted(
         (step, path) for path in root.glob("step-*") if (step := folder_names.parse_step(path.name)) is not None
     )

@@ -1,4 +1,4 @@
-"""Downstream validation while pre-training: at every validation a small head on the frozen encoder's states.
+"""Downstream validation during pre-training: at every validation, train a small head on frozen encoder states.
 
 No `from __future__ import annotations` and no torch at import: the configuration reads this signature.
 """
@@ -26,23 +26,23 @@ def downstream(
     *,
     registry: "Registry",
 ) -> Any:
-    """Trains a new head at every validation, on states of the model as it is then (v1's `dwnstr_task_validation`).
+    """Train a new head at every validation, on current states of the model (v1's `dwnstr_task_validation`).
 
-    Its metrics on the test split, else on the validation split, stand beside the loss as `downstream_<task>_<metric>`.
+    Its metrics on the test split, else on the validation split, are logged as `downstream_<task>_<metric>`.
 
     Args:
         dataset: a data component with labels: labelled_csv, flip_fasta.
         kind: sequence_regression, sequence_classification, token_classification or token_regression.
         dataset_params: the keys of that component, `{dataset_path: ..., target_column: ...}`.
-        task_name: what the metrics are called; null: the dataset's name.
-        head: a component of group head; null: v1's, [hidden, 256, 128, n] with dropout 0.1, for residues the ConvNet.
+        task_name: the name in the metrics; null: the name of the dataset.
+        head: a component of group head; null: v1's MLP [hidden, 256, 128, n] with dropout 0.1, or ConvNet for residues.
         head_params: the keys of the head.
         num_epochs: passes over the training sequences.
-        batch_size: sequences a step.
-        lr: Adam's rate.
-        weight_decay: its decoupled decay.
-        max_sequences: of the training split at most so many, chosen by the seed; null: all.
-        random_seed: of the head and its batches.
+        batch_size: sequences per step.
+        lr: learning rate of AdamW.
+        weight_decay: weight decay of AdamW.
+        max_sequences: use at most this many training sequences, chosen at random; null: all.
+        random_seed: seed of the head, its batches and the choice of sequences.
         registry: where data and head are looked up.
 
     Raises:

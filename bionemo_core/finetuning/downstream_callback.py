@@ -1,4 +1,4 @@
-"""The callback of `training.downstream`: embed, train a head, measure it, all within one validation."""
+"""The callback of downstream validation: embed sequences, train a head and evaluate it, within one validation."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from bionemo_core.finetuning.objective import (
     LabelObjective,
     check_labels,
     classes_of,
-    found_classes,
+    find_classes,
     mean_and_scale,
 )
 from bionemo_core.inference.embedding import EMBEDDINGS, HIDDENS, Embedder, EmbeddingSettings
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DownstreamSettings:
-    """What to train on, and how; the arguments of `training.downstream`."""
+    """The arguments of `finetuning.downstream.downstream`."""
 
     dataset: str
     dataset_params: Mapping[str, Any]
@@ -65,7 +65,7 @@ class _Split:
     counts: list[Tensor]
 
     def batch(self, rows: Sequence[int], device: torch.device) -> tuple[ResidueStates, Tensor, Tensor]:
-        """Return some of the sequences as a head takes them, their labels, and whether each counts."""
+        """Return the states of `rows` as a head reads them, their labels, and whether each label counts."""
         states = torch.cat([self.states[row] for row in rows]).to(device)
         lengths = torch.tensor([len(self.states[row]) for row in rows], device=device)
         labels, counts = (torch.cat([side[row] for row in rows]).to(device) for side in (self.labels, self.counts))
@@ -73,7 +73,7 @@ class _Split:
 
 
 class DownstreamValidation(pl.Callback):
-    """Puts the metrics of a new head into every validation; the pre-training itself is not touched."""
+    """A callback that adds the metrics of a new head to every validation; pre-training itself does not change."""
 
     def __init__(self, settings: DownstreamSettings, registry: Registry) -> None:
         self.settings = settings
@@ -87,15 +87,15 @@ class DownstreamValidation(pl.Callback):
         """Read the labelled data, before training starts.
 
         Raises:
-            ConfigError: it has no labels, or nothing to test on.
-            DataError: it cannot be used.
+            ConfigError: the data has no labels, or neither a test nor a validation split.
+            DataError: the data cannot be used.
         """
         settings = self.settings
         found = self.registry.get("data", settings.dataset)
         choice = PlainChoice("data", found.name, settings.dataset_params, found.distribution, found.version)
         splits = self.registry.build(choice, tokenizer=tokenizer, context=context)
         if not isinstance(splits, LabelledSplits):
-            raise ConfigError(f"callbacks.downstream.dataset={settings.dataset}: it has no labels.")
+            raise ConfigError(f"callbacks.downstream.dataset={settings.dataset}: the data has no labels.")
         held_out = splits.test or splits.val
         if held_out is None:
             raise ConfigError("callbacks.downstream: the data has neither a test nor a validation split.")
@@ -103,35 +103,35 @@ class DownstreamValidation(pl.Callback):
         if settings.max_sequences is not None and len(train) > settings.max_sequences:
             order = np.random.default_rng(settings.seed).permutation(len(train))
             train = train.select(np.sort(order[: settings.max_sequences]))
-        if self.of_classes:  # those of all splits: a few training sequences need not have every class
-            classes = {*classes_of(splits.train, self.per_residue), *found_classes(held_out, self.per_residue)}
+        if self.of_classes:  # classes of all splits: a few training sequences may lack some
+            classes = {*classes_of(splits.train, self.per_residue), *find_classes(held_out, self.per_residue)}
             self._answers = LabelSpec(settings.kind, tuple(sorted(classes)))
         else:
             self._answers = LabelSpec(settings.kind, (), *mean_and_scale(train, self.per_residue))
         self._splits = {"train": train, "test": held_out}
         self._tokenizer = tokenizer
-        # What cannot be used shall end the run now, and not at a validation hours later.
+        # Fail now on unusable labels, and not at a validation hours later.
         check_labels(self._splits.values(), tokenizer, self._answers)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn != "fit" or self._tokenizer is None:
             return
-        # Lightning validates in inference mode, whose tensors no head could learn from.
+        # Lightning validates in inference mode, in which a head cannot be trained.
         with torch.inference_mode(False), torch.random.fork_rng(devices=_devices(pl_module.device)):
-            splits = self._embedded(trainer, pl_module)
+            splits = self._embed_splits(trainer, pl_module)
             measured: list[dict[str, float]] = [{}]
             if trainer.is_global_zero:
                 name = f"downstream_{self.settings.task_name}"
-                metrics = self._measured(splits, pl_module.device)
+                metrics = self._evaluate_head(splits, pl_module.device)
                 measured = [{f"{name}_{key}": value for key, value in metrics.items()}]
             if trainer.world_size > 1:
                 dist.broadcast_object_list(measured, src=0)
             pl_module.validation_metrics = {**pl_module.validation_metrics, **measured[0]}  # type: ignore[assignment, dict-item]
-            # So that checkpoint.monitor may name one of them.
+            # checkpoint.monitor may name one of these.
             trainer.callback_metrics.update({key: torch.tensor(value) for key, value in measured[0].items()})
 
-    def _embedded(self, trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, _Split]:
-        """Return the splits with the model's states of now; ranks share the work."""
+    def _embed_splits(self, trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, _Split]:
+        """Compute the states of the splits with the current model; ranks share the work."""
         assert self._tokenizer is not None
         strategy = strategy_of(trainer)
         gather(strategy.network)
@@ -144,7 +144,7 @@ class DownstreamValidation(pl.Callback):
             result = {}
             for name, records in self._splits.items():
                 kept = records.drop_longer(embedder.long_rule.max_residues, name)
-                arrays = _shared(embedder, kept, output, strategy.groups)
+                arrays = _compute_states(embedder, kept, output, strategy.groups)
                 targets = [objective.targets(kept[row], len(arrays[row])) for row in range(len(kept))]
                 kind = torch.int64 if self.of_classes else torch.float32
                 labels = [
@@ -157,7 +157,7 @@ class DownstreamValidation(pl.Callback):
             reshard(strategy.network)
         return result
 
-    def _measured(self, splits: Mapping[str, _Split], device: torch.device) -> dict[str, float]:
+    def _evaluate_head(self, splits: Mapping[str, _Split], device: torch.device) -> dict[str, float]:
         settings, train = self.settings, splits["train"]
         torch.manual_seed(settings.seed)
         head = self._head(train.states[0].shape[-1]).to(device).train()
@@ -168,13 +168,13 @@ class DownstreamValidation(pl.Callback):
                 rows = order.permutation(len(train.states)).tolist()
                 for start in range(0, len(rows), settings.batch_size):
                     optimizer.zero_grad()
-                    answers, labels = _counted(head, train, rows[start : start + settings.batch_size], device)
+                    answers, labels = _predict_labelled(head, train, rows[start : start + settings.batch_size], device)
                     if len(labels):
                         self._losses(answers, labels).mean().backward()
                         optimizer.step()
         head.eval()
         test = splits["test"]
-        found = [_counted(head, test, [row], device) for row in range(len(test.states))]
+        found = [_predict_labelled(head, test, [row], device) for row in range(len(test.states))]
         answers, labels = (torch.cat([pair[side].detach().cpu() for pair in found]) for side in (0, 1))
         metrics = {"loss": float(self._losses(answers, labels).mean())} if len(labels) else {}
         predicted = answers.argmax(-1) if self.of_classes else answers[:, 0]
@@ -198,18 +198,20 @@ class DownstreamValidation(pl.Callback):
         return built
 
 
-def _counted(head: nn.Module, split: _Split, rows: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return the answers that have a label, float32 [n, outputs], and these labels."""
+def _predict_labelled(
+    head: nn.Module, split: _Split, rows: Sequence[int], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return the outputs of the head that have a label, float32 [n, outputs], and these labels."""
     residues, labels, counts = split.batch(rows, device)
     return head(residues).float()[counts], labels[counts]
 
 
-def _shared(
+def _compute_states(
     embedder: Embedder, records: LabelledRecords, output: str, groups: ProcessGroups
 ) -> list[NDArray[np.float32]]:
-    """Compute the states of every sequence, [residues or 1, hidden]; every rank computes its share."""
+    """Compute the states of every sequence, [residues or 1, hidden]; each rank computes a share."""
     rank, size = groups.data_rank, groups.data_size
-    # A rank without a sequence of its own still has to run the network, as its peers may wait for it there.
+    # A rank without a sequence still runs the network, because other ranks may wait for it there.
     mine = range(rank, len(records), size) if rank < len(records) else range(1)
     embedded = embedder.run([records.sequences[row] for row in mine], [records.ids[row] for row in mine])
     arrays = embedded.rows(output) if output == HIDDENS else list(embedded.arrays[output][:, None])

@@ -1,4 +1,4 @@
-"""What fine-tuning does between steps beside every run's own: stop when it does not get better."""
+"""Early stopping of fine-tuning."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ log = logging.getLogger("bionemo")
 
 
 class StopEarly(pl.Callback):
-    """Ends the training after so many validations in a row without a better value of the monitored metric."""
+    """A callback that ends training after `patience` validations without a better value of the monitored metric."""
 
     def __init__(self, monitor: str, mode: str, patience: int) -> None:
         if patience < 1:
@@ -26,24 +26,24 @@ class StopEarly(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.worse >= self.patience:
-            log.warning("%s had not been better in %d validations: the training has ended.", self.monitor, self.worse)
+            log.warning("%s did not improve in %d validations: training has already ended.", self.monitor, self.worse)
             trainer.should_stop = True
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn != "fit":
             return
-        found = trainer.callback_metrics.get(self.monitor)
-        if found is None:
+        current = trainer.callback_metrics.get(self.monitor)
+        if current is None:
             raise ConfigError(
                 f"task.early_stopping: checkpoint.monitor={self.monitor} is not among the metrics: "
                 f"{', '.join(sorted(trainer.callback_metrics))}."
             )
-        value = self.sign * float(found)
-        better = value < self.best  # a value that is no number never is
+        value = self.sign * float(current)
+        better = value < self.best  # false for NaN
         self.worse = 0 if better else self.worse + 1
         self.best = value if better else self.best
         if self.worse >= self.patience:
-            log.info("%s was not better in %d validations: training ends.", self.monitor, self.worse)
+            log.info("%s did not improve in %d validations: training ends.", self.monitor, self.worse)
             trainer.should_stop = True
 
     def state_dict(self) -> dict[str, Any]:

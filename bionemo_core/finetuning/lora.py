@@ -1,7 +1,7 @@
 """Low-rank adapters on linear layers (Hu et al. 2021), which keep the names of the weights that they adapt.
 
-An adapter hangs on its layer as `lora` and adds `alpha / rank * up(down(dropout(x)))` to what the layer returns. As in
-v1, `down` starts as Xavier normal and `up` as zero, so that a new adapter changes nothing.
+An adapter is the attribute `lora` of its layer, and adds `alpha / rank * up(down(dropout(x)))` to the output of the
+layer. As in v1, `down` starts as Xavier normal and `up` as zero, so a new adapter changes nothing.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ TARGETS: Mapping[str, tuple[str, ...]] = {
     "fc1": ("linear_fc1",),
     "fc2": ("linear_fc2",),
 }
-"""Words for the layers of a transformer block, and megatron-core's names of them."""
+"""Names of the linear layers of a transformer block, with megatron-core's names."""
 
 
 @dataclass(frozen=True)
 class LoraSettings:
-    """The size and the place of adapters; defaults as v1's `lora_tuning`, which had no alpha (it was the rank)."""
+    """The size and the layers of adapters; defaults of v1's `lora_tuning`, where alpha was the rank."""
 
     rank: int = 32
     alpha: float | None = None
@@ -38,13 +38,13 @@ class LoraSettings:
         """Check the settings, and return them.
 
         Raises:
-            ConfigError: they cannot.
+            ConfigError: a value is out of its range.
         """
         unknown = [name for name in self.targets if name not in TARGETS]
         if self.rank < 1 or not 0 <= self.dropout < 1 or unknown or not self.targets:
             raise ConfigError(
-                f"lora: rank {self.rank}, dropout {self.dropout}, targets {list(self.targets)}; expected a rank from "
-                f"1, a dropout from 0 up to 1, and some of {', '.join(TARGETS)}."
+                f"lora: rank {self.rank}, dropout {self.dropout}, targets {list(self.targets)}; expected rank >= 1, "
+                f"0 <= dropout < 1, and targets among {', '.join(TARGETS)}."
             )
         return self
 
@@ -61,7 +61,7 @@ class Adapter(nn.Module):
         self.scale = (settings.rank if settings.alpha is None else settings.alpha) / settings.rank
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return what is added to the layer's output, shape [..., outputs]."""
+        """Return the change of the layer's output, shape [..., outputs]."""
         x = F.dropout(x, self.dropout, self.training)
         return F.linear(F.linear(x, self.down), self.up) * self.scale
 
@@ -71,15 +71,15 @@ class Adapter(nn.Module):
 
 
 def add_adapters(network: nn.Module, settings: LoraSettings) -> int:
-    """Hang an adapter on every target layer inside `network.layers`, and freeze all else; the number of adapters.
+    """Add an adapter to every target layer in `network.layers`, freeze all else, and return the number of adapters.
 
     Raises:
-        ConfigError: no such layer was found.
+        ConfigError: the network has no such layer.
     """
     names = {name for target in settings.check().targets for name in TARGETS[target]}
     for parameter in network.parameters():
         parameter.requires_grad_(False)
-    found = 0
+    count = 0
     for block in getattr(network, "layers", ()):
         for name, layer in list(block.named_modules()):
             if name.rpartition(".")[2] not in names:
@@ -87,17 +87,17 @@ def add_adapters(network: nn.Module, settings: LoraSettings) -> int:
             outputs, inputs = layer.weight.shape
             layer.lora = Adapter(inputs, outputs, settings).to(layer.weight.device)
             layer.register_forward_hook(_add)
-            found += 1
-    if not found:
+            count += 1
+    if not count:
         raise ConfigError(
             f"lora: {type(network).__name__} has no layers called {', '.join(sorted(names))} in its `layers`, so there "
             "is nothing to adapt. Use task.encoder=full or frozen."
         )
-    return found
+    return count
 
 
 def _add(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
-    """Return a forward hook: megatron-core's linear layers return the product and a bias."""
+    """Add the adapter's output, as a forward hook; megatron-core's linear layers return the product and a bias."""
     adapter = getattr(layer, "lora", None)
     if adapter is None:
         return output
@@ -108,13 +108,13 @@ def _add(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
 
 @torch.no_grad()
 def merge_adapters(network: nn.Module) -> int:
-    """Add every adapter to the weight that it adapts, and take it off; the number that was merged."""
-    merged = 0
+    """Add every adapter to the weight that it adapts, remove it, and return the number of adapters."""
+    count = 0
     for layer in adapted_layers(network):
         layer.weight += layer.lora.weight().to(layer.weight.dtype)
         del layer.lora
-        merged += 1
-    return merged
+        count += 1
+    return count
 
 
 def adapted_layers(network: nn.Module) -> Iterator[Any]:
@@ -123,5 +123,5 @@ def adapted_layers(network: nn.Module) -> Iterator[Any]:
 
 
 def adapter_names(names: Sequence[str]) -> list[str]:
-    """Those of some parameters' names that belong to adapters."""
+    """Return those of `names` that belong to adapters."""
     return [name for name in names if ".lora." in name]

@@ -1,4 +1,4 @@
-"""Metrics of predictions, by torchmetrics, over the whole of an evaluation and all ranks."""
+"""Metrics of predictions over a whole evaluation and all ranks, computed by torchmetrics."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 class AnswerMetrics:
-    """A probe for fine-tuned networks: accuracy, F1 and MCC of classes; MSE, R2 and Spearman of values.
+    """The evaluation metrics of fine-tuned networks: accuracy, F1 and MCC of classes; MSE, R2 and Spearman of values.
 
-    They are computed from all answers together, not averaged over batches.
+    They are computed from all predictions together, not averaged over batches.
     """
 
     def __init__(self, answers: LabelSpec) -> None:
@@ -26,11 +26,11 @@ class AnswerMetrics:
         self._seen: list[tuple[Tensor, Tensor]] = []
 
     def reset(self) -> None:
-        """Forget what was seen."""
+        """Drop the predictions seen so far."""
         self._seen = []
 
     def update(self, network: nn.Module, micro_batch: MicroBatch) -> None:
-        """Keep the answers and labels that count."""
+        """Store the predictions and labels that count."""
         tuned: Any = network
         answers: Tensor = tuned.predictions(micro_batch)
         labels, counts = tuned.targets(micro_batch)
@@ -40,7 +40,7 @@ class AnswerMetrics:
         self._seen.append((answers[counts].cpu(), labels[counts].cpu()))
 
     def compute(self, groups: ProcessGroups) -> dict[str, float]:
-        """Return the metrics over all ranks."""
+        """Compute the metrics over all ranks."""
         kind = torch.int64 if self.answers.of_classes else torch.float32
         sides = [
             torch.cat([torch.zeros(0, dtype=kind), *(pair[side].to(kind) for pair in self._seen)]) for side in (0, 1)
@@ -53,9 +53,9 @@ class AnswerMetrics:
 
 
 def metrics_of(answers: LabelSpec, predicted: Tensor, labels: Tensor) -> dict[str, float]:
-    """Return the metrics of predictions: classes as int64[n], or standardised values as float32[n]; empty for none.
+    """Compute metrics of classes as int64[n], or of standardised values as float32[n]; without labels there are none.
 
-    A metric that is not defined for so few or so equal values is 0.
+    Spearman of constant predictions is 0; R2 and Spearman are left out if there are no two different labels.
     """
     from torchmetrics.functional import mean_squared_error, r2_score, spearman_corrcoef
     from torchmetrics.functional.classification import (

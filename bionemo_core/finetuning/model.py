@@ -1,6 +1,6 @@
-"""The model that fine-tuning makes, as a component: a pre-trained model's encoder, a head, and what its answers mean.
+"""The fine-tuned model as a component: the encoder of a pre-trained model, a head, and the label spec.
 
-All of it is registry names and plain parameters, so a fine-tuned run is opened as any other.
+Its parameters are registry names and plain values, so a fine-tuned model is opened like any other.
 No `from __future__ import annotations` and no torch at import: the configuration reads these signatures.
 """
 
@@ -22,7 +22,7 @@ KINDS = {
     "token_classification": (True, True),
     "token_regression": (True, False),
 }
-"""What can be predicted: whether for every residue, and whether classes."""
+"""The kinds of prediction: (one per residue?, classes?)."""
 
 V1_KINDS = {
     "regression": "sequence_regression",
@@ -35,28 +35,28 @@ ENCODERS = ("frozen", "full", "lora")
 
 @dataclass(frozen=True)
 class LabelSpec:
-    """What a fine-tuned model's answers mean."""
+    """The meaning of a fine-tuned model's outputs."""
 
     kind: str
     classes: tuple[str, ...] = ()
     mean: float = 0.0
     scale: float = 1.0
-    """A value is `answer * scale + mean`: heads learn standardised values."""
+    """A value is `output * scale + mean`, because heads learn standardised values."""
 
     @property
     def per_residue(self) -> bool:
-        """Whether there is an answer for every residue."""
+        """Whether there is an output for every residue."""
         return KINDS[self.kind][0]
 
     @property
     def of_classes(self) -> bool:
-        """Whether an answer is a class."""
+        """Whether an output is a class."""
         return KINDS[self.kind][1]
 
 
 @dataclass(frozen=True)
 class PlainChoice:
-    """A component by name, as it stands among the parameters of another."""
+    """A component by name and parameters, as a parameter of another component."""
 
     group: str
     name: str
@@ -66,10 +66,10 @@ class PlainChoice:
 
     @classmethod
     def of(cls, content: Mapping[str, Any], group: str) -> "PlainChoice":
-        """Return the choice that was written as a mapping.
+        """Read a choice from a mapping.
 
         Raises:
-            ArtefactError: it is not such a mapping.
+            ArtefactError: the mapping lacks a key.
         """
         try:
             texts = {key: content[key] for key in ("name", "distribution", "version")}
@@ -99,28 +99,27 @@ def finetuned(
     context: BuildContext,
     registry: "Registry",
 ) -> Any:
-    """Return a pre-trained model's encoder with a head.
+    """Build the encoder of a pre-trained model with a head.
 
     Args:
         encoder: the pre-trained model as a choice: name, params, distribution, version.
-        kind: what is predicted, one of `KINDS`.
+        kind: the kind of prediction, one of `KINDS`.
         head: the head as a choice of group `head`.
-        classes: the names of the classes, in the order of the head's answers.
-        mean: what a regression's answers are shifted by.
-        scale: what they are multiplied by first.
+        classes: the names of the classes, in the order of the head's outputs.
+        mean: added to the outputs of a regression, after scaling.
+        scale: factor on the outputs of a regression.
         class_weights: factor on the loss of each class.
         encoder_training: frozen, full or lora.
-        freeze_layers: with `full`, blocks at the beginning that stay as they are, and the embeddings with them;
-            negative: all but the last so many.
+        freeze_layers: with `full`, freeze the first N blocks and the embeddings; -N: all blocks but the last N.
         lora: rank, alpha, dropout and targets of the adapters.
-        base_weights: stands for the weights that the adapters were made for, as they were opened.
+        base_weights: fingerprint of the weights that the adapters were trained on.
         tokenizer: reads the sequences.
-        context: the run that it is built for.
+        context: the run that the model is built for.
         registry: where encoder and head are looked up.
 
     Raises:
         ConfigError: a parameter cannot be used.
-        ArtefactError: the encoder or the head is not described.
+        ArtefactError: the description of the encoder or the head is incomplete.
     """
     import torch
 
@@ -139,8 +138,8 @@ def finetuned(
     reads = encoder_of(base.network)
     if answers.per_residue and reads.fixed_states is not None:
         raise ConfigError(
-            f"task.kind={kind}: {encoder['name']} has {reads.fixed_states} states for a sequence of "
-            "any length, and none of a single residue. Choose a kind for whole sequences, or another model."
+            f"task.kind={kind}: {encoder['name']} has {reads.fixed_states} states per sequence "
+            "and none per residue. Choose a kind for whole sequences, or another model."
         )
     settings = registry.build(PlainChoice.of(head, "head"))
     torch.manual_seed(context.seed)
@@ -166,10 +165,10 @@ def finetuned(
 
 
 def check_kind(kind: str) -> None:
-    """Accept a known kind.
+    """Check that the kind is known.
 
     Raises:
-        ConfigError: it is not known.
+        ConfigError: it is not.
     """
     if kind not in KINDS:
         raise ConfigError(f"task.kind: got {kind!r}, expected one of {', '.join(KINDS)}.")
@@ -179,34 +178,34 @@ def hidden_size_of(network: Any) -> int:
     """Return the width of a network's hidden states.
 
     Raises:
-        ConfigError: it does not say it.
+        ConfigError: the network does not have it as an attribute.
     """
     size = getattr(getattr(network, "config", None), "hidden_size", None) or getattr(network, "hidden_size", None)
     if not isinstance(size, int):
         raise ConfigError(
-            f"{type(network).__name__} says neither config.hidden_size nor hidden_size, so no head can be built on it."
+            f"{type(network).__name__} has neither config.hidden_size nor hidden_size, so no head can be built on it."
         )
     return size
 
 
 def freeze(network: Any, *, frozen: bool, layers: int) -> None:
-    """Keep the whole encoder as it is, or its embeddings and first blocks.
+    """Freeze the whole encoder, or its embeddings and first blocks.
 
     Raises:
-        ConfigError: there are fewer blocks.
+        ConfigError: `layers` is more than the number of blocks.
     """
     encoder = getattr(network, "encoder", None) if hasattr(network, "decoder") else None
     blocks = list(getattr(network if encoder is None else encoder, "layers", ()))
     count = layers if layers >= 0 else len(blocks) + layers
     if not 0 <= count <= len(blocks):
         raise ConfigError(f"task.freeze_layers: got {layers}, the encoder has {len(blocks)} blocks.")
-    kept = [network] if frozen else blocks[:count]
+    frozen_parts = [network] if frozen else blocks[:count]
     if count and not frozen:
-        kept += [part for name, part in network.named_children() if "embedding" in name]
-    for part in kept:
+        frozen_parts += [part for name, part in network.named_children() if "embedding" in name]
+    for part in frozen_parts:
         for parameter in part.parameters():
             parameter.requires_grad_(False)
-    # What only pre-training used gets no gradient, and so no moments.
+    # Parts for pre-training only get no gradient, and so no optimizer state.
     for part in (getattr(network, name, None) for name in ("head", "decoder", "decoder_embedding")):
         for parameter in part.parameters() if part is not None else ():
             parameter.requires_grad_(False)

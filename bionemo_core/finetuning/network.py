@@ -1,4 +1,4 @@
-"""Small networks over residue states, and an encoder with one of them: what fine-tuning trains.
+"""The networks of fine-tuning: small heads over residue states, and an encoder with a head.
 
 Shape letters: R residues of all sequences end to end, N sequences, H hidden width, O outputs.
 """
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 
 class MlpHead(nn.Module):
-    """Linear, ReLU, dropout, and a linear layer at the end (v1's MLPModel); no hidden layer: one linear layer.
+    """An MLP of linear layers with ReLU and dropout between them (v1's MLPModel); two widths: one linear layer.
 
     Args:
-        widths: hidden, the widths between, outputs.
+        widths: the input width, the hidden widths and the output width.
         dropout: after every layer but the last.
-        per_residue: an answer for every residue, else one for the mean of a sequence.
+        per_residue: one output per residue, else one for the mean of each sequence.
     """
 
     def __init__(self, widths: list[int], dropout: float, *, per_residue: bool) -> None:
@@ -34,7 +34,7 @@ class MlpHead(nn.Module):
         self.dropout = dropout
 
     def forward(self, residues: ResidueStates) -> Tensor:
-        """Return the answers, shape [R, O] or [N, O]."""
+        """Return the outputs, shape [R, O] or [N, O]."""
         x = residues.states if self.per_residue else residues.mean()
         x = x.to(next(self.parameters()).dtype)
         for linear in self.linears[:-1]:
@@ -43,7 +43,7 @@ class MlpHead(nn.Module):
 
 
 class ConvHead(nn.Module):
-    """Two convolutions of 7 residues along the sequence with ReLU and dropout between (v1's ConvNet)."""
+    """Two convolutions over 7 residues with ReLU and dropout between them (v1's ConvNet)."""
 
     kernel = 7
     reach = 3
@@ -55,28 +55,28 @@ class ConvHead(nn.Module):
         self.dropout = dropout
 
     def forward(self, residues: ResidueStates) -> Tensor:
-        """Return the answers, shape [R, O]; a sequence sees zeros beyond its ends, never its neighbours."""
-        places = self._spaced(residues.lengths)
+        """Return the outputs, shape [R, O]; zeros pad both ends of a sequence, so it never sees its neighbours."""
+        places = self._pad_positions(residues.lengths)
         width = int(residues.states.shape[0]) + self.reach * (len(residues.lengths) + 1)
         spaced = residues.states.new_zeros(width, residues.states.shape[1]).index_copy(0, places, residues.states)
         middle = F.relu(self.first(spaced.to(self.first.weight.dtype).T[None]))
         middle = F.dropout(middle, self.dropout, self.training)
-        # What the first convolution says of the gaps is not seen by the second.
-        held = torch.zeros_like(middle).index_copy(2, places, middle.index_select(2, places))
-        return self.last(held)[0].index_select(1, places).T
+        # Zero the gaps again, so that the second convolution does not see the first one's outputs there.
+        without_gaps = torch.zeros_like(middle).index_copy(2, places, middle.index_select(2, places))
+        return self.last(without_gaps)[0].index_select(1, places).T
 
-    def _spaced(self, lengths: Tensor) -> Tensor:
-        """Where each residue lies when `reach` empty places stand before, between and after the sequences; [R]."""
+    def _pad_positions(self, lengths: Tensor) -> Tensor:
+        """Return the position of each residue with `reach` zeros before, between and after the sequences, [R]."""
         gaps = torch.arange(1, len(lengths) + 1, device=lengths.device) * self.reach
         shifts = torch.repeat_interleave(gaps, lengths)
         return torch.arange(len(shifts), device=lengths.device) + shifts
 
 
 class StoredStates:
-    """Residue states that were computed before, in the place of an encoder; a batch's tokens are their rows.
+    """Cached residue states that replace an encoder; the tokens of a batch are rows of the table.
 
     Args:
-        table: float[rows of all sequences, H], on the CPU; moved to the batch's device where it fits.
+        table: float[rows of all sequences, H], on the CPU; moved to the batch's device if it is small enough.
     """
 
     framed = False
@@ -87,7 +87,7 @@ class StoredStates:
         self.table = table
 
     def __call__(self, batch: TokenBatch) -> ResidueStates:
-        """Return the rows that the batch asks for."""
+        """Return the states of the batch."""
         tokens = _at_residues(batch, batch.tokens, framed=False)
         lengths = torch.tensor(batch.lengths)
         if self.table.device != tokens.device and self.table.nbytes <= self.largest_on_device:
@@ -97,15 +97,15 @@ class StoredStates:
 
 
 class FineTunedNetwork(nn.Module):
-    """A pre-trained network, of which only the encoder is used, and a head.
+    """The encoder of a pre-trained network with a head.
 
     Args:
-        encoder_network: what offers `hidden_states` or `encode`.
-        head: maps `ResidueStates` to answers.
-        per_residue: whether there is an answer for every residue.
-        class_weights: factor on the loss of each class; None for a regression, or where all count the same.
+        encoder_network: a network with `hidden_states` or `encode`.
+        head: maps `ResidueStates` to outputs.
+        per_residue: whether there is an output for every residue.
+        class_weights: factor on the loss of each class; None for a regression or for equal weights.
         num_classes: None for a regression.
-        frozen: the encoder is not trained, and computes without dropout.
+        frozen: do not train the encoder, and run it without dropout.
     """
 
     def __init__(
@@ -127,33 +127,33 @@ class FineTunedNetwork(nn.Module):
         weights = None if class_weights is None else torch.tensor(class_weights)
         self.register_buffer("class_weights", weights, persistent=False)
         self.stored: StoredStates | None = None
-        """Takes the encoder's place while a head is trained on states that were computed before."""
+        """Replaces the encoder while a head is trained on cached states."""
 
     @property
     def layers(self) -> list[nn.Module]:
-        """The encoder's blocks: what is compiled and sharded one by one."""
+        """The encoder's blocks, which are compiled and sharded one by one."""
         return list(getattr(self.encoder_network, "layers", ()))
 
     @property
     def encoder(self) -> ResidueEncoder:
-        """What turns a batch into residue states."""
+        """The encoder, which turns a batch into residue states."""
         return self.stored or encoder_of(self.encoder_network)
 
     def train(self, mode: bool = True) -> FineTunedNetwork:
-        """Switch dropout on or off; that of a frozen encoder stays off."""
+        """Switch training mode on or off; a frozen encoder stays in evaluation mode."""
         super().train(mode)
         if self.frozen:
             self.encoder_network.train(False)
         return self
 
     def predictions(self, batch: TokenBatch) -> Tensor:
-        """Return the head's answers, float32 [R or N, O]: logits of classes, or values."""
+        """Return the head's outputs, float32 [R or N, O]: logits of classes, or values."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             residues = self.encoder(batch)
         return self.head(residues).float()
 
     def targets(self, batch: TokenBatch) -> tuple[Tensor, Tensor]:
-        """Return the labels of the same answers and whether each counts, both [R or N]; values as float32."""
+        """Return the labels of these outputs and whether each counts, both [R or N]; values as float32."""
         if self.per_residue:
             framed = self.encoder.framed
             labels, counts = (_at_residues(batch, x, framed=framed) for x in (batch.labels, batch.loss_mask))
@@ -164,7 +164,7 @@ class FineTunedNetwork(nn.Module):
         return labels, counts
 
     def forward(self, batch: TokenBatch) -> Tensor:
-        """Return the loss summed over the labels that count, a float32 scalar: cross entropy in nats, or squares."""
+        """Return the summed loss of labels that count, a float32 scalar: cross entropy in nats, or squared error."""
         answers = self.predictions(batch)
         labels, counts = self.targets(batch)
         if self.num_classes is None:
@@ -178,13 +178,13 @@ class FineTunedNetwork(nn.Module):
 
 
 def _at_residues(batch: TokenBatch, values: Tensor, *, framed: bool) -> Tensor:
-    """Return what `values`, [rows, length], hold at residues, [R]."""
+    """Select the residues of `values`, [rows, length], as [R]."""
     places, _ = residue_places(batch, framed=framed)
     return values.flatten().index_select(0, on_device(places, values.device))
 
 
 def _at_first(batch: TokenBatch, values: Tensor) -> Tensor:
-    """Return what `values`, [rows, length], hold at the first token of each sequence, [N]."""
+    """Select the first token of each sequence of `values`, [rows, length], as [N]."""
     _, lengths = residue_places(batch, framed=False)
     places = lengths.cumsum(0) - lengths if batch.packed else torch.arange(len(lengths)) * values.shape[1]
     return values.flatten().index_select(0, on_device(places, values.device))

@@ -1,4 +1,4 @@
-"""Labels as a network takes them: classes as numbers, values as the bits of a float32 in the labels of a batch."""
+"""Labels in the form of a batch: classes as numbers, values as the bits of a float32."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 class LabelObjective:
-    """Makes examples of labelled sequences; the loss lies on the first token, or on every residue with a label.
+    """The objective of labelled sequences: the loss is on the first token, or on every residue with a label.
 
     Args:
         tokenizer: reads the sequences.
-        answers: what the labels mean.
-        framed: whether the encoder wants BOS and EOS.
-        seq_length: the longest example in tokens.
+        answers: the label spec.
+        framed: whether the encoder needs BOS and EOS.
+        seq_length: the maximum length of an example in tokens.
     """
 
     def __init__(self, tokenizer: Tokenizer, answers: LabelSpec, *, framed: bool, seq_length: int) -> None:
@@ -35,21 +35,21 @@ class LabelObjective:
         self._numbers = {name: number for number, name in enumerate(answers.classes)}
 
     def record_example(self, record: LabelledRecord, draw: RecordRng | None = None) -> Example:
-        """Return the example for one record.
+        """Make the example of one record.
 
         Raises:
-            DataError: the label is of another kind, or too long.
+            DataError: the label is of another kind, or the sequence is too long.
         """
         ids = self.tokenizer.encode(record.sequence)
         if len(ids) + 2 * self.framed > self.seq_length:
-            raise DataError(f"record {record.display_name}: has {len(ids)} tokens, more than the model takes.")
+            raise DataError(f"record {record.display_name}: has {len(ids)} tokens, too many for the model.")
         tokens = ids
         if self.framed:
             tokens = np.concatenate([[self.tokenizer.bos_id], ids, [self.tokenizer.eos_id]]).astype(np.int32)
-        return self.labelled(tokens, record, len(ids), first=int(self.framed))
+        return self.make_example(tokens, record, len(ids), first=int(self.framed))
 
-    def labelled(self, tokens: NDArray[np.int32], record: LabelledRecord, num_residues: int, first: int) -> Example:
-        """Return the example of these tokens, whose residues begin at `first`."""
+    def make_example(self, tokens: NDArray[np.int32], record: LabelledRecord, num_residues: int, first: int) -> Example:
+        """Make an example of these tokens, whose residues begin at `first`."""
         labels, chosen = np.zeros(len(tokens), dtype=np.int32), np.zeros(len(tokens), dtype=np.bool_)
         if record.label:
             values, counts = self.targets(record, num_residues)
@@ -69,7 +69,7 @@ class LabelObjective:
             if len(words) != num_residues or (record.mask and len(record.mask) != num_residues):
                 raise DataError(
                     f"record {record.display_name}: {num_residues} residues, {len(words)} labels, "
-                    f"{len(record.mask) or 'no'} mask letters; expected as many of each."
+                    f"{len(record.mask) or 'no'} mask letters; expected the same number of each."
                 )
         counts = np.ones(len(words), dtype=np.bool_)
         if record.mask and self.answers.per_residue:
@@ -89,10 +89,10 @@ class LabelObjective:
 
 
 def check_labels(parts: Iterable[LabelledRecords], tokenizer: Tokenizer, answers: LabelSpec) -> None:
-    """Accept labels that fit their sequences and what was learnt of the training split, before anything is computed.
+    """Check that the labels fit their sequences and the label spec, before anything is computed.
 
     Raises:
-        DataError: names the first record whose label does not.
+        DataError: a label does not fit; the message names the first such record.
     """
     objective = LabelObjective(tokenizer, answers, framed=False, seq_length=2**31 - 1)
     for records in parts:
@@ -101,10 +101,10 @@ def check_labels(parts: Iterable[LabelledRecords], tokenizer: Tokenizer, answers
 
 
 class StoredStatesObjective:
-    """The same over states that were computed before: an example's tokens are the rows of its states.
+    """An objective over cached states: the tokens of an example are rows of the table of states.
 
     Args:
-        inner: knows the labels.
+        inner: the objective that reads the labels.
         offsets: where the rows of each record begin, by `LabelledRecord.number` and split; int64[records + 1].
     """
 
@@ -113,16 +113,16 @@ class StoredStatesObjective:
         self.offsets = offsets
 
     def record_example(self, record: LabelledRecord, draw: RecordRng | None = None) -> Example:
-        """Return the example for one record."""
+        """Make the example of one record."""
         start, stop = int(self.offsets[record.number]), int(self.offsets[record.number + 1])
-        return self.inner.labelled(np.arange(start, stop, dtype=np.int32), record, stop - start, first=0)
+        return self.inner.make_example(np.arange(start, stop, dtype=np.int32), record, stop - start, first=0)
 
 
 def number(word: str, record: LabelledRecord) -> float:
-    """Return the number that a label is.
+    """Read a number from a label.
 
     Raises:
-        DataError: it is none.
+        DataError: the label is not a finite number.
     """
     try:
         value = float(word)
@@ -133,16 +133,16 @@ def number(word: str, record: LabelledRecord) -> float:
     return value
 
 
-def found_classes(records: LabelledRecords, per_residue: bool) -> set[str]:
+def find_classes(records: LabelledRecords, per_residue: bool) -> set[str]:
     """Return the names of all classes that count."""
-    found: set[str] = set()
+    names: set[str] = set()
     for record in (records[row] for row in range(len(records))):
         if per_residue:
             mask = record.mask or "1" * len(record.label)
-            found |= {letter for letter, counts in zip(record.label, mask, strict=False) if counts != "0"}
+            names |= {letter for letter, counts in zip(record.label, mask, strict=False) if counts != "0"}
         elif record.label:
-            found.add(record.label)
-    return found
+            names.add(record.label)
+    return names
 
 
 def classes_of(records: LabelledRecords, per_residue: bool) -> list[str]:
@@ -151,17 +151,17 @@ def classes_of(records: LabelledRecords, per_residue: bool) -> list[str]:
     Raises:
         ConfigError: there are fewer than two, or so many that these cannot be classes.
     """
-    found = found_classes(records, per_residue)
-    if not 2 <= len(found) <= max(256, len(records) // 2):
+    names = find_classes(records, per_residue)
+    if not 2 <= len(names) <= max(256, len(records) // 2):
         raise ConfigError(
-            f"task.kind: the training labels have {len(found)} different values (first: {sorted(found)[:3]}); a "
+            f"task.kind: the training labels have {len(names)} different values (first: {sorted(names)[:3]}); a "
             "classification needs at least two classes, and fewer than sequences. Is it a regression?"
         )
-    return sorted(found)
+    return sorted(names)
 
 
 def class_counts(records: LabelledRecords, classes: list[str], per_residue: bool) -> NDArray[np.int64]:
-    """How often each class counts, int64[classes]."""
+    """Count the labels of each class, int64[classes]."""
     numbers = {name: place for place, name in enumerate(classes)}
     counts = np.zeros(len(classes), dtype=np.int64)
     for record in (records[row] for row in range(len(records))):
@@ -177,7 +177,7 @@ def class_counts(records: LabelledRecords, classes: list[str], per_residue: bool
 
 
 def mean_and_scale(records: LabelledRecords, per_residue: bool) -> tuple[float, float]:
-    """Mean and standard deviation of all values that count; the deviation of constant values is 1."""
+    """Return mean and standard deviation of all values that count; for constant values the deviation is 1."""
     values: list[float] = []
     for record in (records[row] for row in range(len(records))):
         words = record.label.split() if per_residue else [record.label]

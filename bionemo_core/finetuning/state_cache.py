@@ -1,4 +1,4 @@
-"""The states of a frozen encoder, computed once and kept on disk: a table of rows, and where each record's begin."""
+"""The cache of frozen encoder states on disk: a table of rows, and the first row of each record."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ log = logging.getLogger("bionemo")
 
 _TABLE, _OFFSETS, _RECORD = "states.npy", "offsets.npy", "states.json"
 _PART_BYTES, _PART_SEQUENCES = 1 << 29, 1 << 14
-"""Of float32 states that are computed together, and of the records they belong to."""
+"""Bytes of float32 states, and number of sequences, that are computed together."""
 _VERSION = 1
 
 
 @dataclass(frozen=True)
 class StatesTable:
-    """Rows of states; those of record `number` are `offsets[number]` to `offsets[number + 1]`."""
+    """A table of states; record `number` has the rows `offsets[number]` to `offsets[number + 1]`."""
 
     table: torch.Tensor
     offsets: NDArray[np.int64]
 
 
-def numbered(splits: LabelledSplits) -> tuple[LabelledSplits, LabelledRecords]:
-    """Return the splits with one numbering for all, and all their records in that order."""
+def number_records(splits: LabelledSplits) -> tuple[LabelledSplits, LabelledRecords]:
+    """Give the records of all splits consecutive numbers; return the splits and all records in that order."""
     renumbered: dict[str, Any] = {}
     first = 0
     for name, part in splits.parts().items():
@@ -57,22 +57,22 @@ def numbered(splits: LabelledSplits) -> tuple[LabelledSplits, LabelledRecords]:
     return replace(splits, **renumbered), joined
 
 
-def stored_states(
+def load_or_compute_states(
     home: Path, records: LabelledRecords, embedder: Embedder, weights: str, per_residue: bool, dtype: str, ranks: Ranks
 ) -> StatesTable:
-    """Return the states of all records by this encoder, from disk where they were kept and are whole.
+    """Return the encoder states of all records, from the cache if it has them undamaged.
 
     Args:
-        home: kept states live in `<home>/states`.
+        home: the cache is `<home>/states`.
         records: what to encode, in order.
         embedder: the encoder.
-        weights: stands for its weights and their dtype.
-        per_residue: rows are residues, else sequences.
-        dtype: float32 or float16, of the table.
-        ranks: share the work.
+        weights: fingerprint of the encoder's weights and their dtype.
+        per_residue: one row per residue, else one per sequence.
+        dtype: dtype of the table, float32 or float16.
+        ranks: the ranks that share the work.
 
     Raises:
-        StorageError: the file system refuses.
+        StorageError: a file cannot be read or written.
     """
     texts = [sequence.decode("latin-1") for sequence in records.sequences]
     facts: dict[str, Any] = {
@@ -84,10 +84,10 @@ def stored_states(
     }
     folder = home / "states" / fingerprint_of(facts)
     try:
-        # The first rank decides for all: another run may publish the same states meanwhile.
-        own_name = _of_the_first_rank("" if ranks.leads and _is_whole(folder) else uuid4().hex, ranks)
+        # The first rank decides for all, because another run may publish the same states meanwhile.
+        own_name = _broadcast_first("" if ranks.leads and _is_whole(folder) else uuid4().hex, ranks)
         if not own_name:
-            log.info("The encoder's states are taken from %s.", folder)
+            log.info("Using cached encoder states from %s.", folder)
         else:
             own = folder.with_name(f"{folder.name}.{own_name}")
             try:
@@ -98,7 +98,7 @@ def stored_states(
                 shutil.rmtree(own, ignore_errors=True)
                 raise
             ranks.meet()
-        # Copy on write: torch takes no read-only arrays, and nothing writes to these.
+        # Copy on write, because torch does not take read-only arrays; nothing writes to these.
         table = np.load(folder / _TABLE, mmap_mode="c", allow_pickle=False)
         offsets = np.load(folder / _OFFSETS, allow_pickle=False)
     except OSError as error:
@@ -106,7 +106,7 @@ def stored_states(
     return StatesTable(torch.from_numpy(table), offsets)
 
 
-def _of_the_first_rank(value: str, ranks: Ranks) -> str:
+def _broadcast_first(value: str, ranks: Ranks) -> str:
     """Return the value of the first rank."""
     values = [value]
     if ranks.size > 1:
@@ -115,7 +115,7 @@ def _of_the_first_rank(value: str, ranks: Ranks) -> str:
 
 
 def _publish(own: Path, folder: Path) -> None:
-    """Give states their name, so that runs which compute the same at a time do not write into each other's."""
+    """Move finished states to their final name, so that concurrent runs do not write to the same folder."""
     try:
         publish(own, folder)
     except OSError:
@@ -145,7 +145,7 @@ def _compute(
         folder.mkdir(parents=True)
         np.save(folder / _OFFSETS, offsets)
         np.lib.format.open_memmap(table_path, mode="w+", dtype=dtype, shape=(int(offsets[-1]), width)).flush()
-        log.info("The encoder's states of %d sequences are computed and kept in %s.", len(records), folder.parent)
+        log.info("Computing encoder states of %d sequences; they are cached in %s.", len(records), folder.parent)
     ranks.meet()
     table = np.lib.format.open_memmap(table_path, mode="r+")
     bounds = part_bounds(counts, _PART_BYTES // (4 * width), _PART_SEQUENCES)

@@ -12,10 +12,10 @@ from bionemo_core.reporting.metrics_file import NAME, MetricsFile, Number
 
 
 class CsvLogger(Logger):
-    """Writes each step's metrics to `metrics.csv`; rank 0 only."""
+    """A logger that writes the metrics of each step to `metrics.csv`, on rank 0 only."""
 
     def __init__(self, folder: Path, name: str = "", resumed_step: int | None = None) -> None:
-        """Write nothing yet; at the first metrics of a resumed run, rows after `resumed_step` are cut."""
+        """Set up the logger; the first metrics of a resumed run remove the rows after `resumed_step`."""
         super().__init__()
         self._folder = Path(folder)
         self._name = name
@@ -29,7 +29,7 @@ class CsvLogger(Logger):
 
     @property
     def version(self) -> str:
-        """The run folder's own name."""
+        """The name of the run folder."""
         return self._folder.name
 
     @property
@@ -39,10 +39,10 @@ class CsvLogger(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        """Add a row, or add to the last row if it is of the same step.
+        """Add a row, or extend the last row if it has the same step.
 
         Raises:
-            StorageError: the file system refused.
+            StorageError: the file cannot be written.
         """
         if self._resumed_step is not None:
             self.cut_back(self._resumed_step)
@@ -50,7 +50,7 @@ class CsvLogger(Logger):
 
     @rank_zero_only
     def cut_back(self, step: int) -> None:
-        """Remove the rows after `step`, at once or not at all.
+        """Remove the rows after `step`, atomically.
 
         Raises:
             StorageError: the file cannot be read or replaced.
@@ -60,7 +60,7 @@ class CsvLogger(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | argparse.Namespace, *args: Any, **kwargs: Any) -> None:
-        """Do nothing: the configuration lies beside the metrics already."""
+        """Do nothing: the run folder already has the configuration."""
 
     @rank_zero_only
     def finalize(self, status: str) -> None:

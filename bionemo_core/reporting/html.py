@@ -1,4 +1,4 @@
-"""A report as one HTML file: tables, and figures inside it as pictures, so that it can be sent as it is."""
+"""A report as one self-contained HTML file: tables, and figures as embedded pictures."""
 
 from __future__ import annotations
 
@@ -27,32 +27,32 @@ _MOST_LETTERS = 28
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture and what it shows."""
+    """A picture with its caption."""
 
     caption: str
     png: bytes
 
 
 def page(title: str, facts: Mapping[str, Any], metrics: Mapping[str, float], figures: Sequence[Figure]) -> str:
-    """Return the whole page."""
-    told = "".join(f"<tr><th>{_text(key)}</th><td>{_text(value)}</td></tr>" for key, value in facts.items())
+    """Return the page as HTML."""
+    fact_rows = "".join(f"<tr><th>{_text(key)}</th><td>{_text(value)}</td></tr>" for key, value in facts.items())
     rows = "".join(
         f'<tr><th>{_text(key)}</th><td class="number">{value:.5g}</td></tr>' for key, value in metrics.items()
     )
     pictures = "".join(
-        f'<figure><img alt="{_text(one.caption)}" src="data:image/png;base64,'
-        f'{base64.b64encode(one.png).decode()}"><figcaption>{_text(one.caption)}</figcaption></figure>'
-        for one in figures
+        f'<figure><img alt="{_text(figure.caption)}" src="data:image/png;base64,'
+        f'{base64.b64encode(figure.png).decode()}"><figcaption>{_text(figure.caption)}</figcaption></figure>'
+        for figure in figures
     )
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{_text(title)}</title>'
-        f"<style>{_STYLE}</style></head><body><h1>{_text(title)}</h1><table>{told}</table>"
+        f"<style>{_STYLE}</style></head><body><h1>{_text(title)}</h1><table>{fact_rows}</table>"
         f"<h2>Metrics</h2><table>{rows}</table><h2>Figures</h2>{pictures}</body></html>\n"
     )
 
 
 def confusion(predicted: NDArray[np.int64], labels: NDArray[np.int64], classes: Sequence[str]) -> list[Figure]:
-    """How often each class was taken for which, as shares of the true class; nothing for very many classes."""
+    """Plot the confusion matrix as shares of the true class; return no figure above 40 classes."""
     if len(classes) > _MOST_CLASSES:
         return []
     size = len(classes)
@@ -77,7 +77,7 @@ def confusion(predicted: NDArray[np.int64], labels: NDArray[np.int64], classes: 
 
 
 def scatter(predicted: NDArray[np.float64], labels: NDArray[np.float64]) -> list[Figure]:
-    """Predicted against measured values, and the errors."""
+    """Plot predicted values against labels, and the errors."""
     shown = np.random.default_rng(0).permutation(len(labels))[:5000]
     figure, axes = new_plot(4.5, 4.2)
     axes.scatter(labels[shown], predicted[shown], s=8, alpha=0.4, color=BLUE, linewidths=0)
@@ -90,7 +90,7 @@ def scatter(predicted: NDArray[np.float64], labels: NDArray[np.float64]) -> list
 
 
 def histogram(values: NDArray[np.floating], name: str, caption: str) -> Figure:
-    """How often which values occur."""
+    """Plot a histogram of the values."""
     figure, axes = new_plot(5.5, 3.4)
     axes.hist(values, bins=min(50, max(5, len(values) // 4)), color=BLUE)
     set_count_ticks(axes.yaxis)

@@ -1,4 +1,4 @@
-"""Where metrics go: `csv`, `tensorboard`, `wandb`. Importing this module imports neither torch nor Lightning.
+"""The loggers `csv`, `tensorboard` and `wandb`. Importing this module imports neither torch nor Lightning.
 
 No `from __future__ import annotations` here: hydra-zen reads these annotations at run time.
 """
@@ -20,19 +20,19 @@ WANDB_KEY = "WANDB_API_KEY"
 
 @dataclass(frozen=True)
 class RunContext:
-    """What a logger's factory is told about the run."""
+    """The facts about a run that the factory of a logger gets."""
 
     folder: Path
     name: str
     resumed_step: int | None = None
-    """The step of the checkpoint that the run goes on from, None for a new run."""
+    """The step of the checkpoint that the run resumes from; None for a new run."""
 
 
 def csv(run: RunContext) -> Any:
     """Return a logger that writes `metrics.csv` in the run folder, in full precision.
 
     Raises:
-        StorageError: when it cannot write, at the first metrics.
+        StorageError: the file cannot be written, at the first metrics.
     """
     from bionemo_core.reporting.csv_logger import CsvLogger
 
@@ -40,7 +40,7 @@ def csv(run: RunContext) -> Any:
 
 
 def tensorboard(run: RunContext) -> Any:
-    """Lightning's TensorBoard logger, with its event files in `tensorboard` in the run folder.
+    """Return Lightning's TensorBoard logger, with its event files in `tensorboard` in the run folder.
 
     Raises:
         ConfigError: tensorboard is not installed.
@@ -48,7 +48,7 @@ def tensorboard(run: RunContext) -> Any:
     _require("tensorboard", "tensorboard")
     from pytorch_lightning.loggers import TensorBoardLogger
 
-    # Events after the checkpoint were of a future that did not happen; the viewer is told to drop them.
+    # Events after the checkpoint belong to steps that are repeated; `purge_step` makes the viewer drop them.
     purge: dict[str, Any] = {} if run.resumed_step is None else {"purge_step": run.resumed_step + 1}
     return TensorBoardLogger(run.folder, name="", version="tensorboard", default_hp_metric=False, **purge)
 
@@ -61,10 +61,10 @@ def wandb(
     offline: Optional[bool] = None,
     tags: list[str] = [],  # noqa: B006 - read only; hydra-zen copies it
 ) -> Any:
-    """Lightning's Weights & Biases logger, with its files in the run folder.
+    """Return Lightning's Weights & Biases logger, with its files in the run folder.
 
     `offline=null` means online if a key is found: in `WANDB_API_KEY`, in the file `.env` of the current
-    directory (no other variable of it is read), or in netrc. A resumed run keeps its W&B id.
+    directory (its other variables are ignored), or in netrc. A resumed run keeps its W&B id.
 
     Raises:
         ConfigError: wandb is not installed, or `offline=false` and there is no key.
@@ -84,9 +84,9 @@ def wandb(
         )
     go_offline = not has_key if offline is None else offline
     if key and not go_offline:
-        # W&B reads it from the environment of this process; written anywhere it would outlive the run.
+        # W&B reads the key from the environment of this process; a file with it would outlive the run.
         os.environ[WANDB_KEY] = key
-    # Console, source code, git state and argv are the usual ways in which a secret travels.
+    # Secrets often leak through the console, source code, git state and argv.
     settings = Settings(console="off", save_code=False, disable_code=True, disable_git=True, x_disable_meta=True)
     return WandbLogger(
         name=name or run.name,

@@ -1,4 +1,4 @@
-"""A picture of the losses of a run."""
+"""The plot of the losses of a run."""
 
 import math
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ def draw(path: Path, train: Points, val: Points, samples: Points, title: str) ->
     """Write a PNG of the training loss, raw and smoothed, and the validation loss, by step.
 
     Args:
-        path: where to.
+        path: the PNG to write.
         train: step and training loss, by step.
         val: step and validation loss, by step.
-        samples: step and sequences consumed, by step; gives the axis at the top.
-        title: stands above.
+        samples: step and sequences consumed, by step, for the axis at the top.
+        title: the title of the plot.
 
     Raises:
-        StorageError: it cannot be written.
+        StorageError: the file cannot be written.
     """
     figure, axes = new_plot()
     if train:
@@ -72,14 +72,14 @@ def _with_best(val: Points) -> str:
 
 
 def _add_samples(axes: Any, samples: Points) -> None:
-    """Sequences consumed at the top; they grow with the steps, though not evenly when packs differ."""
+    """Add an axis of sequences consumed at the top; packs differ in size, so it is not linear in the steps."""
     import numpy as np
 
     if len(samples) < 2 or samples[0][1] >= samples[-1][1]:
         return
     steps, counts = (np.maximum.accumulate(np.asarray(column, dtype=float)) for column in zip(*samples, strict=True))
     slope = (counts[-1] - counts[0]) / max(steps[-1] - steps[0], 1.0)
-    # Beyond the ends the mean rate holds, so that the axis covers the margins too.
+    # Extend both ends at the mean rate, so that the axis covers the margins too.
     wide_steps = np.concatenate([[steps[0] - steps[-1] - 1], steps, [2 * steps[-1] + 1]])
     wide_counts = np.concatenate(
         [[counts[0] - slope * (steps[-1] + 1)], counts, [counts[-1] + slope * (steps[-1] + 1)]]

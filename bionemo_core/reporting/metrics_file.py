@@ -1,4 +1,4 @@
-"""`metrics.csv`: one row a step, columns as they come, numbers that read back bit for bit; no torch."""
+"""`metrics.csv`: one row per step, a new column for each new metric, floats in exact decimal form; no torch."""
 
 import csv
 import io
@@ -18,17 +18,17 @@ Row = dict[str, Number]
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Return the rows of a metrics file in its order; a row that a power loss tore is left out.
+    """Return the rows of a metrics file in order, without rows that a power loss cut short.
 
     Raises:
-        StorageError: it cannot be read.
+        StorageError: the file cannot be read.
     """
     _, rows = _read(path)
     return rows
 
 
 class MetricsFile:
-    """A metrics file being written. Each write is with the system when it returns, so a kill loses none."""
+    """A metrics file open for writing. Each write reaches the operating system, so killing the process loses none."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -39,10 +39,10 @@ class MetricsFile:
         self._descriptor: int | None = None
 
     def write(self, step: int, metrics: Mapping[str, Number]) -> None:
-        """Add a row, or add to the last row if it is of the same step.
+        """Add a row, or extend the last row if it has the same step.
 
         Raises:
-            StorageError: the file system refused; the file is as it was or has the whole row.
+            StorageError: the file cannot be written; it is unchanged or has the whole row.
         """
         try:
             descriptor = self._resume() if self._descriptor is None else self._descriptor
@@ -58,7 +58,7 @@ class MetricsFile:
             raise storage_error(self.path, failure, _ADVICE) from failure
 
     def cut_back(self, step: int) -> None:
-        """Remove the rows after `step`, at once or not at all.
+        """Remove the rows after `step`, atomically.
 
         Raises:
             StorageError: the file cannot be read or replaced.
@@ -84,7 +84,7 @@ class MetricsFile:
         return self._open([*self._columns, *new], rows)
 
     def _open(self, columns: list[str], rows: list[Row]) -> int:
-        """Rewrites the file with these columns; a descriptor that stands ready to add to it."""
+        """Rewrite the file with these columns, and return a descriptor for adding rows."""
         self.close()
         size = _replace(self.path, columns, rows)
         self._columns, self._end = columns, size
@@ -104,7 +104,7 @@ class MetricsFile:
 
 def _line(values: Iterable[Number | str | None]) -> bytes:
     text = io.StringIO()
-    # repr of a float is its shortest exact form; an int stays an int.
+    # repr is the shortest exact form of a float; an int stays an int.
     csv.writer(text, lineterminator="\n").writerow(
         [repr(value) if isinstance(value, float) else "" if value is None else value for value in values]
     )

@@ -1,4 +1,4 @@
-"""A picture of searches: the best score of each start, and their mean, by oracle calls."""
+"""The plot of latent searches: the best score of each start, and their mean, by oracle calls."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from bionemo_core.io.plots import BLUE, RED, add_title, new_plot, save_png, set_
 _MOST_LINES = 60
 
 
-def draw_trajectory(path: Path, found: Sequence[SearchResult], oracle: str) -> None:
-    """Write a PNG with a thin line a start and a thick one for their mean, a colour for each search.
+def draw_trajectory(path: Path, results: Sequence[SearchResult], oracle: str) -> None:
+    """Write a PNG with one colour per search: a thin line for each start, and a thick line for their mean.
 
     Raises:
-        StorageError: it cannot be written.
+        StorageError: the file cannot be written.
     """
     figure, axes = new_plot()
-    for result, colour in zip(found, (BLUE, RED), strict=False):
+    for result, colour in zip(results, (BLUE, RED), strict=False):
         starts = len(result.starts)
         calls = np.array([step.oracle_calls for step in result.steps]).reshape(starts, -1)[0]
         scores = np.array([step.score for step in result.steps]).reshape(starts, -1)
@@ -31,7 +31,7 @@ def draw_trajectory(path: Path, found: Sequence[SearchResult], oracle: str) -> N
         axes.plot(calls, mean, color=colour, linewidth=2.2, label=label, zorder=3)
     axes.set_xlabel("oracle calls of a start")
     axes.set_ylabel(f"best {oracle} so far")
-    add_title(axes, f"{oracle} from {len(found[0].starts)} starts")
+    add_title(axes, f"{oracle} from {len(results[0].starts)} starts")
     set_count_ticks(axes.xaxis)
     axes.margins(x=0.02)
     axes.legend(frameon=False, loc="lower right")

@@ -1,4 +1,4 @@
-"""The end of a run: `summary.json`, a picture of the losses, and the text that is printed."""
+"""The summary of a run: `summary.json`, the loss curve, and the printed text."""
 
 import math
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ TEST = "test_"
 
 @dataclass(frozen=True)
 class LossSummary:
-    """What one loss did over a run; `best` is its lowest value."""
+    """The course of one loss over a run; `best` is its lowest value."""
 
     first: float
     last: float
@@ -28,7 +28,7 @@ class LossSummary:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run came to; None where it was not measured."""
+    """The results of a run; a value is None if it was not measured."""
 
     status: str
     steps: int
@@ -36,15 +36,15 @@ class Summary:
     train_loss: LossSummary | None
     val_loss: LossSummary | None
     test: dict[str, float]
-    """What the test split measured, where the run tested; without the `test_` of `metrics.csv`."""
+    """The metrics on the test split, without the prefix `test_` of `metrics.csv`; empty if the run did not test."""
     tokens_per_second: float | None
     """The median over the logged steps."""
     wall_time_s: float | None
-    """Since this process started the run or went on with it."""
+    """Time since this process started or resumed the run."""
     checkpoint: str | None
     picture: str | None
     text: str
-    """A few lines to print."""
+    """The lines to print."""
 
 
 def write_summary(
@@ -54,16 +54,16 @@ def write_summary(
     wall_time_s: float | None = None,
     checkpoint: Path | None = None,
 ) -> Summary:
-    """Write `summary.json` and `loss.png` in the run folder, from its `metrics.csv`.
+    """Write `summary.json` and `loss.png` to the run folder, from its `metrics.csv`.
 
     Args:
         folder: the run folder.
         status: how the run ended: done, preempted, failed.
         wall_time_s: how long it took, in seconds.
-        checkpoint: the last one saved; None: the newest in `checkpoints`.
+        checkpoint: the last checkpoint; None: the newest in `checkpoints`.
 
     Raises:
-        StorageError: the file system refused.
+        StorageError: a file cannot be read or written.
     """
     try:
         rows = read_rows(folder / NAME) if (folder / NAME).exists() else []
@@ -79,7 +79,7 @@ def write_summary(
 
 
 def short_number(value: float) -> str:
-    """Three figures and a letter: `950`, `12.3k`, `1.20M`."""
+    """Format a number with three digits and a letter: `950`, `12.3k`, `1.20M`."""
     for divisor, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= divisor:
             scaled = value / divisor
@@ -88,7 +88,7 @@ def short_number(value: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`01:23`, `1:02:03`, or `2d 03:04:05`."""
+    """Format a duration: `01:23`, `1:02:03`, or `2d 03:04:05`."""
     minutes, second = divmod(int(seconds), 60)
     hours, minute = divmod(minutes, 60)
     days, hour = divmod(hours, 24)
@@ -115,8 +115,8 @@ def _summarise(
     spent = "" if wall_time_s is None else f" in {duration(wall_time_s)}"
     facts = [
         f"{status}: {steps:,} steps{spent}" + (f", {samples[-1]:,} sequences" if samples else ""),
-        _told("train loss", train),
-        _told("val loss", val),
+        _format_losses("train loss", train),
+        _format_losses("val loss", val),
         f"test        {', '.join(f'{name} {value:.4g}' for name, value in test.items())}" if test else None,
         None if rate is None else f"speed       {short_number(rate)} tokens/s (median)",
         None if checkpoint is None else f"checkpoint  {checkpoint}",
@@ -150,21 +150,21 @@ def _points(rows: Sequence[Row], name: str) -> list[tuple[int, float]]:
     return [(int(row[STEP]), float(row[name])) for row in rows if name in row]
 
 
-def _told(label: str, losses: LossSummary | None) -> str | None:
+def _format_losses(label: str, losses: LossSummary | None) -> str | None:
     if losses is None:
         return None
     return f"{label:<12}{losses.first:.4f} -> {losses.last:.4f}, best {losses.best:.4f} at step {losses.best_step:,}"
 
 
 def _within(path: Path | None, folder: Path) -> str | None:
-    # Relative, so that a run folder that was moved still says the truth.
+    # A relative path stays true when the run folder is moved.
     if path is None:
         return None
     return str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)
 
 
 def _spell_out(value: object) -> object:
-    """Return the same with NaN and infinities as strings, which JSON has no numbers for."""
+    """Replace NaN and infinities by strings, as JSON has no numbers for them."""
     if isinstance(value, dict):
         return {key: _spell_out(item) for key, item in value.items()}
     return repr(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,4 +1,4 @@
-"""The progress of a run: a bar on a terminal, a line every so many steps anywhere else."""
+"""The progress of a run: a bar on a terminal, else a line every few steps."""
 
 import math
 from collections.abc import Mapping
@@ -14,13 +14,13 @@ from bionemo_core.reporting.summary import duration, short_number
 
 
 class RunProgress(ProgressBar):
-    """Shows step, loss, validation loss, learning rate, tokens per second, time spent and time left.
+    """A progress bar with step, loss, validation loss, learning rate, tokens per second, time spent and time left.
 
-    The values are those that the module logs under v1's names.
+    It shows the metrics that the module logs, under the names of v1.
     """
 
     def __init__(self, log_every_n_steps: int | None = None, console: Console | None = None) -> None:
-        """Lines come every `log_every_n_steps` (None: the trainer's) where `console` is not a terminal."""
+        """Print lines every `log_every_n_steps` (None: the trainer's value) if `console` is not a terminal."""
         super().__init__()
         self._every = log_every_n_steps
         self._console = console or Console()
@@ -30,7 +30,7 @@ class RunProgress(ProgressBar):
         self._first_step = 0
 
     def disable(self) -> None:
-        """Show nothing from now on."""
+        """Stop showing progress."""
         self._enabled = False
         self._stop()
 
@@ -54,10 +54,10 @@ class RunProgress(ProgressBar):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Show the step just done, if it is time to."""
+        """Show the step that ended, if an update is due."""
         last = trainer.global_step == trainer.max_steps
         if self._bar is not None:
-            # Reading a metric waits for a GPU, so that is done only as often as an eye can follow.
+            # Reading a metric waits for the GPU, so update only as often as a person can see.
             if last or self._bar.is_due:
                 self._show(trainer, "train")
         elif self._enabled:
@@ -68,7 +68,7 @@ class RunProgress(ProgressBar):
     def on_validation_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
-        """Says that validation is under way."""
+        """Show the progress of validation."""
         if self._bar is not None and self._bar.is_due:
             self._show(trainer, f"validate {batch_idx + 1}")
 
@@ -88,7 +88,7 @@ class RunProgress(ProgressBar):
         self._stop()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Take the bar away, so that the message that follows can be read."""
+        """Remove the bar, so that the error message can be read."""
         self._stop()
 
     def _show(self, trainer: pl.Trainer, description: str) -> None:
@@ -112,7 +112,7 @@ class RunProgress(ProgressBar):
 def status_line(
     step: int, total: str, metrics: Mapping[str, float | None], elapsed_s: float, eta_s: float | None
 ) -> str:
-    """`120/1000  loss 2.8312  val_loss 2.9011  lr 4.00e-04  12.3k tokens/s  01:23<09:12`."""
+    """Format a line such as `120/1000  loss 2.8312  val_loss 2.9011  lr 4.00e-04  12.3k tokens/s  01:23<09:12`."""
     parts = [f"{step}/{total}"]
     formats = {
         "reduced_train_loss": "loss {:.4f}",

@@ -1,1 +1,1 @@
-"""The run folder and everything around one training: resume, device, trainer, loaders, plan."""
+"""The parts of a training run: run folder, resume, device, trainer, loaders, plan and hooks."""

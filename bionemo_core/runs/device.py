@@ -1,4 +1,4 @@
-"""What a run computes on, and in which precision."""
+"""The device and the precision of a run."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ DTYPES = {"32": torch.float32, "bf16-mixed": torch.bfloat16, "16-mixed": torch.f
 
 @dataclass(frozen=True)
 class Device:
-    """One kind of device for all ranks of a run."""
+    """The kind of device of all ranks of a run, and its precision."""
 
     accelerator: str  # cpu, gpu
     precision: str  # 32, bf16-mixed, 16-mixed
 
     @property
     def name(self) -> str:
-        """Torch's word for it."""
+        """Torch's name of the device: cpu or cuda."""
         return "cuda" if self.accelerator == "gpu" else "cpu"
 
     @property
     def dtype(self) -> torch.dtype:
-        """What layers compute in; weights and optimizer state are float32 always."""
+        """The dtype of computation; weights and optimizer state are always float32."""
         return DTYPES[self.precision]
 
     def context(self, spec: RunSpec) -> BuildContext:
@@ -47,7 +47,7 @@ def choose_device(spec: RunSpec) -> Device:
     """Choose the device of the run; set threads and determinism of this process.
 
     Raises:
-        ConfigError: there is no such device here, or it cannot compute as asked.
+        ConfigError: the device is not available, or does not support the precision.
     """
     accelerator, precision = spec.trainer.accelerator, spec.trainer.precision
     if accelerator == "auto":

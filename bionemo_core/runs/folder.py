@@ -1,4 +1,4 @@
-"""The folder of a run: where it is, what lies in it, and which one a resume goes on in."""
+"""The run folder: its place, its files, and how a resume finds it."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from bionemo_core.errors import ConfigError, StorageError
 from bionemo_core.io.locks import lock_folder
 
 FOLDER_VARIABLE = "BIONEMO_RUN_FOLDER"
-"""Tells the other ranks of a job, which the first one starts, the folder that it chose."""
+"""The environment variable that passes the folder from the first rank to the ranks that it starts."""
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """`<home>/runs/<name>/<time>` and the names in it."""
+    """The folder `<home>/runs/<name>/<time>` and the paths in it."""
 
     path: Path
 
     @property
     def spec(self) -> Path:
-        """The run as registry names and parameters."""
+        """The run specification: registry names and parameters."""
         return self.path / "run.json"
 
     @property
@@ -38,10 +38,10 @@ class RunFolder:
 
 
 def new_folder(home: Path, name: str) -> RunFolder:
-    """Return a fresh folder named after the time; the same one on every rank of a job.
+    """Create a folder named after the time; every rank of a job gets the same one.
 
     Raises:
-        StorageError: it cannot be made.
+        StorageError: the folder cannot be created.
     """
     given = os.environ.get(FOLDER_VARIABLE)
     if given:
@@ -50,14 +50,14 @@ def new_folder(home: Path, name: str) -> RunFolder:
     job = os.environ.get("SLURM_JOB_ID") or os.environ.get("TORCHELASTIC_RUN_ID")
     try:
         if job and int(os.environ.get("SLURM_NTASKS", os.environ.get("WORLD_SIZE", "1"))) > 1:
-            # Ranks that another launcher started share a job id, and no clock.
+            # Ranks of another launcher share a job id, but start at different times.
             path = root / f"job-{job}"
             path.mkdir(parents=True, exist_ok=True)
             return RunFolder(path)
         return RunFolder(_by_time(root))
     except OSError as error:
         raise StorageError(
-            f"run folder: {root} cannot be made: {error.strerror}. Set BIONEMO_HOME to a folder you can write to."
+            f"run folder: {root} cannot be created: {error.strerror}. Set BIONEMO_HOME to a folder you can write to."
         ) from error
 
 
@@ -71,16 +71,16 @@ def _by_time(root: Path) -> Path:
         except FileExistsError:
             continue
         return path
-    raise StorageError(f"run folder: {root} already has a thousand runs of {stamp}.")
+    raise StorageError(f"run folder: {root} already has a thousand runs from {stamp}.")
 
 
 def find_folder(home: Path, name: str, resume: str) -> RunFolder | None:
-    """Return the folder that `resume` names: a path, or `last` or `auto` for the newest run of this name.
+    """Find the folder that `resume` names: a path, or `last` or `auto` for the newest run of this name.
 
-    None with `auto` where nothing was saved yet.
+    Return None with `auto` if no run has a checkpoint.
 
     Raises:
-        ConfigError: there is no such folder.
+        ConfigError: the folder does not exist.
     """
     given = os.environ.get(FOLDER_VARIABLE)
     if given:
@@ -92,7 +92,7 @@ def find_folder(home: Path, name: str, resume: str) -> RunFolder | None:
             return RunFolder(max(saved, key=lambda path: path.stat().st_mtime_ns))
         if resume == "auto":
             return None
-        raise ConfigError(f"resume=last: no run in {root} has a checkpoint. `bionemo-run runs` lists what was run.")
+        raise ConfigError(f"resume=last: no run in {root} has a checkpoint. `bionemo-run runs` lists all runs.")
     path = Path(resume).expanduser()
     if path.name.startswith("step-"):
         path = path.parent.parent
@@ -102,10 +102,10 @@ def find_folder(home: Path, name: str, resume: str) -> RunFolder | None:
 
 
 def lock(folder: RunFolder) -> AbstractContextManager[None]:
-    """Hold the folder against a second process that would write into it.
+    """Lock the folder against other processes that would write to it.
 
     Raises:
-        ConfigError: another process holds it.
-        StorageError: it cannot be written.
+        ConfigError: another process has the lock.
+        StorageError: the lock cannot be written.
     """
     return lock_folder(folder.path, "run folder")

@@ -1,4 +1,4 @@
-"""What a task does around a training run: the run itself is written once, in `tasks.train`."""
+"""The hooks by which a task changes a training run; the run itself is in `tasks.train`."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ class Built:
 
 
 class TrainingHooks:
-    """Pre-training adds nothing; other tasks override what they need."""
+    """Hooks that do nothing, as for pre-training; other tasks override those they need."""
 
     def resolve_spec(self, spec: RunSpec, saved: RunSpec | None, registry: Registry, device: Device) -> RunSpec:
-        """Return the run with its model and tokenizer known; `saved` is the run that is resumed."""
+        """Return the specification with its final model and tokenizer; `saved` is that of a resumed run."""
         return spec
 
     def callbacks(self, spec: RunSpec) -> Sequence[pl.Callback]:
-        """Callbacks beside those of every run."""
+        """Return callbacks to add to those of every run."""
         return ()
 
     def load_weights(
@@ -54,7 +54,7 @@ class TrainingHooks:
         tokenizer: Tokenizer,
         reader: CheckpointReader | None,
     ) -> LoadReport | None:
-        """Fill a new run's weights from `restore_from_path`; a resumed one gets its own from `reader`, later."""
+        """Load the weights of a new run from `restore_from_path`; a resumed run loads its own from `reader` later."""
         if reader or not spec.restore_from_path:
             return None
         network = getattr(module, "network", module)

@@ -1,4 +1,4 @@
-"""The batches of a run: training from a position on, validation, test."""
+"""The data loaders of a run: training from a given position, validation and test."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunLoaders:
-    """What this rank reads; the same global batches on any number of ranks."""
+    """The loaders of this rank; the global batches are the same for any number of ranks."""
 
     spec: RunSpec
     plan: BatchPlan
@@ -31,10 +31,10 @@ class RunLoaders:
     groups: ProcessGroups
     on_gpu: bool
     static_shapes: bool
-    """Whether batches shall have one of few shapes, because layers are compiled for each."""
+    """Whether to use few batch shapes, because layers are compiled for each."""
 
     def train(self, consumed_samples: int, first_step: int) -> StepStream:
-        """Return the training batches from this position on."""
+        """Return the training batches after `consumed_samples`."""
         return StepStream(
             lambda: train_loader(
                 self.splits.train,
@@ -48,11 +48,11 @@ class RunLoaders:
         )
 
     def val(self) -> Any:
-        """Return the validation batches, the same at every validation; None where there is no such split."""
+        """Return the validation batches, the same at every validation; None without a validation split."""
         return self._evaluation(self.splits.val, self.spec.trainer.limit_val_batches)
 
     def test(self) -> Any:
-        """The test batches; None where there is no such split."""
+        """Return the test batches; None without a test split."""
         return self._evaluation(self.splits.test, self.spec.trainer.limit_test_batches)
 
     def _evaluation(self, records: RecordDataset | None, limit: int) -> Any:
@@ -85,20 +85,20 @@ class RunLoaders:
 
 
 class StepStream:
-    """A stream of steps without a length: Lightning would count the steps before a resume against it."""
+    """The training batches, without a length: Lightning would subtract the steps before a resume from it."""
 
     def __init__(self, make: Callable[[], Any]) -> None:
         self._make = make
-        # Not kept alive: a walk that is dropped half way takes its loader's workers along.
-        self._walk: weakref.ref[Prefetcher] | None = None
+        # A weak reference, so that the loader's workers end with an iteration that stops half way.
+        self._prefetcher: weakref.ref[Prefetcher] | None = None
 
     def __iter__(self) -> Iterator[Any]:
-        ahead = Prefetcher(iter(self._make()))
-        self._walk = weakref.ref(ahead)
-        return ahead
+        prefetcher = Prefetcher(iter(self._make()))
+        self._prefetcher = weakref.ref(prefetcher)
+        return prefetcher
 
     def look_ahead(self, device: torch.device) -> None:
-        """Fetch the batch that is asked for next, and start to copy it to the device, if it is not there yet."""
-        ahead = self._walk() if self._walk is not None else None
-        if ahead is not None:
-            ahead.fetch(device)
+        """Fetch the next batch and start to copy it to the device, unless that is done."""
+        prefetcher = self._prefetcher() if self._prefetcher is not None else None
+        if prefetcher is not None:
+            prefetcher.fetch(device)

@@ -1,4 +1,4 @@
-"""What a run says of itself before it starts."""
+"""The plan of a run, printed before it starts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def print_plan(
     device: Device,
     folder: RunFolder,
 ) -> None:
-    """Print what was derived from the configuration, in one block; `read` says what came of each file."""
+    """Print the values derived from the configuration; `read` has a line with the counts of each file."""
     print(plan_text(spec, plan, module, splits, read, device, folder), flush=True)
 
 
@@ -72,7 +72,7 @@ def plan_text(
 
 
 def state_bytes(parameters: int, plan: BatchPlan) -> float:
-    """Bytes a rank holds beside activations: weights, gradients and two Adam moments in float32."""
+    """Return the bytes a rank needs besides activations: weights, gradients and two Adam moments in float32."""
     return 16.0 * parameters / (plan.tensor_parallel_size * plan.data_parallel_size)
 
 
@@ -84,14 +84,14 @@ def _data_line(spec: RunSpec, splits: DataSplits) -> str:
 
 
 def print_resume(reader: CheckpointReader, changes: Iterable[Any]) -> None:
-    """Print where a run goes on, and which settings are not what they were."""
+    """Print where a run resumes, and which settings changed."""
     lines = [f"{'resume':>10}  step {reader.step:,}, {reader.consumed_samples:,} sequences seen, from {reader.folder}"]
     lines += [f"{'changed':>10}  {change.key}: {change.old} -> {change.new}" for change in changes]
     print("\n".join(lines), flush=True)
 
 
 def quieten_libraries() -> None:
-    """Silence notes that are not about the user's run: what Lightning found, sells or deprecates within itself."""
+    """Silence messages that are not about the user's run: Lightning's hints, advertisements and deprecations."""
     for name in ("pytorch_lightning", "lightning_fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=r".*LeafSpec.*")

@@ -1,4 +1,4 @@
-"""Where a run works and what it goes on from: its folder, its checkpoint, and what a resume may not change."""
+"""Starting and resuming a run: its folder, its checkpoint, its weights, and the settings a resume may not change."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ log = logging.getLogger("bionemo")
 
 FROZEN_GROUPS = ("model", "tokenizer", "data")
 FROZEN_KEYS = ("seed", "batch.packing", "batch.pack_window", "batch.seq_length")
-"""What decides the network or the order of the data: a resume may not change it."""
+"""Keys that define the network or the order of the data: a resume may not change them."""
 
 _SET_FOR_RANKS = (FOLDER_VARIABLE, "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 def open_folder(spec: RunSpec) -> tuple[RunFolder, CheckpointReader | None]:
-    """Return the folder to work in, and the checkpoint to go on from.
+    """Return the run folder, and the checkpoint to resume from.
 
     Raises:
         ConfigError: `resume` names no run.
-        CheckpointError: the run has no checkpoint that verifies.
+        CheckpointError: the run has no valid checkpoint.
     """
     home = Path(spec.home)
     folder = find_folder(home, spec.name, spec.resume) if spec.resume else None
@@ -53,14 +53,14 @@ def open_folder(spec: RunSpec) -> tuple[RunFolder, CheckpointReader | None]:
     if named.name.startswith("step-"):
         return folder, open_checkpoint(named)
     reader, skipped = open_newest_valid(folder.checkpoints)
-    for one in skipped:
-        log.warning("checkpoint %s is passed over: %s", one.path, one.reason)
+    for checkpoint in skipped:
+        log.warning("skipping checkpoint %s: %s", checkpoint.path, checkpoint.reason)
     return folder, reader
 
 
 @contextmanager
-def held(folder: RunFolder) -> Iterator[None]:
-    """Lock the folder, tell it to the ranks that this process starts, and clean the environment afterwards."""
+def lock_run(folder: RunFolder) -> Iterator[None]:
+    """Lock the folder, pass its path to the ranks that this process starts, and restore the environment afterwards."""
     before = dict(os.environ)
     first = FOLDER_VARIABLE not in before and int(before.get("RANK", before.get("SLURM_PROCID", "0"))) == 0
     os.environ[FOLDER_VARIABLE] = str(folder.path)
@@ -77,8 +77,8 @@ def held(folder: RunFolder) -> Iterator[None]:
                 os.environ[name] = before[name]
 
 
-def completed(saved: RunSpec, registry: Registry) -> RunSpec:
-    """Return the specification with the parameters that components have had since, at their defaults."""
+def fill_defaults(saved: RunSpec, registry: Registry) -> RunSpec:
+    """Return the specification with defaults for parameters that components gained since it was saved."""
     whole: dict[str, Any] = {}
     for group in FROZEN_GROUPS:
         choice: Choice = getattr(saved, group)
@@ -88,30 +88,31 @@ def completed(saved: RunSpec, registry: Registry) -> RunSpec:
     return replace(saved, **whole)
 
 
-def with_first_weights(saved: RunSpec, spec: RunSpec) -> RunSpec:
-    """Return a resumed run's specification with the weights it was started from; the command may name them again.
+def keep_first_weights(saved: RunSpec, spec: RunSpec) -> RunSpec:
+    """Set `restore_from_path` of a resumed run to its first weights; the command may name the same ones again.
 
     Raises:
-        ConfigError: it names others.
+        ConfigError: the command names other weights.
     """
     given, first = spec.restore_from_path, saved.restore_from_path
     if given is not None and given != first and not (first and _same_place(given, first)):
         raise ConfigError(
             f"resume: this run was started {f'from {first}' if first else 'from random weights'}, and "
-            f"restore_from_path names {given}. Leave restore_from_path out to go on, or resume to start a new run."
+            f"restore_from_path names {given}. Leave restore_from_path out to resume, or leave resume out to "
+            "start a new run."
         )
     return replace(spec, restore_from_path=first)
 
 
-def _same_place(one: str, other: str) -> bool:
-    return Path(one).expanduser().resolve() == Path(other).expanduser().resolve()
+def _same_place(first: str, second: str) -> bool:
+    return Path(first).expanduser().resolve() == Path(second).expanduser().resolve()
 
 
 def check_resume(saved: RunSpec, spec: RunSpec, reader: CheckpointReader, splits: DataSplits) -> None:
-    """Refuse a resume that would not go on with the same network over the same data.
+    """Check that a resume has the same network and the same data.
 
     Raises:
-        ConfigError: names what changed.
+        ConfigError: one of them changed; the message says what.
     """
     changed = [change for change in difference(saved, spec) if _is_frozen(change.key)]
     if changed:
@@ -130,18 +131,18 @@ def check_resume(saved: RunSpec, spec: RunSpec, reader: CheckpointReader, splits
 
 def _is_frozen(key: str) -> bool:
     group, _, leaf = key.partition(".")
-    # A plugin may be upgraded between two starts; whether its weights still fit shows when they are loaded.
+    # A plugin may be upgraded between two starts; loading checks that the weights still fit.
     return key in FROZEN_KEYS or (group in FROZEN_GROUPS and leaf not in ("version", "distribution"))
 
 
 def restore_weights(
     spec: RunSpec, network: nn.Module, groups: ProcessGroups, registry: Registry, tokenizer: Tokenizer
 ) -> LoadReport:
-    """Fill the network from what lies at `restore_from_path`, by the run's rules; its state is left alone.
+    """Load the network's weights from `restore_from_path`, by the keys `restore.*`; no training state is loaded.
 
     Raises:
-        ArtefactError: it is refused, its vocabulary is another, or it does not fit.
-        CheckpointError: no checkpoint in it verifies, or it does not fit.
+        ArtefactError: the model cannot be opened, has another vocabulary, or does not fit.
+        CheckpointError: it has no valid checkpoint, or the checkpoint does not fit.
     """
     assert spec.restore_from_path
     stored = open_stored(spec.restore_from_path, registry, spec.connector, home=spec.home)
@@ -151,8 +152,8 @@ def restore_weights(
         if other and spec.restore.vocabulary is None:
             raise ArtefactError(
                 f"{stored.source}: its tokenizer {stored.spec.tokenizer.name!r} ({theirs.size} pieces) is not "
-                f"this run's {spec.tokenizer.name!r} ({tokenizer.vocab_size} pieces), so a row of its tables means "
-                "something else here. restore.vocabulary=tile or mean takes them all the same."
+                f"this run's {spec.tokenizer.name!r} ({tokenizer.vocab_size} pieces), so a row of its embedding "
+                "stands for another piece. To load it anyway, set restore.vocabulary=tile or mean."
             )
         if other:
             note = f"tokenizer {stored.spec.tokenizer.name!r} has other pieces than this run's"
@@ -173,16 +174,16 @@ def _vocabulary_of(stored: StoredModel, spec: RunSpec, registry: Registry) -> Vo
 
 
 def record_restore(folder: RunFolder, report: LoadReport) -> None:
-    """Print what became of every tensor, and leave it in the folder as `restore.json`."""
+    """Print the load report, and write it to the folder as `restore.json`."""
     print(report.text(), flush=True)
     write_json(folder.path / "restore.json", report.facts())
 
 
 def write_spec(folder: RunFolder, spec: RunSpec, composed_yaml: str) -> None:
-    """Leave the run's specification, and its configuration for people, in the folder; once, at the first start.
+    """Write the run specification and the composed configuration to the folder, once, at the first start.
 
     Raises:
-        StorageError: the file system refused.
+        StorageError: a file cannot be written.
     """
     if folder.spec.exists():
         return

@@ -1,4 +1,4 @@
-"""Lightning's trainer as a run wants it, with the processes that it starts."""
+"""Lightning's trainer for a run, and the processes that it starts."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def make_trainer(
     reader: CheckpointReader | None,
     last_callbacks: Sequence[pl.Callback],
 ) -> pl.Trainer:
-    """Return the trainer of this run; nothing is started yet."""
+    """Make the trainer of the run, without starting anything."""
     settings = spec.trainer
     run = RunContext(folder=folder.path, name=spec.name, resumed_step=reader.step if reader else None)
     strategy = MegatronStrategy(
@@ -69,34 +69,34 @@ def make_trainer(
 
 
 def start_ranks(trainer: pl.Trainer) -> None:
-    """Start the other processes of this node and the process groups now: models are built inside them."""
+    """Start the other processes of this node and the process groups; models are built after this."""
     launcher = trainer.strategy.launcher
     if launcher is not None:
         launcher.launch(lambda: None, trainer=trainer)
     trainer.strategy.setup_environment()
 
 
-def tell_callbacks(trainer: pl.Trainer, tokenizer: Tokenizer, context: BuildContext) -> None:
-    """Tell every callback that has a `meet_run(tokenizer, context)` what the run reads with, before it starts."""
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Lightning declares it nowhere
+def call_meet_run(trainer: pl.Trainer, tokenizer: Tokenizer, context: BuildContext) -> None:
+    """Call `meet_run(tokenizer, context)` of every callback that has it, before the run starts."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Lightning does not declare it
         meet = getattr(callback, "meet_run", None)
         if meet is not None:
             meet(tokenizer, context)
 
 
 @contextmanager
-def lost_ranks_named() -> Iterator[None]:
-    """Name the loss of another rank as what it is.
+def explain_lost_ranks() -> Iterator[None]:
+    """Turn the errors of a lost connection to another rank into a clear message.
 
     Raises:
-        NetworkError: another rank is gone.
+        NetworkError: another rank died or does not answer.
     """
     try:
         yield
     except RuntimeError as error:
         if lost_peer(error):
             raise NetworkError(
-                f"another rank of this job is gone or silent: {str(error).splitlines()[0]} "
-                "Its own output says why; then go on with resume=last."
+                f"another rank of this job died or does not answer: {str(error).splitlines()[0]} "
+                "Find the cause in its output, then resume with resume=last."
             ) from error
         raise

@@ -1,4 +1,4 @@
-"""A model from one form to another: opened through the registry, checked tensor by tensor, written whole."""
+"""The task `convert`: open a model through the registry, check each tensor, and write it in another format."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ MIB = 2**20
 
 
 def convert(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> None:
-    """Run the task: write `task.output`, and print what became of each tensor.
+    """Run the task: write `task.output`, and print the load report.
 
     Raises:
-        BioNeMoError: every failure that a user can meet.
+        BioNeMoError: the task failed.
     """
     quieten_libraries()
     settings = Convert(**spec.task.params)
-    form = _form(settings)
+    form = _choose_form(settings)
     target = Path(settings.output).expanduser()
     if target.exists():
-        raise ConfigError(f"task.output={settings.output}: it is there already. Name another, or move it away first.")
+        raise ConfigError(f"task.output={settings.output}: already exists. Choose another name, or move it first.")
     if not spec.restore_from_path:
-        raise ConfigError("task=convert: restore_from_path=PATH says what to convert.")
-    # Either end may be foreign: `connector` is the reader's where the source is, else the writer's.
+        raise ConfigError("task=convert: there is no model to convert. Set restore_from_path=PATH.")
+    # `connector` belongs to the reader if the target is an artefact, else to the writer.
     reader = spec.connector if form == "artefact" else None
     stored = open_stored(spec.restore_from_path, registry, reader, home=spec.home)
     try:
@@ -55,31 +55,31 @@ def convert(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> No
     tensors = network_tensors(network)
     shard_bytes = settings.max_shard_mib * MIB
     if form == "artefact":
-        _to_artefact(target, stored, opened, tensors, DTYPES[settings.dtype], shard_bytes)
+        _write_artefact(target, stored, opened, tensors, DTYPES[settings.dtype], shard_bytes)
     else:
-        _to_foreign(target, form, stored, opened, tensors, spec, registry, shard_bytes)
+        _write_foreign(target, form, stored, opened, tensors, spec, registry, shard_bytes)
     print(f"{'written':>10}  {target} ({form}, {sum(t.numel() for t in tensors.values()) / 1e6:,.1f}M numbers)")
 
 
 def network_tensors(network: nn.Module) -> dict[str, Tensor]:
-    """Parameters and persistent buffers by name."""
+    """Return the parameters and persistent buffers by name."""
     return {name: tensor.detach() for name, tensor in (*network.named_parameters(), *persistent_buffers(network))}
 
 
-def _form(settings: Convert) -> str:
+def _choose_form(settings: Convert) -> str:
     form = settings.to or ("nemo" if settings.output.endswith(".nemo") else "artefact")
     if form not in FORMS:
         raise ConfigError(f"task.to: got {form!r}.{did_you_mean(form, FORMS)} Known: {', '.join(FORMS)}.")
     if settings.dtype not in DTYPES:
         raise ConfigError(f"task.dtype: got {settings.dtype!r}. Known: {', '.join(DTYPES)}.")
     if settings.dtype != "float32" and form != "artefact":
-        raise ConfigError(f"task.dtype={settings.dtype}: only an artefact is written in another dtype than float32.")
+        raise ConfigError(f"task.dtype={settings.dtype}: only an artefact can have another dtype than float32.")
     if settings.max_shard_mib < 1:
         raise ConfigError(f"task.max_shard_mib: got {settings.max_shard_mib}, expected 1 or more.")
     return form
 
 
-def _to_artefact(
+def _write_artefact(
     target: Path,
     stored: StoredModel,
     opened: OpenedModel,
@@ -91,14 +91,14 @@ def _to_artefact(
         opened.spec,
         Vocabulary.of(opened.tokenizer.pieces),
         training=opened.facts,
-        # The name only: a whole path would tell strangers about this machine.
+        # Only the name: a full path would reveal folders of this machine.
         origin={"format": stored.format, "name": Path(stored.source).name, "dtype": str(dtype).removeprefix("torch.")},
     )
     cast = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
     write_artefact(target, artefact, cast, stored.carried, shard_bytes=shard_bytes)
 
 
-def _to_foreign(
+def _write_foreign(
     target: Path,
     form: str,
     stored: StoredModel,
@@ -109,18 +109,18 @@ def _to_foreign(
     shard_bytes: int,
 ) -> None:
     choice = opened.spec.model
-    fitting = [
+    usable = [
         connector
         for registered, connector in list_connectors(form, registry, spec.connector)
         if choice.name in connector.models and (spec.connector or registered.distribution == choice.distribution)
     ]
-    if not fitting:
+    if not usable:
         raise ConfigError(
-            f"model {choice.name!r} of {choice.distribution}: no connector writes it as {form}. "
-            "Write an artefact with task.to=artefact."
+            f"model {choice.name!r} of {choice.distribution}: no connector can write it as {form}. "
+            "Use task.to=artefact."
         )
     ours = OurModel(choice.name, choice.params, opened.tokenizer, tensors, stored.carried)
-    foreign = fitting[0].write(ours)
+    foreign = usable[0].write(ours)
     if form == "nemo":
         write_nemo(target, foreign)
     else:

@@ -1,4 +1,4 @@
-"""Embed the sequences of a file: parts that are published one by one, then one output file."""
+"""The task `embed`: write embeddings part by part, then join the parts into one output file."""
 
 from __future__ import annotations
 
@@ -46,16 +46,16 @@ log = logging.getLogger("bionemo")
 
 _TABLES = ("csv", "tsv", "parquet")
 CPU_BATCH, GPU_BATCH = 4_096, 32_768
-"""Tokens that go through the network at once."""
+"""Tokens in one forward pass."""
 _PART_TOKENS, _RAGGED_PART_TOKENS = 1 << 22, 1 << 17
 _PART_SEQUENCES = 1 << 14
 
 
 def embed(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> None:
-    """Run the task to its end; a second start goes on where the first was stopped.
+    """Run the task; a second start continues after the parts that are complete.
 
     Raises:
-        BioNeMoError: every failure that a user can meet.
+        BioNeMoError: the task failed.
     """
     quieten_libraries()
     task = Embed(**spec.task.params)
@@ -65,13 +65,13 @@ def embed(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> None
     ranks = start_workers(spec, device)
     opened = open_for_use(spec, registry, device, ranks)
     embedder = Embedder(opened.module, opened.tokenizer, settings_of(task, device.name == "cuda"))
-    fixed_shapes = embedder.encoder.fixed_states is None  # a perceiver's batches are padded, each to its own length
+    fixed_shapes = embedder.encoder.fixed_states is None  # a perceiver pads each batch to its own length
     if device.name == "cuda" and spec.trainer.compile is not False and fixed_shapes:
         compile_layers(embedder.network)
     store = open_input(task.input, task, opened.tokenizer, device.context(spec))
     job = _Job.of(task, output, store, embedder, opened)
     if job.is_done():
-        print(f"{output}: has been written by the same command before; nothing is left to do.")
+        print(f"{output}: already complete; the same command wrote it before.")
         return
     job.refuse_to_overwrite()
     with job.parts.lock() if ranks.leads else nullcontext():
@@ -94,9 +94,9 @@ def embed_with(
     canonicalize: bool = True,
     **settings: Any,
 ) -> NDArray[np.float32]:
-    """Return the embeddings of sequences by the model at a path, float32 [sequences, hidden].
+    """Return embeddings of `sequences` from the model at the path `model`, float32 [sequences, hidden].
 
-    Like the task it reads texts in their canonical form, where the tokenizer knows one.
+    Like the task, it converts texts to canonical form if the tokenizer has one.
 
     Raises:
         BioNeMoError: the model cannot be opened, or a sequence cannot be used.
@@ -108,7 +108,7 @@ def embed_with(
 
 
 def settings_of(task: Embed, on_gpu: bool) -> EmbeddingSettings:
-    """Return what the task asks of the embedder."""
+    """Return the settings of the embedder."""
     return EmbeddingSettings(
         outputs=tuple(task.outputs or (EMBEDDINGS,)),
         on_long=task.on_long,
@@ -120,17 +120,17 @@ def settings_of(task: Embed, on_gpu: bool) -> EmbeddingSettings:
 
 
 def open_input(path: str, task: Any, tokenizer: Tokenizer, context: Any) -> PreparedStore:
-    """Return the sequences of a file, cleaned, in its order, with repeated ids.
+    """Return the filtered sequences of a file in its order; ids may repeat.
 
-    `task` has `Embed`'s keys for reading; where it lacks `canonicalize`, as a search does, texts are canonicalised.
+    `task` has the reading keys of `Embed`; without `canonicalize`, as in `Optimize`, texts are canonicalised.
 
     Raises:
-        ConfigError: the format cannot be told.
+        ConfigError: the format is unknown.
         DataError: the file or a record cannot be used.
     """
     paths = [Path(path).expanduser()]
     if not paths[0].is_file():
-        raise DataError(f"{path}: there is no such file.")
+        raise DataError(f"{path}: no such file. Check the path.")
     kind = task.format or detect_format(paths)
     options: dict[str, Any] = {}
     if kind in _TABLES:
@@ -146,7 +146,7 @@ def open_input(path: str, task: Any, tokenizer: Tokenizer, context: Any) -> Prep
 
 @dataclass(frozen=True)
 class _Job:
-    """One embedding: what goes in, what comes out, and the parts between."""
+    """One embedding task: its input, its output, and the parts written so far."""
 
     task: Embed
     output: Path
@@ -184,41 +184,41 @@ class _Job:
 
     @property
     def record(self) -> Path:
-        """What the output is, as JSON beside it."""
+        """The path of the JSON file beside the output, which describes it."""
         return self.output.with_name(f"{self.output.name}.json")
 
     def is_done(self) -> bool:
-        """Whether the output is there and was made of the same things."""
+        """Return whether the output exists and was made from the same input, model and settings."""
         try:
             return self.output.is_file() and json.loads(self.record.read_bytes()) == self.facts
         except (OSError, ValueError):
             return False
 
     def refuse_to_overwrite(self) -> None:
-        """Accept the output's place.
+        """Check that the output may be written.
 
         Raises:
-            ConfigError: something else is there.
+            ConfigError: another output exists there.
         """
         begun = any(self.parts.has(number) for number in range(len(self.bounds) - 1))
         if self.output.exists() and not self.task.overwrite and not begun:
             raise ConfigError(
-                f"task.output={self.output}: is there already, and was not made of this input by this model. "
+                f"task.output={self.output}: already exists, and was not made from this input by this model. "
                 "Choose another name, or set task.overwrite=true."
             )
 
     def compute(self, ranks: Ranks, progress_bar: bool) -> None:
-        """Publish this rank's parts that no earlier start has published."""
+        """Compute and write those parts of this rank that no earlier start has written."""
         bounds = list(zip(self.bounds, self.bounds[1:], strict=False))
-        mine = [number for number in range(len(bounds)) if number % ranks.size == ranks.rank]
-        left = [number for number in mine if not self.parts.has(number)]
-        if len(left) < len(mine):
-            log.info("%d of %d parts were computed before.", len(mine) - len(left), len(mine))
-        total, tokens = sum(bounds[n][1] - bounds[n][0] for n in left), 0
+        own_parts = [number for number in range(len(bounds)) if number % ranks.size == ranks.rank]
+        remaining = [number for number in own_parts if not self.parts.has(number)]
+        if len(remaining) < len(own_parts):
+            log.info("%d of %d parts were computed before.", len(own_parts) - len(remaining), len(own_parts))
+        total, tokens = sum(bounds[n][1] - bounds[n][0] for n in remaining), 0
         unit = "sequences of the first rank" if ranks.size > 1 else "sequences"
         shown = progress_bar and ranks.leads and total > 0
         with Progress("embed", total, unit=unit, shown=shown, final_line=True) as progress:
-            for number in left:
+            for number in remaining:
                 rows = range(*bounds[number])
                 ids = [self.store.id(row) for row in rows]
                 embedded = self.embedder.run([self.store[row] for row in rows], ids)
@@ -227,10 +227,10 @@ class _Job:
                 progress.advance(len(rows), f", {tokens / progress.elapsed_s:,.0f} residues/s")
 
     def finish(self) -> None:
-        """Write the output and its record, and forget the parts.
+        """Write the output and its record, and remove the parts.
 
         Raises:
-            StorageError: the file system refuses.
+            StorageError: a file cannot be written.
         """
         write_output(self.output, Parts(self.parts, len(self.bounds) - 1, self.facts))
         write_json(self.record, self.facts, indent=2, sort_keys=True)
@@ -240,6 +240,6 @@ class _Job:
 
 
 def _refuse_long(store: PreparedStore, embedder: Embedder) -> None:
-    """Say which sequence is too long before anything is computed; one token a letter is an upper bound only."""
+    """Check the lengths before anything is computed; letters are only an upper bound on tokens."""
     for row in np.flatnonzero(store.lengths > embedder.long_rule.max_residues).tolist():
         embedder.check_length(len(embedder.tokenizer.encode(store[row])), store.id(row))

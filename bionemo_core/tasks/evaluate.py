@@ -1,4 +1,4 @@
-"""Measure a model on a split: loss, perplexity, a fine-tuned model's metrics, pseudo-perplexity, and a report page."""
+"""The task `evaluate`: loss, perplexity, pseudo-perplexity and fine-tuning metrics on a split, and a report page."""
 
 from __future__ import annotations
 
@@ -40,28 +40,28 @@ log = logging.getLogger("bionemo")
 
 SPLITS = ("train", "val", "test")
 _LAST_STEP = 1 << 40
-"""Later than any ramp of a loss ends."""
+"""A step after the end of every loss schedule."""
 
 
 def evaluate(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> None:
-    """Run the task: fill the folder `task.output`.
+    """Run the task: write the folder `task.output`.
 
     Raises:
-        BioNeMoError: every failure that a user can meet.
+        BioNeMoError: the task failed.
     """
     quieten_libraries()
     task = Evaluate(**spec.task.params)
     folder = Path(task.output).expanduser()
     if folder.exists() and not task.overwrite:
-        raise ConfigError(f"task.output={folder}: is there already. Choose another name, or set task.overwrite=true.")
+        raise ConfigError(f"task.output={folder}: already exists. Choose another name, or set task.overwrite=true.")
     if task.split not in SPLITS:
         raise ConfigError(f"task.split: got {task.split!r}, expected one of {', '.join(SPLITS)}.")
     if task.pseudo_perplexity is not None and task.pseudo_perplexity < 0:
         raise ConfigError(f"task.pseudo_perplexity: got {task.pseudo_perplexity}, expected a number of sequences.")
     device = choose_device(spec)
     opened = open_for_use(spec, registry, device, single_process(spec, device))
-    data, seed = _data(spec, opened)
-    splits = _splits(data, seed, spec, registry, device, opened)
+    data, seed = _choose_data(spec, opened)
+    splits = _build_splits(data, seed, spec, registry, device, opened)
     records: RecordDataset | None = getattr(splits, task.split)
     if records is None or not len(records):
         raise ConfigError(f"task.split={task.split}: the data set {data.name!r} has no such split.")
@@ -76,25 +76,25 @@ def evaluate(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> N
     evaluation.write(folder, len(records))
 
 
-def _data(spec: RunSpec, opened: OpenedModel) -> tuple[Choice, int]:
-    """Return the data that are chosen, or else those that the run was trained on, and the seed of their splits."""
+def _choose_data(spec: RunSpec, opened: OpenedModel) -> tuple[Choice, int]:
+    """Return the chosen data, else the training data of the model, and the seed of the splits."""
     if spec.data.name != OPENED:
-        if opened.data is not None and spec.data.name == "sample" != opened.data.name:  # maybe nobody chose it
-            log.warning("The model is measured on the embedded sample; it was trained on data=%s.", opened.data.name)
+        if opened.data is not None and spec.data.name == "sample" != opened.data.name:  # it may be the default
+            log.warning("Evaluating on the embedded sample, but the model was trained on data=%s.", opened.data.name)
         return spec.data, spec.seed
     if opened.data is None:
         source = spec.task.params.get("adapter") or spec.restore_from_path
         raise ConfigError(
-            f"task=evaluate: {source} does not say what it was trained on. Choose what to measure it on: data=NAME "
-            "data.path=FILE."
+            f"task=evaluate: {source} does not record its training data. Choose the data to evaluate on: "
+            "data=NAME data.path=FILE."
         )
     return opened.data, opened.facts.get("seed", spec.seed)
 
 
-def _splits(
+def _build_splits(
     data: Choice, seed: int, spec: RunSpec, registry: Registry, device: Device, opened: OpenedModel
 ) -> DataSplits:
-    """Return the data; where they are the run's own, it is made sure that they still are what it was trained on."""
+    """Build the splits; check that training data of the model are unchanged."""
     own = spec.data.name == OPENED
     try:
         splits: DataSplits = registry.build(
@@ -104,21 +104,21 @@ def _splits(
         if not own:
             raise
         raise DataError(
-            f"the data that {spec.restore_from_path} was trained on: {error} Or name others: data=NAME data.path=FILE."
+            f"the training data of {spec.restore_from_path}: {error} Or choose other data: data=NAME data.path=FILE."
         ) from error
     then = opened.facts.get("data_fingerprint", splits.fingerprint)
     if own and then != splits.fingerprint:
         raise ConfigError(
-            f"task=evaluate: the data changed since {spec.restore_from_path} was trained on them (fingerprint {then} "
-            f"then, {splits.fingerprint} now), so that its splits are others. Put the old files back, or name what to "
-            "measure on: data=NAME data.path=FILE."
+            f"task=evaluate: the training data of {spec.restore_from_path} changed (fingerprint {then} then, "
+            f"{splits.fingerprint} now), so its splits are different. Put the old files back, or choose the data to "
+            "evaluate on: data=NAME data.path=FILE."
         )
     return splits
 
 
 @dataclass
 class _Evaluation:
-    """What was measured so far."""
+    """The results so far."""
 
     spec: RunSpec
     task: Evaluate
@@ -127,11 +127,11 @@ class _Evaluation:
     data: str
     """The name of the data set."""
     seed: int
-    """Of its splits and of the masks."""
+    """The seed of the splits and of the masks."""
     metrics: dict[str, float] = field(default_factory=dict)
     figures: list[Figure] = field(default_factory=list)
     evaluated: int = 0
-    """Sequences that the metrics are of."""
+    """The number of sequences that the metrics cover."""
 
     @property
     def module(self) -> Any:
@@ -139,12 +139,12 @@ class _Evaluation:
 
     @property
     def answers(self) -> Any:
-        """What a fine-tuned model's answers mean; None for a model without a head of that kind."""
+        """The label spec of a fine-tuned model; None for other models."""
         return getattr(self.module, "answers", None)
 
     @property
-    def longest(self) -> int:
-        """Residues of the longest sequence that a fine-tuned model takes whole."""
+    def max_residues(self) -> int:
+        """The length in residues of the longest sequence that a fine-tuned model takes without truncation."""
         return int(self.module.seq_length) - (2 if encoder_of(self.module.network).framed else 0)
 
     @torch.inference_mode()
@@ -152,11 +152,11 @@ class _Evaluation:
         """Compute the loss over the whole split, as a validation does, and the metrics of the module's probes."""
         if self.answers and not isinstance(records, LabelledRecords):
             raise ConfigError(
-                "data: a fine-tuned model is evaluated on labels: choose data=labelled_csv or flip_fasta."
+                "data: evaluating a fine-tuned model needs labels. Choose data=labelled_csv or data=flip_fasta."
             )
         module, batch = self.module, self.spec.batch
         if self.answers:
-            records = records.drop_longer(self.longest, self.task.split, self.opened.tokenizer)  # type: ignore[attr-defined]
+            records = records.drop_longer(self.max_residues, self.task.split, self.opened.tokenizer)  # type: ignore[attr-defined]
         self.evaluated = len(records)
         loader = eval_loader(
             records,
@@ -171,10 +171,10 @@ class _Evaluation:
             seed=self.seed,
             num_workers=batch.num_workers,
         )
-        tell = getattr(module.network, "set_step", None)
-        if tell is not None:  # as the validation of that step; of weights that do not say theirs, as after all ramps
+        set_step = getattr(module.network, "set_step", None)
+        if set_step is not None:  # weights without a known step are evaluated as after all schedules
             step = self.opened.facts.get("step")
-            tell(step if isinstance(step, int) else _LAST_STEP)
+            set_step(step if isinstance(step, int) else _LAST_STEP)
         sums, groups = LossSums(), start_groups()
         probes = getattr(module, "probes", ())
         for probe in probes:
@@ -194,7 +194,7 @@ class _Evaluation:
             self.metrics |= probe.compute(groups)
 
     def predict(self, records: LabelledRecords, folder: Path) -> None:
-        """Write every prediction beside its label, and draw those of whole sequences, which the metrics are of."""
+        """Write every prediction beside its label; plot those of untruncated sequences, which the metrics cover."""
         settings = EmbeddingSettings(on_long="truncate", unknown="unk")
         predictor = Predictor(self.module, self.opened.tokenizer, settings)
         answers = predictor.answers(records.sequences, records.ids)
@@ -205,22 +205,22 @@ class _Evaluation:
         ]
         write_csv(folder / "predictions.csv", ["id", "label", *predictor.header(), "truncated"], rows)
         kept = [row for row, too_long in enumerate(cut) if not too_long]
-        self.figures += _drawn(self.module.objective, records, answers, kept)
+        self.figures += _plot_predictions(self.module.objective, records, answers, kept)
 
     def _is_too_long(self, sequence: bytes) -> bool:
-        """Whether the model takes only the beginning; letters are an upper bound of tokens."""
-        return len(sequence) > self.longest and len(self.opened.tokenizer.encode(sequence)) > self.longest
+        """Return whether the model truncates the sequence; letters are an upper bound on tokens."""
+        return len(sequence) > self.max_residues and len(self.opened.tokenizer.encode(sequence)) > self.max_residues
 
     def scorer(self) -> MaskedScorer:
-        """Return the scorer that asks the model about single residues.
+        """Return the scorer that masks single residues.
 
         Raises:
-            ConfigError: it has no masked-language head.
+            ConfigError: the model has no masked-language head.
         """
         return MaskedScorer(self.module, self.opened.tokenizer, 65_536 if self.device.name == "cuda" else 4_096)
 
     def pseudo_perplexity(self, records: RecordDataset, count: int, scorer: MaskedScorer) -> None:
-        """Mask each residue alone, on the first sequences that the model can take whole."""
+        """Mask each residue alone, in the first `count` sequences that fit the model."""
         chosen: list[str] = []
         for row in range(len(records)):
             record: Any = records[row]
@@ -231,7 +231,7 @@ class _Evaluation:
             if len(chosen) == count:
                 break
         if not chosen:
-            raise ConfigError("task.pseudo_perplexity: no sequence of the split fits the model.")
+            raise ConfigError("task.pseudo_perplexity: no sequence of the split is short enough for the model.")
         scores = [scorer.pseudo_log_likelihood(text) for text in chosen]
         total = -float(np.concatenate(scores).mean(dtype=np.float64))
         self.metrics |= {"pseudo_perplexity": math.exp(total), "pseudo_perplexity_sequences": float(len(chosen))}
@@ -247,20 +247,20 @@ class _Evaluation:
             bars(
                 {letter: float(np.mean(values)) for letter, values in of_residue.items()},
                 "nats",
-                "How surprised the model is by each residue when it alone is masked (mean of -log p).",
+                "Mean of -log p of each residue when it alone is masked.",
             ),
         ]
 
     def _sequences(self, num_records: int) -> str:
         if self.evaluated == num_records:
             return f"{num_records:,} sequences"
-        return f"{self.evaluated:,} of {num_records:,} sequences, those that the model takes whole"
+        return f"{self.evaluated:,} of {num_records:,} sequences, those that fit the model"
 
     def write(self, folder: Path, num_records: int) -> None:
-        """Leave metrics and report in the folder.
+        """Write metrics and report to the folder.
 
         Raises:
-            StorageError: the file system refuses.
+            StorageError: a file cannot be written.
         """
         facts = {
             "model": f"{self.opened.spec.model.name} ({self.opened.spec.model.distribution})",
@@ -268,7 +268,7 @@ class _Evaluation:
             "data": f"{self.data}, {self.task.split}: {self._sequences(num_records)}",
             "made by": f"bionemo-run {__version__}, {self.device.name}, precision {self.device.precision}",
         }
-        told = {
+        content = {
             **facts,
             "weights": Path(facts["weights"]).name,
             "fingerprint": weights_fingerprint(self.module),
@@ -276,29 +276,29 @@ class _Evaluation:
             "seed": self.seed,
             "metrics": self.metrics,
         }
-        write_json(folder / "metrics.json", told, indent=2)
+        write_json(folder / "metrics.json", content, indent=2)
         write_text(folder / "report.html", page(f"Evaluation of {facts['model']}", facts, self.metrics, self.figures))
         width = max(map(len, self.metrics), default=0)
         print("\n".join(f"{name:>{width}}  {value:.5g}" for name, value in self.metrics.items()))
         print(f"{folder / 'report.html'}")
 
 
-def _drawn(
+def _plot_predictions(
     objective: Any, records: LabelledRecords, answers: list[NDArray[np.float32]], rows: list[int]
 ) -> list[Figure]:
-    """Return the figures of a fine-tuned model's answers for some rows."""
-    meaning = objective.answers
+    """Plot the predictions of a fine-tuned model for some rows."""
+    label_spec = objective.answers
     predicted, labels = [], []
     for row in rows:
         values, counts = objective.targets(records[row], len(answers[row]))
-        if meaning.of_classes:
+        if label_spec.of_classes:
             predicted.append(answers[row].argmax(-1)[counts])
             labels.append(values[counts].astype(np.int64))
         else:
             predicted.append(answers[row][counts, 0].astype(np.float64))
-            labels.append(values[counts].view(np.float32) * meaning.scale + meaning.mean)
+            labels.append(values[counts].view(np.float32) * label_spec.scale + label_spec.mean)
     if not rows:
         return []
-    if meaning.of_classes:
-        return confusion(np.concatenate(predicted), np.concatenate(labels), meaning.classes)
+    if label_spec.of_classes:
+        return confusion(np.concatenate(predicted), np.concatenate(labels), label_spec.classes)
     return scatter(np.concatenate(predicted), np.concatenate(labels).astype(np.float64))

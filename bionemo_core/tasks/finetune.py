@@ -1,4 +1,4 @@
-"""Fine-tune a pre-trained model: the run is that of pre-training, with a head, labels and metrics added."""
+"""The task `finetune`: a training run with a head, labels and metrics on a pre-trained model."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from bionemo_core.finetuning.adapters import (
     opened_fingerprint,
     pretrained_network,
 )
-from bionemo_core.finetuning.averaging import AveragedCheckpoints, newest
+from bionemo_core.finetuning.averaging import AveragedCheckpoints, newest_checkpoints
 from bionemo_core.finetuning.early_stopping import StopEarly
 from bionemo_core.finetuning.lora import TARGETS, adapter_names
 from bionemo_core.finetuning.model import ENCODERS, FINETUNED, KINDS, V1_KINDS, LabelSpec, PlainChoice, check_kind
@@ -39,7 +39,7 @@ from bionemo_core.finetuning.objective import (
     classes_of,
     mean_and_scale,
 )
-from bionemo_core.finetuning.state_cache import numbered, stored_states
+from bionemo_core.finetuning.state_cache import load_or_compute_states, number_records
 from bionemo_core.inference.embedding import EMBEDDINGS, HIDDENS, Embedder, EmbeddingSettings
 from bionemo_core.interop.artefact import DOCUMENT, Artefact, write_artefact
 from bionemo_core.interop.load_report import LoadReport
@@ -70,16 +70,16 @@ log = logging.getLogger("bionemo")
 
 ARTEFACT = "model"
 ADAPTER = "adapter"
-"""Folders in the run folder: the fine-tuned model, and with LoRA what was trained of it alone."""
+"""Folders in the run folder: the fine-tuned model, and with LoRA the trained adapters and head alone."""
 
 _SHORTEST = 3
 
 
 def finetune(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> None:
-    """Run the task to its end, or to a signal, and leave a run folder with the fine-tuned model.
+    """Run the task until it ends or a signal stops it; write a run folder with the fine-tuned model.
 
     Raises:
-        BioNeMoError: every failure that a user can meet.
+        BioNeMoError: the task failed.
     """
     task = Finetune(**spec.task.params)
     task = replace(task, kind=V1_KINDS.get(task.kind, task.kind))
@@ -93,7 +93,7 @@ def finetune(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> N
 
 
 class FineTuning(TrainingHooks):
-    """What fine-tuning adds to a run."""
+    """The hooks that turn a training run into fine-tuning."""
 
     def __init__(self, task: Finetune, registry: Registry) -> None:
         self.task = task
@@ -102,12 +102,12 @@ class FineTuning(TrainingHooks):
         self._opened: OpenedModel | None = None
 
     def resolve_spec(self, spec: RunSpec, saved: RunSpec | None, registry: Registry, device: Device) -> RunSpec:
-        """Return the run with the fine-tuned model in the place of the one it is made of.
+        """Replace the pre-trained model by the fine-tuned one in the specification.
 
         Raises:
             ConfigError: the data has no labels.
         """
-        # The mean is one of the last checkpoints, so that many must stay.
+        # Averaging needs this many checkpoints.
         keep_last = max(spec.checkpoint.keep_last, self.task.average_last)
         spec = replace(spec, checkpoint=replace(spec.checkpoint, keep_last=keep_last))
         if saved is not None:
@@ -115,7 +115,7 @@ class FineTuning(TrainingHooks):
             return replace(spec, model=saved.model, tokenizer=saved.tokenizer)
         opened = self._open(spec, registry, device)
         tokenizer = opened.spec.tokenizer
-        splits = _labelled(registry.build(spec.data, tokenizer=opened.tokenizer, context=device.context(spec)))
+        splits = _check_labelled(registry.build(spec.data, tokenizer=opened.tokenizer, context=device.context(spec)))
         params = self._params(opened, splits, registry)
         answers = LabelSpec(
             self.task.kind, tuple(params.get("classes", ())), params.get("mean", 0.0), params.get("scale", 1.0)
@@ -127,7 +127,7 @@ class FineTuning(TrainingHooks):
         )
 
     def callbacks(self, spec: RunSpec) -> list[pl.Callback]:
-        """Early stopping, where it is asked for."""
+        """Return the callback for early stopping, if it is on."""
         if self.task.early_stopping is None:
             return []
         return [StopEarly(spec.checkpoint.monitor, spec.checkpoint.mode, self.task.early_stopping)]
@@ -141,7 +141,7 @@ class FineTuning(TrainingHooks):
         tokenizer: Tokenizer,
         reader: CheckpointReader | None,
     ) -> LoadReport | None:
-        """Copy the pre-trained weights under the head; of a resumed run its own, whose states are asked for next."""
+        """Copy the pre-trained weights; for a resumed run load its own, as the frozen states are computed next."""
         network = _network(module)
         if reader:
             groups = strategy_of(trainer).groups
@@ -153,7 +153,7 @@ class FineTuning(TrainingHooks):
         return opened.report if opened.report.matched else None
 
     def before_fit(self, parts: Built) -> Built:
-        """Leave out what is too long; with a frozen encoder, compute its states and train on these."""
+        """Drop sequences that are too long; with a frozen encoder, compute its states and train on them."""
         network = _network(parts.module)
         seq_length: int = parts.module.seq_length  # type: ignore[assignment]  # torch's stub allows modules only
         limit = parts.spec.batch.seq_length or seq_length
@@ -161,16 +161,18 @@ class FineTuning(TrainingHooks):
             parts.splits.val is None or parts.spec.trainer.limit_val_batches == 0
         ):
             raise ConfigError(
-                f"task.early_stopping={self.task.early_stopping}: there is no validation that could tell when to stop. "
-                "Give the data a validation split, or leave it out."
+                f"task.early_stopping={self.task.early_stopping}: there is no validation to decide when to stop. "
+                "Give the data a validation split, or leave task.early_stopping out."
             )
-        splits = _labelled(parts.splits).drop_longer(limit - (2 if network.encoder.framed else 0), parts.tokenizer)
+        splits = _check_labelled(parts.splits).drop_longer(
+            limit - (2 if network.encoder.framed else 0), parts.tokenizer
+        )
         if self.task.encoder != "frozen":
             return replace(parts, splits=splits)
-        splits, records = numbered(splits)
+        splits, records = number_records(splits)
         ranks = Ranks(dist.get_rank(), dist.get_world_size(), str(strategy_of(parts.trainer).root_device))
         embedder = self._embedder(parts, ranks)
-        kept = stored_states(
+        kept = load_or_compute_states(
             Path(parts.spec.home),
             records,
             embedder,
@@ -186,35 +188,33 @@ class FineTuning(TrainingHooks):
         return replace(parts, splits=splits)
 
     def after_fit(self, parts: Built) -> None:
-        """Average if asked; write the model, and the adapters alone."""
+        """Average checkpoints if set; write the model and, with LoRA, the adapters."""
         strategy = strategy_of(parts.trainer)
         reshard(strategy.network)
-        folders = self._exported(parts)
+        folders = self._choose_checkpoints(parts)
         if folders:
             with AveragedCheckpoints(folders) as mean:
                 load_weights(strategy.network, strategy.layouts, strategy.groups, mean)  # type: ignore[arg-type]  # reads as one
             names = ", ".join(folder.name for folder in folders)
-            told = f"the mean of {len(folders)} checkpoints: {names}" if self.task.average_last > 0 else names
+            names_text = f"the mean of {len(folders)} checkpoints: {names}" if self.task.average_last > 0 else names
             if parts.trainer.is_global_zero:
-                print(f"{'weights':>10}  {told}")
-        tensors = {name: _whole(tensor) for name, tensor in named_weights(strategy.network)}
+                print(f"{'weights':>10}  {names_text}")
+        tensors = {name: _full_tensor(tensor) for name, tensor in named_weights(strategy.network)}
         if parts.trainer.is_global_zero:
             self._write(parts, tensors, parse_step(folders[-1].name) if folders else parts.trainer.global_step)
 
-    def _exported(self, parts: Built) -> list[Path]:
+    def _choose_checkpoints(self, parts: Built) -> list[Path]:
         """Return the checkpoints to average for the test and the export; none for the current weights."""
         task, root = self.task, parts.folder.checkpoints
         if task.average_last > 0:
-            return newest(root, task.average_last)
+            return newest_checkpoints(root, task.average_last)
         if (task.export or ("best" if task.early_stopping is not None else "last")) == "last":
             return []
-        saver = next(one for one in parts.trainer.callbacks if isinstance(one, CheckpointSaver))  # type: ignore[attr-defined]  # Lightning declares it nowhere
+        saver = next(callback for callback in parts.trainer.callbacks if isinstance(callback, CheckpointSaver))  # type: ignore[attr-defined]  # Lightning declares it nowhere
         present = list_checkpoints(root)
         steps = best_steps(saver.best, 1, parts.spec.checkpoint.mode, present)
         if not steps:
-            log.warning(
-                "No checkpoint has a value of %s: the last weights are exported.", parts.spec.checkpoint.monitor
-            )
+            log.warning("No checkpoint has a value of %s: exporting the last weights.", parts.spec.checkpoint.monitor)
         return [present[step] for step in steps]
 
     def _open(self, spec: RunSpec, registry: Registry, device: Device) -> OpenedModel:
@@ -225,10 +225,10 @@ class FineTuning(TrainingHooks):
         return open_for_use(spec, registry, replace(device, precision="32"), Ranks())
 
     def _params(self, opened: OpenedModel, splits: LabelledSplits, registry: Registry) -> dict[str, Any]:
-        """Return the parameters of the fine-tuned model: what it is made of, and what its answers mean."""
+        """Return the parameters of the fine-tuned model: encoder, head and labels."""
         task = self.task
         base = asdict(opened.spec.model)
-        if base["name"] == FINETUNED:  # a new head on the encoder of an earlier fine-tuning
+        if base["name"] == FINETUNED:  # put a new head on the encoder of an earlier fine-tuning
             base = {"group": "model", **base["params"]["encoder"]}
         head = registry.get("head", task.head or ("convnet" if self.per_residue else "mlp"))
         params: dict[str, Any] = {
@@ -251,9 +251,9 @@ class FineTuning(TrainingHooks):
                 "targets": list(task.lora_targets or TARGETS),
             }
             params["base_weights"] = opened_fingerprint(opened)
-        return params | self._meaning(splits)
+        return params | self._label_params(splits)
 
-    def _meaning(self, splits: LabelledSplits) -> dict[str, Any]:
+    def _label_params(self, splits: LabelledSplits) -> dict[str, Any]:
         if not self.of_classes:
             mean, scale = mean_and_scale(splits.train, self.per_residue) if self.task.standardise else (0.0, 1.0)
             return {"mean": mean, "scale": scale}
@@ -261,7 +261,7 @@ class FineTuning(TrainingHooks):
         weights = self.task.class_weights
         if weights is not None and len(weights) != len(classes):
             raise ConfigError(
-                f"task.class_weights: {len(weights)} numbers for {len(classes)} classes: {', '.join(classes)}."
+                f"task.class_weights: got {len(weights)} numbers for {len(classes)} classes: {', '.join(classes)}."
             )
         if self.task.balance_classes:
             counts = class_counts(splits.train, classes, self.per_residue)
@@ -269,7 +269,7 @@ class FineTuning(TrainingHooks):
         return {"classes": classes, "class_weights": weights}
 
     def _embedder(self, parts: Built, ranks: Ranks) -> Embedder:
-        """Return a copy of the encoder that computes as the device does best; training keeps its own in float32."""
+        """Return a copy of the encoder in the precision of the run; training keeps its own in float32."""
         chosen = PlainChoice.of(parts.spec.model.params["encoder"], "model")
         context = parts.device.context(parts.spec)
         module: pl.LightningModule = self.registry.build(chosen, tokenizer=parts.tokenizer, context=context)
@@ -300,11 +300,11 @@ class FineTuning(TrainingHooks):
             print(f"{'adapter':>10}  {adapter}, {sum(tensors[name].numel() for name in kept):,} numbers")
 
 
-def _labelled(splits: Any) -> LabelledSplits:
+def _check_labelled(splits: Any) -> LabelledSplits:
     if isinstance(splits, LabelledSplits):
         return splits
     raise ConfigError(
-        "data: task=finetune needs sequences with labels, which this data set has not. Choose data=labelled_csv or "
+        "data: task=finetune needs sequences with labels, and this data set has none. Choose data=labelled_csv or "
         "data=flip_fasta."
     )
 
@@ -315,13 +315,13 @@ def _network(module: Any) -> FineTunedNetwork:
     return network
 
 
-def _whole(tensor: torch.Tensor) -> torch.Tensor:
+def _full_tensor(tensor: torch.Tensor) -> torch.Tensor:
     tensor = tensor.detach()
     return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).cpu()
 
 
 def _set_aside(folder: Path) -> None:
-    """Rename a model that the run wrote before it was resumed, after the step that it is of."""
+    """Rename a model that the run wrote before it was resumed; the new name has its step."""
     if not folder.exists():
         return
     try:

@@ -1,4 +1,4 @@
-"""Which settings of `task=finetune` can be followed, together and by a run that is resumed."""
+"""Checks of the settings of `task=finetune`, for new and resumed runs."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from bionemo_core.tasks.settings import Finetune
 
 STATES_DTYPES = ("float32", "float16")
 EXPORTS = (None, "last", "best")
-_SETTLED = (
+_MODEL_KEYS = (
     *("kind", "encoder", "head", "head_params", "freeze_layers", "lora_rank", "lora_alpha", "lora_dropout"),
     *("lora_targets", "class_weights", "balance_classes", "standardise"),
 )
-"""Keys of the task that decide what the model is, which a resumed run has already."""
+"""Keys of the task that define the model; a resumed run may not change them."""
 
 
 def check_settings(task: Finetune) -> None:
-    """Accept settings that can be followed, all of them.
+    """Check the settings.
 
     Raises:
-        ConfigError: one is out of its range, or would have no effect.
+        ConfigError: a setting is out of its range, or would have no effect.
     """
     of_classes = KINDS[task.kind][1]
     weights = task.class_weights
@@ -45,18 +45,17 @@ def check_settings(task: Finetune) -> None:
 
 
 def check_same_model(spec: RunSpec, saved: RunSpec) -> None:
-    """Accept a resumed run whose model is meant as it is.
+    """Check that a resumed run keeps its model.
 
     Raises:
-        ConfigError: a key that decides it has another value.
+        ConfigError: a key that defines the model has another value.
     """
-    asked, had = Finetune(**spec.task.params), Finetune(**saved.task.params)
-    for key in _SETTLED:
-        now, before = getattr(asked, key), getattr(had, key)
+    new, old = Finetune(**spec.task.params), Finetune(**saved.task.params)
+    for key in _MODEL_KEYS:
+        now, before = getattr(new, key), getattr(old, key)
         if key == "kind":
             now, before = V1_KINDS.get(now, now), V1_KINDS.get(before, before)
         if now != before:
             raise ConfigError(
-                f"task.{key}: {before} -> {now}: the run that is resumed has its model already. Give it as it was, or "
-                "start a new run."
+                f"task.{key}: {before} -> {now}: a resumed run keeps its model. Give the old value, or start a new run."
             )

@@ -1,4 +1,4 @@
-"""What tasks share that use a trained model: its opening, and the ranks that split the work."""
+"""Opening a trained model, and starting the ranks that share the work of a task."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 log = logging.getLogger("bionemo")
 
 _PATIENCE_S = 7 * 24 * 3600.0
-"""How long ranks wait for one that still computes, or writes; one that dies is noticed at once."""
+"""How long ranks wait for one that still computes or writes; a rank that dies is noticed at once."""
 
 
 def start_workers(spec: RunSpec, device: Device) -> Ranks:
-    """Start this node's other processes where the run asks for several devices; returns in each of them.
+    """Start the other processes of this node if the run has several devices; returns in each process.
 
     Raises:
-        ConfigError: tensor parallelism is asked for, which using a model does not know.
+        ConfigError: the run sets tensor parallelism, which only training supports.
     """
     if spec.parallel.tensor_model_parallel_size > 1:
         raise ConfigError(
@@ -62,25 +62,28 @@ def single_process(spec: RunSpec, device: Device) -> Ranks:
     """Return this process as the only rank.
 
     Raises:
-        ConfigError: several are asked for.
+        ConfigError: the run asks for several devices.
     """
     if spec.trainer.devices * spec.trainer.num_nodes * spec.parallel.tensor_model_parallel_size > 1:
-        raise ConfigError(f"task={spec.task.name} works on one device: leave trainer.devices and the like at 1.")
+        raise ConfigError(
+            f"task={spec.task.name} runs on one device: leave trainer.devices, trainer.num_nodes "
+            "and parallel.tensor_model_parallel_size at 1."
+        )
     return Ranks(device="cuda:0" if device.name == "cuda" else "cpu")
 
 
 def open_for_use(spec: RunSpec, registry: Registry, device: Device, ranks: Ranks) -> OpenedModel:
-    """Return the model that the run names: the one at `restore_from_path`, else a new one with random weights.
+    """Open the model at `restore_from_path`, or build a new one with random weights.
 
     Raises:
-        BioNeMoError: it cannot be opened or built.
+        BioNeMoError: the model cannot be opened or built.
     """
     dtype = str(device.dtype).removeprefix("torch.")
     if spec.restore_from_path:
         if spec.model.name != OPENED:
             raise ConfigError(
-                f"model={spec.model.name} and restore_from_path={spec.restore_from_path}: what lies there says itself "
-                f"which model it is, so task={spec.task.name} takes no model=. Leave it out."
+                f"model={spec.model.name} and restore_from_path={spec.restore_from_path}: the stored model "
+                f"defines its own architecture, so task={spec.task.name} takes no model=. Leave it out."
             )
         adapter = spec.task.params.get("adapter")
         if adapter:
@@ -104,5 +107,5 @@ def open_for_use(spec: RunSpec, registry: Registry, device: Device, ranks: Ranks
 
 
 def weights_fingerprint(module: torch.nn.Module) -> str:
-    """32 hexadecimal digits that stand for every weight of the model, in the dtype that they have now."""
+    """Return a fingerprint of all weights of the model in their current dtype, 32 hexadecimal digits."""
     return fingerprint(named_weights(module))

@@ -1,4 +1,4 @@
-"""Search a model's latent space, from each text of a file, for texts that score higher."""
+"""The task `optimize`: search a model's latent space for texts with higher scores."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from bionemo_core.tasks.texts import (
     Texts,
     inference_of,
     judge_of,
+    make_results_folder,
     new_table,
     read_texts,
     refuse_several_devices,
-    results_folder,
-    start_on,
+    select_device,
 )
 from bionemo_core.training.signals import StopSignal
 
@@ -50,57 +50,59 @@ _STEP_COLUMNS = ("iteration", "oracle_calls", "text", "score", "similarity", "me
 
 
 def optimize(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> None:
-    """Run the task to its end: two tables, a summary and two pictures in the results folder.
+    """Run the task: write two tables, a summary and two pictures to the results folder.
 
     Raises:
-        BioNeMoError: every failure that a user can meet.
+        BioNeMoError: the task failed.
     """
     quieten_libraries()
     task = Optimize(**spec.task.params)
     settings = settings_of(task, spec.seed)
     refuse_several_devices(spec)
     device = choose_device(spec)
-    opened = open_for_use(spec, registry, device, Ranks(device=start_on(device)))
+    opened = open_for_use(spec, registry, device, Ranks(device=select_device(device)))
     judge = judge_of(opened)
     if judge is None:
         raise ConfigError(
-            f"task=optimize: model {opened.spec.model.name!r} of {opened.spec.model.distribution} offers no judge of "
-            "its texts, so nothing can be scored. Use a model that has one, such as molmim."
+            f"task=optimize: model {opened.spec.model.name!r} of {opened.spec.model.distribution} has no judge "
+            "of its texts, so it cannot score any. Use a model that has one, such as molmim."
         )
     oracle = named_oracle(task.oracle, judge)
     inference = inference_of(opened, spec, task.batch_size)
     space = ModelLatents(inference)
     texts = read_texts(task, task.input, inference, device.context(spec))
     texts = usable_starts(texts, oracle, judge, task)
-    folder = results_folder(spec, task.output, composed_yaml)
+    folder = make_results_folder(spec, task.output, composed_yaml)
     started = monotonic()
     searches = [settings, replace(settings, algorithm=BASELINE)] if task.baseline else [settings]
-    found: list[SearchResult] = []
-    with StopSignal() as told:
-        for one in searches:
-            total = one.iterations * len(texts.texts)
-            with Progress(one.algorithm, total, unit="iterations", shown=spec.trainer.progress_bar) as progress:
-                options: dict[str, Any] = {"num_workers": task.num_workers, "progress": _Counted(progress)}
-                options["stop"] = lambda: told.requested is not None
-                found.append(search(space, texts.texts, oracle, judge, one, **options))
-            if told.requested:
+    results: list[SearchResult] = []
+    with StopSignal() as stop_signal:
+        for search_settings in searches:
+            total = search_settings.iterations * len(texts.texts)
+            with Progress(
+                search_settings.algorithm, total, unit="iterations", shown=spec.trainer.progress_bar
+            ) as progress:
+                options: dict[str, Any] = {"num_workers": task.num_workers, "progress": _ProgressCallback(progress)}
+                options["stop"] = lambda: stop_signal.requested is not None
+                results.append(search(space, texts.texts, oracle, judge, search_settings, **options))
+            if stop_signal.requested:
                 break
-        last = found[-1]
-        finished = len(found) == len(searches) and last.iterations == last.settings.iterations
-        stopped_by = None if finished else told.requested
-        report = _Report(task, texts, judge, found, monotonic() - started, stopped_by)
+        last = results[-1]
+        finished = len(results) == len(searches) and last.iterations == last.settings.iterations
+        stopped_by = None if finished else stop_signal.requested
+        report = _Report(task, texts, judge, results, monotonic() - started, stopped_by)
         report.write(folder.path)
     print(report.text())
     print(f"{'folder':>12}  {folder.path}", flush=True)
     if stopped_by:
         raise Preempted(
             f"task=optimize: stopped by {stopped_by} after {last.iterations} of {last.settings.iterations} "
-            f"iterations of {last.settings.algorithm}; what was found until then is in {folder.path}."
+            f"iterations of {last.settings.algorithm}; the results so far are in {folder.path}."
         )
 
 
 def settings_of(task: Optimize, seed: int) -> SearchSettings:
-    """How the task searches.
+    """Return the settings of the search.
 
     Raises:
         ConfigError: a value is out of its range.
@@ -112,22 +114,22 @@ def settings_of(task: Optimize, seed: int) -> SearchSettings:
     if task.num_workers < 0:
         raise ConfigError(f"task.num_workers: got {task.num_workers}, expected 0 or more.")
     if task.baseline and task.algorithm == BASELINE:
-        raise ConfigError(f"task.baseline=true compares with task.algorithm={BASELINE}, which is asked for itself.")
-    shared = [one.name for one in dataclasses.fields(SearchSettings) if hasattr(task, one.name)]
+        raise ConfigError(f"task.baseline=true: task.algorithm is {BASELINE} already. Leave one of them out.")
+    shared = [field.name for field in dataclasses.fields(SearchSettings) if hasattr(task, field.name)]
     return SearchSettings(**{name: getattr(task, name) for name in shared}, seed=seed)
 
 
 def usable_starts(texts: Texts, oracle: Oracle, judge: TextJudge, task: Optimize) -> Texts:
-    """Return the valid texts; of these the `task.worst` with the lowest scores, in their order.
+    """Return the valid texts; of these the `task.worst` with the worst scores, in their order.
 
     Raises:
-        ConfigError: none is left.
+        ConfigError: no text is valid.
     """
     canonical = [judge.canonical(text) for text in texts.texts]
     rows = [row for row, form in enumerate(canonical) if form is not None]
     forms = [str(canonical[row]) for row in rows]
     if not rows:
-        raise ConfigError(f"task.input={task.input}: none of its {len(canonical)} texts is a {judge.noun}.")
+        raise ConfigError(f"task.input={task.input}: none of its {len(canonical)} texts is a valid {judge.noun}.")
     if task.worst is not None and task.worst < len(rows):
         scores = np.nan_to_num(np.asarray(oracle(forms, forms), dtype=np.float64), nan=math.inf)
         lowest = np.argsort(-scores if task.minimize else scores, kind="stable")[: task.worst]
@@ -137,8 +139,8 @@ def usable_starts(texts: Texts, oracle: Oracle, judge: TextJudge, task: Optimize
     return Texts(*chosen, texts.num_rejected, texts.num_long, invalid)
 
 
-class _Counted:
-    """Counts steps, for progress."""
+class _ProgressCallback:
+    """A callback that reports search steps to the progress bar."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress, self._done = progress, 0
@@ -152,12 +154,12 @@ class _Counted:
 
 @dataclass(frozen=True)
 class _Report:
-    """What the searches found, as files and lines."""
+    """The results of the searches, as files and printed lines."""
 
     task: Optimize
     texts: Texts
     judge: TextJudge
-    found: Sequence[SearchResult]
+    results: Sequence[SearchResult]
     seconds: float
     stopped_by: str | None = None
 
@@ -165,33 +167,33 @@ class _Report:
         """Write tables, summary and pictures.
 
         Raises:
-            StorageError: the file system refuses.
+            StorageError: a file cannot be written.
         """
         self._write_results(folder / RESULTS)
         with new_table(folder / TRAJECTORY, ("algorithm", "id", *_STEP_COLUMNS)) as add_rows:
-            for one in self.found:
-                rows = ((one.settings.algorithm, self.texts.ids[step.start], step) for step in one.steps)
+            for result in self.results:
+                rows = ((result.settings.algorithm, self.texts.ids[step.start], step) for step in result.steps)
                 add_rows((a, name, *(getattr(step, column) for column in _STEP_COLUMNS)) for a, name, step in rows)
         write_json(folder / SUMMARY, self.summary())
         if self.task.picture:
-            draw_trajectory(folder / PICTURE, self.found, self.task.oracle)
-            pairs = list(zip(self.found[0].first, self.found[0].best, strict=True))[: MOST_DRAWN // 2]
+            draw_trajectory(folder / PICTURE, self.results, self.task.oracle)
+            pairs = list(zip(self.results[0].first, self.results[0].best, strict=True))[: MOST_DRAWN // 2]
             drawn = [step for pair in pairs for step in pair]
             captions = [f"{step.score:.3f}" if step.iteration == 0 else _caption(step) for step in drawn]
             self.judge.draw_grid([step.text for step in drawn], captions, str(folder / GRID))
 
     def _write_results(self, path: Path) -> None:
-        names = [one.settings.algorithm.replace("-", "_") for one in self.found]
+        names = [result.settings.algorithm.replace("-", "_") for result in self.results]
         own = [f"{name}_{column}" for name in names for column in ("text", "score", "similarity")]
         with new_table(path, ("id", "start", "start_score", *own)) as add_rows:
-            for row, first in enumerate(self.found[0].first):
-                best = [one.best[row] for one in self.found]
+            for row, first in enumerate(self.results[0].first):
+                best = [result.best[row] for result in self.results]
                 values = [value for step in best for value in (step.text, step.score, step.similarity)]
                 add_rows([(self.texts.ids[row], first.text, first.score, *values)])
 
     def summary(self) -> dict[str, Any]:
-        """Return the task and, of each algorithm, means over the starts."""
-        first = [step.score for step in self.found[0].first]
+        """Return the task and, for each algorithm, means over the starts."""
+        first = [step.score for step in self.results[0].first]
         content: dict[str, Any] = {
             "task": asdict(self.task),
             "starts": len(first),
@@ -200,15 +202,15 @@ class _Report:
             "stopped_by": self.stopped_by,
             "mean_start_score": float(np.mean(first)),
         }
-        for one in self.found:
-            best, later = one.best, [step for step in one.steps if step.iteration]
-            content[one.settings.algorithm] = {
+        for result in self.results:
+            best, later = result.best, [step for step in result.steps if step.iteration]
+            content[result.settings.algorithm] = {
                 "oracle_calls": sum(step.oracle_calls for step in best),
                 "mean_score": float(np.mean([step.score for step in best])),
-                "mean_gain": one.mean_gain,
-                "improved": sum(step.text != start.text for step, start in zip(best, one.first, strict=True)),
+                "mean_gain": result.mean_gain,
+                "improved": sum(step.text != start.text for step, start in zip(best, result.first, strict=True)),
                 "mean_similarity": float(np.mean([step.similarity for step in best])),
-                "iterations": one.iterations,
+                "iterations": result.iterations,
                 "valid": float(np.mean([step.valid for step in later])) if later else None,
             }
         return content
@@ -219,18 +221,18 @@ class _Report:
         lines = [("starts", f"{summary['starts']:,}, mean {self.task.oracle} {summary['mean_start_score']:.4f}")]
         if self.texts.left_out:
             lines.append(("left out", self.texts.left_out))
-        for one in self.found:
-            own = summary[one.settings.algorithm]
+        for result in self.results:
+            own = summary[result.settings.algorithm]
             valid = "" if own["valid"] is None else f", {own['valid']:.1%} valid"
             lines.append(
                 (
-                    one.settings.algorithm,
+                    result.settings.algorithm,
                     f"mean {own['mean_score']:.4f} (gain {own['mean_gain']:+.4f}), {own['improved']} of "
                     f"{summary['starts']} improved, similarity {own['mean_similarity']:.3f}, "
                     f"{own['oracle_calls']:,} oracle calls{valid}",
                 )
             )
-        calls = sum(summary[one.settings.algorithm]["oracle_calls"] for one in self.found)
+        calls = sum(summary[result.settings.algorithm]["oracle_calls"] for result in self.results)
         lines.append(("time", f"{self.seconds:,.1f} s, {calls / max(self.seconds, 1e-9):,.0f} candidates a second"))
         return "\n".join(f"{name:>12}  {what}" for name, what in lines)
 

@@ -1,4 +1,4 @@
-"""Predictions with ids, as a CSV file: a fine-tuned model's answers, or zero-shot scores of mutations."""
+"""The task `predict`: a CSV file of predictions of a fine-tuned model, or of zero-shot scores of mutations."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def predict(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> No
     """Run the task: write `task.output`.
 
     Raises:
-        BioNeMoError: every failure that a user can meet.
+        BioNeMoError: the task failed.
     """
     quieten_libraries()
     task = Predict(**spec.task.params)
     output = Path(task.output).expanduser()
     if output.exists() and not task.overwrite:
-        raise ConfigError(f"task.output={output}: is there already. Choose another name, or set task.overwrite=true.")
+        raise ConfigError(f"task.output={output}: already exists. Choose another name, or set task.overwrite=true.")
     if (task.input is None) == (task.variants is None):
         raise ConfigError(
             "task=predict: give either task.input, for a fine-tuned model, or task.variants with task.wild_type, for "
@@ -51,17 +51,17 @@ def predict(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> No
     tokens = task.tokens_per_batch or (65_536 if device.name == "cuda" else 4_096)
     rows: Iterable[list[str]]
     if task.variants is not None:
-        header, rows = _scores(task, opened, tokens)
+        header, rows = _score_variants(task, opened, tokens)
     else:
-        header, rows = _answers(task, opened, tokens, spec)
+        header, rows = _predict_rows(task, opened, tokens, spec)
     count = write_csv(output, header, rows)
     print(f"{output}: {count:,} predictions")
 
 
-def _scores(task: Predict, opened: OpenedModel, tokens: int) -> tuple[list[str], list[list[str]]]:
+def _score_variants(task: Predict, opened: OpenedModel, tokens: int) -> tuple[list[str], list[list[str]]]:
     if task.wild_type is None or task.variants is None:
-        raise ConfigError("task.variants: the mutations need the sequence that they change: set task.wild_type.")
-    wild_type = _wild_type(task.wild_type)
+        raise ConfigError("task.variants: the sequence before mutation is missing. Set task.wild_type.")
+    wild_type = _read_wild_type(task.wild_type)
     source = CsvSource(Path(task.variants).expanduser(), column=task.variant_column)
     texts, variants = [], []
     for record in source.records(source.paths[0]):
@@ -78,19 +78,21 @@ def _scores(task: Predict, opened: OpenedModel, tokens: int) -> tuple[list[str],
     return ["variant", "num_mutations", "score"], rows
 
 
-def _wild_type(given: str) -> str:
+def _read_wild_type(given: str) -> str:
     path = Path(given).expanduser()
     if not path.is_file():
         if not given.isalpha():
-            raise ConfigError(f"task.wild_type={given[:60]}: neither a file nor a sequence of residues.")
+            raise ConfigError(f"task.wild_type={given[:60]}: expected a file or a sequence of residues.")
         return given.upper()
     record = next(iter(FastaSource(path).records(path)), None)
     if record is None:
-        raise DataError(f"fasta: {path}: holds no record.")
+        raise DataError(f"fasta: {path}: the file has no records.")
     return b"".join(record.sequence.split()).decode("latin-1").upper()
 
 
-def _answers(task: Predict, opened: OpenedModel, tokens: int, spec: RunSpec) -> tuple[list[str], Iterable[list[str]]]:
+def _predict_rows(
+    task: Predict, opened: OpenedModel, tokens: int, spec: RunSpec
+) -> tuple[list[str], Iterable[list[str]]]:
     assert task.input is not None
     settings = EmbeddingSettings(on_long=task.on_long, tokens_per_batch=tokens, unknown="unk")
     predictor = Predictor(opened.module, opened.tokenizer, settings)
@@ -110,10 +112,10 @@ def _answers(task: Predict, opened: OpenedModel, tokens: int, spec: RunSpec) -> 
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> int:
-    """Write a table, whole or not at all; return the number of rows.
+    """Write a CSV file atomically, and return the number of rows.
 
     Raises:
-        StorageError: the file system refused.
+        StorageError: the file cannot be written.
     """
     count = 0
     with new_csv(path, header, line_end="\r\n") as add_rows:

@@ -1,4 +1,4 @@
-"""Prepare the data of a run without running it; imports no torch, so that it can be done on any machine."""
+"""The task `prepare`: prepare the data of a run; it imports no torch, so it runs on any machine."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def prepare(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> No
     """Build the stores of the data component, and print what was read, used and rejected.
 
     Raises:
-        BioNeMoError: every failure that a user can meet.
+        BioNeMoError: the task failed.
     """
     settings = Prepare(**spec.task.params)
     context = BuildContext(seed=spec.seed, home=spec.home, preparation_workers=settings.num_workers)
@@ -32,10 +32,10 @@ def prepare(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> No
         try:
             splits = registry.build(spec.data, tokenizer=tokenizer, context=context)
         except BioNeMoError:
-            _write_reports(stores, picture=False)  # what was read explains why a split of it failed
+            _write_reports(stores, picture=False)  # the counts explain why a split failed
             raise
     if not stores:
-        raise ConfigError(f"data={spec.data.name} prepares nothing: its records are not read through a store.")
+        raise ConfigError(f"data={spec.data.name} has nothing to prepare: it reads no records into a store.")
     _write_reports(stores, settings.picture)
     named = (("train", splits.train), ("val", splits.val), ("test", splits.test))
     sizes = ", ".join(f"{len(part):,} {name}" for name, part in named if part is not None)

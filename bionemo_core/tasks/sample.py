@@ -1,4 +1,4 @@
-"""Write texts near those of a file, or from the model's prior, and say how many are of use."""
+"""The task `sample`: sample texts near those of a file or from the model's prior, and measure their quality."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from bionemo_core.tasks.texts import (
     Texts,
     inference_of,
     judge_of,
+    make_results_folder,
     new_table,
     read_texts,
     refuse_several_devices,
-    results_folder,
-    start_on,
+    select_device,
 )
 
 if TYPE_CHECKING:
@@ -40,24 +40,24 @@ _OPTIONS = ("top_k", "top_p", "temperature", "beam_size", "keep_only_best_tokens
 
 
 def sample(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> None:
-    """Run the task to its end: `samples.csv`, `summary.json` and `samples.png` in the results folder.
+    """Run the task: write `samples.csv`, `summary.json` and `samples.png` to the results folder.
 
     Raises:
-        BioNeMoError: every failure that a user can meet.
+        BioNeMoError: the task failed.
     """
     quieten_libraries()
     task = Sample(**spec.task.params)
     options = _options(task)
     refuse_several_devices(spec)
     device = choose_device(spec)
-    opened = open_for_use(spec, registry, device, Ranks(device=start_on(device)))
+    opened = open_for_use(spec, registry, device, Ranks(device=select_device(device)))
     inference, judge = inference_of(opened, spec, task.batch_size, task.max_length), judge_of(opened)
     context = device.context(spec)
     texts = read_texts(task, task.input, inference, context) if task.input else None
-    known = _known(task, inference, judge, context) if task.known else None
+    known = _read_known(task, inference, judge, context) if task.known else None
     if texts is None:
-        _ = inference.latent_shape  # what has no prior leaves no folder
-    folder = results_folder(spec, task.output, composed_yaml)
+        _ = inference.latent_shape  # fail before a folder is made if the model has no prior
+    folder = make_results_folder(spec, task.output, composed_yaml)
     started = monotonic()
     counts = SampleCounts(judge, known)
     total = len(texts.texts) if texts else int(task.num_molecules or 0)
@@ -66,7 +66,7 @@ def sample(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> Non
         new_table(folder.path / TABLE, COLUMNS) as add_rows,
         Progress("sample", total, shown=spec.trainer.progress_bar) as progress,
     ):
-        for done, written in job.near(texts) if texts else job.from_prior(total):
+        for done, written in job.sample_near(texts) if texts else job.sample_prior(total):
             add_rows(counts.judged(written))
             progress.update(done)
     summary = {
@@ -86,15 +86,15 @@ def sample(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> Non
 
 @dataclass(frozen=True)
 class _Job:
-    """What is asked of the model."""
+    """The sampling calls of the task."""
 
     task: Sample
     options: dict[str, Any]
     seed: int
     inference: Seq2SeqInference
 
-    def near(self, texts: Texts) -> Iterator[tuple[int, list[Written]]]:
-        """How many texts are done, and what was written near the last of them."""
+    def sample_near(self, texts: Texts) -> Iterator[tuple[int, list[Written]]]:
+        """Yield the number of texts that are done, and the samples near the last of them."""
         task = self.task
         at_once = max(1, 4 * self.inference.batch_size // task.num_samples)
         for first in range(0, len(texts.texts), at_once):
@@ -110,12 +110,12 @@ class _Job:
             )
             written = []
             for name, start, samples in zip(texts.ids[part], texts.texts[part], found, strict=True):
-                for number, one in enumerate(samples):
-                    written += [Written(name, start, number, *beam) for beam in _beams(one)]
+                for number, sampled in enumerate(samples):
+                    written += [Written(name, start, number, *beam) for beam in _beams(sampled)]
             yield first + len(found), written
 
-    def from_prior(self, total: int) -> Iterator[tuple[int, list[Written]]]:
-        """How many texts are done, and the last of them."""
+    def sample_prior(self, total: int) -> Iterator[tuple[int, list[Written]]]:
+        """Yield the number of samples that are done, and the last of them."""
         at_once = 4 * self.inference.batch_size
         for first in range(0, total, at_once):
             number = min(at_once, total - first)
@@ -127,8 +127,8 @@ class _Job:
                 **self.options,
             )
             written = []
-            for place, one in enumerate(found, start=first):
-                written += [Written("", "", place, *beam) for beam in _beams(one)]
+            for place, sampled in enumerate(found, start=first):
+                written += [Written("", "", place, *beam) for beam in _beams(sampled)]
             yield first + number, written
 
 
@@ -137,25 +137,25 @@ def _beams(sampled: str | Sequence[str]) -> Iterator[tuple[int, str]]:
 
 
 def _options(task: Sample) -> dict[str, Any]:
-    """Return the options that were given, checked before a model is opened."""
+    """Check the settings, and return the options of the method that are set."""
     if (task.input is None) == (task.num_molecules is None):
         raise ConfigError(
             "task=sample: give either task.input=FILE, texts to start from, or task.num_molecules=N, "
-            "how many to draw from the prior."
+            "the number of samples from the prior."
         )
     for name in ("num_molecules", "limit", "batch_size", "max_length"):
         value = getattr(task, name)
         if value is not None and value < 1:
             raise ConfigError(f"task.{name}: got {value}, expected 1 or more.")
     if not math.isfinite(task.scaled_radius):
-        raise ConfigError(f"task.scaled_radius: got {task.scaled_radius}, expected a number from 0.")
+        raise ConfigError(f"task.scaled_radius: got {task.scaled_radius}, expected a finite number.")
     options = {name: getattr(task, name) for name in _OPTIONS if getattr(task, name) is not None}
     method_options(task.sampling_method, options, task.num_samples, task.scaled_radius)
     return options
 
 
-def _known(task: Sample, inference: Seq2SeqInference, judge: TextJudge | None, context: Any) -> set[str]:
-    """Return the canonical forms of the texts that count as known."""
+def _read_known(task: Sample, inference: Seq2SeqInference, judge: TextJudge | None, context: Any) -> set[str]:
+    """Read the known texts in canonical form."""
     every = read_texts(
         replace(task, limit=None, on_long="skip", on_invalid="skip"), str(task.known), inference, context
     )

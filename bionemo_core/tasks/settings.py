@@ -1,4 +1,4 @@
-"""The settings of every task: a frozen dataclass each, whose fields are the keys `task.NAME`.
+"""The settings of the tasks: one frozen dataclass per task, whose fields are the keys `task.NAME`.
 
 No `from __future__ import annotations` here: OmegaConf reads these annotations at run time.
 """
@@ -11,7 +11,7 @@ from bionemo_core.inference.search_settings import SearchSettings
 
 @dataclass(frozen=True)
 class Train:
-    """Pre-train the model, then test it if asked."""
+    """Pre-train the model, then optionally test it."""
 
     do_training: bool = True  # false: skip the training and only test
     do_testing: bool = False  # test on the test split after the training
@@ -32,22 +32,22 @@ class Embed:
     on_long: str = "error"  # action for a sequence longer than the model: error, truncate or window
     window_overlap: Optional[int] = None  # overlap of neighbouring windows in residues; null: half a window
     tokens_per_batch: Optional[int] = None  # tokens in one forward pass; null: 4,096 on a CPU, 32,768 on a GPU
-    tokens_per_part: Optional[int] = None  # tokens computed between two saves; null: 4,194,304
+    tokens_per_part: Optional[int] = None  # tokens between saves; null: 4,194,304, or 131,072 for outputs per residue
     adapter: Optional[str] = None  # the folder `adapter` of a LoRA fine-tuning of the model at restore_from_path
     overwrite: bool = False  # replace an existing output
 
 
 @dataclass(frozen=True)
 class Finetune:
-    """Train a head on a pre-trained model, and the model with it if asked."""
+    """Train a head on a pre-trained model, and optionally the model itself."""
 
     kind: str  # sequence_regression, sequence_classification, token_classification, token_regression
     encoder: str = "frozen"  # train only the head (frozen), all weights (full) or low-rank adapters (lora)
     head: Optional[str] = None  # the head; null: mlp for sequences, convnet for residues
     head_params: Any = None  # the head's keys, for example {hidden_layer_size: 256}
-    freeze_layers: int = 0  # encoder=full: freeze the first N layers; with -N all but the last N
+    freeze_layers: int = 0  # encoder=full: freeze the first N layers and the embeddings; -N: all but the last N
     lora_rank: int = 32  # rank of the low-rank adapters
-    lora_alpha: Optional[float] = None  # scale of the adapters; null: the rank
+    lora_alpha: Optional[float] = None  # adapters are scaled by alpha / rank; null: the rank
     lora_dropout: float = 0.0  # dropout of the input of an adapter
     lora_targets: Optional[list[str]] = None  # linear layers with adapters; null: qkv, proj, fc1, fc2
     class_weights: Optional[list[float]] = None  # weights of the classes, in sorted order of their names
@@ -62,7 +62,7 @@ class Finetune:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Measure a model on a split of the data, and draw a report."""
+    """Evaluate a model on a split of the data and write a report."""
 
     output: str  # output folder for metrics.json, report.html and, for a fine-tuned model, predictions.csv
     split: str = "test"  # train, val, test
@@ -95,12 +95,12 @@ class Predict:
 
 @dataclass(frozen=True)
 class Sample:
-    """Write texts near those of a file, or texts from the model's prior."""
+    """Sample texts near those of a file, or from the model's prior."""
 
     input: Optional[str] = None  # texts to sample near, in any format that embed reads; null: sample from the prior
     num_molecules: Optional[int] = None  # number of samples from the prior
     output: Optional[str] = None  # output folder; null: a new run folder
-    limit: Optional[int] = None  # use only the first texts of the file
+    limit: Optional[int] = None  # use only this many texts, from the start of the file; null: all
     num_samples: int = 1  # number of samples near each text
     sampling_method: str = "greedy-perturbate"  # or topkp-perturbate, beam-search-perturbate[-sample] and others
     scaled_radius: float = 1.0  # standard deviation of the noise on the hidden states
@@ -124,18 +124,18 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class Optimize:
-    """Search the latent space of the model, from each text of a file, for texts with higher scores."""
+    """Search the latent space of a model for texts with higher scores, starting from each text of a file."""
 
     input: str  # start texts: a SMILES, CSV, TSV or Parquet file or another format, plain or compressed
     oracle: str  # score to maximise; for molecules: qed, logp, penalized_logp, tanimoto, molmim_qed_with_similarity
     output: Optional[str] = None  # output folder; null: a new run folder
-    limit: Optional[int] = None  # use only the first texts of the file
-    worst: Optional[int] = None  # of these use only this many with the lowest scores
+    limit: Optional[int] = None  # use only this many texts, from the start of the file; null: all
+    worst: Optional[int] = None  # use only this many of these texts, those with the worst scores; null: all
     algorithm: str = SearchSettings.algorithm  # cma-es, or random: perturb the latent of the start repeatedly
     population: int = SearchSettings.population  # candidates per start in one iteration
     iterations: int = SearchSettings.iterations  # number of iterations for each start
     sigma: float = SearchSettings.sigma  # standard deviation of the first candidates around the latent of the start
-    minimum_similarity: float = SearchSettings.minimum_similarity  # least similarity of the best candidate to its start
+    minimum_similarity: float = SearchSettings.minimum_similarity  # candidates less similar to their start never win
     scaled_radius: float = SearchSettings.scaled_radius  # standard deviation of the random perturbation
     diagonal: bool = SearchSettings.diagonal  # adapt only the variances of the dimensions, which is cheaper
     minimize: bool = SearchSettings.minimize  # minimise the score instead
@@ -152,7 +152,7 @@ class Optimize:
 
 @dataclass(frozen=True)
 class Prepare:
-    """Prepare the data of a model or a tokenizer, and report what became of each record."""
+    """Prepare the data of a model or a tokenizer, and report how many records were used and rejected."""
 
     num_workers: Optional[int] = None  # processes that filter records; null: one per CPU if filtering is slow, 0: none
     picture: bool = True  # draw the length distribution of each store
@@ -160,7 +160,7 @@ class Prepare:
 
 @dataclass(frozen=True)
 class Convert:
-    """Write the model at `restore_from_path` in another form."""
+    """Convert the model at `restore_from_path` to another format."""
 
     output: str  # the output, a folder or file that does not exist yet
     to: Optional[str] = None  # artefact, nemo or huggingface; null: nemo if the name ends in .nemo, else artefact

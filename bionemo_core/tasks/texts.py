@@ -1,4 +1,4 @@
-"""What the tasks that decode share: the texts of a file, the folder of results, tables and progress."""
+"""Shared parts of `sample` and `optimize`: reading texts, the results folder, tables."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ class Texts:
     ids: list[str]
     texts: list[str]
     num_rejected: int = 0
-    """Records of the whole file that its rules rejected."""
+    """Records of the whole file that the filter rejected."""
     num_long: int = 0
-    """Left out because the model takes no texts as long."""
+    """Texts left out because they are too long for the model."""
     num_invalid: int = 0
-    """Left out because they stand for nothing."""
+    """Texts left out because they are not valid, such as SMILES that name no molecule."""
 
     @property
     def left_out(self) -> str:
-        """What was left out and why; empty where nothing was."""
+        """The counts of texts left out, by reason; empty if there are none."""
         reasons = (
             (self.num_rejected, "rejected"),
             (self.num_long, "too long"),
-            (self.num_invalid, "standing for nothing"),
+            (self.num_invalid, "invalid"),
         )
         return ", ".join(f"{number:,} {reason}" for number, reason in reasons if number)
 
@@ -54,10 +54,10 @@ class Texts:
 def inference_of(
     opened: OpenedModel, spec: RunSpec, batch_size: int | None, max_length: int | None = None
 ) -> Seq2SeqInference:
-    """Return the interface to an opened model, with the batch that suits its device.
+    """Return the sampling interface of an opened model, with a batch size for its device.
 
-    A GPU replays the steps of the core's encoder-decoder unless `trainer.compile=false`; with true the layers of a step
-    are compiled too, which takes some ten seconds.
+    On a GPU the decoding steps of the core's encoder-decoder run as CUDA graphs, unless `trainer.compile=false`; with
+    true their layers are compiled too, which takes about ten seconds.
 
     Raises:
         ConfigError: the model cannot decode.
@@ -72,17 +72,17 @@ def inference_of(
 
 
 def judge_of(opened: OpenedModel) -> TextJudge | None:
-    """Return what the model's plugin knows of the texts that it writes, if anything."""
+    """Return the judge of the model's texts, or None if its plugin has none."""
     judge = getattr(opened.module, "judge", None)
     return judge if isinstance(judge, TextJudge) else None
 
 
 def read_texts(task: Any, path: str, inference: Seq2SeqInference, context: BuildContext) -> Texts:
-    """Return the texts of a file that the model can take; `task` has the keys for reading, `limit` and `on_long`.
+    """Return the texts of a file that fit the model; `task` has the keys for reading, `limit` and `on_long`.
 
     Raises:
-        ConfigError: a key is out of its range, or the format cannot be told.
-        DataError: the file or a record cannot be used, or none is left.
+        ConfigError: a key is out of its range, or the format is unknown.
+        DataError: the file or a record cannot be used, or no text is left.
     """
     if task.on_long not in ON_LONG:
         raise ConfigError(f"task.on_long: got {task.on_long!r}, expected one of {', '.join(ON_LONG)}.")
@@ -99,19 +99,19 @@ def read_texts(task: Any, path: str, inference: Seq2SeqInference, context: Build
         else:
             raise DataError(
                 f"{path}: record {name!r} has {num_tokens} tokens, the model takes {inference.seq_length}. "
-                "Leave such records out with task.on_long=skip."
+                "Skip such records with task.on_long=skip."
             )
     if not texts:
-        raise DataError(f"{path}: there is no text to start from; {num_long} were left out as too long.")
+        raise DataError(f"{path}: there is no text to start from; {num_long} were skipped as too long.")
     return Texts(ids, texts, sum(store.manifest["records"]["rejected"].values()), num_long)
 
 
-def results_folder(spec: RunSpec, output: str | None, composed_yaml: str) -> RunFolder:
-    """Return an empty folder for the results, with the specification of the run in it.
+def make_results_folder(spec: RunSpec, output: str | None, composed_yaml: str) -> RunFolder:
+    """Create a folder for the results, and write the run specification to it.
 
     Raises:
-        ConfigError: the folder that was named holds something.
-        StorageError: it cannot be made.
+        ConfigError: the folder `output` is not empty.
+        StorageError: the folder cannot be created.
     """
     if output is None:
         folder = new_folder(Path(spec.home), spec.name)
@@ -120,29 +120,31 @@ def results_folder(spec: RunSpec, output: str | None, composed_yaml: str) -> Run
         try:
             path.mkdir(parents=True, exist_ok=True)
             if any(path.iterdir()):
-                raise ConfigError(f"task.output={output}: the folder is not empty. Choose another, or leave it out.")
+                raise ConfigError(
+                    f"task.output={output}: the folder is not empty. Choose another, or leave task.output out."
+                )
         except OSError as error:
-            raise StorageError(f"task.output={output}: cannot be made: {error.strerror or error}.") from error
+            raise StorageError(f"task.output={output}: cannot be created: {error.strerror or error}.") from error
         folder = RunFolder(path)
     write_spec(folder, spec, composed_yaml)
     return folder
 
 
 def refuse_several_devices(spec: RunSpec) -> None:
-    """Accept a run on one device.
+    """Check that the run has one device.
 
     Raises:
-        ConfigError: more are asked for.
+        ConfigError: the run asks for more.
     """
     if spec.trainer.devices * spec.trainer.num_nodes > 1:
         raise ConfigError(
-            f"task={spec.task.name} runs on one device, and trainer.devices={spec.trainer.devices}, "
-            f"trainer.num_nodes={spec.trainer.num_nodes} were asked for. Leave them at 1."
+            f"task={spec.task.name} runs on one device, got trainer.devices={spec.trainer.devices} and "
+            f"trainer.num_nodes={spec.trainer.num_nodes}. Leave both at 1."
         )
 
 
-def start_on(device: Device) -> str:
-    """Torch's name of the one device that decodes."""
+def select_device(device: Device) -> str:
+    """Select the device of this process, and return torch's name of it."""
     if device.name == "cuda":
         torch.cuda.set_device(0)
         return "cuda:0"
@@ -151,12 +153,12 @@ def start_on(device: Device) -> str:
 
 @contextmanager
 def new_table(path: Path, columns: Sequence[str]) -> Iterator[Callable[[Iterable[Sequence[Any]]], None]]:
-    """Give a function that adds rows to a CSV file, which appears when the block ends well.
+    """Yield a function that adds rows to a CSV file; the file appears when the block ends without an error.
 
-    None and NaN leave a place empty.
+    None and NaN are written as empty cells.
 
     Raises:
-        StorageError: the file system refused.
+        StorageError: the file cannot be written.
     """
     with new_csv(path, columns) as add_rows:
         yield lambda rows: add_rows([_plain(value) for value in row] for row in rows)

@@ -1,4 +1,4 @@
-"""Pre-train a model: from a run specification to a run folder."""
+"""The task `train`: pre-train a model, from a run specification to a run folder."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from bionemo_core.runs.loaders import RunLoaders
 from bionemo_core.runs.plan_text import print_plan, print_resume, quieten_libraries
 from bionemo_core.runs.resume import (
     check_resume,
-    completed,
-    held,
+    fill_defaults,
+    keep_first_weights,
+    lock_run,
     open_folder,
     record_restore,
-    with_first_weights,
     write_spec,
 )
-from bionemo_core.runs.trainer import lost_ranks_named, make_trainer, start_ranks, tell_callbacks
+from bionemo_core.runs.trainer import call_meet_run, explain_lost_ranks, make_trainer, start_ranks
 from bionemo_core.training.any_lightning_module import (
     AnyModuleCallback,
     EvaluationMicroBatches,
@@ -55,16 +55,22 @@ log = logging.getLogger("bionemo")
 
 
 def train(spec: RunSpec, registry: Registry, *, composed_yaml: str = "", hooks: TrainingHooks | None = None) -> None:
-    """Run the task to its end, or to a signal, and leave a run folder; `hooks` are another task's.
+    """Run the task until it ends or a signal stops it, and write a run folder.
+
+    Args:
+        spec: the run.
+        registry: where components are looked up.
+        composed_yaml: the composed configuration, for the run folder.
+        hooks: what another task adds to the run.
 
     Raises:
-        BioNeMoError: every failure that a user can meet.
+        BioNeMoError: the task failed.
     """
     quieten_libraries()
     hooks = hooks or TrainingHooks()
     device = choose_device(spec)
     folder, reader = open_folder(spec)
-    with held(folder), StopSignal() as stop:
+    with lock_run(folder), StopSignal() as stop:
         saver = CheckpointSaver(folder.checkpoints, spec.checkpoint, spec.trainer.val_check_interval)
         last = [*hooks.callbacks(spec), saver, StopOnSignal(stop, saver)]
         trainer = make_trainer(spec, registry, device, folder, reader, last)
@@ -80,7 +86,7 @@ def train(spec: RunSpec, registry: Registry, *, composed_yaml: str = "", hooks: 
 
 @dataclass(frozen=True)
 class _Run:
-    """A run whose parts are built: what flows from the command line to the trainer, one way."""
+    """A run with all its parts built."""
 
     spec: RunSpec
     saved: RunSpec | None
@@ -92,11 +98,11 @@ class _Run:
     tokenizer: Tokenizer
     splits: DataSplits
     read: tuple[str, ...]
-    """What came of each source: read = used + rejected."""
+    """One line per source: records read, used and rejected."""
     module: pl.LightningModule
     recipe: Recipe
     restored: LoadReport | None
-    """What `restore_from_path` gave; None where nothing was taken."""
+    """The load report of `restore_from_path`; None if no weights were loaded."""
 
     @classmethod
     def build(
@@ -109,22 +115,22 @@ class _Run:
         trainer: pl.Trainer,
         hooks: TrainingHooks,
     ) -> _Run:
-        """Names become objects: tokenizer, data, model, in that order, on every rank."""
-        saved = completed(from_json(folder.spec.read_text()), registry) if reader else None
-        spec = with_first_weights(saved, spec) if saved else spec
+        """Build tokenizer, data and model, in that order, on every rank."""
+        saved = fill_defaults(from_json(folder.spec.read_text()), registry) if reader else None
+        spec = keep_first_weights(saved, spec) if saved else spec
         frozen = saved.batch.global_batch_size if saved else None
         plan = batch_plan(spec, trainer.world_size, frozen_global_batch_size=frozen)
         spec = replace(spec, batch=replace(spec.batch, global_batch_size=plan.global_batch_size), resume=None)
         spec = hooks.resolve_spec(spec, saved, registry, device)
         context = device.context(spec)
         tokenizer = registry.build(spec.tokenizer, context=context)
-        tell_callbacks(trainer, tokenizer, context)
+        call_meet_run(trainer, tokenizer, context)
         with record_prepared_stores() as stores:
             splits = registry.build(spec.data, tokenizer=tokenizer, context=context)
         read = tuple(dict.fromkeys(summary(store.manifest) for store in stores))
         if saved and reader:
             check_resume(saved, spec, reader, splits)
-        torch.manual_seed(spec.seed)  # for a model that does not seed itself, as any LightningModule may be
+        torch.manual_seed(spec.seed)  # for a LightningModule that does not seed itself
         module = registry.build(spec.model, tokenizer=tokenizer, context=context)
         restored = hooks.load_weights(spec, module, trainer, registry, tokenizer, reader)
         parts = hooks.before_fit(Built(spec, device, folder, trainer, tokenizer, splits, module))
@@ -137,11 +143,11 @@ class _Run:
 
     @property
     def parts(self) -> Built:
-        """What a task's additions look at."""
+        """The parts that the hooks of a task get."""
         return Built(self.spec, self.device, self.folder, self.trainer, self.tokenizer, self.splits, self.module)
 
     def announce(self, composed_yaml: str) -> None:
-        """Write what the run is and print what was derived; on the first rank only."""
+        """Write the specification and print the derived plan; on the first rank only."""
         write_spec(self.folder, self.spec, composed_yaml)
         print_plan(self.spec, self.plan, self.module, self.splits, self.read, self.device, self.folder)
         if self.restored:
@@ -151,47 +157,51 @@ class _Run:
             set_aside_after(self.reader.folder.parent, self.reader.step)
 
     def fit(self, hooks: TrainingHooks) -> None:
-        """Train, and test if the task says so."""
+        """Train, then test if the task asks for it."""
         foreign = not hasattr(self.module, "network")
         model: Any = ModuleAdapter.of(self.module, self.spec.batch.seq_length) if foreign else self.module
         groups, on_gpu = strategy_of(self.trainer).groups, self.device.accelerator == "gpu"
         compiled = strategy_of(self.trainer).compile_layers
-        streams = RunLoaders(
+        loaders = RunLoaders(
             self.spec, self.plan, self.splits, self.tokenizer, model, groups, on_gpu, static_shapes=on_gpu and compiled
         )
         consumed, first_step = (self.reader.consumed_samples, self.reader.step) if self.reader else (0, 0)
-        train, val, test = streams.train(consumed, first_step), streams.val(), None
+        train, val, test = loaders.train(consumed, first_step), loaders.val(), None
         if self.spec.task.params.get("do_testing"):
-            test = streams.test()
+            test = loaders.test()
         if foreign:
-            train, val, test = self._adopt(train, consumed, val, test)
+            train, val, test = self._adapt_loaders(train, consumed, val, test)
         else:
             model.recipe = self.recipe
         saved: Any = {"ckpt_path": str(self.reader.folder), "weights_only": False} if self.reader else {}
-        with lost_ranks_named():
+        with explain_lost_ranks():
             self.trainer.fit(self.module, train_dataloaders=train, val_dataloaders=val, **saved)
-        self._say_if_time_ended_it()
+        self._warn_if_time_is_up()
         hooks.after_fit(self.parts)
         if test is not None:
             self.trainer.test(self.module, dataloaders=test, verbose=False)
 
-    def _say_if_time_ended_it(self) -> None:
+    def _warn_if_time_is_up(self) -> None:
         minutes, step = self.spec.trainer.max_time_min, self.trainer.global_step
-        timers = [one for one in self.trainer.callbacks if isinstance(one, pl.callbacks.Timer)]  # type: ignore[attr-defined]  # as below
-        if minutes and step < self.spec.trainer.max_steps and any((one.time_remaining() or 0) <= 0 for one in timers):
+        timers = [callback for callback in self.trainer.callbacks if isinstance(callback, pl.callbacks.Timer)]  # type: ignore[attr-defined]  # as below
+        if (
+            minutes
+            and step < self.spec.trainer.max_steps
+            and any((timer.time_remaining() or 0) <= 0 for timer in timers)
+        ):
             log.warning(
-                "Training ended at step %d of %d: trainer.max_time_min=%g is over, which counts all sessions of a run.",
+                "Training ended at step %d of %d: trainer.max_time_min=%g is used up, over all sessions of the run.",
                 step,
                 self.spec.trainer.max_steps,
                 minutes,
             )
 
-    def _adopt(self, train: Any, consumed_samples: int, *evaluations: Any) -> tuple[Any, ...]:
+    def _adapt_loaders(self, train: Any, consumed_samples: int, *evaluations: Any) -> tuple[Any, ...]:
         """Return the batches in the form that another LightningModule takes."""
         configure_any_module(self.module, self.trainer, self.recipe, self.plan.accumulate_grad_batches)
         batches = TrainingMicroBatches(train, consumed_samples)
         first = AnyModuleCallback(self.spec.seed, batches)
-        self.trainer.callbacks.insert(0, first)  # type: ignore[attr-defined]  # Lightning declares it nowhere
+        self.trainer.callbacks.insert(0, first)  # type: ignore[attr-defined]  # Lightning does not declare it
         return batches, *(None if steps is None else EvaluationMicroBatches(steps) for steps in evaluations)
 
 
@@ -205,12 +215,13 @@ def _recipe(spec: RunSpec, registry: Registry, device: Device) -> Recipe:
     warmup = getattr(schedule, "warmup_steps", 0) or 0
     if warmup > max_steps:
         log.warning(
-            "scheduler.warmup_steps=%d is more than the %d steps of this run: the rate only rises, to %.1e at its end.",
+            "scheduler.warmup_steps=%d is more than the %d steps of this run: "
+            "the learning rate only rises, to %.1e at the end.",
             warmup,
             max_steps,
             learning_rate(max_steps - 1),
         )
-    learning_rate(0)  # a contradiction between the two shows before anything starts
+    learning_rate(0)  # fail now if the schedule does not fit the optimizer
     return Recipe(
         optim=optim,
         learning_rate=learning_rate,

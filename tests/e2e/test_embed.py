@@ -102,7 +102,7 @@ def test_what_is_there_is_not_overwritten_unasked(home, pretrained, proteins, tm
     output = home.path / "there.npz"
     output.write_text("mine")
     said = embed(home, pretrained, f"task.input={proteins}", f"task.output={output}")
-    assert "is there already" in said
+    assert "already exists, and was not made from this input" in said
     assert output.read_text() == "mine"
     assert "error[data]" in embed(
         home, pretrained, f"task.input={_bad(tmp_path)}", f"task.output={tmp_path / 'bad.npz'}"

@@ -36,4 +36,4 @@ def test_a_latent_loss_counts_as_in_the_validation(bionemo_run, tmp_path):
     assert bionemo_run("task=convert", f"restore_from_path={folder}", f"task.output={artefact}").returncode == 0
     said = bionemo_run("task=evaluate", f"restore_from_path={artefact}", f"task.output={tmp_path / 'other'}")
     assert said.returncode == 2
-    assert "does not say what it was trained on. Choose what to measure it on: data=NAME" in said.stderr
+    assert "does not record its training data. Choose the data to evaluate on: data=NAME" in said.stderr

@@ -254,7 +254,7 @@ def test_a_resumed_run_keeps_its_model_and_every_one_that_it_wrote(home, pretrai
     start = (f"restore_from_path={pretrained}", kind)
     run(home, "again", *start, "trainer.max_steps=5", *settings)
     said = home.command("task=finetune", "name=again", "resume=last", kind, "task.encoder=full", *settings)
-    assert "task.encoder: frozen -> full: the run that is resumed has its model already" in said
+    assert "task.encoder: frozen -> full: a resumed run keeps its model" in said
     said = home.command("task=finetune", "name=again", "resume=last", "restore_from_path=elsewhere", kind, *settings)
     assert f"this run was started from {pretrained}, and restore_from_path names elsewhere" in said
     for steps in (10, 10, 10):

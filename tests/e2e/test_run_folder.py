@@ -57,7 +57,10 @@ def test_weights_of_another_shape_are_refused_by_name(home: Home) -> None:
 def test_a_warm_up_longer_than_the_run_is_said(home: Home) -> None:
     short = ("trainer.max_steps=2", "trainer.val_check_interval=2", "scheduler=cosine")
     run = home.finish("name=cold", *short, "scheduler.warmup_steps=30")
-    assert "scheduler.warmup_steps=30 is more than the 2 steps of this run: the rate only rises, to" in run.output()
+    assert (
+        "scheduler.warmup_steps=30 is more than the 2 steps of this run: the learning rate only rises, to"
+        in run.output()
+    )
     assert "only rises" not in home.finish("name=warm", *short, "scheduler.warmup_steps=1").output()
 
 

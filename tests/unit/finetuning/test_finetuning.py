@@ -14,7 +14,7 @@ from bionemo_core.data.batches.batch import TokenBatch
 from bionemo_core.data.batches.rows import RowShape, collate
 from bionemo_core.data.labelled_records import LabelledRecord, LabelledRecords
 from bionemo_core.errors import ConfigError, DataError
-from bionemo_core.finetuning.averaging import AveragedCheckpoints, newest
+from bionemo_core.finetuning.averaging import AveragedCheckpoints, newest_checkpoints
 from bionemo_core.finetuning.early_stopping import StopEarly
 from bionemo_core.finetuning.lora import LoraSettings, adapted_layers, add_adapters, merge_adapters
 from bionemo_core.finetuning.metrics import metrics_of
@@ -205,7 +205,7 @@ def test_adapters_start_as_nothing_train_alone_and_merge(network, tokenizer):
         assert merge_adapters(network) == 12
         assert torch.allclose(network.hidden_states(batch), adapted, atol=1e-5)
     assert {name for name, _ in network.named_parameters()} == names
-    with pytest.raises(ConfigError, match="expected a rank from 1"):
+    with pytest.raises(ConfigError, match="expected rank >= 1"):
         add_adapters(network, LoraSettings(targets=("query",)))
 
 
@@ -282,7 +282,7 @@ def test_the_mean_of_the_newest_checkpoints(tmp_path):
             whole_part("buffer.count", torch.tensor([step])),
         ]
         save(tmp_path, step, pieces, {})
-    folders = newest(tmp_path, 2)
+    folders = newest_checkpoints(tmp_path, 2)
     assert [path.name[-2:] for path in folders] == ["10", "15"]
     with AveragedCheckpoints(folders) as mean:
         assert mean.read("model.weight").tolist() == [[3.0, 3.0], [3.0, 3.0]]

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from bionemo_core.data.labelled_records import LabelledRecords
-from bionemo_core.finetuning.state_cache import stored_states
+from bionemo_core.finetuning.state_cache import load_or_compute_states
 from bionemo_core.inference.embedding import HIDDENS, Embedder, EmbeddingSettings
 from bionemo_core.parallel.ranks import Ranks
 from bionemo_core.protocols import BuildContext
@@ -33,7 +33,7 @@ def job(tmp_path):
 
     def ask():
         before = len(runs)
-        kept = stored_states(tmp_path, records, embedder, "weights", True, "float32", Ranks())
+        kept = load_or_compute_states(tmp_path, records, embedder, "weights", True, "float32", Ranks())
         return kept, len(runs) - before
 
     return ask

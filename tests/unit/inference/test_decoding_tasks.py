@@ -230,10 +230,10 @@ def test_a_search_that_a_signal_stops_writes_what_it_found(opened, words, tmp_pa
 
 def test_a_model_without_a_judge_cannot_be_searched(opened, words, tmp_path):
     del opened.module.judge
-    with pytest.raises(ConfigError, match="offers no judge"):
+    with pytest.raises(ConfigError, match="has no judge of its texts"):
         run(optimize_task, tmp_path, input=str(words), oracle="share_of_a")
 
 
 def test_a_baseline_of_itself_is_refused(words, tmp_path):
-    with pytest.raises(ConfigError, match="is asked for itself"):
+    with pytest.raises(ConfigError, match=r"task\.algorithm is random already"):
         run(optimize_task, tmp_path, input=str(words), oracle="qed", algorithm="random", baseline=True)

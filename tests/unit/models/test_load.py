@@ -117,7 +117,7 @@ def test_half_precision_artefacts_and_models(run: Path, tmp_path: Path) -> None:
         ({"to": "nemmo"}, "Did you mean 'nemo'"),
         ({"dtype": "int8"}, "task.dtype"),
         ({"to": "nemo", "dtype": "float16"}, "only an artefact"),
-        ({"to": "huggingface"}, "no connector writes it as huggingface"),
+        ({"to": "huggingface"}, "no connector can write it as huggingface"),
         ({"max_shard_mib": 0}, "max_shard_mib"),
     ],
 )
