@@ -9,7 +9,7 @@ from bionemo_core.errors import ConfigError
 
 SUBCOMMANDS = {
     "help": "show the choices, their keys and examples",
-    "plugins": "list the installed plugins, and whether each could be loaded",
+    "plugins": "list the installed plugins and the status of each",
     "doctor": "report what works on this machine, what doesn't, and how to fix it",
     "runs": "list the runs, and how far each got",
     "cluster": "group similar sequences of a FASTA file, for a split without leakage",

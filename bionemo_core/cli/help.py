@@ -90,7 +90,7 @@ def _overview(registry: Registry) -> str:
         lines.append(f"  {command}" + f"\n      {explanation}")
     failed = registry.failures()
     if failed:
-        lines += ["", f"{len(failed)} plugin(s) could not be loaded; bionemo-run plugins shows why."]
+        lines += ["", f"{len(failed)} plugin(s) are not loaded; bionemo-run plugins shows why."]
     lines += ["", "Most keys of v1 still work: bionemo-run help aliases"]
     return "\n".join(lines) + "\n"
 

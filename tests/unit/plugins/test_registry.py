@@ -207,9 +207,9 @@ def bionemo_callbacks():
 def test_the_cores_own_components_pass_the_checks_that_plugins_must_pass():
     from bionemo_core import builtin
     from bionemo_core.plugins.hookspecs import CoreHooks
-    from bionemo_core.plugins.loading import offered_components
+    from bionemo_core.plugins.loading import collect_components
 
-    assert len(offered_components(builtin, CoreHooks, checked=True)) >= 14
+    assert len(collect_components(builtin, CoreHooks, checked=True)) >= 14
 
 
 @pytest.mark.parametrize("kind", [int, float, str, bool, int | None, Optional[float], list[float], list[str]])
