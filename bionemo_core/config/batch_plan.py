@@ -51,7 +51,7 @@ def batch_plan(
         raise ConfigError(
             f"batch.global_batch_size={wanted} contradicts the other batch settings: "
             f"{_arithmetic(micro, accumulate, spec, world, computed)}. "
-            "Leave batch.global_batch_size out, or set batch.accumulate_grad_batches=1 to derive the accumulation from it."
+            "Leave batch.global_batch_size out, or set batch.accumulate_grad_batches=1 to derive the accumulation."
         )
     return BatchPlan(data_parallel, tensor, micro, accumulate, computed)
 

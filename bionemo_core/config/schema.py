@@ -34,9 +34,7 @@ class Batch:
     """The batch of one optimizer step, in rows; a row is one pack, or one sequence when `packing` is off."""
 
     micro_batch_size: int = 8  # rows in one forward pass on one device
-    global_batch_size: Optional[int] = (
-        None  # rows per step over all devices; null: derived from the other batch settings
-    )
+    global_batch_size: Optional[int] = None  # rows per step on all devices; null: derived from the other settings
     accumulate_grad_batches: int = 1  # micro batches per step on one device
     seq_length: Optional[int] = None  # at most this many tokens per row; null: the model's length
     packing: bool = True  # put several sequences end to end in one row
@@ -58,9 +56,7 @@ class Parallel:
 class Checkpoint:
     """When to save checkpoints, and how many to keep."""
 
-    every_n_steps: Optional[int] = (
-        None  # steps between checkpoints; null: trainer.val_check_interval; one is always saved at the end
-    )
+    every_n_steps: Optional[int] = None  # steps between saves; null: trainer.val_check_interval; also saved at the end
     monitor: str = "val_loss"  # the metric that ranks checkpoints
     mode: str = "min"  # min: lower is better; max: higher is better
     save_top_k: int = 10  # number of best checkpoints to keep
@@ -72,10 +68,8 @@ class Restore:
     """How `restore_from_path` loads weights from a source that differs from the model."""
 
     strict: bool = True  # refuse a source with tensors that the model lacks, or without tensors that it has
-    vocabulary: Optional[str] = None  # how to fit another vocabulary: tile (as v1 did), mean; null: refuse it
-    positions: Optional[str] = (
-        None  # how to fit other positions: tile (as v1 did), cut, interpolate, restart; null: refuse them
-    )
+    vocabulary: Optional[str] = None  # how to fit another vocabulary: tile (as v1), mean; null: refuse
+    positions: Optional[str] = None  # how to fit other positions: tile (as v1), cut, interpolate, restart; null: refuse
 
 
 OPENED = "opened"

@@ -187,13 +187,14 @@ def _add_placeholders(singles: dict[str, Choice | None], source: str | None, reg
     needs = task_spec(registry, f"{task.distribution}/{task.name}")
     if not needs.needs_model:
         if singles["tokenizer"] is None:
-            raise ConfigError(f"task={task.name}: needs model=NAME or tokenizer=NAME, and neither is given.")
+            raise ConfigError(f"task={task.name}: neither model= nor tokenizer= is given. Give one of them.")
         singles["model"] = Choice("model", OPENED)
     if not needs.opens_model:
         return
     if not source:
         raise ConfigError(
-            f"task={task.name}: needs a model. Give restore_from_path=PATH: a run folder, a checkpoint or an artefact."
+            f"task={task.name}: no model is given. Give restore_from_path=PATH: a run folder, a checkpoint or "
+            "an artefact."
         )
     singles["model"] = Choice("model", OPENED)
     singles["tokenizer"] = singles["tokenizer"] or Choice("tokenizer", OPENED)

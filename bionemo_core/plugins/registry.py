@@ -175,7 +175,7 @@ class Registry:
         known = self.names(group)
         qualified = [one.qualified_name for one in self.components(group)]
         message = (
-            f"there is no {group} {name!r}.{did_you_mean(name, known if '/' not in name else qualified)} "
+            f"no {group} is called {name!r}.{did_you_mean(name, known if '/' not in name else qualified)} "
             f"Available: {', '.join(known) or 'none'}."
         )
         failed = self.failures()

@@ -152,8 +152,10 @@ def check_tensor_parallel(subject: Subject, registered: RegisteredComponent) -> 
         parallel=replace(one_rank.parallel, tensor_model_parallel_size=RANKS),
     )
     folder = subject.folder / "runs"
-    expected = train_model(one_rank, subject, f"{where}: one rank", folder / f"{registered.name}-one")
-    got = train_on_ranks(two_ranks, subject, f"{where}: {RANKS} ranks", folder / f"{registered.name}-two", RANKS)
+    expected = train_model(one_rank, subject, f"{where}: training on one rank", folder / f"{registered.name}-one")
+    got = train_on_ranks(
+        two_ranks, subject, f"{where}: training on {RANKS} ranks", folder / f"{registered.name}-two", RANKS
+    )
     if got.keys() != expected.keys():
         fail(f"{where}, but one rank ran {len(expected)} steps and {RANKS} ranks ran {len(got)}.")
     for step, loss in expected.items():

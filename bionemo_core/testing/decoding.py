@@ -98,7 +98,7 @@ def _compare(what: str, one: "Tensor", other: "Tensor", otherwise: str) -> None:
         return
     row = int((one != other).flatten(1).any(dim=1).nonzero()[0])
     fail(
-        f"{what} gives {one[row].tolist()}, but {otherwise} it gives {other[row].tolist()}. `step` must return the "
+        f"{what} gives {one[row].tolist()}, and {otherwise} {other[row].tolist()}. `step` must return the "
         "logits that `decoder_logits` returns for the whole prefix, and rows must not affect each other."
     )
 

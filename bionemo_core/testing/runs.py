@@ -231,7 +231,7 @@ def train_on_ranks(spec: RunSpec, subject: Subject, what: str, folder: Path, num
     failures = _wait_for_failures(ranks)
     if failures:
         shown = (f"rank {rank} {how}:\n{outputs[rank].read_text(errors='replace')[-TAIL:]}" for rank, how in failures)
-        fail(f"{what} on {num_ranks} ranks failed:\n" + "\n".join(shown))
+        fail(f"{what} failed:\n" + "\n".join(shown))
     return read_losses(folder, what)
 
 

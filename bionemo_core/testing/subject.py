@@ -70,7 +70,7 @@ class Subject:
                     return plugin
         known = [plugin.distribution for plugin in plugins]
         raise ConformanceError(
-            f"there is no installed plugin {self.settings.plugin!r}.{did_you_mean(self.settings.plugin, known)} "
+            f"no installed plugin is called {self.settings.plugin!r}.{did_you_mean(self.settings.plugin, known)} "
             f"Installed: {', '.join(known) or 'none'}. Give its distribution or entry point as `plugin`, declare the "
             'entry point in pyproject.toml under [project.entry-points."bionemo.plugins"], and install it, as in '
             "`pip install -e .`"
@@ -212,8 +212,9 @@ class Subject:
             return make_spec(config, self.registry)
         except ConfigError as error:
             raise ConformanceError(
-                f"model {config.model._component_!r} composes, but not to a valid run: {error} Name what the model "
-                "needs from other groups in its `defaults`, and give values without a default in the class's `parameters`."
+                f"model {config.model._component_!r} composes, but not to a valid run: {error} Name what the "
+                "model needs from other groups in its `defaults`, and give values without a default in the class's "
+                "`parameters`."
             ) from error
 
 

@@ -60,8 +60,8 @@ def check_trains(subject: Subject, registered: RegisteredComponent) -> None:
         fail(
             f"{where}: its loss does not fall within {len(losses)} steps at a learning rate of "
             f"{run.spec.optim.params.get('lr')}: {shown}. Check that gradients reach the parameters and "
-            "that the loss is that of the objective. For a model that learns slowly, set `steps` and `learning_rate` in "
-            "the test class."
+            "that the loss is that of the objective. For a model that learns slowly, set `steps` and `learning_rate` "
+            "in the test class."
         )
 
 
@@ -96,8 +96,8 @@ def check_resumes(subject: Subject, registered: RegisteredComponent) -> None:
             fail(
                 f"{where} declares 'exact_resume', but the loss of step {step} is {loss!r} without a stop and "
                 f"{resumed[step]!r} after resuming from step {middle}. All state that affects a step must be a "
-                "parameter, a buffer, saved in on_save_checkpoint, or computed from the step's own seed; keep no counter "
-                "or random generator elsewhere. Or do not declare the capability."
+                "parameter, a buffer, saved in on_save_checkpoint, or computed from the step's own seed; keep no "
+                "counter or random generator elsewhere. Or do not declare the capability."
             )
 
 

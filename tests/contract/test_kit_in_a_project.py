@@ -19,7 +19,7 @@ class TestSmall(PluginConformance):
 
 
 def run_kit(folder: Path, code: str) -> "subprocess.CompletedProcess[str]":
-    """Runs pytest over a project with this plugin and nothing but the test class."""
+    """Run pytest on a project that has this plugin and only the test class."""
     plugin = make_plugin(folder / "plugin", "small", code, files={"alphabet.py": FILES["alphabet.py"]})
     (folder / "test_small.py").write_text(TEST_CLASS)
     return subprocess.run(

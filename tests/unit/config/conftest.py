@@ -1,4 +1,4 @@
-"""Composition as the command does it, in this process."""
+"""Fixtures that compose a configuration as the command does, in this process."""
 
 from collections.abc import Callable
 from pathlib import Path

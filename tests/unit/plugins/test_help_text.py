@@ -1,4 +1,4 @@
-"""What parameters mean is read from a factory's docstring, or from the comments of a dataclass."""
+"""Help text of parameters comes from a factory's docstring or from the comments of a dataclass."""
 
 from dataclasses import dataclass
 
