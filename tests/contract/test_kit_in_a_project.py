@@ -56,7 +56,7 @@ def test_a_broken_plugin_fails_with_its_reason(tmp_path: Path):
     done = run_kit(tmp_path, TOKENIZER_ONLY.replace("BIONEMO_PLUGIN_API = 1", "import absent_package"))
     assert done.returncode == 1, done.stdout
     assert (
-        "bionemo-small 1.0 (broken): import failed, ModuleNotFoundError: No module named 'absent_package'"
+        "bionemo-small 1.0 (broken): import failed: ModuleNotFoundError: No module named 'absent_package'"
         in done.stdout
     )
     assert "FAILED test_small.py::TestSmall::test_is_found_and_loads" in done.stdout

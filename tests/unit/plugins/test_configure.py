@@ -92,7 +92,7 @@ def test_one_name_for_two_keys_is_refused_with_both_places():
     def twice(shape: Shape, hidden_size: int = 3):
         return shape, hidden_size
 
-    with pytest.raises(ConfigError, match=r"'hidden_size' comes from 'shape' and from 'hidden_size'"):
+    with pytest.raises(ConfigError, match=r"'hidden_size' comes from both 'shape' and 'hidden_size'"):
         configure(twice)
 
 
