@@ -1,4 +1,4 @@
-"""The core of bionemo-run. What a plugin author needs is importable from here; torch is not imported."""
+"""The core of bionemo-run, with what a plugin author imports most. Importing it does not import torch."""
 
 from collections.abc import Sequence
 from importlib import import_module
@@ -20,12 +20,12 @@ __all__ = ["PLUGIN_API", "Component", "__version__", "configure", "embed", "hook
 def embed(
     model: str, sequences: "Sequence[str | bytes]", *, device: str = "cpu", **settings: Any
 ) -> "NDArray[np.float32]":
-    """Return the embeddings of sequences by the model at a path, float32 [sequences, hidden]; `docs/embeddings.md`.
+    """Return the embeddings of sequences by the model at a path, float32[sequences, hidden]; see `docs/embeddings.md`.
 
     Raises:
-        BioNeMoError: the model cannot be opened, or a sequence cannot be used.
+        BioNeMoError: the model cannot be loaded, or a sequence cannot be used.
     """
-    # By name: this package's own front door stands above the layers that it is made of.
+    # Imported by name, because this package may not depend on the layers above it.
     registry = import_module("bionemo_core.builtin").load_registry()
     result: NDArray[np.float32] = import_module("bionemo_core.tasks.embed").embed_with(
         model, sequences, registry, device=device, **settings

@@ -1,4 +1,4 @@
-"""The one place that reads the metadata of installed distributions; importlib-metadata behind it."""
+"""The one place that reads the metadata of installed distributions, with importlib-metadata."""
 
 from importlib_metadata import Distribution, EntryPoint, PackageNotFoundError, distribution, entry_points, version
 

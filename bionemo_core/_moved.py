@@ -1,4 +1,4 @@
-"""Public modules and names that have moved since 0.1: their old imports work until 0.3, and warn."""
+"""Public modules and names that have moved since 0.1: their old imports work until 0.3 and warn."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ MOVED_MODULES = {
     "bionemo_core.nn.finetune_heads": "bionemo_core.finetuning.network",
     "bionemo_core.nn.recordable": "bionemo_core.nn.cuda_graph_safe",
 }
-"""Where each module is now; those that `docs/plugins.md` showed, and what plugins may import beside them."""
+"""Old and new names of the modules that `docs/plugins.md` showed or that plugins may import."""
 
 _EMPTY_PACKAGES = frozenset({"bionemo_core.checkpoint.foreign"})
-"""Packages that are gone, and hold nothing but moved modules."""
+"""Removed packages, which held only moved modules."""
 
 RENAMED = {
     "bionemo_core.data.batches.rng": {"Draw": "RecordRng"},
@@ -66,11 +66,11 @@ RENAMED = {
     "bionemo_core.interop.stored": {"HeldTensors": "InMemoryTensors", "block_of": "slice_block"},
     "bionemo_core.nn.cuda_graph_safe": {"is_recordable": "is_cuda_graph_safe", "recordable": "cuda_graph_safe"},
 }
-"""Names that are called otherwise in the modules that have moved."""
+"""New names, by module and old name, of what was renamed in moved modules."""
 
 
 class _MovedModule(ModuleType):
-    """A module under its old name, whose attributes are those of the new one."""
+    """A module under its old name, with the attributes of the new one."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name, f"Moved to `{MOVED_MODULES[name]}`.")
@@ -81,7 +81,7 @@ class _MovedModule(ModuleType):
 
 
 class _MovedModuleFinder(MetaPathFinder, Loader):
-    """Finds modules under their old names; asked only where nobody else has found one."""
+    """A finder of modules under their old names; it is used only if no other finder finds one."""
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         if name not in MOVED_MODULES and name not in _EMPTY_PACKAGES:
@@ -96,13 +96,13 @@ class _MovedModuleFinder(MetaPathFinder, Loader):
         if name in _EMPTY_PACKAGES:
             return
         warnings.warn(
-            f"{name} has moved to {MOVED_MODULES[name]}; the old name will be gone in bionemo-run 0.3.",
+            f"{name} has moved to {MOVED_MODULES[name]}; the old name will stop working in bionemo-run 0.3.",
             FutureWarning,
             stacklevel=2,
         )
 
 
 def install() -> None:
-    """Let old names be imported, once per process."""
+    """Make the old names importable; further calls do nothing."""
     if not any(isinstance(one, _MovedModuleFinder) for one in sys.meta_path):
         sys.meta_path.append(_MovedModuleFinder())

@@ -26,8 +26,8 @@ from bionemo_core.training.schedules import (
     WarmupAnnealing,
 )
 
-FINETUNE_BRINGS: dict[str, str | dict[str, object]] = {
-    # v1's downstream configurations: Adam at 5e-4, WarmupAnnealing; a row of the batch is a sequence.
+FINETUNE_DEFAULTS: dict[str, str | dict[str, object]] = {
+    # As in v1's downstream configurations: Adam at 5e-4, WarmupAnnealing; a row of the batch is one sequence.
     "optim": {"base": "adamw", "lr": 5e-4},
     "scheduler": {"base": "warmup_annealing", "warmup_steps": 10, "min_lr": 1e-5},
     "trainer": {
@@ -43,110 +43,118 @@ FINETUNE_BRINGS: dict[str, str | dict[str, object]] = {
 
 @lru_cache(maxsize=1)
 def load_registry() -> Registry:
-    """Return the registry of this process: core and installed plugins, loaded at the first call.
+    """Return the registry of the core and the installed plugins; it is loaded at the first call.
 
-    Workers of a sweep are processes of their own, so this is computed where it is needed and never sent.
+    The workers of a sweep are separate processes; each loads its own registry, and none is sent to them.
     """
     return Registry.load(sys.modules[__name__], check_defaults=problem_with_defaults)
 
 
 @hookimpl
 def bionemo_datasets() -> Iterator[Component]:
-    """Protein sources, which serve several plugins."""
+    """Yield data sources for proteins, which several plugins share."""
     yield Component("sample", configure(sample), "512 UniProt proteins that ship with the core")
     yield Component("fasta", fasta, "FASTA files, plain or compressed")
-    yield Component("csv", csv_files, "a CSV table, or shards train/x000.csv ...")
-    yield Component("records", records, "files of any format: FASTQ, PDB, mmCIF, GenBank, TSV, Parquet ...")
+    yield Component("csv", csv_files, "a CSV table, or CSV shards such as train/x000.csv")
+    yield Component("records", records, "files of any supported format: FASTQ, PDB, mmCIF, GenBank, TSV, Parquet ...")
     yield Component("uniref50", uniref50, "UniRef50 from UniProt, shuffled and split as in v1")
-    yield Component("uniref90", uniref90, "UniRef50 clusters, a random UniRef90 member at each pass")
-    yield Component("blend", configure(blend), "several of these at once, by weight")
-    yield Component("labelled_csv", configure(labelled_csv), "tables of sequences with labels, for fine-tuning")
+    yield Component("uniref90", uniref90, "UniRef50 clusters; each pass draws a random UniRef90 member")
+    yield Component("blend", configure(blend), "a weighted mix of several sources")
+    yield Component("labelled_csv", configure(labelled_csv), "CSV tables of sequences with labels, for fine-tuning")
     yield Component("flip_fasta", configure(flip_fasta), "the FLIP benchmark's FASTA files, for fine-tuning")
 
 
 @hookimpl
 def bionemo_models() -> Iterator[Component]:
-    """Offer the model that fine-tuning makes of a pre-trained one."""
+    """Yield the model that fine-tuning makes of a pre-trained one."""
     yield Component(
         FINETUNED,
         configure(finetuned),
-        "an encoder with a head, as task=finetune makes it",
+        "an encoder with a head, made by task=finetune",
         capabilities=frozenset({"packing", "exact_resume"}),
     )
 
 
 @hookimpl
 def bionemo_callbacks() -> Iterator[Component]:
-    """Offer callbacks of a training."""
-    yield Component("downstream", configure(downstream), "a small head on frozen states at every validation")
+    """Yield callbacks that run during training."""
+    yield Component(
+        "downstream", configure(downstream), "at every validation, train and score a small head on frozen hidden states"
+    )
 
 
 @hookimpl
 def bionemo_heads() -> Iterator[Component]:
-    """Offer heads for an encoder."""
-    yield Component("mlp", configure(Mlp), "linear layers over the mean of a sequence, or every residue (v1: MLPModel)")
+    """Yield heads that can be put on an encoder."""
+    yield Component("mlp", configure(Mlp), "linear layers on the sequence mean or on each residue (v1: MLPModel)")
     yield Component("convnet", configure(ConvNet), "two convolutions along the sequence (v1: ConvNet)")
 
 
 @hookimpl
 def bionemo_optimizers() -> Iterator[Component]:
-    """Optimizers."""
+    """Yield optimizers."""
     yield Component("adamw", configure(AdamW), "AdamW (v1: fused_adam)")
 
 
 @hookimpl
 def bionemo_schedulers() -> Iterator[Component]:
-    """Learning-rate schedules."""
-    yield Component("constant", configure(Constant), "the same rate throughout")
-    yield Component("cosine", configure(Cosine), "warm-up, cosine, constant end (v1: CosineAnnealing)")
+    """Yield learning-rate schedules."""
+    yield Component("constant", configure(Constant), "a constant learning rate")
+    yield Component("cosine", configure(Cosine), "warm-up, cosine decay, then constant (v1: CosineAnnealing)")
     yield Component(
-        "inverse_square_root", configure(InverseSquareRoot), "warm-up, 1/sqrt(step) (v1: InverseSquareRootAnnealing)"
+        "inverse_square_root",
+        configure(InverseSquareRoot),
+        "warm-up, then 1/sqrt(step) (v1: InverseSquareRootAnnealing)",
     )
-    yield Component("noam", configure(Noam), "of the original transformer (v1: NoamAnnealing)")
-    yield Component("warmup_annealing", configure(WarmupAnnealing), "warm-up, linear down (v1: WarmupAnnealing)")
+    yield Component("noam", configure(Noam), "the schedule of the original transformer (v1: NoamAnnealing)")
+    yield Component("warmup_annealing", configure(WarmupAnnealing), "warm-up, then linear decay (v1: WarmupAnnealing)")
     yield Component(
-        "warmup_anneal_hold", configure(WarmupAnnealHold), "warm-up, linear down, hold (v1: WarmupAnnealDecayHold)"
+        "warmup_anneal_hold",
+        configure(WarmupAnnealHold),
+        "warm-up, linear decay, then constant (v1: WarmupAnnealDecayHold)",
     )
 
 
 @hookimpl
 def bionemo_loggers() -> Iterator[Component]:
-    """Where metrics go."""
+    """Yield loggers, which write metrics."""
     yield Component("csv", configure(csv), "metrics.csv in the run folder")
     yield Component("tensorboard", configure(tensorboard), "TensorBoard event files in the run folder")
-    yield Component("wandb", configure(wandb), "Weights & Biases, offline without a key")
+    yield Component("wandb", configure(wandb), "Weights & Biases; offline if no API key is set")
 
 
 @hookimpl
 def bionemo_tasks() -> Iterator[Component]:
-    """Offer what `task=` can be."""
+    """Yield the choices of `task=`."""
     here = "bionemo_core.tasks"
-    yield TaskSpec.of(settings.Train, f"{here}.train:train", "pre-train the model")
-    yield TaskSpec.of(settings.Embed, f"{here}.embed:embed", "embeddings of the sequences in a file", opens_model=True)
+    yield TaskSpec.of(settings.Train, f"{here}.train:train", "pre-train a model")
+    yield TaskSpec.of(
+        settings.Embed, f"{here}.embed:embed", "write the embeddings of the sequences in a file", opens_model=True
+    )
     yield TaskSpec.of(
         settings.Finetune,
         f"{here}.finetune:finetune",
-        "train a head, and the encoder if asked",
+        "train a head on an encoder, and optionally the encoder too",
         opens_model=True,
-        defaults=FINETUNE_BRINGS,
+        defaults=FINETUNE_DEFAULTS,
     )
     yield TaskSpec.of(
         settings.Evaluate,
         f"{here}.evaluate:evaluate",
-        "loss, perplexity and metrics on a split, and a report page",
+        "compute loss, perplexity and metrics on a split, and write a report page",
         opens_model=True,
         uses_run_data=True,
     )
     yield TaskSpec.of(
         settings.Predict,
         f"{here}.predict:predict",
-        "a fine-tuned model's answers, or scores of mutations",
+        "write a fine-tuned model's predictions, or score mutations",
         opens_model=True,
     )
     yield TaskSpec.of(
         settings.Sample,
         f"{here}.sample:sample",
-        "texts near those of a file, or from the model's prior",
+        "generate texts near those of a file, or from the model's prior",
         opens_model=True,
     )
     yield TaskSpec.of(
@@ -158,12 +166,12 @@ def bionemo_tasks() -> Iterator[Component]:
     yield TaskSpec.of(
         settings.Prepare,
         f"{here}.prepare:prepare",
-        "prepare the data, and say what became of each record",
+        "prepare the data, and report what became of each record",
         needs_model=False,
     )
     yield TaskSpec.of(
         settings.Convert,
         f"{here}.convert:convert",
-        "write a model in another form: artefact, .nemo, Hugging Face",
+        "write a model in another format: artefact, .nemo, Hugging Face",
         opens_model=True,
     )

@@ -1,20 +1,20 @@
-"""Every failure a user can meet, with the status the command exits with.
+"""The failures that a user can meet, each with the exit status of the command.
 
-A message says what, where, what was got, what was expected and what to do.
+A message says what failed, where, what was got, what was expected, and what to do.
 """
 
 from typing import ClassVar
 
 
 class BioNeMoError(Exception):
-    """Root of all classified failures; anything else that escapes is a bug (exit 70)."""
+    """The base class of all expected failures; any other exception is a bug (exit status 70)."""
 
     code: ClassVar[str] = "bug"
     exit_status: ClassVar[int] = 70
 
 
 class ConfigError(BioNeMoError):
-    """The command line, a configuration or a plugin's offer cannot be used as given."""
+    """The command line, a configuration or a plugin's component is invalid."""
 
     code = "config"
     exit_status = 2
@@ -28,21 +28,21 @@ class DataError(BioNeMoError):
 
 
 class ArtefactError(BioNeMoError):
-    """Something foreign was refused: an archive, weights, or a config that travels with them."""
+    """An archive, weights, or a config stored with them was refused."""
 
     code = "artefact"
     exit_status = 4
 
 
 class CheckpointError(BioNeMoError):
-    """No checkpoint that verifies, or one that does not fit this run."""
+    """There is no valid checkpoint, or it does not fit this run."""
 
     code = "checkpoint"
     exit_status = 5
 
 
 class NonFiniteError(BioNeMoError):
-    """A loss or gradient norm was NaN or infinite; nothing was updated with it."""
+    """A loss or gradient norm was NaN or infinite; no weight was updated with it."""
 
     code = "non-finite"
     exit_status = 6
@@ -56,7 +56,7 @@ class StorageError(BioNeMoError):
 
 
 class NetworkError(BioNeMoError):
-    """A download failed, or another rank of the job is gone."""
+    """A download failed, or another rank of the job has stopped."""
 
     code = "network"
     exit_status = 8

@@ -1,4 +1,4 @@
-"""What this machine can do: the only place that asks. torch is imported in the bodies that need it."""
+"""Capabilities of this machine: packages, GPUs, CPU cores, disk space. Functions import torch only if they need it."""
 
 import os
 import shutil
@@ -18,19 +18,19 @@ PACKAGE_OF_MODULE = {
     "transformer_engine": "transformer-engine",
     "wandb": "wandb",
 }
-"""Import names that are asked for, and the distributions that bring them."""
+"""Import names, and the distributions that they come from."""
 
 
 def has_package(module: str) -> bool:
-    """Whether `module` can be imported; it is not imported."""
+    """Return whether `module` can be imported, without importing it."""
     try:
         return find_spec(module) is not None
-    except (ImportError, ValueError):  # a parent that is absent or half initialised
+    except (ImportError, ValueError):  # the parent is missing or only half imported
         return False
 
 
 def package_version(module: str) -> str | None:
-    """Return the installed version of the distribution behind `module`, none if it is absent."""
+    """Return the installed version of the distribution of `module`, or None if it is not installed."""
     try:
         found: str = version(PACKAGE_OF_MODULE.get(module, module))
     except PackageNotFoundError:
@@ -49,7 +49,7 @@ def num_gpus() -> int:
 
 
 def device(accelerator: str = "auto") -> str:
-    """`cuda` or `cpu`, for `trainer.accelerator` as the user gave it."""
+    """Return `cuda` or `cpu` for a value of `trainer.accelerator`."""
     if accelerator == "cpu" or (accelerator == "auto" and num_gpus() == 0):
         return "cpu"
     return "cuda"
@@ -61,11 +61,11 @@ def gpu_names() -> list[str]:
         return []
     import torch
 
-    described = []
+    names = []
     for index in range(num_gpus()):
         properties = torch.cuda.get_device_properties(index)
-        described.append(f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB")
-    return described
+        names.append(f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB")
+    return names
 
 
 def cpu_threads() -> int:
@@ -76,7 +76,7 @@ def cpu_threads() -> int:
 
 
 def disk_free_bytes(path: Path) -> int:
-    """Free bytes on the disk of `path`, or of its nearest parent that exists."""
+    """Return the free bytes on the disk of `path`, or of its nearest existing parent."""
     existing = path.absolute()
     while not existing.exists():
         existing = existing.parent
@@ -84,7 +84,7 @@ def disk_free_bytes(path: Path) -> int:
 
 
 def is_writable(folder: Path) -> bool:
-    """Whether files can be made in `folder`, or in its nearest parent that exists."""
+    """Return whether files can be created in `folder`, or in its nearest existing parent."""
     existing = folder.absolute()
     while not existing.exists():
         existing = existing.parent

@@ -1,4 +1,4 @@
-"""What components and their parts must offer, as Protocols: structure, no base class, no torch at import."""
+"""Protocols that the core expects of components. No base class is needed, and torch is not imported."""
 
 from __future__ import annotations
 
@@ -16,39 +16,40 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class CanonicalForm(Protocol):
-    """The one spelling of what a text stands for; can be sent to another process."""
+    """A function that canonicalises texts, such as SMILES; it can be sent to another process."""
 
     noun: str
-    """What a text stands for, in the singular: molecule."""
+    """The kind of thing that a text represents, in the singular: molecule."""
     version: str
-    """Of whatever decides the spelling; another one may give others."""
+    """The version of the canonicalisation; another version may give other texts."""
 
     def __call__(self, text: bytes) -> bytes | None:
         """Return the canonical text, or None if `text` is invalid."""
         ...
 
     def why_not(self, text: bytes) -> str:
-        """Return why a text is invalid, as the end of a sentence: is not SMILES."""
+        """Return what is wrong with an invalid text, as the end of a sentence: is not SMILES."""
         ...
 
 
 class Family(Protocol):
-    """Tells relatives, which a split by `data.clusters` keeps together."""
+    """A function that groups related texts, which a split by `data.clusters` keeps together."""
 
     def __call__(self, text: bytes, /) -> bytes:
-        """Return what `text` shares with its relatives only, for example the scaffold of a molecule."""
+        """Return what exactly the texts of a family share, such as the scaffold of molecules."""
         ...
 
 
 @runtime_checkable
 class Tokenizer(Protocol):
-    """Text to ids and back. Ids are contiguous from 0; `encode` adds no special token.
+    """A conversion of text to ids and back. Ids are contiguous from 0; `encode` adds no special token.
 
-    Two more members are used where a tokenizer offers them:
+    Two more members are used if a tokenizer has them:
 
-    - `canonical: CanonicalForm`. Texts that are read to be embedded, predicted for, sampled from or fine-tuned on are
-      then read in that form, and what has none is invalid.
-    - `families: Mapping[str, Family]`, ways to tell relatives, by the name that `data.clusters` of labelled data takes.
+    - `canonical: CanonicalForm`. Tasks that embed, predict, sample or fine-tune then convert each text that they read
+      to its canonical form; a text without one is invalid.
+    - `families: Mapping[str, Family]`: ways to group related texts, by the name that `data.clusters` of labelled data
+      takes.
     """
 
     pieces: Sequence[str]
@@ -61,29 +62,29 @@ class Tokenizer(Protocol):
 
     @property
     def vocab_size(self) -> int:
-        """Number of pieces, special ones included, without padding."""
+        """The number of pieces, special ones included, without padding of the table."""
         ...
 
     def encode(self, text: str | bytes) -> NDArray[np.int32]:
-        """Return the ids of `text`, shape [tokens]; what the alphabet lacks becomes `unk_id`."""
+        """Return the ids of `text`, shape [tokens]; characters outside the alphabet become `unk_id`."""
         ...
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of `ids`, special tokens left out."""
+        """Return the text of `ids` without special tokens."""
         ...
 
 
 @runtime_checkable
 class RecordDataset(Protocol):
-    """Records by index.
+    """A sequence of records.
 
-    Three more members are used where a dataset offers them:
+    Three more members are used if a dataset has them:
 
-    - `lengths`: tokens before BOS and EOS, shape [records]; an array, or anything that an array of indices selects
-      from. Without it every record is read once before packing.
-    - `draw_record(index, draw) -> str | bytes`: the record for this pass over the data, chosen by `draw` alone; it is
-      then asked for instead of `dataset[index]`, and `lengths` are upper bounds.
-    - `order(seed) -> Order`: the order in which training sees the records; without it every pass sees each once.
+    - `lengths`: the number of tokens of each record without BOS and EOS, shape [records]; an array, or an object that
+      can be indexed with an array. Without it every record is read once before packing.
+    - `draw_record(index, draw) -> str | bytes`: the record for this pass over the data, a function of `draw` alone. It
+      replaces `dataset[index]`, and `lengths` are then upper bounds.
+    - `order(seed) -> Order`: the order in which training sees the records. Without it every pass sees each record once.
     """
 
     def __len__(self) -> int: ...
@@ -93,17 +94,17 @@ class RecordDataset(Protocol):
 
 @dataclass(frozen=True)
 class DataSplits:
-    """What a dataset component's factory returns."""
+    """The result of a dataset component's factory."""
 
     train: RecordDataset
     val: RecordDataset | None = None
     test: RecordDataset | None = None
     fingerprint: str = ""
-    """Changes whenever any record does; a resume compares it."""
+    """A text that changes whenever a record changes; a resume compares it."""
 
 
 class Example(NamedTuple):
-    """One sequence ready for a model; all arrays have shape [tokens]."""
+    """One sequence for a model; all arrays have shape [tokens]."""
 
     tokens: NDArray[np.int32]
     labels: NDArray[np.int32]
@@ -111,26 +112,26 @@ class Example(NamedTuple):
 
 
 class Seq2SeqExample(NamedTuple):
-    """A source and what is to be made of it, ready for a model; the last three have the same shape [target tokens]."""
+    """A source and its target for a model; the last three arrays have shape [target tokens]."""
 
     source: NDArray[np.int32]
-    """What the encoder reads, shape [source tokens]."""
+    """The input of the encoder, shape [source tokens]."""
     decoder_input: NDArray[np.int32]
     labels: NDArray[np.int32]
     loss_mask: NDArray[np.bool_]
 
 
 class Objective(Protocol):
-    """Turns one tokenised record into a training example; pure, numpy only, runs in loader workers."""
+    """A pure function from a tokenised record to a training example; it uses numpy only and runs in loader workers."""
 
     def example(self, ids: NDArray[np.int32], draw: RecordRng) -> Example:
-        """Return the example for `ids` (BOS and EOS included); every random choice comes from `draw`."""
+        """Return the example for `ids`, which include BOS and EOS; every random choice comes from `draw`."""
         ...
 
 
 @runtime_checkable
 class RecordObjective(Protocol):
-    """An objective that sees the record itself, before a tokenizer does: it may rewrite it, and tokenises it."""
+    """An objective that receives the record before it is tokenised; it may rewrite it, and tokenises it."""
 
     def record_example(self, record: str | bytes, draw: RecordRng) -> Example | Seq2SeqExample:
         """Return the example for `record`; every random choice comes from `draw`."""
@@ -139,32 +140,32 @@ class RecordObjective(Protocol):
 
 @runtime_checkable
 class Seq2SeqObjective(Protocol):
-    """An objective for an encoder and a decoder; it makes `Seq2SeqExample`s."""
+    """An objective for an encoder and a decoder, which makes `Seq2SeqExample`s."""
 
     target_length: int
-    """Tokens of decoder row that a pack has room for, beside its `seq_length` tokens of encoder row."""
+    """The most tokens of a decoder row of a pack, whose encoder row has at most `seq_length` tokens."""
 
     def record_example(self, record: str | bytes, draw: RecordRng) -> Seq2SeqExample:
         """Return the example for `record`; every random choice comes from `draw`."""
         ...
 
     def laid_lengths(self, lengths: NDArray[np.integer]) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
-        """Upper bounds of the source and target tokens of records of `lengths` tokens before BOS and EOS.
+        """Return upper bounds of the source and target tokens of records with `lengths` tokens without BOS and EOS.
 
-        Each is at most the row's; any array may be asked about, all shapes are [k].
+        No bound exceeds the length of the row. All shapes are [k], for any k.
         """
         ...
 
 
 AnyObjective: TypeAlias = Objective | RecordObjective | Seq2SeqObjective
-"""What a model may ask of its data."""
+"""Any kind of objective that a model may have."""
 
 
 class Order(Protocol):
-    """Which record stands at a position of a training run; a pure function, so any process may ask for any."""
+    """The record at each position of a training run: a pure function, so any process can look up any position."""
 
     def locate(self, positions: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the pass over the data and the record of each position, from 0; all shapes are [k]."""
+        """Return the pass over the data and the record of each position, both from 0; all shapes are [k]."""
         ...
 
 
@@ -178,7 +179,7 @@ class TensorType:
 
 @runtime_checkable
 class Model(Protocol):
-    """What the core asks of a model beyond being a `LightningModule`."""
+    """The members that a model needs besides those of a `LightningModule`."""
 
     input_types: Mapping[str, TensorType]
     output_types: Mapping[str, TensorType]
@@ -186,59 +187,59 @@ class Model(Protocol):
 
     @property
     def objective(self) -> AnyObjective:
-        """Makes this model's examples from records."""
+        """The objective that makes this model's examples from records."""
         ...
 
 
 @dataclass(frozen=True)
 class BuildContext:
-    """What a model's factory is told about the run it is built for."""
+    """What a factory knows about the run for which it builds a component."""
 
     seed: int = 1234
     device: str = "cpu"  # cpu, cuda
     dtype: str = "float32"  # the dtype of computation: float32, bfloat16, float16
     tensor_model_parallel_size: int = 1
     deterministic: bool = False
-    home: str = ""  # where prepared data and runs live; empty: $BIONEMO_HOME, else ~/.bionemo
-    preparation_workers: int | None = None  # processes that judge records; None: one a CPU where that takes long
+    home: str = ""  # folder of prepared data and runs; empty: $BIONEMO_HOME, else ~/.bionemo
+    preparation_workers: int | None = None  # processes that filter records; None: one per CPU for long inputs
 
 
 class Oracle(Protocol):
-    """Scores texts; higher is better. A function of this signature that a module defines can go to other processes."""
+    """A function that scores texts; higher is better. One that a module defines can be sent to other processes."""
 
     def __call__(self, texts: Sequence[str], starts: Sequence[str], /) -> Sequence[float] | NDArray[np.float64]:
-        """Return the score of each text, shape [texts]; `starts` holds the text that the search for each began from."""
+        """Return the score of each text, shape [texts]; `starts` holds the text from which each search began."""
         ...
 
 
 @runtime_checkable
 class TextJudge(Protocol):
-    """What a plugin knows of the texts that its models write; a module may offer one as `judge`.
+    """A plugin's knowledge of the texts that its models write; a module may have one as `judge`.
 
-    It has no state of its own and can be sent to another process.
+    It has no state and can be sent to another process.
     """
 
     noun: str
-    """What a text stands for, in the singular: molecule."""
+    """The kind of thing that a text represents, in the singular: molecule."""
 
     @property
     def oracles(self) -> Mapping[str, Oracle]:
-        """Scores that a configuration can ask for by name; they are given canonical texts."""
+        """The scores that a configuration can choose by name; their inputs are canonical texts."""
         ...
 
     def canonical(self, text: str) -> str | None:
-        """Return the canonical spelling of `text`; None if `text` is invalid."""
+        """Return the canonical form of `text`, or None if it is invalid."""
         ...
 
     def similarity(self, texts: Sequence[str], references: Sequence[str]) -> NDArray[np.float64]:
-        """How alike each text and its reference are, from 0 to 1, shape [texts]; both are canonical."""
+        """Return the similarity of each text to its reference, from 0 to 1, shape [texts]; all texts are canonical."""
         ...
 
     def draw_grid(self, texts: Sequence[str], captions: Sequence[str], path: str) -> None:
         """Write a PNG picture of all texts, each above its caption.
 
         Raises:
-            StorageError: it cannot be written.
+            StorageError: the file cannot be written.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""The command `bionemo-run`: one module a subcommand, this one only finds it. Nothing heavy is imported here."""
+"""The command `bionemo-run`. Each subcommand has a module; this one finds it and imports nothing heavy."""
 
 import sys
 from collections.abc import Sequence
@@ -8,13 +8,13 @@ from bionemo_core.cli.failures import ExitStatus
 from bionemo_core.errors import ConfigError
 
 SUBCOMMANDS = {
-    "help": "what can be chosen, and how",
-    "plugins": "which plugins are installed, and what became of each",
-    "doctor": "what works on this machine, what does not, and what to do",
-    "runs": "what was run, and how far it got",
-    "cluster": "group similar sequences of a FASTA file, for a split that does not leak",
-    "new-plugin": "write a plugin that trains as it is, to start one's own from",
-    "completion": "a script for the shell that completes choices and keys",
+    "help": "show the choices, their keys and examples",
+    "plugins": "list the installed plugins and the status of each",
+    "doctor": "report what works on this machine, what doesn't, and how to fix it",
+    "runs": "list the runs, and how far each got",
+    "cluster": "group similar sequences of a FASTA file, for a split without leakage",
+    "new-plugin": "write a working plugin as a starting point for your own",
+    "completion": "print a script that completes choices and keys in your shell",
 }
 
 

@@ -1,4 +1,4 @@
-"""`bionemo-run cluster IN.fasta OUT.tsv`: groups similar sequences, so that a split by clusters does not leak."""
+"""`bionemo-run cluster IN.fasta OUT.tsv`: groups similar sequences, for a split without leakage."""
 
 import argparse
 import sys
@@ -17,8 +17,8 @@ def run(arguments: list[str]) -> int:
     """Write a table `cluster_id<TAB>member_id`, for `data.clusters=OUT.tsv`.
 
     Raises:
-        ConfigError: An argument is wrong.
-        DataError: The input cannot be read.
+        ConfigError: an argument is invalid.
+        DataError: the input cannot be read.
     """
     parser = _Parser(add_help=False)
     parser.add_argument("source", type=Path)
@@ -29,7 +29,8 @@ def run(arguments: list[str]) -> int:
 
     found = cluster_fasta(chosen.source, chosen.target, identity=chosen.identity)
     sys.stdout.write(
-        f"{found.num_sequences:,} sequences in {found.num_clusters:,} clusters, the largest of {found.largest:,}; "
-        f"written to {chosen.target}\nUse it by data=fasta data.path={chosen.source} data.clusters={chosen.target}\n"
+        f"Wrote {found.num_sequences:,} sequences in {found.num_clusters:,} clusters to {chosen.target}; the largest "
+        f"cluster has {found.largest:,} sequences.\n"
+        f"Use it with: data=fasta data.path={chosen.source} data.clusters={chosen.target}\n"
     )
     return 0

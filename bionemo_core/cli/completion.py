@@ -1,4 +1,4 @@
-"""`bionemo-run completion bash|zsh|fish`: prints the script that makes the shell complete choices and keys."""
+"""`bionemo-run completion bash|zsh|fish`: prints a script with which the shell completes choices and keys."""
 
 from bionemo_core.errors import ConfigError
 
@@ -6,10 +6,10 @@ SHELLS = ("bash", "zsh", "fish")
 
 
 def run(arguments: list[str]) -> int:
-    """Print the script; `eval "$(bionemo-run completion bash)"` puts it to work.
+    """Print the script; `eval "$(bionemo-run completion bash)"` activates it.
 
     Raises:
-        ConfigError: The shell is not one of the three.
+        ConfigError: the shell is not one of the three.
     """
     if len(arguments) != 1 or arguments[0] not in SHELLS:
         raise ConfigError(f"completion: got {' '.join(arguments)!r}, expected one of {', '.join(SHELLS)}")

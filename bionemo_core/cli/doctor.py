@@ -1,4 +1,4 @@
-"""`bionemo-run doctor`: what works on this machine, what does not, and what to do about it."""
+"""`bionemo-run doctor`: reports what works on this machine, what doesn't, and how to fix it."""
 
 import os
 import platform
@@ -10,7 +10,6 @@ from pathlib import Path
 from bionemo_core import __version__, machine
 from bionemo_core.builtin import load_registry
 from bionemo_core.errors import ConfigError
-from bionemo_core.io.progress import format_bytes
 
 GIB = 2**30
 LOW_DISK_BYTES = 10 * GIB
@@ -23,7 +22,7 @@ OPTIONAL = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One line: good, to be known, or bad, and what to do."""
+    """One line of the report, with advice if something should be done."""
 
     level: str  # ok, note, fail
     text: str
@@ -31,10 +30,10 @@ class Finding:
 
 
 def run(arguments: list[str]) -> int:
-    """Print the findings; the status is 2 if something needed does not work.
+    """Print the findings; return 2 if something required does not work, else 0.
 
     Raises:
-        ConfigError: An argument is given.
+        ConfigError: an argument is given.
     """
     if arguments:
         raise ConfigError(f"doctor: unknown argument {arguments[0]!r}. Usage: bionemo-run doctor")
@@ -62,14 +61,18 @@ def _torch() -> Iterable[Finding]:
         return
     try:
         num_gpus = machine.num_gpus()
-    except Exception as error:  # a broken torch fails in many ways, the doctor goes on
-        yield Finding("fail", f"torch {version} cannot be imported: {error}", "Install torch again.")
+    except Exception as error:  # a broken torch can raise anything, and the report should go on
+        yield Finding(
+            "fail",
+            f"torch {version} cannot be imported: {error}",
+            "Reinstall torch: pip install --force-reinstall -c constraints.txt torch",
+        )
         return
     yield Finding("ok", f"torch {version}")
     for name in machine.gpu_names():
         yield Finding("ok", f"GPU: {name}")
     if num_gpus == 0:
-        yield Finding("note", "no GPU that torch can use: training runs on the CPU", "esm1nv_tiny is made for that.")
+        yield Finding("note", "torch finds no GPU: training runs on the CPU", "Use a small model such as esm1nv_tiny.")
 
 
 def _megatron() -> Iterable[Finding]:
@@ -86,7 +89,9 @@ def _optional() -> Iterable[Finding]:
     for module, purpose in OPTIONAL.items():
         version = machine.package_version(module)
         if version is None:
-            yield Finding("note", f"{machine.PACKAGE_OF_MODULE[module]} is not installed, only needed for {purpose}")
+            yield Finding(
+                "note", f"{machine.PACKAGE_OF_MODULE[module]} is not installed; it is needed only for {purpose}"
+            )
         else:
             yield Finding("ok", f"{machine.PACKAGE_OF_MODULE[module]} {version}")
 
@@ -97,9 +102,11 @@ def _plugins() -> Iterable[Finding]:
         if record.status == "ok":
             yield Finding("ok", f"plugin {record.distribution} {record.version}, {len(record.components)} components")
         else:
-            yield Finding("note", f"plugin {record.describe()}", "bionemo-run plugins --trace shows more.")
+            yield Finding("note", f"plugin {record.describe()}", "Run bionemo-run plugins --trace for details.")
     if not registry.names("model"):
-        yield Finding("note", "no plugin offers a model", "pip install -c constraints.txt -e . -e plugins/bionemo-esm")
+        yield Finding(
+            "note", "no installed plugin offers a model", "pip install -c constraints.txt -e . -e plugins/bionemo-esm"
+        )
 
 
 def _home() -> Iterable[Finding]:
@@ -108,10 +115,12 @@ def _home() -> Iterable[Finding]:
         yield Finding("ok", f"home folder {home}")
     else:
         yield Finding(
-            "fail", f"home folder {home} cannot be written to", "Set BIONEMO_HOME to a folder you can write to."
+            "fail", f"home folder {home} is not writable", "Set BIONEMO_HOME to a folder that you can write to."
         )
     free = machine.disk_free_bytes(home)
     level = "ok" if free >= LOW_DISK_BYTES else "note"
     yield Finding(
-        level, f"{format_bytes(free)} free there", "" if level == "ok" else "Checkpoints of large models need more."
+        level,
+        f"{free / GIB:.1f} GiB free on its disk",
+        "" if level == "ok" else "Checkpoints of large models need more space.",
     )

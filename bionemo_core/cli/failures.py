@@ -10,9 +10,9 @@ EXIT_INTERRUPTED = 130
 
 
 class ExitStatus:
-    """The exit status of the command: a block of code sets it, or fails and has it set.
+    """The exit status of the command, as a context manager.
 
-    A failure inside the block becomes a message on stderr, and ends there.
+    An exception in its block becomes a message on stderr and an exit status; it is not raised further.
     """
 
     def __init__(self) -> None:
@@ -30,33 +30,33 @@ class ExitStatus:
         if error is None:
             return True
         if isinstance(error, BrokenPipeError):
-            # The reader of a pipe, such as `head`, has left; without this Python complains once more at its exit.
+            # The reader of the pipe, such as `head`, has closed it. Without this Python prints another error at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             self.value = 0
         elif isinstance(error, KeyboardInterrupt):
-            sys.stderr.write("error[interrupted]: stopped before there was anything to save.\n")
+            sys.stderr.write("error[interrupted]: stopped before anything could be saved.\n")
             self.value = EXIT_INTERRUPTED
         elif isinstance(error, Exception):
             self.value = _report(error)
-        else:  # SystemExit and the like
+        else:  # such as SystemExit
             return False
         return True
 
 
 def _report(error: Exception) -> int:
-    classified = _classified(error)
+    classified = _classify(error)
     if classified is None:
         traceback.print_exception(error)
         sys.stderr.write(
-            "error[bug]: this is a bug in bionemo-run or in a plugin; please report it with the lines above.\n"
+            "error[bug]: this is a bug in bionemo-run or in a plugin; please report it together with the lines above.\n"
         )
         return EXIT_BUG
     sys.stderr.write(f"error[{classified.code}]: {classified}\n")
     return classified.exit_status
 
 
-def _classified(error: Exception) -> BioNeMoError | None:
-    """Return the failure as one of ours; errors of Hydra and OmegaConf are configuration errors."""
+def _classify(error: Exception) -> BioNeMoError | None:
+    """Return the failure as a `BioNeMoError`, or None; errors of Hydra and OmegaConf become a `ConfigError`."""
     if isinstance(error, BioNeMoError):
         return error
     if "hydra" not in sys.modules:
@@ -66,7 +66,7 @@ def _classified(error: Exception) -> BioNeMoError | None:
 
     if isinstance(error, HydraException | OmegaConfBaseException):
         inner: BaseException | None = error
-        while inner is not None:  # a file of the user's is read inside Hydra, our own message is the better one
+        while inner is not None:  # Hydra wraps our own error about a user's file, which has the better message
             if isinstance(inner, BioNeMoError):
                 return inner
             inner = inner.__cause__ or inner.__context__
@@ -80,7 +80,7 @@ def _classified(error: Exception) -> BioNeMoError | None:
 
 def _text(error: Exception) -> str:
     lines = [line for line in str(error).splitlines() if line.strip()]
-    override = getattr(error, "override", None)  # Hydra's parser keeps what it could not read
+    override = getattr(error, "override", None)  # the override that Hydra's parser could not read
     if override and lines and override not in lines[0]:
         lines[0] = f"{override}: {lines[0]}"
     cause = error.__cause__
@@ -88,7 +88,7 @@ def _text(error: Exception) -> str:
         first_of_cause = str(cause).splitlines()[0]
         if first_of_cause not in lines:
             lines.append(first_of_cause)
-    # OmegaConf's last lines name its own classes, which say nothing to the person at the keyboard.
+    # OmegaConf's last lines name internal classes, which mean nothing to a user.
     kept = [line for line in lines if not line.strip().startswith(("object_type=", "reference_type=", "full_key="))]
     return "\n".join(kept)
 

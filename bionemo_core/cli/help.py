@@ -1,4 +1,4 @@
-"""`bionemo-run help` and `--help`: groups, choices with summaries, keys, examples. Composes nothing."""
+"""`bionemo-run help` and `--help`: groups, choices with summaries, keys, examples. No configuration is composed."""
 
 import dataclasses
 import sys
@@ -20,7 +20,7 @@ GROUP_ORDER = ("model", "tokenizer", "data", "optim", "scheduler", "logger", "ca
 USAGE = {
     "plugins": "bionemo-run plugins [--trace]",
     "doctor": "bionemo-run doctor",
-    "runs": "bionemo-run runs [NAME]",
+    "runs": "bionemo-run runs [NAME] [home=DIR]",
     "cluster": "bionemo-run cluster IN.fasta OUT.tsv [--identity 0.3]",
     "new-plugin": "bionemo-run new-plugin NAME [--folder FOLDER]",
     "completion": "bionemo-run completion bash|zsh|fish",
@@ -28,21 +28,24 @@ USAGE = {
 }
 EXAMPLES = (
     ("bionemo-run model=esm1nv_tiny", "train on the proteins that ship with the core"),
-    ("bionemo-run model=esm1nv data=fasta data.path=my.fasta.gz trainer.max_steps=1000", "on your own"),
-    ("bionemo-run model=esm1nv data=csv data.dataset_path=DIR data.train=x[000..049]", "on CSV shards"),
-    ("bionemo-run model=esm2_8m batch.micro_batch_size=4 trainer.devices=2 trainer.precision=bf16-mixed", ""),
-    ("bionemo-run model=esm1nv name=mine resume=auto", "go on with the newest run of that name"),
-    ("bionemo-run -m model=esm1nv_tiny optim.lr=1e-3,2e-3", "a sweep"),
-    ("bionemo-run model=esm1nv --cfg job", "show the whole configuration, run nothing"),
-    ("bionemo-run --config-dir my_configs +experiment=small model=esm1nv", "with YAML of your own"),
+    ("bionemo-run model=esm1nv data=fasta data.path=my.fasta.gz trainer.max_steps=1000", "train on your own proteins"),
+    ("bionemo-run model=esm1nv data=csv data.dataset_path=DIR data.train=x[000..049]", "train on CSV shards"),
+    (
+        "bionemo-run model=esm2_8m batch.micro_batch_size=4 trainer.devices=2 trainer.precision=bf16-mixed",
+        "train on two GPUs in bfloat16",
+    ),
+    ("bionemo-run model=esm1nv name=mine resume=auto", "continue the newest run of that name"),
+    ("bionemo-run -m model=esm1nv_tiny optim.lr=1e-3,2e-3", "sweep over two learning rates"),
+    ("bionemo-run model=esm1nv --cfg job", "show the whole configuration without running it"),
+    ("bionemo-run --config-dir my_configs +experiment=small model=esm1nv", "use your own YAML files"),
 )
 
 
 def run(arguments: list[str]) -> int:
-    """Print the page that is asked for: all, a group, a component, a subcommand, or the v1 spellings.
+    """Print the overview, or the pages of the given topics: a group, a component, a subcommand, or `aliases`.
 
     Raises:
-        ConfigError: There is no such page.
+        ConfigError: a topic has no page.
     """
     registry = load_registry()
     pages = [_page(topic, registry) for topic in arguments]
@@ -65,27 +68,30 @@ def _page(topic: str, registry: Registry) -> str:
     if topic in GROUPS:
         return _group_page(topic, registry)
     pages = [*GROUPS, *CORE_GROUPS, *SUBCOMMANDS, "aliases"]
-    raise ConfigError(f"help: nothing is called {topic!r}.{did_you_mean(topic, pages)} Pages: {', '.join(pages)}.")
+    raise ConfigError(f"help: there is no page {topic!r}.{did_you_mean(topic, pages)} Pages: {', '.join(pages)}.")
 
 
 def _overview(registry: Registry) -> str:
-    lines = ["Train, fine-tune and use biomolecular language models that arrive as plugins.", ""]
+    lines = ["Train, fine-tune and use biomolecular language models. Models are plugins.", ""]
     lines += ["Usage: bionemo-run model=NAME [GROUP=CHOICE] [KEY=VALUE] [-m] [--config-dir DIR] [--cfg job]", ""]
     for group in GROUP_ORDER:
         lines += [f"{group}=", *_choices(group, registry)]
-    lines += ["", "Keys of the core (bionemo-run help trainer, and so on, shows each with its default):"]
+    lines += [
+        "",
+        "Keys of the core (bionemo-run help trainer shows the keys of trainer with their defaults, and so on):",
+    ]
     for group, schema in CORE_GROUPS.items():
         lines.append(f"  {group}.  {', '.join(one.name for one in dataclasses.fields(schema))}")
     lines.append("  name, home, seed, resume=last|auto|PATH, restore_from_path")
     lines += ["", "Commands:"]
     lines += [f"  {name:<11} {summary}" for name, summary in SUBCOMMANDS.items()]
     lines += ["", "Examples:"]
-    for command, meaning in EXAMPLES:
-        lines.append(f"  {command}" + (f"\n      {meaning}" if meaning else ""))
+    for command, explanation in EXAMPLES:
+        lines.append(f"  {command}" + f"\n      {explanation}")
     failed = registry.failures()
     if failed:
-        lines += ["", f"{len(failed)} plugin(s) are not loaded; bionemo-run plugins says why."]
-    lines += ["", "v1's spellings are understood: bionemo-run help aliases"]
+        lines += ["", f"{len(failed)} plugin(s) are not loaded; bionemo-run plugins shows why."]
+    lines += ["", "Most keys of v1 still work: bionemo-run help aliases"]
     return "\n".join(lines) + "\n"
 
 
@@ -108,16 +114,16 @@ def _component_page(registered: RegisteredComponent) -> str:
     component = registered.component
     lines = [f"{registered.group}={registered.name}  ({registered.distribution} {registered.version})"]
     lines += [f"  {component.summary}"] if component.summary else []
-    described = description_of(registered)
-    for paragraph in described:
+    description = description_of(registered)
+    for paragraph in description:
         lines += ["", *textwrap.wrap(paragraph, 100, initial_indent="  ", subsequent_indent="  ")]
-    lines += [""] if described and (component.capabilities or component.defaults) else []
+    lines += [""] if description and (component.capabilities or component.defaults) else []
     if component.capabilities:
-        lines.append(f"  can: {', '.join(sorted(component.capabilities))}")
+        lines.append(f"  capabilities: {', '.join(sorted(component.capabilities))}")
     for group, value in component.defaults.items():
         shown = value if isinstance(value, str) else ", ".join(f"{key}={inner}" for key, inner in value.items())
-        lines.append(f"  brings {group}: {shown}")
-    lines += ["", "Keys:"] if registered.keys else ["", "It has no keys of its own."]
+        lines.append(f"  default {group}: {shown}")
+    lines += ["", "Keys:"] if registered.keys else ["", "This component has no keys."]
     explanations, prefix = key_help_of(registered), registered.group
     prefix += f".{registered.name}" if registered.group in SEVERAL_AT_ONCE else ""
     for key in registered.keys:
@@ -134,7 +140,7 @@ def _schema_page(group: str) -> str:
 
 
 def _key_lines(prefix: str, key: ConfigKey, explanation: str | None) -> list[str]:
-    """Return the lines of a key: its default and type, and below what it means, where that is known."""
+    """Return the lines of a key: its default and type, then its explanation if it has one."""
     wrapped = textwrap.wrap(explanation or "", 100, initial_indent="      ", subsequent_indent="      ")
     return [f"  {prefix}.{key.name} = {_shown(key.default)}  ({_type(key.type)})", *wrapped]
 

@@ -1,4 +1,4 @@
-"""`bionemo-run new-plugin NAME`: writes a plugin that trains as it is, to be changed into one's own."""
+"""`bionemo-run new-plugin NAME`: writes a working plugin as a starting point for a new one."""
 
 import argparse
 import os
@@ -24,11 +24,11 @@ class _Parser(argparse.ArgumentParser):
 
 
 def run(arguments: list[str]) -> int:
-    """Write the package `bionemo-NAME` into a new folder and print the next steps.
+    """Write the package `bionemo-NAME` into a new folder and print the next commands.
 
     Raises:
-        ConfigError: The name cannot be used, or the folder is there already.
-        StorageError: The folder cannot be written.
+        ConfigError: the name is invalid or taken, or the folder exists already.
+        StorageError: the folder cannot be written.
     """
     parser = _Parser(add_help=False)
     parser.add_argument("name")
@@ -37,8 +37,8 @@ def run(arguments: list[str]) -> int:
     name = chosen.name.removeprefix("bionemo-")
     if not _NAME.fullmatch(name):
         raise ConfigError(
-            f"new-plugin: {chosen.name!r} cannot name a package. Give small letters, digits and single hyphens, "
-            "e.g. bionemo-run new-plugin antibody"
+            f"new-plugin: {chosen.name!r} is not a valid package name. Use lower-case letters, digits and single "
+            "hyphens, for example bionemo-run new-plugin antibody"
         )
     words = {"name": name, "model": name.replace("-", "_"), "package": f"bionemo_{name.replace('-', '_')}"}
     words["test_class"] = "".join(part.capitalize() for part in name.split("-"))
@@ -46,7 +46,7 @@ def run(arguments: list[str]) -> int:
     folder = chosen.folder or Path(f"bionemo-{name}")
     _write(folder, words)
     sys.stdout.write(
-        f"{folder} holds a plugin with one model. Install it beside bionemo-run, train it, test it:\n"
+        f"{folder} holds a plugin with one model. Install it next to bionemo-run, train it and test it:\n"
         f"  pip install -e {folder}\n"
         f"  bionemo-run model={words['model']} trainer.max_steps=100\n"
         f"  pytest {folder}\n"
@@ -62,7 +62,7 @@ def _check_free(model: str) -> None:
 
 def _write(folder: Path, words: dict[str, str]) -> None:
     if os.path.lexists(folder):
-        raise ConfigError(f"new-plugin: {folder} is there already. Choose another name, or give --folder.")
+        raise ConfigError(f"new-plugin: {folder} exists already. Choose another name, or give --folder.")
     with new_folder(folder) as temporary:
         for template, target in _templates(files("bionemo_core.cli").joinpath("skeleton"), temporary, words):
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -70,7 +70,7 @@ def _write(folder: Path, words: dict[str, str]) -> None:
 
 
 def _templates(source: Traversable, target: Path, words: dict[str, str]) -> list[tuple[Traversable, Path]]:
-    """Every template and the file it becomes; `NAME` in a path stands for the package's name."""
+    """Return each template and the file to write; `NAME` in a path is replaced by the package's name."""
     found = []
     for entry in sorted(source.iterdir(), key=lambda one: one.name):
         place = target / entry.name.removesuffix(".txt").replace("NAME", words["package"])

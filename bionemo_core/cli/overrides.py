@@ -1,4 +1,4 @@
-"""What is checked on a typed command line before Hydra sees it: folders, v1 spellings, names of components."""
+"""Prepares a typed command line for Hydra: config folders, v1 keys and names of components."""
 
 import re
 from collections.abc import Iterable
@@ -18,22 +18,22 @@ NO_NAME = ("null", "", "???")
 
 @dataclass(frozen=True)
 class CommandLine:
-    """Arguments for Hydra, the user's folders of YAML, and remarks to show."""
+    """Arguments for Hydra, the user's folders of YAML, and notes to show."""
 
     arguments: list[str]
     folders: list[Path]
     notes: list[str]
 
 
-def prepared(typed: list[str], registry: Registry) -> CommandLine:
-    """Return the command line in today's spelling, with every component it names known to be there.
+def prepare_command_line(typed: list[str], registry: Registry) -> CommandLine:
+    """Return the command line with today's keys, after checking that every component in it exists.
 
     Raises:
-        ConfigError: A name is unknown or taken twice, a v1 key asks for what is not here, or a folder is missing.
+        ConfigError: a name is unknown or ambiguous, a v1 key is not supported, or a folder is missing.
     """
-    arguments, folders = _without_folders(typed)
-    arguments, notes = rewrite_command_line(arguments, own_keys(registry))
-    arguments = [_none_as_list(argument) for argument in [*arguments, *_left_to_opening(arguments, registry)]]
+    arguments, folders = _split_folders(typed)
+    arguments, notes = rewrite_command_line(arguments, component_keys(registry))
+    arguments = [_none_as_list(argument) for argument in [*arguments, *_null_choices(arguments, registry)]]
     for argument in arguments:
         key, separator, value = argument.partition("=")
         if separator and key in GROUPS:
@@ -41,8 +41,8 @@ def prepared(typed: list[str], registry: Registry) -> CommandLine:
     return CommandLine(_overrides_first(arguments), folders, notes)
 
 
-def own_keys(registry: Registry) -> frozenset[str]:
-    """Every `group.parameter` that some component has; such a key is never taken for a v1 leftover."""
+def component_keys(registry: Registry) -> frozenset[str]:
+    """Return every `group.parameter` of a component; such a key is never treated as a v1 key."""
     return frozenset(key for registered in registry.components() for key in keys_of(registered))
 
 
@@ -51,8 +51,8 @@ def keys_of(registered: RegisteredComponent) -> list[str]:
     return [f"{registered.group}.{key.name}" for key in registered.keys]
 
 
-def _left_to_opening(arguments: list[str], registry: Registry) -> list[str]:
-    """Return `model=null` for tasks that open a model or need none, where none is chosen; for some `data=null` too."""
+def _null_choices(arguments: list[str], registry: Registry) -> list[str]:
+    """Return `model=null`, and for some tasks `data=null`, if a task opens a model or needs none and none is chosen."""
     keys = {argument.partition("=")[0].lstrip("+") for argument in arguments}
     names = [argument.partition("=")[2] for argument in arguments if argument.startswith("task=")]
     found = [one.component for name in names if (one := registry.find("task", name))]
@@ -64,18 +64,18 @@ def _left_to_opening(arguments: list[str], registry: Registry) -> list[str]:
 
 
 def _none_as_list(argument: str) -> str:
-    """`tokenizer=null` as Hydra takes it, which knows no null choice: an empty list of choices."""
+    """Return `tokenizer=null` as `tokenizer=[]`: Hydra has no null choice, but takes an empty list of choices."""
     key, _, value = argument.partition("=")
     return f"{key}=[]" if key in GROUPS and value == "null" else argument
 
 
 def _overrides_first(arguments: list[str]) -> list[str]:
-    """Return the same with flags at the end: Hydra's parser takes overrides only in one piece."""
+    """Return the arguments with flags at the end, because Hydra's parser needs all overrides together."""
     overrides = [argument for argument in arguments if _OVERRIDE.match(argument)]
     return [*overrides, *(argument for argument in arguments if not _OVERRIDE.match(argument))]
 
 
-def _without_folders(typed: list[str]) -> tuple[list[str], list[Path]]:
+def _split_folders(typed: list[str]) -> tuple[list[str], list[Path]]:
     arguments: list[str] = []
     folders: list[Path] = []
     remaining = iter(typed)
@@ -86,14 +86,14 @@ def _without_folders(typed: list[str]) -> tuple[list[str], list[Path]]:
             continue
         folder = value if separator else next(remaining, "")
         if not folder:
-            raise ConfigError(f"{flag}: expected a folder after it, e.g. {flag} my_configs")
+            raise ConfigError(f"{flag}: expected a folder after it, for example {flag} my_configs")
         folders.append(Path(folder).expanduser())
     return arguments, folders
 
 
 def _check_names(group: str, value: str, folders: Iterable[Path], registry: Registry) -> None:
     for name in (part.strip().strip("'\"") for part in value.strip("[]").split(",")):
-        if name in NO_NAME or "${" in name or "(" in name:  # Hydra's own sweeps: choice(a,b), glob(*)
+        if name in NO_NAME or "${" in name or "(" in name:  # sweeps of Hydra: choice(a,b), glob(*)
             continue
         if any((folder / group / f"{name}.yaml").is_file() for folder in folders):
             continue

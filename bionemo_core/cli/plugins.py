@@ -1,4 +1,4 @@
-"""`bionemo-run plugins [--trace]`: every plugin found, what became of it, and why."""
+"""`bionemo-run plugins [--trace]`: lists every plugin, its status and the reason."""
 
 import sys
 
@@ -10,10 +10,10 @@ GROUP_ORDER = ("model", "tokenizer", "data", "connector", "callbacks", "head", "
 
 
 def run(arguments: list[str]) -> int:
-    """Print the table; with `--trace`, the traceback of what failed and the seconds of each import too.
+    """Print the table; with `--trace`, also print the import time of each plugin and the tracebacks of failures.
 
     Raises:
-        ConfigError: An argument is unknown.
+        ConfigError: an argument is unknown.
     """
     trace = "--trace" in arguments
     for argument in arguments:
@@ -25,7 +25,8 @@ def run(arguments: list[str]) -> int:
         sys.stdout.write(_lines(record, width, trace))
     if len(records) == 1:
         sys.stdout.write(
-            "No plugin is installed. Install one, e.g. pip install -c constraints.txt -e . -e plugins/bionemo-esm\n"
+            "No plugin is installed. Install one, for example: "
+            "pip install -c constraints.txt -e . -e plugins/bionemo-esm\n"
         )
     return 0
 

@@ -1,4 +1,4 @@
-"""`bionemo-run model=NAME ...`: composes the configuration with Hydra and hands the run to its task."""
+"""`bionemo-run model=NAME ...`: composes the configuration with Hydra and runs its task."""
 
 import re
 import sys
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from bionemo_core.builtin import load_registry
-from bionemo_core.cli.overrides import keys_of, own_keys, prepared
+from bionemo_core.cli.overrides import component_keys, keys_of, prepare_command_line
 from bionemo_core.errors import ConfigError
 from bionemo_core.plugins import Registry
 from bionemo_core.plugins.did_you_mean import did_you_mean
@@ -15,7 +15,7 @@ from bionemo_core.plugins.did_you_mean import did_you_mean
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-# Hydra and hydra-zen are imported in the bodies: a name that is misspelt is answered without them.
+# Hydra and hydra-zen are imported in the bodies, so that an error about a misspelt name does not wait for them.
 
 _UNKNOWN_KEY = re.compile(r"(?:Could not override '(?P<key>[\w.]+)'|Key '(?P<leaf>\w+)' (?:is )?not in)")
 
@@ -24,10 +24,10 @@ def run(arguments: list[str]) -> int:
     """Compose the configuration and run its task, or a sweep of them.
 
     Raises:
-        ConfigError: the command line or a file of the user's cannot be used.
+        ConfigError: the command line or a user's file is invalid.
     """
     registry = load_registry()
-    command = prepared(arguments, registry)
+    command = prepare_command_line(arguments, registry)
     for note in command.notes:
         sys.stderr.write(f"note: {note}\n")
     from bionemo_core.config.hydra_session import composer, launch
@@ -35,7 +35,7 @@ def run(arguments: list[str]) -> int:
     from bionemo_core.config.v1.user_yaml import use_folders
 
     fill_store(registry)
-    use_folders(command.folders, own_keys(registry))
+    use_folders(command.folders, component_keys(registry))
     with _suggestions(registry):
         if any(argument.startswith("-") for argument in command.arguments):
             launch(_sweep_job, command.arguments)
@@ -62,7 +62,7 @@ def run_task(config: "DictConfig") -> None:
 
 
 def _sweep_job(config: "DictConfig") -> None:
-    """Run one job of a sweep, perhaps in a process that has never seen `run`."""
+    """Run one job of a sweep, possibly in a process that has not called `run`."""
     from hydra.core.hydra_config import HydraConfig
 
     job = HydraConfig.get().job
@@ -72,7 +72,7 @@ def _sweep_job(config: "DictConfig") -> None:
 
 @contextmanager
 def _suggestions(registry: Registry) -> Iterator[None]:
-    """Add close keys to what Hydra says of a key that it did not find."""
+    """Add similar keys to Hydra's message about an unknown key."""
     from hydra.errors import HydraException
 
     try:
@@ -85,7 +85,7 @@ def _suggestions(registry: Registry) -> Iterator[None]:
 
 
 def _suggestion(message: str, registry: Registry) -> str:
-    """Close keys for one that Hydra did not find."""
+    """Return similar keys for the unknown key in Hydra's message."""
     match = _UNKNOWN_KEY.search(message)
     if match is None:
         return ""
@@ -102,10 +102,10 @@ def _suggestion(message: str, registry: Registry) -> str:
 
 
 def known_keys(registry: Registry) -> list[str]:
-    """Every dotted key that a run can have."""
+    """Return every dotted key that a run can have."""
     import dataclasses
 
     from bionemo_core.config.schema import CORE_GROUPS
 
     core = [f"{group}.{one.name}" for group, schema in CORE_GROUPS.items() for one in dataclasses.fields(schema)]
-    return sorted({*core, *own_keys(registry), "name", "home", "seed", "resume", "restore_from_path"})
+    return sorted({*core, *component_keys(registry), "name", "home", "seed", "resume", "restore_from_path"})

@@ -1,4 +1,4 @@
-"""`bionemo-run runs [NAME]`: what was run, how far it got, and what can be resumed."""
+"""`bionemo-run runs [NAME] [home=DIR]`: lists the runs, how far each got, and which can be resumed."""
 
 import csv
 import json
@@ -12,10 +12,10 @@ COLUMNS = ("name", "started", "model", "step", "val_loss", "status")
 
 
 def run(arguments: list[str]) -> int:
-    """Print a line for each run under `home`, oldest first; with a name, only the runs of that name.
+    """Print one line for each run under `home`, oldest first; with a name, only the runs of that name.
 
     Raises:
-        ConfigError: More than a name and `home=DIR` is given.
+        ConfigError: an argument is neither one name nor `home=DIR`.
     """
     home = os.environ.get("BIONEMO_HOME", "~/.bionemo")
     names: list[str] = []
@@ -31,26 +31,26 @@ def run(arguments: list[str]) -> int:
     if not folders:
         sys.stdout.write(f"No runs in {root}.\n")
         return 0
-    rows = [COLUMNS, *(described(folder) for folder in folders)]
+    rows = [COLUMNS, *(describe_run(folder) for folder in folders)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
     for row in rows:
         sys.stdout.write("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n")
     return 0
 
 
-def described(folder: Path) -> tuple[str, ...]:
-    """Return the cells of one run's line; `?` stands for what cannot be read, so one bad folder stops no listing."""
+def describe_run(folder: Path) -> tuple[str, ...]:
+    """Return the cells of one run's line; unreadable values are shown as `?` or `-`, so a bad folder is no error."""
     spec = _json(folder / "run.json")
     summary = _json(folder / "summary.json")
     last = _last_values(folder / "metrics.csv")
     chosen = spec.get("model")
     model = str(chosen.get("name", "?")) if isinstance(chosen, dict) else "?"
     saved = _saved_steps(folder / "checkpoints")
-    # A run that was killed has no summary: its metrics and checkpoints tell how far it got.
+    # A killed run has no summary; its metrics and checkpoints show how far it got.
     step = summary.get("steps", last.get("step", "-"))
     losses = summary.get("val_loss")
     loss = losses.get("last") if isinstance(losses, dict) else last.get("val_loss", "-")
-    # The summary of a task that is no training says what it found, and is written last.
+    # The summary of any other task than training has no status. It is written last, so the run is done.
     status = (
         summary.get("status")
         or ("done" if summary else "")
@@ -68,7 +68,7 @@ def _json(path: Path) -> dict[str, object]:
 
 
 def _last_values(path: Path) -> dict[str, str]:
-    """Return the newest value of each column of `metrics.csv`; rows need not fill every column."""
+    """Return the newest value of each column of `metrics.csv`; a row may leave columns empty."""
     newest: dict[str, str] = {}
     try:
         with path.open(encoding="utf-8", newline="") as file:

@@ -1,6 +1,6 @@
-"""Configuration: schemas, the store of choices, v1's spellings, and the run that comes out of them.
+"""Configuration: schemas, the store of choices, v1's spellings, and the run specification made of them.
 
-`schema`, `batch_plan`, `spec` and `store` are imported by name; only what is light stands here.
+Import `batch_plan`, `spec` and `store` as modules; this file re-exports only what is light to import.
 """
 
 from bionemo_core.config.schema import Batch, Checkpoint, Choice, Parallel, RunSpec, Trainer

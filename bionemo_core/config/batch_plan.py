@@ -1,4 +1,4 @@
-"""How a run's batch lies over its processes: the arithmetic of sizes, before anything starts."""
+"""How a run's batch is divided over its processes: the arithmetic of sizes, before anything starts."""
 
 from dataclasses import dataclass
 
@@ -20,15 +20,16 @@ class BatchPlan:
 def batch_plan(
     spec: RunSpec, world_size: int | None = None, *, frozen_global_batch_size: int | None = None
 ) -> BatchPlan:
-    """Return the sizes of a run.
+    """Return the batch sizes of a run.
 
     Args:
-        spec: The run.
-        world_size: The number of processes; devices x nodes by default.
-        frozen_global_batch_size: What the run began with, for a resume: accumulation follows from it, never the batch.
+        spec: the run.
+        world_size: number of processes; devices x nodes by default.
+        frozen_global_batch_size: on a resume, the global batch size that the run began with; accumulation is derived
+            from it.
 
     Raises:
-        ConfigError: The sizes contradict each other; the message holds the arithmetic.
+        ConfigError: the sizes contradict each other; the message shows the arithmetic.
     """
     refuse_impossible(spec, device="cpu" if spec.trainer.accelerator == "cpu" else "unknown")
     world = spec.trainer.devices * spec.trainer.num_nodes if world_size is None else world_size
@@ -37,7 +38,8 @@ def batch_plan(
         raise ConfigError(
             f"{world} processes (trainer.devices={spec.trainer.devices} x trainer.num_nodes={spec.trainer.num_nodes}) "
             f"cannot be split into groups of {tensor * pipeline} = parallel.tensor_model_parallel_size={tensor} x "
-            f"parallel.pipeline_model_parallel_size={pipeline}. Change one so that it divides."
+            f"parallel.pipeline_model_parallel_size={pipeline}. Change one of them so that the group size divides the "
+            "number of processes."
         )
     data_parallel = world // (tensor * pipeline)
     micro, accumulate = spec.batch.micro_batch_size, spec.batch.accumulate_grad_batches
@@ -47,18 +49,18 @@ def batch_plan(
     computed = micro * accumulate * data_parallel
     if wanted is not None and wanted != computed:
         raise ConfigError(
-            f"batch.global_batch_size={wanted} contradicts the rest: "
+            f"batch.global_batch_size={wanted} contradicts the other batch settings: "
             f"{_arithmetic(micro, accumulate, spec, world, computed)}. "
-            f"Leave batch.global_batch_size out, or set batch.accumulate_grad_batches=1 to have it computed."
+            "Leave batch.global_batch_size out, or set batch.accumulate_grad_batches=1 to derive the accumulation."
         )
     return BatchPlan(data_parallel, tensor, micro, accumulate, computed)
 
 
 def refuse_impossible(spec: RunSpec, device: str) -> None:
-    """Accept a layout that can work on `device` (cpu, cuda, or unknown yet).
+    """Check that the parallel layout can work on `device` (cpu, cuda, or unknown).
 
     Raises:
-        ConfigError: Pipeline parallelism, or sequence parallelism where it cannot work.
+        ConfigError: pipeline parallelism, or sequence parallelism where it cannot work.
     """
     pipeline = spec.parallel.pipeline_model_parallel_size
     if pipeline > 1:
@@ -84,8 +86,8 @@ def _wanted_global(spec: RunSpec, frozen: int | None) -> int | None:
     given = spec.batch.global_batch_size
     if frozen is not None and given is not None and given != frozen:
         raise ConfigError(
-            f"batch.global_batch_size={given}: the run that is resumed began with {frozen}, and a run keeps its batch. "
-            "Leave batch.global_batch_size out, or start a new run with restore_from_path."
+            f"batch.global_batch_size={given}: the resumed run began with {frozen}, and the global batch size of a "
+            "run cannot change. Leave batch.global_batch_size out, or start a new run with restore_from_path."
         )
     return given if frozen is None else frozen
 
@@ -96,15 +98,13 @@ def _accumulation(wanted: int, micro: int, data_parallel: int, *, frozen: bool) 
         return accumulate
     share, uneven = divmod(wanted, data_parallel)
     if uneven or share == 0:
-        advice = (
-            f"Choose a number of data-parallel processes that divides {wanted}; {data_parallel} cannot share it evenly."
-        )
+        advice = f"Choose a number of data-parallel processes that divides {wanted}; {data_parallel} does not."
     else:
-        fitting = max(size for size in range(1, min(micro, share) + 1) if share % size == 0)
-        advice = f"With batch.micro_batch_size={fitting} it fits, in {share // fitting} accumulation steps."
-    source = "the global batch this run began with is" if frozen else "batch.global_batch_size is"
+        largest = max(size for size in range(1, min(micro, share) + 1) if share % size == 0)
+        advice = f"batch.micro_batch_size={largest} works, with {share // largest} micro batches per step."
+    source = "this run began with a global batch of" if frozen else "batch.global_batch_size is"
     raise ConfigError(
-        f"{source} {wanted}, which is no multiple of micro {micro} x data parallel {data_parallel} = "
+        f"{source} {wanted}, which is not a multiple of micro {micro} x data parallel {data_parallel} = "
         f"{micro * data_parallel}. {advice}"
     )
 
@@ -112,5 +112,5 @@ def _accumulation(wanted: int, micro: int, data_parallel: int, *, frozen: bool) 
 def _arithmetic(micro: int, accumulate: int, spec: RunSpec, world: int, computed: int) -> str:
     tensor, pipeline = spec.parallel.tensor_model_parallel_size, spec.parallel.pipeline_model_parallel_size
     devices, nodes = spec.trainer.devices, spec.trainer.num_nodes
-    spread = f"devices {devices} x nodes {nodes}" if devices * nodes == world else f"processes {world}"
-    return f"micro {micro} x accumulate {accumulate} x {spread} / (tp {tensor} x pp {pipeline}) = {computed}"
+    processes = f"devices {devices} x nodes {nodes}" if devices * nodes == world else f"processes {world}"
+    return f"micro {micro} x accumulate {accumulate} x {processes} / (tp {tensor} x pp {pipeline}) = {computed}"

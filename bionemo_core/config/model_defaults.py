@@ -1,4 +1,4 @@
-"""What a model brings along for other groups: checked when its plugin is loaded, looked up when it is chosen."""
+"""A model's defaults for other groups: checked when its plugin is loaded, looked up when the model is chosen."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -13,8 +13,8 @@ from bionemo_core.plugins.did_you_mean import did_you_mean
 from bionemo_core.plugins.type_checks import plainly_fits
 
 
-def brought(registered: RegisteredComponent) -> dict[str, str | Mapping[str, Any]]:
-    """Return a model's defaults; a model that cannot pack gets batch.packing=false unless the user asks for packs."""
+def effective_defaults(registered: RegisteredComponent) -> dict[str, str | Mapping[str, Any]]:
+    """Return a model's defaults, with `batch.packing` off if the model cannot pack and sets nothing else."""
     values = dict(registered.component.defaults)
     if registered.group == "model" and "packing" not in registered.component.capabilities:
         batch = values.get("batch", {})
@@ -23,7 +23,7 @@ def brought(registered: RegisteredComponent) -> dict[str, str | Mapping[str, Any
 
 
 def problem_with_defaults(registered: RegisteredComponent, registry: Registry) -> str:
-    """Return what is wrong with the values that a model brings for the core's groups, or nothing."""
+    """Return what is wrong with a model's default values for the core's groups, or an empty text."""
     for group, values in registered.component.defaults.items():
         if isinstance(values, str):
             continue
@@ -42,7 +42,7 @@ def problem_with_defaults(registered: RegisteredComponent, registry: Registry) -
 
 
 def missing_defaults(registered: RegisteredComponent, registry: Registry) -> list[tuple[str, str]]:
-    """Pairs of group and name that a model brings along and that no loaded plugin offers."""
+    """Return the defaults, as pairs of group and name, that no loaded plugin offers."""
     return [
         (group, name)
         for group, name in registered.component.defaults.items()
@@ -51,7 +51,7 @@ def missing_defaults(registered: RegisteredComponent, registry: Registry) -> lis
 
 
 def schema_node(schema: type, values: Mapping[str, Any]) -> type:
-    """Return a copy of a frozen schema, which OmegaConf would make read-only, with other defaults where given."""
+    """Return a copy of a schema with other defaults; it is not frozen, because OmegaConf makes those read-only."""
     keys = [key._replace(default=values.get(key.name, key.default)) for key in keys_of_dataclass(schema)]
     return structured_config(schema.__name__, keys)
 

@@ -1,4 +1,4 @@
-"""Plain values that came from a file: parsed and checked, never resolved, looked up or called."""
+"""Safe reading of values from JSON: they are parsed and checked, never resolved, looked up or called."""
 
 import dataclasses
 import json
@@ -11,22 +11,22 @@ from bionemo_core.errors import ArtefactError, BioNeMoError
 
 
 def parse_json(text: str | bytes, where: str) -> Any:
-    """Return the content of a JSON text in which no key occurs twice and every number is finite.
+    """Return the content of a JSON text, in which no key may occur twice and every number must be finite.
 
     Raises:
-        ArtefactError: It is not such a text; names `where` it came from.
+        ArtefactError: the text is not such JSON; the message names `where` it came from.
     """
     try:
-        return json.loads(text, object_pairs_hook=_without_twins, parse_constant=_no_constant)
+        return json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise ArtefactError(f"{where}: not readable as JSON ({error})") from error
 
 
 def refuse_unsafe(value: Any, where: str, error: type[BioNeMoError], *, depth: int = 64) -> None:
-    """Accept plain values only: no interpolation, no hidden key such as `_target_`, no value still missing.
+    """Check that a value is plain: no interpolation, no hidden key such as `_target_`, no missing value.
 
     Raises:
-        BioNeMoError: Of the kind `error`; names the key.
+        BioNeMoError: of the type `error`: the value is not plain; the message names the key.
     """
     if depth == 0:
         raise error(f"{where}: nested too deeply")
@@ -40,21 +40,21 @@ def refuse_unsafe(value: Any, where: str, error: type[BioNeMoError], *, depth: i
             refuse_unsafe(inner, f"{where}[{position}]", error, depth=depth - 1)
     elif isinstance(value, str):
         if "${" in value or value == "???":
-            raise error(f"{where}: the value {value!r} is not allowed, interpolations are not resolved here")
+            raise error(f"{where}: the value {value!r} is not allowed: it must not be missing or hold ${{...}}")
     elif isinstance(value, float) and not math.isfinite(value):
         raise error(f"{where}: got {value}, expected a finite number")
     elif value is not None and not isinstance(value, bool | int | float):
-        raise error(f"{where}: got {type(value).__name__}, expected a plain value")
+        raise error(f"{where}: got {type(value).__name__}, expected a number, text, true, false, null, list or mapping")
 
 
 def check_keys(content: Any, known: Iterable[str], where: str, *, may_lack: Collection[str] = ()) -> None:
-    """Accept an object with exactly these keys, of which it may lack some.
+    """Check that an object has exactly the `known` keys, of which it may lack those in `may_lack`.
 
     Raises:
-        ArtefactError: It is none, has other keys, or lacks another one.
+        ArtefactError: it is not an object, has other keys, or lacks another key.
     """
     if not isinstance(content, dict):
-        raise ArtefactError(f"{where}: expected an object, got {type(content).__name__}")
+        raise ArtefactError(f"{where}: got {type(content).__name__}, expected an object")
     known = list(known)
     unknown = sorted(set(content) - set(known))
     missing = [key for key in known if key not in content and key not in may_lack]
@@ -65,36 +65,36 @@ def check_keys(content: Any, known: Iterable[str], where: str, *, may_lack: Coll
 
 
 def check_type(value: Any, kinds: Any, where: str) -> None:
-    """Accept a value of these types; True is no number.
+    """Check that a value has one of the types `kinds`; a bool is not accepted as an int.
 
     Raises:
-        ArtefactError: It is of another.
+        ArtefactError: it has another type.
     """
     if not isinstance(value, kinds) or (isinstance(value, bool) and kinds is int):
         raise ArtefactError(f"{where} is {value!r} of type {type(value).__name__}")
 
 
 def choice_from(content: Any, group: str, where: str) -> Choice:
-    """Return the choice of a component of `group` that an object describes.
+    """Return the choice of a component of `group` that a JSON object describes.
 
     Raises:
-        ArtefactError: It has other keys, values of another type, or is of another group.
+        ArtefactError: it has other keys, values of another type, or another group.
     """
     check_keys(content, [one.name for one in dataclasses.fields(Choice)], where)
     for key in ("group", "name", "distribution", "version"):
         check_type(content[key], str, f"{where}.{key}")
     check_type(content["params"], dict, f"{where}.params")
     if content["group"] != group:
-        raise ArtefactError(f"{where}: is a choice of group {content['group']!r}")
+        raise ArtefactError(f"{where}: group is {content['group']!r}, expected {group!r}")
     return Choice(**content)
 
 
-def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) != len(pairs):
         raise ValueError("a key occurs twice")
     return content
 
 
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a number")
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a finite number")

@@ -1,4 +1,4 @@
-"""A composed configuration as a `RunSpec`: registry names and plain parameters, to JSON and back."""
+"""From a composed configuration to a `RunSpec` of registry names and plain parameters, and to JSON and back."""
 
 import dataclasses
 import json
@@ -33,28 +33,28 @@ class Change(NamedTuple):
 
 
 def make_spec(config: DictConfig, registry: Registry) -> RunSpec:
-    """Return the run that a composed configuration describes; every interpolation is resolved.
+    """Return the run that a composed configuration describes, with every interpolation resolved.
 
     Raises:
-        ConfigError: A value is missing, cannot be resolved, or is out of its range; or a component is not there.
+        ConfigError: a value is missing, out of range or cannot be resolved, or a component does not exist.
     """
     try:
         missing = sorted(OmegaConf.missing_keys(config))
         if missing:
-            raise ConfigError(f"these have no value yet: {', '.join(missing)}. Give each as KEY=VALUE.")
+            raise ConfigError(f"these keys need a value: {', '.join(missing)}. Give each as KEY=VALUE.")
         plain = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
-        raise ConfigError(explained(error)) from error
+        raise ConfigError(explain(error)) from error
     assert isinstance(plain, dict)
     content = {str(key): value for key, value in plain.items()}
-    singles = {group: _chosen(group, content.get(group), registry) for group in (*SINGLE_GROUPS, "connector")}
-    _leave_to_opening(singles, content["restore_from_path"] or content["resume"], registry)
-    _check_brought(singles, registry)
+    singles = {group: _optional_choice(group, content.get(group), registry) for group in (*SINGLE_GROUPS, "connector")}
+    _add_placeholders(singles, content["restore_from_path"] or content["resume"], registry)
+    _check_choices(singles, registry)
     parts: dict[str, Any] = {group: choice for group, choice in singles.items() if choice is not None}
     parts |= {group: schema(**content[group]) for group, schema in CORE_GROUPS.items()}
     for group, field in (("logger", "loggers"), ("callbacks", "callbacks")):
         nodes = (content.get(group) or {}).values()
-        parts[field] = tuple(_chosen_or_fail(group, node, registry) for node in nodes)
+        parts[field] = tuple(_choice_of(group, node, registry) for node in nodes)
     spec = RunSpec(
         name=content["name"] or _name_of(parts["task"], parts["model"]),
         home=str(Path(content["home"]).expanduser().absolute()),
@@ -70,10 +70,10 @@ def make_spec(config: DictConfig, registry: Registry) -> RunSpec:
 
 
 def check_capabilities(spec: RunSpec, registry: Registry) -> None:
-    """Accept a run whose model can do what is asked of it.
+    """Check that the model of a run can do what the run asks for.
 
     Raises:
-        ConfigError: Packing or tensor parallelism is asked of a model that does not declare it.
+        ConfigError: the run asks for packing or tensor parallelism, and the model does not declare it.
     """
     if spec.model.name == OPENED:
         return
@@ -86,11 +86,11 @@ def check_capabilities(spec: RunSpec, registry: Registry) -> None:
             "parallel.tensor_model_parallel_size=1",
         ),
     }
-    for capability, (asked, typed, instead) in wanted.items():
-        if asked and capability not in registered.component.capabilities:
+    for capability, (requested, override, replacement) in wanted.items():
+        if requested and capability not in registered.component.capabilities:
             raise ConfigError(
-                f"model {registered.qualified_name} does not declare {capability!r}, which {typed} asks for. "
-                f"Use {instead}."
+                f"model {registered.qualified_name} does not declare {capability!r}, which {override} needs. "
+                f"Use {replacement}."
             )
 
 
@@ -98,7 +98,7 @@ def to_json(spec: RunSpec) -> str:
     """Return the run as JSON, the same text for the same run.
 
     Raises:
-        ConfigError: A parameter is not a plain value.
+        ConfigError: a parameter is not a plain value.
     """
     content = {"format": FORMAT, "format_version": FORMAT_VERSION, **dataclasses.asdict(spec)}
     try:
@@ -111,14 +111,14 @@ def from_json(text: str) -> RunSpec:
     """Return the run that `to_json` wrote; nothing in the text is resolved, looked up or called.
 
     Raises:
-        ArtefactError: It is not such a text, has unknown or missing keys, or holds `_target_` or `${...}`.
+        ArtefactError: it is not such a text, has unknown or missing keys, or holds `_target_` or `${...}`.
     """
     content = parse_json(text, "run specification")
     if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
         raise ArtefactError(f"run specification: expected an object with format {FORMAT!r}")
     version = content.pop("format_version", None)
     if version != FORMAT_VERSION:
-        raise ArtefactError(f"run specification: format_version {version!r}, this program reads {FORMAT_VERSION}")
+        raise ArtefactError(f"run specification: got format_version {version!r}, expected {FORMAT_VERSION}")
     refuse_unsafe(content, "", ArtefactError)
     check_keys(content, [one.name for one in dataclasses.fields(RunSpec)], "run specification")
     for key, kinds in _SCALARS.items():
@@ -139,7 +139,7 @@ def from_json(text: str) -> RunSpec:
 
 
 def difference(old: RunSpec, new: RunSpec) -> list[Change]:
-    """Return the keys whose values differ, in the order of the specification; dotted as a user would type them."""
+    """Return the keys whose values differ, in the order of the specification and dotted as on the command line."""
     before, after = _flat(dataclasses.asdict(old)), _flat(dataclasses.asdict(new))
     absent = "(absent)"
     keys = [*before, *(key for key in after if key not in before)]
@@ -151,12 +151,12 @@ def difference(old: RunSpec, new: RunSpec) -> list[Change]:
 
 
 def composed_yaml(config: DictConfig) -> str:
-    """Return the composed configuration as YAML for people; interpolations stay, so it holds no environment value."""
+    """Return the composed configuration as YAML; interpolations are not resolved, so it holds no environment values."""
     return OmegaConf.to_yaml(config, resolve=False)
 
 
-def explained(error: OmegaConfBaseException) -> str:
-    """Return the first line of OmegaConf's message, with the key and, for an unset variable, what to do."""
+def explain(error: OmegaConfBaseException) -> str:
+    """Return the first line of OmegaConf's message with the key and, for an unset variable, what to do."""
     first_line = str(error).splitlines()[0]
     key = f"{error.full_key}: " if getattr(error, "full_key", None) else ""
     if "Environment variable" in first_line:
@@ -164,14 +164,14 @@ def explained(error: OmegaConfBaseException) -> str:
     return f"{key}{first_line}"
 
 
-def _chosen(group: str, node: Any, registry: Registry) -> Choice | None:
-    return None if not node else _chosen_or_fail(group, node, registry)
+def _optional_choice(group: str, node: Any, registry: Registry) -> Choice | None:
+    return None if not node else _choice_of(group, node, registry)
 
 
-def _chosen_or_fail(group: str, node: Any, registry: Registry) -> Choice:
+def _choice_of(group: str, node: Any, registry: Registry) -> Choice:
     if not isinstance(node, dict) or COMPONENT_KEY not in node:
         raise ConfigError(
-            f"{group}: the values {node!r} belong to no component. Choose one by {group}=NAME; "
+            f"{group}: got the values {node!r} without a component. Choose one with {group}=NAME; "
             f"available: {', '.join(registry.names(group))}."
         )
     registered = registry.get(group, node[COMPONENT_KEY])
@@ -179,21 +179,21 @@ def _chosen_or_fail(group: str, node: Any, registry: Registry) -> Choice:
     return Choice(group, registered.name, params, registered.distribution, registered.version)
 
 
-def _leave_to_opening(singles: dict[str, Choice | None], source: str | None, registry: Registry) -> None:
-    """Put a stand-in where a task is to learn the model and the tokenizer from what it opens."""
+def _add_placeholders(singles: dict[str, Choice | None], source: str | None, registry: Registry) -> None:
+    """Put placeholders for the components that a task takes from the model that it opens."""
     task = singles["task"]
     if task is None or singles["model"] is not None:
         return
     needs = task_spec(registry, f"{task.distribution}/{task.name}")
     if not needs.needs_model:
         if singles["tokenizer"] is None:
-            raise ConfigError(f"task={task.name}: neither model= nor tokenizer= is given. Choose one of them.")
+            raise ConfigError(f"task={task.name}: neither model= nor tokenizer= is given. Give one of them.")
         singles["model"] = Choice("model", OPENED)
     if not needs.opens_model:
         return
     if not source:
         raise ConfigError(
-            f"task={task.name}: no model is given. Name one by restore_from_path=PATH: a run folder, a checkpoint or "
+            f"task={task.name}: no model is given. Give restore_from_path=PATH: a run folder, a checkpoint or "
             "an artefact."
         )
     singles["model"] = Choice("model", OPENED)
@@ -206,23 +206,26 @@ def _name_of(task: Choice, model: Choice) -> str:
     return task.name if model.name == OPENED else model.name
 
 
-def _check_brought(singles: Mapping[str, Choice | None], registry: Registry) -> None:
+def _check_choices(singles: Mapping[str, Choice | None], registry: Registry) -> None:
     model = singles["model"]
     if model is None:
-        raise ConfigError(f"model: none is chosen. Available: {', '.join(registry.names('model')) or 'none'}.")
+        raise ConfigError(
+            "no model is chosen. Choose one with model=NAME; "
+            f"available: {', '.join(registry.names('model')) or 'none'}."
+        )
     absent = [group for group in SINGLE_GROUPS if singles[group] is None]
     if not absent:
         return
     opened = model.name == OPENED
-    brought = [] if opened else missing_defaults(registry.get("model", f"{model.distribution}/{model.name}"), registry)
-    for group, name in brought:
+    missing = [] if opened else missing_defaults(registry.get("model", f"{model.distribution}/{model.name}"), registry)
+    for group, name in missing:
         if group in absent:
             raise ConfigError(
-                f"model {model.name!r} brings {group} {name!r}, which no loaded plugin offers. "
-                f"Choose one by {group}=NAME; available: {', '.join(registry.names(group)) or 'none'}."
+                f"model {model.name!r} needs {group} {name!r}, which no loaded plugin offers. "
+                f"Choose one with {group}=NAME; available: {', '.join(registry.names(group)) or 'none'}."
             )
     raise ConfigError(
-        f"{absent[0]}: none is chosen and model {model.name!r} brings none. Choose one by {absent[0]}=NAME; "
+        f"no {absent[0]} is chosen, and model {model.name!r} has no default. Choose one with {absent[0]}=NAME; "
         f"available: {', '.join(registry.names(absent[0])) or 'none'}."
     )
 
@@ -245,7 +248,7 @@ def _schema_from(content: Any, group: str, schema: type) -> Any:
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Leaves by dotted key. A choice's parameters stand under its group, as on the command line: `model.num_layers`."""
+    """Return the leaves by dotted key. A choice's parameters are under its group, as on the command line."""
     if not isinstance(value, dict):
         return {prefix: value}
     if set(value) == {one.name for one in dataclasses.fields(Choice)}:

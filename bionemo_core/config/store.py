@@ -1,7 +1,7 @@
-"""Fills Hydra's store with every group, through hydra-zen, and nothing is written as YAML.
+"""Fills Hydra's store with every group through hydra-zen; the package has no YAML files.
 
-A component is the node `group/name`, and `group/distribution/name` always. A node holds the factory's parameters and
-the qualified name of the component, no `_target_`: what is built is looked up in the registry.
+A component is the node `group/distribution/name`, and also `group/name` unless that name is ambiguous. A node holds
+the factory's parameters and the component's qualified name, but no `_target_`: the registry finds the factory.
 No `from __future__ import annotations` here: OmegaConf reads these annotations at run time.
 """
 
@@ -15,7 +15,7 @@ from hydra_zen import ZenStore
 from omegaconf import OmegaConf
 from omegaconf import __version__ as omegaconf_version
 
-from bionemo_core.config.model_defaults import brought, schema_node
+from bionemo_core.config.model_defaults import effective_defaults, schema_node
 from bionemo_core.config.schema import CORE_GROUPS, SEVERAL_AT_ONCE
 from bionemo_core.plugins import RegisteredComponent, Registry
 from bionemo_core.plugins.component_checks import BASED_GROUPS, VALUE_GROUPS
@@ -41,9 +41,9 @@ DEFAULT_CHOICES: tuple[tuple[str, Any], ...] = (
     ("model", "???"),
     ("task", "train"),
 )
-"""In the order of merging. Hydra visits the list from its end, so the model, whose own list overrides the
-others, stands behind them, and the task, whose list overrides the model's, behind it; an experiment is appended after
-both and overrides theirs."""
+"""The defaults in the order of merging. Hydra visits the list from its end. The model therefore comes after the groups
+that its own list overrides, and the task, whose list overrides the model's, comes after the model. An experiment is
+appended after both and overrides theirs."""
 
 
 def _primary_defaults() -> list[Any]:
@@ -52,7 +52,7 @@ def _primary_defaults() -> list[Any]:
 
 
 def _hydra_folders() -> dict[str, Any]:
-    # Without these Hydra makes `outputs/` and `multirun/` where the command is typed.
+    # Without these settings Hydra makes `outputs/` and `multirun/` in the working folder.
     return {
         "run": {"dir": "${expanduser:${home}}"},
         "sweep": {"dir": "${expanduser:${home}}/sweeps/${now:%Y%m%d-%H%M%S}", "subdir": "."},
@@ -89,7 +89,7 @@ class Primary:
 
 
 def fill_store(registry: Registry) -> None:
-    """Fill Hydra's store with the primary configuration and a node for every choice."""
+    """Register the primary configuration and a node for every choice with Hydra."""
     store = ZenStore("bionemo", deferred_to_config=False, overwrite_ok=True)(to_config=lambda node: node)
     store(Primary, name=CONFIG_NAME)
     for group, schema in CORE_GROUPS.items():
@@ -101,25 +101,25 @@ def fill_store(registry: Registry) -> None:
         if registry.owner(registered.group, registered.name) is registered:
             names.append(registered.name)
         else:
-            _put(store, registered.group, _listed_name(registered), node, package)
+            _put(store, registered.group, _list_name(registered), node, package)
         for name in names:
             _put(store, registered.group, name, node, package)
         for group, refined in _refined_nodes(registered, registry):
-            store(refined, group=group, name=_listed_name(registered))
+            store(refined, group=group, name=_list_name(registered))
     with warnings.catch_warnings():
-        # Hydra 1.4 warns of each entry that takes the place of one; a process fills the store anew for each command.
+        # Hydra 1.4 warns about each replaced entry; a process may fill the store several times.
         warnings.filterwarnings("ignore", message="ConfigStore config .* is already registered")
         store.add_to_hydra_store(overwrite_ok=True)
 
 
 def _put(store: Any, group: str, name: str, node: type, package: str | None) -> None:
     folder, _, plain = name.rpartition("/")
-    placed = {} if package is None else {"package": package}
-    store(node, group=f"{group}/{folder}" if folder else group, name=plain, **placed)
+    options = {} if package is None else {"package": package}
+    store(node, group=f"{group}/{folder}" if folder else group, name=plain, **options)
 
 
-def _listed_name(registered: RegisteredComponent) -> str:
-    """Return a name for defaults lists, where Hydra 1.4 takes a slash for a group."""
+def _list_name(registered: RegisteredComponent) -> str:
+    """Return the name used in defaults lists, where Hydra 1.4 reads a slash as a group separator."""
     return registered.qualified_name.replace("/", "--")
 
 
@@ -129,25 +129,25 @@ def _component_node(registered: RegisteredComponent, overrides: list[Any]) -> ty
 
 
 def _override_list(registered: RegisteredComponent, registry: Registry) -> list[Any]:
-    """Return the defaults-list entries by which a model brings its tokenizer, data and values.
+    """Return the defaults-list entries that choose a model's tokenizer, data and values.
 
-    In a config of group `model` Hydra needs `override /tokenizer@_global_.tokenizer`; the plain
-    form looks for `tokenizer@model.tokenizer`.
+    In a config of group `model` Hydra needs `override /tokenizer@_global_.tokenizer`; the plain form would look for
+    `tokenizer@model.tokenizer`.
     """
     choices: dict[str, Any] = {}
-    for group, value in brought(registered).items():
+    for group, value in effective_defaults(registered).items():
         if not isinstance(value, str):
-            choices[group] = _listed_name(registered)
+            choices[group] = _list_name(registered)
             continue
         found = registry.find(group, value, near=registered.distribution)
         if found is not None:
-            own = registry.owner(group, found.name) is found
-            choices[group] = found.name if own else _listed_name(found)
+            is_owner = registry.owner(group, found.name) is found
+            choices[group] = found.name if is_owner else _list_name(found)
     return [{f"override /{group}@_global_.{group}": name} for group, name in choices.items()]
 
 
 def _refined_nodes(registered: RegisteredComponent, registry: Registry) -> Iterable[tuple[str, type]]:
-    for group, values in brought(registered).items():
+    for group, values in effective_defaults(registered).items():
         if isinstance(values, str):
             continue
         if group in VALUE_GROUPS:
@@ -168,12 +168,12 @@ def multiply(*factors: Any) -> int | float:
 
 
 def expanduser(path: str) -> str:
-    """Return the absolute path with `~` replaced; Hydra would make a folder called `~`."""
+    """Return the absolute path with `~` expanded; otherwise Hydra would make a folder called `~`."""
     return str(Path(path).expanduser().absolute())
 
 
-# The interpolations that v1's files use besides `oc.env` and Hydra's `now`. OmegaConf 2.3 has another function under
-# the name that 2.4 registers resolvers by.
+# The interpolations that v1's files use besides `oc.env` and Hydra's `now`. OmegaConf 2.4
+# registers resolvers with `register_resolver`, which is another function in 2.3.
 _register: Any = (
     OmegaConf.register_new_resolver if omegaconf_version.startswith("2.3.") else OmegaConf.register_resolver
 )

@@ -1,4 +1,4 @@
-"""What a task is, as `builtin.py` offers it: its settings, the function that runs it, and what it needs."""
+"""Description of a task, as `builtin.py` offers it: its settings, the function that runs it, and what it needs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskSpec(Component):
-    """A choice of `task=`. Its keys are the fields of the dataclass that `config` was made of."""
+    """A choice of `task=`. Its keys are the fields of the dataclass from which `config` was made."""
 
     entry: str
     """The function that runs the task, as `module:function`; it is imported when the task starts."""
     opens_model: bool = False
-    """Whether it works on the model at `restore_from_path`, so that neither `model` nor `tokenizer` need be chosen."""
+    """Whether it uses the model at `restore_from_path`, so that `model` and `tokenizer` may be left out."""
     uses_run_data: bool = False
-    """Whether it takes the data of the run at `restore_from_path` where no other data are chosen."""
+    """Whether it uses the data of the run at `restore_from_path` unless other data are chosen."""
     needs_model: bool = True
-    """Whether a tokenizer alone is not enough."""
+    """Whether it needs a model; if not, a tokenizer is enough."""
 
     @classmethod
     def of(cls, settings: type, entry: str, summary: str, **options: Any) -> "TaskSpec":
@@ -31,7 +31,7 @@ class TaskSpec(Component):
         return cls(entry.rpartition(":")[2], configure(settings), summary, entry=entry, **options)
 
     def load(self) -> Callable[..., None]:
-        """Import the module of the task, and return the function that runs it."""
+        """Import the module of the task and return the function that runs it."""
         module, _, function = self.entry.partition(":")
         run: Callable[..., None] = getattr(import_module(module), function)
         return run

@@ -1,4 +1,4 @@
-"""Checks of values that a type alone does not tell: ranges, known words, names that become folders."""
+"""Checks of values beyond their types: ranges, allowed words, and names that become folders."""
 
 import math
 import re
@@ -17,13 +17,15 @@ _RUN_NAME = re.compile(r"[\w][\w.+=@ -]*")
 
 
 def check_values(spec: RunSpec) -> None:
-    """Check the values of a run, and name the first that is invalid.
+    """Check the values of a run.
 
     Raises:
-        ConfigError: A value is out of its range or is not one of the words known.
+        ConfigError: a value is out of range or not an allowed word; the message names the first such key.
     """
     if not _RUN_NAME.fullmatch(spec.name):
-        raise ConfigError(f"name: got {spec.name!r}, expected a folder's name: letters, digits, '_', '-', '.', no '/'.")
+        raise ConfigError(
+            f"name: got {spec.name!r}, expected a folder name: letters, digits, '_', '-' or '.', but no '/'."
+        )
     if not 0 <= spec.seed <= MAX_SEED:
         raise ConfigError(f"seed: got {spec.seed}, expected 0 to {MAX_SEED}.")
     _check_trainer(spec.trainer)
@@ -34,10 +36,10 @@ def check_values(spec: RunSpec) -> None:
 
 
 def check_restore(restore: Restore) -> None:
-    """Accept rules for loading weights whose words are known.
+    """Check the rules for loading weights.
 
     Raises:
-        ConfigError: One is not.
+        ConfigError: a rule is not an allowed word.
     """
     if restore.vocabulary is not None:
         _one_of("restore.vocabulary", restore.vocabulary, VOCABULARY_METHODS)
@@ -80,13 +82,13 @@ def _check_checkpoint(checkpoint: Checkpoint) -> None:
     if checkpoint.every_n_steps is not None:
         _at_least("checkpoint.every_n_steps", checkpoint.every_n_steps, 1)
     _at_least("checkpoint.save_top_k", checkpoint.save_top_k, 0)
-    # The previous checkpoint has to survive until the next one verifies.
+    # The previous checkpoint must be kept until the next one is verified.
     _at_least("checkpoint.keep_last", checkpoint.keep_last, 2)
 
 
 def _one_of(key: str, value: str, words: tuple[str, ...]) -> None:
     if value not in words:
-        raise ConfigError(f"{key}: got {value!r}.{did_you_mean(value, words)} Known: {', '.join(words)}.")
+        raise ConfigError(f"{key}: got {value!r}.{did_you_mean(value, words)} Allowed: {', '.join(words)}.")
 
 
 def _at_least(key: str, value: int, least: int) -> None:
@@ -96,4 +98,4 @@ def _at_least(key: str, value: int, least: int) -> None:
 
 def _positive(key: str, value: float | None) -> None:
     if value is not None and not (math.isfinite(value) and value > 0):
-        raise ConfigError(f"{key}: got {value}, expected a number above 0, or null for none.")
+        raise ConfigError(f"{key}: got {value}, expected a number above 0, or null for no limit.")

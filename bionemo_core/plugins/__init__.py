@@ -1,4 +1,4 @@
-"""Plugins: what they offer (`Component`), through which hooks, and the registry that finds them."""
+"""Plugins: the components that they offer, the hooks that yield these, and the registry that finds them."""
 
 from bionemo_core.plugins.component import CAPABILITIES, PLUGIN_API, Component, hookimpl
 from bionemo_core.plugins.configure import configure

@@ -1,4 +1,4 @@
-"""What a plugin offers: a named, typed, buildable thing."""
+"""What a plugin offers: components with a name and typed parameters."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import Any
 import pluggy
 
 PLUGIN_API = 1
-"""The version of the hooks; a plugin states the one it was written for as `BIONEMO_PLUGIN_API`."""
+"""The version of the hooks; a plugin sets `BIONEMO_PLUGIN_API` to the version that it was written for."""
 
 hookimpl = pluggy.HookimplMarker("bionemo")
 
@@ -16,10 +16,10 @@ hookimpl = pluggy.HookimplMarker("bionemo")
 class Component:
     """One tokenizer, dataset, model, connector or callback that a plugin offers.
 
-    `config` is what `configure(factory)` returns. `defaults` names what a model brings along:
-    `{"tokenizer": "esm1nv", "data": "sample"}`; for the core's own groups a mapping of values is
-    allowed too, with the entry it refines as `base`: `{"optim": {"base": "adamw", "lr": 2e-4}}`.
-    `capabilities` says what a model can do beyond training; the conformance kit tests each.
+    `config` is the result of `configure(factory)`. `defaults` are a model's choices for other groups:
+    `{"tokenizer": "esm1nv", "data": "sample"}`. For the core's own groups they may also be a mapping of values, in
+    which `base` names the entry that they refine: `{"optim": {"base": "adamw", "lr": 2e-4}}`.
+    `capabilities` declare what a model can do beyond training; the conformance kit tests each.
     """
 
     name: str

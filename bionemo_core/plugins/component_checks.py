@@ -1,4 +1,4 @@
-"""What a component must be, checked when it is registered so that one bad offer harms nobody else."""
+"""Checks of a component when its plugin is loaded, so that a bad component cannot harm other plugins."""
 
 import dataclasses
 import re
@@ -15,10 +15,10 @@ from bionemo_core.plugins.type_checks import plainly_fits, plainly_known
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 RESERVED_NAMES = frozenset({"null", "none", "true", "false", "nan", "inf"})
 VALUE_GROUPS = ("trainer", "batch", "parallel", "checkpoint")
-"""Groups with a single schema, for which a model may bring a mapping of values without a base."""
+"""Groups with one schema; a model's defaults for them are values without a `base`."""
 
 BASED_GROUPS = ("optim", "scheduler")
-"""Groups of the core's components, for which a mapping names the entry it refines as `base`."""
+"""Groups of the core's components; a model's defaults for them name the entry that they refine as `base`."""
 
 RESERVED_PARAMETERS = frozenset({"defaults"})
 
@@ -27,10 +27,10 @@ def check_component(component: Any, group: str) -> None:
     """Check a component of `group`.
 
     Raises:
-        ConfigError: It is not a `Component`, or its name, config, capabilities or defaults cannot be used.
+        ConfigError: it is not a `Component`, or its name, config, capabilities or defaults are invalid.
     """
     if not isinstance(component, Component):
-        raise ConfigError(f"it yields {component!r} of type {type(component).__name__}, expected a Component")
+        raise ConfigError(f"got {component!r} of type {type(component).__name__}, expected a Component")
     _check_name(component.name)
     where = f"{group} {component.name!r}"
     _check_config(component.config, where)
@@ -46,15 +46,15 @@ def check_component(component: Any, group: str) -> None:
 def _check_name(name: Any) -> None:
     if not isinstance(name, str) or not NAME.fullmatch(name) or name.lower() in RESERVED_NAMES:
         raise ConfigError(
-            f"bad component name {name!r}: expected a letter, then letters, digits, '_' or '-', and none of "
+            f"bad component name {name!r}: expected a letter, then letters, digits, '_' or '-', and not one of "
             f"{', '.join(sorted(RESERVED_NAMES))}"
         )
 
 
 def _check_config(config: Any, where: str) -> None:
-    made_by_zen = isinstance(config, type) and dataclasses.is_dataclass(config) and hasattr(config, TARGET)
-    if not isinstance(config, ComponentConfig) and not made_by_zen:
-        raise ConfigError(f"{where}: config is {config!r}, expected what configure(factory) returns")
+    is_zen_config = isinstance(config, type) and dataclasses.is_dataclass(config) and hasattr(config, TARGET)
+    if not isinstance(config, ComponentConfig) and not is_zen_config:
+        raise ConfigError(f"{where}: config is {config!r}, expected the result of configure(factory)")
     keys = keys_of_config(config)
     if not all(_is_plain(key) for key in keys):
         _ask_omegaconf(keys, where)
@@ -75,20 +75,20 @@ def _ask_omegaconf(keys: tuple[ConfigKey, ...], where: str) -> None:
 
     try:
         OmegaConf.structured(dataclasses.make_dataclass("Checked", [(key.name, key.type, key.field) for key in keys]))
-    except Exception as error:  # OmegaConf, dataclasses and get_type_hints each raise their own kinds
+    except Exception as error:  # OmegaConf, dataclasses and get_type_hints each raise their own errors
         kind = type(error).__name__
-        raise ConfigError(f"{where}: its config is not usable ({kind}: {_first_line(error)})") from error
+        raise ConfigError(f"{where}: its config is invalid ({kind}: {_first_line(error)})") from error
 
 
 def _check_defaults(defaults: Any, group: str, where: str) -> None:
     if not isinstance(defaults, Mapping):
         raise ConfigError(f"{where}: defaults is {defaults!r}, expected a mapping of group to name or values")
     if defaults and group not in ("model", "task"):
-        raise ConfigError(f"{where}: only a model brings defaults, this is a {group}")
+        raise ConfigError(f"{where}: only a model can have defaults, but this is a {group}")
     for key, value in defaults.items():
         known = (*(name for name in GROUPS if name != "model"), *VALUE_GROUPS)
         if key not in known:
-            raise ConfigError(f"{where}: defaults name an unknown group {key!r}.{did_you_mean(str(key), known)}")
+            raise ConfigError(f"{where}: defaults: unknown group {key!r}.{did_you_mean(str(key), known)}")
         if isinstance(value, str):
             if key in VALUE_GROUPS:
                 raise ConfigError(f"{where}: defaults for {key!r} are {value!r}, expected a mapping of values")
@@ -96,7 +96,7 @@ def _check_defaults(defaults: Any, group: str, where: str) -> None:
             raise ConfigError(f"{where}: defaults for {key!r} are {value!r}, expected a name or a mapping of values")
         elif key in BASED_GROUPS and not isinstance(value.get("base"), str):
             raise ConfigError(
-                f"{where}: defaults for {key!r} lack 'base', the entry they refine: {{'base': 'adamw', 'lr': 2e-4}}"
+                f"{where}: defaults for {key!r} lack 'base', the entry to refine: {{'base': 'adamw', 'lr': 2e-4}}"
             )
         elif key not in (*BASED_GROUPS, *VALUE_GROUPS):
             raise ConfigError(f"{where}: defaults for {key!r} must be a name; only the core's own groups take values")

@@ -1,8 +1,8 @@
 """A factory's parameters as the keys of a configuration.
 
-`configure` reads a signature once and writes nothing twice: a parameter that is annotated with a frozen dataclass
-stands for the fields of that class, each a key of its own. hydra-zen makes the structured config of the keys
-(`structured_config`), when Hydra composes: importing hydra-zen takes as long as all of `bionemo-run --help`.
+`configure` turns each parameter of a signature into a key. A parameter that is annotated with a frozen dataclass
+becomes the fields of that class, each a key of its own. `structured_config` makes a structured config of the keys with
+hydra-zen, but only when Hydra composes: importing hydra-zen takes as long as all of `bionemo-run --help`.
 """
 
 import copy
@@ -20,7 +20,7 @@ from bionemo_core.protocols import RUNTIME_ARGUMENTS
 
 TARGET = "_target_"
 NO_VALUE = "???"
-"""What stands for the value of a key that has no default, as in OmegaConf."""
+"""The default of a key that has none, as in OmegaConf."""
 
 
 class ConfigKey(NamedTuple):
@@ -32,16 +32,16 @@ class ConfigKey(NamedTuple):
 
     @property
     def field(self) -> Any:
-        """A new dataclass field with the default; a list or a mapping is copied for each instance."""
+        """The key as a new dataclass field; a default that is a list or a mapping is copied for each instance."""
         return default_field(self.default)
 
 
 @dataclass(frozen=True)
 class ComponentConfig:
-    """What `configure` returns: a factory that takes its keys by name, and the keys."""
+    """The result of `configure`: a factory that takes its keys by name, and the keys."""
 
     factory: Callable[..., Any]
-    """Takes every key, and those of the runtime arguments that the author's own function has."""
+    """A function of every key and of the runtime arguments that the author's function has."""
     keys: tuple[ConfigKey, ...]
     explained_by: tuple[Any, ...]
     """The author's function and the dataclasses of its parameters: their docstrings and comments explain the keys."""
@@ -50,19 +50,19 @@ class ComponentConfig:
     given: Mapping[str, Any] = field(default_factory=dict)
 
     def refine(self, **defaults: Any) -> "ComponentConfig":
-        """Return the same factory with other defaults, as a size of a model has.
+        """Return the same factory with other defaults, for another size of a model.
 
         Raises:
-            ConfigError: a name is no key.
+            ConfigError: a name is not a key.
         """
         return configure(self.explained_by[0], fixed=self.fixed, not_null=self.not_null, **{**self.given, **defaults})
 
     def __call__(self, *first: Any, **given: Any) -> Any:
-        """Call the factory; positional arguments are the first keys, and the others have their defaults."""
+        """Call the factory; positional arguments are the first keys, and other keys have their defaults."""
         return self.factory(**dict(zip((key.name for key in self.keys), first, strict=False)), **given)
 
     def structured(self) -> type:
-        """Return the structured config of the keys, as hydra-zen makes it."""
+        """Return the structured config of the keys, made by hydra-zen."""
         return structured_config(getattr(self.factory, "__name__", "component"), self.keys)
 
 
@@ -73,24 +73,24 @@ def configure(
 
     Args:
         factory: a function, or a dataclass. A parameter that is annotated with a frozen dataclass becomes the fields
-            of that class; the factory is given the dataclass, built of them.
-        fixed: parameters or fields that are no keys: they have the value given here, else their own default.
-        not_null: keys for which null is no value here, though their annotation admits None.
-        **defaults: values in place of the signature's own, so that one factory serves several sizes of a model.
+            of that class; the factory receives an instance of the dataclass.
+        fixed: parameters or fields that are not keys; their value is in `defaults`, else it is their own default.
+        not_null: keys that may not be null here, although their annotation admits None.
+        **defaults: values that replace the signature's defaults, so that one factory serves several sizes of a model.
 
     Raises:
-        ConfigError: a parameter takes any number of arguments, has an annotation that does not resolve, a name stands
-            for two keys, or `fixed` or a default names no parameter.
+        ConfigError: a parameter is variadic or positional-only, an annotation does not resolve, two keys have the
+            same name, or `fixed` or a default names no parameter.
     """
     where = f"configure({_path(factory)})"
     parameters = {name: one for name, one in signature(factory).parameters.items() if name not in RUNTIME_ARGUMENTS}
     for name, one in parameters.items():
         if one.kind in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD, Parameter.POSITIONAL_ONLY):
-            raise ConfigError(f"{where}: parameter {name!r} must be a named one, so that it can be a key")
+            raise ConfigError(f"{where}: parameter {name!r} must be a plain named parameter, so that it can be a key")
     types = _annotations(factory, parameters, where)
     groups = {name: kind for name, kind in types.items() if _is_group(kind)}
     values = {name: NO_VALUE if one.default is Parameter.empty else one.default for name, one in parameters.items()}
-    if isinstance(factory, type) and dataclasses.is_dataclass(factory):  # the signature hides what a factory makes
+    if isinstance(factory, type) and dataclasses.is_dataclass(factory):  # a signature hides default factories
         values |= {key.name: key.default for key in keys_of_dataclass(factory)}
     keys: dict[str, ConfigKey] = {}
     owners: dict[str, str] = {}
@@ -99,18 +99,18 @@ def configure(
         for key in found:
             if key.name in keys:
                 raise ConfigError(
-                    f"{where}: the key {key.name!r} comes from {owners[key.name]!r} and from {name!r}; rename one."
+                    f"{where}: the key {key.name!r} comes from both {owners[key.name]!r} and {name!r}. Rename one."
                 )
             keys[key.name], owners[key.name] = key, name
     for name in (*defaults, *fixed, *not_null):
         if name not in keys:
-            raise ConfigError(f"{where}: there is no parameter {name!r}; it has {', '.join(keys) or 'none'}")
+            raise ConfigError(f"{where}: there is no parameter {name!r}. It has: {', '.join(keys) or 'none'}.")
     keys = {name: key._replace(default=defaults.get(name, key.default)) for name, key in keys.items()}
     keys |= {name: keys[name]._replace(type=_without_none(keys[name].type)) for name in not_null}
     hidden = {name: keys.pop(name).default for name in fixed}
     for name, value in hidden.items():
         if isinstance(value, str) and value == NO_VALUE:
-            raise ConfigError(f"{where}: {name!r} is fixed and has no value; give it one")
+            raise ConfigError(f"{where}: {name!r} is fixed and has no value. Give it one.")
     taken = factory if not groups and not hidden else _flattened(factory, groups, owners, hidden, tuple(keys.values()))
     return ComponentConfig(
         taken, tuple(keys.values()), (factory, *groups.values()), tuple(fixed), tuple(not_null), defaults
@@ -121,17 +121,17 @@ def structured_config(name: str, keys: Sequence[ConfigKey], *, hydra_defaults: S
     """Return a structured config with these keys, made by hydra-zen.
 
     Args:
-        name: what the class is called.
-        keys: its fields.
-        hydra_defaults: entries of a defaults list.
+        name: the name of the class.
+        keys: the fields of the class.
+        hydra_defaults: the entries of its defaults list.
     """
     from hydra_zen import ZenField, make_config
 
     fields = [ZenField(key.type, copy.deepcopy(key.default), key.name) for key in keys]
     defaults = None if hydra_defaults is None else list(hydra_defaults)
     config: Any = make_config(*fields, zen_dataclass={"cls_name": name.replace("-", "_")}, hydra_defaults=defaults)
-    # hydra-zen takes unions such as `int | None` and `float | str` for Any, which would accept every value; OmegaConf
-    # checks them.
+    # hydra-zen replaces unions such as `int | None` and `float | str` by Any, which accepts every value. OmegaConf can
+    # check them, so the annotations are put back.
     for key in keys:
         config.__annotations__[key.name] = config.__dataclass_fields__[key.name].type = key.type
     return config  # type: ignore[no-any-return]
@@ -143,17 +143,17 @@ def keys_of_dataclass(owner: type) -> tuple[ConfigKey, ...]:
 
 
 def keys_of_config(config: Any) -> tuple[ConfigKey, ...]:
-    """Return the keys of a component's config, be it `configure`'s or a config of hydra-zen's own `builds`."""
+    """Return the keys of a component's config, which comes from `configure` or from hydra-zen's `builds`."""
     if isinstance(config, ComponentConfig):
         return config.keys
     return keys_of_dataclass(config)
 
 
 def factory_of(config: Any) -> Callable[..., Any]:
-    """Return the factory of a component's config, imported if it is only named.
+    """Return the factory of a component's config; if the config holds only its name, import it.
 
     Raises:
-        ConfigError: the name leads nowhere.
+        ConfigError: the name cannot be imported, or is not a function.
     """
     if isinstance(config, ComponentConfig):
         return config.factory
@@ -162,7 +162,7 @@ def factory_of(config: Any) -> Callable[..., Any]:
     try:
         found = getattr(import_module(module_name), attribute)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"config: its factory {path!r} cannot be imported ({error})") from error
+        raise ConfigError(f"config: the factory {path!r} cannot be imported ({error})") from error
     if not callable(found):
         raise ConfigError(f"config: {path!r} is not a function")
     return found  # type: ignore[no-any-return]
@@ -222,7 +222,7 @@ def _is_group(kind: Any) -> bool:
 def _group_keys(kind: type, where: str) -> Iterator[ConfigKey]:
     try:
         types = get_type_hints(kind)
-    except Exception as error:  # evaluating a stranger's annotation can raise anything
+    except Exception as error:  # evaluating an annotation can raise anything
         raise ConfigError(f"{where}: an annotation of {kind.__name__} does not resolve ({error})") from error
     for one in dataclasses.fields(kind):  # type: ignore[arg-type]  # a class is one too
         if one.init:
@@ -238,13 +238,13 @@ def _field_key(one: "dataclasses.Field[Any]") -> ConfigKey:
 
 
 def _annotations(factory: Callable[..., Any], parameters: Mapping[str, Parameter], where: str) -> dict[str, Any]:
-    """Return the parameters' types. Only theirs: annotations of `tokenizer` or the return need not resolve here."""
+    """Return the types of the parameters only: annotations of `tokenizer` or the return value need not resolve."""
     written = {name: Any if one.annotation is Parameter.empty else one.annotation for name, one in parameters.items()}
     holder = SimpleNamespace(__annotations__=written)
     namespace = getattr(factory, "__globals__", None) or vars(sys.modules[factory.__module__])
     try:
         return get_type_hints(holder, globalns=namespace)
-    except Exception as error:  # evaluating a stranger's annotation can raise anything
+    except Exception as error:  # evaluating an annotation can raise anything
         raise ConfigError(f"{where}: an annotation does not resolve ({type(error).__name__}: {error})") from error
 
 

@@ -11,6 +11,6 @@ def close_names(name: str, known: Iterable[str], limit: int = 3) -> list[str]:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """` Did you mean 'x'?` with a leading space, or nothing."""
+    """Return ` Did you mean 'x'?` with a leading space, or an empty text if no name is close."""
     close = close_names(name, known)
     return f" Did you mean {' or '.join(repr(match) for match in close)}?" if close else ""

@@ -1,4 +1,4 @@
-"""The help text of keys, from the docstrings and comments of whoever wrote the component."""
+"""The help text of keys, read from the docstrings and comments of a component's author."""
 
 import dataclasses
 import inspect
@@ -28,7 +28,7 @@ def description_of(registered: RegisteredComponent) -> list[str]:
 
 
 def key_help(owner: Any) -> dict[str, str]:
-    """Return, by name, the `Args:` of a factory's docstring, or the comments behind the fields of a dataclass."""
+    """Return, by name, the `Args:` of a factory's docstring, or the comments beside the fields of a dataclass."""
     found: dict[str, str] = {}
     name = ""
     for line in _section(inspect.getdoc(owner) or "", "Args:"):
@@ -42,18 +42,18 @@ def key_help(owner: Any) -> dict[str, str]:
 
 
 def _field_comments(owner: Any) -> dict[str, str]:
-    """Return the comments behind the fields of a dataclass, by name."""
+    """Return the comments beside the fields of a dataclass, by name."""
     if not dataclasses.is_dataclass(owner):
         return {}
     try:
-        lines = inspect.getsource(owner).splitlines()  # type: ignore[arg-type]  # a class, where it is no factory
+        lines = inspect.getsource(owner).splitlines()  # type: ignore[arg-type]  # a class here
     except (OSError, TypeError):
         return {}
     return {found[1]: found[2] for found in map(_FIELD.fullmatch, lines) if found}
 
 
 def _section(text: str, title: str) -> list[str]:
-    """Return the lines under a title of a docstring, up to the next that is not indented."""
+    """Return the lines below a title of a docstring, up to the next line that is not indented."""
     lines = text.splitlines()
     if title not in lines:
         return []
@@ -63,6 +63,6 @@ def _section(text: str, title: str) -> list[str]:
 
 
 def _owners(registered: RegisteredComponent) -> tuple[Any, ...]:
-    """Return the factory, and the dataclasses whose fields are keys of it."""
+    """Return the factory, and the dataclasses whose fields are its keys."""
     config = registered.component.config
     return config.explained_by if isinstance(config, ComponentConfig) else (registered.factory,)

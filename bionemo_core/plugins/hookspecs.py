@@ -1,7 +1,7 @@
-"""The hooks: six for plugins, four more that only the core implements for its own groups.
+"""The hooks: six for plugins, and four more that only the core implements for its own groups.
 
 Each is a function without arguments that yields `Component`s. A plugin's module marks its
-functions with `@hookimpl`, states `BIONEMO_PLUGIN_API = 1`, and imports nothing heavy.
+functions with `@hookimpl`, sets `BIONEMO_PLUGIN_API = 1`, and imports nothing heavy.
 """
 
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ hookspec = pluggy.HookspecMarker("bionemo")
 
 
 class PluginHooks:
-    """What a plugin may offer."""
+    """The hooks that a plugin may implement."""
 
     @hookspec
     def bionemo_tokenizers(self) -> Iterable[Component]:  # type: ignore[empty-body]
@@ -22,7 +22,7 @@ class PluginHooks:
 
     @hookspec
     def bionemo_datasets(self) -> Iterable[Component]:  # type: ignore[empty-body]
-        """Yield datasets; a factory takes `tokenizer` if it wants it and returns `DataSplits`."""
+        """Yield datasets; a factory may take `tokenizer` and returns `DataSplits`."""
 
     @hookspec
     def bionemo_models(self) -> Iterable[Component]:  # type: ignore[empty-body]
@@ -30,7 +30,7 @@ class PluginHooks:
 
     @hookspec
     def bionemo_connectors(self) -> Iterable[Component]:  # type: ignore[empty-body]
-        """Yield connectors, which turn foreign checkpoints into ours and back."""
+        """Yield connectors, which convert checkpoints from and to the formats of other programs."""
 
     @hookspec
     def bionemo_callbacks(self) -> Iterable[Component]:  # type: ignore[empty-body]
@@ -42,7 +42,7 @@ class PluginHooks:
 
 
 class CoreHooks(PluginHooks):
-    """The same, and what the core alone supplies."""
+    """The hooks of plugins, and those that only the core implements."""
 
     @hookspec
     def bionemo_optimizers(self) -> Iterable[Component]:  # type: ignore[empty-body]
@@ -58,7 +58,7 @@ class CoreHooks(PluginHooks):
 
     @hookspec
     def bionemo_tasks(self) -> Iterable[Component]:  # type: ignore[empty-body]
-        """Yield what `task=` can be."""
+        """Yield the choices of `task=`."""
 
 
 GROUP_OF_HOOK = {
@@ -73,6 +73,6 @@ GROUP_OF_HOOK = {
     "bionemo_loggers": "logger",
     "bionemo_tasks": "task",
 }
-"""Which configuration group the components of a hook enter."""
+"""The configuration group of the components that a hook yields."""
 
 GROUPS = tuple(GROUP_OF_HOOK.values())

@@ -1,4 +1,4 @@
-"""Imports one plugin and collects what it offers; whatever goes wrong stays in its record."""
+"""Imports one plugin and collects its components; any failure is stored in its record."""
 
 import time
 import traceback
@@ -21,11 +21,11 @@ API_VARIABLE = "BIONEMO_PLUGIN_API"
 
 
 class HookFailedError(Exception):
-    """A hook of a plugin raised; the cause is chained."""
+    """A hook of a plugin raised an exception, which is the cause of this one."""
 
 
 def load_plugin(found: FoundPlugin) -> PluginRecord:
-    """Return the record of a plugin after importing it and calling its hooks."""
+    """Import a plugin, call its hooks, and return its record."""
     began = time.perf_counter()
     record = _load(found)
     return replace(record, seconds=time.perf_counter() - began)
@@ -34,31 +34,31 @@ def load_plugin(found: FoundPlugin) -> PluginRecord:
 def _load(found: FoundPlugin) -> PluginRecord:
     try:
         plugin = found.entry_point.load()
-    except (Exception, SystemExit) as error:  # any code may run in a stranger's module, sys.exit() too
-        return found.record(Status.BROKEN, f"import failed, {_summary(error)}", traceback.format_exc())
-    spoken = getattr(plugin, API_VARIABLE, None)
-    if spoken != PLUGIN_API:
-        got = "states no" if spoken is None else f"speaks {spoken!r} as its"
-        reason = f"it {got} {API_VARIABLE}, this core speaks {PLUGIN_API}. Install a {found.distribution} made for it."
+    except (Exception, SystemExit) as error:  # a plugin may run any code at import, even sys.exit()
+        return found.record(Status.BROKEN, f"import failed: {_summary(error)}", traceback.format_exc())
+    api = getattr(plugin, API_VARIABLE, None)
+    if api != PLUGIN_API:
+        got = f"no {API_VARIABLE}" if api is None else f"{API_VARIABLE} = {api!r}"
+        reason = f"it has {got}, expected {PLUGIN_API}. Install a version of {found.distribution} made for this core."
         return found.record(Status.INCOMPATIBLE, reason)
     try:
-        offered = offered_components(plugin, PluginHooks)
+        components = collect_components(plugin, PluginHooks)
     except HookFailedError as error:
         return found.record(Status.BROKEN, str(error), traceback.format_exc())
     except (ConfigError, pluggy.PluginValidationError) as error:
         return found.record(Status.REJECTED, str(error), traceback.format_exc())
     registered = tuple(
-        RegisteredComponent(group, component, found.distribution, found.version) for group, component in offered
+        RegisteredComponent(group, component, found.distribution, found.version) for group, component in components
     )
     return replace(found.record(Status.OK), components=registered)
 
 
-def offered_components(plugin: Any, hooks: type[PluginHooks], *, checked: bool = True) -> list[tuple[str, Any]]:
-    """Pairs of group and component that `plugin`'s hooks yield, each checked unless they are the core's own.
+def collect_components(plugin: Any, hooks: type[PluginHooks], *, checked: bool = True) -> list[tuple[str, Any]]:
+    """Return pairs of group and component that `plugin`'s hooks yield, and check each if `checked`.
 
     Raises:
-        ConfigError: A hook is misspelt or unmarked, or a component cannot be used.
-        HookFailedError: A hook raised.
+        ConfigError: a hook is misspelt or not marked, or a component is invalid.
+        HookFailedError: a hook raised an exception.
     """
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(hooks)
@@ -69,7 +69,7 @@ def offered_components(plugin: Any, hooks: type[PluginHooks], *, checked: bool =
     for caller in manager.get_hookcallers(plugin) or []:
         group = GROUP_OF_HOOK[caller.name]
         for implementation in caller.get_hookimpls():
-            for component in _called(implementation.function, caller.name):
+            for component in _call_hook(implementation.function, caller.name):
                 if checked:
                     _check(component, group, caller.name)
                 if (group, component.name) in seen:
@@ -77,7 +77,9 @@ def offered_components(plugin: Any, hooks: type[PluginHooks], *, checked: bool =
                 seen.add((group, component.name))
                 offered.append((group, component))
     if not offered:
-        raise ConfigError(f"it offers nothing. Implement one of {', '.join(sorted(GROUP_OF_HOOK)[:5])} with @hookimpl.")
+        raise ConfigError(
+            f"it offers no component. Implement one of {', '.join(sorted(GROUP_OF_HOOK)[:5])} with @hookimpl."
+        )
     return offered
 
 
@@ -93,19 +95,19 @@ def _check_hook_names(plugin: Any, manager: pluggy.PluginManager, known: list[st
         options = manager.parse_hookimpl_opts(plugin, name)
         hook = (options and options.get("specname")) or name
         if options and hook not in known:
-            raise ConfigError(f"unknown hook {hook!r}.{did_you_mean(hook, known)} The hooks are {', '.join(known)}.")
+            raise ConfigError(f"unknown hook {hook!r}.{did_you_mean(hook, known)} Known hooks: {', '.join(known)}.")
         if not options and name in known and callable(getattr(plugin, name)):
-            raise ConfigError(f"{name} is not marked with @hookimpl, so it would never be called")
+            raise ConfigError(f"{name} is not marked with @hookimpl, so it would never be called. Mark it.")
 
 
-def _called(function: Any, hook: str) -> Iterable[Any]:
+def _call_hook(function: Any, hook: str) -> Iterable[Any]:
     try:
         result = function()
         if result is None:
             return ()
         return list(result)
     except ConfigError:
-        raise  # `configure` says what is wrong with a factory: the plugin is rejected, not broken
+        raise  # from `configure`, about a factory: the plugin is rejected, not broken
     except (Exception, SystemExit) as error:
         raise HookFailedError(f"{hook} raised {_summary(error)}") from error
 

@@ -1,4 +1,4 @@
-"""What is known of each plugin and of each component, whether it could be loaded or not."""
+"""Records of plugins, loaded or not, and of their components."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ CORE_DISTRIBUTION = "bionemo-run"
 
 
 class Status(StrEnum):
-    """What became of a plugin."""
+    """The outcome of finding and loading a plugin."""
 
     OK = "ok"
     BROKEN = "broken"
@@ -28,7 +28,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class RegisteredComponent:
-    """A component with where it came from."""
+    """A component with the group and the distribution that it belongs to."""
 
     group: str
     component: Component
@@ -47,19 +47,19 @@ class RegisteredComponent:
 
     @property
     def factory(self) -> Callable[..., Any]:
-        """The function that builds it; its module is light, heavy imports are in its body."""
+        """The function that builds the component; heavy imports are in its body."""
         return factory_of(self.component.config)
 
     @property
     def keys(self) -> tuple[ConfigKey, ...]:
-        """Its keys, in the factory's order; one without a default has the value `???`."""
+        """The keys, in the factory's order; the default of a key without one is `???`."""
         return keys_of_config(self.component.config)
 
     def complete(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """Return all parameters: those given, converted to their types, and the defaults of the others.
+        """Return all parameters: the given ones, converted to their types, and defaults for the others.
 
         Raises:
-            ConfigError: a parameter is unknown, of another type, missing, or not a plain value.
+            ConfigError: a parameter is unknown, missing, of another type, or not a plain value.
         """
         from omegaconf import OmegaConf
         from omegaconf.errors import OmegaConfBaseException
@@ -75,7 +75,7 @@ class RegisteredComponent:
             settings = OmegaConf.merge(schema, dict(parameters))
             missing = sorted(OmegaConf.missing_keys(settings))
             if missing:
-                raise ConfigError(f"{where}: these have no value yet: {', '.join(missing)}")
+                raise ConfigError(f"{where}: these keys need a value: {', '.join(missing)}")
             plain = OmegaConf.to_container(settings, resolve=False)
         except OmegaConfBaseException as error:
             raise ConfigError(f"{where}: {str(error).splitlines()[0]}") from error
@@ -85,7 +85,7 @@ class RegisteredComponent:
 
 @dataclass(frozen=True)
 class PluginRecord:
-    """One entry point and what became of it."""
+    """One entry point and the outcome of loading it."""
 
     name: str
     distribution: str
@@ -99,15 +99,15 @@ class PluginRecord:
 
     @property
     def usable(self) -> bool:
-        """Whether its components can be asked for, qualified at least."""
+        """Whether its components can be chosen, at least by their qualified names."""
         return self.status in (Status.OK, Status.CONFLICTING)
 
     def describe(self) -> str:
-        """One line: who, what state, why."""
+        """Return one line: the distribution, its status and the reason."""
         why = f": {self.reason}" if self.reason else ""
         return f"{self.distribution} {self.version} ({self.status}){why}"
 
 
-def canonical(distribution: str) -> str:
-    """Return the normalised name of a distribution, so that `Bionemo_ESM` and `bionemo-esm` are one."""
+def normalize_name(distribution: str) -> str:
+    """Return the normalised name of a distribution: `Bionemo_ESM` becomes `bionemo-esm`."""
     return str(canonicalize_name(distribution))

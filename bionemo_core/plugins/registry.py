@@ -1,4 +1,4 @@
-"""Every component that can be asked for by name, and why some cannot."""
+"""The components that can be chosen by name, and why some cannot."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -9,20 +9,20 @@ from typing import Any, Protocol
 
 from bionemo_core.errors import ConfigError
 from bionemo_core.plugins.did_you_mean import did_you_mean
-from bionemo_core.plugins.discovery import found_plugins, refusals
+from bionemo_core.plugins.discovery import find_plugins, find_refusals
 from bionemo_core.plugins.hookspecs import GROUPS, CoreHooks
-from bionemo_core.plugins.loading import load_plugin, offered_components
+from bionemo_core.plugins.loading import collect_components, load_plugin
 from bionemo_core.plugins.records import (
     CORE_DISTRIBUTION,
     PluginRecord,
     RegisteredComponent,
     Status,
-    canonical,
+    normalize_name,
 )
 
 
 class ChosenComponent(Protocol):
-    """What `build` needs to know; `config.schema.Choice` is one."""
+    """The choice of a component, as `build` needs it; `config.schema.Choice` is one."""
 
     @property
     def group(self) -> str: ...
@@ -41,11 +41,11 @@ class ChosenComponent(Protocol):
 
 
 DefaultsCheck = Callable[[RegisteredComponent, "Registry"], str]
-"""Says what is wrong with the values that a model brings for the core's groups, or nothing."""
+"""Returns what is wrong with a model's default values for the core's groups, or an empty text."""
 
 
 class Registry:
-    """Components by group and name. Made once a process; nothing in it changes afterwards."""
+    """Components by group and name. It is made once per process and never changes."""
 
     def __init__(self, records: tuple[PluginRecord, ...]) -> None:
         self._offers: dict[tuple[str, str], list[RegisteredComponent]] = {}
@@ -66,21 +66,21 @@ class Registry:
         """Return a registry of the core's own components and those of every installed plugin.
 
         Args:
-            core: The module with the core's own hooks.
-            core_version: What plugins' requirements are compared with; the installed version by default.
-            environ: Where `BIONEMO_LOAD_PLUGINS` and `BIONEMO_BLOCK_PLUGINS` are looked up.
-            check_defaults: Asked for each model of a plugin; a plugin whose model brings bad values is rejected.
+            core: the module with the core's own hooks.
+            core_version: the version that plugins' requirements must admit; the installed version by default.
+            environ: the variables, of which `BIONEMO_LOAD_PLUGINS` and `BIONEMO_BLOCK_PLUGINS` are read.
+            check_defaults: a check of each model of a plugin; a plugin whose model has invalid defaults is rejected.
 
         Raises:
-            ConfigError: The core's own components are unusable, which is a bug of the core.
+            ConfigError: the core's own components are invalid, which is a bug of the core.
         """
         if core_version is None:
             from bionemo_core._version import __version__
 
             core_version = __version__
         records = [] if core is None else [_core_record(core, core_version)]
-        found = found_plugins()
-        refused = refusals(found, os.environ if environ is None else environ, core_version)
+        found = find_plugins()
+        refused = find_refusals(found, os.environ if environ is None else environ, core_version)
         for position, plugin in enumerate(found):
             records.append(refused[position] if position in refused else load_plugin(plugin))
         if check_defaults is not None:
@@ -89,18 +89,18 @@ class Registry:
         return cls(tuple(records))
 
     def components(self, group: str | None = None) -> list[RegisteredComponent]:
-        """All that can be asked for, conflicting ones included, sorted by name."""
+        """Return all components that can be chosen, conflicting ones included, sorted by name."""
         chosen = [one for key, offers in self._offers.items() if group in (None, key[0]) for one in offers]
         return sorted(chosen, key=lambda one: (one.group, one.name, one.distribution))
 
     def names(self, group: str) -> list[str]:
-        """Return what can be typed after `group=`: plain names, and qualified ones where two plugins offer the same."""
+        """Return the choices of `group=`: plain names, and qualified names where two plugins offer the same name."""
         return sorted(
             one.name if self.owner(one.group, one.name) is one else one.qualified_name for one in self.components(group)
         )
 
     def owner(self, group: str, name: str) -> RegisteredComponent | None:
-        """Return the component that the unqualified name stands for; none if nobody offers it or two do."""
+        """Return the component of the unqualified name, or None if no plugin or more than one offers it."""
         offers = self._offers.get((group, name), [])
         core = [one for one in offers if one.distribution == CORE_DISTRIBUTION]
         if core:
@@ -108,12 +108,12 @@ class Registry:
         return offers[0] if len(offers) == 1 else None
 
     def find(self, group: str, name: str, near: str = "") -> RegisteredComponent | None:
-        """Return the component of that name, preferring the distribution `near`; none if there is no single one."""
+        """Return the component of that name, or None; the distribution `near` is preferred if several offer it."""
         distribution, _, plain = name.rpartition("/")
         offers = self._offers.get((group, plain), [])
         for wanted in (distribution, near):
             if wanted:
-                same = [one for one in offers if one.distribution == canonical(wanted)]
+                same = [one for one in offers if one.distribution == normalize_name(wanted)]
                 if same or distribution:
                     return same[0] if same else None
         return self.owner(group, plain)
@@ -122,37 +122,38 @@ class Registry:
         """Return the component `name` of `group`; `name` may be `distribution/name`.
 
         Raises:
-            ConfigError: There is no such component, or two plugins offer it.
+            ConfigError: no plugin offers it, or two do.
         """
         found = self.find(group, name)
         if found is None:
-            raise ConfigError(self._absence(group, name))
+            raise ConfigError(self._explain_absence(group, name))
         return found
 
     def build(self, choice: ChosenComponent, **runtime: Any) -> Any:
         """Build the chosen component.
 
-        The factory gets the choice's parameters and those of `runtime` that it has in its signature; one that asks
-        for `registry`, because it is made of other components, gets this one.
+        Its factory receives the choice's parameters and the runtime arguments in its signature. A factory that is made
+        of other components can take `registry`.
 
         Raises:
-            ConfigError: The component is not there, its parameters do not fit, or it needs a package that is absent.
+            ConfigError: the component does not exist, its parameters are invalid, or a package that it needs is not
+                installed.
         """
         registered = self._of_choice(choice)
         settings = registered.complete(choice.params)
         factory = registered.factory
-        own = {"registry": self} if "registry" in signature(factory).parameters else {}
+        itself = {"registry": self} if "registry" in signature(factory).parameters else {}
         try:
-            return factory(**settings, **_accepted(factory, runtime), **own)
+            return factory(**settings, **_select_accepted(factory, runtime), **itself)
         except ModuleNotFoundError as error:
             where = f"{registered.group} {registered.qualified_name}"
             raise ConfigError(
-                f"{where}: it needs the Python package {error.name!r}, which is not installed here. "
-                f"Install what {registered.distribution} asks for."
+                f"{where}: it needs the Python package {error.name!r}, which is not installed. "
+                f"Install the dependencies of {registered.distribution}."
             ) from error
 
     def failures(self) -> list[PluginRecord]:
-        """Return the plugins whose components cannot be used, each with its reason."""
+        """Return the records of the plugins whose components cannot be used."""
         return [record for record in self.records if not record.usable]
 
     def _of_choice(self, choice: ChosenComponent) -> RegisteredComponent:
@@ -162,15 +163,15 @@ class Registry:
         if exact is not None:
             return exact
         if choice.version:
-            raise ConfigError(self._absence(choice.group, f"{choice.distribution}/{choice.name}"))
+            raise ConfigError(self._explain_absence(choice.group, f"{choice.distribution}/{choice.name}"))
         return self.get(choice.group, choice.name)
 
-    def _absence(self, group: str, name: str) -> str:
+    def _explain_absence(self, group: str, name: str) -> str:
         if group not in GROUPS:
             return f"there is no group {group!r}.{did_you_mean(group, GROUPS)} Groups: {', '.join(GROUPS)}."
         offers = self._offers.get((group, name), [])
         if len(offers) > 1:
-            return _conflict(offers)
+            return _explain_conflict(offers)
         known = self.names(group)
         qualified = [one.qualified_name for one in self.components(group)]
         message = (
@@ -190,31 +191,31 @@ class Registry:
         disputed = [one for one in record.components if self.owner(one.group, one.name) is not one]
         if not disputed:
             return record
-        reason = " ".join(_conflict(self._offers[one.group, one.name]) for one in disputed)
+        reason = " ".join(_explain_conflict(self._offers[one.group, one.name]) for one in disputed)
         return replace(record, status=Status.CONFLICTING, reason=reason)
 
 
-def _conflict(offers: list[RegisteredComponent]) -> str:
+def _explain_conflict(offers: list[RegisteredComponent]) -> str:
     group, name = offers[0].group, offers[0].name
     providers = " and ".join(f"{one.distribution} {one.version}" for one in offers)
     qualified = " or ".join(f"{group}={one.qualified_name}" for one in offers)
     if offers[0].distribution == CORE_DISTRIBUTION:
         qualified = " or ".join(f"{group}={one.qualified_name}" for one in offers[1:])
-        return f"{group} {name!r} is the core's own; this one is asked for as {qualified}."
-    return f"{group} {name!r} is offered by {providers}. Say which: {qualified}."
+        return f"{group} {name!r} is the core's own; choose this one as {qualified}."
+    return f"{group} {name!r} is offered by {providers}. Choose one as {qualified}."
 
 
 def _core_record(core: ModuleType, version: str) -> PluginRecord:
     components = tuple(
         RegisteredComponent(group, component, CORE_DISTRIBUTION, version)
-        # A test checks the core's own; at every start that would take as long as finding all plugins.
-        for group, component in offered_components(core, CoreHooks, checked=False)
+        # A test checks the core's components; checking them at every start takes as long as finding all plugins.
+        for group, component in collect_components(core, CoreHooks, checked=False)
     )
     return PluginRecord("core", CORE_DISTRIBUTION, version, core.__name__, Status.OK, components=components)
 
 
 def _with_checked_defaults(record: PluginRecord, core: Registry, check: DefaultsCheck) -> PluginRecord:
-    seen: list[Mapping[str, Any]] = []  # the sizes of a model mostly share one recipe
+    seen: list[Mapping[str, Any]] = []  # the sizes of a model mostly share their defaults
     for component in record.components:
         if component.component.defaults in seen:
             continue
@@ -225,7 +226,7 @@ def _with_checked_defaults(record: PluginRecord, core: Registry, check: Defaults
     return record
 
 
-def _accepted(factory: Callable[..., Any], runtime: Mapping[str, Any]) -> dict[str, Any]:
+def _select_accepted(factory: Callable[..., Any], runtime: Mapping[str, Any]) -> dict[str, Any]:
     parameters = signature(factory).parameters
     if any(one.kind is Parameter.VAR_KEYWORD for one in parameters.values()):
         return dict(runtime)

@@ -1,6 +1,6 @@
-"""Whether a value plainly has its type, decided without OmegaConf, whose import is a third of the time of `--help`.
+"""Quick checks of values without OmegaConf, whose import is a third of the time of `--help`.
 
-The answer is `yes` or `not sure`: in the second case OmegaConf is asked, and its word counts.
+A check returns True only if it is certain; otherwise OmegaConf decides.
 """
 
 import types
@@ -17,7 +17,7 @@ _UNIONS = (Union, types.UnionType)
 
 
 def plainly_known(kind: Any) -> bool:
-    """Whether OmegaConf surely takes this annotation: plain types, unions and lists of them."""
+    """Return whether OmegaConf certainly accepts this annotation: plain types, and unions and lists of them."""
     if kind in _EXACT:
         return True
     if get_origin(kind) in _UNIONS:
@@ -26,7 +26,7 @@ def plainly_known(kind: Any) -> bool:
 
 
 def plainly_fits(value: Any, kind: Any) -> bool:
-    """Whether `value` surely is of the annotation `kind`; False means not sure."""
+    """Return whether `value` certainly fits the annotation `kind`; False means that it is not certain."""
     if isinstance(value, str) and ("${" in value or value == "???"):
         return False
     if kind in _EXACT:

@@ -1,4 +1,4 @@
-"""The conformance kit: tests that a plugin's author runs over the plugin, and plugins for a test's own use."""
+"""The conformance kit: tests that an author runs on a plugin, and temporary plugins for tests."""
 
 from bionemo_core.testing.plugin import PluginConformance
 from bionemo_core.testing.subject import ConformanceError, KitSettings, Subject

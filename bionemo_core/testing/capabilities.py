@@ -1,4 +1,4 @@
-"""Checks that a model is typed, and that what it declares beyond training is true."""
+"""Checks of a model's types and of the capabilities that it declares."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from bionemo_core.plugins import RegisteredComponent
 from bionemo_core.protocols import Example, Model, Seq2SeqExample, TensorType
-from bionemo_core.testing.runs import BuiltModel, alone_in_process, build_model, run_spec, trained, trained_on_ranks
-from bionemo_core.testing.subject import Subject, fail, failed
+from bionemo_core.testing.runs import BuiltModel, alone_in_process, build_model, run_spec, train_model, train_on_ranks
+from bionemo_core.testing.subject import Subject, fail, failure_of
 
 if TYPE_CHECKING:
     from bionemo_core.data.batches.batch import MicroBatch
@@ -21,10 +21,10 @@ RANKS_STEPS = 4
 
 
 def check_types(subject: Subject, registered: RegisteredComponent) -> None:
-    """Accept a model that is a LightningModule and says what goes in and what comes out.
+    """Check that a model is a LightningModule with typed inputs and outputs.
 
     Raises:
-        ConformanceError: names the member.
+        ConformanceError: a member is missing or invalid; the message names it.
     """
     import pytorch_lightning as pl
     import torch
@@ -34,9 +34,11 @@ def check_types(subject: Subject, registered: RegisteredComponent) -> None:
         module = build_model(subject, registered).module
     if not isinstance(module, pl.LightningModule):
         fail(f"{where}: its factory returns {type(module).__name__}, expected a pytorch_lightning.LightningModule.")
-    missing = [name for name in MEMBERS if not hasattr(module, name)]  # isinstance asks for no value since Python 3.12
+    missing = [
+        name for name in MEMBERS if not hasattr(module, name)
+    ]  # since Python 3.12 isinstance does not evaluate properties
     if missing or not isinstance(module, Model):
-        fail(f"{where}: it lacks {', '.join(missing)}, which bionemo_core.protocols.Model asks for.")
+        fail(f"{where}: it lacks {', '.join(missing)}, required by bionemo_core.protocols.Model.")
     for member in ("input_types", "output_types"):
         types = getattr(module, member)
         if not isinstance(types, Mapping) or not types:
@@ -52,10 +54,10 @@ def check_types(subject: Subject, registered: RegisteredComponent) -> None:
 
 
 def check_packing(subject: Subject, registered: RegisteredComponent) -> None:
-    """Accept a model for which a sequence in a pack has the loss that it has alone.
+    """Check that a sequence has the same loss in a pack as alone.
 
     Raises:
-        ConformanceError: shows both losses of the first sequence that differs.
+        ConformanceError: a loss differs; the message shows both losses of the first such sequence.
     """
     where = f"model {registered.name!r} declares 'packing'"
     with alone_in_process():
@@ -68,17 +70,17 @@ def check_packing(subject: Subject, registered: RegisteredComponent) -> None:
         try:
             alone = [_loss(network, [one], built, packed=False) for one in examples]
             together = [
-                _loss(network, [_count_loss_of(one, i == chosen) for i, one in enumerate(examples)], built, packed=True)
+                _loss(network, [_mask_unless(one, i == chosen) for i, one in enumerate(examples)], built, packed=True)
                 for chosen in range(len(examples))
             ]
         except Exception as error:
-            raise failed(f"{where}: its forward on a packed row", error) from error
+            raise failure_of(f"{where}: its forward on a packed row", error) from error
     for number, (one, packed) in enumerate(zip(alone, together, strict=True)):
         if not abs(packed - one) <= PACKING_TOLERANCE * abs(one):
             fail(
-                f"{where}, but sequence {number + 1} of {len(examples)} has the loss {one:.7f} a token alone and "
-                f"{packed:.7f} in a pack. Positions come from batch.position_ids, attention stays between "
-                "batch.cu_seqlens (or within batch.segment_ids), and nothing is averaged over the row."
+                f"{where}, but sequence {number + 1} of {len(examples)} has the loss {one:.7f} per token alone and "
+                f"{packed:.7f} in a pack. Take positions from batch.position_ids, keep attention within "
+                "batch.cu_seqlens (or batch.segment_ids), and do not average over the row."
             )
 
 
@@ -91,23 +93,23 @@ def _examples(built: BuiltModel) -> list[AnyExample]:
 
     records = built.splits.train
     whole = getattr(built.module.objective, "record_example", None)
-    if whole is not None:  # such a record need not mean anything when it is cut
+    if whole is not None:  # such a record may be invalid after it is cut
         numbers = range(min(len(records), PACKED_TOGETHER))
         return [whole(records[number], RecordRng(1, 0, number, "masking")) for number in numbers]
     limit = (built.spec.batch.seq_length or built.module.seq_length) // PACKED_TOGETHER
     framed = (add_bos_eos(built.tokenizer, records[i], limit) for i in range(min(len(records), PACKED_TOGETHER)))
-    # Cut by different amounts, so that no sequence begins where rows of one length would.
+    # Sequences of different lengths, so that no sequence begins where it would in rows of equal length.
     cut = [ids[: max(3, limit - 5 * number)] for number, ids in enumerate(framed)]
     return [built.module.objective.example(ids, RecordRng(1, 0, number, "masking")) for number, ids in enumerate(cut)]
 
 
-def _count_loss_of(example: AnyExample, counted: bool) -> AnyExample:
-    """Return the example, without its loss unless it is the one under test."""
-    return example if counted else example._replace(loss_mask=example.loss_mask & False)
+def _mask_unless(example: AnyExample, keep: bool) -> AnyExample:
+    """Return the example; unless `keep`, without its loss."""
+    return example if keep else example._replace(loss_mask=example.loss_mask & False)
 
 
 def _loss(network: Any, examples: Sequence[AnyExample], built: BuiltModel, *, packed: bool) -> float:
-    """Loss a token; the row is as long as its tokens."""
+    """Return the loss per token of a batch whose row has no padding."""
     import torch
 
     from bionemo_core.training.losses import Losses
@@ -132,10 +134,10 @@ def _batch(examples: Sequence[AnyExample], built: BuiltModel, *, packed: bool) -
 
 
 def check_tensor_parallel(subject: Subject, registered: RegisteredComponent) -> None:
-    """Accept a model that learns on two tensor-parallel ranks what it learns on one, without dropout.
+    """Check that a model has the same losses on two tensor-parallel ranks as on one, without dropout.
 
     Raises:
-        ConformanceError: a rank fails, or shows the first step that differs.
+        ConformanceError: a rank fails, or a loss differs; the message shows the first such step.
     """
     where = f"model {registered.name!r} declares 'tensor_parallel'"
     no_dropout = {
@@ -150,14 +152,16 @@ def check_tensor_parallel(subject: Subject, registered: RegisteredComponent) -> 
         parallel=replace(one_rank.parallel, tensor_model_parallel_size=RANKS),
     )
     folder = subject.folder / "runs"
-    expected = trained(one_rank, subject, f"{where}: one rank", folder / f"{registered.name}-one")
-    got = trained_on_ranks(two_ranks, subject, f"{where}: {RANKS} ranks", folder / f"{registered.name}-two", RANKS)
+    expected = train_model(one_rank, subject, f"{where}: training on one rank", folder / f"{registered.name}-one")
+    got = train_on_ranks(
+        two_ranks, subject, f"{where}: training on {RANKS} ranks", folder / f"{registered.name}-two", RANKS
+    )
     if got.keys() != expected.keys():
         fail(f"{where}, but one rank ran {len(expected)} steps and {RANKS} ranks ran {len(got)}.")
     for step, loss in expected.items():
         if not abs(got[step] - loss) <= RANKS_TOLERANCE * abs(loss):
             fail(
-                f"{where}, but the loss of step {step} is {loss:.7f} on one rank and {got[step]:.7f} on {RANKS}. Split "
-                "layers are megatron-core's, initialised the same on any layout, and what is not split is the same on "
-                "every rank; parameters whose names end in 'dropout' were 0."
+                f"{where}, but the loss of step {step} is {loss:.7f} on one rank and {got[step]:.7f} on {RANKS}. Use "
+                "megatron-core's layers for what is split, initialise them the same on any layout, and keep everything "
+                "else the same on every rank. Parameters whose names end in 'dropout' were set to 0."
             )

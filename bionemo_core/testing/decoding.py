@@ -1,4 +1,4 @@
-"""Checks that a model which declares decoding decodes what its logits say, whatever the cache and the batch."""
+"""Checks that a model with the capability `decoding` decodes the same with and without cache and batch."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from bionemo_core.plugins import RegisteredComponent
 from bionemo_core.testing.runs import BuiltModel, alone_in_process, build_model
-from bionemo_core.testing.subject import Subject, fail, failed
+from bionemo_core.testing.subject import Subject, fail, failure_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,12 +19,12 @@ NEEDED = ("encode", "start", "step", "decoder_logits")
 
 
 def check_decoding(subject: Subject, registered: RegisteredComponent) -> None:
-    """Accept a model that decodes alike with its cache and without, in a batch and alone: greedy, drawn and by beams.
+    """Check that greedy decoding, sampling and beam search ignore the cache and the other rows of the batch.
 
-    In float64, so that rounding decides nothing.
+    The check runs in float64, so that rounding cannot change a token.
 
     Raises:
-        ConformanceError: names the way of decoding and the first sequence that differs.
+        ConformanceError: a result differs; the message names the method and the first such sequence.
     """
     where = f"model {registered.name!r} declares 'decoding'"
     with alone_in_process():
@@ -35,41 +35,41 @@ def check_decoding(subject: Subject, registered: RegisteredComponent) -> None:
             fail(f"{where}, but its network lacks {', '.join(missing)}; see bionemo_core.nn.seq2seq.Seq2SeqLM.")
         built.module.double().eval()
         try:
-            _check_each_way(built, where)
+            _check_each_method(built, where)
         except AssertionError:
             raise
         except Exception as error:
-            raise failed(f"{where}: its decoding", error) from error
+            raise failure_of(f"{where}: its decoding", error) from error
 
 
-def _check_each_way(built: BuiltModel, where: str) -> None:
+def _check_each_method(built: BuiltModel, where: str) -> None:
     network, tokenizer = built.module.network, built.tokenizer
     texts = list(islice(_texts(built), SEQUENCES))
     whole = network.encode(_source(built, texts))
     uncached = Uncached(network, tokenizer.vocab_size)
-    for way, decode in _ways(tokenizer).items():
+    for method, decode in _methods(tokenizer).items():
         together = decode(network, whole, 0)
-        _compare(f"{where}, but {way} with the cache", together, decode(uncached, whole, 0), "without it")
+        _compare(f"{where}, but {method} with the cache", together, decode(uncached, whole, 0), "without it")
         for number, text in enumerate(texts):
             alone = decode(network, network.encode(_source(built, [text])), number)
             in_batch = together[number : number + 1]
-            _compare(f"{where}, but {way} of sequence {number + 1} in a batch", in_batch, alone, "alone")
+            _compare(f"{where}, but {method} of sequence {number + 1} in a batch", in_batch, alone, "alone")
 
 
-def _ways(tokenizer: Any) -> dict[str, Callable[[Any, Any, int], "Tensor"]]:
+def _methods(tokenizer: Any) -> dict[str, Callable[[Any, Any, int], "Tensor"]]:
     from bionemo_core.inference.beam import beam_search
     from bionemo_core.inference.choosing import TokenSampling
     from bionemo_core.inference.decoding import greedy, sample
     from bionemo_core.inference.philox import RowRng
 
-    def drawn(decoder: Any, memory: Any, first: int) -> "Tensor":
-        streams = RowRng.of(1, memory.states.shape[1], first_sequence=first)
+    def draw(decoder: Any, memory: Any, first: int) -> "Tensor":
+        rng = RowRng.of(1, memory.states.shape[1], first_sequence=first)
         sampling = TokenSampling(top_p=0.95)
-        return sample(decoder, memory, tokenizer, streams, max_length=MAX_LENGTH, sampling=sampling)
+        return sample(decoder, memory, tokenizer, rng, max_length=MAX_LENGTH, sampling=sampling)
 
     return {
         "greedy decoding": lambda decoder, memory, _: greedy(decoder, memory, tokenizer, max_length=MAX_LENGTH),
-        "seeded sampling": drawn,
+        "seeded sampling": draw,
         "beam search": lambda decoder, memory, _: (
             beam_search(decoder, memory, tokenizer, max_length=MAX_LENGTH, beam_size=BEAMS).tokens
         ),
@@ -77,7 +77,7 @@ def _ways(tokenizer: Any) -> dict[str, Callable[[Any, Any, int], "Tensor"]]:
 
 
 def _texts(built: BuiltModel) -> Any:
-    """Return the records that the model takes whole."""
+    """Yield the ids of records, cut to what the model accepts."""
     limit = getattr(built.module.objective, "max_tokens", built.module.seq_length)
     for number in range(len(built.splits.train)):
         ids = built.tokenizer.encode(built.splits.train[number])
@@ -98,14 +98,14 @@ def _compare(what: str, one: "Tensor", other: "Tensor", otherwise: str) -> None:
         return
     row = int((one != other).flatten(1).any(dim=1).nonzero()[0])
     fail(
-        f"{what} gives {one[row].tolist()}, and {otherwise} {other[row].tolist()}. `step` must give the logits that "
-        "`decoder_logits` gives for the whole prefix, and no row may see another."
+        f"{what} gives {one[row].tolist()}, and {otherwise} {other[row].tolist()}. `step` must return the "
+        "logits that `decoder_logits` returns for the whole prefix, and rows must not affect each other."
     )
 
 
 @dataclass
 class Prefix:
-    """What a decoder without a cache keeps."""
+    """The state of a decoder without a cache."""
 
     memory: Any
     tokens: "Tensor"
@@ -119,13 +119,13 @@ class Prefix:
 
 
 class Uncached:
-    """A network that computes every step from the whole prefix by its `decoder_logits`."""
+    """A network that computes every step from the whole prefix with `decoder_logits`."""
 
     def __init__(self, network: Any, vocab_size: int) -> None:
         self.network, self.vocab_size = network, vocab_size
 
     def start(self, memory: Any, max_length: int) -> Prefix:
-        """Start with an empty prefix."""
+        """Return the empty prefix."""
         import torch
 
         rows = memory.states.shape[1]
@@ -142,7 +142,7 @@ class Uncached:
 
 
 def decoder_input(tokens: "Tensor") -> Any:
-    """Prefixes of one length, int64[rows, length], as the decoder's batch."""
+    """Return the decoder's batch for prefixes of one length, int64[rows, length]."""
     import torch
 
     from bionemo_core.data.batches.batch import TokenBatch

@@ -1,4 +1,4 @@
-"""Checks that a plugin is found, is safe to update beside, is light to import, and takes nobody's name."""
+"""Checks that a plugin is found, declares its core, is light to import, and has names of its own."""
 
 import json
 import os
@@ -27,17 +27,17 @@ HEAVY = (
     "jax",
     "tensorflow",
 )
-"""What must not be imported to list a plugin's components: each costs every command of every user."""
+"""Packages that must not be imported to list a plugin's components, because every command would wait for them."""
 
 SECONDS = 1.0
 _IMPORT_TIMEOUT_S = 120
 
-# Runs in a process of its own. CPU time, because a busy machine is not the plugin's fault.
+# Runs in a separate process. It measures CPU time, so that a busy machine does not fail the check.
 _PROBE = """
 import importlib.abc, json, sys, time, traceback
 began = time.process_time()
 import bionemo_core.builtin
-from bionemo_core.plugins.discovery import found_plugins
+from bionemo_core.plugins.discovery import find_plugins
 from bionemo_core.plugins.loading import load_plugin
 heavy, name, distribution, report_path = json.loads(sys.argv[1])
 before = set(sys.modules)
@@ -50,7 +50,7 @@ class Watch(importlib.abc.MetaPathFinder):
             culprits[fullname] = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
 
 sys.meta_path.insert(0, Watch())
-found = [p for p in found_plugins() if (p.entry_point.name, p.distribution) == (name, distribution)]
+found = [p for p in find_plugins() if (p.entry_point.name, p.distribution) == (name, distribution)]
 record = load_plugin(found[0])
 seconds = time.process_time() - began
 loaded = {m: culprits.get(m, "") for m in heavy if m in sys.modules and m not in before}
@@ -60,17 +60,17 @@ with open(report_path, "w") as file:
 
 
 def check_found(subject: Subject) -> None:
-    """Accept a plugin that is installed, loads, and is compatible with this core.
+    """Check that a plugin is installed, loads, and is compatible with this core.
 
     Raises:
-        ConformanceError: says what became of it instead.
+        ConformanceError: it does not; the message says why.
     """
     if not subject.components():
-        fail(f"{subject.distribution} offers nothing.")
+        fail(f"{subject.distribution} offers no component.")
 
 
 def check_core_requirement(subject: Subject) -> None:
-    """Accept a plugin that declares which cores it works with, so that a later core refuses it in words.
+    """Check that a plugin declares which cores it works with, so that a later core can refuse it clearly.
 
     Raises:
         ConformanceError: it requires no core, or has no upper bound.
@@ -80,22 +80,22 @@ def check_core_requirement(subject: Subject) -> None:
         for requirement in map(Requirement, subject.found.requires)
         if canonicalize_name(requirement.name) == CORE_DISTRIBUTION
     ]
-    advice = f'Put "{CORE_DISTRIBUTION}>=0.1,<0.2" into the dependencies of its pyproject.toml and re-install it.'
+    advice = f'Put "{CORE_DISTRIBUTION}>=0.1,<0.2" into the dependencies of its pyproject.toml and reinstall it.'
     if not declared:
         fail(f"{subject.distribution} does not declare that it needs {CORE_DISTRIBUTION}. {advice}")
     for requirement in declared:
         if not any(one.operator in ("<", "<=", "==", "===", "~=") for one in requirement.specifier):
             fail(
-                f"{subject.distribution} needs {str(requirement)!r}, which admits every later core, also one with "
+                f"{subject.distribution} needs {str(requirement)!r}, which admits every later core, even one with "
                 f"other hooks. {advice}"
             )
 
 
 def check_light_import(subject: Subject) -> None:
-    """Accept a plugin whose components can be listed without the packages that only a model needs.
+    """Check that a plugin's components can be listed quickly and without heavy packages.
 
     Raises:
-        ConformanceError: names the package and the line that imports it, or the time.
+        ConformanceError: they cannot; the message names the package and the line that imports it, or the time.
     """
     subject.folder.mkdir(parents=True, exist_ok=True)
     report_path = subject.folder / "import.json"
@@ -115,27 +115,27 @@ def check_light_import(subject: Subject) -> None:
     if report["heavy"]:
         named = [f"{name} (imported at {where})" if where else name for name, where in report["heavy"].items()]
         fail(
-            f"listing the components of {subject.distribution} imports {', '.join(named)}. Every command would pay for "
-            "it: import it in the body of the factory, and keep networks in a module that the factory imports."
+            f"listing the components of {subject.distribution} imports {', '.join(named)}. Every command would wait "
+            "for this. Import it in the body of the factory, and keep networks in a module that the factory imports."
         )
     if report["seconds"] > SECONDS:
         fail(
             f"listing the components of {subject.distribution} takes {report['seconds']:.1f} s of CPU, expected less "
-            f"than {SECONDS} s. Find out why with `python -X importtime -c 'import {point.module}'`, and do that work "
-            "in the factories."
+            f"than {SECONDS} s. Find the cause with `python -X importtime -c 'import {point.module}'`, and move that "
+            "work into the factories."
         )
 
 
 def check_names(subject: Subject) -> None:
-    """Accept a plugin whose names nobody else among the installed plugins, the core included, uses.
+    """Check that no other installed plugin, nor the core, uses the names of a plugin's components.
 
     Raises:
-        ConformanceError: names both sides.
+        ConformanceError: a name is taken; the message names both sides.
     """
-    everybody = Registry.load(builtin, environ={})
-    record = next(one for one in everybody.records if one.distribution == subject.distribution)
+    everything = Registry.load(builtin, environ={})
+    record = next(one for one in everything.records if one.distribution == subject.distribution)
     if record.status is Status.CONFLICTING:
         fail(
-            f"{record.reason} Users could type it only in the long form: choose another name, for instance with the "
+            f"{record.reason} Users would have to type the long form. Choose another name, for example with the "
             "family's name in front."
         )

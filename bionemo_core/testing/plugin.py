@@ -1,4 +1,4 @@
-"""The base class of a plugin's own conformance tests."""
+"""The base class of a plugin's conformance tests."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ SLOW_VARIABLE = "BIONEMO_TEST_SLOW"
 
 
 class PluginConformance:
-    """Tests that every plugin must pass, with it and the core alone.
+    """Tests that every plugin must pass, alone with the core.
 
     Put this into the plugin's tests, and run pytest:
 
@@ -25,15 +25,15 @@ class PluginConformance:
             plugin = "mine"
             small = {"num_layers": 2, "hidden_size": 64}
 
-    What a model declares as capabilities is tested for each; `tensor_parallel`, which starts two processes, only if
-    BIONEMO_TEST_SLOW=1 is set or pytest is asked for `-m slow`.
+    Each capability that a model declares is tested. The test of `tensor_parallel` starts two processes, so it runs only
+    if BIONEMO_TEST_SLOW=1 is set or pytest gets `-m slow`.
     """
 
     plugin: ClassVar[str] = ""
-    """The plugin, by its entry point or its distribution."""
+    """The name of the plugin's entry point or distribution."""
 
     models: ClassVar[Sequence[str] | None] = None
-    """The models to train; all of the plugin's by default."""
+    """The models to train; by default all models of the plugin."""
 
     small: ClassVar[Mapping[str, Any]] = {}
     """Parameters that make every model small enough to train in seconds."""
@@ -42,17 +42,17 @@ class PluginConformance:
     """Parameters of single components: `{"model/large": {"num_layers": 2}, "data/mine": {"path": "tests/ten.csv"}}`."""
 
     overrides: ClassVar[Sequence[str]] = ()
-    """More of the command line of the runs, in Hydra's form: `["data=mine"]`."""
+    """More arguments for the command line of the runs: `["data=mine"]`."""
 
     steps: ClassVar[int] = 16
     """Optimizer steps of a run; a checkpoint is saved in the middle."""
 
     learning_rate: ClassVar[float] = 2e-3
-    """The rate at which the loss must fall within those steps."""
+    """The learning rate with which the loss must fall within those steps."""
 
     @pytest.fixture
     def subject(self, tmp_path_factory: pytest.TempPathFactory) -> Subject:
-        """Return the plugin under test; one for all tests of a class."""
+        """Return the plugin under test, which all tests of a class share."""
         cls = type(self)
         if "_subject" not in vars(cls):
             cls._subject = Subject(_settings(cls), tmp_path_factory.mktemp("conformance"))
@@ -61,10 +61,10 @@ class PluginConformance:
     _subject: ClassVar[Subject]
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        """One test for each component that a test is about."""
+        """Parametrize each test with the components that it needs."""
         for argument, group in _ARGUMENTS.items():
             if argument in metafunc.fixturenames:
-                found = _offered(type(self), group, argument)
+                found = _components_for(type(self), group, argument)
                 marks = _marks(metafunc)
                 several = group is None
                 ids = [f"{one.group}-{one.name}" if several else one.name for one in found]
@@ -131,7 +131,7 @@ _ARGUMENTS = {
     "decoding_model": "model",
     "tensor_parallel_model": "model",
 }
-"""Arguments of the tests, and the group whose components they stand for."""
+"""The arguments of the tests, and the group of their components."""
 
 
 def _settings(cls: type[PluginConformance]) -> KitSettings:
@@ -140,8 +140,8 @@ def _settings(cls: type[PluginConformance]) -> KitSettings:
     return KitSettings(cls.plugin, cls.models, cls.small, cls.parameters, cls.overrides, cls.steps, cls.learning_rate)
 
 
-def _offered(cls: type[PluginConformance], group: str | None, argument: str) -> list[RegisteredComponent]:
-    """Return the components for an argument; none if the plugin cannot be used, which a test of its own says."""
+def _components_for(cls: type[PluginConformance], group: str | None, argument: str) -> list[RegisteredComponent]:
+    """Return the components for an argument; none if the plugin cannot be used, which another test reports."""
     from pathlib import Path
 
     subject = Subject(_settings(cls), Path())
@@ -159,6 +159,6 @@ def _offered(cls: type[PluginConformance], group: str | None, argument: str) -> 
 
 
 def _marks(metafunc: pytest.Metafunc) -> list[pytest.MarkDecorator]:
-    """`slow` for what starts processes, where the author's project knows that mark."""
+    """Return the mark `slow` for a test that starts processes, if the author's project defines that mark."""
     known = any(line.split(":")[0].strip() == "slow" for line in metafunc.config.getini("markers"))
     return [pytest.mark.slow] if known and "tensor_parallel_model" in metafunc.fixturenames else []

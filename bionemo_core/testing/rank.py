@@ -8,7 +8,7 @@ from bionemo_core.config.spec import from_json
 
 
 def main() -> None:
-    """Train as the file says."""
+    """Train the run that the file describes."""
     from bionemo_core.tasks.train import train
 
     train(from_json(Path(sys.argv[1]).read_text()), load_registry())

@@ -17,7 +17,7 @@ from bionemo_core.config.schema import RunSpec
 from bionemo_core.config.spec import to_json
 from bionemo_core.plugins import RegisteredComponent
 from bionemo_core.protocols import BuildContext, DataSplits, Tokenizer
-from bionemo_core.testing.subject import Subject, fail, failed
+from bionemo_core.testing.subject import Subject, fail, failure_of
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -32,7 +32,7 @@ TAIL = 3000
 
 @dataclass(frozen=True)
 class BuiltModel:
-    """A model with what it was built from."""
+    """A model with the run, tokenizer and data that it was built from."""
 
     module: Any
     tokenizer: Tokenizer
@@ -42,7 +42,7 @@ class BuiltModel:
 
 @contextmanager
 def alone_in_process() -> Iterator[None]:
-    """Process groups, threads and random numbers of its own; third-party warnings are shown and never errors."""
+    """Run a block with its own process groups and one thread; warnings are shown and never raised."""
     import torch
 
     from bionemo_core.parallel.groups import stop_groups
@@ -60,14 +60,14 @@ def alone_in_process() -> Iterator[None]:
 
 
 def run_spec(subject: Subject, model: str, **changes: Any) -> RunSpec:
-    """Return a short run of the model on this machine's CPU; `changes` are dotted keys with `__` for the dot.
+    """Return a short run of the model on the CPU; `changes` are keys with `__` in place of the dot.
 
     Raises:
-        ConformanceError: the model composes to no such run.
+        ConformanceError: the model does not compose to such a run.
     """
     settings = subject.settings
     schedule = () if any(one.startswith("scheduler=") for one in settings.overrides) else ("scheduler=constant",)
-    config = subject.composed(model, *schedule)
+    config = subject.compose(model, *schedule)
     values = {
         "name": "conformance",
         "home": str(subject.folder),
@@ -88,8 +88,8 @@ def run_spec(subject: Subject, model: str, **changes: Any) -> RunSpec:
         "checkpoint.keep_last": 2,
         "optim.lr": settings.learning_rate,
     }
-    said = {one.partition("=")[0].lstrip("+") for one in settings.overrides}
-    values = {key: value for key, value in values.items() if key not in said}
+    overridden = {one.partition("=")[0].lstrip("+") for one in settings.overrides}
+    values = {key: value for key, value in values.items() if key not in overridden}
     _update(config, {**values, **{key.replace("__", "."): value for key, value in changes.items()}})
     return subject.spec(config)
 
@@ -109,7 +109,7 @@ def _update(config: "DictConfig", values: Mapping[str, Any]) -> None:
 
 
 def build_model(subject: Subject, registered: RegisteredComponent) -> BuiltModel:
-    """Return the model as a run builds it, in this process's groups; call inside `alone_in_process`.
+    """Build the model as a run does, in this process; call it inside `alone_in_process`.
 
     Raises:
         ConformanceError: it cannot be built, or is too large for a test.
@@ -125,31 +125,31 @@ def build_model(subject: Subject, registered: RegisteredComponent) -> BuiltModel
     except AssertionError:
         raise
     except Exception as error:
-        raise failed(f"{where}: building it with {spec.model.params}", error) from error
+        raise failure_of(f"{where}: building it with {spec.model.params}", error) from error
     return BuiltModel(module, tokenizer, splits, spec)
 
 
 def _check_size(subject: Subject, spec: RunSpec, where: str, tokenizer: Tokenizer, context: BuildContext) -> None:
-    """Refuse a model that is too large for a test, from one built without memory for its weights."""
+    """Check that a model is small enough for a test, by building it without memory for its weights."""
     import torch
 
     try:
         with torch.device("meta"):
             module = subject.registry.build(spec.model, tokenizer=tokenizer, context=context)
         size = sum(parameter.numel() for parameter in module.parameters())
-    except Exception:  # not every network can be built so, and that is no fault
+    except Exception:  # some networks cannot be built on the meta device, which is allowed
         return
     if size > MAX_PARAMETERS:
         fail(
-            f"{where} has {size / 1e6:,.1f} million parameters, too many for a test of seconds (limit "
+            f"{where} has {size / 1e6:,.1f} million parameters, too many for a quick test (limit "
             f"{MAX_PARAMETERS / 1e6:.0f} million). Make it smaller with `small = {{...}}` or "
             f'`parameters = {{"model/{spec.model.name}": {{...}}}}`; it has: {", ".join(spec.model.params) or "none"}. '
             "Or name the models to train in `models`."
         )
 
 
-def trained(spec: RunSpec, subject: Subject, what: str, folder: Path) -> dict[int, float]:
-    """Return the loss of each step of a run in this process; the run folder is `folder`.
+def train_model(spec: RunSpec, subject: Subject, what: str, folder: Path) -> dict[int, float]:
+    """Train a run in this process, with the run folder `folder`, and return the loss of each step.
 
     Raises:
         ConformanceError: the run fails, or logs no loss.
@@ -167,20 +167,20 @@ def trained(spec: RunSpec, subject: Subject, what: str, folder: Path) -> dict[in
         with alone_in_process():
             train(spec, subject.registry)
     except Exception as error:
-        raise failed(what, error) from error
+        raise failure_of(what, error) from error
     finally:
         os.environ.pop(FOLDER_VARIABLE, None)
         random.setstate(generators[0])
         np.random.set_state(generators[1])
         torch.set_rng_state(generators[2])
-    return losses_in(folder, what)
+    return read_losses(folder, what)
 
 
-def losses_in(folder: Path, what: str) -> dict[int, float]:
+def read_losses(folder: Path, what: str) -> dict[int, float]:
     """Return the loss by step from a run folder's metrics.
 
     Raises:
-        ConformanceError: there is none.
+        ConformanceError: no loss was logged.
     """
     from bionemo_core.reporting.metrics_file import NAME, STEP, read_rows
 
@@ -189,17 +189,17 @@ def losses_in(folder: Path, what: str) -> dict[int, float]:
     losses = {int(row[STEP]): float(row[LOSS]) for row in rows if LOSS in row}
     if not losses:
         fail(
-            f"{what}: no {LOSS} was logged. A LanguageModule does it; another LightningModule calls "
+            f"{what}: no {LOSS} was logged. A LanguageModule logs it; any other LightningModule must call "
             f"self.log({LOSS!r}, loss) in its training step."
         )
     return losses
 
 
-def trained_on_ranks(spec: RunSpec, subject: Subject, what: str, folder: Path, num_ranks: int) -> dict[int, float]:
-    """Return the loss of each step of a run on gloo ranks, each a process of its own.
+def train_on_ranks(spec: RunSpec, subject: Subject, what: str, folder: Path, num_ranks: int) -> dict[int, float]:
+    """Train a run on gloo ranks, one process each, and return the loss of each step.
 
     Raises:
-        ConformanceError: a rank fails; shows the end of its output.
+        ConformanceError: a rank fails; the message shows the end of its output.
     """
     from bionemo_core.runs.folder import FOLDER_VARIABLE
 
@@ -228,20 +228,20 @@ def trained_on_ranks(spec: RunSpec, subject: Subject, what: str, folder: Path, n
                     stderr=subprocess.STDOUT,
                 )
             )
-    failures = _failures(ranks)
+    failures = _wait_for_failures(ranks)
     if failures:
         shown = (f"rank {rank} {how}:\n{outputs[rank].read_text(errors='replace')[-TAIL:]}" for rank, how in failures)
-        fail(f"{what}: of {num_ranks} ranks\n" + "\n".join(shown))
-    return losses_in(folder, what)
+        fail(f"{what} failed:\n" + "\n".join(shown))
+    return read_losses(folder, what)
 
 
-def _failures(ranks: "list[subprocess.Popen[bytes]]") -> list[tuple[int, str]]:
-    """Return the failed ranks and how they failed; the other ranks of a failed one are ended."""
+def _wait_for_failures(ranks: "list[subprocess.Popen[bytes]]") -> list[tuple[int, str]]:
+    """Wait for the ranks and return those that failed and how; when one fails, kill the others."""
     give_up = time.monotonic() + RANKS_TIMEOUT_S
     try:
         while any(rank.poll() is None for rank in ranks) and time.monotonic() < give_up:
             if any(rank.returncode for rank in ranks):
-                # One takes the others down with it: all that fail now are shown, the cause is among them.
+                # One failure makes other ranks fail; wait briefly, so that the message also shows the cause.
                 give_up = min(give_up, time.monotonic() + RANKS_GRACE_S)
             time.sleep(0.1)
         states = [rank.returncode for rank in ranks]
@@ -249,9 +249,9 @@ def _failures(ranks: "list[subprocess.Popen[bytes]]") -> list[tuple[int, str]]:
         for rank in ranks:
             rank.kill()
             rank.wait()
-    failures = [(i, f"left with status {state}") for i, state in enumerate(states) if state]
+    failures = [(i, f"exited with status {state}") for i, state in enumerate(states) if state]
     if not failures and None in states:
-        return [(states.index(None), f"was not done after {RANKS_TIMEOUT_S} s")]
+        return [(states.index(None), f"did not finish within {RANKS_TIMEOUT_S} s")]
     return failures
 
 

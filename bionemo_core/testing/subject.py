@@ -1,4 +1,4 @@
-"""The plugin under test, in a registry that holds it and the core and nothing else."""
+"""The plugin under test, in a registry that holds only it and the core."""
 
 import os
 import sys
@@ -15,8 +15,8 @@ from bionemo_core.config.model_defaults import problem_with_defaults
 from bionemo_core.errors import ConfigError
 from bionemo_core.plugins import PluginRecord, RegisteredComponent, Registry
 from bionemo_core.plugins.did_you_mean import did_you_mean
-from bionemo_core.plugins.discovery import LOAD_VARIABLE, FoundPlugin, found_plugins
-from bionemo_core.plugins.records import canonical
+from bionemo_core.plugins.discovery import LOAD_VARIABLE, FoundPlugin, find_plugins
+from bionemo_core.plugins.records import normalize_name
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 
 class ConformanceError(AssertionError):
-    """A plugin does not do what the core and its users rely on; the message tells its author what to change."""
+    """A plugin does not do what the core and users rely on; the message tells its author what to change."""
 
 
 @dataclass(frozen=True)
 class KitSettings:
-    """What an author says about the plugin; the attributes of `PluginConformance` under the same names."""
+    """The author's settings; the attributes of `PluginConformance` under the same names."""
 
     plugin: str
     models: Sequence[str] | None = None
@@ -42,10 +42,10 @@ class KitSettings:
 
 
 class Subject:
-    """One plugin with all that the checks ask of it; what is slow to get is kept.
+    """One plugin, as the checks need it; slow results are cached.
 
     Args:
-        settings: what the author says.
+        settings: the author's settings.
         folder: an empty folder for runs and prepared data.
     """
 
@@ -62,16 +62,16 @@ class Subject:
         Raises:
             ConformanceError: no installed distribution offers it.
         """
-        wanted, plugins = canonical(self.settings.plugin), found_plugins()
+        wanted, plugins = normalize_name(self.settings.plugin), find_plugins()
         for names in ("distribution", "entry point"):
             for plugin in plugins:
-                name = plugin.distribution if names == "distribution" else canonical(plugin.entry_point.name)
+                name = plugin.distribution if names == "distribution" else normalize_name(plugin.entry_point.name)
                 if name == wanted:
                     return plugin
         known = [plugin.distribution for plugin in plugins]
         raise ConformanceError(
             f"no installed plugin is called {self.settings.plugin!r}.{did_you_mean(self.settings.plugin, known)} "
-            f"Installed: {', '.join(known) or 'none'}. Give its distribution or entry point as `plugin`, state the "
+            f"Installed: {', '.join(known) or 'none'}. Give its distribution or entry point as `plugin`, declare the "
             'entry point in pyproject.toml under [project.entry-points."bionemo.plugins"], and install it, as in '
             "`pip install -e .`"
         )
@@ -87,12 +87,12 @@ class Subject:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a process needs in its environment to see this plugin only, from where this process sees it."""
+        """The environment in which another process finds this plugin, at the same place, and no other."""
         return {LOAD_VARIABLE: self.distribution, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
     @cached_property
     def registry(self) -> Registry:
-        """The core's components and this plugin's.
+        """The registry of the core's components and this plugin's.
 
         Raises:
             ConformanceError: it is not installed.
@@ -102,7 +102,7 @@ class Subject:
 
     @property
     def record(self) -> PluginRecord:
-        """What became of the plugin when it was loaded.
+        """The outcome of loading the plugin.
 
         Raises:
             ConformanceError: it is not installed.
@@ -110,10 +110,10 @@ class Subject:
         return next(record for record in self.registry.records if record.distribution == self.distribution)
 
     def components(self, group: str | None = None) -> list[RegisteredComponent]:
-        """Return what the plugin offers, in its own order.
+        """Return the plugin's components, in its own order.
 
         Raises:
-            ConformanceError: it cannot be used at all.
+            ConformanceError: the plugin cannot be used.
         """
         record = self.record
         if not record.usable:
@@ -125,7 +125,7 @@ class Subject:
         """Return the plugin's component of that name.
 
         Raises:
-            ConformanceError: it offers none.
+            ConformanceError: the plugin has no such component.
         """
         offered = {one.name: one for one in self.components(group)}
         if name not in offered:
@@ -136,7 +136,7 @@ class Subject:
         return offered[name]
 
     def parameters(self, registered: RegisteredComponent) -> dict[str, Any]:
-        """Return the values that the author gives for a component, `small` included for a model."""
+        """Return the author's values for a component, including `small` for a model."""
         small = dict(self.settings.small) if registered.group == "model" else {}
         key = f"{registered.group}/{registered.name}"
         return {**small, **self.settings.parameters.get(key, {})}
@@ -145,7 +145,7 @@ class Subject:
         """Build the component with the author's values.
 
         Raises:
-            ConformanceError: it refuses them, or fails.
+            ConformanceError: the factory refuses the values, or fails.
         """
         from bionemo_core.config.schema import Choice
 
@@ -160,13 +160,13 @@ class Subject:
                 f"Give values that work as `parameters = {{{key!r}: {{...}}}}` in the test class."
             ) from error
         except Exception as error:
-            raise failed(f"{registered.group} {registered.name!r}: its factory", error) from error
+            raise failure_of(f"{registered.group} {registered.name!r}: its factory", error) from error
 
-    def composed(self, model: str, *overrides: str) -> "DictConfig":
+    def compose(self, model: str, *overrides: str) -> "DictConfig":
         """Return the configuration that `bionemo-run model=<model>` composes with the overrides.
 
         Raises:
-            ConformanceError: it does not compose.
+            ConformanceError: the configuration does not compose.
         """
         from hydra.errors import HydraException
         from omegaconf.errors import OmegaConfBaseException
@@ -176,8 +176,8 @@ class Subject:
         if key in self.kept:
             return deepcopy(self.kept[key])
         try:
-            with _composer_of(self.registry) as compose:
-                config = compose(words)
+            with _open_composer(self.registry) as composer:
+                config = composer(words)
                 self._fill_in(config)
         except (ConfigError, HydraException, OmegaConfBaseException) as error:
             raise ConformanceError(
@@ -188,7 +188,7 @@ class Subject:
         return deepcopy(config)
 
     def _fill_in(self, config: "DictConfig") -> None:
-        """Give the chosen components of this plugin the author's values."""
+        """Set the author's values of the chosen components of this plugin."""
         from omegaconf import OmegaConf
 
         from bionemo_core.config.store import COMPONENT_KEY
@@ -204,7 +204,7 @@ class Subject:
         """Return the run that a composed configuration describes.
 
         Raises:
-            ConformanceError: it describes none.
+            ConformanceError: the configuration does not describe a valid run.
         """
         from bionemo_core.config.spec import make_spec
 
@@ -212,19 +212,19 @@ class Subject:
             return make_spec(config, self.registry)
         except ConfigError as error:
             raise ConformanceError(
-                f"model {config.model._component_!r} composes, but to no run: {error} What a model needs and the core "
-                "does not have, it names in its `defaults`; values without a default come from the class's "
+                f"model {config.model._component_!r} composes, but not to a valid run: {error} Name what the "
+                "model needs from other groups in its `defaults`, and give values without a default in the class's "
                 "`parameters`."
             ) from error
 
 
-def failed(what: str, error: BaseException) -> ConformanceError:
-    """Return the failure of a plugin's own code; raise it from `error`, whose traceback shows where."""
+def failure_of(what: str, error: BaseException) -> ConformanceError:
+    """Return an error about a failure of the plugin's code; raise it from `error`, whose traceback shows the place."""
     return ConformanceError(f"{what} failed with {type(error).__name__}: {_first_lines(error)}")
 
 
 def fail(message: str) -> NoReturn:
-    """Stop a check.
+    """Fail a check with a message.
 
     Raises:
         ConformanceError: always.
@@ -237,8 +237,8 @@ def _first_lines(error: BaseException, limit: int = 3) -> str:
 
 
 @contextmanager
-def _composer_of(registry: Registry) -> Iterator[Callable[[list[str]], "DictConfig"]]:
-    """Give a composer with this registry's configurations; what was in Hydra's store before is there afterwards."""
+def _open_composer(registry: Registry) -> Iterator[Callable[[list[str]], "DictConfig"]]:
+    """Yield a composer with this registry's configurations, and restore Hydra's store afterwards."""
     from hydra.core.config_store import ConfigStore
     from hydra.core.plugins import Plugins
 

@@ -1,4 +1,4 @@
-"""Makes a plugin that lives as long as a test: a package and its metadata in a folder, nothing is installed."""
+"""Temporary plugins for tests: a package and its metadata in a folder, without installation."""
 
 import importlib
 import sys
@@ -30,14 +30,14 @@ def make_plugin(
     files: Mapping[str, str] | None = None,
     requires: Sequence[str] = (ADMITS_THIS_CORE,),
 ) -> ThrowawayPlugin:
-    """Return a plugin whose package `name` has `code` as its `__init__.py`; indentation of the text is taken off.
+    """Make a plugin whose package `name` has `code`, without its indentation, as its `__init__.py`.
 
     Args:
-        folder: what is to be put on `sys.path`; made if it is not there.
-        name: name of the package, of the entry point and, after `bionemo-`, of the distribution.
+        folder: the folder for `sys.path`; it is made if it does not exist.
+        name: the name of the package, of the entry point and, after `bionemo-`, of the distribution.
         code: the module with the hooks.
         files: more modules of the package by file name: `{"network.py": "import torch ..."}`.
-        requires: what the distribution declares to need.
+        requires: the requirements of the distribution.
     """
     package = folder / name
     package.mkdir(parents=True)
@@ -55,7 +55,7 @@ def make_plugin(
 
 @contextmanager
 def installed(*plugins: ThrowawayPlugin) -> Iterator[None]:
-    """While it lasts, this process finds the plugins as if they were installed; their modules are forgotten after."""
+    """Make this process find the plugins as if they were installed, and unload their modules afterwards."""
     folders = [str(plugin.folder) for plugin in plugins]
     sys.path[:0] = folders
     importlib.invalidate_caches()

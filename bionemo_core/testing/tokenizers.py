@@ -1,4 +1,4 @@
-"""Checks of a tokenizer: ids without gaps, special tokens apart, and texts that come back as they went in."""
+"""Checks of a tokenizer: ids without gaps, distinct special tokens, and texts that survive a round trip."""
 
 from typing import Any
 
@@ -6,30 +6,30 @@ import numpy as np
 
 from bionemo_core.plugins import RegisteredComponent
 from bionemo_core.protocols import BuildContext, Tokenizer
-from bionemo_core.testing.subject import Subject, fail, failed
+from bionemo_core.testing.subject import Subject, fail, failure_of
 
 SPECIAL = ("pad_id", "bos_id", "eos_id", "unk_id", "mask_id")
 MEMBERS = ("pieces", *SPECIAL, "special_ids", "vocab_size", "encode", "decode")
 NUM_TEXTS = 50
 PIECES_PER_TEXT = 40
 STRANGE = "~!;`{}|_\"'^&?*\x01\x7f\u2603\u6f22"
-"""Characters of which some are in no biological alphabet."""
+"""Characters, of which some are in no biological alphabet."""
 
 MAY_BE_ONE = {"pad_id", "bos_id"}
-"""A T5's decoder starts with the padding."""
+"""Special tokens that may share an id: a T5's decoder starts with the padding token."""
 
 
 def check_tokenizer(subject: Subject, registered: RegisteredComponent) -> None:
-    """Accept a tokenizer that keeps the contract of `protocols.Tokenizer`.
+    """Check that a tokenizer keeps the contract of `protocols.Tokenizer`.
 
     Raises:
-        ConformanceError: names the id, the piece or the text.
+        ConformanceError: it does not; the message names the id, the piece or the text.
     """
     where = f"tokenizer {registered.name!r}"
     tokenizer = subject.build(registered, context=BuildContext(home=str(subject.folder)))
     missing = [name for name in MEMBERS if not hasattr(tokenizer, name)]
     if missing:
-        fail(f"{where}: it lacks {', '.join(missing)}, which bionemo_core.protocols.Tokenizer asks for.")
+        fail(f"{where}: it lacks {', '.join(missing)}, required by bionemo_core.protocols.Tokenizer.")
     try:
         _check_ids(where, tokenizer)
         ordinary = [piece for i, piece in enumerate(tokenizer.pieces) if i not in tokenizer.special_ids]
@@ -38,25 +38,28 @@ def check_tokenizer(subject: Subject, registered: RegisteredComponent) -> None:
     except AssertionError:
         raise
     except Exception as error:
-        raise failed(where, error) from error
+        raise failure_of(where, error) from error
 
 
 def _check_ids(where: str, tokenizer: Tokenizer) -> None:
     pieces = list(tokenizer.pieces)
     if tokenizer.vocab_size != len(pieces):
         fail(
-            f"{where}: vocab_size is {tokenizer.vocab_size} and there are {len(pieces)} pieces. Ids run from 0 without "
-            "a gap, one piece each; padding of the embedding table is the model's business."
+            f"{where}: vocab_size is {tokenizer.vocab_size}, but there are {len(pieces)} pieces. Ids must run from 0 "
+            "without a gap, one per piece; the model pads the embedding table."
         )
     if len(set(pieces)) != len(pieces):
         twice = next(piece for piece in pieces if pieces.count(piece) > 1)
-        fail(f"{where}: the piece {twice!r} occurs twice; each id needs a piece of its own.")
+        fail(f"{where}: the piece {twice!r} occurs twice. Each id needs its own piece.")
     ids = {name: getattr(tokenizer, name) for name in SPECIAL}
     for name, i in ids.items():
         if not 0 <= i < len(pieces):
             fail(f"{where}: {name} is {i}, expected an id from 0 to {len(pieces) - 1}.")
         if i not in tokenizer.special_ids:
-            fail(f"{where}: {name} {i} is not in special_ids {sorted(tokenizer.special_ids)}; masking would touch it.")
+            fail(
+                f"{where}: {name} {i} is not in special_ids {sorted(tokenizer.special_ids)}. "
+                "Add it, or masking would change it."
+            )
         same = next((other for other in SPECIAL if other != name and ids[other] == i), None)
         if same and {name, same} != MAY_BE_ONE:
             fail(f"{where}: {name} and {same} are both {i}; special tokens must be distinct.")
@@ -64,26 +67,26 @@ def _check_ids(where: str, tokenizer: Tokenizer) -> None:
 
 def _check_texts(where: str, tokenizer: Tokenizer, ordinary: list[str]) -> None:
     if not ordinary:
-        fail(f"{where}: all {tokenizer.vocab_size} pieces are special, so it has nothing to write a text with.")
+        fail(f"{where}: all {tokenizer.vocab_size} pieces are special, so no text can be encoded.")
     random = np.random.default_rng(0)
     texts = ["".join(random.choice(ordinary, size=PIECES_PER_TEXT)) for _ in range(NUM_TEXTS)]
     for text in [*ordinary, *texts]:
-        ids = _encoded(where, tokenizer, text)
+        ids = _encode(where, tokenizer, text)
         again = tokenizer.decode(ids.tolist())
         if again != text:
-            fail(f"{where}: {text!r}, made of its own pieces, comes back as {again!r} (ids {ids.tolist()}).")
+            fail(f"{where}: {text!r}, made of its own pieces, is decoded as {again!r} (ids {ids.tolist()}).")
         if text.isascii() and not np.array_equal(tokenizer.encode(text.encode()), ids):
-            fail(f"{where}: {text!r} has other ids as bytes than as str; prepared data is bytes.")
-    framed = [tokenizer.bos_id, *_encoded(where, tokenizer, texts[0]).tolist(), tokenizer.eos_id, tokenizer.pad_id]
+            fail(f"{where}: {text!r} has other ids as bytes than as str. They must agree: prepared data is bytes.")
+    framed = [tokenizer.bos_id, *_encode(where, tokenizer, texts[0]).tolist(), tokenizer.eos_id, tokenizer.pad_id]
     if tokenizer.decode(framed) != texts[0]:
         fail(f"{where}: decode leaves special tokens in the text: {tokenizer.decode(framed)!r}.")
 
 
-def _encoded(where: str, tokenizer: Tokenizer, text: str) -> Any:
+def _encode(where: str, tokenizer: Tokenizer, text: str) -> Any:
     ids = tokenizer.encode(text)
     if not isinstance(ids, np.ndarray) or ids.dtype != np.int32 or ids.ndim != 1:
         got = f"{ids.dtype}{list(ids.shape)}" if isinstance(ids, np.ndarray) else type(ids).__name__
-        fail(f"{where}: encode gives {got}, expected an int32 array of shape [tokens].")
+        fail(f"{where}: encode returns {got}, expected an int32 array of shape [tokens].")
     if ids.size and not (ids.min() >= 0 and ids.max() < tokenizer.vocab_size):
         fail(f"{where}: encode({text!r}) gives ids outside 0 to {tokenizer.vocab_size - 1}: {ids.tolist()}.")
     special = sorted(set(ids.tolist()) & set(tokenizer.special_ids))
@@ -104,5 +107,5 @@ def _check_unknown(where: str, tokenizer: Tokenizer, ordinary: list[str]) -> Non
     if tokenizer.unk_id not in ids:
         fail(
             f"{where}: the unknown character {strange!r} becomes {ids}, expected unk_id {tokenizer.unk_id} among them: "
-            "what is not in the alphabet must be seen, or data is lost without a word."
+            "unknown characters must not be dropped silently."
         )

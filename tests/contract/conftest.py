@@ -1,4 +1,4 @@
-"""The small plugin of these tests, with a fault put in, as the subject of a check."""
+"""A fixture of the small plugin, changed by a fault, as the subject of a check."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -13,7 +13,7 @@ from bionemo_core.testing import KitSettings, Subject, installed, make_plugin
 
 @pytest.fixture
 def small_plugin(tmp_path: Path) -> Iterator[MakeSubject]:
-    """Makes the plugin `small`, in whose file `where` each first text became the second, and gives it as a subject."""
+    """Return a function that makes the plugin `small` with text replaced in its file `where`, as a subject."""
     with ExitStack() as stack:
 
         def make(*changes: str, where: str = "__init__.py", **others: Any) -> Subject:

@@ -1,4 +1,4 @@
-"""The source of a small plugin that passes the kit; faults are put into it by replacing a piece of its text."""
+"""The source of a small plugin that passes the kit; tests replace parts of its text to add faults."""
 
 import re
 from collections.abc import Callable
@@ -140,5 +140,5 @@ FILES = {"__init__.py": HOOKS, "alphabet.py": ALPHABET, "records.py": RECORDS, "
 
 
 def finds(*words: str) -> AbstractContextManager[Any]:
-    """Expects a failure whose message has these words in this order."""
+    """Expect a failure whose message has these words in this order."""
     return pytest.raises(ConformanceError, match="(?s)" + ".*".join(re.escape(word) for word in words))

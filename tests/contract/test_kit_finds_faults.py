@@ -1,4 +1,4 @@
-"""Each check of the kit on a plugin with one fault: it fails, and says what and what to do."""
+"""Each check of the kit fails on a plugin with one fault, and says what is wrong and what to do."""
 
 from pathlib import Path
 
@@ -98,14 +98,14 @@ def test_a_plugin_that_ends_the_process(small_plugin: MakeSubject):
 
 
 def test_a_name_of_the_cores(small_plugin: MakeSubject):
-    with finds("data 'sample' is the core's own", "choose another name"):
+    with finds("data 'sample' is the core's own", "Choose another name"):
         imports.check_names(small_plugin('"peptides", configure', '"sample", configure'))
 
 
 def test_a_name_of_another_plugin(small_plugin: MakeSubject, tmp_path: Path):
     subject = small_plugin()
     with installed(make_plugin(tmp_path / "other", "other", HOOKS)):
-        with finds("bionemo-other", "bionemo-small", "choose another name"):
+        with finds("bionemo-other", "bionemo-small", "Choose another name"):
             imports.check_names(subject)
         assert [one.distribution for one in subject.registry.records if one.usable] == ["bionemo-run", "bionemo-small"]
 
@@ -176,12 +176,12 @@ def check_model_defaults(subject: Subject):
 
 
 def test_a_default_that_nobody_offers(small_plugin: MakeSubject):
-    with finds("brings tokenizer 'esm2', which neither bionemo-small nor the core offers", "Offer it in this plugin"):
+    with finds("needs tokenizer 'esm2', which neither bionemo-small nor the core offers", "Offer it in this plugin"):
         check_model_defaults(small_plugin('"tokenizer": "letters"', '"tokenizer": "esm2"'))
 
 
 def test_a_parameter_without_a_value(small_plugin: MakeSubject):
-    with finds("no value yet: model.width", "`parameters`"):
+    with finds("keys need a value: model.width", "`parameters`"):
         check_model_defaults(small_plugin("    width: int = 32,\n", "    width: int,\n"))
 
 
@@ -190,9 +190,9 @@ def test_a_small_parameter_that_does_not_exist(small_plugin: MakeSubject):
         check_model_defaults(small_plugin(small={"num_layers": 2}))
 
 
-def test_a_model_that_brings_no_tokenizer(small_plugin: MakeSubject):
+def test_a_model_without_a_tokenizer(small_plugin: MakeSubject):
     subject = small_plugin('"tokenizer": "letters", ', "")
-    with finds("composes, but to no run", "tokenizer", "`defaults`"):
+    with finds("composes, but not to a valid run", "tokenizer", "`defaults`"):
         configs.check_round_trip(subject, subject.component("model", "bag"))
 
 
@@ -220,12 +220,12 @@ def test_a_parameter_that_is_not_plain(small_plugin: MakeSubject, parameter: str
 @pytest.mark.parametrize(
     ("method", "message"),
     [
-        ("vocab_size = 128", ["vocab_size is 128 and there are 25 pieces"]),
+        ("vocab_size = 128", ["vocab_size is 128, but there are 25 pieces"]),
         ("bos_id = property(lambda self: 2, lambda self, value: None)", ["bos_id and eos_id are both 2"]),
         ("mask_id = property(lambda self: 40, lambda self, value: None)", ["mask_id is 40", "0 to 24"]),
-        ("decode = lambda self, ids: ' '.join(self.pieces[i] for i in ids)", ["comes back as", "(ids ["]),
+        ("decode = lambda self, ids: ' '.join(self.pieces[i] for i in ids)", ["is decoded as", "(ids ["]),
         ("decode = lambda self, ids: ''.join(self.pieces[i] for i in ids)", ["leaves special tokens", "<s>"]),
-        ("encode = lambda self, text: [5 for _ in text]", ["encode gives list", "int32"]),
+        ("encode = lambda self, text: [5 for _ in text]", ["encode returns list", "int32"]),
         ("encode = lambda self, text: 1 / 0", ["failed with ZeroDivisionError"]),
         (
             "def encode(self, text):\n        ids = CharacterTokenizer.encode(self, text)\n        return ids[ids > 0]",
@@ -257,13 +257,17 @@ def test_a_special_token_that_masking_would_touch(small_plugin: MakeSubject):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("default_rng(first)", "default_rng()", ["record 0 differs from one reading to the next"]),
+        ("default_rng(first)", "default_rng()", ["record 0 differs when it is read again"]),
         ("return self.texts[index]", "return self.texts[index] + 'A'", ["`lengths` says", "the tokenizer makes"]),
-        ("self.lengths = np.array([", "self.lengths = np.array([1] + [", ["`lengths` has the shape", "one a record"]),
+        (
+            "self.lengths = np.array([",
+            "self.lengths = np.array([1] + [",
+            ["`lengths` has the shape", "one length per record"],
+        ),
         (
             'fingerprint=f"peptides of {size}"',
             "fingerprint=__import__('os').urandom(8).hex()",
-            ["fingerprints differ", "no time"],
+            ["fingerprints differ", "without paths or times"],
         ),
         (', fingerprint=f"peptides of {size}"', "", ["no fingerprint", "resume"]),
         ("Peptides(0, size), val", "Peptides(0, 0), val", ["'train' is empty"]),

@@ -109,5 +109,7 @@ def test_ranks_that_learn_something_else(small_plugin: MakeSubject):
 @pytest.mark.slow
 def test_a_rank_that_fails(small_plugin: MakeSubject):
     wrong = f"        if torch.distributed.get_rank():\n            raise ValueError('rank one is unwell')\n{LAST_LINE}"
-    with finds("declares 'tensor_parallel': 2 ranks: of 2 ranks", "rank 1 left with status", "rank one is unwell"):
+    with finds(
+        "declares 'tensor_parallel': training on 2 ranks failed", "rank 1 exited with status", "rank one is unwell"
+    ):
         capabilities.check_tensor_parallel(*model_of(small_plugin(LAST_LINE, wrong, where="network.py")))

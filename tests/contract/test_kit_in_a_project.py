@@ -19,7 +19,7 @@ class TestSmall(PluginConformance):
 
 
 def run_kit(folder: Path, code: str) -> "subprocess.CompletedProcess[str]":
-    """Runs pytest over a project with this plugin and nothing but the test class."""
+    """Run pytest on a project that has this plugin and only the test class."""
     plugin = make_plugin(folder / "plugin", "small", code, files={"alphabet.py": FILES["alphabet.py"]})
     (folder / "test_small.py").write_text(TEST_CLASS)
     return subprocess.run(
@@ -56,7 +56,7 @@ def test_a_broken_plugin_fails_with_its_reason(tmp_path: Path):
     done = run_kit(tmp_path, TOKENIZER_ONLY.replace("BIONEMO_PLUGIN_API = 1", "import absent_package"))
     assert done.returncode == 1, done.stdout
     assert (
-        "bionemo-small 1.0 (broken): import failed, ModuleNotFoundError: No module named 'absent_package'"
+        "bionemo-small 1.0 (broken): import failed: ModuleNotFoundError: No module named 'absent_package'"
         in done.stdout
     )
     assert "FAILED test_small.py::TestSmall::test_is_found_and_loads" in done.stdout

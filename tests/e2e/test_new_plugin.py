@@ -33,12 +33,12 @@ def test_what_it_writes_passes_the_kit(bionemo_run, tmp_path: Path):
 
 
 def test_a_name_or_folder_that_cannot_be_used_is_refused(bionemo_run, tmp_path: Path):
-    for name, words in (("Night Owl", "cannot name a package"), ("esm1nv-tiny", "already has a model")):
+    for name, words in (("Night Owl", "is not a valid package name"), ("esm1nv-tiny", "already has a model")):
         done = bionemo_run("new-plugin", name)
         assert done.returncode == 2
         assert words in done.stderr
     (tmp_path / "bionemo-owl").mkdir()
     done = bionemo_run("new-plugin", "owl")
     assert done.returncode == 2
-    assert "is there already" in done.stderr
+    assert "exists already" in done.stderr
     assert not list((tmp_path / "bionemo-owl").iterdir())

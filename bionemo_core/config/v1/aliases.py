@@ -1,7 +1,7 @@
-"""The one table of v1 spellings: old key, what becomes of it, where it lives now. Data only; `rewriting` applies it.
+"""The table of v1 keys: the old key, what happens to it, and the new key. Data only; `rewriting` applies it.
 
-`*` at the end of a key stands for everything below it. The first line that fits a key counts, and the result is
-looked up again, so `model.data.micro_batch_size` goes by `data.micro_batch_size` to `batch.micro_batch_size`.
+`*` at the end of a key matches everything below it. The first matching line counts, and the result is looked up
+again: `model.data.micro_batch_size` becomes `data.micro_batch_size` and then `batch.micro_batch_size`.
 """
 
 from collections.abc import Mapping
@@ -12,13 +12,13 @@ from bionemo_core.errors import ConfigError
 
 
 class Fate(StrEnum):
-    """What becomes of a v1 key."""
+    """What happens to a v1 key."""
 
     MOVED = "moved"  # the value goes to another key
     CHOICE = "choice"  # the value names a component of a group
-    SWITCH = "switch"  # true adds a logger, false takes it away
-    IGNORED = "ignored"  # has no meaning here and harms nothing; said aloud
-    REFUSED = "refused"  # would change the result and is not here; an error unless the value is harmless
+    SWITCH = "switch"  # true adds a logger, false removes it
+    IGNORED = "ignored"  # has no effect here; a note says so
+    REFUSED = "refused"  # is not supported and would change the result; an error unless the value is harmless
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,11 @@ class Alias:
     new: str = ""
     note: str = ""
     values: Mapping[str, str] = field(default_factory=dict)
-    """v1's words for a value, lower-case, and ours."""
+    """v1's words for a value, in lower case, and the words used here."""
     harmless: tuple[str, ...] = ()
-    """Values, lower-case, about which nothing need be said."""
+    """Values, in lower case, that need no note or error."""
     implies: str = ""
-    """A choice that the key needs where none is made: `data=csv`."""
+    """A choice that the key implies unless another is made: `data=csv`."""
 
 
 def _moved(old: str, new: str, note: str = "", *, implies: str = "", values: Mapping[str, str] | None = None) -> Alias:
@@ -70,23 +70,23 @@ SOURCES = {
     "fasta_fields_mmap": "fasta",
 }
 CHOICE_VALUES = {"optim": OPTIMIZERS, "scheduler": SCHEDULES}
-"""v1's names of choices, accepted as the choice itself: `scheduler=CosineAnnealing`."""
+"""v1's names of choices, which also work directly: `scheduler=CosineAnnealing`."""
 
 _ENGINE = "megatron-core and torch decide this here"
-_STEPS = "a run is measured in trainer.max_steps"
+_STEPS = "trainer.max_steps sets the length of a run"
 
 ALIASES: tuple[Alias, ...] = (
     # top level
     _moved("do_training", "task.do_training"),
     _moved("do_testing", "task.do_testing"),
-    _ignored("do_preprocessing", "sources are prepared at their first use", "false"),
+    _ignored("do_preprocessing", "data sources are prepared when first used", "false"),
     # trainer
     _moved("trainer.accumulate_grad_batches", "batch.accumulate_grad_batches"),
     _moved("trainer.precision", "trainer.precision", values=PRECISIONS),
     _refused("trainer.max_time", "give trainer.max_time_min, in minutes", "null"),
     _ignored("trainer.max_epochs", _STEPS, "null", "-1"),
     _ignored("trainer.limit_train_batches", _STEPS, "1.0", "null"),
-    _ignored("trainer.logger", "choose loggers by logger=[csv,wandb]", "false"),
+    _ignored("trainer.logger", "choose loggers with logger=[csv,wandb]", "false"),
     _ignored("trainer.enable_checkpointing", "runs always save checkpoints", "false", "true"),
     _ignored("trainer.use_distributed_sampler", "the order of samples does not depend on ranks", "false"),
     _ignored("trainer.replace_sampler_ddp", "the order of samples does not depend on ranks", "false"),
@@ -97,7 +97,7 @@ ALIASES: tuple[Alias, ...] = (
     _moved("exp_manager.checkpoint_callback_params.mode", "checkpoint.mode"),
     _moved("exp_manager.checkpoint_callback_params.save_top_k", "checkpoint.save_top_k"),
     _moved("exp_manager.checkpoint_callback_params.every_n_train_steps", "checkpoint.every_n_steps"),
-    _ignored("exp_manager.checkpoint_callback_params.save_last", "the newest are always kept", "true"),
+    _ignored("exp_manager.checkpoint_callback_params.save_last", "the newest checkpoints are always kept", "true"),
     _ignored("exp_manager.checkpoint_callback_params.*", "checkpoints are named by their step"),
     Alias("exp_manager.create_wandb_logger", Fate.SWITCH, "wandb", "adds or removes this logger"),
     Alias("exp_manager.create_tensorboard_logger", Fate.SWITCH, "tensorboard", "adds or removes this logger"),
@@ -109,9 +109,9 @@ ALIASES: tuple[Alias, ...] = (
     _ignored("exp_manager.exp_dir", "runs go to ${home}/runs/<name>; set home or BIONEMO_HOME", "null"),
     _ignored("exp_manager.explicit_log_dir", "runs go to ${home}/runs/<name>; set home or BIONEMO_HOME", "null"),
     _moved("exp_manager.resume_if_exists", "resume", values={"true": "auto", "false": "null"}),
-    _ignored("exp_manager.resume_ignore_no_checkpoint", "resume=auto starts anew where there is none", "true"),
+    _ignored("exp_manager.resume_ignore_no_checkpoint", "resume=auto starts a new run if none can be resumed", "true"),
     _ignored("exp_manager.create_checkpoint_callback", "runs always save checkpoints", "true"),
-    _ignored("exp_manager.*", "no meaning here"),
+    _ignored("exp_manager.*", "it has no meaning here"),
     # model: batch, layout, seed
     _moved("model.micro_batch_size", "batch.micro_batch_size"),
     _moved("model.global_batch_size", "batch.global_batch_size"),
@@ -166,7 +166,7 @@ ALIASES: tuple[Alias, ...] = (
         _refused(f"data.{key}", "span corruption has no such option here", "false", "0", "0.0")
         for key in ("short_seq_prob", "permutation", "whole_word_masking", "favor_longer_ngrams")
     ),
-    _ignored("data.canonicalize_input", "the other flags say which spellings are canonical"),
+    _ignored("data.canonicalize_input", "the other canonicalize_... flags decide this"),
     _choice("data.data_impl", "data", SOURCES),
     _moved("data.dataset_path", "data.dataset_path", implies="data=csv"),
     _moved("data.dataset.train", "data.train", implies="data=csv"),
@@ -175,37 +175,37 @@ ALIASES: tuple[Alias, ...] = (
     _moved("data.data_impl_kwargs.csv_mmap.data_col", "data.data_col", implies="data=csv"),
     _moved("data.data_impl_kwargs.csv_mmap.data_sep", "data.data_sep", implies="data=csv"),
     _moved("data.data_impl_kwargs.csv_mmap.header_lines", "data.header_lines", implies="data=csv"),
-    _ignored("data.data_impl_kwargs.*", "sources are kept in a prepared store, there are no index files"),
+    _ignored("data.data_impl_kwargs.*", "data sources are kept in a prepared store; there are no index files"),
     _refused("data.use_upsampling", "the data is always repeated until trainer.max_steps", "true"),
-    _ignored("data.seed", "the order of samples follows the one seed"),
-    _ignored("data.shuffle", "the order of training is always shuffled", "true"),
-    _ignored("data.drop_last", "every step has the whole global batch", "false", "true"),
-    _ignored("data.skip_lines", "name header lines by data.header_lines", "0"),
+    _ignored("data.seed", "seed alone decides the order of samples"),
+    _ignored("data.shuffle", "training data is always shuffled", "true"),
+    _ignored("data.drop_last", "every step has a full global batch", "false", "true"),
+    _ignored("data.skip_lines", "give the number of header lines as data.header_lines", "0"),
     _ignored("data.pin_memory", _ENGINE, "false", "true"),
     _ignored("data.dataloader_type", "the order of samples is a function of seed and position", "single"),
     _ignored("data.ngc_registry_target", "data=uniref50 downloads from UniProt"),
     _ignored("data.ngc_registry_version", "data=uniref50 downloads from UniProt"),
     _ignored("data.data_url", "data=uniref50 downloads from UniProt"),
-    _ignored("data.data_prefix", "name the files in full", "", "null"),
+    _ignored("data.data_prefix", "give full file names", "", "null"),
     _ignored("data.skip_warmup", "there are no index files", "true", "false"),
     *(
-        _ignored(f"data.{key}", "sources are kept in a prepared store, there are no index files", "null")
+        _ignored(f"data.{key}", "data sources are kept in a prepared store; there are no index files", "null")
         for key in (
             "index_mapping_dir", "index_mapping_type", "block_size", "cache_maxsize", "truncate_to_block_boundary",
         )
     ),
     *(
-        _refused(f"data.{key}", "sequences of a pack never see each other here", "false")
+        _refused(f"data.{key}", "sequences of a pack never attend to each other here", "false")
         for key in ("reset_position_ids", "reset_attention_mask", "eod_mask_loss")
     ),
-    # model: what v1 tuned by hand, and what is not here
+    # model: tuning and options of v1 that do not exist here
     _moved("model.tokenizer.num_sentinel_tokens", "tokenizer.num_sentinel_tokens"),
     _refused("model.headscale", "heads are not scaled here", "false"),
-    _ignored("model.tokenizer.*", "the model brings its tokenizer; choose another by tokenizer=NAME"),
-    _ignored("model.max_position_embeddings", "as long as model.seq_length"),
-    _ignored("model.encoder_seq_length", "the same as model.seq_length"),
+    _ignored("model.tokenizer.*", "the model has a default tokenizer; choose another with tokenizer=NAME"),
+    _ignored("model.max_position_embeddings", "it equals model.seq_length"),
+    _ignored("model.encoder_seq_length", "it equals model.seq_length"),
     _refused("model.bert_binary_head", "there is no sentence-order head", "false"),
-    _refused("model.dwnstr_task_validation.enabled", "choose callbacks=[downstream] and its keys", "false"),
+    _refused("model.dwnstr_task_validation.enabled", "use callbacks=[downstream] and its keys", "false"),
     _ignored("model.dwnstr_task_validation.*", "its keys are callbacks.downstream.* here"),
     *(
         _ignored(f"model.{key}", _ENGINE)
@@ -221,11 +221,11 @@ ALIASES: tuple[Alias, ...] = (
 
 
 def alias_of(key: str, own_keys: frozenset[str] = frozenset()) -> tuple[Alias, str] | None:
-    """Return the line that fits `key` and the key's new place; none where the key is not v1's or has a meaning here.
+    """Return the line that matches `key` and the new key, or None if no line matches.
 
     Args:
-        key: A dotted key as typed.
-        own_keys: Keys that components have themselves, as `model.hidden_size`; they are never ignored or refused.
+        key: a dotted key as typed.
+        own_keys: keys of components, such as `model.hidden_size`; they are never ignored or refused.
     """
     for alias in ALIASES:
         if alias.old.endswith(".*"):
@@ -244,21 +244,21 @@ def alias_of(key: str, own_keys: frozenset[str] = frozenset()) -> tuple[Alias, s
 
 
 def new_home(key: str) -> str:
-    """Where the value of a v1 key lives now; the key itself if nothing moved it.
+    """Return the new key of a v1 key, or the key itself if it has not moved.
 
     Raises:
-        ConfigError: The table goes round in circles, which is a bug of the table.
+        ConfigError: the table has a cycle, which is a bug.
     """
     for _ in range(8):
         found = alias_of(key)
         if found is None or found[0].fate is not Fate.MOVED or found[1] == key:
             return key
         key = found[1]
-    raise ConfigError(f"alias table: {key!r} never comes to rest")
+    raise ConfigError(f"alias table: {key!r} is in a cycle")
 
 
 def alias_table() -> list[tuple[str, str, str]]:
-    """Rows of old spelling, what it means here, and a remark, for the documentation and `help`."""
+    """Return rows of the old key, what it means here, and a remark, for the documentation and `help`."""
     rows = []
     for alias in ALIASES:
         words = ", ".join(f"{old} is {new}" for old, new in alias.values.items())

@@ -1,4 +1,4 @@
-"""Quotes file ranges such as `x[000..049]`, which Hydra's grammar would take for a list."""
+"""Quotes file ranges such as `x[000..049]`, which Hydra's grammar would read as a list."""
 
 import re
 
@@ -11,13 +11,13 @@ _QUOTED_OR_WORD = re.compile(rf"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"|{_WORD_WI
 _NESTED_INTERPOLATION = re.compile(r"\$\{[^'\"]*\$\{[^'\"]*\}[^'\"]*\}")
 
 
-def quoted(value: str) -> str:
-    """`value` with what Hydra's grammar does not take bare in quotes: ranges, and `${multiply:${a},2}`."""
+def quote_value(value: str) -> str:
+    """Return `value` with quotes where Hydra's grammar needs them: ranges, and `${multiply:${a},2}`."""
     if _NESTED_INTERPOLATION.fullmatch(value):
         return f"'{value}'"
     return quote_ranges(value)
 
 
 def quote_ranges(value: str) -> str:
-    """`value` with each bare word that holds a range in single quotes; what is quoted already stays."""
+    """Return `value` with single quotes around each bare word that holds a range; quoted text is unchanged."""
     return _QUOTED_OR_WORD.sub(lambda match: match[0] if match[0][0] in "'\"" else f"'{match[0]}'", value)

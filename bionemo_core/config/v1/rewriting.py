@@ -1,4 +1,4 @@
-"""Applies the alias table: to what is typed, and to what a user's YAML says, before anything is composed."""
+"""Applies the alias table to the command line and to a user's YAML before a configuration is composed."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bionemo_core.config.v1.aliases import CHOICE_VALUES, Alias, Fate, alias_of, new_home
-from bionemo_core.config.v1.range_quoting import quoted
+from bionemo_core.config.v1.range_quoting import quote_value
 from bionemo_core.errors import ConfigError
 
 _OVERRIDE = re.compile(r"(?P<prefix>\+\+|\+)?(?P<key>[A-Za-z_][\w./@-]*)=(?P<value>.*)", re.DOTALL)
@@ -16,7 +16,7 @@ _LOGGER_GROUP = "logger"
 
 @dataclass
 class Effects:
-    """What keys ask for beyond a value of their own: choices, loggers, remarks."""
+    """What v1 keys cause besides setting a value: choices, loggers, notes."""
 
     choices: dict[str, str] = field(default_factory=dict)
     implied: dict[str, str] = field(default_factory=dict)
@@ -24,7 +24,7 @@ class Effects:
     notes: list[str] = field(default_factory=list)
 
     def note(self, text: str) -> None:
-        """Remembers a remark once."""
+        """Add a note, once."""
         if text not in self.notes:
             self.notes.append(text)
 
@@ -32,12 +32,12 @@ class Effects:
 def rewrite_command_line(
     arguments: Iterable[str], own_keys: frozenset[str] = frozenset()
 ) -> tuple[list[str], list[str]]:
-    """Return the arguments in today's spelling, ranges quoted, and remarks to show.
+    """Return the arguments with today's keys and quoted ranges, and notes to show.
 
-    Doing it twice changes nothing, so a command line that another process repeats stays valid.
+    Rewriting twice changes nothing, so another process may repeat the command line.
 
     Raises:
-        ConfigError: A v1 key asks for what is not here.
+        ConfigError: a v1 key asks for something that is not supported.
     """
     effects = Effects()
     rewritten: list[str] = []
@@ -46,34 +46,34 @@ def rewrite_command_line(
         if match is None or argument.startswith("hydra."):
             rewritten.append(argument)
             continue
-        prefix, key, value = match["prefix"] or "", match["key"], quoted(match["value"])
+        prefix, key, value = match["prefix"] or "", match["key"], quote_value(match["value"])
         if key in CHOICE_VALUES:
-            value = _mapped(value, CHOICE_VALUES[key])
-        place = _placed(key, value, own_keys, effects)
-        if place is not None:
-            new, new_value = place
+            value = _map_words(value, CHOICE_VALUES[key])
+        moved = _rewrite_key(key, value, own_keys, effects)
+        if moved is not None:
+            new, new_value = moved
             rewritten.append(f"{prefix}{new}={new_value}")
     chosen = {argument.partition("=")[0].lstrip("+") for argument in rewritten}
     for group, choice in {**effects.implied, **effects.choices}.items():
         if group not in chosen:
             rewritten.append(f"{group}={choice}")
-    return _with_loggers(rewritten, effects.loggers), effects.notes
+    return _set_loggers(rewritten, effects.loggers), effects.notes
 
 
 def rewrite_mapping(
     content: Mapping[str, Any], own_keys: frozenset[str] = frozenset()
 ) -> tuple[dict[str, Any], list[dict[str, Any]], list[str]]:
-    """Return a file's content in today's spelling, entries for its defaults list, and remarks.
+    """Return a file's content with today's keys, entries for its defaults list, and notes.
 
     Raises:
-        ConfigError: A v1 key asks for what is not here.
+        ConfigError: a v1 key asks for something that is not supported.
     """
     effects = Effects()
     result: dict[str, Any] = {}
     for key, value in _leaves(content):
-        place = _placed(key, value, own_keys, effects)
-        if place is not None and place[1] != f"${{{place[0]}}}":
-            _insert(result, place[0], place[1])
+        moved = _rewrite_key(key, value, own_keys, effects)
+        if moved is not None and moved[1] != f"${{{moved[0]}}}":
+            _insert(result, moved[0], moved[1])
     loggers = result.get("logger")
     if isinstance(loggers, dict):
         for name, wanted in effects.loggers.items():
@@ -88,23 +88,23 @@ def rewrite_mapping(
     return result, entries, effects.notes
 
 
-def _placed(key: str, value: Any, own_keys: frozenset[str], effects: Effects) -> tuple[str, Any] | None:
-    """Where a value goes and what it becomes; none where it goes nowhere."""
+def _rewrite_key(key: str, value: Any, own_keys: frozenset[str], effects: Effects) -> tuple[str, Any] | None:
+    """Return the new key and value, or None if the key sets no value; other effects go into `effects`."""
     typed = key
-    value = _with_new_references(value)
+    value = _rewrite_references(value)
     while (found := alias_of(key, own_keys)) is not None:
         alias, new = found
         word = _word(value)
         if alias.fate in (Fate.IGNORED, Fate.REFUSED):
-            _say(alias, typed, word, effects)
+            _note_or_refuse(alias, typed, word, effects)
             return None
         if alias.fate is Fate.CHOICE:
-            effects.choices[alias.new] = _mapped(str(value), alias.values)
+            effects.choices[alias.new] = _map_words(str(value), alias.values)
             return None
         if alias.fate is Fate.SWITCH:
             effects.loggers[alias.new] = word == "true"
             return None
-        value = _mapped(value, alias.values) if alias.values else value
+        value = _map_words(value, alias.values) if alias.values else value
         if alias.implies:
             group, _, choice = alias.implies.partition("=")
             if group == _LOGGER_GROUP:
@@ -116,21 +116,21 @@ def _placed(key: str, value: Any, own_keys: frozenset[str], effects: Effects) ->
         key = new
     if key == "trainer.devices" and _word(value).startswith("["):
         raise ConfigError(
-            f"{typed}: got {value}, expected a number of devices. Say which ones by the environment variable "
+            f"{typed}: got {value}, expected a number of devices. Choose devices with the environment variable "
             "CUDA_VISIBLE_DEVICES."
         )
     return key, value
 
 
-def _say(alias: Alias, typed: str, word: str, effects: Effects) -> None:
+def _note_or_refuse(alias: Alias, typed: str, word: str, effects: Effects) -> None:
     if word in alias.harmless:
         return
     if alias.fate is Fate.REFUSED:
-        raise ConfigError(f"{typed}: got {word}, a v1 setting that is not here: {alias.note}. Leave it out.")
+        raise ConfigError(f"{typed}: got {word}. This v1 setting is not supported: {alias.note}. Leave it out.")
     effects.note(f"{typed} is ignored: {alias.note}.")
 
 
-def _mapped(value: Any, words: Mapping[str, str]) -> Any:
+def _map_words(value: Any, words: Mapping[str, str]) -> Any:
     if isinstance(value, str) and "," in value and not value.startswith(("[", "'", '"')):
         return ",".join(words.get(part.strip().lower(), part.strip()) for part in value.split(","))
     return words.get(_word(value), value)
@@ -142,16 +142,16 @@ def _word(value: Any) -> str:
     return str(value).strip().strip("'\"").lower()
 
 
-def _with_new_references(value: Any) -> Any:
-    """`${model.micro_batch_size}` as `${batch.micro_batch_size}`, in texts and in lists of them."""
+def _rewrite_references(value: Any) -> Any:
+    """Return `value` with today's keys in its references: `${batch.micro_batch_size}`."""
     if isinstance(value, list):
-        return [_with_new_references(one) for one in value]
+        return [_rewrite_references(one) for one in value]
     if not isinstance(value, str):
         return value
     return _REFERENCE.sub(lambda match: f"${{{new_home(match[1])}}}", value)
 
 
-def _with_loggers(arguments: list[str], loggers: Mapping[str, bool]) -> list[str]:
+def _set_loggers(arguments: list[str], loggers: Mapping[str, bool]) -> list[str]:
     if not loggers:
         return arguments
     kept = [
@@ -184,6 +184,6 @@ def _insert(target: dict[str, Any], key: str, value: Any) -> None:
     for folder in folders:
         inner = target.setdefault(folder, {})
         if not isinstance(inner, dict):
-            raise ConfigError(f"{key}: {folder!r} is a value already, it cannot hold {last!r} as well")
+            raise ConfigError(f"{key}: {folder!r} already has a plain value, so it cannot hold the key {last!r}")
         target = inner
     target[last] = value

@@ -1,4 +1,4 @@
-"""A user's YAML with v1 spellings allowed: the folder of `--config-dir` becomes a config source of its own."""
+"""A user's YAML, which may use v1's keys: the folder of `--config-dir` becomes a config source of its own."""
 
 import logging
 import re
@@ -17,7 +17,7 @@ from bionemo_core.errors import ConfigError
 
 SCHEME = "user"
 V1_BASES = ("base_config", "base_infer_config", "pretrain_small")
-"""Files that v1's configs begin with; what they held are the defaults of the model's own plugin."""
+"""Base files that v1's configs include; the defaults of the model's plugin replace them."""
 
 _logger = logging.getLogger("bionemo_core.config")
 
@@ -26,25 +26,25 @@ _HEADER = re.compile(r"\s*#\s*@(\w+)\s+(\S+)\s*")
 
 
 class UserYaml(ConfigSource):
-    """A folder of YAML files whose keys may be v1's."""
+    """A folder of YAML files, whose keys may be those of v1."""
 
     own_keys: ClassVar[frozenset[str]] = frozenset()
 
     @staticmethod
     def scheme() -> str:
-        """Return what the folder's address begins with."""
+        """Return the scheme of the folder's address."""
         return SCHEME
 
     def load_config(self, config_path: str) -> ConfigResult:
-        """Return one file in today's spelling.
+        """Return one file with today's keys.
 
         Raises:
-            ConfigLoadError: there is no such file.
-            ConfigError: it is no mapping, or a v1 key asks for what is not here or belongs elsewhere.
+            ConfigLoadError: the file does not exist.
+            ConfigError: it is not a mapping, or a v1 key is not supported or belongs to another group.
         """
         path = self._file(config_path)
         if not path.is_file():
-            raise ConfigLoadError(f"{path}: no such file")
+            raise ConfigLoadError(f"{path}: the file does not exist")
         text = path.read_text(encoding="utf-8")
         config = OmegaConf.load(path)
         if not isinstance(config, DictConfig):
@@ -57,11 +57,11 @@ class UserYaml(ConfigSource):
         content = OmegaConf.to_container(config, resolve=False)
         assert isinstance(content, dict)
         plain = {str(key): value for key, value in content.items()}
-        rewritten = self._rewritten(plain, "" if everywhere else group.replace("/", "."), str(path))
+        rewritten = self._rewrite(plain, "" if everywhere else group.replace("/", "."), str(path))
         return ConfigResult(self.provider, f"{SCHEME}://{self.path}", OmegaConf.create(rewritten), header)
 
     def available(self) -> bool:
-        """Return whether the folder is there."""
+        """Return whether the folder exists."""
         return self.is_group("")
 
     def is_group(self, config_path: str) -> bool:
@@ -69,11 +69,11 @@ class UserYaml(ConfigSource):
         return (Path(self.path) / config_path).is_dir()
 
     def is_config(self, config_path: str) -> bool:
-        """Return whether the path, with `.yaml` added where that lacks, is a file."""
+        """Return whether the path, with `.yaml` added if needed, is a file."""
         return self._file(config_path).is_file()
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
-        """Return the names of files, of folders, or of both, that lie in a folder."""
+        """Return the names of the files, the folders, or both in a folder."""
         entries = sorted((Path(self.path) / config_path).iterdir())
         groups = {entry.name for entry in entries if entry.is_dir() and entry.name != "__pycache__"}
         configs = {entry.stem for entry in entries if entry.suffix == ".yaml" and entry.is_file()}
@@ -84,7 +84,7 @@ class UserYaml(ConfigSource):
         name = config_path if config_path.endswith(".yaml") else f"{config_path}.yaml"
         return Path(self.path) / name
 
-    def _rewritten(self, content: dict[str, Any], package: str, where: str) -> dict[str, Any]:
+    def _rewrite(self, content: dict[str, Any], package: str, where: str) -> dict[str, Any]:
         defaults = content.pop("defaults", None)
         try:
             if package:
@@ -93,7 +93,7 @@ class UserYaml(ConfigSource):
                 if elsewhere or entries:
                     raise ConfigError(
                         f"some keys belong to {', '.join(elsewhere) or 'other groups'}, not to {package}. "
-                        "Put them into a file of experiment/, or on the command line."
+                        "Put them into a file in experiment/ or on the command line."
                     )
                 content = content.get(package, {})
             else:
@@ -102,17 +102,17 @@ class UserYaml(ConfigSource):
             raise ConfigError(f"{where}: {error}") from error
         for note in notes:
             _logger.warning("%s: %s", where, note)
-        listed = _without_v1_bases(defaults, where)
+        listed = _drop_v1_bases(defaults, where)
         if listed or entries:
-            content["defaults"] = _merged_defaults(listed, entries)
+            content["defaults"] = _merge_defaults(listed, entries)
         return content
 
 
 def use_folders(folders: list[Path], own_keys: frozenset[str]) -> None:
-    """Lets Hydra look for configs in `folders`, before the core's own.
+    """Make Hydra look for configs in `folders` before the core's own.
 
     Raises:
-        ConfigError: A folder is not there.
+        ConfigError: a folder does not exist.
     """
     for folder in folders:
         if not folder.is_dir():
@@ -126,18 +126,18 @@ def use_folders(folders: list[Path], own_keys: frozenset[str]) -> None:
 
 
 class _UserFolders(SearchPathPlugin):
-    """Puts the user's folders on Hydra's search path."""
+    """A plugin of Hydra that puts the user's folders on the search path."""
 
     folders: ClassVar[tuple[Path, ...]] = ()
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        """Prepends each folder once."""
+        """Add each folder to the search path."""
         for folder in reversed(self.folders):
             search_path.append(provider="command-line", path=f"{SCHEME}://{folder}", anchor=None)
 
 
 def _header(text: str) -> dict[str, str]:
-    """Return what the comments at the top of a file say: `# @package _global_`."""
+    """Return the settings in the comments at the top of a file, such as `# @package _global_`."""
     header: dict[str, str] = {}
     for line in filter(None, map(str.strip, text.splitlines())):
         found = _HEADER.fullmatch(line)
@@ -147,7 +147,7 @@ def _header(text: str) -> dict[str, str]:
     return header
 
 
-def _without_v1_bases(defaults: Any, where: str) -> list[Any]:
+def _drop_v1_bases(defaults: Any, where: str) -> list[Any]:
     if defaults is None:
         return []
     if not isinstance(defaults, list):
@@ -155,11 +155,11 @@ def _without_v1_bases(defaults: Any, where: str) -> list[Any]:
     kept = [entry for entry in defaults if entry not in V1_BASES]
     for entry in defaults:
         if entry in V1_BASES:
-            _logger.warning("%s: %s of v1 is not needed: the model's plugin holds its defaults.", where, entry)
+            _logger.warning("%s: %s of v1 is ignored: the model's plugin has its defaults.", where, entry)
     return kept
 
 
-def _merged_defaults(listed: list[Any], entries: list[dict[str, Any]]) -> list[Any]:
+def _merge_defaults(listed: list[Any], entries: list[dict[str, Any]]) -> list[Any]:
     written = {key for entry in listed if isinstance(entry, dict) for key in entry}
     added = [entry for entry in entries if not written & set(entry)]
     listed = listed if "_self_" in listed else [*_others_of(listed), "_self_", *_overrides_of(listed)]
@@ -167,7 +167,7 @@ def _merged_defaults(listed: list[Any], entries: list[dict[str, Any]]) -> list[A
 
 
 def _overrides_of(listed: list[Any]) -> list[Any]:
-    """Return the entries of a defaults list that override a choice; Hydra wants them at the end."""
+    """Return the entries of a defaults list that override a choice; Hydra needs them at the end."""
     return [
         entry for entry in listed if isinstance(entry, dict) and any(str(key).startswith("override ") for key in entry)
     ]

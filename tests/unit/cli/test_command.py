@@ -1,4 +1,4 @@
-"""The command as a person meets it: messages, exit statuses, and what it must not import."""
+"""The command as a user sees it: messages, exit statuses, and output."""
 
 import os
 import sys
@@ -23,7 +23,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def runs_seen(monkeypatch: pytest.MonkeyPatch) -> list[RunSpec]:
-    """The runs that reach the task, which a recording stand-in takes the place of."""
+    """Return the runs that reach the task, which a recording stand-in replaces."""
     seen: list[RunSpec] = []
 
     def stand_in(spec, registry, *, composed_yaml):
@@ -43,7 +43,7 @@ def test_a_misspelt_model_names_the_close_one(capsys):
     assert "Traceback" not in error
 
 
-def test_a_run_reaches_its_task_and_leaves_nothing_behind_where_it_was_typed(runs_seen, tmp_path):
+def test_a_run_reaches_its_task_and_writes_nothing_into_the_working_folder(runs_seen, tmp_path):
     assert cli.main(["model=esm1nv_tiny", "model.data.modify_percent=0.3", "trainer.max_steps=2", "-m"]) == 0
     assert cli.main(["--cfg", "job", "model=esm1nv_tiny"]) == 0
     assert cli.main(["model=esm1nv_tiny", "trainer.max_steps=2"]) == 0
@@ -112,7 +112,7 @@ def test_a_failure_of_the_task_has_its_own_status(monkeypatch, capsys, runs_seen
     assert ("Traceback" in error) is (status == 70)
 
 
-def test_plugins_lists_what_is_installed(capsys):
+def test_plugins_lists_the_installed_plugins(capsys):
     assert cli.main(["plugins", "--trace"]) == 0
     shown = capsys.readouterr().out
     assert "bionemo-esm" in shown
@@ -120,7 +120,7 @@ def test_plugins_lists_what_is_installed(capsys):
 
 
 @pytest.mark.parametrize("topic", ["model", "model=esm1nv", "trainer", "aliases", "runs"])
-def test_every_page_of_help_is_there(capsys, topic):
+def test_every_page_of_help_exists(capsys, topic):
     assert cli.main(["help", topic]) == 0
     assert capsys.readouterr().out.strip()
 
@@ -154,7 +154,7 @@ def test_runs_lists_finished_killed_and_damaged_ones(capsys, home):
     assert len(lines) == 4
 
 
-def test_doctor_names_what_is_there(capsys, home):
+def test_doctor_names_packages_and_the_home_folder(capsys, home):
     os.environ.pop("CUDA_VISIBLE_DEVICES", None)
     assert cli.main(["doctor"]) == 0
     shown = capsys.readouterr().out
@@ -162,5 +162,5 @@ def test_doctor_names_what_is_there(capsys, home):
     assert str(home) in shown
 
 
-def test_the_registry_is_one_a_process():
+def test_a_process_has_one_registry():
     assert builtin.load_registry() is builtin.load_registry()

@@ -1,4 +1,4 @@
-"""Composition as the command does it, in this process."""
+"""Fixtures that compose a configuration as the command does, in this process."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 from omegaconf import DictConfig
 
 from bionemo_core.builtin import load_registry
-from bionemo_core.cli.overrides import own_keys, prepared
+from bionemo_core.cli.overrides import component_keys, prepare_command_line
 from bionemo_core.config.hydra_session import composer
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.config.spec import make_spec
@@ -28,8 +28,8 @@ def registry() -> Registry:
 @pytest.fixture(scope="session")
 def composed(registry: Registry) -> Callable[..., DictConfig]:
     def _composed(*typed: str, folder: Path | None = None) -> DictConfig:
-        command = prepared([*typed, *(["--config-dir", str(folder)] if folder else [])], registry)
-        use_folders(command.folders, own_keys(registry))
+        command = prepare_command_line([*typed, *(["--config-dir", str(folder)] if folder else [])], registry)
+        use_folders(command.folders, component_keys(registry))
         with composer() as compose:
             return compose(command.arguments)
 

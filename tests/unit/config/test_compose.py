@@ -1,4 +1,4 @@
-"""What a command line comes to: a model brings its companions, and whoever types last wins."""
+"""What a command line composes to: a model has defaults for other groups, and the command line overrides them."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from bionemo_core.config.schema import Choice
 from bionemo_core.errors import ConfigError
 
 
-def test_a_model_brings_tokenizer_data_and_recipe(spec_of):
+def test_a_model_chooses_tokenizer_data_and_recipe(spec_of):
     spec = spec_of("model=esm1nv")
     assert (spec.tokenizer.name, spec.data.name, spec.optim.name, spec.scheduler.name) == (
         "esm1nv",
@@ -23,7 +23,7 @@ def test_a_model_brings_tokenizer_data_and_recipe(spec_of):
     assert spec.callbacks == ()
 
 
-def test_the_command_line_beats_what_the_model_brings(spec_of):
+def test_the_command_line_overrides_the_defaults_of_the_model(spec_of):
     spec = spec_of("tokenizer=esm2", "model=esm1nv_tiny", "scheduler=constant", "trainer.max_steps=7", "optim.lr=1")
     assert spec.tokenizer.name == "esm2"
     assert spec.scheduler == Choice("scheduler", "constant", {"warmup_steps": 0}, "bionemo-run", spec.scheduler.version)
@@ -110,8 +110,8 @@ def test_a_key_of_another_group_in_a_model_file_says_where_it_belongs(composed, 
 @pytest.mark.parametrize(
     ("typed", "words"),
     [
-        (["data=fasta"], "no value yet: data.path"),
-        (["tokenizer=null"], "tokenizer: none is chosen"),
+        (["data=fasta"], "keys need a value: data.path"),
+        (["tokenizer=null"], "no tokenizer is chosen"),
         (["home=${oc.env:SURELY_UNSET_VARIABLE}"], "SURELY_UNSET_VARIABLE.*Set it"),
         (["name=a/b"], "name: got 'a/b'"),
         (["trainer.devices=0"], "trainer.devices: got 0"),
@@ -122,7 +122,7 @@ def test_a_key_of_another_group_in_a_model_file_says_where_it_belongs(composed, 
         (["seed=-1"], "seed: got -1"),
     ],
 )
-def test_values_that_cannot_be_meant_are_refused(spec_of, typed, words):
+def test_invalid_values_are_refused(spec_of, typed, words):
     with pytest.raises(ConfigError, match=words):
         spec_of("model=esm1nv", *typed)
 

@@ -1,4 +1,4 @@
-"""A saved run is names and plain values, and comes back the same."""
+"""A saved run consists of names and plain values, and is the same after reading it back."""
 
 import json
 from dataclasses import replace
@@ -121,9 +121,9 @@ def test_batch_arithmetic(spec, sizes, frozen, expected):
             {"devices": 2, "micro_batch_size": 4, "global_batch_size": 10, "accumulate_grad_batches": 2}, None,
             r"micro 4 x accumulate 2 x devices 2 x nodes 1 / \(tp 1 x pp 1\) = 16",
         ),
-        ({"micro_batch_size": 4, "global_batch_size": 6}, None, "batch.micro_batch_size=3 it fits"),
+        ({"micro_batch_size": 4, "global_batch_size": 6}, None, "batch.micro_batch_size=3 works"),
         ({"devices": 3, "tp": 2}, None, "cannot be split into groups of 2"),
-        ({"devices": 3, "micro_batch_size": 1}, 16, "3 cannot share it evenly"),
+        ({"devices": 3, "micro_batch_size": 1}, 16, "divides 16; 3 does not"),
         ({"global_batch_size": 8}, 16, "began with 16"),
     ],
 )  # fmt: skip

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny_models import SEQ_LENGTH, TEXTS, TOKENIZER, network
 
-from bionemo_core.testing.decoding import _check_each_way
+from bionemo_core.testing.decoding import _check_each_method
 from bionemo_core.testing.subject import ConformanceError
 
 
@@ -22,7 +22,9 @@ class Wrong:
 
 def check(tested) -> None:
     module = SimpleNamespace(network=tested, objective=None, seq_length=SEQ_LENGTH)
-    _check_each_way(SimpleNamespace(module=module, tokenizer=TOKENIZER, splits=SimpleNamespace(train=TEXTS)), "model x")
+    _check_each_method(
+        SimpleNamespace(module=module, tokenizer=TOKENIZER, splits=SimpleNamespace(train=TEXTS)), "model x"
+    )
 
 
 def test_a_right_network_passes():

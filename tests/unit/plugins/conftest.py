@@ -24,7 +24,7 @@ Load = Callable[..., Registry]
 
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
-    """Installs a plugin from its source and returns the name of its module."""
+    """Return a function that installs a plugin from its source and returns the name of its module."""
     monkeypatch.syspath_prepend(str(tmp_path))
     modules: list[str] = []
 
@@ -56,7 +56,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
 
 @pytest.fixture
 def load() -> Load:
-    """Loads a registry; installed plugins other than the throw-away ones are blocked."""
+    """Return a function that loads a registry with all installed plugins but the throw-away ones blocked."""
 
     def _load(**environ: str) -> Registry:
         blocked = environ.pop("BIONEMO_BLOCK_PLUGINS", "") + ",bionemo-esm,bionemo-t5,bionemo-molbart"

@@ -1,4 +1,4 @@
-"""A factory's parameters are its keys; a frozen dataclass among them stands for its fields."""
+"""A factory's parameters are its keys; a parameter with a frozen dataclass becomes its fields."""
 
 import dataclasses
 from dataclasses import dataclass, field
@@ -92,7 +92,7 @@ def test_one_name_for_two_keys_is_refused_with_both_places():
     def twice(shape: Shape, hidden_size: int = 3):
         return shape, hidden_size
 
-    with pytest.raises(ConfigError, match=r"'hidden_size' comes from 'shape' and from 'hidden_size'"):
+    with pytest.raises(ConfigError, match=r"'hidden_size' comes from both 'shape' and 'hidden_size'"):
         configure(twice)
 
 
@@ -119,8 +119,8 @@ def test_a_dataclass_is_a_factory_and_may_hold_others():
 
 
 @pytest.mark.parametrize(("names", "defaults"), [(("nothing",), {}), ((), {"nothing": 1})])
-def test_names_that_are_no_parameters_are_refused(names, defaults):
-    with pytest.raises(ConfigError, match="there is no parameter 'nothing'; it has num_layers"):
+def test_names_that_are_not_parameters_are_refused(names, defaults):
+    with pytest.raises(ConfigError, match=r"there is no parameter 'nothing'\. It has: num_layers"):
         configure(network, fixed=names, **defaults)
 
 

@@ -1,4 +1,4 @@
-"""What parameters mean is read from a factory's docstring, or from the comments of a dataclass."""
+"""Help text of parameters comes from a factory's docstring or from the comments of a dataclass."""
 
 from dataclasses import dataclass
 
@@ -48,8 +48,8 @@ def test_every_key_of_the_core_of_data_and_of_tasks_is_explained() -> None:
 
 def test_help_shows_them(capsys) -> None:
     run(["data=fasta", "callbacks=downstream"])
-    said = capsys.readouterr().out
-    assert "data.clusters = null  (Optional[str])\n      a table" in said
-    assert "callbacks.downstream.lr = " in said
+    output = capsys.readouterr().out
+    assert "data.clusters = null  (Optional[str])\n      a table" in output
+    assert "callbacks.downstream.lr = " in output
     run(["logger=wandb"])
     assert "`offline=null` means online if a key is found" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""v1's spellings arrive where they belong."""
+"""v1's keys are rewritten to today's keys."""
 
 import pytest
 
