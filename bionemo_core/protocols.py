@@ -1,4 +1,4 @@
-"""What the five kinds of component must offer, as Protocols: structure, no base class, no torch at import."""
+"""What each kind of component must offer, as Protocols: structure, no base class, no torch at import."""
 
 from __future__ import annotations
 
