@@ -123,6 +123,7 @@ def bionemo_loggers() -> Iterator[Component]:
     yield Component("wandb", configure(wandb), "Weights & Biases; offline if no API key is set")
 
 
+# Long: an entry for each task.
 @hookimpl
 def bionemo_tasks() -> Iterator[Component]:
     """Yield the choices of `task=`."""

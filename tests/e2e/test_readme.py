@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+import types
 
 import pytest
 from documents import PROJECT, code_blocks, pretend_installed, write_named_blocks
@@ -80,6 +81,21 @@ def test_plugin_of_the_documentation_trains(bionemo_run, tmp_path):
     assert done.returncode == 0, done.stderr
     losses = [float(value) for value in re.findall(r"^step .*loss ([\d.]+)", done.stdout, re.MULTILINE)]
     assert losses[-1] < losses[0]
+
+
+def test_dataclasses_of_the_documentation_become_keys():
+    block = next(one for one in code_blocks(PROJECT / "docs/plugins.md") if "MixerShape" in one.text)
+    names: dict[str, object] = {"__name__": "block"}
+    sys.modules["block"] = types.ModuleType("block")  # a dataclass looks for its module
+    try:
+        exec(block.text, names)
+    finally:
+        del sys.modules["block"]
+    for name, hidden_size in (("small", 32), ("large", 512)):
+        config = names[name]
+        assert [key.name for key in config.keys] == ["hidden_size", "width", "seq_length"]
+        shape, seq_length = config(tokenizer=None, context=None)
+        assert (shape, seq_length) == (names["MixerShape"](hidden_size, 9, True), 256)
 
 
 @pytest.mark.slow
