@@ -21,7 +21,7 @@ import torch
 import transformers
 
 from bionemo_core.data.batches.batch import TokenBatch
-from bionemo_core.inference.cuda_graphs import RecordedSteps
+from bionemo_core.inference.cuda_graphs import CudaGraphDecoder
 from bionemo_core.inference.decoding import greedy
 from bionemo_core.inference.sampling import source_batch
 from bionemo_core.nn.layers import transformer_config
@@ -106,7 +106,7 @@ def main() -> None:
     ids = torch.randint(5, VOCABULARY, (arguments.rows, SOURCE), generator=generator)
     source: TokenBatch = source_batch(list(ids.int().numpy()), 0, SOURCE).to(device)
     tokens = ids.to(device)
-    recorded = RecordedSteps(ours, fewest_rows=1)
+    recorded = CudaGraphDecoder(ours, min_rows=1)
     sides: dict[str, Callable[[], torch.Tensor]] = {
         "bionemo-run": lambda: greedy(ours, ours.encode(source), NoEnd, max_length=STEPS),
         "transformers": lambda: theirs.generate(
@@ -123,7 +123,7 @@ def main() -> None:
         compiled = our_network(arguments.latents).to(device, dtype)
         compiled.load_state_dict(ours.state_dict())
         compiled.compile_decoding()
-        both = RecordedSteps(compiled, fewest_rows=1)
+        both = CudaGraphDecoder(compiled, min_rows=1)
         sides["bionemo-run, recorded"] = lambda: greedy(recorded, ours.encode(source), NoEnd, max_length=STEPS)
         sides["bionemo-run, compiled"] = lambda: greedy(both, ours.encode(source), NoEnd, max_length=STEPS)
     name = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {arguments.threads} threads"

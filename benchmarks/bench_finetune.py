@@ -34,7 +34,7 @@ MIB = 2**20
 def batch(count: int = 16) -> TokenBatch:
     """Labelled random proteins in one packed row."""
     tokenizer, draw = esm2_tokenizer(), np.random.default_rng(1)
-    objective = LabelObjective(tokenizer, LabelSpec("sequence_regression"), framed=True, seq_length=1024)
+    objective = LabelObjective(tokenizer, LabelSpec("sequence_regression"), with_bos_eos=True, seq_length=1024)
     lengths = np.clip(draw.lognormal(5.45, 0.75, size=count), 10, 1022).astype(int)
     rows = ["".join(draw.choice(list("LAGVSERTIDPKQNFYMHWC"), size=length)).encode() for length in lengths]
     examples = [objective.record_example(LabelledRecord(i, row, f"{i % 3}", "")) for i, row in enumerate(rows)]

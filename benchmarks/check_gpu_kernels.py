@@ -11,7 +11,7 @@ import sys
 import torch
 
 from bionemo_core.data.batches.batch import Seq2SeqBatch, TokenBatch
-from bionemo_core.inference.cuda_graphs import RecordedSteps
+from bionemo_core.inference.cuda_graphs import CudaGraphDecoder
 from bionemo_core.nn.attention import AttnMaskType, SdpaCoreAttention, packed_params
 from bionemo_core.nn.layers import transformer_config
 from bionemo_core.nn.relative import PackedBias
@@ -122,7 +122,7 @@ def decoding(name: str, stack: StackOptions, **options: object) -> None:
         for kind in ("eager", "recorded", "compiled")[: 1 if dtype == torch.float64 else 3]:
             if kind == "compiled":
                 moved.compile_decoding()
-            steps = moved if kind == "eager" else RecordedSteps(moved, fewest_rows=1)
+            steps = moved if kind == "eager" else CudaGraphDecoder(moved, min_rows=1)
             state = steps.start(memory, 24)
             got = [steps.step(on_gpu.target.tokens[:, place], state).clone() for place in range(8)]
             report(f"decoding, {name}, {dtype}, {kind}", [torch.stack(got, dim=1)], [expected])

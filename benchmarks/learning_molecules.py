@@ -40,7 +40,7 @@ from bionemo_core.config.spec import from_json
 from bionemo_core.data.batches.batch import TokenBatch
 from bionemo_core.data.batches.rows import RowShape, collate
 from bionemo_core.data.readers import SmilesSource
-from bionemo_core.inference.sample_metrics import SampleCounts, Written
+from bionemo_core.inference.sample_metrics import GeneratedText, SampleCounts
 from bionemo_core.inference.sampling import Seq2SeqInference, source_batch
 from bionemo_core.models.load import open_model
 from bionemo_core.plugins import Registry
@@ -182,8 +182,8 @@ def accuracy_row(hits: np.ndarray) -> Row:
 def counted(starts: Sequence[str], found: Sequence[Sequence[str]], known: set[str] | None) -> SampleCounts:
     """The counts over what was written near each start; an empty start stands for the prior."""
     counts = SampleCounts(MoleculeJudge(), known)
-    counts.judged(
-        Written(str(place), start, number, 0, text)
+    counts.count(
+        GeneratedText(str(place), start, number, 0, text)
         for place, (start, texts) in enumerate(zip(starts, found, strict=True))
         for number, text in enumerate(texts)
     )
@@ -209,7 +209,7 @@ def sample_rows(name: str, counts: SampleCounts) -> list[Row]:
         share("  unique", len(counts.seen), counts.valid, "valid ones")._replace(error=None),
     ]
     if counts.known is not None:
-        rows.append(share("  not in the training split", counts.not_known, counts.valid, "valid ones"))
+        rows.append(share("  not in the training split", counts.novel, counts.valid, "valid ones"))
     return rows
 
 

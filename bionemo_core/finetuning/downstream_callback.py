@@ -140,7 +140,7 @@ class DownstreamValidation(pl.Callback):
             compiled = strategy.compile_layers and module.device.type == "cuda"
             settings = EmbeddingSettings(outputs=(output,), unknown="unk", static_shapes=compiled)
             embedder = Embedder(module, self._tokenizer, settings)
-            objective = LabelObjective(self._tokenizer, self._answers, framed=False, seq_length=2**31 - 1)
+            objective = LabelObjective(self._tokenizer, self._answers, with_bos_eos=False, seq_length=2**31 - 1)
             result = {}
             for name, records in self._splits.items():
                 kept = records.drop_longer(embedder.long_rule.max_residues, name)

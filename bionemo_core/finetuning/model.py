@@ -158,7 +158,7 @@ def finetuned(
         class_weights=class_weights,
         frozen=encoder_training == "frozen",
     )
-    objective: Any = LabelObjective(tokenizer, answers, framed=reads.framed, seq_length=base.seq_length)
+    objective: Any = LabelObjective(tokenizer, answers, with_bos_eos=reads.with_bos_eos, seq_length=base.seq_length)
     module = LanguageModule(network, objective, seq_length=base.seq_length, probes=[AnswerMetrics(answers)])
     module.answers = answers  # type: ignore[assignment]  # torch's stub allows tensors and modules only
     return module

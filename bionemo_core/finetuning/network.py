@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bionemo_core.nn.residue_states import ResidueEncoder, ResidueStates, encoder_of, on_device, residue_places
+from bionemo_core.nn.residue_states import ResidueEncoder, ResidueStates, copy_to_device, encoder_of, residue_indices
 
 if TYPE_CHECKING:
     from bionemo_core.data.batches.batch import TokenBatch
@@ -79,7 +79,7 @@ class StoredStates:
         table: float[rows of all sequences, H], on the CPU; moved to the batch's device if it is small enough.
     """
 
-    framed = False
+    with_bos_eos = False
     fixed_states: int | None = None
     largest_on_device = 8 * 2**30
 
@@ -88,12 +88,12 @@ class StoredStates:
 
     def __call__(self, batch: TokenBatch) -> ResidueStates:
         """Return the states of the batch."""
-        tokens = _at_residues(batch, batch.tokens, framed=False)
+        tokens = _at_residues(batch, batch.tokens, with_bos_eos=False)
         lengths = torch.tensor(batch.lengths)
         if self.table.device != tokens.device and self.table.nbytes <= self.largest_on_device:
             self.table = self.table.to(tokens.device)
         states = self.table[tokens.to(self.table.device)].to(tokens.device)
-        return ResidueStates(states.float(), on_device(lengths, tokens.device))
+        return ResidueStates(states.float(), copy_to_device(lengths, tokens.device))
 
 
 class FineTunedNetwork(nn.Module):
@@ -155,8 +155,10 @@ class FineTunedNetwork(nn.Module):
     def targets(self, batch: TokenBatch) -> tuple[Tensor, Tensor]:
         """Return the labels of these outputs and whether each counts, both [R or N]; values as float32."""
         if self.per_residue:
-            framed = self.encoder.framed
-            labels, counts = (_at_residues(batch, x, framed=framed) for x in (batch.labels, batch.loss_mask))
+            with_bos_eos = self.encoder.with_bos_eos
+            labels, counts = (
+                _at_residues(batch, x, with_bos_eos=with_bos_eos) for x in (batch.labels, batch.loss_mask)
+            )
         else:
             labels, counts = (_at_first(batch, x) for x in (batch.labels, batch.loss_mask))
         if self.num_classes is None:
@@ -177,14 +179,14 @@ class FineTunedNetwork(nn.Module):
         return (losses * counts).sum()
 
 
-def _at_residues(batch: TokenBatch, values: Tensor, *, framed: bool) -> Tensor:
+def _at_residues(batch: TokenBatch, values: Tensor, *, with_bos_eos: bool) -> Tensor:
     """Select the residues of `values`, [rows, length], as [R]."""
-    places, _ = residue_places(batch, framed=framed)
-    return values.flatten().index_select(0, on_device(places, values.device))
+    places, _ = residue_indices(batch, with_bos_eos=with_bos_eos)
+    return values.flatten().index_select(0, copy_to_device(places, values.device))
 
 
 def _at_first(batch: TokenBatch, values: Tensor) -> Tensor:
     """Select the first token of each sequence of `values`, [rows, length], as [N]."""
-    _, lengths = residue_places(batch, framed=False)
+    _, lengths = residue_indices(batch, with_bos_eos=False)
     places = lengths.cumsum(0) - lengths if batch.packed else torch.arange(len(lengths)) * values.shape[1]
-    return values.flatten().index_select(0, on_device(places, values.device))
+    return values.flatten().index_select(0, copy_to_device(places, values.device))

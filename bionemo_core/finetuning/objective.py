@@ -27,10 +27,10 @@ class LabelObjective:
         seq_length: the maximum length of an example in tokens.
     """
 
-    def __init__(self, tokenizer: Tokenizer, answers: LabelSpec, *, framed: bool, seq_length: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, answers: LabelSpec, *, with_bos_eos: bool, seq_length: int) -> None:
         self.tokenizer = tokenizer
         self.answers = answers
-        self.framed = framed
+        self.with_bos_eos = with_bos_eos
         self.seq_length = seq_length
         self._numbers = {name: number for number, name in enumerate(answers.classes)}
 
@@ -41,12 +41,12 @@ class LabelObjective:
             DataError: the label is of another kind, or the sequence is too long.
         """
         ids = self.tokenizer.encode(record.sequence)
-        if len(ids) + 2 * self.framed > self.seq_length:
+        if len(ids) + 2 * self.with_bos_eos > self.seq_length:
             raise DataError(f"record {record.display_name}: has {len(ids)} tokens, too many for the model.")
         tokens = ids
-        if self.framed:
+        if self.with_bos_eos:
             tokens = np.concatenate([[self.tokenizer.bos_id], ids, [self.tokenizer.eos_id]]).astype(np.int32)
-        return self.make_example(tokens, record, len(ids), first=int(self.framed))
+        return self.make_example(tokens, record, len(ids), first=int(self.with_bos_eos))
 
     def make_example(self, tokens: NDArray[np.int32], record: LabelledRecord, num_residues: int, first: int) -> Example:
         """Make an example of these tokens, whose residues begin at `first`."""
@@ -94,7 +94,7 @@ def check_labels(parts: Iterable[LabelledRecords], tokenizer: Tokenizer, answers
     Raises:
         DataError: a label does not fit; the message names the first such record.
     """
-    objective = LabelObjective(tokenizer, answers, framed=False, seq_length=2**31 - 1)
+    objective = LabelObjective(tokenizer, answers, with_bos_eos=False, seq_length=2**31 - 1)
     for records in parts:
         for record in (records[row] for row in range(len(records))):
             objective.targets(record, len(tokenizer.encode(record.sequence)))

@@ -85,19 +85,19 @@ def load_or_compute_states(
     folder = home / "states" / fingerprint_of(facts)
     try:
         # The first rank decides for all, because another run may publish the same states meanwhile.
-        own_name = _broadcast_first("" if ranks.leads and _is_whole(folder) else uuid4().hex, ranks)
+        own_name = _broadcast_first("" if ranks.is_rank_zero and _is_whole(folder) else uuid4().hex, ranks)
         if not own_name:
             log.info("Using cached encoder states from %s.", folder)
         else:
             own = folder.with_name(f"{folder.name}.{own_name}")
             try:
                 _compute(own, records, embedder, per_residue, dtype, ranks)
-                if ranks.leads:
+                if ranks.is_rank_zero:
                     _publish(own, folder)
             except BaseException:
                 shutil.rmtree(own, ignore_errors=True)
                 raise
-            ranks.meet()
+            ranks.barrier()
         # Copy on write, because torch does not take read-only arrays; nothing writes to these.
         table = np.load(folder / _TABLE, mmap_mode="c", allow_pickle=False)
         offsets = np.load(folder / _OFFSETS, allow_pickle=False)
@@ -141,12 +141,12 @@ def _compute(
     offsets = np.concatenate([[0], np.cumsum(rows)])
     width = embedder.run(records.sequences[:1], records.ids[:1]).arrays[_output(per_residue)].shape[1]
     table_path = folder / _TABLE
-    if ranks.leads:
+    if ranks.is_rank_zero:
         folder.mkdir(parents=True)
         np.save(folder / _OFFSETS, offsets)
         np.lib.format.open_memmap(table_path, mode="w+", dtype=dtype, shape=(int(offsets[-1]), width)).flush()
         log.info("Computing encoder states of %d sequences; they are cached in %s.", len(records), folder.parent)
-    ranks.meet()
+    ranks.barrier()
     table = np.lib.format.open_memmap(table_path, mode="r+")
     bounds = part_bounds(counts, _PART_BYTES // (4 * width), _PART_SEQUENCES)
     for number, (start, stop) in enumerate(itertools.pairwise(bounds)):
@@ -154,11 +154,11 @@ def _compute(
             embedded = embedder.run(records.sequences[start:stop], records.ids[start:stop])
             table[offsets[start] : offsets[stop]] = embedded.arrays[_output(per_residue)]
     table.flush()
-    ranks.meet()
-    if ranks.leads:
+    ranks.barrier()
+    if ranks.is_rank_zero:
         hashes = {name: hash_file(folder / name).sha256 for name in (_TABLE, _OFFSETS)}
         (folder / _RECORD).write_bytes(canonical(hashes))
-    ranks.meet()
+    ranks.barrier()
 
 
 def _output(per_residue: bool) -> str:

@@ -1,18 +1,17 @@
-"""What a trained model is used for: embedding, decoding, sampling, search in a latent space.
+"""Uses of a trained model: embedding, scoring, decoding, sampling, search in a latent space.
 
-| file | what is in it |
+| file | contents |
 |---|---|
-| `philox` | random numbers that belong to a sequence, the same on every device and in every batch |
+| `embedding`, `windows` | embeddings, hidden states, logits and likelihoods; windows of long sequences |
+| `outputs`, `outputs_files` | embeddings written in parts that survive a crash, and the final file |
+| `scoring`, `scoring_answers` | scores of mutations; predictions of fine-tuned models |
+| `philox` | random numbers of a sequence, the same on every device and in every batch |
 | `choosing` | top-k, top-p, temperature, and the draw of a token |
-| `decoding` | greedy decoding and sampling over `start`, `step`, `select` |
+| `decoding`, `beam` | greedy decoding, sampling and beam search over `start`, `step`, `select` |
 | `cuda_graphs` | a decoding step as a CUDA graph |
-| `beam` | beam search over the same |
-| `batched` | any method of these over many rows |
+| `batched` | any decoding method over many rows |
 | `methods` | v1's five ways to sample around hidden states, with their defaults |
-| `sampling` | an opened model as v1's sampling interface |
-| `latent_search` | CMA-ES in the latent space, many molecules at once; with `evolution`, `search_workers` |
-| `embedding`, `windows` | embeddings and hidden states; sequences longer than the model |
-| `outputs`, `outputs_files` | results on the way to one file |
-| `scoring`, `scoring_answers` | likelihoods of residues and mutations; answers of a fine-tuned model |
-| `sample_metrics` | how many samples are valid, unique and novel |
+| `sampling` | v1's sampling interface of an opened model |
+| `sample_metrics` | validity, uniqueness and novelty of samples |
+| `latent_search`, `evolution`, `search_workers` | CMA-ES in the latent space, for many molecules at once |
 """

@@ -1,6 +1,8 @@
-"""Hidden states to tokens by any method, in batches, first with room for few tokens where room costs time.
+"""Batched decoding of hidden states to tokens, by any method.
 
-Shape letters: R rows, T encoder positions (or K latents), H hidden, K hypotheses kept of a row, L tokens.
+On a GPU rows are first decoded with a small cache, since a large one makes every step slower.
+
+Shape letters: R rows, T encoder positions (or latents), H hidden, K hypotheses kept per row, L tokens.
 """
 
 from __future__ import annotations
@@ -18,8 +20,8 @@ from bionemo_core.inference.decoding import SpecialTokens, StepDecoder, check_ma
 from bionemo_core.inference.philox import RowRng
 from bionemo_core.nn.seq2seq import Memory
 
-SHORT = 64
-"""Most molecules end within so many tokens. A GPU attends over all places that there is room for, at every step."""
+SHORT_LENGTH = 64
+"""Cache length to try first on a GPU, which attends over the whole cache in every step; most molecules are shorter."""
 
 
 @dataclass(frozen=True)
@@ -27,14 +29,14 @@ class BatchedDecoding:
     """One method of decoding with its options.
 
     Args:
-        decoder: what decodes.
+        decoder: the network that decodes, or a `CudaGraphDecoder` of it.
         special: the begin, end and pad ids.
-        method: a name of `methods.SAMPLING_METHODS`.
-        settings: all of its options.
-        max_length: the most tokens, the end token included.
+        method: a name in `methods.SAMPLING_METHODS`.
+        settings: all options of the method.
+        max_length: the most tokens, including the end token.
         batch_size: rows, or beams, that are decoded together.
-        short_length: room to try first; what has not ended within it is decoded again with all the room.
-            Default: `SHORT` on a GPU.
+        short_length: cache length to try first; rows that have not ended by then are decoded again with `max_length`.
+            Default: `SHORT_LENGTH` on a GPU, `max_length` elsewhere.
     """
 
     decoder: StepDecoder
@@ -46,24 +48,24 @@ class BatchedDecoding:
     short_length: int | None = None
 
     @torch.no_grad()
-    def tokens(self, hiddens_RTH: Tensor, mask_RT: Tensor, streams: RowRng) -> Tensor:
-        """Return the tokens of each row, up to its first end token, then pad: int64[R, K, L], best first.
+    def decode(self, hiddens_RTH: Tensor, mask_RT: Tensor, rng: RowRng) -> Tensor:
+        """Decode each row to its first end token, then pad; returns int64[R, K, L], best first.
 
         Raises:
             ConfigError: `max_length` is below 1.
         """
         check_max_length(self.max_length)
         left = torch.arange(len(hiddens_RTH), device=hiddens_RTH.device)
-        shape = (len(left), self._kept, self.max_length)
+        shape = (len(left), self._num_kept, self.max_length)
         decoded = torch.full(shape, self.special.pad_id, dtype=torch.int64, device=left.device)
-        for length in self._lengths(hiddens_RTH.is_cuda):
+        for length in self._lengths_to_try(hiddens_RTH.is_cuda):
             ended = []
             for rows in left.split(max(1, self.batch_size // self._beams)):
                 states = hiddens_RTH[rows].transpose(0, 1)
                 mask = mask_RT[rows]
                 memory = Memory(states, None if bool(mask.all()) else mask)
-                found = self._hypotheses(memory, streams.select(rows), length)
-                decoded[rows, :, :length] = found[:, : self._kept]
+                found = self._decode_batch(memory, rng.select(rows), length)
+                decoded[rows, :, :length] = found[:, : self._num_kept]
                 ended.append((found == self.special.eos_id).any(dim=2).all(dim=1))
             left = left[~torch.cat(ended)] if ended else left
             if not len(left):
@@ -76,15 +78,15 @@ class BatchedDecoding:
         return beams
 
     @property
-    def _kept(self) -> int:
+    def _num_kept(self) -> int:
         return 1 if self.settings.get("keep_only_best_tokens", True) else self._beams
 
-    def _lengths(self, on_gpu: bool) -> list[int]:
-        short = self.short_length or (SHORT if on_gpu else self.max_length)
+    def _lengths_to_try(self, on_gpu: bool) -> list[int]:
+        short = self.short_length or (SHORT_LENGTH if on_gpu else self.max_length)
         return [short, self.max_length] if short < self.max_length else [self.max_length]
 
-    def _hypotheses(self, memory: Memory, streams: RowRng, length: int) -> Tensor:
-        """All hypotheses of one batch, int64[R, beams, length]."""
+    def _decode_batch(self, memory: Memory, rng: RowRng, length: int) -> Tensor:
+        """Return all hypotheses of one batch, int64[R, beams, length]."""
         if self.method.startswith("beam"):
             alpha = self.settings["beam_alpha"]
             return beam_search(
@@ -92,6 +94,6 @@ class BatchedDecoding:
             ).tokens
         if self.method.startswith("topkp"):
             sampling = TokenSampling(**self.settings)
-            drawn = sample(self.decoder, memory, self.special, streams, max_length=length, sampling=sampling)
+            drawn = sample(self.decoder, memory, self.special, rng, max_length=length, sampling=sampling)
             return drawn[:, None]
         return greedy(self.decoder, memory, self.special, max_length=length)[:, None]

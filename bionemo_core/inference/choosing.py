@@ -1,4 +1,4 @@
-"""How one token is drawn from the logits of one step: temperature, top-k, top-p, and the draw itself.
+"""The choice of a token from the logits of a step: temperature, top-k, top-p, and the draw itself.
 
 Shape letters: R rows, V vocabulary.
 """
@@ -18,14 +18,14 @@ PURPOSE = "token"
 
 @dataclass(frozen=True)
 class TokenSampling:
-    """What is drawn from: v1's `topkp-sampling`, with its names and defaults."""
+    """The options of v1's `topkp-sampling`, with its names and defaults."""
 
     top_k: int = 0
-    """Only the k likeliest tokens; 0 takes all."""
+    """Draw from the k most probable tokens; 0: from all."""
     top_p: float = 0.9
-    """Only the fewest likeliest tokens whose probabilities add up to p; 0 or 1 takes all."""
+    """Draw from the fewest most probable tokens whose probabilities add up to p; 0 or 1: from all."""
     temperature: float = 1.0
-    """Logits are divided by it first."""
+    """Divide the logits by this value first."""
 
     def __post_init__(self) -> None:
         """Check the ranges.
@@ -34,18 +34,18 @@ class TokenSampling:
             ConfigError: a value is out of its range.
         """
         if self.top_k < 0:
-            raise ConfigError(f"sampling: top_k is {self.top_k}, expected 0 (all tokens) or more.")
+            raise ConfigError(f"sampling: top_k: got {self.top_k}, expected 0 (all tokens) or more.")
         if not 0.0 <= self.top_p <= 1.0:
-            raise ConfigError(f"sampling: top_p is {self.top_p}, expected 0 to 1.")
+            raise ConfigError(f"sampling: top_p: got {self.top_p}, expected 0 to 1.")
         if not (math.isfinite(self.temperature) and self.temperature > 0.0):
-            raise ConfigError(f"sampling: temperature is {self.temperature}, expected a number above 0.")
+            raise ConfigError(f"sampling: temperature: got {self.temperature}, expected a number above 0.")
 
 
-def kept_probabilities(logits_RV: Tensor, sampling: TokenSampling) -> Tensor:
-    """Probabilities of the tokens that may be drawn, float64 [R, V], not normalised; 0 for the others.
+def filter_probabilities(logits_RV: Tensor, sampling: TokenSampling) -> Tensor:
+    """Return the probabilities of the tokens that may be drawn, float64 [R, V], not normalised; 0 for the others.
 
-    Top-k is applied before top-p, on what top-k left. Tokens that tie with the last one kept are kept as well, so
-    that the choice does not depend on how a device sorts.
+    Top-p is applied to the tokens that top-k keeps. Tokens that tie with the last one kept are kept as well, so that
+    the result does not depend on how a device sorts.
     """
     scaled_RV = logits_RV.double() / sampling.temperature
     p_RV = torch.softmax(scaled_RV, dim=-1)
@@ -63,14 +63,14 @@ def kept_probabilities(logits_RV: Tensor, sampling: TokenSampling) -> Tensor:
 
 
 def draw_tokens(logits_RV: Tensor, uniform_R: Tensor, sampling: TokenSampling) -> Tensor:
-    """One token a row, int64 [R]: the inverse of the cumulative probabilities, in the order of ids, at `uniform_R`.
+    """Draw one token per row, int64 [R]: the inverse of the cumulative probabilities, in id order, at `uniform_R`.
 
-    In the order of ids and not of probability, so that two tokens which change places by rounding do not change
-    what is drawn.
+    The order is by id and not by probability, so that rounding, which may swap two tokens of nearly equal
+    probability, does not change the draw.
     """
-    cumulative_RV = kept_probabilities(logits_RV, sampling).cumsum(dim=-1)
+    cumulative_RV = filter_probabilities(logits_RV, sampling).cumsum(dim=-1)
     total_R1 = cumulative_RV[:, -1:]
-    # The first token whose cumulative probability exceeds the threshold: a token of probability 0 never does. Where
-    # rounding lifts the threshold to the total, the last token that has a probability.
+    # Draw the first token whose cumulative probability exceeds the threshold; a token of probability 0 never does.
+    # If rounding lifts the threshold to the total, draw the last token with a probability above 0.
     passed_RV = (cumulative_RV <= uniform_R[:, None] * total_R1) & (cumulative_RV < total_R1)
     return passed_RV.sum(dim=-1)

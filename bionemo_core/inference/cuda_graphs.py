@@ -1,9 +1,9 @@
-"""A network's decoding step as a CUDA graph: one launch a step instead of some hundred.
+"""A network's decoding step as a CUDA graph: one launch per step instead of some hundred.
 
-A graph holds the addresses of what it reads and writes, so each shape of state has buffers of its own, into which the
-state of a new batch is copied. Batches are filled up to one of few numbers of rows, so that those of about the same
-size share a graph. A state that was started or selected is therefore good until the next one of its shape
-is: one batch is decoded at a time, as the functions of `decoding` and `beam` do.
+A graph stores the addresses of the tensors that it reads and writes. So each shape of state has buffers of its own,
+and the state of a new batch is copied into them. Batches are padded to one of few numbers of rows, so that batches of
+similar size share a graph. Starting or selecting a state therefore invalidates the previous state of the same shape:
+decode one batch at a time, as the functions of `decoding` and `beam` do.
 """
 
 from __future__ import annotations
@@ -19,93 +19,94 @@ from torch import Tensor
 from bionemo_core.data.batches.rows import round_up_segments
 from bionemo_core.nn.cuda_graph_safe import Graph
 
-WARM_UPS = 3
-MOST_RECORDINGS = 12
-MOST_MEMORY = 0.3
-"""Of the device's memory, for the buffers of all recordings but the newest."""
-FEWEST_ROWS = 32
-"""Smaller batches are filled up to so many rows: below it a step takes as long."""
+WARMUP_STEPS = 3
+MAX_GRAPHS = 12
+MAX_MEMORY_SHARE = 0.3
+"""Share of the device's memory for the buffers of all graphs but the newest."""
+MIN_ROWS = 32
+"""Smaller batches are padded to this number of rows: a step with fewer rows takes as long."""
 
 
-Record = Callable[[Callable[[], None], Callable[[], None]], Graph]
-"""Records what a step has the device do; the second function, not recorded, makes the state as it was before."""
+CaptureGraph = Callable[[Callable[[], None], Callable[[], None]], Graph]
+"""A function of (step, reset) that captures a step as a graph; `reset`, not captured, resets the state before it."""
 
 
-class RecordedSteps:
-    """A decoder that replays its steps; satisfies `bionemo_core.inference.decoding.StepDecoder`.
+class CudaGraphDecoder:
+    """A decoder that replays CUDA graphs of its steps; satisfies `bionemo_core.inference.decoding.StepDecoder`.
 
-    The weights must stay where they are. Of a state it needs that its tensors are attributes, that `rows` counts its
-    sequences, `length` the tokens on the host and `position` on the device, and that a step changes nothing else.
+    The weights must stay at the same addresses. A state must have its tensors as attributes, and the attributes
+    `rows` (number of sequences), `length` (number of tokens, on the host) and `position` (the same on the device). A
+    step may change nothing but the state.
 
     Args:
-        network: what decodes.
-        record: how a function is recorded; default: as a CUDA graph.
-        fewest_rows: smaller batches are filled up to so many.
+        network: the network that decodes.
+        capture: captures a step; default: as a CUDA graph.
+        min_rows: smaller batches are padded to this number of rows.
     """
 
-    def __init__(self, network: Any, *, record: Record | None = None, fewest_rows: int = FEWEST_ROWS) -> None:
+    def __init__(self, network: Any, *, capture: CaptureGraph | None = None, min_rows: int = MIN_ROWS) -> None:
         self.network = network
-        self._record = record or _cuda_graph
-        self._fewest_rows = fewest_rows
-        self._recordings: OrderedDict[tuple[Any, ...], _Recording] = OrderedDict()
+        self._capture = capture or _capture_cuda_graph
+        self._min_rows = min_rows
+        self._graphs: OrderedDict[tuple[Any, ...], _StepGraph] = OrderedDict()
 
-    def start(self, memory: Any, max_length: int) -> RecordedState:
+    def start(self, memory: Any, max_length: int) -> CudaGraphState:
         """Return the state before the first token."""
-        return RecordedState(self, self.network.start(memory, max_length), memory.states.shape[1])
+        return CudaGraphState(self, self.network.start(memory, max_length), memory.states.shape[1])
 
-    def step(self, tokens: Tensor, state: RecordedState) -> Tensor:
-        """Return the logits after `tokens`, one for each row of the state; the next step overwrites them."""
-        if state.recording is None:
-            state.recording = self._recording_of(self._filled_up(state.fresh, state.rows))
+    def step(self, tokens: Tensor, state: CudaGraphState) -> Tensor:
+        """Return the logits after `tokens`, one token per row; the next step overwrites them."""
+        if state.graph is None:
+            state.graph = self._get_graph(self._pad_rows(state.fresh, state.rows))
             state.fresh = None
-        return state.recording.replay(tokens)[: state.rows]
+        return state.graph.replay(tokens)[: state.rows]
 
-    def _filled_up(self, fresh: Any, rows: int) -> Any:
-        """Pad the state to one of a few numbers of rows, with copies of the last row."""
-        wide = round_up_segments(max(rows, self._fewest_rows))
+    def _pad_rows(self, fresh: Any, rows: int) -> Any:
+        """Return the state with one of few numbers of rows; the added rows are copies of the last."""
+        wide = round_up_segments(max(rows, self._min_rows))
         if wide == rows:
             return fresh
         return fresh.select(torch.arange(wide, device=fresh.position.device).clamp(max=rows - 1))
 
-    def _recording_of(self, fresh: Any) -> _Recording:
-        """Return the CUDA graph for the state's shape, with the state copied into its buffers."""
+    def _get_graph(self, fresh: Any) -> _StepGraph:
+        """Return the graph for the state's shape, with the state in its buffers."""
         shape = tuple((name, tuple(value.shape), value.dtype) for name, value in _tensors(fresh))
-        recording = self._recordings.get(shape)
-        if recording is not None:
-            self._recordings.move_to_end(shape)
-            recording.take(fresh)
-            return recording
-        self._make_room(_num_bytes(fresh), fresh.position.device)
-        recording = self._recordings[shape] = _Recording(self.network, fresh, self._record)
-        return recording
+        graph = self._graphs.get(shape)
+        if graph is not None:
+            self._graphs.move_to_end(shape)
+            graph.load(fresh)
+            return graph
+        self._evict(_num_bytes(fresh), fresh.position.device)
+        graph = self._graphs[shape] = _StepGraph(self.network, fresh, self._capture)
+        return graph
 
-    def _make_room(self, num_bytes: int, device: torch.device) -> None:
-        """Forget the recordings that were used longest ago, where there are many or they are large."""
-        most = math.inf
+    def _evict(self, num_bytes: int, device: torch.device) -> None:
+        """Delete the least recently used graphs if there are too many or they use too much memory."""
+        limit = math.inf
         if device.type == "cuda":
-            most = MOST_MEMORY * torch.cuda.get_device_properties(device).total_memory
-        held = sum(_num_bytes(one.state) for one in self._recordings.values())
-        while self._recordings and (len(self._recordings) >= MOST_RECORDINGS or held + num_bytes > most):
-            held -= _num_bytes(self._recordings.popitem(last=False)[1].state)
+            limit = MAX_MEMORY_SHARE * torch.cuda.get_device_properties(device).total_memory
+        used = sum(_num_bytes(graph.state) for graph in self._graphs.values())
+        while self._graphs and (len(self._graphs) >= MAX_GRAPHS or used + num_bytes > limit):
+            used -= _num_bytes(self._graphs.popitem(last=False)[1].state)
 
 
-class RecordedState:
-    """The state of some rows: fresh until its first step, then in the first places of a recording's buffers."""
+class CudaGraphState:
+    """The state of some rows: `fresh` until its first step, then in the first rows of a graph's buffers."""
 
-    def __init__(self, owner: RecordedSteps, fresh: Any, rows: int) -> None:
+    def __init__(self, owner: CudaGraphDecoder, fresh: Any, rows: int) -> None:
         self.owner, self.fresh, self.rows = owner, fresh, rows
-        self.recording: _Recording | None = None
+        self.graph: _StepGraph | None = None
 
-    def select(self, rows: Tensor) -> RecordedState:
-        """Return the state of these rows; this object must not be used afterwards."""
-        state = self.fresh if self.recording is None else self.recording.state
-        return RecordedState(self.owner, state.select(rows), len(rows))
+    def select(self, rows: Tensor) -> CudaGraphState:
+        """Return the state of these rows; this state can no longer be used."""
+        state = self.fresh if self.graph is None else self.graph.state
+        return CudaGraphState(self.owner, state.select(rows), len(rows))
 
 
-class _Recording:
-    """One shape of state, its buffers and its graph."""
+class _StepGraph:
+    """The buffers and the graph for one shape of state."""
 
-    def __init__(self, network: Any, state: Any, record: Record) -> None:
+    def __init__(self, network: Any, state: Any, capture: CaptureGraph) -> None:
         self.state = state
         self._tokens = torch.zeros(state.rows, dtype=torch.int64, device=state.position.device)
         self._logits: Tensor | None = None
@@ -115,18 +116,18 @@ class _Recording:
             self._logits = network.step(self._tokens, state)
 
         def reset() -> None:
-            # The first position: there the network takes the same path as at any other but, maybe, the last.
+            # At the first position the network runs the same work as at any other but, maybe, the last.
             state.position.zero_()
             state.length = 0
 
-        kept = [(value, value.clone()) for _, value in _tensors(state)] if length else []
-        self._graph = record(step, reset)
-        for value, before in kept:  # of a state without tokens, what recording wrote is never seen
+        saved = [(value, value.clone()) for _, value in _tensors(state)] if length else []
+        self._graph = capture(step, reset)
+        for value, before in saved:  # in a state without tokens, later steps overwrite what the capture wrote
             value.copy_(before)
         state.position.copy_(position)
         state.length = length
 
-    def take(self, fresh: Any) -> None:
+    def load(self, fresh: Any) -> None:
         """Copy another state of this shape into the buffers."""
         values = dict(_tensors(fresh))
         for name, buffer in _tensors(self.state):
@@ -134,7 +135,7 @@ class _Recording:
         self.state.length = fresh.length
 
     def replay(self, tokens: Tensor) -> Tensor:
-        """One step, of as many rows as there are tokens; the logits of all."""
+        """Run one step for as many rows as there are tokens; return the logits of all rows of the buffers."""
         self._tokens[: len(tokens)].copy_(tokens)
         self._graph.replay()
         self.state.length += 1
@@ -150,11 +151,11 @@ def _num_bytes(state: Any) -> int:
     return sum(value.nbytes for _, value in _tensors(state))
 
 
-def _cuda_graph(step: Callable[[], None], reset: Callable[[], None]) -> Graph:
+def _capture_cuda_graph(step: Callable[[], None], reset: Callable[[], None]) -> Graph:
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
-        for _ in range(WARM_UPS):
+        for _ in range(WARMUP_STEPS):
             reset()
             step()
         reset()

@@ -1,8 +1,8 @@
-"""Autoregressive decoding over a network's `start`, `step` and `select`: greedy and by drawing tokens.
+"""Autoregressive decoding over a network's `start`, `step` and `select`: greedy decoding and sampling.
 
-What a sequence decodes to does not depend on the batch that it is in: rows do not see each other, and what is drawn
-for one is a function of its stream and the step. Rows that have ended are dropped from time to time, which changes
-no result; on a GPU nothing waits for the device in between.
+The result of a sequence does not depend on the other sequences of its batch: rows do not attend to each other, and a
+row's random numbers depend only on its `RowRng` entry and the step. Rows that have ended are dropped every few steps,
+which changes no result; between these steps nothing waits for the GPU.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ if TYPE_CHECKING:
 
 
 class DecoderState(Protocol):
-    """What a network keeps between the steps of one batch."""
+    """The state of a network between the decoding steps of one batch."""
 
     def select(self, rows: Tensor) -> DecoderState:
-        """Return the state of these rows, int64[n], in this order; a row may come several times."""
+        """Return the state of these rows, int64[n], in this order; a row may be repeated."""
         ...
 
 
 class StepDecoder(Protocol):
-    """A network that decodes one token a step, as `bionemo_core.nn.seq2seq.Seq2SeqLM` does."""
+    """A network that decodes one token per step, as `bionemo_core.nn.seq2seq.Seq2SeqLM` does."""
 
     def start(self, memory: Any, max_length: int) -> Any:
-        """Return the state before the first token, for every row of `memory`, with room for `max_length` tokens."""
+        """Return the state before the first token for every row of `memory`, for up to `max_length` tokens."""
         ...
 
     def step(self, tokens: Tensor, state: Any) -> Tensor:
-        """Return the logits [rows, vocabulary] after `tokens`, int64[rows]; `state` then holds these tokens too."""
+        """Append `tokens`, int64[rows], to `state`; return the logits of the next tokens, [rows, vocabulary]."""
         ...
 
 
@@ -50,21 +50,21 @@ class SpecialTokens(Protocol):
 
 
 @dataclass(frozen=True)
-class Dropping:
-    """When rows that have ended leave the batch."""
+class RowDropping:
+    """The rule for dropping rows that have ended from the batch."""
 
     every: int = 8
-    """Steps between two looks at what has ended; on a GPU each look waits for the device."""
+    """Steps between two checks for ended rows; on a GPU each check waits for the device."""
     halving: bool = True
-    """Only by halves of the batch, so that a compiled or recorded step sees few shapes."""
+    """Shrink the batch only by halves, so that a compiled or captured step has few shapes."""
 
     @classmethod
-    def on(cls, device: torch.device) -> Dropping:
-        """Return the setting that suits a device: on a CPU checking is free, and every dropped row saves work."""
+    def for_device(cls, device: torch.device) -> RowDropping:
+        """Return the rule for a device: on a CPU a check is free, and every dropped row saves time."""
         return cls(every=8, halving=True) if device.type == "cuda" else cls(every=2, halving=False)
 
     def size(self, rows: int, left: int) -> int:
-        """How many of `rows` to go on with when `left` have not ended."""
+        """Return how many of `rows` stay in the batch when `left` of them have not ended."""
         if not self.halving:
             return left if left <= 0.875 * rows else rows
         while rows % 2 == 0 and left <= rows // 2:
@@ -73,23 +73,24 @@ class Dropping:
 
 
 Choose = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""From logits [rows, vocabulary], the rows of the batch that they are of, int64[rows], and the step, an int64 scalar,
-to tokens, int64[rows]; a pure function of tensors."""
+"""A pure function of the logits [rows, vocabulary], their row numbers in the full batch, int64[rows], and the step, an
+int64 scalar; returns tokens, int64[rows]."""
 
 
 def greedy(
-    network: StepDecoder, memory: Any, special: SpecialTokens, *, max_length: int, dropping: Dropping | None = None
+    network: StepDecoder, memory: Any, special: SpecialTokens, *, max_length: int, dropping: RowDropping | None = None
 ) -> Tensor:
-    """Decode greedily, int64[rows, max_length]: the likeliest tokens up to the first end token, then padding.
+    """Decode the most probable token at each step; returns int64[rows, max_length].
 
-    The begin token is not part of it. Of tokens with equal logits the lowest id is taken.
+    The result has no begin token; it includes the first end token, and pad after it. Of tokens with equal logits the
+    lowest id is chosen.
 
     Args:
-        network: what decodes.
-        memory: what the decoder attends to; `memory.states` has shape [length, rows, hidden].
+        network: the network that decodes.
+        memory: the memory that the decoder attends to; `memory.states` has shape [length, rows, hidden].
         special: the begin, end and pad ids.
-        max_length: the most tokens to decode, the end token included.
-        dropping: when rows that have ended leave the batch; default: what suits the device.
+        max_length: the most tokens to decode, including the end token.
+        dropping: when rows that have ended leave the batch; default: `RowDropping.for_device`.
 
     Raises:
         ConfigError: `max_length` is below 1.
@@ -105,28 +106,30 @@ def sample(
     network: StepDecoder,
     memory: Any,
     special: SpecialTokens,
-    streams: RowRng,
+    rng: RowRng,
     *,
     max_length: int,
     sampling: TokenSampling | None = None,
-    dropping: Dropping | None = None,
+    dropping: RowDropping | None = None,
 ) -> Tensor:
-    """Tokens drawn step by step, int64[rows, max_length]: up to the first end token, which is kept; then pad.
+    """Draw tokens step by step; returns int64[rows, max_length].
+
+    The result has no begin token; it includes the first end token, and pad after it.
 
     Args:
-        network: what decodes.
-        memory: what the decoder attends to; `memory.states` has shape [length, rows, hidden].
+        network: the network that decodes.
+        memory: the memory that the decoder attends to; `memory.states` has shape [length, rows, hidden].
         special: the begin, end and pad ids.
-        streams: whose random numbers each row draws, on the device of the memory.
-        max_length: the most tokens to decode, the end token included.
+        rng: the random numbers of each row, on the device of the memory.
+        max_length: the most tokens to decode, including the end token.
         sampling: top-k, top-p, temperature.
-        dropping: when rows that have ended leave the batch; default: what suits the device.
+        dropping: when rows that have ended leave the batch; default: `RowDropping.for_device`.
 
     Raises:
         ConfigError: `max_length` is below 1.
     """
     settings = sampling or TokenSampling()
-    uniform_RL = streams.uniform(PURPOSE, max(max_length, 0))  # of all steps at once: many small kernels otherwise
+    uniform_RL = rng.uniform(PURPOSE, max(max_length, 0))  # all steps at once, to avoid many small kernels
 
     def choose(logits: Tensor, rows: Tensor, step: Tensor) -> Tensor:
         return draw_tokens(logits, uniform_RL[rows, step], settings)
@@ -141,11 +144,11 @@ def _decode(
     special: SpecialTokens,
     max_length: int,
     choose: Choose,
-    dropping: Dropping | None,
+    dropping: RowDropping | None,
 ) -> Tensor:
     check_max_length(max_length)
     device, num_rows = memory.states.device, memory.states.shape[1]
-    dropping = dropping or Dropping.on(device)
+    dropping = dropping or RowDropping.for_device(device)
     decoded = torch.full((num_rows, max_length), special.pad_id, dtype=torch.int64, device=device)
     if not num_rows:
         return decoded
@@ -165,27 +168,27 @@ def _decode(
             break
         size = dropping.size(len(rows), left)
         if size < len(rows):
-            kept = first_false(ended, size)
+            kept = order_unfinished_first(ended, size)
             state, tokens, ended, rows = state.select(kept), tokens[kept], ended[kept], rows[kept]
     return decoded
 
 
 def _advance(chosen: Tensor, ended: Tensor, special: SpecialTokens) -> tuple[Tensor, Tensor]:
-    """Return the tokens to write at this step and the rows that have ended after it; ended rows get padding."""
+    """Return the tokens of this step, pad for rows that had ended before, and which rows have ended now."""
     tokens = chosen.masked_fill(ended, special.pad_id)
     return tokens, ended | (tokens == special.eos_id)
 
 
-def first_false(ended: Tensor, size: int) -> Tensor:
-    """`size` rows, those that have not ended before the others, each kind in its order; int64[size]."""
+def order_unfinished_first(ended: Tensor, size: int) -> Tensor:
+    """Return `size` row numbers, int64[size]: first the rows that have not ended, then the others, both in order."""
     return torch.argsort(ended.to(torch.int8), stable=True)[:size]
 
 
 def check_max_length(max_length: int) -> None:
-    """Accept a number of tokens to decode.
+    """Check the number of tokens to decode.
 
     Raises:
         ConfigError: it is below 1.
     """
     if max_length < 1:
-        raise ConfigError(f"decoding: max_length is {max_length}, expected 1 or more.")
+        raise ConfigError(f"decoding: max_length: got {max_length}, expected 1 or more.")

@@ -1,8 +1,8 @@
 """Guided optimisation in the latent space of a model: CMA-ES for many starts at once.
 
-Each start has a search of its own; the candidates of all are decoded together. With workers, proposing and scoring
-happen in other processes, a share of the starts in each, and decoding goes on with whatever is ready. Neither the
-number of workers nor the company of a start changes what is found.
+Each start has a search of its own; the candidates of all starts are decoded together. With workers, candidates are
+proposed and scored in other processes, each of which has some of the starts; this process decodes the candidates of
+the workers that are ready. The result of a start depends neither on the number of workers nor on the other starts.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.inference.evolution import SearchGroup, SearchStep
 from bionemo_core.inference.search_settings import SearchSettings
-from bionemo_core.inference.search_workers import LocalGroup, RemoteGroup, first_ready
+from bionemo_core.inference.search_workers import LocalGroup, RemoteGroup, wait_for_ready
 from bionemo_core.plugins.did_you_mean import did_you_mean
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ __all__ = ["LatentSpace", "ModelLatents", "SearchResult", "SearchSettings", "Sea
 
 
 class LatentSpace(Protocol):
-    """Texts to points of fixed size and back."""
+    """A map from texts to latents of fixed size and back."""
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float64]:
         """Return the latents, [texts, D]."""
@@ -46,7 +46,7 @@ class ModelLatents:
     """The latent space of an opened model, decoded greedily.
 
     Raises:
-        ConfigError: the model has none of fixed size.
+        ConfigError: the model has no latent space of fixed size.
     """
 
     def __init__(self, inference: Seq2SeqInference) -> None:
@@ -70,32 +70,32 @@ class ModelLatents:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What a search found."""
+    """The result of a search."""
 
     settings: SearchSettings
     starts: list[str]
-    """Canonical texts."""
+    """The canonical texts of the starts."""
     steps: list[SearchStep]
-    """By start, then by iteration, from 0, the start itself."""
+    """The steps, ordered by start and then by iteration; iteration 0 is the start itself."""
 
     @property
     def first(self) -> list[SearchStep]:
-        """The starts."""
+        """The first step of each search: the start itself."""
         return [step for step in self.steps if step.iteration == 0]
 
     @property
     def best(self) -> list[SearchStep]:
-        """Where each search ended; all ended after as many iterations."""
+        """The last step of each search; all searches have the same number of iterations."""
         return [step for step in self.steps if step.iteration == self.iterations]
 
     @property
     def iterations(self) -> int:
-        """How many were done: those of the settings, or fewer in a search that was stopped."""
+        """The number of iterations done: that of the settings, or fewer if the search was stopped."""
         return max(step.iteration for step in self.steps)
 
     @property
     def mean_gain(self) -> float:
-        """By how much the best scores exceed those of their starts, on average; towards lower ones when minimising."""
+        """The mean of (best score - start score); when minimising, of (start score - best score)."""
         gains = [best.score - first.score for first, best in zip(self.first, self.best, strict=True)]
         return math.fsum(-gain if self.settings.minimize else gain for gain in gains) / len(gains)
 
@@ -128,29 +128,30 @@ def optimize(
     """Search from each of `starts` for texts that `oracle` scores higher.
 
     Args:
-        latent_space: where to search; `ModelLatents(Seq2SeqInference.of(opened))` for an opened model.
-        starts: texts to begin from; each must stand for something.
-        oracle: one of the judge's by name, or a function of (texts, starts), as `bionemo_core.protocols.Oracle` says.
-        judge: tells validity, canonical form and similarity.
+        latent_space: the space to search; `ModelLatents(Seq2SeqInference.of(opened))` for an opened model.
+        starts: texts to start from; the judge must accept each as valid.
+        oracle: the name of one of the judge's oracles, or a function of (texts, starts), see
+            `bionemo_core.protocols.Oracle`.
+        judge: returns validity, canonical form and similarity.
         settings: population, iterations and so on.
-        num_workers: processes that propose and score; 0 does it in this one. A function of the user's must then be
-            defined in a module that they can import.
+        num_workers: processes that propose and score; 0: this process does it. With workers, your own function
+            must be defined in a module that they can import.
         progress: called with every step.
-        stop: asked between iterations, once every start has its score; where it says true the search ends with the
-            iterations that all starts have done.
+        stop: called between iterations, once every start has its score; if it returns true, the search ends with
+            the iterations that all starts have done.
 
     Raises:
-        ConfigError: the oracle is unknown or gives no number for a start, or a worker ended.
-        DataError: there is no start, or one stands for nothing or does not fit the model.
+        ConfigError: the oracle is unknown or has no score for a start, or a worker ended.
+        DataError: there is no start, or one is not valid or too long for the model.
     """
     settings = settings or SearchSettings()
     canonical = _canonical_starts(starts, judge)
     latents = latent_space.encode(canonical)
-    shares = _shares(len(canonical), num_workers)
-    made = [
+    shares = _assign_starts(len(canonical), num_workers)
+    search_groups = [
         SearchGroup(
             judge,
-            named_oracle(oracle, judge),
+            find_oracle(oracle, judge),
             settings,
             numbers=share,
             starts=[canonical[number] for number in share],
@@ -158,7 +159,9 @@ def optimize(
         )
         for share in shares
     ]
-    groups: list[LocalGroup | RemoteGroup] = [RemoteGroup(one) if num_workers else LocalGroup(one) for one in made]
+    groups: list[LocalGroup | RemoteGroup] = [
+        RemoteGroup(group) if num_workers else LocalGroup(group) for group in search_groups
+    ]
     try:
         steps = _run(groups, latent_space, len(canonical), progress, stop)
     finally:
@@ -168,11 +171,11 @@ def optimize(
     return SearchResult(settings, canonical, steps)
 
 
-def named_oracle(oracle: str | Oracle, judge: TextJudge) -> Oracle:
+def find_oracle(oracle: str | Oracle, judge: TextJudge) -> Oracle:
     """Return the oracle with that name; a function is returned as it is.
 
     Raises:
-        ConfigError: the judge has none of that name.
+        ConfigError: the judge has no oracle of this name.
     """
     if not isinstance(oracle, str):
         return oracle
@@ -195,23 +198,23 @@ def _run(
         group.begin()
     running = list(groups)
     while running:
-        asked: list[tuple[LocalGroup | RemoteGroup, NDArray[np.float32]]] = []
-        for group in first_ready(running):
-            found, candidates = group.receive()
-            steps += found
-            done |= {step.start: step.iteration for step in found}
+        pending: list[tuple[LocalGroup | RemoteGroup, NDArray[np.float32]]] = []
+        for group in wait_for_ready(running):
+            new_steps, candidates = group.receive()
+            steps += new_steps
+            done |= {step.start: step.iteration for step in new_steps}
             if progress is not None:
-                for step in found:
+                for step in new_steps:
                     progress(step)
             if len(candidates):
-                asked.append((group, candidates))
+                pending.append((group, candidates))
             else:
                 running.remove(group)
         if stop is not None and len(done) == num_starts and stop():
             common = min(done.values())
             return [step for step in steps if step.iteration <= common]
-        texts = latent_space.decode(np.concatenate([candidates for _, candidates in asked])) if asked else []
-        for group, candidates in asked:
+        texts = latent_space.decode(np.concatenate([candidates for _, candidates in pending])) if pending else []
+        for group, candidates in pending:
             own, texts = texts[: len(candidates)], texts[len(candidates) :]
             group.send(own)
     return steps
@@ -219,17 +222,19 @@ def _run(
 
 def _canonical_starts(starts: Sequence[str], judge: TextJudge) -> list[str]:
     if not starts:
-        raise DataError("optimize: there is nothing to start from. Give at least one text.")
-    found = []
+        raise DataError("optimize: there are no starts. Give at least one text.")
+    texts = []
     for number, text in enumerate(starts):
         canonical = judge.canonical(text)
         if canonical is None:
-            raise DataError(f"optimize: start {number}, {text[:80]!r}, is no {judge.noun}. Correct it or leave it out.")
-        found.append(canonical)
-    return found
+            raise DataError(
+                f"optimize: start {number}, {text[:80]!r}, is not a valid {judge.noun}. Correct it or leave it out."
+            )
+        texts.append(canonical)
+    return texts
 
 
-def _shares(num_starts: int, num_workers: int) -> list[list[int]]:
-    """Numbers of starts, dealt out to at most `num_workers` groups; one group without workers."""
+def _assign_starts(num_starts: int, num_workers: int) -> list[list[int]]:
+    """Return the numbers of the starts of each group: at most `num_workers` groups, and one without workers."""
     groups = max(1, min(num_workers, num_starts))
     return [list(range(first, num_starts, groups)) for first in range(groups)]

@@ -1,4 +1,4 @@
-"""v1's five ways to sample around hidden states: their names, options and defaults, and the noise they add."""
+"""v1's five methods to sample around hidden states: their names, options and defaults, and the noise that they add."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bionemo_core.inference.philox import RowRng
 from bionemo_core.plugins.did_you_mean import did_you_mean
 
 NOISE = "noise"
-_NOISE_AT_ONCE = 1 << 24  # numbers
+_MAX_NOISE_PER_PART = 1 << 24  # numbers
 SINGLE_SAMPLE = "beam-search-single-sample"
 _BEAM = {"beam_size": 5, "keep_only_best_tokens": False, "beam_alpha": 0.0}
 
@@ -27,23 +27,26 @@ SAMPLING_METHODS: Mapping[str, Mapping[str, Any]] = {
     SINGLE_SAMPLE: {**_BEAM, "beam_size": None},  # as many beams as samples
     "beam-search-perturbate-sample": _BEAM,
 }
-"""v1's methods by their names, with the options each takes and their defaults."""
+"""v1's methods by name, with their options and defaults."""
 
 
-def perturbed(hiddens: Tensor, streams: RowRng, scaled_radius: float) -> Tensor:
-    """`hiddens` [rows, T, H] with noise of this standard deviation; position and dimension decide which number."""
+def add_noise(hiddens: Tensor, rng: RowRng, scaled_radius: float) -> Tensor:
+    """Add Gaussian noise of standard deviation `scaled_radius` to `hiddens` [rows, T, H].
+
+    The number that an element gets depends on its row's stream, its position and its dimension.
+    """
     if scaled_radius == 0.0:
         return hiddens
     size = hiddens[0].numel() if len(hiddens) else 0
     rows = torch.arange(len(hiddens), device=hiddens.device)
-    # Part by part: the generator's words take ten times the room of the noise.
-    parts = rows.split(max(1, _NOISE_AT_ONCE // max(size, 1)))
-    noise = [streams.select(part).normal(NOISE, size).to(hiddens.dtype) for part in parts]
+    # In parts, because the generator needs ten times the memory of the noise.
+    parts = rows.split(max(1, _MAX_NOISE_PER_PART // max(size, 1)))
+    noise = [rng.select(part).normal(NOISE, size).to(hiddens.dtype) for part in parts]
     return hiddens + scaled_radius * torch.cat(noise).view(hiddens.shape)
 
 
 def method_options(method: str, options: Mapping[str, Any], num_samples: int, scaled_radius: float) -> dict[str, Any]:
-    """All options of a sampling method: those given, and its defaults.
+    """Return all options of a sampling method: the given ones, and defaults for the others.
 
     Raises:
         ConfigError: the method or an option is unknown, or a value is out of its range.
@@ -61,25 +64,25 @@ def method_options(method: str, options: Mapping[str, Any], num_samples: int, sc
     if num_samples < 1:
         raise ConfigError(f"num_samples: got {num_samples}, expected 1 or more.")
     if not (math.isfinite(scaled_radius) and scaled_radius >= 0.0):
-        raise ConfigError(f"scaled_radius: got {scaled_radius}, expected a number from 0.")
+        raise ConfigError(f"scaled_radius: got {scaled_radius}, expected a number of 0 or more.")
     settings = {**defaults, **options}
     if method == SINGLE_SAMPLE:
         if settings["beam_size"] not in (None, num_samples):
             raise ConfigError(
-                f"sampling_method {method}: beam_size is {settings['beam_size']} and num_samples {num_samples}; "
-                "its samples are the beams. Leave beam_size out."
+                f"sampling_method {method}: beam_size={settings['beam_size']} differs from num_samples={num_samples}, "
+                "but the samples of this method are its beams. Leave beam_size out."
             )
         settings["beam_size"] = num_samples
     return settings
 
 
-def flat(beams: list[list[str]], settings: Mapping[str, Any]) -> list[Any]:
-    """Of each list of hypotheses the best alone, unless the method keeps them all."""
-    return [one[0] for one in beams] if settings.get("keep_only_best_tokens", True) else list(beams)
+def select_kept_beams(beams: list[list[str]], settings: Mapping[str, Any]) -> list[Any]:
+    """Return the best hypothesis of each list, or all hypotheses if the method keeps them."""
+    return [hypotheses[0] for hypotheses in beams] if settings.get("keep_only_best_tokens", True) else list(beams)
 
 
-def given_max_length(hiddens_to_seq_kwargs: Mapping[str, Any] | None) -> int | None:
-    """Return the maximum length in v1's `hiddens_to_seq_kwargs`, if given.
+def parse_max_length(hiddens_to_seq_kwargs: Mapping[str, Any] | None) -> int | None:
+    """Return the `max_length` in v1's `hiddens_to_seq_kwargs`, if any.
 
     Raises:
         ConfigError: an option is unknown.

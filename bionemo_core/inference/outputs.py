@@ -1,4 +1,4 @@
-"""Results on the way to a file: parts that are published one by one, so that a killed embedding can go on."""
+"""Intermediate results of an embedding: parts that are published one by one, so that a killed run can continue."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Part:
 
 @dataclass(frozen=True)
 class PartStore:
-    """A folder of parts, all of one input, model and settings: `fingerprint` stands for these."""
+    """A folder of parts that all belong to one input, model and settings, which `fingerprint` identifies."""
 
     folder: Path
     fingerprint: str
@@ -47,16 +47,16 @@ class PartStore:
         """Make the folder, and hold it against a second process that would write the same output.
 
         Raises:
-            ConfigError: another process holds it.
-            StorageError: the file system refuses.
+            ConfigError: another process has the lock.
+            StorageError: the folder cannot be written.
         """
         return lock_folder(self.folder, "embedding")
 
-    def clear_others(self) -> None:
-        """Remove what another input, model or setting has left in the folder.
+    def remove_others(self) -> None:
+        """Remove the parts of other inputs, models or settings from the folder.
 
         Raises:
-            StorageError: the file system refuses.
+            StorageError: a file cannot be removed.
         """
         try:
             for path in self.folder.iterdir():
@@ -67,7 +67,7 @@ class PartStore:
             raise storage_error(self.folder, error, ADVICE) from error
 
     def has(self, number: int) -> bool:
-        """Whether the part was published, whole, by this or an earlier process."""
+        """Return whether this or an earlier process has published the part, and it is undamaged."""
         record, data = self._record(number), self._data(number)
         try:
             facts = json.loads(record.read_bytes())
@@ -76,10 +76,10 @@ class PartStore:
             return False
 
     def write(self, number: int, part: Part) -> None:
-        """Publish a part: data first, then the record that vouches for it, each flushed and renamed into place.
+        """Publish a part: first its data, then the record with their checksum, each flushed and renamed into place.
 
         Raises:
-            StorageError: the file system refuses.
+            StorageError: a file cannot be written.
         """
         names = [name.encode() for name in part.ids]
         tensors = {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in part.embedded.arrays.items()}
@@ -123,21 +123,22 @@ class PartStore:
 
 @dataclass(frozen=True)
 class Parts:
-    """All parts of one embedding, in order, as often as they are asked for."""
+    """All parts of one embedding, in order; each iteration reads them again."""
 
     store: PartStore
     count: int
     facts: Mapping[str, Any]
-    """Plain values that travel with the output: model, settings, counts."""
+    """Plain values that are stored in the output: model, settings, counts."""
 
     def __iter__(self) -> Iterator[Part]:
         return (self.store.read(number) for number in range(self.count))
 
 
 def part_bounds(lengths: Sequence[int] | NDArray[np.integer], max_tokens: int, max_sequences: int) -> list[int]:
-    """Where parts of consecutive sequences begin, and the end of the last: `[0, 100, 180]` for two.
+    """Return the first sequence of each part, and the end of the last part: `[0, 100, 180]` for two parts.
 
-    A part has at most `max_tokens` tokens, unless one sequence alone has more, and at most `max_sequences`.
+    A part has consecutive sequences: at most `max_sequences`, and at most `max_tokens` tokens unless a single sequence
+    has more.
     """
     bounds, tokens = [0], 0
     for index, length in enumerate(np.asarray(lengths).tolist()):

@@ -1,4 +1,4 @@
-"""The one file that comes out: HDF5, Parquet or NPZ, written part by part and renamed into place when it is whole."""
+"""The output file: HDF5, Parquet or NPZ, written part by part and renamed into place when it is complete."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SUFFIXES = {".h5": "hdf5", ".hdf5": "hdf5", ".parquet": "parquet", ".npz": "npz"
 
 
 def file_kind(path: Path) -> str:
-    """`hdf5`, `parquet` or `npz`, by the extension.
+    """Return `hdf5`, `parquet` or `npz`, by the extension of the file name.
 
     Raises:
         ConfigError: the extension is none of these, or h5py is not installed.
@@ -32,17 +32,17 @@ def file_kind(path: Path) -> str:
         raise ConfigError(f"task.output={path}: expected a name that ends in {', '.join(SUFFIXES)}.")
     if kind == "hdf5" and not has_package("h5py"):
         raise ConfigError(
-            f"task.output={path}: HDF5 needs the package h5py, which is not installed. Run "
+            f"task.output={path}: HDF5 needs the Python package 'h5py', which is not installed. Run "
             "`pip install h5py`, or choose a name that ends in .parquet or .npz."
         )
     return kind
 
 
 def write_output(path: Path, parts: Parts) -> None:
-    """Write all parts to `path`, whole or not at all.
+    """Write all parts to `path`; if that fails, leave no file.
 
     Raises:
-        StorageError: the file system refuses.
+        StorageError: the file cannot be written.
     """
     write = _WRITERS[file_kind(path)]
     with new_path(path, advice=ADVICE) as temporary:
@@ -51,7 +51,7 @@ def write_output(path: Path, parts: Parts) -> None:
 
 @dataclass(frozen=True)
 class _Totals:
-    """Sizes of the whole."""
+    """Sizes, ids and lengths over all parts."""
 
     sequences: int
     rows: int
@@ -74,7 +74,7 @@ class _Totals:
 
     @property
     def offsets(self) -> NDArray[np.int64]:
-        """Where the rows of each sequence begin, and where the last ones end, shape [sequences + 1]."""
+        """The first row of each sequence, and the end of the last, shape [sequences + 1]."""
         return np.concatenate([[0], np.cumsum(self.lengths)]).astype(np.int64)
 
     @property
@@ -140,12 +140,12 @@ def _write_npz(path: Path, parts: Parts, totals: _Totals) -> None:
             *((("offsets", totals.offsets),) if totals.is_ragged else ()),
             ("facts", np.array(json.dumps(parts.facts, sort_keys=True))),
         ):
-            _member(archive, name, array.shape, array.dtype, iter([array.tobytes()]))
+            _write_npy(archive, name, array.shape, array.dtype, iter([array.tobytes()]))
         for name in totals.widths:
-            _member(archive, name, totals.shape(name), np.dtype(np.float32), blocks(name))
+            _write_npy(archive, name, totals.shape(name), np.dtype(np.float32), blocks(name))
 
 
-def _member(
+def _write_npy(
     archive: zipfile.ZipFile, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], blocks: Iterator[bytes]
 ) -> None:
     header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}

@@ -2,7 +2,7 @@
 
 The generator is Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3") in torch's integer
 operations, so that a GPU draws the same uniform numbers as a CPU and nothing waits for the host. The counter is
-(step, sample, sequence, sequence >> 32); no two streams overlap, and none knows the row that it is drawn for.
+(step, sample, sequence, sequence >> 32): no two streams overlap, and none depends on the row of the batch.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _TO_UNIT = 2.0**-53
 
 
 def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]) -> tuple[Tensor, ...]:
-    """Four words of Philox4x32-10, each below 2**32, int64 of the counters' broadcast shape.
+    """Return the four words of Philox4x32-10, each below 2**32, int64 of the counters' broadcast shape.
 
-    `counter` are int64 tensors and `key` integers, each below 2**32.
+    `counter` are int64 tensors and `key` are integers, each below 2**32.
     """
     c0, c1, c2, c3 = counter
     k0, k1 = key
@@ -46,17 +46,17 @@ def _key(seed: int, purpose: str) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class RowRng:
-    """Whose random numbers each row draws."""
+    """The random streams of the rows of a batch: each is given by the seed and a sequence and sample number."""
 
     seed: int
     sequence: Tensor
-    """Number of the sequence, int64[rows]."""
+    """Number of each row's sequence, int64[rows]."""
     sample: Tensor
-    """Number of the sample made of that sequence, below 2**32, int64[rows]."""
+    """Number of each row's sample of that sequence, below 2**32, int64[rows]."""
 
     @classmethod
     def of(cls, seed: int, rows: int, *, first_sequence: int = 0, device: torch.device | str = "cpu") -> RowRng:
-        """Return the streams of `rows` sequences in a row, one sample each."""
+        """Return the streams of `rows` consecutive sequences, one sample each."""
         sequence = torch.arange(first_sequence, first_sequence + rows, device=device)
         return cls(seed, sequence, torch.zeros_like(sequence))
 
@@ -65,16 +65,20 @@ class RowRng:
         return RowRng(self.seed, self.sequence[rows], self.sample[rows])
 
     def uniform(self, purpose: str, num_steps: int) -> Tensor:
-        """Numbers in [0, 1), one a row and step, float64[rows, num_steps]; they do not depend on `num_steps`."""
+        """Return numbers in [0, 1) for each row and step, float64[rows, num_steps].
+
+        The first numbers of a row do not depend on `num_steps`.
+        """
         step = torch.arange(num_steps, device=self.sequence.device)[None, :]
         sample, low, high = (word[:, None] for word in self._counter())
         words = philox((step, sample, low, high), _key(self.seed, purpose))
         return _unit(words[0], words[1])
 
     def normal(self, purpose: str, n: int) -> Tensor:
-        """`n` standard normal numbers a row, float64[rows, n], by Box and Muller.
+        """Return `n` standard normal numbers for each row, float64[rows, n], by Box and Muller.
 
-        Devices agree to rounding only: each has its own logarithm and cosine. The first numbers do not depend on `n`.
+        Devices agree only up to rounding, because their logarithms and cosines differ. The first numbers of a row do
+        not depend on `n`.
         """
         block = torch.arange(-(-n // 2), device=self.sequence.device)
         sample, low, high = (word[:, None] for word in self._counter())
@@ -88,5 +92,5 @@ class RowRng:
 
 
 def _unit(high: Tensor, low: Tensor) -> Tensor:
-    """53 bits of two words as a number in [0, 1)."""
+    """Return 53 bits of two words as a number in [0, 1)."""
     return ((high << 21) | (low >> 11)).to(torch.float64) * _TO_UNIT

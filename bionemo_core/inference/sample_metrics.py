@@ -1,4 +1,4 @@
-"""How many of the texts that a model wrote are valid, unique, novel, and not what they began from."""
+"""Metrics of sampled texts: how many are valid, unique, novel, and different from their input."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ COLUMNS = (
 )  # fmt: skip
 
 
-class Written(NamedTuple):
-    """One text that the model wrote."""
+class GeneratedText(NamedTuple):
+    """One text that the model generated."""
 
     input_id: str
     input: str
-    """Empty for one from the prior."""
+    """Empty for a sample from the prior."""
     sample_number: int
     beam: int
     text: str
@@ -28,47 +28,48 @@ class Written(NamedTuple):
 class SampleCounts:
     """Counts over all samples of a run; without a judge every text that is not empty is valid.
 
-    - validity: valid samples of all;
-    - uniqueness: different canonical forms of the valid ones;
-    - non-identicality: valid ones whose canonical form is not that of their input, of the valid;
-    - novelty: valid ones whose canonical form is not among the known texts, of the valid;
-    - effective novelty: different canonical forms that are neither their input nor known, of all samples.
+    - validity: valid samples, as a share of all samples;
+    - uniqueness: different canonical forms, as a share of the valid samples;
+    - non-identicality: samples whose canonical form differs from their input's, as a share of the valid samples;
+    - novelty: samples whose canonical form is not among the known texts, as a share of the valid samples;
+    - effective novelty: different canonical forms that are neither their input nor known, as a share of all samples.
     """
 
     def __init__(self, judge: TextJudge | None, known: set[str] | None) -> None:
         self.judge, self.known = judge, known
-        self.samples = self.valid = self.identical = self.not_known = 0
+        self.samples = self.valid = self.identical = self.novel = 0
         self.seen: dict[str, str] = {}
-        """Each canonical form, in the order of its first sample, with the caption to draw it under."""
+        """Canonical forms in the order of their first samples, each with the caption of its drawing."""
         self._effective: set[str] = set()
         self._inputs: dict[str, str | None] = {}
         self._from_inputs = False
 
-    def judged(self, written: Iterable[Written]) -> list[tuple[Any, ...]]:
-        """Count these samples; their rows of the table, under `COLUMNS`."""
-        samples = list(written)
-        forms = [self._canonical(one.text) for one in samples]
-        starts = [self._start(one.input) for one in samples]
-        likeness = self._similarity(forms, starts)
+    def count(self, texts: Iterable[GeneratedText]) -> list[tuple[Any, ...]]:
+        """Count these samples; return their rows of the table with the columns `COLUMNS`."""
+        samples = list(texts)
+        forms = [self._canonical(sample.text) for sample in samples]
+        starts = [self._canonical_input(sample.input) for sample in samples]
+        similarities = self._similarities(forms, starts)
         rows = []
-        for one, form, start, like in zip(samples, forms, starts, likeness, strict=True):
+        for sample, form, start, similarity in zip(samples, forms, starts, similarities, strict=True):
             self.samples += 1
             identical = form is not None and form == start
             novel = None if self.known is None or form is None else form not in self.known
-            self._from_inputs |= bool(one.input)
+            self._from_inputs |= bool(sample.input)
             if form is not None:
                 self.valid += 1
                 self.identical += identical
-                self.not_known += bool(novel)
-                self.seen.setdefault(form, one.input_id if like is None else f"{one.input_id}  {like:.2f}")
+                self.novel += bool(novel)
+                caption = sample.input_id if similarity is None else f"{sample.input_id}  {similarity:.2f}"
+                self.seen.setdefault(form, caption)
                 if not identical and novel is not False:
                     self._effective.add(form)
-            same = identical if one.input and form is not None else None
-            rows.append((*one[:4], one.text, form is not None, form, like, same, novel))
+            same = identical if sample.input and form is not None else None
+            rows.append((*sample[:4], sample.text, form is not None, form, similarity, same, novel))
         return rows
 
     def summary(self) -> dict[str, Any]:
-        """Return the counts and shares; null for what was not measured."""
+        """Return the counts and shares; None for a metric that was not measured."""
         return {
             "samples": self.samples,
             "valid": self.valid,
@@ -76,13 +77,13 @@ class SampleCounts:
             "validity": _share(self.valid, self.samples) if self.judge else None,
             "uniqueness": _share(len(self.seen), self.valid),
             "non_identicality": _share(self.valid - self.identical, self.valid) if self._from_inputs else None,
-            "novelty": _share(self.not_known, self.valid) if self.known is not None else None,
+            "novelty": _share(self.novel, self.valid) if self.known is not None else None,
             "effective_novelty": _share(len(self._effective), self.samples),
             "known": None if self.known is None else len(self.known),
         }
 
     def text(self, summary: dict[str, Any]) -> str:
-        """Return the summary as aligned lines to print."""
+        """Return a few aligned lines to print."""
         noun = self.judge.noun if self.judge else "text"
         rate = self.samples / max(summary["seconds"], 1e-9)
         lines = [("samples", f"{self.samples:,} in {summary['seconds']:,.1f} s, {rate:,.0f} a second")]
@@ -93,22 +94,22 @@ class SampleCounts:
                 ("uniqueness", f"{len(self.seen):,} different ones"),
                 ("non_identicality", "of the valid are not their input"),
                 ("novelty", "of the valid are not known"),
-                ("effective_novelty", f"of all are {self._effective_ones}"),
+                ("effective_novelty", f"of all are {self._effective_conditions}"),
             )
             if summary[name] is not None and not math.isnan(summary[name])
         ]
-        return "\n".join(f"{name:>17}  {what}" for name, what in lines)
+        return "\n".join(f"{name:>17}  {line}" for name, line in lines)
 
     @property
-    def _effective_ones(self) -> str:
+    def _effective_conditions(self) -> str:
         also = ["not their input"] if self._from_inputs else []
         return ", ".join(["valid", "different", *also, *(["not known"] if self.known is not None else [])])
 
     def draw(self, path: Path, number: int) -> bool:
-        """Draw the first different texts, if the judge can; whether there is a picture.
+        """Draw the first `number` different texts, if the judge can; return whether there is a picture.
 
         Raises:
-            StorageError: it cannot be written.
+            StorageError: the picture cannot be written.
         """
         chosen = list(self.seen.items())[:number]
         if self.judge is None or not chosen:
@@ -119,24 +120,23 @@ class SampleCounts:
     def _canonical(self, text: str) -> str | None:
         return (text or None) if self.judge is None else self.judge.canonical(text)
 
-    def _start(self, text: str) -> str | None:
+    def _canonical_input(self, text: str) -> str | None:
         if text not in self._inputs:
             if len(self._inputs) > 100_000:
                 self._inputs.clear()
             self._inputs[text] = self._canonical(text) if text else None
         return self._inputs[text]
 
-    def _similarity(self, forms: list[str | None], starts: list[str | None]) -> list[float | None]:
-        likeness: list[float | None] = [None] * len(forms)
-        both = [(i, form, start) for i, (form, start) in enumerate(zip(forms, starts, strict=True)) if form and start]
-        if self.judge is None or not both:
-            return likeness
-        for (i, _, _), value in zip(
-            both, self.judge.similarity([b[1] for b in both], [b[2] for b in both]), strict=True
-        ):
-            likeness[i] = float(value)
-        return likeness
+    def _similarities(self, forms: list[str | None], starts: list[str | None]) -> list[float | None]:
+        similarities: list[float | None] = [None] * len(forms)
+        pairs = [(i, form, start) for i, (form, start) in enumerate(zip(forms, starts, strict=True)) if form and start]
+        if self.judge is None or not pairs:
+            return similarities
+        values = self.judge.similarity([form for _, form, _ in pairs], [start for _, _, start in pairs])
+        for (i, _, _), value in zip(pairs, values, strict=True):
+            similarities[i] = float(value)
+        return similarities
 
 
-def _share(part: int, whole: int) -> float:
-    return part / whole if whole else math.nan
+def _share(part: int, total: int) -> float:
+    return part / total if total else math.nan

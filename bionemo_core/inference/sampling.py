@@ -1,6 +1,6 @@
-"""An opened encoder-decoder as v1's inference interface: texts to hidden states and back, sampling, interpolation.
+"""v1's inference interface to an opened encoder-decoder: texts to hidden states and back, sampling, interpolation.
 
-Shape letters: B sequences, T encoder positions (or K latents), H hidden, S samples.
+Shape letters: B sequences, T encoder positions (or latents), H hidden, S samples.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from bionemo_core.data.batches.batch import TokenBatch
 from bionemo_core.data.batches.rows import RowShape, collate
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.inference.batched import BatchedDecoding
-from bionemo_core.inference.cuda_graphs import RecordedSteps
+from bionemo_core.inference.cuda_graphs import CudaGraphDecoder
 from bionemo_core.inference.decoding import StepDecoder
-from bionemo_core.inference.methods import SINGLE_SAMPLE, flat, given_max_length, method_options, perturbed
+from bionemo_core.inference.methods import SINGLE_SAMPLE, add_noise, method_options, parse_max_length, select_kept_beams
 from bionemo_core.inference.philox import RowRng
 from bionemo_core.protocols import Example, Tokenizer
 
@@ -30,22 +30,22 @@ PRIOR = "prior"
 
 
 class Opened(Protocol):
-    """A model as `open_model` gives it."""
+    """A model as `open_model` returns it."""
 
     @property
     def module(self) -> Any:
-        """The Lightning module; its `network` offers `encode`, `start`, `step`."""
+        """The Lightning module; its `network` has `encode`, `start`, `step`."""
         ...
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """What it was trained with."""
+        """The tokenizer that the model was trained with."""
         ...
 
 
 @dataclass(frozen=True)
 class Seq2SeqInference:
-    """Encodes, decodes and samples with a trained encoder-decoder; results do not depend on `batch_size`.
+    """Encoding, decoding and sampling with a trained encoder-decoder; results do not depend on `batch_size`.
 
     `Seq2SeqInference.of(open_model(path, registry)).sample(seqs=["CCO"], num_samples=10)`
     """
@@ -53,19 +53,19 @@ class Seq2SeqInference:
     network: Any
     tokenizer: Tokenizer
     seq_length: int
-    """The longest source in tokens; the encoder sees neither begin nor end token."""
+    """The longest source in tokens; the encoder gets neither a begin nor an end token."""
     max_length: int
-    """The most tokens that are decoded, the end token included."""
+    """The most tokens that are decoded, including the end token."""
     batch_size: int = 256
     """Rows that are encoded or decoded together."""
     decoder: StepDecoder | None = None
-    """What decodes, where it is not the network itself: its steps recorded, say."""
+    """Decodes in place of the network, such as a `CudaGraphDecoder` of it."""
 
     @classmethod
     def of(
-        cls, opened: Opened, *, batch_size: int = 256, max_length: int | None = None, record_steps: bool = False
+        cls, opened: Opened, *, batch_size: int = 256, max_length: int | None = None, use_cuda_graphs: bool = False
     ) -> Seq2SeqInference:
-        """Make the interface to an opened model; with `record_steps` a GPU replays decoding steps as CUDA graphs.
+        """Return the interface to an opened model; with `use_cuda_graphs`, decoding steps run as CUDA graphs.
 
         Raises:
             ConfigError: the model is not an encoder-decoder, or a size is below 1.
@@ -75,20 +75,20 @@ class Seq2SeqInference:
         absent = [name for name in ("encode", "start", "step") if not hasattr(network, name)]
         if absent:
             raise ConfigError(
-                f"sampling: {type(network).__name__} offers no {', '.join(absent)}: it cannot decode. "
-                "Use an encoder-decoder such as megamolbart or molmim."
+                f"sampling: {type(network).__name__} cannot decode: it has no {', '.join(absent)}. "
+                "Use an encoder-decoder, such as megamolbart or molmim."
             )
         objective = getattr(module, "objective", None)
         source = getattr(objective, "max_tokens", module.seq_length)
         longest = max_length or getattr(objective, "target_length", module.seq_length)
         if batch_size < 1 or longest < 1:
-            raise ConfigError(f"sampling: batch_size {batch_size} and max_length {longest} must be 1 or more.")
-        decoder = RecordedSteps(network) if record_steps else None
+            raise ConfigError(f"sampling: got batch_size={batch_size} and max_length={longest}, expected 1 or more.")
+        decoder = CudaGraphDecoder(network) if use_cuda_graphs else None
         return cls(network, opened.tokenizer, source, longest, batch_size, decoder)
 
     @property
     def latent_shape(self) -> tuple[int, int]:
-        """Latents of a text, and the width of each.
+        """The number of latents of a text, and the width of each.
 
         Raises:
             ConfigError: the model has no latent space.
@@ -96,8 +96,8 @@ class Seq2SeqInference:
         shape: tuple[int, int] | None = getattr(self.network, "latent_shape", None)
         if shape is None:
             raise ConfigError(
-                f"sampling from the prior: {type(self.network).__name__} has no latent space. Use a model that has "
-                "one, such as molmim, or give sequences to start from."
+                f"sampling from the prior: {type(self.network).__name__} has no latent space. Use a model with one, "
+                "such as molmim, or give sequences to start from."
             )
         return shape
 
@@ -108,13 +108,13 @@ class Seq2SeqInference:
             DataError: a sequence is empty or longer than the model's `seq_length`.
         """
         if isinstance(seqs, str):
-            raise DataError("sampling: got one text, expected a list of texts; for a single one: [text].")
+            raise DataError("sampling: got one text, expected a list of texts. For a single one, pass [text].")
         ids = [np.asarray(self.tokenizer.encode(text), dtype=np.int32) for text in seqs]
-        for number, (text, one) in enumerate(zip(seqs, ids, strict=True)):
-            if not 0 < len(one) <= self.seq_length:
+        for number, (text, tokens) in enumerate(zip(seqs, ids, strict=True)):
+            if not 0 < len(tokens) <= self.seq_length:
                 shown = text if len(text) <= 60 else f"{text[:57]}..."
                 raise DataError(
-                    f"sequence {number} ({shown!r}) has {len(one)} tokens, the model takes 1 to {self.seq_length}. "
+                    f"sequence {number} ({shown!r}) has {len(tokens)} tokens, the model takes 1 to {self.seq_length}. "
                     "Leave it out or cut it."
                 )
         return ids
@@ -124,16 +124,17 @@ class Seq2SeqInference:
         return [self.tokenizer.decode(row) for row in _until_end(tokens, self.tokenizer.eos_id)]
 
     def seq_to_hiddens(self, seqs: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Return what the decoder attends to, [B, T, H], and where it is real, bool[B, T].
+        """Return the states that the decoder attends to, [B, T, H], and a mask that is True at real ones, bool[B, T].
 
-        Of MegaMolBART the encoder's states, padded to the longest; of MolMIM the K latents' means, all real.
+        For MegaMolBART these are the encoder's states, padded to the longest; for MolMIM the means of the latents,
+        all of which are real.
 
         Raises:
             DataError: a sequence is empty or longer than the model's `seq_length`.
         """
-        parts = list(self._encoded(self.tokenize(seqs), self.batch_size))
+        parts = list(self._encode_batches(self.tokenize(seqs), self.batch_size))
         if not parts:
-            raise DataError("sampling: there are no sequences to encode.")
+            raise DataError("sampling: there are no sequences to encode. Pass at least one.")
         longest, hidden = max(h.shape[1] for _, h, _ in parts), parts[0][1]
         hiddens_BTH = hidden.new_zeros(len(seqs), longest, hidden.shape[2])
         mask_BT = torch.zeros(len(seqs), longest, dtype=torch.bool, device=hidden.device)
@@ -149,7 +150,9 @@ class Seq2SeqInference:
         """
         empty = (~mask_BT.any(dim=1)).nonzero().flatten().tolist()
         if empty:
-            raise DataError(f"embedding: row {empty[0]} of the mask is empty, so there is nothing to take the mean of.")
+            raise DataError(
+                f"embedding: row {empty[0]} of the mask is empty. Each row needs one real position or more."
+            )
         weight_BT1 = mask_BT[:, :, None].to(hiddens_BTH.dtype)
         return (hiddens_BTH * weight_BT1).sum(dim=1) / weight_BT1.sum(dim=1)
 
@@ -162,11 +165,11 @@ class Seq2SeqInference:
         return self.hiddens_to_embedding(*self.seq_to_hiddens(seqs))
 
     def hiddens_to_seq(self, hiddens_BTH: Tensor, mask_BT: Tensor, *, max_length: int | None = None) -> list[str]:
-        """Return the text that each row of hidden states decodes to, greedily."""
-        streams = RowRng.of(0, len(hiddens_BTH), device=self._device)
-        return [texts[0] for texts in self._decoded(hiddens_BTH, mask_BT, streams, "greedy-perturbate", {}, max_length)]
+        """Decode each row of hidden states greedily to a text."""
+        rng = RowRng.of(0, len(hiddens_BTH), device=self._device)
+        return [texts[0] for texts in self._decode(hiddens_BTH, mask_BT, rng, "greedy-perturbate", {}, max_length)]
 
-    # Long: v1's signature and its explanation.
+    # Long: the signature and the arguments are those of v1.
     def sample(
         self,
         num_samples: int = 1,
@@ -182,36 +185,36 @@ class Seq2SeqInference:
         first_sequence: int = 0,
         **options: Any,
     ) -> Any:
-        """Texts near `seqs` (or near `hiddens`): Gaussian noise is added to the hidden states, which are decoded.
+        """Sample texts near `seqs` or `hiddens`: add Gaussian noise to the hidden states, and decode them.
 
         Args:
-            num_samples: how many a sequence.
-            return_embedding: also return the embeddings of what was decoded, [B, S, H].
+            num_samples: samples per sequence.
+            return_embedding: also return the embeddings of the states that were decoded, [B, S, H].
             sampling_method: one of `methods.SAMPLING_METHODS`.
-            hiddens_to_seq_kwargs: `max_length`, where it shall differ from the model's.
+            hiddens_to_seq_kwargs: `max_length`, if it differs from the model's.
             scaled_radius: standard deviation of the noise.
             seqs: texts to start from.
             hiddens: hidden states to start from, [B, T, H], with `enc_masks`, bool[B, T].
-            enc_masks: where `hiddens` are real.
-            seed: decides noise and draws, with the number of the sequence and of the sample.
+            enc_masks: True where `hiddens` are real.
+            seed: determines noise and draws, together with the numbers of the sequence and the sample.
             first_sequence: number of the first sequence, so that a file can be sampled in parts.
-            **options: those of the method, see `methods.SAMPLING_METHODS`.
+            **options: options of the method, see `methods.SAMPLING_METHODS`.
 
         Returns:
-            Texts [B][S]; [B][S][beam] from a beam search that keeps more than the best tokens, except that
-            beam-search-single-sample gives its S beams as the samples. With `return_embedding` a pair.
+            Texts [B][S]; [B][S][beam] from a beam search that keeps all beams, except that beam-search-single-sample
+            returns its S beams as the samples. With `return_embedding`, a pair of the texts and the embeddings.
 
         Raises:
             ConfigError: an option is unknown or out of its range.
             DataError: a sequence is empty or longer than the model's `seq_length`.
         """
         settings = method_options(sampling_method, options, num_samples, scaled_radius)
-        max_length = given_max_length(hiddens_to_seq_kwargs)
+        max_length = parse_max_length(hiddens_to_seq_kwargs)
         copies = 1 if sampling_method == SINGLE_SAMPLE else num_samples
         if (seqs is None) == (hiddens is None) or (hiddens is None) != (enc_masks is None):
             raise ConfigError("sample: give either seqs, or hiddens together with enc_masks.")
         if seqs is not None:
-            number, parts = len(seqs), self._encoded(self.tokenize(seqs), max(1, self.batch_size // copies))
+            number, parts = len(seqs), self._encode_batches(self.tokenize(seqs), max(1, self.batch_size // copies))
         else:
             assert hiddens is not None and enc_masks is not None
             rows = torch.arange(len(hiddens))
@@ -220,16 +223,16 @@ class Seq2SeqInference:
         embeddings: list[Tensor] = [torch.empty(0)] * number
         for rows, part, mask in parts:
             sequence = (rows + first_sequence).to(part.device).repeat_interleave(copies)
-            streams = RowRng(seed, sequence, torch.arange(copies, device=part.device).repeat(len(rows)))
-            noisy = perturbed(part.repeat_interleave(copies, dim=0), streams, scaled_radius)
+            rng = RowRng(seed, sequence, torch.arange(copies, device=part.device).repeat(len(rows)))
+            noisy = add_noise(part.repeat_interleave(copies, dim=0), rng, scaled_radius)
             mask = mask.repeat_interleave(copies, dim=0)
-            decoded = self._decoded(noisy, mask, streams, sampling_method, settings, max_length)
+            decoded = self._decode(noisy, mask, rng, sampling_method, settings, max_length)
             means = self.hiddens_to_embedding(noisy, mask).unflatten(0, (len(rows), copies)) if return_embedding else []
-            for place, row in enumerate(rows.tolist()):
-                own = decoded[place * copies : (place + 1) * copies]
-                texts[row] = own[0] if sampling_method == SINGLE_SAMPLE else flat(own, settings)
+            for index, row in enumerate(rows.tolist()):
+                own = decoded[index * copies : (index + 1) * copies]
+                texts[row] = own[0] if sampling_method == SINGLE_SAMPLE else select_kept_beams(own, settings)
                 if return_embedding:
-                    embeddings[row] = means[place]
+                    embeddings[row] = means[index]
         return (texts, torch.stack(embeddings)) if return_embedding else texts
 
     def sample_prior(
@@ -241,22 +244,22 @@ class Seq2SeqInference:
         first_sequence: int = 0,
         **options: Any,
     ) -> list[Any]:
-        """Texts decoded from latents drawn from the prior N(0, I), one a latent, [S].
+        """Draw latents from the prior N(0, I), and decode each to a text, [S].
 
         Raises:
             ConfigError: the model has no latent space, or an option is unknown.
         """
         latents, hidden = self.latent_shape
         settings = method_options(sampling_method, options, 1, 0.0)
-        found: list[Any] = []
+        results: list[Any] = []
         for start in range(0, num_samples, self.batch_size):
             rows = min(self.batch_size, num_samples - start)
-            streams = RowRng.of(seed, rows, first_sequence=first_sequence + start, device=self._device)
-            z_BTH = streams.normal(PRIOR, latents * hidden).to(self._dtype).view(rows, latents, hidden)
+            rng = RowRng.of(seed, rows, first_sequence=first_sequence + start, device=self._device)
+            z_BTH = rng.normal(PRIOR, latents * hidden).to(self._dtype).view(rows, latents, hidden)
             mask = torch.ones(rows, latents, dtype=torch.bool, device=self._device)
-            decoded = self._decoded(z_BTH, mask, streams, sampling_method, settings, None)
-            found += [flat([texts], settings)[0] for texts in decoded]
-        return found
+            decoded = self._decode(z_BTH, mask, rng, sampling_method, settings, None)
+            results += [select_kept_beams([texts], settings)[0] for texts in decoded]
+        return results
 
     def interpolate_samples(
         self,
@@ -269,17 +272,17 @@ class Seq2SeqInference:
         sampling_kwarg: Mapping[str, Any] | None = None,
         seed: int = 1234,
     ) -> Any:
-        """Texts at the points k / (n + 1) of the line between two, k = 1 .. n: the end points are left out.
+        """Sample texts at the points k / (n + 1), k = 1 .. n, of the line between two texts, without the end points.
 
-        Where the two have different numbers of real positions, missing ones count as zeros and the longer mask
-        holds. `sampling_kwarg` are further arguments of `sample`; by default the radius is 0.
+        If the two have different numbers of real positions, the missing positions are zeros and the longer mask is
+        used. `sampling_kwarg` are further arguments of `sample`; the radius is 0 by default.
 
         Raises:
             ConfigError: an option is unknown or out of its range.
             DataError: a text is empty or longer than the model's `seq_length`.
         """
         if num_interpolations < 1:
-            raise ConfigError(f"interpolation: num_interpolations is {num_interpolations}, expected 1 or more.")
+            raise ConfigError(f"interpolation: num_interpolations: got {num_interpolations}, expected 1 or more.")
         hiddens_BTH, mask_BT = self.seq_to_hiddens([sample1, sample2])
         ends_BTH = hiddens_BTH * mask_BT[:, :, None]
         share = torch.arange(1, num_interpolations + 1, device=hiddens_BTH.device) / (num_interpolations + 1)
@@ -303,11 +306,13 @@ class Seq2SeqInference:
         return next(iter(_parameters(self.network))).dtype
 
     @torch.no_grad()
-    def _encoded(self, ids: Sequence[NDArray[np.int32]], rows_at_once: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Numbers of sequences int64[b], their hidden states [b, T, H] and masks bool[b, T]; like lengths together."""
+    def _encode_batches(
+        self, ids: Sequence[NDArray[np.int32]], batch_rows: int
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield numbers of sequences int64[b], hidden states [b, T, H] and masks bool[b, T], shortest first."""
         order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
-        for start in range(0, len(ids), rows_at_once):
-            rows = order[start : start + rows_at_once]
+        for start in range(0, len(ids), batch_rows):
+            rows = order[start : start + batch_rows]
             batch = source_batch([ids[i] for i in rows], self.tokenizer.pad_id, self.seq_length)
             memory = self.network.encode(batch.to(self._device))
             hiddens = memory.states.transpose(0, 1)
@@ -316,34 +321,34 @@ class Seq2SeqInference:
                 mask = torch.ones(hiddens.shape[:2], dtype=torch.bool, device=hiddens.device)
             yield torch.tensor(rows), hiddens, mask
 
-    def _decoded(
+    def _decode(
         self,
         hiddens_BTH: Tensor,
         mask_BT: Tensor,
-        streams: RowRng,
+        rng: RowRng,
         method: str,
         settings: Mapping[str, Any],
         max_length: int | None,
     ) -> list[list[str]]:
-        """Return the texts that each row decodes to; a beam search may keep several, best first."""
+        """Decode each row to its texts: several, best first, if a beam search keeps them, else one."""
         decoder = self.decoder or self.network
         length = self.max_length if max_length is None else max_length
         decoding = BatchedDecoding(decoder, self.tokenizer, method, settings, length, self.batch_size)
         hiddens = hiddens_BTH.to(self._device, self._dtype)
-        tokens = decoding.tokens(hiddens, mask_BT.to(self._device), streams)
+        tokens = decoding.decode(hiddens, mask_BT.to(self._device), rng)
         texts, kept = self.detokenize(tokens.flatten(0, 1)), tokens.shape[1]
         return [texts[start : start + kept] for start in range(0, len(texts), kept)]
 
 
 def source_batch(ids: Sequence[NDArray[np.int32]], pad_id: int, seq_length: int) -> TokenBatch:
-    """Token ids as a padded batch, one sequence a row, nothing to learn from."""
-    examples = [Example(one, one, np.zeros(len(one), dtype=np.bool_)) for one in ids]
+    """Return token ids as a padded batch, one sequence per row, without loss positions."""
+    examples = [Example(tokens, tokens, np.zeros(len(tokens), dtype=np.bool_)) for tokens in ids]
     shape = RowShape(seq_length=seq_length, micro_batch_size=len(ids), pad_id=pad_id, packing=False)
     return TokenBatch.of(collate(examples, len(ids), shape))
 
 
 def _until_end(tokens: Tensor, eos_id: int) -> Iterator[list[int]]:
-    """Return the ids of each row before its first end token; one transfer from the device."""
+    """Yield the ids of each row before its first end token, with one transfer from the device."""
     is_end = tokens == eos_id
     lengths = torch.where(is_end.any(dim=1), is_end.int().argmax(dim=1), tokens.shape[1])
     for row, length in zip(tokens.tolist(), lengths.tolist(), strict=True):

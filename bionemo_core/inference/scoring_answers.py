@@ -1,4 +1,4 @@
-"""What a fine-tuned model answers, for sequences in any number and order."""
+"""Predictions of a fine-tuned model, for any number of sequences."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from bionemo_core.data.store.record_store import PreparedStore
 
 
-class Meaning(Protocol):
-    """What a fine-tuned module's `answers` tell."""
+class AnswerInfo(Protocol):
+    """The attributes of a fine-tuned module's `answers` that predictions need."""
 
     classes: tuple[str, ...]
     mean: float
@@ -36,34 +36,38 @@ class Meaning(Protocol):
 
 @dataclass
 class Predictor:
-    """A fine-tuned model ready to answer."""
+    """A fine-tuned model that predicts."""
 
     module: pl.LightningModule
     tokenizer: Tokenizer
     settings: EmbeddingSettings
 
     def __post_init__(self) -> None:
-        """Look at what it answers.
+        """Check that the model has a prediction head.
 
         Raises:
-            ConfigError: the model was not fine-tuned.
+            ConfigError: the model was not fine-tuned, or long sequences are to be cut into windows.
         """
-        found = getattr(self.module, "answers", None)
-        if found is None:
+        info = getattr(self.module, "answers", None)
+        if info is None:
             raise ConfigError(
-                "task=predict: this model has no head that answers. Fine-tune it with task=finetune, or score "
+                "task=predict: this model has no prediction head. Fine-tune it with task=finetune, or score "
                 "mutations with task.variants and task.wild_type."
             )
         if self.settings.on_long == "window":
-            raise ConfigError("on_long=window: a head answers for a whole sequence. Use error or truncate.")
-        self.meaning: Meaning = found
+            raise ConfigError(
+                "on_long=window: a prediction head needs the whole sequence. Use on_long=error or on_long=truncate."
+            )
+        self.info: AnswerInfo = info
         self._embedder = Embedder(self.module, self.tokenizer, self.settings)
 
     def check_lengths(self, store: PreparedStore) -> None:
-        """Accept stored sequences by their tokens, before any is computed; one token a letter is an upper bound only.
+        """Check the number of tokens of all stored sequences, before any is computed.
+
+        Only sequences with more letters than the limit are tokenized: a sequence has at most one token per letter.
 
         Raises:
-            DataError: one is too long, and the settings say error.
+            DataError: a sequence is too long, with `on_long=error`.
         """
         rule = self._embedder.long_rule
         if rule.on_long != "error":
@@ -77,38 +81,39 @@ class Predictor:
                 )
 
     @torch.inference_mode()
-    def answers(self, sequences: Sequence[str | bytes], names: Sequence[str] = ()) -> list[NDArray[np.float32]]:
-        """Return an array for each sequence, float32 [residues or 1, outputs]: probabilities of classes, or values.
+    def predict(self, sequences: Sequence[str | bytes], names: Sequence[str] = ()) -> list[NDArray[np.float32]]:
+        """Return an array per sequence, float32 [residues, outputs] or [1, outputs]: class probabilities, or values.
 
         Raises:
-            DataError: a sequence cannot be used.
+            DataError: a sequence is empty, too long, or has a letter that the tokenizer does not know.
         """
         network: Any = self.module.network
         self.module.eval()
-        pieces = self._embedder.pieces(sequences, names)
-        results: list[NDArray[np.float32]] = [np.zeros((0, 0), dtype=np.float32)] * len(pieces)
-        for batch, owners in self._embedder.batches(pieces):
+        parts = self._embedder.make_parts(sequences, names)
+        results: list[NDArray[np.float32]] = [np.zeros((0, 0), dtype=np.float32)] * len(parts)
+        for batch, owners in self._embedder.batches(parts):
             answers = network.predictions(batch.to(self._embedder.device))
-            if self.meaning.of_classes:
-                answers = answers.softmax(-1)
-            else:
-                answers = answers * self.meaning.scale + self.meaning.mean
-            sizes = [len(pieces[owner].ids) if self.meaning.per_residue else 1 for owner in owners]
+            answers = answers.softmax(-1) if self.info.of_classes else answers * self.info.scale + self.info.mean
+            sizes = [len(parts[owner].ids) if self.info.per_residue else 1 for owner in owners]
             for owner, rows in zip(owners, answers.cpu().split(sizes), strict=True):
                 results[owner] = rows.numpy()
         return results
 
     def header(self) -> list[str]:
         """Return the names of the columns that `row` fills."""
-        with_probabilities = self.meaning.of_classes and not self.meaning.per_residue
-        return ["prediction", *(f"p_{name}" for name in self.meaning.classes if with_probabilities)]
+        with_probabilities = self.info.of_classes and not self.info.per_residue
+        return ["prediction", *(f"p_{name}" for name in self.info.classes if with_probabilities)]
 
     def row(self, answer: NDArray[np.float32]) -> list[str]:
-        """Format an answer as text: a class with all probabilities, a value, or a letter or value for each residue."""
-        classes = self.meaning.classes
-        if not self.meaning.of_classes:
+        """Return a prediction as text.
+
+        For a sequence, this is a class and the probabilities of all classes, or a value; for residues, a letter or a
+        value for each.
+        """
+        classes = self.info.classes
+        if not self.info.of_classes:
             return [" ".join(f"{value:.6g}" for value in answer[:, 0])]
         chosen = [classes[number] for number in answer.argmax(-1)]
-        if self.meaning.per_residue:
+        if self.info.per_residue:
             return ["".join(chosen)]
         return [chosen[0], *(f"{value:.6f}" for value in answer[0])]

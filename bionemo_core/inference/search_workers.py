@@ -1,4 +1,4 @@
-"""The two places where a `SearchGroup` can live: this process, or one of its own."""
+"""The two places where a `SearchGroup` can run: this process, or a worker process."""
 
 from __future__ import annotations
 
@@ -9,39 +9,39 @@ from collections.abc import Sequence
 from multiprocessing.connection import Connection, wait
 
 from bionemo_core.errors import BioNeMoError, ConfigError
-from bionemo_core.inference.evolution import Answer, SearchGroup
+from bionemo_core.inference.evolution import GroupUpdate, SearchGroup
 
 STOP = None
-SECONDS_TO_END = 5.0
+STOP_TIMEOUT_S = 5.0
 
 
 class LocalGroup:
-    """A group in this process: it answers when it is asked."""
+    """A group in this process, which computes when it is called."""
 
     def __init__(self, group: SearchGroup) -> None:
         self._group = group
-        self._answer: Answer | None = None
+        self._update: GroupUpdate | None = None
 
     def begin(self) -> None:
-        """Have the starts scored and the first candidates made."""
-        self._answer = self._group.begin()
+        """Score the starts and make the first candidates."""
+        self._update = self._group.begin()
 
     def send(self, texts: Sequence[str]) -> None:
         """Have the texts of the last candidates judged and the next candidates made."""
-        self._answer = self._group.go_on(texts)
+        self._update = self._group.advance(texts)
 
-    def receive(self) -> Answer:
-        """Where each search stands, and the next candidates."""
-        assert self._answer is not None, "nothing was sent"
-        answer, self._answer = self._answer, None
-        return answer
+    def receive(self) -> GroupUpdate:
+        """Return the last step of each search, and the next candidates."""
+        assert self._update is not None, "call begin or send before receive"
+        update, self._update = self._update, None
+        return update
 
     def stop(self) -> None:
-        """Nothing to do."""
+        """Do nothing: there is no process to end."""
 
 
 class RemoteGroup:
-    """A group in a process of its own, which works while this one decodes for others."""
+    """A group in a worker process, which computes while this process decodes for other groups."""
 
     def __init__(self, group: SearchGroup) -> None:
         context = multiprocessing.get_context("spawn")  # a process that has started CUDA must not be forked
@@ -51,30 +51,30 @@ class RemoteGroup:
         other.close()
 
     def begin(self) -> None:
-        """Do nothing: the process begins by itself."""
+        """Do nothing: the worker begins by itself."""
 
     def send(self, texts: Sequence[str]) -> None:
         """Have the texts of the last candidates judged and the next candidates made."""
         self.connection.send(list(texts))
 
-    def receive(self) -> Answer:
-        """Where each search stands, and the next candidates; waits for them.
+    def receive(self) -> GroupUpdate:
+        """Wait for the worker; return the last step of each search, and the next candidates.
 
         Raises:
-            BioNeMoError: what the process met.
-            ConfigError: the oracle raised, or the process is gone.
+            BioNeMoError: the error that the worker met.
+            ConfigError: the oracle raised an exception, or the worker has ended.
         """
         try:
-            answer = self.connection.recv()
+            update = self.connection.recv()
         except EOFError:
-            self._process.join(SECONDS_TO_END)
+            self._process.join(STOP_TIMEOUT_S)
             raise ConfigError(
-                f"optimize: a worker ended with status {self._process.exitcode}. A function given as oracle must be "
-                "defined in a module that a new process can import; task.num_workers=0 needs no other process."
+                f"optimize: a worker ended with status {self._process.exitcode}. Define the oracle function in a "
+                "module that a new process can import, or set task.num_workers=0 to use no worker."
             ) from None
-        if isinstance(answer, Exception):
-            raise answer
-        steps, candidates = answer
+        if isinstance(update, Exception):
+            raise update
+        steps, candidates = update
         return steps, candidates
 
     def stop(self) -> None:
@@ -82,15 +82,15 @@ class RemoteGroup:
         if self._process.is_alive():
             with contextlib.suppress(OSError):
                 self.connection.send(STOP)
-            self._process.join(SECONDS_TO_END)
+            self._process.join(STOP_TIMEOUT_S)
             if self._process.is_alive():
                 self._process.terminate()
                 self._process.join()
         self.connection.close()
 
 
-def first_ready(groups: Sequence[LocalGroup | RemoteGroup]) -> list[LocalGroup | RemoteGroup]:
-    """Those that have an answer; waits until one has."""
+def wait_for_ready(groups: Sequence[LocalGroup | RemoteGroup]) -> list[LocalGroup | RemoteGroup]:
+    """Wait until a group has an update, and return all groups that have one."""
     remote = [group for group in groups if isinstance(group, RemoteGroup)]
     if not remote:
         return list(groups)
@@ -99,16 +99,16 @@ def first_ready(groups: Sequence[LocalGroup | RemoteGroup]) -> list[LocalGroup |
 
 
 def _serve(connection: Connection, group: SearchGroup) -> None:
-    """Answer until told to stop; whatever goes wrong is sent, so that the first process can say it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the first process decides
+    """Send updates until `STOP` is received; an error is sent too, so that the main process can report it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to all processes; the main one handles it
     try:
-        answer = group.begin()
+        update = group.begin()
         while True:
-            connection.send(answer)
+            connection.send(update)
             texts = connection.recv()
             if texts is STOP:
                 return
-            answer = group.go_on(texts)
+            update = group.advance(texts)
     except BioNeMoError as error:
         connection.send(error)
     except EOFError:

@@ -1,8 +1,8 @@
-"""Sequences that are longer than a model: cut into windows that overlap, and put together again.
+"""Sequences that are longer than a model's limit: cut into overlapping windows whose results are joined.
 
-The rule: windows are as long as the model takes; each begins `length - overlap` after the one before, and the last
-ends with the sequence. Whatever a model says of a residue is the mean over the windows that hold it, each with the
-same weight; everything else, an embedding or a likelihood, is computed from these means.
+Windows are as long as the model allows; each begins `length - overlap` after the one before, and the last ends with
+the sequence. A residue's hidden state and logits are the means over all windows that contain it, with equal weights;
+embeddings and likelihoods are computed from these means.
 """
 
 from __future__ import annotations
@@ -19,20 +19,22 @@ ON_LONG = ("error", "truncate", "window")
 
 
 class Window(NamedTuple):
-    """A stretch of a sequence, in residues."""
+    """A part of a sequence: its first residue, and the end (exclusive)."""
 
     start: int
     stop: int
 
 
-def windows(num_residues: int, length: int, overlap: int) -> list[Window]:
-    """Return the windows that cover a sequence; one window if the sequence fits.
+def split_windows(num_residues: int, length: int, overlap: int) -> list[Window]:
+    """Return the windows that cover a sequence; a single one if the sequence is short enough.
 
     Raises:
-        ConfigError: windows would not advance.
+        ConfigError: the overlap is negative, or not below the length of a window.
     """
     if not 0 <= overlap < length:
-        raise ConfigError(f"window_overlap: {overlap} residues, expected 0 to {length - 1}: a window holds {length}.")
+        raise ConfigError(
+            f"window_overlap: got {overlap} residues, expected 0 to {length - 1}, since a window has {length}."
+        )
     if num_residues <= length:
         return [Window(0, num_residues)]
     starts = [*range(0, num_residues - length, length - overlap), num_residues - length]
@@ -40,7 +42,7 @@ def windows(num_residues: int, length: int, overlap: int) -> list[Window]:
 
 
 class LongRule(NamedTuple):
-    """What to do with a sequence that is longer than the model."""
+    """The rule for sequences that are longer than the model's limit."""
 
     on_long: str
     max_residues: int
@@ -50,36 +52,38 @@ class LongRule(NamedTuple):
         """Check the rule, and return it.
 
         Raises:
-            ConfigError: it cannot.
+            ConfigError: `on_long` is unknown, or the overlap is out of its range.
         """
         if self.on_long not in ON_LONG:
             raise ConfigError(f"on_long: got {self.on_long!r}, expected one of {', '.join(ON_LONG)}.")
-        windows(0, self.max_residues, self.overlap)
+        split_windows(0, self.max_residues, self.overlap)
         return self
 
-    def of(self, num_residues: int, name: str) -> list[Window]:
-        """Return the parts of a sequence that the model is given.
+    def windows_for(self, num_residues: int, name: str) -> list[Window]:
+        """Return the windows of a sequence that the model gets.
 
         Raises:
-            DataError: it is too long and the rule says error.
+            DataError: the sequence is too long, with `on_long=error`.
         """
         if num_residues <= self.max_residues:
             return [Window(0, num_residues)]
         if self.on_long == "truncate":
             return [Window(0, self.max_residues)]
         if self.on_long == "window":
-            return windows(num_residues, self.max_residues, self.overlap)
+            return split_windows(num_residues, self.max_residues, self.overlap)
         raise DataError(
             f"sequence {name!r} has {num_residues:,} tokens, the model takes {self.max_residues:,}. Set "
-            "on_long=window for windows that overlap, or on_long=truncate."
+            "on_long=window to use overlapping windows, or on_long=truncate."
         )
 
 
-def averaged(parts: Sequence[NDArray[np.float32]], places: Sequence[Window], num_residues: int) -> NDArray[np.float32]:
-    """Average the windows' values of each residue, float32 [residues, width]."""
+def average_windows(
+    parts: Sequence[NDArray[np.float32]], split_windows: Sequence[Window], num_residues: int
+) -> NDArray[np.float32]:
+    """Return the mean of each residue's rows over all windows that contain it, float32 [residues, width]."""
     total = np.zeros((num_residues, *parts[0].shape[1:]), dtype=np.float64)
     count = np.zeros((num_residues, *(1,) * (parts[0].ndim - 1)))
-    for part, place in zip(parts, places, strict=True):
-        total[place.start : place.stop] += part
-        count[place.start : place.stop] += 1
+    for part, window in zip(parts, split_windows, strict=True):
+        total[window.start : window.stop] += part
+        count[window.start : window.stop] += 1
     return (total / count).astype(np.float32)

@@ -15,7 +15,7 @@ from bionemo_core.interop.stored import ModelSpec, StoredModel
 from bionemo_core.models.compatibility import check_plugins, check_vocabulary
 from bionemo_core.models.locate import complete_choice, open_stored
 from bionemo_core.parallel.groups import start_groups
-from bionemo_core.parallel.transfer import Vocabularies, fit_weights
+from bionemo_core.parallel.transfer import Vocabularies, transfer_weights
 from bionemo_core.protocols import BuildContext, Tokenizer
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def load_stored(
     tokenizer = registry.build(spec.tokenizer, context=context)
     check_vocabulary(stored, tokenizer)
     module = registry.build(spec.model, tokenizer=tokenizer, context=context)
-    report = fit_weights(
+    report = transfer_weights(
         getattr(module, "network", module),
         start_groups(),
         replace(stored, notes=(*stored.notes, *notes)),

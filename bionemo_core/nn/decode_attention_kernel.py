@@ -1,4 +1,4 @@
-"""The Triton kernel of `one_query`: one program a row and head, softmax by running maximum (Milakov et al. 2018)."""
+"""The Triton kernel of `decode_attention`: a program per row and head, online softmax (Milakov et al. 2018)."""
 
 # ruff: noqa: ANN001  # Triton reads these arguments: pointers, sizes, and constants in capitals
 
@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 
 
-# Long: a Triton kernel is one function.
+# Long: one kernel, most of it its arguments.
 @triton.jit
 def attend(
     query,
@@ -41,10 +41,10 @@ def attend(
     HAS_VISIBLE: tl.constexpr,
     HAS_BIAS: tl.constexpr,
 ) -> None:
-    """Write out[row, head] = softmax(query . keys * scale + bias) . values over the places that are visible.
+    """Write out[row, head] = softmax(query . keys * scale + bias) . values over the visible positions.
 
-    Where it appends, the new key and value are written to `new_place`, and what is seen is they and the places before.
-    Pointers, and the strides of their dims in elements; `visible` holds bytes.
+    With APPENDS, the new key and value are written to position `new_place`, and the query attends to them and to all
+    positions before. The arguments are pointers and the strides of their dims in elements; `visible` holds bytes.
     """
     row = tl.program_id(0).to(tl.int64)
     head = tl.program_id(1).to(tl.int64)
@@ -76,7 +76,7 @@ def attend(
         at = keys + row * key_row + head * key_head + place[:, None] * key_place + across[None, :]
         key = tl.load(at, mask=tile, other=0.0)
         at = values + row * value_row + head * value_head + place[:, None] * value_place + across[None, :]
-        value = tl.load(at, mask=tile, other=0.0)  # asked for before it is needed: both are under way together
+        value = tl.load(at, mask=tile, other=0.0)  # before it is needed, so that both loads overlap
         score = tl.sum(key.to(tl.float32) * q[None, :], axis=1)
         if HAS_BIAS:
             score += tl.load(bias + head * bias_head + place * bias_place, mask=seen, other=0.0).to(tl.float32)

@@ -1,4 +1,4 @@
-"""Decoding one token at a time: keys and values kept from earlier tokens, and a layer's step over them.
+"""The key-value cache of step-by-step decoding, and the step of one layer over it.
 
 Shape letters: L layers, R rows, N heads of this rank, D head width, M longest output, S source length.
 """
@@ -11,41 +11,41 @@ from typing import Any, NamedTuple
 from megatron.core.models.common.embeddings.rope_utils import apply_rotary_pos_emb
 from torch import Tensor
 
-from bionemo_core.nn.decode_attention import append_and_attend, attend_one
+from bionemo_core.nn.decode_attention import append_and_attend, attend_to_memory
 
 
-class KeptKeys(NamedTuple):
-    """Keys and values of one layer."""
+class LayerCache(NamedTuple):
+    """Cached keys and values of one layer."""
 
     own: Tensor
-    """Of the tokens so far, [2, R, N, M, D]."""
+    """Keys and values of the tokens so far, [2, R, N, M, D]."""
     cross_keys: Tensor
-    """Of the memory, [R, N, S, D]."""
+    """Keys of the memory, [R, N, S, D]."""
     cross_values: Tensor
-    """Likewise."""
+    """Values of the memory, [R, N, S, D]."""
 
 
 class DecodingStep(NamedTuple):
-    """What all layers are told of the next token."""
+    """The inputs of a decoding step that are the same for all layers."""
 
     position: Tensor
-    """Its place, int64[1] on the device."""
+    """Position of the next token, int64[1] on the device."""
     visible: Tensor | None
-    """True at real states of the memory, bool[R, 1, 1, S]; None where all are."""
+    """True at real states of the memory, bool[R, 1, 1, S]; None if all are real."""
     angles: Tensor | None
-    """Rotary angles of its position."""
+    """Rotary angles of the position."""
     bias: Tensor | None
-    """Relative bias over all places, [1, N, 1, M]."""
+    """Relative bias over all positions, [1, N, 1, M]."""
 
 
 class CachedDecoderState:
-    """How far decoding has come in a batch of rows, all of the same length.
+    """The decoding state of a batch of rows, all of which have the same number of tokens.
 
     Args:
-        self_cache: keys and values of the tokens so far, [L, 2, R, N, M, D]; zeros where none is yet.
+        self_cache: keys and values of the tokens so far, [L, 2, R, N, M, D]; zeros at later positions.
         cross_cache: keys and values of the memory, [L, 2, R, N, S, D].
-        visible: True at real states of the memory, bool[R, 1, 1, S]; None where all are.
-        position: place of the next token, int64[1] on the device.
+        visible: True at real states of the memory, bool[R, 1, 1, S]; None if all are real.
+        position: position of the next token, int64[1] on the device.
         length: the same number on the host.
     """
 
@@ -57,16 +57,16 @@ class CachedDecoderState:
 
     @property
     def max_length(self) -> int:
-        """Tokens that there is room for."""
+        """The most tokens that the cache can hold."""
         return self.self_cache.shape[4]
 
     @property
     def rows(self) -> int:
-        """Sequences that are decoded."""
+        """The number of sequences that are decoded."""
         return self.self_cache.shape[2]
 
     def select(self, rows: Tensor) -> CachedDecoderState:
-        """Return the state of these rows, int64[n], in this order; a row may come twice or not at all."""
+        """Return the state of these rows, int64[n], in this order; rows may be repeated or left out."""
         return CachedDecoderState(
             self.self_cache.index_select(2, rows),
             self.cross_cache.index_select(2, rows),
@@ -75,42 +75,42 @@ class CachedDecoderState:
             self.length,
         )
 
-    def kept(self, layer: int) -> KeptKeys:
-        """Return the keys and values that this layer has cached."""
-        return KeptKeys(self.self_cache[layer], *self.cross_cache[layer])
+    def layer_cache(self, layer: int) -> LayerCache:
+        """Return the cached keys and values of this layer."""
+        return LayerCache(self.self_cache[layer], *self.cross_cache[layer])
 
     def next_step(self, angles: Tensor | None, bias: Callable[[int], Tensor] | None) -> DecodingStep:
-        """Return the decoding step of the next token: rotary angles of its position, and its bias over the keys."""
+        """Return the inputs of the next step: rotary angles of its position, and `bias(number of keys)`."""
         return DecodingStep(self.position, self.visible, angles, None if bias is None else bias(self.max_length))
 
     def advance(self) -> None:
-        """Count the token that every layer has appended."""
+        """Move to the next position, after every layer has appended its key and value."""
         self.position += 1
         self.length += 1
 
 
-def cross_cache(layers: Sequence[Any], states: Tensor) -> Tensor:
-    """Keys and values of a memory [S, R, hidden] in every layer, [L, 2, R, N, S, D]."""
+def make_cross_cache(layers: Sequence[Any], states: Tensor) -> Tensor:
+    """Return every layer's keys and values of a memory [S, R, hidden], as [L, 2, R, N, S, D]."""
     attention = layers[0].cross_attention
     heads, width = attention.num_attention_heads_per_partition, attention.hidden_size_per_attention_head
     length, rows = states.shape[:2]
-    kept = states.new_empty(len(layers), 2, rows, heads, length, width)
+    cache = states.new_empty(len(layers), 2, rows, heads, length, width)
     for index, layer in enumerate(layers):
         mixed, _ = layer.cross_attention.linear_kv(states)
-        kept[index] = mixed.view(length, rows, heads, 2, width).permute(3, 1, 2, 0, 4)
-    return kept
+        cache[index] = mixed.view(length, rows, heads, 2, width).permute(3, 1, 2, 0, 4)
+    return cache
 
 
-def empty_cache(like: Tensor, max_length: int) -> Tensor:
-    """Room for `max_length` tokens beside a memory's keys and values."""
-    layers, both, rows, heads, _, width = like.shape
-    return like.new_zeros(layers, both, rows, heads, max_length, width)
+def make_self_cache(cross_cache: Tensor, max_length: int) -> Tensor:
+    """Return an empty cache for `max_length` tokens that goes with a cross-attention cache."""
+    layers, both, rows, heads, _, width = cross_cache.shape
+    return cross_cache.new_zeros(layers, both, rows, heads, max_length, width)
 
 
-def decode_layer(layer: Any, hidden: Tensor, kept: KeptKeys, step: DecodingStep) -> Tensor:
-    """One token through a megatron-core layer, [1, R, hidden]: its forward with kept keys, without dropout.
+def decode_layer(layer: Any, hidden: Tensor, cache: LayerCache, step: DecodingStep) -> Tensor:
+    """Run a megatron-core layer on one token per row, [1, R, hidden], with cached keys and without dropout.
 
-    The token's own key and value are kept as well.
+    The token's own key and value are added to the cache.
     """
     attention = layer.self_attention
     query, key, value = attention.get_query_key_value_tensors(layer.input_layernorm(hidden))
@@ -123,8 +123,8 @@ def decode_layer(layer: Any, hidden: Tensor, kept: KeptKeys, step: DecodingStep)
         query,
         key,
         value,
-        kept.own,
-        place=step.position,
+        cache.own,
+        position=step.position,
         bias=step.bias,
         scale=attention.core_attention.scale,
     )
@@ -134,7 +134,7 @@ def decode_layer(layer: Any, hidden: Tensor, kept: KeptKeys, step: DecodingStep)
     query, _ = attention.linear_q(layer.pre_cross_attn_layernorm(hidden))
     query = query.view(*query.shape[:2], attention.num_attention_heads_per_partition, -1)
     scale = attention.core_attention.scale
-    out = attend_one(query, kept.cross_keys, kept.cross_values, visible=step.visible, scale=scale)
+    out = attend_to_memory(query, cache.cross_keys, cache.cross_values, visible=step.visible, scale=scale)
     hidden = layer.cross_attn_bda(False, False)(attention.linear_proj(out), hidden, 0.0)
 
     return layer.mlp_bda(False, False)(layer.mlp(layer.pre_mlp_layernorm(hidden)), hidden, 0.0)

@@ -1,4 +1,4 @@
-"""Token and position embeddings, with what the ESM family adds to them."""
+"""Token and position embeddings, with the ESM family's norm and token dropout."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ if TYPE_CHECKING:
     from bionemo_core.data.batches.batch import TokenBatch
 
 TRAINED_MASK_RATIO = 0.15 * 0.8
-"""Share of mask tokens in ESM training, which token dropout scales to (fair-esm and Hugging Face agree)."""
+"""Share of mask tokens in ESM training, to which token dropout scales (as in fair-esm and Hugging Face)."""
 
 
 @dataclass(frozen=True)
 class EmbeddingOptions:
-    """What stands between token ids and the first layer."""
+    """Options of the embedding of token ids."""
 
     max_positions: int | None
     """Rows of the learned position table; None for no table."""
     position_offset: int = 0
-    """The table's row for the first token: 2 for ESM-1b."""
+    """Row of the position table for the first token: 2 for ESM-1b."""
     layer_norm: bool = False
-    """A norm on the embeddings, as ESM-1b has."""
+    """Whether to apply a norm to the embeddings, as in ESM-1b."""
     token_dropout_mask_id: int | None = None
-    """The mask token, where ESM's token dropout is on: mask embeddings become 0, the rest is scaled."""
+    """Id of the mask token for ESM's token dropout (mask embeddings become 0, the others are scaled); None: off."""
     dropout: float = 0.0
 
 
 class TokenEmbedding(torch.nn.Module):
-    """Hidden states [length, batch, hidden] of a `TokenBatch`.
+    """The embedding of a `TokenBatch`: hidden states [length, batch, hidden].
 
-    With `own_words=False` the word table is another embedding's, handed over in each call.
+    With `own_words=False` the module has no word table; each call passes another embedding's.
     """
 
     def __init__(
@@ -70,36 +70,36 @@ class TokenEmbedding(torch.nn.Module):
         self.layer_norm = Norm(config, config.hidden_size, config.layernorm_epsilon) if options.layer_norm else None
 
     def forward(self, batch: TokenBatch, words: VocabParallelEmbedding | None = None) -> Tensor:
-        hidden = self._words(words)(batch.tokens)
+        hidden = self._word_table(words)(batch.tokens)
         if self.options.token_dropout_mask_id is not None:
             hidden = hidden * token_dropout_scale(batch, self.options.token_dropout_mask_id).to(hidden.dtype)
-        hidden = self._placed(hidden, batch.position_ids)
+        hidden = self._add_positions(hidden, batch.position_ids)
         if not batch.packed:
             hidden = hidden * batch.padding_mask.unsqueeze(-1)
         hidden = F.dropout(hidden, self.options.dropout, self.training)
-        # Through one dim, so that a dim of size 1 has the stride that a layer's output has: compiled layers look at it.
+        # Flattening gives a dim of size 1 the stride that a layer's output has; compiled layers check strides.
         length_first = hidden.transpose(0, 1)
         return length_first.contiguous().flatten().view(length_first.shape)
 
-    def at(self, tokens: Tensor, position: Tensor, words: VocabParallelEmbedding | None = None) -> Tensor:
-        """Hidden states [1, rows, hidden] of one token a row, int64[rows], all at one position, int64[1]."""
-        return self._placed(self._words(words)(tokens), position).unsqueeze(0)
+    def embed_at(self, tokens: Tensor, position: Tensor, words: VocabParallelEmbedding | None = None) -> Tensor:
+        """Embed one token per row, int64[rows], all at the same position, int64[1]; returns [1, rows, hidden]."""
+        return self._add_positions(self._word_table(words)(tokens), position).unsqueeze(0)
 
-    def _placed(self, hidden: Tensor, position_ids: Tensor) -> Tensor:
+    def _add_positions(self, hidden: Tensor, position_ids: Tensor) -> Tensor:
         if self.position_embeddings is not None:
             hidden = hidden + self.position_embeddings(position_ids + self.options.position_offset)
         return hidden if self.layer_norm is None else self.layer_norm(hidden)
 
-    def _words(self, words: VocabParallelEmbedding | None) -> VocabParallelEmbedding:
+    def _word_table(self, words: VocabParallelEmbedding | None) -> VocabParallelEmbedding:
         table = self.word_embeddings if words is None else words
-        assert table is not None, "this embedding shares its table: hand it over"
+        assert table is not None, "this embedding has no word table (own_words=False): pass `words`"
         return table
 
 
 def token_dropout_scale(batch: TokenBatch, mask_id: int) -> Tensor:
-    """Each token's factor, float32 [rows, length, 1]: 0 for masks, else (1 - 0.12) / (1 - observed).
+    """Return each token's factor, float32 [rows, length, 1]: 0 for masks, else (1 - 0.12) / (1 - observed).
 
-    The observed share of masks is each sequence's own, in a packed row too.
+    The observed share of masks is computed for each sequence, also in a packed row.
     """
     is_mask = batch.tokens == mask_id
     if batch.packed:
@@ -111,6 +111,6 @@ def token_dropout_scale(batch: TokenBatch, mask_id: int) -> Tensor:
     else:
         masks = (is_mask & batch.padding_mask).sum(-1, keepdim=True)
         observed = masks.float() / batch.padding_mask.sum(-1, keepdim=True).clamp(min=1)
-    # A sequence of nothing but masks has only zeros to scale: any finite factor will do.
+    # A sequence of masks only has nothing but zeros to scale, so any finite factor is correct.
     factor = (1 - TRAINED_MASK_RATIO) / (1 - observed).clamp(min=torch.finfo(torch.float32).eps)
     return torch.where(is_mask, 0.0, factor).unsqueeze(-1)

@@ -1,4 +1,4 @@
-"""A bidirectional encoder with a masked-language head: the network of every BERT-like model here."""
+"""A bidirectional encoder with a masked-language head: the network of all BERT-like models."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Tensor
 from bionemo_core.nn.attention import packed_params
 from bionemo_core.nn.cuda_graph_safe import cuda_graph_safe
 from bionemo_core.nn.embedding import EmbeddingOptions, TokenEmbedding
-from bionemo_core.nn.heads import MaskedLanguageHead, summed_loss
-from bionemo_core.nn.layers import encoder_block_spec
+from bionemo_core.nn.heads import MaskedLanguageHead, sum_token_losses
+from bionemo_core.nn.layers import block_spec
 from bionemo_core.nn.rotary import RotaryAngles
 from bionemo_core.parallel.groups import ProcessGroups
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def padded_vocab_size(vocab_size: int, multiple: int = 128) -> int:
-    """`vocab_size` rounded up to a multiple that every tensor-parallel size in use divides."""
+    """Return `vocab_size` rounded up to a multiple that common tensor-parallel sizes divide."""
     return -(-vocab_size // multiple) * multiple
 
 
@@ -31,9 +31,9 @@ class EncoderLM(torch.nn.Module):
 
     Args:
         config: from `bionemo_core.nn.layers.transformer_config`.
-        vocab_size: pieces of the tokenizer; the tables are padded to a multiple of 128.
-        embedding: what stands between ids and the first layer.
-        rotary: rotate queries and keys by position.
+        vocab_size: tokens of the tokenizer; the tables are padded to a multiple of 128.
+        embedding: options of the embedding.
+        rotary: whether to rotate queries and keys by position.
         groups: the process groups to split over.
     """
 
@@ -53,16 +53,16 @@ class EncoderLM(torch.nn.Module):
         columns = padded_vocab_size(vocab_size)
         self.embedding = TokenEmbedding(config, columns, embedding, groups)
         self.rotary = RotaryAngles(config.kv_channels) if rotary else None
-        self.encoder = TransformerBlock(config, encoder_block_spec(config), pg_collection=groups.collection)
+        self.encoder = TransformerBlock(config, block_spec(config), pg_collection=groups.collection)
         self.head = MaskedLanguageHead(config, columns, groups)
 
     @property
     def layers(self) -> torch.nn.ModuleList:
-        """The repeated blocks: what is compiled and sharded one by one."""
+        """The transformer layers, which are compiled and sharded one by one."""
         return self.encoder.layers
 
     def hidden_states(self, batch: TokenBatch) -> Tensor:
-        """Hidden states after the final norm, shape [length, rows, hidden]."""
+        """Return the hidden states after the final norm, shape [length, rows, hidden]."""
         hidden = self.embedding(batch)
         angles = None if self.rotary is None else self.rotary(batch.position_ids)
         if batch.packed:
@@ -81,6 +81,6 @@ class EncoderLM(torch.nn.Module):
     def forward(self, batch: TokenBatch) -> Tensor:
         """Return the masked-language loss summed over the batch's loss positions, a float32 scalar in nats."""
         words = self.embedding.word_embeddings.weight
-        return summed_loss(
+        return sum_token_losses(
             self.hidden_states(batch), batch, lambda hidden: self.head(hidden, words), self.vocab_size, self.groups
         )

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class MaskedLanguageHead(torch.nn.Module):
-    """Dense, erf gelu, norm, then the tied embedding with a bias of its own (BERT's head, ESM's too)."""
+    """The head of BERT and ESM: dense, erf gelu, norm, then the tied embedding with a separate bias."""
 
     def __init__(self, config: TransformerConfig, padded_vocab_size: int, groups: ProcessGroups) -> None:
         super().__init__()
@@ -38,17 +38,17 @@ class MaskedLanguageHead(torch.nn.Module):
         )
 
     def forward(self, hidden: Tensor, tied_weight: Tensor) -> Tensor:
-        """Logits of this rank's columns, shape [..., padded vocabulary / tensor ranks]."""
+        """Return the logits of this rank's columns, shape [..., padded vocabulary / tensor ranks]."""
         return self.output(self.layer_norm(F.gelu(self.dense(hidden))), weight=tied_weight)[0]
 
 
 class TokensHead(torch.nn.Module):
-    """Logits straight from hidden states, by a table of its own or a tied one.
+    """A linear head from hidden states to logits, with a weight of its own or a tied one.
 
     Args:
-        tied: take the weight that each call brings, and have none.
-        bias: add one for each piece of the vocabulary.
-        scale: factor on hidden states; T5 with a tied head has hidden_size ** -0.5.
+        tied: have no weight, and use the one passed in each call.
+        bias: add a bias for each token of the vocabulary.
+        scale: factor on hidden states; hidden_size ** -0.5 for T5 with a tied head.
     """
 
     def __init__(
@@ -74,13 +74,13 @@ class TokensHead(torch.nn.Module):
         )
 
     def forward(self, hidden: Tensor, tied_weight: Tensor | None = None) -> Tensor:
-        """Logits of this rank's columns, shape [..., padded vocabulary / tensor ranks]."""
+        """Return the logits of this rank's columns, shape [..., padded vocabulary / tensor ranks]."""
         if self.scale != 1.0:
             hidden = hidden * self.scale
         return self.output(hidden, weight=tied_weight)[0]
 
 
-def summed_loss(
+def sum_token_losses(
     hidden: Tensor, batch: TokenBatch, head: Callable[[Tensor], Tensor], vocab_size: int, groups: ProcessGroups
 ) -> Tensor:
     """Return the cross entropy in nats summed over the batch's loss positions, a float32 scalar.
@@ -88,22 +88,22 @@ def summed_loss(
     `hidden` has the shape [length, rows, hidden]; `head` maps it to this rank's columns of the logits.
     """
     labels = batch.labels.transpose(0, 1)
-    chosen: Tensor | None = batch.loss_mask.transpose(0, 1)
-    if not hidden.is_cuda:  # shapes may vary here, so the head need not see what has no label
-        hidden, labels, chosen = hidden[chosen], labels[chosen], None
+    mask: Tensor | None = batch.loss_mask.transpose(0, 1)
+    if not hidden.is_cuda:  # shapes may vary on a CPU, so the head can skip positions without a label
+        hidden, labels, mask = hidden[mask], labels[mask], None
     losses = token_cross_entropy(head(hidden), labels, vocab_size, groups)
-    return losses.sum() if chosen is None else (losses * chosen).sum()
+    return losses.sum() if mask is None else (losses * mask).sum()
 
 
 def token_cross_entropy(logits: Tensor, labels: Tensor, vocab_size: int, groups: ProcessGroups) -> Tensor:
-    """Cross entropy in nats of each token, float32, shape of `labels`.
+    """Return the cross entropy in nats of each token, float32, shape of `labels`.
 
-    `logits` are this rank's columns [..., padded vocabulary / tensor ranks]; padded columns take no part.
+    `logits` are this rank's columns [..., padded vocabulary / tensor ranks]; padding columns are ignored.
     """
     columns = logits.shape[-1]
     first = groups.tensor_rank * columns
     padded = torch.arange(first, first + columns, device=logits.device) >= vocab_size
-    # Out of place: megatron-core's vocabulary-parallel loss works in place on what it is given.
+    # Out of place, because megatron-core's vocabulary-parallel loss changes its input in place.
     logits = logits.float().masked_fill(padded, torch.finfo(torch.float32).min)
     if groups.tensor_size > 1:
         return vocab_parallel_cross_entropy(logits, labels)

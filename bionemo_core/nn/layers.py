@@ -1,4 +1,4 @@
-"""The layer that every model of ours is made of, from megatron-core's parts."""
+"""The transformer layers of all models, built from megatron-core's modules."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from bionemo_core.parallel.groups import ProcessGroups
 
 
 class ColumnLinear(ColumnParallelLinear):
-    """A column-parallel linear layer that is one fused product on a single tensor-parallel rank."""
+    """A column-parallel linear layer that is one fused `F.linear` on a single tensor-parallel rank."""
 
     def forward(self, input_: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         if self.tp_group.size() > 1:
@@ -39,7 +39,7 @@ class ColumnLinear(ColumnParallelLinear):
 
 
 class RowLinear(RowParallelLinear):
-    """A row-parallel linear layer that is one fused product on a single tensor-parallel rank."""
+    """A row-parallel linear layer that is one fused `F.linear` on a single tensor-parallel rank."""
 
     def forward(self, input_: Tensor) -> tuple[Tensor, Tensor | None]:
         if self.tp_group.size() > 1:
@@ -48,7 +48,7 @@ class RowLinear(RowParallelLinear):
 
 
 def gelu_tanh(x: Tensor) -> Tensor:
-    """Return the tanh form of gelu, which v1's fused kernel computes."""
+    """Compute the tanh form of gelu, as v1's fused kernel does."""
     return F.gelu(x, approximate="tanh")
 
 
@@ -59,7 +59,7 @@ _NORMS = {"layernorm": "LayerNorm", "rmsnorm": "RMSNorm"}
 BLOCK_TYPES = ("pre_ln", "post_ln", "normformer")
 
 
-# Long: one call whose arguments are all explained.
+# Long: the signature lists megatron-core's options, and the call passes each on.
 def transformer_config(
     *,
     num_layers: int,
@@ -79,29 +79,29 @@ def transformer_config(
     deterministic: bool = False,
     params_dtype: torch.dtype = torch.float32,
 ) -> TransformerConfig:
-    """megatron-core's config for one of our networks, with the fusions off that need Apex or Transformer Engine.
+    """Return megatron-core's config for a network, without the fusions that need Apex or Transformer Engine.
 
-    Parameters are initialised on the CPU on every device and layout, so that one seed gives one set of weights.
+    Parameters are always initialised on the CPU, so that a seed gives the same weights on every device and layout.
 
     Args:
         activation: gelu (erf), gelu_tanh, relu; gated: geglu, geglu_tanh, swiglu, reglu.
         kv_channels: width of a head; hidden_size / num_attention_heads by default.
         softmax_scale: factor on attention scores; 1 / sqrt(kv_channels) by default, 1 in T5.
         normalization: layernorm or rmsnorm.
-        bias: whether the linear layers of attention and MLP have one.
+        bias: whether the linear layers of attention and MLP have a bias.
 
     Raises:
-        ConfigError: sizes that do not divide, or an unknown word.
+        ConfigError: a size is not divisible as needed, or an activation or normalization is unknown.
     """
     if kv_channels is None and hidden_size % num_attention_heads:
         raise ConfigError(
-            f"model: hidden_size={hidden_size} is not a multiple of num_attention_heads={num_attention_heads}; "
-            "change one, or give the width of a head as kv_channels."
+            f"model: hidden_size={hidden_size} is not a multiple of num_attention_heads={num_attention_heads}. "
+            "Change one of them, or set the width of a head with kv_channels."
         )
     if num_attention_heads % tensor_model_parallel_size:
         raise ConfigError(
-            f"model: num_attention_heads={num_attention_heads} cannot be split over "
-            f"parallel.tensor_model_parallel_size={tensor_model_parallel_size} ranks."
+            f"model: num_attention_heads={num_attention_heads} is not divisible by "
+            f"parallel.tensor_model_parallel_size={tensor_model_parallel_size}. Change one of them."
         )
     known = {**_PLAIN, **_GATED}
     if activation not in known:
@@ -138,9 +138,9 @@ def transformer_config(
 
 
 class Norm:
-    """Builds the norm that `config` asks for; a class, because megatron-core calls classes and passes functions on."""
+    """A builder of the norm that `config` names; a class, because megatron-core instantiates only classes."""
 
-    def __new__(  # type: ignore[misc]  # torch's own norm comes out, not an instance of this class
+    def __new__(  # type: ignore[misc]  # returns torch's own norm, not an instance of this class
         cls, config: TransformerConfig, hidden_size: int, eps: float = 1e-5, **_: object
     ) -> torch.nn.Module:
         """Return a torch norm over the last dim, of width `hidden_size`."""
@@ -148,21 +148,19 @@ class Norm:
         return kind(hidden_size, eps=eps, dtype=config.params_dtype)
 
 
-def encoder_block_spec(config: TransformerConfig, final_norm: bool = True) -> TransformerBlockSubmodules:
-    """Pre-norm bidirectional layers and, unless told otherwise, a norm at the end."""
-    layers = [layer_spec(config)] * config.num_layers
-    return TransformerBlockSubmodules(layer_specs=layers, layer_norm=Norm if final_norm else None)
-
-
 def block_spec(
-    config: TransformerConfig, block_type: str, *, causal: bool = False, cross_groups: ProcessGroups | None = None
+    config: TransformerConfig,
+    block_type: str = "pre_ln",
+    *,
+    causal: bool = False,
+    cross_groups: ProcessGroups | None = None,
 ) -> TransformerBlockSubmodules:
-    """`config.num_layers` layers as `layer_spec` has them, and the norm at the end that goes with their type."""
+    """Return the spec of `config.num_layers` layers (see `layer_spec`), with a final norm unless they are post_ln."""
     layers = [layer_spec(config, block_type, causal=causal, cross_groups=cross_groups)] * config.num_layers
     return TransformerBlockSubmodules(layer_specs=layers, layer_norm=Norm if block_type != "post_ln" else None)
 
 
-# Long: one specification, from the outside to the inside.
+# Long: one nested megatron-core spec.
 def layer_spec(
     config: TransformerConfig,
     block_type: str = "pre_ln",
@@ -170,16 +168,16 @@ def layer_spec(
     causal: bool = False,
     cross_groups: ProcessGroups | None = None,
 ) -> ModuleSpec:
-    """One transformer layer.
+    """Return the spec of one transformer layer.
 
     Args:
         block_type: where the norms are. pre_ln: before each part. post_ln: after each residual sum, and none at the
             end. normformer: as pre_ln, and also after each attention and within the MLP (arXiv 2110.09456).
-        causal: whether a position sees those after it.
-        cross_groups: the process groups of cross attention; None for a layer without.
+        causal: whether a position attends only to itself and earlier positions.
+        cross_groups: the process groups of cross attention; None for a layer without cross attention.
 
     Raises:
-        ConfigError: an unknown type, or one that cannot be split over the config's tensor ranks.
+        ConfigError: the type is unknown, or cannot be split over the config's tensor-parallel ranks.
     """
     if block_type not in BLOCK_TYPES:
         raise ConfigError(
@@ -188,18 +186,20 @@ def layer_spec(
     normformer = block_type == "normformer"
     if normformer and config.tensor_model_parallel_size > 1:
         raise ConfigError(
-            "model: transformer_block_type=normformer has a norm over the width that tensor parallelism splits. "
-            "Use parallel.tensor_model_parallel_size=1, or pre_ln."
+            "model: transformer_block_type=normformer has a norm over the dim that tensor parallelism splits. "
+            "Use parallel.tensor_model_parallel_size=1, or transformer_block_type=pre_ln."
         )
     norm_before = IdentityOp if block_type == "post_ln" else Norm
     after_attention, after_mlp = {
         "pre_ln": (get_bias_dropout_add, get_bias_dropout_add),
-        "post_ln": (_add(config, NormAfterSum), _add(config, NormAfterSum)),
-        "normformer": (_add(config, NormBeforeSum), get_bias_dropout_add),
+        "post_ln": (_residual_spec(config, NormAfterSum), _residual_spec(config, NormAfterSum)),
+        "normformer": (_residual_spec(config, NormBeforeSum), get_bias_dropout_add),
     }[block_type]
     cross: dict[str, object] = {}
     if cross_groups is not None:
-        projection = partial(ColumnLinear, tp_group=cross_groups.tensor)  # megatron-core passes it everywhere but here
+        projection = partial(
+            ColumnLinear, tp_group=cross_groups.tensor
+        )  # megatron-core passes the group everywhere but here
         cross = {
             "pre_cross_attn_layernorm": norm_before,
             "cross_attention": ModuleSpec(
@@ -241,11 +241,11 @@ def layer_spec(
 
 
 WithBias = tuple[Tensor, Tensor | None]
-"""What a linear layer returns that leaves its bias to be added later."""
+"""The output of a linear layer and its bias, which is added later."""
 
 
 class NormAfterSum(torch.nn.Module):
-    """A norm after the residual sum; takes the place of megatron-core's bias-dropout-add."""
+    """A norm after the residual sum; replaces megatron-core's bias-dropout-add."""
 
     def __init__(self, transformer: TransformerConfig, **_: object) -> None:
         super().__init__()
@@ -261,7 +261,7 @@ class NormAfterSum(torch.nn.Module):
 
 
 class NormBeforeSum(NormAfterSum):
-    """A norm before the residual sum, as a NormFormer has it behind attention."""
+    """A norm before the residual sum, as after a NormFormer's attention."""
 
     def forward(self, training: bool, fused: bool) -> Callable[[WithBias, Tensor, float], Tensor]:
         """Return the function of (output and bias, residual, dropout) that a layer calls."""
@@ -273,7 +273,7 @@ class NormBeforeSum(NormAfterSum):
 
 
 class NormedRowLinear(RowLinear):
-    """A row-parallel linear layer over a norm of its input, as a NormFormer has it in the MLP."""
+    """A row-parallel linear layer after a norm of its input, as in a NormFormer's MLP."""
 
     def __init__(self, input_size: int, output_size: int, *, config: TransformerConfig, **options: object) -> None:
         super().__init__(input_size, output_size, config=config, **options)
@@ -288,5 +288,5 @@ def _sum(output: WithBias) -> Tensor:
     return value if bias is None else value + bias
 
 
-def _add(config: TransformerConfig, kind: type[NormAfterSum]) -> ModuleSpec:
+def _residual_spec(config: TransformerConfig, kind: type[NormAfterSum]) -> ModuleSpec:
     return ModuleSpec(module=kind, params={"transformer": config})

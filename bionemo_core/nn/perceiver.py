@@ -1,6 +1,6 @@
 """A Perceiver encoder: a fixed number of learned latents that attend to the tokens (Jaegle et al. 2021).
 
-The structure is that of NeMo's `perceiver` encoder, which MolMIM has.
+The structure is that of NeMo's `perceiver` encoder, which MolMIM uses.
 """
 
 from __future__ import annotations
@@ -24,14 +24,16 @@ if TYPE_CHECKING:
 
 
 class PerceiverEncoder(torch.nn.Module):
-    """`config.num_layers` times: latents attend to themselves and to the tokens, then to themselves; residual.
+    """Learned latents and `config.num_layers` residual groups of layers.
+
+    In the first layer of a group the latents attend to themselves and to the tokens, in the others to themselves.
 
     Args:
-        hidden_steps: how many latents.
+        hidden_steps: number of latents.
         self_per_cross: layers of self attention after each layer with cross attention.
 
     Raises:
-        ConfigError: there is no latent, or positions within the layers are asked for.
+        ConfigError: there is no latent, or the options demand relative positions.
     """
 
     def __init__(
@@ -46,45 +48,45 @@ class PerceiverEncoder(torch.nn.Module):
         super().__init__()
         if hidden_steps < 1 or self_per_cross < 0:
             raise ConfigError(
-                f"model: hidden_steps={hidden_steps}, num_self_attention_per_cross_attention={self_per_cross}: a "
-                "perceiver needs at least 1 latent, and 0 or more layers of self attention."
+                f"model: got hidden_steps={hidden_steps} and num_self_attention_per_cross_attention={self_per_cross}; "
+                "a perceiver needs 1 or more latents, and 0 or more layers of self attention."
             )
         if options.position_embedding_type == "relative":
             raise ConfigError(
-                "model: encoder_arch=perceiver has no distance between latents and tokens, so "
-                "position_embedding_type=relative cannot be. Use learned_absolute."
+                "model: encoder_arch=perceiver cannot use position_embedding_type=relative, because latents and tokens "
+                "have no distance. Use learned_absolute."
             )
         self.self_per_cross = self_per_cross
         self.init_hidden = torch.nn.Parameter(torch.empty(hidden_steps, config.hidden_size, dtype=config.params_dtype))
         torch.nn.init.xavier_normal_(self.init_hidden)
         block_type = options.transformer_block_type
-        crossing = layer_spec(config, block_type, cross_groups=groups)
-        alone = layer_spec(config, block_type)
+        cross_layer = layer_spec(config, block_type, cross_groups=groups)
+        self_layer = layer_spec(config, block_type)
 
-        def built(spec: object, number: int) -> torch.nn.Module:
+        def build(spec: object, number: int) -> torch.nn.Module:
             return build_module(spec, config=config, layer_number=number, pg_collection=groups.collection)
 
         numbers = range(1, config.num_layers + 1)
-        self.cross_layers = torch.nn.ModuleList([built(crossing, number) for number in numbers])
-        self.self_layers = torch.nn.ModuleList([built(alone, n) for n in numbers for _ in range(self_per_cross)])
+        self.cross_layers = torch.nn.ModuleList([build(cross_layer, number) for number in numbers])
+        self.self_layers = torch.nn.ModuleList([build(self_layer, n) for n in numbers for _ in range(self_per_cross)])
         self.final_layernorm = (
             Norm(config, config.hidden_size, config.layernorm_epsilon) if block_type != "post_ln" else None
         )
 
     @property
     def layers(self) -> list[torch.nn.Module]:
-        """The repeated blocks."""
+        """The transformer layers."""
         return [*self.cross_layers, *self.self_layers]
 
     def forward(self, embedded: Tensor, source: TokenBatch) -> Memory:
         """Return the latents, a memory of shape [latents, rows or sequences of the pack, hidden]."""
         rows, bounds = self._rows_and_bounds(source)
         latents = self.init_hidden.unsqueeze(1).expand(-1, rows, -1).contiguous()
-        for index, crossing in enumerate(self.cross_layers):
+        for index, cross_layer in enumerate(self.cross_layers):
             before = latents
-            latents, _ = crossing(latents, None, context=embedded, context_mask=bounds)
-            for place in range(self.self_per_cross):
-                latents, _ = self.self_layers[index * self.self_per_cross + place](latents, None)
+            latents, _ = cross_layer(latents, None, context=embedded, context_mask=bounds)
+            for offset in range(self.self_per_cross):
+                latents, _ = self.self_layers[index * self.self_per_cross + offset](latents, None)
             latents = latents + before
         if self.final_layernorm is not None:
             latents = self.final_layernorm(latents)

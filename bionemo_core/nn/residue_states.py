@@ -1,6 +1,6 @@
-"""Hidden states at residues, from any network that encodes: what embedding, heads and scoring have in common.
+"""Hidden states at residues, from any network with an encoder; used by embedding, heads and scoring.
 
-Shape letters: L length, B rows, R residues of all sequences end to end, N sequences, H hidden width.
+Shape letters: L length, B rows, R residues of all sequences concatenated, N sequences, H hidden width.
 """
 
 from __future__ import annotations
@@ -17,58 +17,58 @@ if TYPE_CHECKING:
 
 
 class ResidueStates(NamedTuple):
-    """Hidden states without those of special tokens and padding."""
+    """Hidden states of the residues, without special tokens and padding."""
 
     states: Tensor
-    """Shape [R, H]: the sequences one after the other, in the order of the batch."""
+    """Shape [R, H]: the sequences concatenated, in the order of the batch."""
     lengths: Tensor
-    """How many states belong to each sequence, int64[N]."""
+    """Number of states of each sequence, int64[N]."""
 
     def mean(self) -> Tensor:
         """Return the mean over the states of each sequence, float32 [N, H] (v1's embedding)."""
-        # "unsafe": without the check of the lengths, for which it would wait for the device
+        # unsafe=True skips the check of the lengths, which would wait for the device.
         return torch.segment_reduce(self.states.float(), "mean", lengths=self.lengths, axis=0, unsafe=True)
 
 
 class ResidueEncoder(Protocol):
-    """A network seen as something that encodes sequences."""
+    """The residue encoder of a network."""
 
-    framed: bool
-    """Whether a sequence stands between BOS and EOS; these have no residue states."""
+    with_bos_eos: bool
+    """Whether the input has BOS before and EOS after each sequence; both are left out of the residue states."""
     fixed_states: int | None
-    """The number of states of every sequence where that is not its length: a perceiver's latents."""
+    """The number of states of every sequence if it is fixed (a perceiver's latents); None: one per residue."""
 
     def __call__(self, batch: TokenBatch) -> ResidueStates: ...
 
 
-class EncoderOfTokens:
-    """A network that offers `hidden_states(batch)`, [L, B, H], over BOS, residues and EOS."""
+class TokenEncoder:
+    """The encoder of a network with `hidden_states(batch)`, [L, B, H], over BOS, residues and EOS."""
 
-    framed = True
+    with_bos_eos = True
     fixed_states: int | None = None
 
     def __init__(self, network: nn.Module) -> None:
         self.network: Any = network
 
     def __call__(self, batch: TokenBatch) -> ResidueStates:
-        """Return the states at residues."""
-        return at_residues(self.network.hidden_states(batch), batch, framed=True)
+        """Return the hidden states at residues."""
+        return select_residues(self.network.hidden_states(batch), batch, with_bos_eos=True)
 
 
-class EncoderOfMemory:
-    """A network that offers `encode(batch)`, a memory for its decoder, over residues alone."""
+class MemoryEncoder:
+    """The encoder of a network with `encode(batch)`, a memory for its decoder, over residues only."""
 
-    framed = False
+    with_bos_eos = False
 
     def __init__(self, network: nn.Module) -> None:
         self.network: Any = network
         self.fixed_states: int | None = getattr(network, "hidden_steps", None)
 
     def __call__(self, batch: TokenBatch) -> ResidueStates:
-        """Return the states of the memory: one a residue, or the perceiver's latents."""
+        """Return the states of the memory: one per residue, or the perceiver's latents."""
         states_LBH = self.network.encode(batch).states
         if self.fixed_states is None:
-            return at_residues(states_LBH, batch, framed=False)
+            return select_residues(states_LBH, batch, with_bos_eos=False)
         steps, rows, hidden = states_LBH.shape
         rows = min(rows, len(batch.lengths))
         states = states_LBH[:, :rows].transpose(0, 1).reshape(-1, hidden)
@@ -76,50 +76,52 @@ class EncoderOfMemory:
 
 
 def encoder_of(network: nn.Module) -> ResidueEncoder:
-    """Return the encoder: the network itself, or the one inside a fine-tuned network.
+    """Return the residue encoder of a network; of a fine-tuned one, that of its pre-trained network.
 
     Raises:
-        ConfigError: it offers neither `hidden_states` nor `encode`.
+        ConfigError: the network has neither `hidden_states` nor `encode`.
     """
     base = encoder_network(network)
     if hasattr(base, "hidden_states"):
-        return EncoderOfTokens(base)
+        return TokenEncoder(base)
     if hasattr(base, "encode"):
-        return EncoderOfMemory(base)
+        return MemoryEncoder(base)
     raise ConfigError(
-        f"{type(base).__name__} has neither hidden_states(batch) nor encode(batch), so it gives no embeddings. "
+        f"{type(base).__name__} has neither hidden_states(batch) nor encode(batch), so it cannot embed sequences. "
         "Choose a model that declares the capability 'embedding'."
     )
 
 
 def encoder_network(network: nn.Module) -> nn.Module:
-    """Return the pre-trained network: the one inside a fine-tuned network, else the network itself."""
+    """Return the pre-trained network inside a fine-tuned one; for any other network, the network itself."""
     return getattr(network, "encoder_network", network)
 
 
-def at_residues(hidden_LBH: Tensor, batch: TokenBatch, *, framed: bool) -> ResidueStates:
-    """Return the states at residues of `hidden_LBH`, which has a state a token."""
-    places, lengths = residue_places(batch, framed=framed)
+def select_residues(hidden_LBH: Tensor, batch: TokenBatch, *, with_bos_eos: bool) -> ResidueStates:
+    """Select the states at residues from `hidden_LBH`, which has a state per token."""
+    indices, lengths = residue_indices(batch, with_bos_eos=with_bos_eos)
     rows = hidden_LBH.transpose(0, 1).flatten(0, 1)
-    return ResidueStates(rows.index_select(0, on_device(places, rows.device)), on_device(lengths, rows.device))
+    return ResidueStates(
+        rows.index_select(0, copy_to_device(indices, rows.device)), copy_to_device(lengths, rows.device)
+    )
 
 
-def residue_places(batch: TokenBatch, *, framed: bool) -> tuple[Tensor, Tensor]:
-    """Where residues stand in the batch's rows laid end to end, int64[R], and how many each sequence has, int64[N].
+def residue_indices(batch: TokenBatch, *, with_bos_eos: bool) -> tuple[Tensor, Tensor]:
+    """Return the indices of residues in the concatenated rows, int64[R], and the residues per sequence, int64[N].
 
-    Residues are real tokens, and with `framed` neither the first nor the last of a sequence. Both are on the CPU,
-    worked out from lengths alone, so that no device has to be asked.
+    Residues are the real tokens; with `with_bos_eos`, without the first and the last of each sequence. Both tensors
+    are on the CPU, computed from lengths alone, so that nothing waits for the device.
     """
     tokens = torch.tensor(batch.lengths, dtype=torch.int64)
     starts = torch.arange(len(tokens)) * batch.tokens.shape[1]
     if batch.packed:
         starts = tokens.cumsum(0) - tokens
-    ends = 1 if framed else 0
+    ends = 1 if with_bos_eos else 0
     lengths = (tokens - 2 * ends).clamp(min=0)
     before = lengths.cumsum(0) - lengths
     return torch.arange(int(lengths.sum())) + torch.repeat_interleave(starts + ends - before, lengths), lengths
 
 
-def on_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copy a CPU tensor to `device` without waiting for the work queued there."""
+def copy_to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy a CPU tensor to `device`, without waiting for the device."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

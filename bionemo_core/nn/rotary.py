@@ -17,6 +17,6 @@ class RotaryAngles(torch.nn.Module):
         self.register_buffer("inverse_frequency", 1.0 / base**exponents, persistent=False)
 
     def forward(self, positions: Tensor) -> Tensor:
-        """Angles in float32, shape [length, batch or 1, 1, head_width], for positions of shape [batch, length]."""
+        """Return float32 angles, shape [length, batch or 1, 1, head_width], of positions of shape [batch, length]."""
         angles = positions.transpose(0, 1).unsqueeze(-1) * self.inverse_frequency.float()
         return torch.cat((angles, angles), dim=-1).unsqueeze(2)

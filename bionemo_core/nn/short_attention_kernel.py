@@ -1,9 +1,9 @@
-"""Triton kernels of `short_attention`: a sequence and head a program, the whole of it in one tile.
+"""Triton kernels of `short_attention`: one program per sequence and head, with the whole sequence in one tile.
 
-They are launched once for each size of tile, and a program whose sequence is for another one ends at once.
+They are launched once for each tile size; a program whose sequence belongs to another size returns at once.
 
-Nothing is kept between forward and backward but the inputs: scores of so few keys are cheaper made again than read.
-Dropout draws from (seed, segment, head, query, key), so that both make the same choice.
+Backward gets only the inputs of forward: with so few keys, computing the scores again is cheaper than reading them.
+Dropout is a function of (seed, segment, head, query, key), so that forward and backward drop the same probabilities.
 """
 
 # ruff: noqa: ANN001  # Triton reads these arguments: pointers, strides, and constants in capitals
@@ -32,7 +32,7 @@ def _put(pointer, value, first, end, row_stride, head_offset, PLACES: tl.constex
 def _probabilities(  # noqa: ANN202
     q, k, queries, keys, scale, CAUSAL: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr
 ):
-    """Return the softmax of the scores, [QUERIES, KEYS]; 0 for masked keys, also if all are masked."""
+    """Return the softmax of the scores, [QUERIES, KEYS]; 0 at hidden keys, and in rows without visible keys."""
     to = tl.arange(0, KEYS)[None, :]
     seen = (to < keys) & (tl.arange(0, QUERIES)[:, None] < queries)
     if CAUSAL:
@@ -45,8 +45,8 @@ def _probabilities(  # noqa: ANN202
 
 @triton.jit
 def _kept(seed, segment, head, dropout, HEADS: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr):  # noqa: ANN202
-    """Return the dropout factors, [QUERIES, KEYS]."""
-    place = tl.arange(0, QUERIES)[:, None] * 128 + tl.arange(0, KEYS)[None, :]  # no tile is wider
+    """Return the factors of dropout, [QUERIES, KEYS]: 0 or 1 / (1 - dropout)."""
+    place = tl.arange(0, QUERIES)[:, None] * 128 + tl.arange(0, KEYS)[None, :]  # the largest tile is 128 wide
     draw = tl.rand(tl.load(seed), (segment * HEADS + head) * (128 * 128) + place)
     return tl.where(draw >= dropout, 1.0 / (1.0 - dropout), 0.0)
 
@@ -56,7 +56,7 @@ def _is_ours(  # noqa: ANN202
     queries, keys,
     QUERIES: tl.constexpr, KEYS: tl.constexpr, DONE_QUERIES: tl.constexpr, DONE_KEYS: tl.constexpr
 ):  # fmt: skip
-    """Whether a segment fits the tile, is not empty, and was not for the launch with the next smaller one."""
+    """Return whether this launch computes a segment: not empty, and fits this tile but not the next smaller one."""
     done = (queries <= DONE_QUERIES) & (keys <= DONE_KEYS)
     return (queries <= QUERIES) & (keys <= KEYS) & (queries + keys > 0) & (done == 0)
 
@@ -68,7 +68,7 @@ def forward(
     HEADS: tl.constexpr, WIDTH: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
     DONE_QUERIES: tl.constexpr, DONE_KEYS: tl.constexpr, CAUSAL: tl.constexpr, DROPS: tl.constexpr,
 ) -> None:  # fmt: skip
-    """Attention of one segment that fits the tile and not the next smaller; `out` is [T, HEADS, WIDTH], contiguous."""
+    """Compute attention of one segment that belongs to this tile size; `out` is [T, HEADS, WIDTH], contiguous."""
     segment, head = tl.program_id(0), tl.program_id(1)
     first, end = tl.load(query_bounds + segment), tl.load(query_bounds + segment + 1)
     key_first, key_end = tl.load(key_bounds + segment), tl.load(key_bounds + segment + 1)
@@ -90,7 +90,10 @@ def backward(
     HEADS: tl.constexpr, WIDTH: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
     DONE_QUERIES: tl.constexpr, DONE_KEYS: tl.constexpr, CAUSAL: tl.constexpr, DROPS: tl.constexpr,
 ) -> None:  # fmt: skip
-    """Compute the gradients of a segment's queries, keys and values, all contiguous [T, HEADS, WIDTH] like `d_out`."""
+    """Compute the gradients of one segment's queries, keys and values.
+
+    They and `d_out` are [T, HEADS, WIDTH], contiguous.
+    """
     segment, head = tl.program_id(0), tl.program_id(1)
     first, end = tl.load(query_bounds + segment), tl.load(query_bounds + segment + 1)
     key_first, key_end = tl.load(key_bounds + segment), tl.load(key_bounds + segment + 1)

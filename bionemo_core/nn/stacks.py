@@ -1,4 +1,4 @@
-"""A stack of transformer layers with its positions: the encoder and the causal decoder of an encoder-decoder."""
+"""Stacks of transformer layers with their positions: the encoder and the causal decoder of an encoder-decoder."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ POSITIONS = ("learned_absolute", "relative", "rope")
 
 @dataclass(frozen=True)
 class StackOptions:
-    """What a stack is beside its sizes, under v1's names."""
+    """The options of a stack besides its sizes, with v1's names."""
 
     transformer_block_type: str = "pre_ln"
-    """pre_ln, post_ln or normformer; `bionemo_core.nn.layers.layer_spec` says what they are."""
+    """pre_ln, post_ln or normformer; see `bionemo_core.nn.layers.layer_spec`."""
     position_embedding_type: str = "learned_absolute"
     """learned_absolute (added to the embeddings), relative (T5's bias in each layer) or rope (rotary)."""
     relative_attention_num_buckets: int = 32
     relative_attention_max_distance: int = 128
 
     def __post_init__(self) -> None:
-        """Accept known positions.
+        """Check the kind of positions.
 
         Raises:
-            ConfigError: there are none of that name.
+            ConfigError: `position_embedding_type` is unknown.
         """
         if self.position_embedding_type not in POSITIONS:
             raise ConfigError(
@@ -50,53 +50,53 @@ class StackOptions:
 
 @dataclass(frozen=True)
 class Memory:
-    """What a decoder attends to."""
+    """The encoder states that a decoder attends to."""
 
     states: Tensor
-    """Shape [source length or latents, rows, hidden]; of a packed source [tokens, 1, hidden]."""
+    """Shape [source length or latents, rows, hidden]; for a packed source [tokens, 1, hidden]."""
     padding_mask: Tensor | None = None
-    """True at real states, bool[rows, source length]; None where all are."""
+    """True at real states, bool[rows, source length]; None if all are real."""
     cu_seqlens: Tensor | None = None
-    """Where the sequences of a packed source begin and end, as `TokenBatch.cu_seqlens`; else None."""
+    """Cumulative lengths of the sequences of a packed source, as in `TokenBatch.cu_seqlens`; else None."""
     max_seqlen: int = 0
-    """No sequence of a packed source is longer."""
+    """Upper bound of the sequence lengths of a packed source."""
     num_sequences: int = 0
-    """Real sequences; they come first. Under static shapes more rows or segments may follow."""
+    """Number of real sequences, which come first. Under static shapes more rows or segments may follow."""
 
     @property
     def packed(self) -> bool:
-        """Whether sequences share a row."""
+        """Whether the sequences share a row."""
         return self.cu_seqlens is not None
 
-    def in_rows(self) -> Memory:
-        """Return this memory with one row for each real sequence."""
+    def unpack(self) -> Memory:
+        """Return the same memory with one row for each real sequence."""
         if self.cu_seqlens is None:
             return self
         lengths = self.cu_seqlens.diff()[: self.num_sequences].tolist()
-        pieces = self.states[: sum(lengths), 0].split(lengths)
-        states = torch.nn.utils.rnn.pad_sequence(list(pieces))
-        places = torch.arange(states.shape[0], device=states.device)
-        mask = places < torch.tensor(lengths, device=states.device)[:, None]
+        sequences = self.states[: sum(lengths), 0].split(lengths)
+        states = torch.nn.utils.rnn.pad_sequence(list(sequences))
+        positions = torch.arange(states.shape[0], device=states.device)
+        mask = positions < torch.tensor(lengths, device=states.device)[:, None]
         return Memory(states, mask, num_sequences=len(lengths))
 
     def with_states(self, states: Tensor) -> Memory:
-        """Return this memory with other states, such as those of a latent transform."""
+        """Return the same memory with other states, such as those of a latent transform."""
         return replace(self, states=states)
 
-    def bounds_for(self, target: TokenBatch) -> PackedSeqParams | Tensor | None:
-        """Return the bounds that cross attention takes in place of a mask: which source each target sequence sees."""
+    def mask_for(self, target: TokenBatch) -> PackedSeqParams | Tensor | None:
+        """Return the mask of cross attention from `target` to this memory; for a packed target, the packed bounds."""
         if target.packed:
             keys, longest = self.cu_seqlens, self.max_seqlen
             if keys is None:
                 longest, rows = self.states.shape[:2]
                 keys = torch.arange(rows + 1, dtype=torch.int32, device=self.states.device) * longest
             return packed_params(target.cu_seqlens, target.max_seqlen, keys, longest)
-        assert not self.packed, "a padded target needs Memory.in_rows()"
+        assert not self.packed, "a padded target needs an unpacked memory: call Memory.unpack()"
         return None if self.padding_mask is None else ~self.padding_mask[:, None, None, :]
 
 
 class Positions(torch.nn.Module):
-    """What a stack's self attention is told about places: rotary angles, or a relative bias."""
+    """The positions of a stack's self attention: rotary angles, a relative bias, or neither."""
 
     def __init__(
         self, config: TransformerConfig, options: StackOptions, groups: ProcessGroups, *, causal: bool
@@ -116,19 +116,19 @@ class Positions(torch.nn.Module):
             )
 
     def angles(self, batch: TokenBatch) -> Tensor | None:
-        """Rotary angles of the batch's positions."""
+        """Return the rotary angles of the batch's positions."""
         return None if self.rotary is None else self.rotary(batch.position_ids)
 
     def bias(self, batch: TokenBatch, hidden_keys: Tensor | None) -> Tensor | PackedBias | None:
-        """Return the relative bias, with the keys masked that are true in `hidden_keys`, bool[B, 1, 1, S]."""
+        """Return the relative bias; `hidden_keys`, bool[B, 1, 1, S], is True at keys to hide."""
         if self.relative is None:
             return None
         if batch.packed:
             bias = PackedBias(self.relative.by_distance(batch.max_seqlen), self.causal, batch.segment_ids[0])
             bias.prepare()
             return bias
-        whole = self.relative(batch.tokens.shape[1])
-        return whole if hidden_keys is None else whole.masked_fill(hidden_keys, torch.finfo(whole.dtype).min)
+        dense = self.relative(batch.tokens.shape[1])
+        return dense if hidden_keys is None else dense.masked_fill(hidden_keys, torch.finfo(dense.dtype).min)
 
 
 class Encoder(torch.nn.Module):
@@ -142,7 +142,7 @@ class Encoder(torch.nn.Module):
 
     @property
     def layers(self) -> list[torch.nn.Module]:
-        """The repeated blocks."""
+        """The transformer layers."""
         return list(self.block.layers)
 
     def forward(self, hidden: Tensor, source: TokenBatch) -> Memory:
@@ -175,16 +175,16 @@ class Decoder(torch.nn.Module):
 
     @property
     def layers(self) -> list[torch.nn.Module]:
-        """The repeated blocks."""
+        """The transformer layers."""
         return list(self.block.layers)
 
     def forward(self, hidden: Tensor, target: TokenBatch, memory: Memory) -> Tensor:
-        """Hidden states after the last norm, from embeddings of the decoder's input; [length, rows, hidden]."""
+        """Return the states after the last norm, from embeddings of shape [length, rows, hidden]."""
         return self.block(
             hidden,
-            None,  # padding lies behind every real token, so that causality hides it
+            None,  # padding comes after every real token, so the causal mask hides it
             context=memory.states,
-            context_mask=memory.bounds_for(target),
+            context_mask=memory.mask_for(target),
             rotary_pos_emb=self.positions.angles(target),
             attention_bias=self.positions.bias(target, None),
             packed_seq_params=packed_params(target.cu_seqlens, target.max_seqlen) if target.packed else None,

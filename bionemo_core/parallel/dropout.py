@@ -1,8 +1,8 @@
-"""Dropout as a function of where we are, so that no generator state has to be saved.
+"""Dropout seeds as a function of the position in a run, so that no generator state has to be saved.
 
 Before each micro batch the default generator is seeded from (seed, step, data-parallel rank, micro
-batch). Inside a tensor-parallel region, where each rank holds other heads, a second stream with the
-tensor-parallel rank mixed in takes its place.
+batch). Inside a tensor-parallel region each rank holds different heads; there a second stream replaces it,
+whose seed also depends on the tensor-parallel rank.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def seed_micro_batch(seed: int, step: int, data_rank: int, micro_batch: int, ten
 
 
 def _seed(value: int) -> None:
-    """As `torch.manual_seed`, which also notes a stack trace for each kind of device that is not in use."""
+    """Do what `torch.manual_seed` does, without the stack trace that it records for each unused kind of device."""
     if torch.cuda.is_initialized():
         torch.default_generator.manual_seed(value)
         torch.cuda.manual_seed(value)

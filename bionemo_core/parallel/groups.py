@@ -1,4 +1,4 @@
-"""The process groups of a job: one object that everything parallel is handed explicitly."""
+"""The process groups of a job, as one object that is passed explicitly to all parallel code."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from bionemo_core.errors import ConfigError
 class ProcessGroups:
     """The tensor- and data-parallel groups of this rank.
 
-    Ranks of one tensor-parallel group are neighbours, as megatron-core orders them.
+    The ranks of one tensor-parallel group have consecutive numbers, as in megatron-core.
     """
 
     tensor: dist.ProcessGroup
     data: dist.ProcessGroup
     collection: ProcessGroupCollection
-    """The same groups in the form that megatron-core's modules take."""
+    """The same groups in the form that megatron-core's modules accept."""
 
     @cached_property
     def tensor_rank(self) -> int:
@@ -43,7 +43,7 @@ class ProcessGroups:
         return self.data.size()
 
     def sum_over_data(self, tensor: torch.Tensor) -> torch.Tensor:
-        """`tensor` summed in place over the data-parallel ranks."""
+        """Sum `tensor` in place over the data-parallel ranks, and return it."""
         if self.data_size > 1:
             dist.all_reduce(tensor, group=self.data)
         return tensor
@@ -53,13 +53,13 @@ _current: ProcessGroups | None = None
 
 
 def start_groups(tensor_model_parallel_size: int = 1) -> ProcessGroups:
-    """Start the process groups for this layout, or return those that are running.
+    """Return the process groups for this layout; the first call creates them.
 
-    Without a running process group a single-process one is started, so that models can be built
+    Without a running process group, start one with a single process, so that models can be built
     and used in a plain Python session.
 
     Raises:
-        ConfigError: the layout does not divide the world, or differs from the running one.
+        ConfigError: the layout does not divide the number of processes, or differs from the running one.
     """
     global _current
     if not dist.is_initialized():
@@ -70,8 +70,9 @@ def start_groups(tensor_model_parallel_size: int = 1) -> ProcessGroups:
         _current = _make_groups(tensor_model_parallel_size)
     if _current.tensor_size != tensor_model_parallel_size:
         raise ConfigError(
-            f"tensor_model_parallel_size={tensor_model_parallel_size} was asked for, but this process "
-            f"already runs with {_current.tensor_size}: one layout per process."
+            f"tensor_model_parallel_size={tensor_model_parallel_size} was requested, but this process already runs "
+            f"with {_current.tensor_size}. Use one layout per process: start another process, or call stop_groups() "
+            "first."
         )
     return _current
 
@@ -89,9 +90,10 @@ def _make_groups(tensor_size: int) -> ProcessGroups:
     world = dist.get_world_size()
     if world % tensor_size:
         raise ConfigError(
-            f"parallel.tensor_model_parallel_size={tensor_size} does not divide the {world} processes of this job."
+            f"parallel.tensor_model_parallel_size={tensor_size} does not divide the {world} processes of this job. "
+            "Choose a divisor, or change the number of devices."
         )
-    if tensor_size > 1:  # lets the all-reduce of input gradients overlap; megatron-core asks for it
+    if tensor_size > 1:  # lets the all-reduce of input gradients overlap; megatron-core requires it
         os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "1")
     if parallel_state.is_initialized():
         parallel_state.destroy_model_parallel()
@@ -103,11 +105,11 @@ def _make_groups(tensor_size: int) -> ProcessGroups:
     )
 
 
-_LOST = ("Connection closed by peer", "Connection reset by peer", "Timed out waiting", "Broken pipe")
+_LOST_PEER_MESSAGES = ("Connection closed by peer", "Connection reset by peer", "Timed out waiting", "Broken pipe")
 
 
-def lost_peer(error: RuntimeError) -> bool:
-    """Return whether `error` is what a collective raises when another rank is gone or silent."""
+def is_lost_peer(error: RuntimeError) -> bool:
+    """Return whether `error` means that another rank has ended or does not answer."""
     if isinstance(error, (dist.DistBackendError, dist.DistNetworkError)):
         return True
-    return any(sign in str(error) for sign in _LOST)
+    return any(sign in str(error) for sign in _LOST_PEER_MESSAGES)

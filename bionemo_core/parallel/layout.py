@@ -1,8 +1,8 @@
-"""Which part of each parameter this rank holds, and which parts it writes.
+"""The part of each parameter that this rank holds, and the parts that it writes.
 
-Two things split a parameter: tensor parallelism along one dim (megatron-core marks it on the
-parameter), and data-parallel sharding along dim 0 of what is left (FSDP2). The marks are read
-before sharding, which replaces the parameters.
+A parameter is split in two ways: by tensor parallelism along one dim, which megatron-core marks on the
+parameter, and by data-parallel sharding (FSDP2) along dim 0 of the rank's part. Sharding replaces the
+parameters, so the marks are read before it.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class ParameterLayout:
 
     global_shape: tuple[int, ...]
     dim: int | None
-    """The dim that is split; None where every rank holds the whole."""
+    """The dim that is split; None if every rank holds the whole parameter."""
     stride: int = 1
-    """Runs that are split one by one: 2 where a gate and its input lie stacked (gated linear units)."""
+    """Number of stacked runs that are split separately: 2 for a gate stacked on its input (gated linear units)."""
 
 
 def read_layouts(network: nn.Module, groups: ProcessGroups) -> dict[str, ParameterLayout]:
@@ -44,14 +44,14 @@ def read_layouts(network: nn.Module, groups: ProcessGroups) -> dict[str, Paramet
 
 @dataclass(frozen=True)
 class LocalBlock:
-    """A block of a parameter: where it lies in this rank's local tensor, and where in the whole."""
+    """A block of a parameter: its place in this rank's local tensor, and its offset in the global tensor."""
 
     local: tuple[slice, ...]
     offset: tuple[int, ...]
 
 
 def local_blocks(layout: ParameterLayout, parameter: Tensor, groups: ProcessGroups) -> Iterator[LocalBlock]:
-    """Return the blocks that make up this rank's local part of `parameter`; none if the part is empty."""
+    """Yield the blocks that make up this rank's local part of `parameter`; none if the part is empty."""
     shape = parameter.shape  # of this tensor-parallel rank, before data-parallel sharding
     local = parameter.to_local() if isinstance(parameter, DTensor) else parameter
     if local.numel() == 0:
@@ -81,7 +81,7 @@ def local_blocks(layout: ParameterLayout, parameter: Tensor, groups: ProcessGrou
 
 
 def _runs(layout: ParameterLayout, shape: torch.Size, groups: ProcessGroups) -> Iterator[tuple[int, int, int]]:
-    """(start, stop, start in the whole) along the split dim, one for each run."""
+    """Yield (start, stop, start in the global tensor) along the split dim, once for each run."""
     if layout.dim is None:
         yield 0, shape[0], 0
         return
@@ -91,10 +91,13 @@ def _runs(layout: ParameterLayout, shape: torch.Size, groups: ProcessGroups) -> 
         yield run * width, (run + 1) * width, target
 
 
-def owned_pieces(
+def owned_parts(
     name: str, layout: ParameterLayout, parameter: Tensor, values: Tensor, groups: ProcessGroups
 ) -> Iterator[TensorPart]:
-    """Return the pieces of `values` (laid out like `parameter`) that this rank writes: each element has one owner."""
+    """Yield the parts of `values` that this rank writes: over all ranks, each element has one owner.
+
+    `values` has the layout of `parameter`: the parameter itself, or an optimizer state of it.
+    """
     replicated = layout.dim is None and groups.tensor_rank != 0
     unsharded_copy = not isinstance(parameter, DTensor) and groups.data_rank != 0
     if replicated or unsharded_copy:

@@ -7,18 +7,18 @@ import torch.distributed as dist
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those that share a task's work."""
+    """The number of this process, and how many share the work of its task."""
 
     rank: int = 0
     size: int = 1
     device: str = "cpu"
 
     @property
-    def leads(self) -> bool:
-        """Whether this rank writes and speaks for all."""
+    def is_rank_zero(self) -> bool:
+        """Whether this rank writes the files and prints for all ranks."""
         return self.rank == 0
 
-    def meet(self) -> None:
-        """Wait until every rank is here."""
+    def barrier(self) -> None:
+        """Wait until every rank has reached this call."""
         if self.size > 1:
             dist.barrier()

@@ -1,7 +1,7 @@
 """Data parallelism and mixed precision: by FSDP2 on several data-parallel ranks, by `HalfWeights` on one.
 
-One code on CPU and GPU. Parameters and optimizer state stay in float32, sharded over the data-parallel ranks; layers
-compute in `dtype`; gradients are summed in float32.
+The same code runs on CPU and GPU. Parameters and optimizer state stay in float32, sharded over the data-parallel
+ranks; layers compute in `dtype`; gradients are summed in float32.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from bionemo_core.parallel.groups import ProcessGroups
 from bionemo_core.parallel.half_weights import HalfWeights
 
 _METHODS = ("hidden_states", "logits", "encode", "decoder_logits", "decoder_loss", "start", "step")
-"""Methods beside `forward` in which a network computes."""
+"""Methods besides `forward` in which a network uses its weights."""
 
 
 def needs_sharding(groups: ProcessGroups, dtype: torch.dtype) -> bool:
-    """Whether `shard` has something to do: not where one data-parallel rank computes in float32."""
+    """Return whether `shard` has an effect: it has none for one data-parallel rank that computes in float32."""
     return groups.data_size > 1 or dtype != torch.float32
 
 
 def shard(network: nn.Module, groups: ProcessGroups, dtype: torch.dtype, device: torch.device) -> None:
-    """Have `network` compute in `dtype`, in place, its parameters and optimizer state in float32.
+    """Change `network` in place so that it computes in `dtype`, with parameters and optimizer state in float32.
 
-    Over several data-parallel ranks they are sharded, each of the `layers` on its own and the rest together, and
-    gradients come out as means over the ranks (gloo knows no other scaling). One rank has 16-bit copies.
+    Over several data-parallel ranks the parameters are sharded, each of the `layers` separately and the rest together,
+    and gradients become means over the ranks (gloo supports no other scaling). A single rank uses 16-bit copies.
     """
     if groups.data_size == 1:
         if hasattr(network, "_half_weights"):
@@ -38,7 +38,7 @@ def shard(network: nn.Module, groups: ProcessGroups, dtype: torch.dtype, device:
             HalfWeights(network, dtype, _METHODS)
         return
     mesh = DeviceMesh.from_group(groups.data, device.type)
-    # Inputs are not cast: rotary angles stay float32, and hidden states have the layers' dtype already.
+    # Inputs are not cast: rotary angles must stay float32, and hidden states already have the layers' dtype.
     policy = MixedPrecisionPolicy(
         param_dtype=None if dtype == torch.float32 else dtype, reduce_dtype=torch.float32, cast_forward_inputs=False
     )
@@ -50,14 +50,14 @@ def shard(network: nn.Module, groups: ProcessGroups, dtype: torch.dtype, device:
 
 
 def reduce_gradients_now(network: nn.Module, now: bool) -> None:
-    """Have the next backward pass reduce gradients over ranks, or only accumulate them."""
+    """Set whether the next backward pass reduces gradients over ranks (`now`) or only accumulates them."""
     if isinstance(network, FSDPModule):
         network.set_requires_gradient_sync(now)
         network.set_is_last_backward(now)
 
 
 def gather(network: nn.Module) -> None:
-    """Have every part of a sharded network hold its whole parameters, until `reshard`."""
+    """Gather the whole parameters of every part of a sharded network; they stay until `reshard`."""
     for part in _parts(network):
         if isinstance(part, HalfWeights):
             part.gather()
@@ -66,9 +66,9 @@ def gather(network: nn.Module) -> None:
 
 
 def reshard(network: nn.Module) -> None:
-    """Free the whole parameters that a forward pass without a backward pass has gathered.
+    """Free the whole parameters that a forward pass without a backward pass left gathered.
 
-    Until then `network.parameters()` are the gathered copies, which the optimizer does not know.
+    Before this call `network.parameters()` returns the gathered copies, not the tensors that the optimizer updates.
     """
     for part in _parts(network):
         if isinstance(part, HalfWeights):

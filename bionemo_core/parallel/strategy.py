@@ -1,4 +1,4 @@
-"""megatron-core's groups, sharding and our checkpoints under Lightning's trainer."""
+"""The Lightning strategy: megatron-core's process groups, sharding, and this framework's checkpoints."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from bionemo_core.errors import NetworkError, NonFiniteError
 from bionemo_core.parallel.groups import ProcessGroups, start_groups
 from bionemo_core.parallel.layout import ParameterLayout, read_layouts
 from bionemo_core.parallel.sharding import needs_sharding, reshard, shard
-from bionemo_core.parallel.weights import adam_pieces, adam_steps, load_adam, load_weights, weight_pieces
+from bionemo_core.parallel.weights import adam_parts, adam_steps, load_adam, load_weights, weight_parts
 
-_MOST_COMPILED = 64
+_MAX_RECOMPILES = 64
 
 
 class MegatronStrategy(DDPStrategy):
-    """One process per device, split by tensor and data parallelism.
+    """One process per device, with tensor and data parallelism.
 
-    A module with a `network` attribute is sharded and saved in pieces, its optimizer being AdamW; any
-    other `LightningModule` goes through Lightning's own data parallelism, and its optimizer's state is
-    saved as Lightning has it.
+    A module with a `network` attribute is sharded, its optimizer must be AdamW, and each rank saves its own parts.
+    Any other `LightningModule` uses Lightning's own data parallelism, and the state of its optimizer is saved as
+    Lightning returns it.
 
     Args:
         tensor_model_parallel_size: ranks that share one copy of the model.
-        dtype: what layers compute in.
+        dtype: the dtype in which layers compute.
         compile_layers: compile each transformer layer.
-        record_passes: record forward and backward passes as CUDA graphs, where that can be.
+        use_cuda_graphs: run forward and backward passes as CUDA graphs where possible.
         timeout_s: how long a rank waits for the others.
     """
 
@@ -47,7 +47,7 @@ class MegatronStrategy(DDPStrategy):
         tensor_model_parallel_size: int = 1,
         dtype: torch.dtype = torch.float32,
         compile_layers: bool = False,
-        record_passes: bool = False,
+        use_cuda_graphs: bool = False,
         timeout_s: float = 600.0,
         **kwargs: Any,
     ) -> None:
@@ -55,35 +55,38 @@ class MegatronStrategy(DDPStrategy):
         self.tensor_model_parallel_size = tensor_model_parallel_size
         self.dtype = dtype
         self.compile_layers = compile_layers
-        self.record_passes = record_passes
+        self.use_cuda_graphs = use_cuda_graphs
         self.facts: dict[str, Any] = {}
-        """Plain values written into each checkpoint's manifest."""
+        """Plain values that are written into each checkpoint's manifest."""
         self.layouts: dict[str, ParameterLayout] = {}
         self._reader: CheckpointReader | None = None
 
     @property
-    def records_passes(self) -> bool:
-        """Whether to record passes: without compiled layers shapes are not few, and in 32 bit attention waits."""
-        return self.record_passes and self.compile_layers and self.dtype.itemsize < 4
+    def uses_cuda_graphs(self) -> bool:
+        """Whether passes run as CUDA graphs.
+
+        Without compiled layers there are too many shapes, and 32-bit attention synchronises with the GPU.
+        """
+        return self.use_cuda_graphs and self.compile_layers and self.dtype.itemsize < 4
 
     @property
     def groups(self) -> ProcessGroups:
-        """The groups of this job; available once the environment is set up."""
+        """The process groups of this job; available once the environment is set up."""
         return start_groups(self.tensor_model_parallel_size)
 
     @property
     def network(self) -> nn.Module:
-        """What holds the parameters, under whatever Lightning wrapped around it."""
+        """The module that holds the parameters, without Lightning's wrapper."""
         module = self.lightning_module
         assert module is not None
         return getattr(module, "network", module)
 
     @property
-    def _in_pieces(self) -> bool:
+    def _saves_parts(self) -> bool:
         return hasattr(self.lightning_module, "network")
 
     def setup_distributed(self) -> None:
-        """Start the process groups, unless an earlier call has."""
+        """Start the process groups if they do not run yet."""
         if not dist.is_initialized():
             super().setup_distributed()
         else:
@@ -91,9 +94,9 @@ class MegatronStrategy(DDPStrategy):
         start_groups(self.tensor_model_parallel_size)
 
     def configure_ddp(self) -> None:
-        """Compile and shard the network, or wrap a foreign module for data parallelism."""
+        """Compile and shard the network; wrap any other `LightningModule` for data parallelism."""
         self.layouts = read_layouts(self.network, self.groups)
-        if not self._in_pieces:
+        if not self._saves_parts:
             if self.groups.data_size > 1:
                 super().configure_ddp()
             return
@@ -101,23 +104,23 @@ class MegatronStrategy(DDPStrategy):
             compile_layers(self.network)
         if needs_sharding(self.groups, self.dtype):
             shard(self.network, self.groups, self.dtype, self.root_device)
-            # A test after the training would have Lightning copy rank 0's weights to all; here each has its own part.
+            # Otherwise Lightning would copy rank 0's weights to all ranks before a test; each rank has its own part.
             module = self.lightning_module
             kept = [name for name, _ in (*module.named_parameters(), *module.named_buffers())]
             DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(module, kept)
 
     @property
     def restore_checkpoint_after_setup(self) -> bool:
-        """Pieces are read into the sharded parameters, which exist only after set-up."""
+        """Whether to restore after set-up: always, since the sharded parameters exist only then."""
         return True
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        """Nothing: weights travel as pieces, not in Lightning's dict."""
+        """Return nothing: weights are saved as tensor parts, not in Lightning's dict."""
         return {}
 
     def optimizer_state(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-        """Nothing for AdamW, whose moments travel as pieces; the whole state of a foreign optimizer."""
-        return {} if self._in_pieces else optimizer.state_dict()
+        """Return nothing for a sharded module, whose AdamW moments are tensor parts; else the optimizer's state."""
+        return {} if self._saves_parts else optimizer.state_dict()
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any | None = None
@@ -125,21 +128,25 @@ class MegatronStrategy(DDPStrategy):
         """Publish the checkpoint of this step below the folder `filepath`."""
         reshard(self.network)
         step = checkpoint["global_step"]
-        self._refuse_non_finite(step)
+        self._check_finite(step)
         checkpoint["adam_steps"] = max(map(adam_steps, self.optimizers), default=0.0)
         seen = checkpoint.get("consumed_samples", 0)
         save(
-            Path(filepath), step, self._pieces(), checkpoint, peers=RankPeers(), facts=self.facts, consumed_samples=seen
+            Path(filepath), step, self._parts(), checkpoint, peers=RankPeers(), facts=self.facts, consumed_samples=seen
         )
 
-    def _pieces(self) -> Iterator[TensorPart]:
-        yield from weight_pieces(self.network, self.layouts, self.groups)
-        for optimizer in self.optimizers if self._in_pieces else ():
-            yield from adam_pieces(self.network, self.layouts, self.groups, optimizer)
+    def _parts(self) -> Iterator[TensorPart]:
+        yield from weight_parts(self.network, self.layouts, self.groups)
+        for optimizer in self.optimizers if self._saves_parts else ():
+            yield from adam_parts(self.network, self.layouts, self.groups, optimizer)
 
-    def _refuse_non_finite(self, step: int) -> None:
-        """Stop on every rank if any holds a NaN or an infinity: nothing non-finite is published."""
-        tensors = [piece.tensor for piece in self._pieces() if piece.tensor.is_floating_point()]
+    def _check_finite(self, step: int) -> None:
+        """Check, over all ranks, that no value to be saved is a NaN or an infinity.
+
+        Raises:
+            NonFiniteError: on every rank, if any rank holds such a value.
+        """
+        tensors = [part.tensor for part in self._parts() if part.tensor.is_floating_point()]
         bad = torch.zeros((), dtype=torch.int64, device=self.root_device)
         for tensor in tensors:
             bad += (~torch.isfinite(tensor)).sum()
@@ -147,8 +154,8 @@ class MegatronStrategy(DDPStrategy):
             dist.all_reduce(bad)
         if bad.item():
             raise NonFiniteError(
-                f"checkpoint: after step {step} the weights or optimizer state hold {int(bad.item()):,} values that "
-                "are not finite; nothing was saved. Lower optim.lr, then resume from the newest checkpoint."
+                f"checkpoint: after step {step} the weights or the optimizer state contain {int(bad.item()):,} values "
+                "that are not finite. Nothing was saved. Lower optim.lr, then resume from the newest checkpoint."
             )
 
     def resume_from(self, reader: CheckpointReader) -> None:
@@ -156,7 +163,7 @@ class MegatronStrategy(DDPStrategy):
         self._reader = reader
 
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
-        """Lightning's dict of a checkpoint: loops and callbacks."""
+        """Return Lightning's dict of a checkpoint: the states of loops and callbacks."""
         if self._reader is None or self._reader.folder != Path(checkpoint_path):
             self._reader = open_checkpoint(Path(checkpoint_path))
         return dict(self._reader.state)
@@ -170,7 +177,7 @@ class MegatronStrategy(DDPStrategy):
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         """Read this rank's part of the optimizer's state."""
         assert self._reader is not None
-        if self._in_pieces:
+        if self._saves_parts:
             for optimizer in self.optimizers:
                 load_adam(self.network, self.layouts, self.groups, optimizer, self._reader)
             return
@@ -179,20 +186,20 @@ class MegatronStrategy(DDPStrategy):
 
 
 def compile_layers(network: nn.Module) -> None:
-    """Compile each of the network's `layers`, for the shapes that it meets.
+    """Compile each of the network's `layers` for the shapes that occur.
 
-    All layers share the code of megatron-core's, and so the number of times that it may be compiled: for each kind of
-    layer, in training and evaluation, and for each number of tokens and segments under static shapes.
+    All layers run the same code of megatron-core, so they share its recompile limit. It is compiled for each kind of
+    layer, for training and for evaluation, and (shapes are static) for each number of tokens and segments.
     """
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _MOST_COMPILED)  # type: ignore[attr-defined]
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _MAX_RECOMPILES)  # type: ignore[attr-defined]
     for layer in getattr(network, "layers", ()):
         layer.compile(dynamic=False)
 
 
 def strategy_of(trainer: pl.Trainer) -> MegatronStrategy:
-    """Return the strategy of a run's trainer, by its own type."""
+    """Return the strategy of a run's trainer as a `MegatronStrategy`."""
     strategy = trainer.strategy
-    assert isinstance(strategy, MegatronStrategy), f"{type(strategy).__name__} does not know process groups"
+    assert isinstance(strategy, MegatronStrategy), f"expected a MegatronStrategy, got {type(strategy).__name__}"
     return strategy
 
 
@@ -204,17 +211,17 @@ class RankPeers:
         self.size = dist.get_world_size()
 
     def agree(self, ok: bool, message: str = "") -> None:
-        """Return once every rank said `ok`.
+        """Return once every rank has called with `ok=True`.
 
         Raises:
-            Disagreement: a rank said no; carries the message of the lowest such rank.
+            Disagreement: a rank called with `ok=False`; has the message of the lowest such rank.
             NetworkError: a rank did not answer.
         """
         answers: list[str | None] = [None] * self.size
         try:
             dist.all_gather_object(answers, None if ok else message)
         except RuntimeError as error:
-            raise NetworkError(f"checkpoint: a rank did not answer while saving together: {error}") from error
+            raise NetworkError(f"checkpoint: a rank did not answer while all ranks were saving: {error}") from error
         refusals = [answer for answer in answers if answer is not None]
         if refusals:
             raise Disagreement(refusals[0])

@@ -1,4 +1,4 @@
-"""Weights of another model into a network on any layout: every tensor is matched, resized or named."""
+"""Transfer of a stored model's weights into a network on any layout: every tensor is matched, resized or reported."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from bionemo_core.checkpoint.load import CheckpointReader
 from bionemo_core.config.schema import Restore
 from bionemo_core.config.value_checks import check_restore
 from bionemo_core.errors import ArtefactError, BioNeMoError, CheckpointError
@@ -19,7 +20,7 @@ from bionemo_core.parallel.groups import ProcessGroups
 from bionemo_core.parallel.layout import ParameterLayout, local_blocks, read_layouts
 
 VOCABULARY_TABLES = ("word_embeddings.weight", "head.output.weight", "head.output.bias")
-"""Ends of the names of tensors with a row a piece of the vocabulary."""
+"""Endings of the names of tensors that have one row for each token of the vocabulary."""
 
 _POSITION_TABLE = "position_embeddings"
 _RELATIVE_TABLE = "positions.relative"
@@ -29,28 +30,30 @@ RESTART = "restart"
 
 @dataclass(frozen=True)
 class Vocabularies:
-    """How many rows of a table over the vocabulary are in use; None where it is not known."""
+    """Sizes of two vocabularies, without padding rows; None where a size is not known."""
 
     wanted: int | None = None
+    """The network's."""
     stored: int | None = None
+    """The stored model's."""
 
 
 @torch.no_grad()
-def fit_weights(
+def transfer_weights(
     network: nn.Module, groups: ProcessGroups, stored: StoredModel, rules: Restore, vocabularies: Vocabularies
 ) -> LoadReport:
     """Fill this rank's part of every parameter and persistent buffer; call before sharding.
 
     Raises:
-        ArtefactError: a tensor has another shape and no rule says what to do, or, with `rules.strict`,
-            a tensor is missing or unexpected. CheckpointError where the source is a run's checkpoint.
+        ArtefactError: a tensor has another shape and no rule allows resizing it, or, with `rules.strict`,
+            a tensor is missing or unexpected. A CheckpointError if the source is a run's checkpoint.
     """
     check_restore(rules)
     layouts = read_layouts(network, groups)
     plan = _Plan.of(network, layouts, stored, rules, vocabularies)
     for name, parameter in network.named_parameters():
         if name in plan.matched:
-            _fill(stored.tensors, name, layouts[name], parameter, groups)
+            fill_local_part(stored.tensors, name, layouts[name], parameter, parameter, groups)
         elif name in plan.resized and plan.resized[name].method != RESTART:
             table = plan.resize(name, stored.tensors.read(name))
             for block in local_blocks(layouts[name], parameter, groups):
@@ -64,21 +67,38 @@ def fit_weights(
 
 
 def persistent_buffers(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Return the buffers that are saved with the parameters."""
+    """Return the names and tensors of the buffers that are saved with the parameters."""
     kept = network.state_dict(keep_vars=True)
     return ((name, buffer) for name, buffer in network.named_buffers() if name in kept)
 
 
-def _fill(tensors: Tensors, name: str, layout: ParameterLayout, parameter: Tensor, groups: ProcessGroups) -> None:
-    local = parameter.to_local() if isinstance(parameter, DTensor) else parameter
+def fill_local_part(
+    tensors: Tensors | CheckpointReader,
+    name: str,
+    layout: ParameterLayout,
+    parameter: Tensor,
+    target: Tensor,
+    groups: ProcessGroups,
+) -> None:
+    """Read this rank's part of the stored tensor `name` into `target`, which has the layout of `parameter`."""
+    local = target.to_local() if isinstance(target, DTensor) else target
     for block in local_blocks(layout, parameter, groups):
         part = local[block.local]
         part.copy_(tensors.read(name, block.offset, tuple(part.shape)))
 
 
+def mismatch_message(source: object, missing: list[str], unexpected: list[str], reshaped: list[str]) -> str:
+    """Return the message for a source whose tensors do not fit the network."""
+    return (
+        f"{source}: it does not fit this model. Missing: {preview_names(missing)}; unexpected: "
+        f"{preview_names(unexpected)}; other shapes: {preview_names(reshaped)}. "
+        "Build the model with the parameters it was saved with."
+    )
+
+
 @dataclass
 class _Plan:
-    """What is to become of every tensor, decided before anything is written."""
+    """What will happen to every tensor, decided before anything is written."""
 
     stored: StoredModel
     rules: Restore
@@ -103,43 +123,43 @@ class _Plan:
         plan = cls(stored, rules, vocabularies, getattr(options, "position_offset", 0))
         wanted = {name: layout.global_shape for name, layout in layouts.items()}
         wanted |= {name: tuple(buffer.shape) for name, buffer in persistent_buffers(network)}
-        have = stored.tensors.names
+        names = stored.tensors.names
         for name, shape in wanted.items():
-            plan._place(name, shape, stored.tensors.shape(name) if name in have else None)
-        for name in sorted(set(have) - wanted.keys()):
+            plan._classify(name, shape, stored.tensors.shape(name) if name in names else None)
+        for name in sorted(set(names) - wanted.keys()):
             if _is_positional(name) and rules.positions == RESTART:
                 plan.resized[name] = Resized(name, stored.tensors.shape(name), (), RESTART)
             else:
                 plan.unexpected.append(name)
         plan.unexpected += stored.unexpected
-        plan._refuse()
+        plan._check_fits()
         return plan
 
-    def _place(self, name: str, wanted: tuple[int, ...], stored: tuple[int, ...] | None) -> None:
+    def _classify(self, name: str, wanted: tuple[int, ...], stored: tuple[int, ...] | None) -> None:
         if stored is None:
             if _is_positional(name) and self.rules.positions == RESTART:
                 self.resized[name] = Resized(name, (), wanted, RESTART)
             else:
                 self.missing.append(name)
             return
-        method = self._method(name, wanted, stored)
+        method = self._resize_method(name, wanted, stored)
         if method is not None:
             self.resized[name] = Resized(name, stored, wanted, method)
-        elif wanted == stored and not self._other_vocabulary(name):
+        elif wanted == stored and not self._vocabulary_differs(name):
             self.matched.add(name)
         else:
             self.reshaped.append(f"{name} {list(stored)} instead of {list(wanted)}{self._advice(name, wanted, stored)}")
 
-    def _other_vocabulary(self, name: str) -> bool:
-        one, other = self.vocabularies.wanted, self.vocabularies.stored
-        return name.endswith(VOCABULARY_TABLES) and one is not None and other is not None and one != other
+    def _vocabulary_differs(self, name: str) -> bool:
+        wanted, stored = self.vocabularies.wanted, self.vocabularies.stored
+        return name.endswith(VOCABULARY_TABLES) and wanted is not None and stored is not None and wanted != stored
 
-    def _method(self, name: str, wanted: tuple[int, ...], stored: tuple[int, ...]) -> str | None:
-        """Return the method for resizing a table; None if it needs none, or none is allowed."""
+    def _resize_method(self, name: str, wanted: tuple[int, ...], stored: tuple[int, ...]) -> str | None:
+        """Return the method that resizes a table; None if it needs none, or if the rules allow none."""
         if wanted[1:] != stored[1:] or not wanted or not stored:
             return None
         if name.endswith(VOCABULARY_TABLES):
-            if self._other_vocabulary(name):
+            if self._vocabulary_differs(name):
                 return self.rules.vocabulary
             real = self.vocabularies.wanted
             if wanted != stored and real is not None and min(wanted[0], stored[0]) >= real:
@@ -168,23 +188,22 @@ class _Plan:
         if wanted[1:] != stored[1:]:
             return ""
         if name.endswith(VOCABULARY_TABLES):
-            return f" for {self.vocabularies.stored or stored[0]} pieces (restore.vocabulary=tile or mean fits it)"
-        return " (restore.positions=interpolate, tile or cut fits it)" if _is_positional(name) else ""
+            size = self.vocabularies.stored or stored[0]
+            return f" for a vocabulary of {size} (restore.vocabulary=tile or mean resizes it)"
+        return " (restore.positions=interpolate, tile or cut resizes it)" if _is_positional(name) else ""
 
-    def _refuse(self) -> None:
+    def _check_fits(self) -> None:
         partial = self.rules.strict and (self.missing or self.unexpected)
         if not partial and not self.reshaped:
             return
         error: type[BioNeMoError] = CheckpointError if self.stored.format == "run" else ArtefactError
-        loose = " restore.strict=false takes what fits and lists the rest." if partial and not self.reshaped else ""
-        raise error(
-            f"{self.stored.source}: it does not fit this model. Missing: {preview_names(self.missing)}; unexpected: "
-            f"{preview_names(self.unexpected)}; other shapes: {preview_names(self.reshaped)}. "
-            f"Build the model with the parameters it was saved with.{loose}"
-        )
+        message = mismatch_message(self.stored.source, self.missing, self.unexpected, self.reshaped)
+        if partial and not self.reshaped:
+            message += " Or set restore.strict=false to load the tensors that fit and list the others."
+        raise error(message)
 
     def report(self) -> LoadReport:
-        """Return the report of the load."""
+        """Return the report of the transfer."""
         return LoadReport(
             self.stored.source,
             tuple(sorted(self.matched)),

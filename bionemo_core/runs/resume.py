@@ -22,7 +22,7 @@ from bionemo_core.io.atomic import write_json, write_text
 from bionemo_core.models.compatibility import check_plugins, check_vocabulary
 from bionemo_core.models.locate import open_stored
 from bionemo_core.parallel.groups import ProcessGroups
-from bionemo_core.parallel.transfer import Vocabularies, fit_weights
+from bionemo_core.parallel.transfer import Vocabularies, transfer_weights
 from bionemo_core.protocols import BuildContext, DataSplits, Tokenizer
 from bionemo_core.runs.folder import FOLDER_VARIABLE, RunFolder, find_folder, lock, new_folder
 
@@ -159,7 +159,7 @@ def restore_weights(
             note = f"tokenizer {stored.spec.tokenizer.name!r} has other pieces than this run's"
             stored = replace(stored, notes=(*stored.notes, note))
         vocabularies = Vocabularies(tokenizer.vocab_size, theirs.size)
-        return fit_weights(network, groups, stored, spec.restore, vocabularies)
+        return transfer_weights(network, groups, stored, spec.restore, vocabularies)
     finally:
         stored.close()
 

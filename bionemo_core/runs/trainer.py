@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 from bionemo_core.checkpoint.load import CheckpointReader
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.errors import NetworkError
-from bionemo_core.parallel.groups import lost_peer
+from bionemo_core.parallel.groups import is_lost_peer
 from bionemo_core.parallel.strategy import MegatronStrategy
 from bionemo_core.reporting.loggers import RunContext
 from bionemo_core.reporting.training_progress import RunProgress
@@ -40,7 +40,7 @@ def make_trainer(
         tensor_model_parallel_size=spec.parallel.tensor_model_parallel_size,
         dtype=device.dtype,
         compile_layers=device.accelerator == "gpu" if settings.compile is None else settings.compile,
-        record_passes=settings.cuda_graphs,
+        use_cuda_graphs=settings.cuda_graphs,
     )
     if reader:
         strategy.resume_from(reader)
@@ -94,7 +94,7 @@ def explain_lost_ranks() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if lost_peer(error):
+        if is_lost_peer(error):
             raise NetworkError(
                 f"another rank of this job died or does not answer: {str(error).splitlines()[0]} "
                 "Find the cause in its output, then resume with resume=last."

@@ -74,15 +74,15 @@ def embed(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> None
         print(f"{output}: already complete; the same command wrote it before.")
         return
     job.refuse_to_overwrite()
-    with job.parts.lock() if ranks.leads else nullcontext():
-        if ranks.leads:
-            job.parts.clear_others()
-        ranks.meet()
+    with job.parts.lock() if ranks.is_rank_zero else nullcontext():
+        if ranks.is_rank_zero:
+            job.parts.remove_others()
+        ranks.barrier()
         job.compute(ranks, spec.trainer.progress_bar)
-        ranks.meet()
-        if ranks.leads:
+        ranks.barrier()
+        if ranks.is_rank_zero:
             job.finish()
-        ranks.meet()
+        ranks.barrier()
 
 
 def embed_with(
@@ -216,7 +216,7 @@ class _Job:
             log.info("%d of %d parts were computed before.", len(own_parts) - len(remaining), len(own_parts))
         total, tokens = sum(bounds[n][1] - bounds[n][0] for n in remaining), 0
         unit = "sequences of the first rank" if ranks.size > 1 else "sequences"
-        shown = progress_bar and ranks.leads and total > 0
+        shown = progress_bar and ranks.is_rank_zero and total > 0
         with Progress("embed", total, unit=unit, shown=shown, final_line=True) as progress:
             for number in remaining:
                 rows = range(*bounds[number])

@@ -145,7 +145,7 @@ class _Evaluation:
     @property
     def max_residues(self) -> int:
         """The length in residues of the longest sequence that a fine-tuned model takes without truncation."""
-        return int(self.module.seq_length) - (2 if encoder_of(self.module.network).framed else 0)
+        return int(self.module.seq_length) - (2 if encoder_of(self.module.network).with_bos_eos else 0)
 
     @torch.inference_mode()
     def measure(self, records: RecordDataset) -> None:
@@ -197,7 +197,7 @@ class _Evaluation:
         """Write every prediction beside its label; plot those of untruncated sequences, which the metrics cover."""
         settings = EmbeddingSettings(on_long="truncate", unknown="unk")
         predictor = Predictor(self.module, self.opened.tokenizer, settings)
-        answers = predictor.answers(records.sequences, records.ids)
+        answers = predictor.predict(records.sequences, records.ids)
         cut = [self._is_too_long(sequence) for sequence in records.sequences]
         rows = [
             [name, label, *predictor.row(answer), str(int(too_long))]

@@ -165,7 +165,7 @@ class FineTuning(TrainingHooks):
                 "Give the data a validation split, or leave task.early_stopping out."
             )
         splits = _check_labelled(parts.splits).drop_longer(
-            limit - (2 if network.encoder.framed else 0), parts.tokenizer
+            limit - (2 if network.encoder.with_bos_eos else 0), parts.tokenizer
         )
         if self.task.encoder != "frozen":
             return replace(parts, splits=splits)

@@ -14,7 +14,7 @@ import numpy as np
 
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.errors import ConfigError, Preempted
-from bionemo_core.inference.latent_search import ModelLatents, SearchResult, SearchStep, named_oracle
+from bionemo_core.inference.latent_search import ModelLatents, SearchResult, SearchStep, find_oracle
 from bionemo_core.inference.latent_search import optimize as search
 from bionemo_core.inference.search_settings import SearchSettings
 from bionemo_core.io.atomic import write_json
@@ -67,7 +67,7 @@ def optimize(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> N
             f"task=optimize: model {opened.spec.model.name!r} of {opened.spec.model.distribution} has no judge "
             "of its texts, so it cannot score any. Use a model that has one, such as molmim."
         )
-    oracle = named_oracle(task.oracle, judge)
+    oracle = find_oracle(task.oracle, judge)
     inference = inference_of(opened, spec, task.batch_size)
     space = ModelLatents(inference)
     texts = read_texts(task, task.input, inference, device.context(spec))

@@ -71,7 +71,7 @@ def _score_variants(task: Predict, opened: OpenedModel, tokens: int) -> tuple[li
         except DataError as error:
             raise DataError(f"{task.variants}:{record.line}: {record.problem or error}") from error
         texts.append(text)
-    scores = MaskedScorer(opened.module, opened.tokenizer, tokens).scores(wild_type, variants, task.scoring)
+    scores = MaskedScorer(opened.module, opened.tokenizer, tokens).score_variants(wild_type, variants, task.scoring)
     rows = [
         [text, str(len(variant)), f"{score:.6f}"] for text, variant, score in zip(texts, variants, scores, strict=True)
     ]
@@ -105,7 +105,7 @@ def _predict_rows(
         bounds = part_bounds(store.lengths, _PART_TOKENS, _PART_SEQUENCES)
         for start, stop in itertools.pairwise(bounds):
             ids = [store.id(row) for row in range(start, stop)]
-            for name, answer in zip(ids, predictor.answers([store[r] for r in range(start, stop)], ids), strict=True):
+            for name, answer in zip(ids, predictor.predict([store[r] for r in range(start, stop)], ids), strict=True):
                 yield [name, *predictor.row(answer)]
 
     return ["id", *predictor.header()], rows()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.errors import ConfigError
 from bionemo_core.inference.methods import method_options
-from bionemo_core.inference.sample_metrics import COLUMNS, SampleCounts, Written
+from bionemo_core.inference.sample_metrics import COLUMNS, GeneratedText, SampleCounts
 from bionemo_core.inference.sampling import Seq2SeqInference
 from bionemo_core.io.atomic import write_json
 from bionemo_core.io.progress import Progress
@@ -67,7 +67,7 @@ def sample(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> Non
         Progress("sample", total, shown=spec.trainer.progress_bar) as progress,
     ):
         for done, written in job.sample_near(texts) if texts else job.sample_prior(total):
-            add_rows(counts.judged(written))
+            add_rows(counts.count(written))
             progress.update(done)
     summary = {
         "task": asdict(task),
@@ -93,7 +93,7 @@ class _Job:
     seed: int
     inference: Seq2SeqInference
 
-    def sample_near(self, texts: Texts) -> Iterator[tuple[int, list[Written]]]:
+    def sample_near(self, texts: Texts) -> Iterator[tuple[int, list[GeneratedText]]]:
         """Yield the number of texts that are done, and the samples near the last of them."""
         task = self.task
         at_once = max(1, 4 * self.inference.batch_size // task.num_samples)
@@ -111,10 +111,10 @@ class _Job:
             written = []
             for name, start, samples in zip(texts.ids[part], texts.texts[part], found, strict=True):
                 for number, sampled in enumerate(samples):
-                    written += [Written(name, start, number, *beam) for beam in _beams(sampled)]
+                    written += [GeneratedText(name, start, number, *beam) for beam in _beams(sampled)]
             yield first + len(found), written
 
-    def sample_prior(self, total: int) -> Iterator[tuple[int, list[Written]]]:
+    def sample_prior(self, total: int) -> Iterator[tuple[int, list[GeneratedText]]]:
         """Yield the number of samples that are done, and the last of them."""
         at_once = 4 * self.inference.batch_size
         for first in range(0, total, at_once):
@@ -128,7 +128,7 @@ class _Job:
             )
             written = []
             for place, sampled in enumerate(found, start=first):
-                written += [Written("", "", place, *beam) for beam in _beams(sampled)]
+                written += [GeneratedText("", "", place, *beam) for beam in _beams(sampled)]
             yield first + number, written
 
 

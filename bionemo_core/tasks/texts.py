@@ -68,7 +68,7 @@ def inference_of(
     recorded = on_gpu and spec.trainer.compile is not False and isinstance(network, Seq2SeqLM)
     if recorded and spec.trainer.compile:
         network.compile_decoding()
-    return Seq2SeqInference.of(opened, batch_size=size, max_length=max_length, record_steps=recorded)
+    return Seq2SeqInference.of(opened, batch_size=size, max_length=max_length, use_cuda_graphs=recorded)
 
 
 def judge_of(opened: OpenedModel) -> TextJudge | None:

@@ -165,7 +165,7 @@ class LanguageModule(pl.LightningModule):
         strategy, backward_s = self._strategy, 0.0
         groups = strategy.groups
         if self._run_pass is None:
-            self._run_pass = make_pass_runner(self.network, groups, use_graphs=strategy.records_passes)
+            self._run_pass = make_pass_runner(self.network, groups, use_graphs=strategy.uses_cuda_graphs)
         factor = self._recipe.scaler.scale * groups.data_size  # the ranks' gradients are averaged, not summed
         per_token, per_sequence = (factor / max(1.0, counts[name]) for name in ("loss_tokens", "sequences"))
         sums, names = torch.zeros((), device=self.device), None

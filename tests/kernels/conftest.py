@@ -1,4 +1,4 @@
-"""These tests need Triton. A torch for GPUs brings it; elsewhere `nox -s kernels` installs it, and others pass over."""
+"""Kernel tests need Triton, which GPU builds of torch include and `nox -s kernels` installs; else they are skipped."""
 
 import os
 from importlib.util import find_spec

@@ -1,4 +1,4 @@
-"""What the kernels compute, by Triton's interpreter on a CPU, against torch; `TRITON_INTERPRET=1` must be set."""
+"""The kernels' results in Triton's CPU interpreter, against torch; `TRITON_INTERPRET=1` must be set."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.interpreted
 HEADS = 2
 QUERIES = (7, 1, 40, 0, 20)
 KEYS = (9, 33, 3, 0, 0)
-"""Of the same segments; the last has nothing to see."""
+"""Numbers of keys of the same segments; the last segment has queries but no keys."""
 
 
 def bounds(lengths: tuple[int, ...]) -> Tensor:
@@ -21,11 +21,11 @@ def bounds(lengths: tuple[int, ...]) -> Tensor:
 
 
 def expected(query: Tensor, key: Tensor, value: Tensor, keys: tuple[int, ...], causal: bool) -> Tensor:
-    """Attention of each segment on its own, [T, N, D]."""
+    """Return the attention of each segment computed alone, [T, N, D]."""
     outputs = []
     for q, k, v in zip(query.split(QUERIES), key.split(keys), value.split(keys), strict=True):
-        one = (x.transpose(0, 1) for x in (q, k, v))
-        outputs.append(F.scaled_dot_product_attention(*one, is_causal=causal).transpose(0, 1) if len(k) else q * 0)
+        qkv = (x.transpose(0, 1) for x in (q, k, v))
+        outputs.append(F.scaled_dot_product_attention(*qkv, is_causal=causal).transpose(0, 1) if len(k) else q * 0)
     return torch.cat(outputs)
 
 
@@ -51,22 +51,22 @@ def test_short_attention_forward_and_backward(cross: bool, causal: bool) -> None
 def test_append_and_attend(at: int, with_bias: bool, width: int) -> None:
     torch.manual_seed(0)
     query, key, value = torch.randn(1, 3, HEADS, 3 * width).split(width, dim=-1)
-    kept = torch.randn(2, 3, HEADS, 37, width)
-    copy, place = kept.clone(), torch.tensor([at])
+    cache = torch.randn(2, 3, HEADS, 37, width)
+    copy, position = cache.clone(), torch.tensor([at])
     bias = torch.randn(1, HEADS, 1, 37) if with_bias else None
-    wanted = decode_attention.append_and_attend(query, key, value, copy, place=place, bias=bias)
-    got = torch.ops.bionemo.append_and_attend(query, key, value, kept, place, bias, width**-0.5)
-    assert torch.equal(kept, copy)
+    wanted = decode_attention.append_and_attend(query, key, value, copy, position=position, bias=bias)
+    got = torch.ops.bionemo.append_and_attend(query, key, value, cache, position, bias, width**-0.5)
+    assert torch.equal(cache, copy)
     assert torch.allclose(got, wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize("with_visible", [False, True])
-def test_attend_one(with_visible: bool) -> None:
+def test_attend_to_memory(with_visible: bool) -> None:
     torch.manual_seed(0)
-    query, kept = torch.randn(1, 3, HEADS, 16), torch.randn(2, 3, HEADS, 37, 16)
+    query, cache = torch.randn(1, 3, HEADS, 16), torch.randn(2, 3, HEADS, 37, 16)
     visible = torch.rand(3, 1, 1, 37) > 0.3 if with_visible else None
     if visible is not None:
         visible[..., 0] = True
-    wanted = decode_attention.attend_one(query, *kept, visible=visible)
-    got = torch.ops.bionemo.attend_one(query, *kept, visible, 0.25)
+    wanted = decode_attention.attend_to_memory(query, *cache, visible=visible)
+    got = torch.ops.bionemo.attend_to_memory(query, *cache, visible, 0.25)
     assert torch.allclose(got, wanted, atol=1e-5)

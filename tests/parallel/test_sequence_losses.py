@@ -1,7 +1,7 @@
 """An encoder-decoder with a loss of whole sequences: the same on any number of ranks and micro batches.
 
-The model is MolMIM's in small: a perceiver's latents with a weighted loss of their own, a weight that grows with
-the steps, and a metric of what is decoded.
+The model is a small MolMIM: the perceiver's latents have a weighted loss of their own, whose weight grows with the
+steps, and there is a metric of the decoded tokens.
 """
 
 import csv
@@ -118,7 +118,7 @@ def rows(home: Home, environment: dict[str, str], *arguments: str) -> list[dict[
         return list(csv.DictReader(file))
 
 
-def one_process(home: Home, environment: dict[str, str], positions: str) -> list[dict[str, str]]:
+def run_one_process(home: Home, environment: dict[str, str], positions: str) -> list[dict[str, str]]:
     found = rows(home, environment, f"name=one-{positions}", f"model.positions={positions}", "batch.micro_batch_size=4")
     assert [float(row["step"]) for row in found] == list(range(1, STEPS + 1))
     return found
@@ -126,7 +126,7 @@ def one_process(home: Home, environment: dict[str, str], positions: str) -> list
 
 @pytest.fixture(scope="module")
 def latent(home: Home, environment: dict[str, str]) -> list[dict[str, str]]:
-    return one_process(home, environment, "learned_absolute")
+    return run_one_process(home, environment, "learned_absolute")
 
 
 def assert_close(found: list[dict[str, str]], reference: list[dict[str, str]]) -> None:
@@ -145,16 +145,16 @@ def test_any_layout_reaches_the_losses_of_one_process(
 
 def test_relative_positions_split_over_tensor_ranks(home: Home, environment: dict[str, str]) -> None:
     arguments = ("name=relative-tensor", "model.positions=relative", *LAYOUTS["tensor"])
-    assert_close(rows(home, environment, *arguments), one_process(home, environment, "relative"))
+    assert_close(rows(home, environment, *arguments), run_one_process(home, environment, "relative"))
 
 
 def test_the_weight_grows_with_the_steps_and_is_a_mean_over_sequences(latent: list[dict[str, str]]) -> None:
     assert [float(row["reduced_train_weight"]) for row in latent] == [0, 1, 2, 3]
-    # The loss of the tokens is about that of a uniform guess; from then on it is the weighted latent's on top.
+    # The token loss is about that of a uniform guess; the reported loss is that plus the weighted latent loss.
     uniform = math.log(126)
     for step, row in enumerate(latent):
         tokens = float(row["reduced_train_loss"]) - step * float(row["reduced_train_latent_loss"])
         assert tokens == pytest.approx(uniform, rel=0.15)
         assert float(row["reduced_train_latent_loss"]) > 0.1
-    # An evaluation counts to the step that comes after it.
+    # An evaluation uses the weight of the step that follows it.
     assert {row["step"]: float(row["val_weight"]) for row in latent if row["val_weight"]} == {"2": 2, "4": 4}

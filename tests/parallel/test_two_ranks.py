@@ -1,6 +1,6 @@
-"""Two gloo ranks against one process: same global batches, same losses, and checkpoints that go between them.
+"""Two gloo ranks against one process: same global batches, same losses, and checkpoints that move between them.
 
-Each layout is run by the command itself, which starts its ranks as a user's would.
+Each layout is run by the `bionemo-run` command, which starts its ranks as it does for a user.
 """
 
 from pathlib import Path
@@ -24,7 +24,7 @@ LAYOUTS = {
     "bf16": ("trainer.devices=2", "trainer.precision=bf16-mixed"),
 }
 TOLERANCE = {"data": 1e-5, "tensor": 1e-5, "bf16": 3e-3}
-"""Relative, on losses; bf16 has 8 bits of mantissa, and is compared with float32."""
+"""Relative tolerances of losses; bf16 has 8 bits of mantissa and is compared with float32."""
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def assert_close(folder: Path, reference: Path, tolerance: float) -> None:
     got, expected = read_metrics(folder), read_metrics(reference)
     assert list(got) == list(expected) == list(range(1, STEPS + 1))
     for step in expected:
-        assert got[step]["consumed_samples"] == expected[step]["consumed_samples"], "other sequences were seen"
+        assert got[step]["consumed_samples"] == expected[step]["consumed_samples"], "the runs saw different sequences"
         for key in ("reduced_train_loss", "val_loss"):
             if expected[step][key]:
                 assert float(got[step][key]) == pytest.approx(float(expected[step][key]), rel=tolerance), (step, key)
@@ -50,7 +50,7 @@ def test_two_ranks_reach_the_losses_of_one_process(home: Home, one_process: Path
 
 
 @pytest.mark.parametrize("layout", ["data", "tensor"])
-def test_a_run_stopped_on_two_ranks_goes_on_on_one(home: Home, one_process: Path, layout: str) -> None:
+def test_a_run_stopped_on_two_ranks_resumes_on_one(home: Home, one_process: Path, layout: str) -> None:
     name = f"name=from-two-{layout}"
     home.finish(name, *COMMON, *LAYOUTS[layout], "trainer.max_steps=3")
     run = home.finish(name, *COMMON, "resume=last")
@@ -58,7 +58,7 @@ def test_a_run_stopped_on_two_ranks_goes_on_on_one(home: Home, one_process: Path
     assert_close(run.folder, one_process, TOLERANCE[layout])
 
 
-def test_a_run_stopped_on_one_process_goes_on_on_two_ranks(home: Home, one_process: Path) -> None:
+def test_a_run_stopped_on_one_process_resumes_on_two_ranks(home: Home, one_process: Path) -> None:
     home.finish("name=from-one", *COMMON, "trainer.max_steps=3")
     run = home.finish("name=from-one", *COMMON, *LAYOUTS["data"], "resume=last")
     assert_close(run.folder, one_process, TOLERANCE["data"])

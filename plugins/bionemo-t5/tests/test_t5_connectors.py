@@ -21,7 +21,7 @@ from bionemo_core.interop.stored import Carried
 from bionemo_core.models.load import OpenedModel, open_model
 from bionemo_core.models.locate import open_stored
 from bionemo_core.parallel.groups import start_groups
-from bionemo_core.parallel.transfer import Vocabularies, fit_weights
+from bionemo_core.parallel.transfer import Vocabularies, transfer_weights
 from bionemo_core.protocols import BuildContext, Seq2SeqExample
 from bionemo_core.tasks.convert import network_tensors
 from bionemo_t5.connector import ProtT5nvNemo, T5HuggingFace
@@ -172,8 +172,8 @@ def test_a_nemo_t5_of_another_vocabulary_seeds_a_model(realdata: Path, tmp_path:
     tokenizer = prott5nv_tokenizer()
     network = registry.build(stored.spec.model, tokenizer=tokenizer, context=BuildContext()).network
     sizes = Vocabularies(tokenizer.vocab_size, stored.foreign_vocab_size)
-    with pytest.raises(ArtefactError, match="for 384 pieces"):
-        fit_weights(network, start_groups(), stored, Restore(), sizes)
-    report = fit_weights(network, start_groups(), stored, Restore(vocabulary="tile"), sizes)
+    with pytest.raises(ArtefactError, match="for a vocabulary of 384"):
+        transfer_weights(network, start_groups(), stored, Restore(), sizes)
+    report = transfer_weights(network, start_groups(), stored, Restore(vocabulary="tile"), sizes)
     assert report.complete and {one.method for one in report.resized} == {"tile"}
     assert torch.equal(network.decoder_words.weight, words[:128])

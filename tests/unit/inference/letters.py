@@ -1,4 +1,4 @@
-"""A latent space that can be seen through: eight numbers are eight letters. In a module, so that workers import it."""
+"""A transparent latent space: eight numbers are eight letters. A module of its own, so that workers can import it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ DIMENSIONS = 8
 
 
 class Letters:
-    """A number from -12 to 12 is a letter from A to Y; anything beyond is `?`, which stands for nothing."""
+    """A latent space in which a number from -12 to 12 is a letter from A to Y, and any other is the invalid `?`."""
 
     def __init__(self) -> None:
         self.decoded: list[int] = []
@@ -41,7 +41,7 @@ class LetterJudge:
 
 
 def late(texts: Sequence[str], starts: Sequence[str]) -> list[float]:
-    """Higher the later its letters stand in the alphabet."""
+    """Score texts by the positions of their letters in the alphabet."""
     return [letters_after(text) for text in texts]
 
 

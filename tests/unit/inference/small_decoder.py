@@ -1,4 +1,4 @@
-"""A recurrent decoder with random weights: what decoding needs of a network, and nothing else."""
+"""A small recurrent decoder with random weights, which has only what decoding needs."""
 
 from dataclasses import dataclass
 
@@ -26,7 +26,7 @@ class SmallState:
 
 
 class SmallDecoder:
-    """Logits from a recurrent state; `end_bias` makes sequences end sooner."""
+    """A recurrent network; a greater `end_bias` makes sequences end sooner."""
 
     def __init__(
         self, seed: int = 0, vocabulary: int = VOCABULARY, hidden: int = 16, dtype=torch.float64, end_bias: float = 0.0

@@ -8,14 +8,14 @@ from small_decoder import SmallDecoder, Special, memories, rows_of
 
 from bionemo_core.errors import ConfigError
 from bionemo_core.inference.beam import beam_search, length_penalty
-from bionemo_core.inference.decoding import Dropping, greedy
+from bionemo_core.inference.decoding import RowDropping, greedy
 
 VOCABULARY, LENGTH = 4, 4
 
 
 def all_hypotheses(network: SmallDecoder, memory, alpha: float) -> list[tuple[float, list[int]]]:
-    """Every sequence that ends, or has LENGTH tokens, with its rank, best first."""
-    found = {}
+    """Return every sequence that ends or has LENGTH tokens, with its score, best first."""
+    hypotheses = {}
     for tokens in product(range(VOCABULARY), repeat=LENGTH):
         state, last, log_prob, written = network.start(memory, LENGTH), Special.bos_id, 0.0, []
         for token in tokens:
@@ -25,14 +25,14 @@ def all_hypotheses(network: SmallDecoder, memory, alpha: float) -> list[tuple[fl
             if token == Special.eos_id:
                 break
         rank = log_prob / ((5 + len(written)) / 6) ** alpha
-        found[tuple(written + [Special.pad_id] * (LENGTH - len(written)))] = max(
-            rank, found.get((*written, *[Special.pad_id] * (LENGTH - len(written))), -torch.inf)
+        hypotheses[tuple(written + [Special.pad_id] * (LENGTH - len(written)))] = max(
+            rank, hypotheses.get((*written, *[Special.pad_id] * (LENGTH - len(written))), -torch.inf)
         )
-    return sorted(((rank, list(tokens)) for tokens, rank in found.items()), reverse=True)
+    return sorted(((rank, list(tokens)) for tokens, rank in hypotheses.items()), reverse=True)
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.7, 2.0])
-def test_a_beam_as_wide_as_everything_finds_the_best(alpha):
+def test_a_beam_as_wide_as_all_sequences_finds_the_best(alpha):
     network, memory = SmallDecoder(vocabulary=VOCABULARY), memories(3)
     beams = beam_search(network, memory, Special, max_length=LENGTH, beam_size=VOCABULARY**LENGTH, beam_alpha=alpha)
     for row in range(3):
@@ -41,7 +41,7 @@ def test_a_beam_as_wide_as_everything_finds_the_best(alpha):
         assert beams.scores[row, :10].tolist() == pytest.approx([rank for rank, _ in expected[:10]])
 
 
-def test_more_beams_than_hypotheses_leaves_the_rest_empty():
+def test_beams_beyond_the_hypotheses_are_empty():
     network = SmallDecoder(vocabulary=VOCABULARY)
     beams = beam_search(network, memories(1), Special, max_length=1, beam_size=6)
     assert beams.scores[0].isneginf().tolist() == [False] * VOCABULARY + [True] * 2
@@ -62,21 +62,21 @@ def test_hypotheses_are_ordered_and_differ():
         assert len({tuple(tokens) for tokens in row}) == 5
 
 
-@pytest.mark.parametrize("dropping", [Dropping(1, halving=False), Dropping(2), Dropping(10_000)], ids=str)
-def test_neither_batch_nor_dropping_changes_a_result(dropping):
+@pytest.mark.parametrize("dropping", [RowDropping(1, halving=False), RowDropping(2), RowDropping(10_000)], ids=str)
+def test_results_depend_on_neither_batch_nor_dropping(dropping):
     network, memory = SmallDecoder(end_bias=2.0), memories(64)
     options = {"max_length": 20, "beam_size": 4, "beam_alpha": 0.6}
     together = beam_search(network, memory, Special, dropping=dropping, **options)
     alone = [beam_search(network, rows_of(memory, slice(i, i + 1)), Special, **options) for i in range(64)]
-    assert torch.equal(together.tokens, torch.cat([one.tokens for one in alone]))
-    torch.testing.assert_close(together.scores, torch.cat([one.scores for one in alone]))
+    assert torch.equal(together.tokens, torch.cat([beams.tokens for beams in alone]))
+    torch.testing.assert_close(together.scores, torch.cat([beams.scores for beams in alone]))
 
 
 def test_dropping_saves_steps():
     network, memory = SmallDecoder(end_bias=3.0), memories(64)
-    beam_search(network, memory, Special, max_length=30, beam_size=3, dropping=Dropping(10_000))
+    beam_search(network, memory, Special, max_length=30, beam_size=3, dropping=RowDropping(10_000))
     full, network.row_steps = network.row_steps, 0
-    beam_search(network, memory, Special, max_length=30, beam_size=3, dropping=Dropping(2))
+    beam_search(network, memory, Special, max_length=30, beam_size=3, dropping=RowDropping(2))
     assert network.row_steps < 0.7 * full
 
 
@@ -85,5 +85,5 @@ def test_the_length_penalty_is_that_of_gnmt():
 
 
 def test_a_beam_of_zero_is_refused():
-    with pytest.raises(ConfigError, match="beam_size is 0"):
+    with pytest.raises(ConfigError, match="beam_size: got 0"):
         beam_search(SmallDecoder(), memories(1), Special, max_length=3, beam_size=0)

@@ -1,4 +1,4 @@
-"""Greedy decoding and sampling: where they stop, and that neither batch nor dropping changes a result."""
+"""Greedy decoding and sampling: where they end, and that neither batch nor dropping changes a result."""
 
 import pytest
 import torch
@@ -6,14 +6,14 @@ from small_decoder import SmallDecoder, SmallMemory, Special, memories, rows_of
 
 from bionemo_core.errors import ConfigError
 from bionemo_core.inference.choosing import TokenSampling
-from bionemo_core.inference.decoding import Dropping, greedy, sample
+from bionemo_core.inference.decoding import RowDropping, greedy, sample
 from bionemo_core.inference.philox import RowRng
 
 LENGTH = 24
-NEVER = Dropping(every=10_000)
+NEVER = RowDropping(every=10_000)
 
 
-def test_greedy_is_the_likeliest_token_after_each_prefix():
+def test_greedy_decodes_the_most_probable_token_after_each_prefix():
     network, memory = SmallDecoder(end_bias=1.0), memories(8)
     decoded = greedy(network, memory, Special, max_length=LENGTH)
     for row in range(8):
@@ -23,14 +23,14 @@ def test_greedy_is_the_likeliest_token_after_each_prefix():
             expected.append(token)
         assert decoded[row].tolist() == expected + [Special.pad_id] * (LENGTH - len(expected))
     ends = (decoded == Special.eos_id).sum(dim=1)
-    assert ends.max() == 1 and ends.sum() > 0, "some end and none ends twice"
+    assert ends.max() == 1 and ends.sum() > 0, "some sequences must end, and none may end twice"
 
 
 def decode(kind: str, network: SmallDecoder, memory: SmallMemory, first: int = 0, **options) -> torch.Tensor:
     if kind == "greedy":
         return greedy(network, memory, Special, max_length=LENGTH, **options)
-    streams = RowRng.of(3, memory.states.shape[1], first_sequence=first)
-    return sample(network, memory, Special, streams, max_length=LENGTH, sampling=TokenSampling(top_p=0.9), **options)
+    rng = RowRng.of(3, memory.states.shape[1], first_sequence=first)
+    return sample(network, memory, Special, rng, max_length=LENGTH, sampling=TokenSampling(top_p=0.9), **options)
 
 
 @pytest.mark.parametrize("kind", ["greedy", "sample"])
@@ -42,7 +42,9 @@ def test_a_batch_of_64_decodes_as_64_batches_of_one(kind):
 
 
 @pytest.mark.parametrize("kind", ["greedy", "sample"])
-@pytest.mark.parametrize("dropping", [Dropping(1, halving=False), Dropping(3, halving=False), Dropping(2)], ids=str)
+@pytest.mark.parametrize(
+    "dropping", [RowDropping(1, halving=False), RowDropping(3, halving=False), RowDropping(2)], ids=str
+)
 def test_dropping_rows_that_ended_changes_no_result_and_saves_steps(kind, dropping):
     network, memory = SmallDecoder(end_bias=1.5), memories(64)
     expected = decode(kind, network, memory, dropping=NEVER)
@@ -53,7 +55,7 @@ def test_dropping_rows_that_ended_changes_no_result_and_saves_steps(kind, droppi
 
 def test_decoding_ends_when_every_row_has_ended():
     network = SmallDecoder(end_bias=100.0)
-    decoded = greedy(network, memories(5), Special, max_length=1000, dropping=Dropping(4))
+    decoded = greedy(network, memories(5), Special, max_length=1000, dropping=RowDropping(4))
     assert network.steps == 4
     assert decoded.tolist() == [[Special.eos_id] + [Special.pad_id] * 999] * 5
 
@@ -79,10 +81,10 @@ def test_an_empty_batch_decodes_to_nothing():
 
 
 def test_a_length_of_zero_is_refused():
-    with pytest.raises(ConfigError, match="max_length is 0"):
+    with pytest.raises(ConfigError, match="max_length: got 0"):
         greedy(SmallDecoder(), memories(1), Special, max_length=0)
 
 
 @pytest.mark.parametrize(("rows", "left", "size"), [(64, 33, 64), (64, 32, 32), (64, 9, 16), (64, 1, 1), (6, 1, 3)])
 def test_rows_are_dropped_by_halves(rows, left, size):
-    assert Dropping(halving=True).size(rows, left) == size
+    assert RowDropping(halving=True).size(rows, left) == size

@@ -1,4 +1,4 @@
-"""The conformance kit's check of decoding finds a cache, or a batch, that changes tokens."""
+"""The conformance kit's check of decoding detects a cache or a batch that changes tokens."""
 
 from types import SimpleNamespace
 
@@ -10,8 +10,8 @@ from bionemo_core.testing.decoding import _check_each_method
 from bionemo_core.testing.subject import ConformanceError
 
 
-class Wrong:
-    """A network with one method of its own."""
+class BrokenNetwork:
+    """A network with one wrong method."""
 
     def __init__(self, **own) -> None:
         self._own = own
@@ -27,7 +27,7 @@ def check(tested) -> None:
     )
 
 
-def test_a_right_network_passes():
+def test_a_correct_network_passes():
     check(network())
 
 
@@ -36,7 +36,7 @@ def test_a_step_that_forgets_is_found():
         return network().step(torch.full_like(tokens, TOKENIZER.bos_id), state)
 
     with pytest.raises(ConformanceError, match="greedy decoding with the cache"):
-        check(Wrong(step=step))
+        check(BrokenNetwork(step=step))
 
 
 def test_rows_that_see_each_other_are_found():
@@ -47,4 +47,4 @@ def test_rows_that_see_each_other_are_found():
         return mixed(network().encode(source))
 
     with pytest.raises(ConformanceError, match=r"in a batch gives .* and alone"):
-        check(Wrong(encode=encode))
+        check(BrokenNetwork(encode=encode))

@@ -1,4 +1,4 @@
-"""`task=sample` and `task=optimize` from a specification to the files that they leave."""
+"""`task=sample` and `task=optimize`, from the run spec to the output files."""
 
 import csv
 import json
@@ -21,7 +21,7 @@ from bionemo_core.tasks import sample as sample_task
 
 
 class WordJudge:
-    """Two words are the same when they have the same letters; an empty one is none."""
+    """A judge for which words with the same letters are equal, and an empty word is invalid."""
 
     noun = "word"
 
@@ -42,22 +42,22 @@ class WordJudge:
 
 @pytest.fixture
 def opened(monkeypatch):
-    """The tasks open a tiny model with a latent space, in float64, whose plugin can judge words."""
+    """Make the tasks open a tiny float64 model with a latent space, whose plugin can judge words."""
     module = network("perceiver")
     holder = SimpleNamespace(
         network=module, seq_length=SEQ_LENGTH, objective=SimpleNamespace(target_length=16), judge=WordJudge()
     )
     holder.parameters = module.parameters
-    found = OpenedModel(
+    model = OpenedModel(
         holder, TOKENIZER, ModelSpec(Choice("model", "tiny"), Choice("tokenizer", "t")), {}, LoadReport("")
     )
     for task in (sample_task, optimize_task):
-        monkeypatch.setattr(task, "open_for_use", lambda *_: found)
-    return found
+        monkeypatch.setattr(task, "open_for_use", lambda *_: model)
+    return model
 
 
 def run(task, tmp_path: Path, **params) -> Path:
-    """The folder that a task filled."""
+    """Run a task, and return its output folder."""
     name = task.__name__.rpartition(".")[2]
     chosen = {group: Choice(group, OPENED) for group in ("model", "tokenizer", "data", "optim", "scheduler")}
     output = tmp_path / f"results-{len(list(tmp_path.iterdir()))}"
@@ -120,12 +120,12 @@ def test_samples_of_a_file(opened, words, tmp_path, capsys):
     assert f"validity  {summary['validity']:.4f}" in capsys.readouterr().out
 
 
-def test_the_batch_changes_no_sample(opened, words, tmp_path):
+def test_the_batch_size_changes_no_sample(opened, words, tmp_path):
     folders = [run(sample_task, tmp_path, input=str(words), num_samples=2, batch_size=size) for size in (1, 3, 256)]
     assert len({(folder / "samples.csv").read_text() for folder in folders}) == 1
 
 
-def test_beams_have_rows_of_their_own(opened, words, tmp_path):
+def test_each_beam_has_its_own_row(opened, words, tmp_path):
     options = {"sampling_method": "beam-search-perturbate-sample", "beam_size": 3, "limit": 2}
     rows = table(run(sample_task, tmp_path, input=str(words), num_samples=2, **options) / "samples.csv")
     assert [(row["sample_number"], row["beam"]) for row in rows[:6]] == [(s, b) for s in "01" for b in "012"]
@@ -167,12 +167,12 @@ def test_long_texts_are_refused_or_left_out(opened, words, tmp_path, capsys):
         ({"num_molecules": 2, "sampling_method": "greedy"}, "sampling_method: got 'greedy'"),
     ],
 )
-def test_what_cannot_be_sampled_is_refused_before_anything_is_opened(tmp_path, params, message):
+def test_wrong_sampling_parameters_are_refused_before_the_model_is_opened(tmp_path, params, message):
     with pytest.raises(ConfigError, match=message):
         run(sample_task, tmp_path, **params)
 
 
-def test_results_are_not_written_over(opened, tmp_path):
+def test_results_are_not_overwritten(opened, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").touch()
     with pytest.raises(ConfigError, match="not empty"):
@@ -204,18 +204,18 @@ def test_a_search_with_its_baseline(opened, words, tmp_path, capsys):
 
 
 def test_a_search_that_a_signal_stops_writes_what_it_found(opened, words, tmp_path, monkeypatch, capsys):
-    asked = []
+    calls = []
 
     def share_of_a(texts, starts):
-        asked.append(len(texts))
-        if len(asked) == 4:  # the starts, and two iterations, are scored
+        calls.append(len(texts))
+        if len(calls) == 4:  # the starts, and two iterations, are scored
             os.kill(os.getpid(), signal.SIGTERM)
         return [text.count("A") / len(text) for text in texts]
 
     monkeypatch.setattr(WordJudge, "oracles", {"share_of_a": share_of_a})
     options = {"oracle": "share_of_a", "population": 8, "iterations": 50, "baseline": True}
-    said = r"stopped by SIGTERM after 3 of 50 iterations of cma-es; .*/results-1"
-    with pytest.raises(Preempted, match=said) as raised:
+    message = r"stopped by SIGTERM after 3 of 50 iterations of cma-es; .*/results-1"
+    with pytest.raises(Preempted, match=message) as raised:
         run(optimize_task, tmp_path, input=str(words), output=str(tmp_path / "results-1"), **options)
     assert raised.value.exit_status == 75
     folder = tmp_path / "results-1"

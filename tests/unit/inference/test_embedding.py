@@ -1,4 +1,4 @@
-"""Embeddings depend on the sequence and the model alone, and mean what they say."""
+"""Embeddings depend only on the sequence and the model, and equal those of the network itself."""
 
 import itertools
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from bionemo_core.data.batches.batch import TokenBatch
 from bionemo_core.data.batches.rows import RowShape, collate
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.inference.embedding import OUTPUTS, Embedder, EmbeddingSettings, embed
-from bionemo_core.inference.windows import LongRule, Window, averaged, windows
+from bionemo_core.inference.windows import LongRule, Window, average_windows, split_windows
 from bionemo_core.protocols import BuildContext, Example
 
 presets = pytest.importorskip("bionemo_esm.presets")
@@ -22,7 +22,7 @@ SEQ_LENGTH = 66
 
 @pytest.fixture(scope="module", params=["esm1nv", "esm2"])
 def model(request):
-    """A small network with noise on every weight, and its tokenizer."""
+    """Return a small network with noise on every weight, and its tokenizer."""
     alphabet = {"esm1nv": presets.esm1nv_alphabet, "esm2": presets.esm2_alphabet}[request.param]
     tokenizer = alphabet()
     factory = getattr(presets, request.param)
@@ -61,8 +61,8 @@ def relative(got: np.ndarray, expected: np.ndarray) -> float:
     return float(np.abs(got - expected).max() / np.abs(expected).max())
 
 
-def alone(module, tokenizer, sequence: str) -> tuple[np.ndarray, np.ndarray]:
-    """Hidden states and logits at the residues of one sequence in one padded row, by the network itself."""
+def run_alone(module, tokenizer, sequence: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return hidden states and logits at the residues of one sequence, which the network gets as one padded row."""
     ids = np.array([tokenizer.bos_id, *tokenizer.encode(sequence), tokenizer.eos_id], dtype=np.int32)
     shape = RowShape(SEQ_LENGTH, 1, tokenizer.pad_id, packing=False, dynamic_padding=False)
     batch = TokenBatch.of(collate([Example(ids, ids, np.ones(len(ids), dtype=bool))], 1, shape))
@@ -72,16 +72,16 @@ def alone(module, tokenizer, sequence: str) -> tuple[np.ndarray, np.ndarray]:
     return hidden.numpy(), logits.numpy()
 
 
-def test_outputs_are_those_of_each_sequence_alone(model, sequences, run):
+def test_outputs_equal_those_of_each_sequence_alone(model, sequences, run):
     module, tokenizer = model
     got = run(sequences)
-    hidden, logits = zip(*(alone(module, tokenizer, sequence) for sequence in sequences), strict=True)
+    hidden, logits = zip(*(run_alone(module, tokenizer, sequence) for sequence in sequences), strict=True)
     assert relative(got["hiddens"], np.concatenate(hidden)) < 1e-5
     assert relative(got["logits"], np.concatenate(logits)) < 1e-5
-    assert relative(got["embeddings"], np.stack([one.mean(axis=0) for one in hidden])) < 1e-6
+    assert relative(got["embeddings"], np.stack([states.mean(axis=0) for states in hidden])) < 1e-6
     expected = []
-    for sequence, one in zip(sequences, logits, strict=True):
-        log_probabilities = torch.from_numpy(one).log_softmax(-1).numpy()
+    for sequence, rows in zip(sequences, logits, strict=True):
+        log_probabilities = torch.from_numpy(rows).log_softmax(-1).numpy()
         expected += [row[token] for row, token in zip(log_probabilities, tokenizer.encode(sequence), strict=True)]
     assert relative(got["log_likelihoods"], np.array(expected)) < 1e-5
 
@@ -100,23 +100,23 @@ def test_static_shapes_change_nothing(sequences, run):
     assert relative(fixed["embeddings"], free["embeddings"]) < 1e-6
 
 
-def test_windows_average_what_the_model_says(model, run):
+def test_results_are_averaged_over_windows(model, run):
     module, tokenizer = model
     limit = SEQ_LENGTH - 2
     long = "".join(np.random.default_rng(5).choice(RESIDUES, size=150))
     got = run(["MKV", long], on_long="window", window_overlap=16)
-    places = windows(150, limit, 16)
-    assert places == [Window(0, 64), Window(48, 112), Window(86, 150)]
+    spans = split_windows(150, limit, 16)
+    assert spans == [Window(0, 64), Window(48, 112), Window(86, 150)]
     total, count = np.zeros((150, 32)), np.zeros((150, 1))
-    for start, stop in places:
-        total[start:stop] += alone(module, tokenizer, long[start:stop])[0]
+    for start, stop in spans:
+        total[start:stop] += run_alone(module, tokenizer, long[start:stop])[0]
         count[start:stop] += 1
     assert relative(got["hiddens"][3:], total / count) < 1e-5
     assert relative(got["embeddings"][1], (total / count).mean(axis=0)) < 1e-5
     assert relative(got["embeddings"][:1], run(["MKV"])["embeddings"]) < 1e-6
 
 
-def test_a_long_sequence_is_refused_or_cut_as_asked(model, run):
+def test_a_long_sequence_is_refused_or_truncated(model, run):
     module, tokenizer = model
     long = "M" * 80
     with pytest.raises(DataError, match=r"'2' has 80 tokens, the model takes 64.*on_long=window"):
@@ -126,7 +126,7 @@ def test_a_long_sequence_is_refused_or_cut_as_asked(model, run):
     assert len(cut["hiddens"]) == 64
 
 
-def test_what_cannot_be_embedded_is_named(model):
+def test_sequences_and_settings_that_cannot_be_used_are_named(model):
     module, tokenizer = model
     with pytest.raises(DataError, match="'1': token 3 '!' is not in the tokenizer's alphabet"):
         embed(module, tokenizer, ["MK!V"])
@@ -150,18 +150,18 @@ def test_embedding_leaves_the_model_as_it_was(model, sequences):
 
 @pytest.mark.parametrize(("residues", "length", "overlap"), [(10, 10, 3), (11, 10, 0), (29, 10, 9), (30, 10, 5)])
 def test_windows_cover_every_residue_and_are_full(residues, length, overlap):
-    places = windows(residues, length, overlap)
-    assert set().union(*(range(*place) for place in places)) == set(range(residues))
-    assert all(stop - start == min(length, residues) for start, stop in places)
-    assert all(later.start <= earlier.stop - min(overlap, 1) for earlier, later in itertools.pairwise(places))
+    spans = split_windows(residues, length, overlap)
+    assert set().union(*(range(*span) for span in spans)) == set(range(residues))
+    assert all(stop - start == min(length, residues) for start, stop in spans)
+    assert all(later.start <= earlier.stop - min(overlap, 1) for earlier, later in itertools.pairwise(spans))
 
 
 def test_windows_must_advance():
-    with pytest.raises(ConfigError, match="window_overlap: 10 residues, expected 0 to 9"):
+    with pytest.raises(ConfigError, match="window_overlap: got 10 residues, expected 0 to 9"):
         LongRule("window", 10, 10).check()
 
 
 def test_the_mean_over_windows_by_hand():
     parts = [np.array([[1.0], [2.0], [3.0]], dtype=np.float32), np.array([[5.0], [7.0], [9.0]], dtype=np.float32)]
-    mean = averaged(parts, [Window(0, 3), Window(2, 5)], 5)
+    mean = average_windows(parts, [Window(0, 3), Window(2, 5)], 5)
     assert mean[:, 0].tolist() == [1.0, 2.0, 4.0, 7.0, 9.0]

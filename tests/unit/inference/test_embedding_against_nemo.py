@@ -1,4 +1,4 @@
-"""Hidden states and embeddings of v1's four models against those that the original code recorded for its archives."""
+"""Hidden states and embeddings of v1's four models against those of the original code, stored beside its archives."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from bionemo_core.models.load import open_model
 @pytest.mark.parametrize(
     ("name", "plugin", "first", "recorded"),
     [
-        ("esm1nv", "bionemo_esm", 1, "hidden_states"),  # behind BOS
+        ("esm1nv", "bionemo_esm", 1, "hidden_states"),  # the first state is that of BOS
         ("prott5nv", "bionemo_t5", 0, "hidden_states"),
         ("megamolbart", "bionemo_molbart", 0, "hidden_states"),
         ("molmim", "bionemo_molbart", 0, "z_mean"),
@@ -21,7 +21,7 @@ def test_states_and_their_mean(realdata, name, plugin, first, recorded):
     pytest.importorskip(plugin)
     folder = realdata / "nemo_v1" / "A" / name
     with np.load(folder / "reference.npz") as file:
-        # Of ProtT5nv's first sequence a part stands behind sentinels.
+        # ProtT5nv's first reference sequence has masked spans, so it is left out.
         rows = slice(1 if name == "prott5nv" else 0, None)
         sequences, states = [str(text) for text in file["sequences"][rows]], file[recorded][rows]
     opened = open_model(str(folder / f"{name}.nemo"), load_registry())

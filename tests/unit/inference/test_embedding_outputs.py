@@ -1,4 +1,4 @@
-"""What is computed comes out in the same order in every format, and a damaged part is computed again."""
+"""Results have the same order in every format, and a damaged part does not count as done."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ IDS = ["sp|P1", "p two", "\u03b1-3", "twice", "twice"]
 def parts(tmp_path: Path) -> Parts:
     store = PartStore(tmp_path / "out.parts", "0123456789abcdef")
     store.folder.mkdir()
-    store.clear_others()
+    store.remove_others()
     draw = np.random.default_rng(0)
     for number, ids in enumerate((IDS[:3], IDS[3:])):
         lengths = np.arange(1, len(ids) + 1)
@@ -37,7 +37,7 @@ def expected(parts: Parts, name: str) -> np.ndarray:
     return np.concatenate([part.embedded.arrays[name] for part in parts])
 
 
-def test_hdf5_holds_everything_in_order(parts, tmp_path):
+def test_hdf5_has_all_results_in_order(parts, tmp_path):
     h5py = pytest.importorskip("h5py")
     write_output(tmp_path / "out.h5", parts)
     with h5py.File(tmp_path / "out.h5") as file:
@@ -57,7 +57,7 @@ def test_npz_needs_no_pickle(parts, tmp_path):
             assert (file[name] == expected(parts, name)).all()
 
 
-def test_parquet_has_a_row_a_sequence(parts, tmp_path):
+def test_parquet_has_one_row_per_sequence(parts, tmp_path):
     import pyarrow.parquet as pq
 
     write_output(tmp_path / "out.parquet", parts)
@@ -89,11 +89,11 @@ def test_a_damaged_or_foreign_part_does_not_count(parts):
     assert not store.has(2)
     other = PartStore(store.folder, "fedcba9876543210")
     assert not other.has(1)
-    other.clear_others()
+    other.remove_others()
     assert not list(store.folder.iterdir())
 
 
-def test_an_output_is_never_half_there(parts, tmp_path):
+def test_an_output_is_never_partial(parts, tmp_path):
     with pytest.raises(ConfigError, match=r"expected a name that ends in \.h5"):
         write_output(tmp_path / "out.pkl", parts)
     (tmp_path / "file").write_text("")

@@ -1,4 +1,4 @@
-"""Scores of mutations against their definition, written out with one padded row a question."""
+"""Scores of mutations against their definition, computed with one padded row for each set of masks."""
 
 import numpy as np
 import pytest
@@ -27,8 +27,8 @@ def scorer() -> MaskedScorer:
     return MaskedScorer(module, tokenizer, tokens_per_batch=50)
 
 
-def asked(scorer: MaskedScorer, masked: list[int]) -> np.ndarray:
-    """Log-probabilities at every residue with these masked, by the network's own logits of one padded row."""
+def predict(scorer: MaskedScorer, masked: list[int]) -> np.ndarray:
+    """Return log-probabilities at every residue with these positions masked, from the logits of one padded row."""
     tokenizer = scorer.tokenizer
     ids = np.array([tokenizer.bos_id, *tokenizer.encode(WILD), tokenizer.eos_id], dtype=np.int32)
     ids[np.array(masked, dtype=int) + 1] = tokenizer.mask_id
@@ -41,11 +41,11 @@ def asked(scorer: MaskedScorer, masked: list[int]) -> np.ndarray:
 
 def test_masked_marginals_mask_all_mutated_positions_at_once(scorer):
     variants = [read_variant(text, WILD) for text in ("K2R", "T3V:Q9A", "WT")]
-    got = scorer.scores(WILD, variants, MASKED)
+    got = scorer.score_variants(WILD, variants, MASKED)
     token = {letter: int(scorer.tokenizer.encode(letter)[0]) for letter in "KRTVQA"}
-    one, both = asked(scorer, [1]), asked(scorer, [2, 8])
+    single, both = predict(scorer, [1]), predict(scorer, [2, 8])
     expected = [
-        one[1, token["R"]] - one[1, token["K"]],
+        single[1, token["R"]] - single[1, token["K"]],
         both[2, token["V"]] - both[2, token["T"]] + both[8, token["A"]] - both[8, token["Q"]],
         0.0,
     ]
@@ -53,8 +53,8 @@ def test_masked_marginals_mask_all_mutated_positions_at_once(scorer):
 
 
 def test_wild_type_marginals_mask_nothing(scorer):
-    got = scorer.scores(WILD, [read_variant("T3V:Q9A", WILD)], WILD_TYPE)
-    table = asked(scorer, [])
+    got = scorer.score_variants(WILD, [read_variant("T3V:Q9A", WILD)], WILD_TYPE)
+    table = predict(scorer, [])
     token = {letter: int(scorer.tokenizer.encode(letter)[0]) for letter in "TVQA"}
     expected = table[2, token["V"]] - table[2, token["T"]] + table[8, token["A"]] - table[8, token["Q"]]
     assert np.allclose(got, expected, atol=1e-5)
@@ -63,11 +63,11 @@ def test_wild_type_marginals_mask_nothing(scorer):
 def test_pseudo_likelihood_masks_each_residue_alone(scorer):
     got = scorer.pseudo_log_likelihood(WILD)
     tokens = scorer.tokenizer.encode(WILD)
-    expected = [asked(scorer, [place])[place, tokens[place]] for place in range(len(WILD))]
+    expected = [predict(scorer, [position])[position, tokens[position]] for position in range(len(WILD))]
     assert np.allclose(got, expected, atol=1e-5)
 
 
-def test_variants_are_read_as_people_write_them():
+def test_variants_are_parsed_in_common_notations():
     assert read_variant("k2r", WILD) == [Mutation("K", 1, "R")]
     assert read_variant("WT", WILD) == read_variant("_wt", WILD) == []
     assert read_variant("K102R, T103V", WILD, first_position=101) == [Mutation("K", 1, "R"), Mutation("T", 2, "V")]
@@ -80,7 +80,7 @@ def test_variants_are_read_as_people_write_them():
         ("A2G", "the wild type has K at position 2, not A"),
         ("K99R", "position 99 is not within 1 to 11"),
         ("K2R:K2A", "mutated twice"),
-        (" ", "is empty; expected mutations such as A24G, or WT"),
+        (" ", "is empty, expected mutations such as A24G, or WT"),
     ],
 )
 def test_a_variant_that_does_not_fit_is_refused(text, message):
@@ -88,10 +88,10 @@ def test_a_variant_that_does_not_fit_is_refused(text, message):
         read_variant(text, WILD)
 
 
-def test_what_cannot_be_scored_is_refused(scorer):
+def test_methods_and_sequences_that_cannot_be_scored_are_refused(scorer):
     with pytest.raises(ConfigError, match="scoring: got 'guess'"):
-        scorer.scores(WILD, [], "guess")
+        scorer.score_variants(WILD, [], "guess")
     with pytest.raises(DataError, match="31 residues, expected 1 to 30"):
         scorer.pseudo_log_likelihood("M" * 31)
     with pytest.raises(DataError, match="'J'"):
-        scorer.scores(WILD, [[Mutation("K", 1, "J")]], MASKED)
+        scorer.score_variants(WILD, [[Mutation("K", 1, "J")]], MASKED)

@@ -1,4 +1,4 @@
-"""Search in a latent space: better than chance, the same in any company, and what it refuses."""
+"""Search in a latent space: better than chance, independent of other starts, and what it refuses."""
 
 import math
 from itertools import pairwise
@@ -8,7 +8,7 @@ import pytest
 from letters import LetterJudge, Letters, failing, letters_after, unpaired
 
 from bionemo_core.errors import ConfigError, DataError
-from bionemo_core.inference.evolution import Evolution, Perturbation, ranks
+from bionemo_core.inference.evolution import Evolution, Perturbation, rank_candidates
 from bionemo_core.inference.latent_search import ModelLatents, SearchSettings, of_each_text, optimize
 
 STARTS = ["MMMMMMMM", "ABCDEFGH", "KLMNKLMN"]
@@ -21,7 +21,7 @@ def search(starts=STARTS, oracle="late", settings=SETTINGS, **options):
 
 def test_evolution_finds_the_minimum_of_a_sphere_and_beats_perturbation():
     target = np.linspace(-1, 1, 10)
-    reached = {}
+    best = {}
     for kind in (Evolution, Perturbation):
         proposer = kind(np.zeros(10), SearchSettings(population=20, iterations=60, sigma=0.5), 0)
         lowest = math.inf
@@ -29,8 +29,8 @@ def test_evolution_finds_the_minimum_of_a_sphere_and_beats_perturbation():
             distance = ((proposer.ask() - target) ** 2).sum(axis=1)
             lowest = min(lowest, distance.min())
             proposer.tell(np.argsort(np.argsort(distance)).astype(float))
-        reached[kind] = lowest
-    assert reached[Evolution] < 1e-2 < reached[Perturbation]
+        best[kind] = lowest
+    assert best[Evolution] < 1e-2 < best[Perturbation]
 
 
 def test_scores_rise_and_exceed_those_of_random_perturbation():
@@ -47,13 +47,13 @@ def test_scores_rise_and_exceed_those_of_random_perturbation():
     assert found.mean_gain > chance.mean_gain + 1.0
 
 
-def test_low_scores_can_be_looked_for():
+def test_scores_can_be_minimised():
     found = search(settings=SearchSettings(population=12, iterations=10, minimize=True))
     assert all(best.score < first.score for first, best in zip(found.first, found.best, strict=True))
     assert found.mean_gain > 0
 
 
-def test_a_minimum_similarity_is_kept():
+def test_results_have_the_minimum_similarity():
     found = search(settings=SearchSettings(population=12, iterations=15, minimum_similarity=0.5))
     judge = LetterJudge()
     for step in found.steps:
@@ -63,7 +63,7 @@ def test_a_minimum_similarity_is_kept():
 
 @pytest.mark.processes
 @pytest.mark.parametrize("algorithm", ["cma-es", "random"])
-def test_neither_company_nor_workers_change_what_is_found(algorithm):
+def test_results_depend_on_neither_other_starts_nor_workers(algorithm):
     settings = SearchSettings(population=6, iterations=4, algorithm=algorithm)
     alone = [step for step in search(STARTS[:1], settings=settings).steps]
     together = search(settings=settings)
@@ -78,28 +78,28 @@ def test_all_candidates_are_decoded_in_one_batch():
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_a_search_that_is_stopped_ends_with_what_all_starts_have_done(num_workers):
-    settings, asked = SearchSettings(population=6, iterations=50), []
+def test_a_stopped_search_ends_with_the_iterations_of_all_starts(num_workers):
+    settings, calls = SearchSettings(population=6, iterations=50), []
 
     def stop():
-        asked.append(True)
-        return len(asked) > 5
+        calls.append(True)
+        return len(calls) > 5
 
     found = search(settings=settings, num_workers=num_workers, stop=stop)
-    whole = search(settings=SearchSettings(population=6, iterations=found.iterations))
-    assert found.steps == whole.steps and 0 < found.iterations < 50
+    complete = search(settings=SearchSettings(population=6, iterations=found.iterations))
+    assert found.steps == complete.steps and 0 < found.iterations < 50
     assert [step.start for step in found.best] == [0, 1, 2]
     if not num_workers:
-        assert found.iterations == 5  # asked after the starts and after each iteration
+        assert found.iterations == 5  # `stop` is called after the starts and after each iteration
 
 
 def test_the_seed_decides():
-    one, same, other = (search(settings=SearchSettings(population=6, iterations=3, seed=s)) for s in (1, 1, 2))
-    assert one == same
-    assert one.steps != other.steps
+    first, same, other = (search(settings=SearchSettings(population=6, iterations=3, seed=s)) for s in (1, 1, 2))
+    assert first == same
+    assert first.steps != other.steps
 
 
-def test_a_function_of_the_users_is_an_oracle():
+def test_a_user_function_is_an_oracle():
     by_name, by_function = search(), search(oracle=of_each_text(letters_after))
     assert by_function == by_name
     assert search(oracle=lambda texts, starts: [letters_after(text) for text in texts]) == by_name
@@ -108,10 +108,10 @@ def test_a_function_of_the_users_is_an_oracle():
 def test_ranks_put_the_similar_first_by_score_then_the_others_by_similarity_then_the_invalid():
     scores = np.array([1.0, 3.0, math.nan, 2.0, 9.0, 2.0, math.nan])
     similarity = np.array([0.9, 0.3, 0.0, 0.5, 0.1, 0.6, 0.0])
-    assert ranks(scores, similarity, 0.4).tolist() == [1, 2, 4, 0, 3, 0, 4]
+    assert rank_candidates(scores, similarity, 0.4).tolist() == [1, 2, 4, 0, 3, 0, 4]
 
 
-def test_candidates_that_stand_for_nothing_are_counted_and_never_best():
+def test_invalid_candidates_are_counted_and_never_best():
     found = search(["YYYYYYYM"], settings=SearchSettings(population=12, iterations=6, sigma=4.0))
     assert all(step.valid < 1.0 for step in found.steps[1:])
     assert all(LetterJudge().canonical(step.text) for step in found.steps)
@@ -122,7 +122,7 @@ def test_candidates_that_stand_for_nothing_are_counted_and_never_best():
     [
         ({"oracle": "lat"}, "Did you mean 'late'|Known: late, alike"),
         ({"oracle": lambda texts, starts: [math.nan] * len(texts)}, "no score for start 0"),
-        ({"oracle": unpaired}, "given 3 texts and returned an array of shape"),
+        ({"oracle": unpaired}, "got an array of shape \\(1,\\) for 3 texts, expected \\(3,\\)"),
     ],
 )
 def test_oracles_that_cannot_be_used_are_refused(changes, message):
@@ -136,10 +136,10 @@ def test_what_an_oracle_raises_in_a_worker_is_said():
         search(oracle=failing, num_workers=1)
 
 
-def test_starts_that_stand_for_nothing_are_refused():
-    with pytest.raises(DataError, match="start 1, 'A-', is no word"):
+def test_invalid_starts_are_refused():
+    with pytest.raises(DataError, match="start 1, 'A-', is not a valid word"):
         search(["MMMMMMMM", "A-"])
-    with pytest.raises(DataError, match="nothing to start from"):
+    with pytest.raises(DataError, match="there are no starts"):
         search([])
 
 

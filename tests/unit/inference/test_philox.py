@@ -1,11 +1,11 @@
-"""Random numbers belong to (seed, purpose, sequence, sample, step) and to nothing else."""
+"""Random numbers depend on (seed, purpose, sequence, sample, step), and on nothing else."""
 
 import pytest
 import torch
 
 from bionemo_core.inference.philox import RowRng, philox
 
-# The known answers of Random123, the generator's own publication (kat_vectors, philox4x32 10).
+# Known answers from Random123, the reference implementation (kat_vectors, philox4x32 10).
 KNOWN = [
     ((0, 0, 0, 0), (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
     ((0xFFFFFFFF,) * 4, (0xFFFFFFFF,) * 2, (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)),
@@ -23,14 +23,14 @@ def test_against_the_published_known_answers(counter, key, words):
     assert tuple(word.item() for word in got) == words
 
 
-def test_a_number_does_not_depend_on_the_row_it_is_drawn_for():
-    streams = RowRng.of(7, 10, first_sequence=90)
-    numbers = streams.uniform("token", 5)
+def test_a_number_does_not_depend_on_the_row():
+    rng = RowRng.of(7, 10, first_sequence=90)
+    numbers = rng.uniform("token", 5)
     order = torch.tensor([4, 4, 9, 0])
-    assert torch.equal(streams.select(order).uniform("token", 3), numbers[order][:, :3])
+    assert torch.equal(rng.select(order).uniform("token", 3), numbers[order][:, :3])
     assert torch.equal(RowRng.of(7, 1, first_sequence=94).uniform("token", 5), numbers[4:5])
-    noise = streams.normal("noise", 6)
-    assert torch.equal(streams.select(order).normal("noise", 3), noise[order][:, :3])
+    noise = rng.normal("noise", 6)
+    assert torch.equal(rng.select(order).normal("noise", 3), noise[order][:, :3])
 
 
 def test_each_of_seed_purpose_sequence_sample_and_step_changes_the_number():
@@ -47,11 +47,11 @@ def test_each_of_seed_purpose_sequence_sample_and_step_changes_the_number():
 
 
 def test_distributions():
-    streams = RowRng.of(0, 20_000)
-    uniform = streams.uniform("token", 1)
+    rng = RowRng.of(0, 20_000)
+    uniform = rng.uniform("token", 1)
     assert uniform.min() >= 0.0 and uniform.max() < 1.0
     assert torch.histc(uniform, 20, 0, 1).sub(1000).abs().max() < 150  # 5 standard deviations
-    normal = streams.normal("noise", 5).flatten()
+    normal = rng.normal("noise", 5).flatten()
     for power, moment in ((1, 0.0), (2, 1.0), (3, 0.0), (4, 3.0)):
         assert normal.pow(power).mean().item() == pytest.approx(moment, abs=0.12)
-    assert torch.corrcoef(streams.normal("noise", 4).T).sub(torch.eye(4)).abs().max() < 0.04
+    assert torch.corrcoef(rng.normal("noise", 4).T).sub(torch.eye(4)).abs().max() < 0.04

@@ -45,7 +45,7 @@ def test_an_embedding_is_the_mean_over_real_positions():
 
 
 @pytest.mark.parametrize("kind", ["transformer", "perceiver"])
-def test_without_noise_every_method_of_samples_gives_what_the_hidden_states_decode_to(kind):
+def test_without_noise_samples_are_the_decoded_hidden_states(kind):
     model = inference(kind)
     plain = model.hiddens_to_seq(*model.seq_to_hiddens(TEXTS))
     assert len(set(plain)) > 1
@@ -63,7 +63,7 @@ def test_the_shape_of_samples(method):
     assert embeddings.shape == (4, 1 if method == "beam-search-single-sample" else 3, HIDDEN)
 
 
-def test_a_beam_search_may_keep_its_beams():
+def test_a_beam_search_can_return_all_beams():
     nested = inference().sample(2, sampling_method="beam-search-perturbate-sample", seqs=TEXTS[:3])
     assert [[len(beams) for beams in own] for own in nested] == [[5, 5]] * 3
     best = inference().sample(2, sampling_method="beam-search-perturbate", seqs=TEXTS[:3])
@@ -74,7 +74,7 @@ def test_a_beam_search_may_keep_its_beams():
 
 
 @pytest.mark.parametrize("method", SAMPLING_METHODS)
-def test_neither_batch_nor_company_changes_a_sample(method):
+def test_samples_depend_on_neither_batch_nor_other_sequences(method):
     expected = inference(batch_size=256).sample(3, sampling_method=method, seqs=TEXTS)
     assert inference(batch_size=4).sample(3, sampling_method=method, seqs=TEXTS) == expected
     assert inference().sample(3, sampling_method=method, seqs=TEXTS[5:], first_sequence=5) == expected[5:]
@@ -84,7 +84,7 @@ def test_neither_batch_nor_company_changes_a_sample(method):
     assert inference().sample(3, sampling_method=method, seqs=TEXTS, seed=2) != expected
 
 
-def test_hidden_states_can_be_sampled_from():
+def test_samples_from_hidden_states():
     model = inference()
     hiddens, masks = model.seq_to_hiddens(TEXTS)
     given = model.sample(2, hiddens=hiddens, enc_masks=masks, scaled_radius=0.4)
@@ -111,7 +111,7 @@ def test_the_prior_of_a_latent_space():
         inference().sample_prior(1)
 
 
-def test_it_opens_what_a_model_file_gives():
+def test_the_interface_of_an_opened_model():
     module = SimpleNamespace(network=network(), seq_length=SEQ_LENGTH, objective=SimpleNamespace(target_length=9))
     model = Seq2SeqInference.of(SimpleNamespace(module=module, tokenizer=TOKENIZER))
     assert (model.seq_length, model.max_length) == (SEQ_LENGTH, 9)
@@ -139,7 +139,7 @@ def test_ids_become_text_up_to_the_first_end_token():
         ({"seqs": None}, "either seqs, or hiddens"),
     ],
 )
-def test_options_that_cannot_be_meant_are_refused(options, message):
+def test_invalid_options_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):
         inference().sample(**{"seqs": TEXTS[:1], **options})
 
@@ -151,22 +151,22 @@ def test_a_sequence_that_is_too_long_is_named():
         inference().seq_to_embeddings([""])
 
 
-def test_a_longest_output_may_be_asked_for():
+def test_a_max_length_can_be_given():
     texts = inference().sample(1, hiddens_to_seq_kwargs={"max_length": 2}, seqs=TEXTS)
     assert max(len(own[0]) for own in texts) <= 2
     assert max(len(own[0]) for own in inference().sample(1, seqs=TEXTS)) > 2
 
 
 @pytest.mark.parametrize("method", ["greedy-perturbate", "topkp-perturbate", "beam-search-perturbate-sample"])
-def test_little_room_first_changes_no_token(method):
+def test_a_short_first_cache_changes_no_token(method):
     model = inference()
     hiddens, mask = model.seq_to_hiddens(TEXTS)
-    streams = RowRng.of(4, len(TEXTS))
+    rng = RowRng.of(4, len(TEXTS))
     settings = method_options(method, {}, 1, 0.0)
-    found = [
-        BatchedDecoding(network(), TOKENIZER, method, settings, 16, 3, short).tokens(hiddens, mask, streams)
+    decoded = [
+        BatchedDecoding(network(), TOKENIZER, method, settings, 16, 3, short).decode(hiddens, mask, rng)
         for short in (None, 2, 5, 16, 99)
     ]
-    lengths = (found[0] != TOKENIZER.pad_id).sum(dim=2)
-    assert lengths.min() <= 5 < lengths.max(), "some end within little room and some do not"
-    assert all(torch.equal(found[0], one) for one in found)
+    lengths = (decoded[0] != TOKENIZER.pad_id).sum(dim=2)
+    assert lengths.min() <= 5 < lengths.max(), "some texts must end within the short length, and others not"
+    assert all(torch.equal(decoded[0], tokens) for tokens in decoded)

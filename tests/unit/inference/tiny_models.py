@@ -1,4 +1,4 @@
-"""Encoder-decoders of the core with random weights, small."""
+"""Small encoder-decoders of the core with random weights."""
 
 from functools import lru_cache
 
@@ -18,14 +18,14 @@ TEXTS = ["ABCD", "JIHGFEDCBA", "AAAAAAA", "BD", "CAFE", "HHGGEEDDAABB", "J", "DE
 
 
 class LatentLM(Seq2SeqLM):
-    """A perceiver's latents are a latent space with a prior."""
+    """A network whose perceiver latents are a latent space with a prior."""
 
     latent_shape = (LATENTS, HIDDEN)
 
 
 @lru_cache(maxsize=4)
 def network(kind: str = "transformer", dtype: torch.dtype = torch.float64) -> Seq2SeqLM:
-    """`kind`: transformer or perceiver; weights large enough that different memories decode to different texts."""
+    """Return a transformer or perceiver with weights so large that different memories decode to different texts."""
     config = transformer_config(num_layers=2, hidden_size=HIDDEN, num_attention_heads=4)
     options = Seq2SeqOptions(
         max_source_positions=SEQ_LENGTH,
@@ -34,21 +34,21 @@ def network(kind: str = "transformer", dtype: torch.dtype = torch.float64) -> Se
         hidden_steps=LATENTS,
         share_decoder_tokens_head_embeddings=False,
     )
-    built = (LatentLM if kind == "perceiver" else Seq2SeqLM)(
+    model = (LatentLM if kind == "perceiver" else Seq2SeqLM)(
         config, config, TOKENIZER.vocab_size, options, groups=start_groups()
     )
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
-        for name, parameter in built.named_parameters():
+        for name, parameter in model.named_parameters():
             if parameter.dim() > 1:
                 scale = 0.6 if "embedding" in name else 1.4 * parameter.shape[-1] ** -0.5
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
             if "cross_attention" in name and name.endswith("weight"):
-                parameter.mul_(2.0)  # the memory decides
+                parameter.mul_(2.0)  # makes the output depend on the memory
             if name == "head.bias":
                 parameter[list(TOKENIZER.special_ids)] = -20.0
                 parameter[TOKENIZER.eos_id] = 1.0
-    return built.to(dtype).eval()
+    return model.to(dtype).eval()
 
 
 def inference(kind: str = "transformer", dtype: torch.dtype = torch.float64, **options) -> Seq2SeqInference:

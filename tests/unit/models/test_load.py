@@ -18,7 +18,7 @@ from bionemo_core.errors import ArtefactError, CheckpointError, ConfigError
 from bionemo_core.models.load import open_model
 from bionemo_core.parallel.groups import start_groups
 from bionemo_core.parallel.layout import read_layouts
-from bionemo_core.parallel.weights import weight_pieces
+from bionemo_core.parallel.weights import weight_parts
 from bionemo_core.protocols import BuildContext
 from bionemo_core.runs.resume import restore_weights
 from bionemo_core.tasks.convert import convert, network_tensors
@@ -60,7 +60,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for step in (10, 20):
         with torch.no_grad():
             network.head.dense.bias.fill_(step)
-        pieces = weight_pieces(network, read_layouts(network, groups), groups)
+        pieces = weight_parts(network, read_layouts(network, groups), groups)
         save(folder / "checkpoints", step, pieces, {}, facts={"data_fingerprint": "abc"}, consumed_samples=step * 4)
     return folder
 

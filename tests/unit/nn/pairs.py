@@ -14,33 +14,33 @@ from bionemo_core.protocols import Seq2SeqExample
 
 VOCAB, PAD, BOS = 30, 0, 2
 LENGTHS = ((9, 4), (3, 7), (12, 1), (5, 6))
-"""Source and target tokens of each sequence."""
+"""Numbers of source and target tokens of each sequence."""
 
 
 def examples(lengths: Sequence[tuple[int, int]] = LENGTHS, seed: int = 0) -> list[Seq2SeqExample]:
     draw = np.random.default_rng(seed)
-    made = []
+    result = []
     for source, target in lengths:
         labels = draw.integers(5, VOCAB, target).astype(np.int32)
         decoder_input = np.concatenate(([BOS], labels[:-1])).astype(np.int32)
-        made.append(
+        result.append(
             Seq2SeqExample(
                 draw.integers(5, VOCAB, source).astype(np.int32), decoder_input, labels, draw.random(target) < 0.8
             )
         )
-    return made
+    return result
 
 
-def batch(made: Sequence[Seq2SeqExample], *, packed: bool, static: bool = False, seq_length: int = 16) -> Seq2SeqBatch:
+def batch(pairs: Sequence[Seq2SeqExample], *, packed: bool, static: bool = False, seq_length: int = 16) -> Seq2SeqBatch:
     shape = RowShape(
         seq_length,
-        len(made),
+        len(pairs),
         PAD,
         packing=packed,
         static_shapes=static,
         target_length=seq_length,
     )
-    return Seq2SeqBatch.of(collate_pairs(made, len(made), shape))
+    return Seq2SeqBatch.of(collate_pairs(pairs, len(pairs), shape))
 
 
 def network(
@@ -57,7 +57,7 @@ def network(
     seed: int = 1,
     **options: object,
 ) -> Seq2SeqLM:
-    """Two layers a side with every parameter drawn, so that no term hides behind a zero."""
+    """Return a network of two layers on each side; all parameters are random, so that no term is hidden by a zero."""
     config = transformer_config(
         num_layers=2,
         hidden_size=hidden,
@@ -73,8 +73,8 @@ def network(
     )
     stack = StackOptions(block, positions, relative_attention_num_buckets=8, relative_attention_max_distance=10)
     torch.manual_seed(seed)
-    made = Seq2SeqLM(config, config, VOCAB, Seq2SeqOptions(16, 16, stack, **options), groups=start_groups())
+    model = Seq2SeqLM(config, config, VOCAB, Seq2SeqOptions(16, 16, stack, **options), groups=start_groups())
     with torch.no_grad():
-        for parameter in made.parameters():
+        for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.2)
-    return made
+    return model

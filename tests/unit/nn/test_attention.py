@@ -37,7 +37,7 @@ def test_packed_equals_each_sequence_alone(repeated_boundaries: int) -> None:
         torch.testing.assert_close(got, expected)
 
 
-def test_hidden_keys_do_not_matter() -> None:
+def test_hidden_keys_do_not_change_the_output() -> None:
     torch.manual_seed(0)
     core = attention().eval()
     query, key, value = (torch.randn(6, 2, 4, 8) for _ in range(3))

@@ -1,4 +1,4 @@
-"""A layer of each block type, activation and norm against the same in a few lines of plain torch."""
+"""A layer of each block type, activation and norm against a few lines of plain torch."""
 
 import math
 
@@ -25,18 +25,18 @@ ACTIVATIONS = {
 
 
 def block(block_type: str, **options: object) -> TransformerBlock:
-    """Two causal layers with cross attention, every parameter drawn."""
+    """Return two causal layers with cross attention, all of whose parameters are random."""
     config = transformer_config(
         num_layers=2, hidden_size=HIDDEN, num_attention_heads=HEADS, kv_channels=WIDTH, ffn_hidden_size=32, **options
     )
     groups = start_groups()
     torch.manual_seed(0)
     spec = block_spec(config, block_type, causal=True, cross_groups=groups)
-    made = TransformerBlock(config, spec, pg_collection=groups.collection).double().eval()
+    model = TransformerBlock(config, spec, pg_collection=groups.collection).double().eval()
     with torch.no_grad():
-        for parameter in made.parameters():
+        for parameter in model.parameters():
             parameter.copy_(torch.randn_like(parameter) * 0.5)
-    return made
+    return model
 
 
 def linear(x: Tensor, module: torch.nn.Module) -> Tensor:
@@ -50,7 +50,7 @@ def norm(x: Tensor, module: torch.nn.Module) -> Tensor:
     return centred / (centred.square().mean(-1, keepdim=True) + module.eps).sqrt() * module.weight + module.bias
 
 
-def attended(query: Tensor, key: Tensor, value: Tensor, causal: bool, scale: float) -> Tensor:
+def attend(query: Tensor, key: Tensor, value: Tensor, causal: bool, scale: float) -> Tensor:
     scores = torch.einsum("qbnd,kbnd->bnqk", query, key) * scale
     if causal:
         ahead = torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1)
@@ -58,17 +58,19 @@ def attended(query: Tensor, key: Tensor, value: Tensor, causal: bool, scale: flo
     return torch.einsum("bnqk,kbnd->qbnd", scores.softmax(-1), value).flatten(2)
 
 
-def plain(layer: torch.nn.Module, block_type: str, activation: str, x: Tensor, memory: Tensor, scale: float) -> Tensor:
-    def to_itself(x: Tensor) -> Tensor:
+def plain_layer(
+    layer: torch.nn.Module, block_type: str, activation: str, x: Tensor, memory: Tensor, scale: float
+) -> Tensor:
+    def self_attention(x: Tensor) -> Tensor:
         attention = layer.self_attention
         q, k, v = linear(x, attention.linear_qkv).unflatten(-1, (HEADS, 3, WIDTH)).unbind(-2)
-        return linear(attended(q, k, v, True, scale), attention.linear_proj)
+        return linear(attend(q, k, v, True, scale), attention.linear_proj)
 
-    def to_memory(x: Tensor) -> Tensor:
+    def cross_attention(x: Tensor) -> Tensor:
         attention = layer.cross_attention
         q = linear(x, attention.linear_q).unflatten(-1, (HEADS, WIDTH))
         k, v = linear(memory, attention.linear_kv).unflatten(-1, (HEADS, 2, WIDTH)).unbind(-2)
-        return linear(attended(q, k, v, False, scale), attention.linear_proj)
+        return linear(attend(q, k, v, False, scale), attention.linear_proj)
 
     def mlp(x: Tensor) -> Tensor:
         inner = ACTIVATIONS[activation](linear(x, layer.mlp.linear_fc1))
@@ -77,8 +79,8 @@ def plain(layer: torch.nn.Module, block_type: str, activation: str, x: Tensor, m
         return linear(inner, layer.mlp.linear_fc2)
 
     parts = (
-        (to_itself, layer.input_layernorm, layer.self_attn_bda),
-        (to_memory, layer.pre_cross_attn_layernorm, layer.cross_attn_bda),
+        (self_attention, layer.input_layernorm, layer.self_attn_bda),
+        (cross_attention, layer.pre_cross_attn_layernorm, layer.cross_attn_bda),
         (mlp, layer.pre_mlp_layernorm, layer.mlp_bda),
     )
     for function, before, after in parts:
@@ -104,24 +106,24 @@ def plain(layer: torch.nn.Module, block_type: str, activation: str, x: Tensor, m
     ],
 )
 def test_layers_against_plain_torch(block_type: str, activation: str, options: dict[str, object]) -> None:
-    made = block(block_type, activation=activation, **options)
+    model = block(block_type, activation=activation, **options)
     hidden, memory = torch.randn(7, 2, HIDDEN).double(), torch.randn(4, 2, HIDDEN).double()
     scale = options.get("softmax_scale", WIDTH**-0.5)
     expected = hidden
-    for layer in made.layers:
-        expected = plain(layer, block_type, activation, expected, memory, scale)
+    for layer in model.layers:
+        expected = plain_layer(layer, block_type, activation, expected, memory, scale)
     if block_type != "post_ln":
-        expected = norm(expected, made.final_layernorm)
-    torch.testing.assert_close(made(hidden, None, context=memory), expected, rtol=0, atol=1e-11)
+        expected = norm(expected, model.final_layernorm)
+    torch.testing.assert_close(model(hidden, None, context=memory), expected, rtol=0, atol=1e-11)
 
 
-def test_a_normformer_is_not_split_over_ranks() -> None:
+def test_a_normformer_cannot_be_split_over_ranks() -> None:
     config = transformer_config(num_layers=1, hidden_size=24, num_attention_heads=2, tensor_model_parallel_size=2)
     with pytest.raises(ConfigError, match="normformer"):
         block_spec(config, "normformer")
 
 
-def test_a_width_that_heads_do_not_divide_needs_kv_channels() -> None:
+def test_a_hidden_size_that_heads_do_not_divide_needs_kv_channels() -> None:
     with pytest.raises(ConfigError, match="kv_channels"):
         transformer_config(num_layers=1, hidden_size=25, num_attention_heads=3)
     assert transformer_config(num_layers=1, hidden_size=25, num_attention_heads=3, kv_channels=8).kv_channels == 8

@@ -1,4 +1,4 @@
-"""Relative positions: T5's buckets worked out by hand, and one bias in every form that kernels take it in."""
+"""Relative positions: T5's buckets computed by hand, and one bias in every form that kernels accept."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from bionemo_core.nn.attention import SdpaCoreAttention, packed_params
 from bionemo_core.nn.layers import transformer_config
-from bionemo_core.nn.relative import PackedBias, RelativeBias, distance_buckets, square
+from bionemo_core.nn.relative import PackedBias, RelativeBias, distance_buckets, expand_by_distance
 from bionemo_core.parallel.groups import start_groups
 
 LENGTHS = (5, 1, 12, 3)
@@ -14,18 +14,18 @@ CONFIG = transformer_config(num_layers=1, hidden_size=32, num_attention_heads=4)
 
 
 def test_buckets_by_hand() -> None:
-    # Of 8 buckets a direction has 4: distances 0 and 1 on their own, then up to sqrt(2 x 16) = 5.66, then the rest.
+    # Of 8 buckets a direction has 4: distances 0 and 1 alone, then up to sqrt(2 x 16) = 5.66, then the rest.
     distance = torch.tensor([-40, -16, -6, -5, -2, -1, 0, 1, 2, 5, 6, 16, 40])
     both = distance_buckets(distance, 8, 16, bidirectional=True)
     assert both.tolist() == [3, 3, 3, 2, 2, 1, 0, 5, 6, 6, 7, 7, 7]
-    # Looking back alone, 4 are exact and 4 widen: from 4, 5.66, 8 and 11.3 on. What lies ahead counts as 0.
+    # In one direction 4 are exact and 4 widen: from 4, 5.66, 8 and 11.3 on. Later keys count as distance 0.
     back = distance_buckets(-torch.tensor([0, 1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 15, 16, 99]), 8, 16, bidirectional=False)
     assert back.tolist() == [0, 1, 2, 3, 4, 4, 5, 5, 6, 6, 7, 7, 7, 7]
     assert distance_buckets(torch.tensor([1, 7]), 8, 16, bidirectional=False).tolist() == [0, 0]
 
 
 @pytest.mark.parametrize("causal", [False, True])
-def test_the_bias_is_that_of_each_distance(causal: bool) -> None:
+def test_the_bias_depends_on_the_distance(causal: bool) -> None:
     torch.manual_seed(0)
     relative = RelativeBias(CONFIG, start_groups(), num_buckets=8, max_distance=16, bidirectional=not causal)
     bias = relative(20)
@@ -36,7 +36,7 @@ def test_the_bias_is_that_of_each_distance(causal: bool) -> None:
             expected = torch.full_like(expected, float("-inf"))
         assert torch.equal(bias[0, :, query, key], expected)
     if causal:
-        assert torch.equal(relative.of_one(torch.tensor([7]), 8)[0, :, 0], bias[0, :, 7, :8])
+        assert torch.equal(relative.for_query(torch.tensor([7]), 8)[0, :, 0], bias[0, :, 7, :8])
 
 
 def packed_case(causal: bool) -> tuple[list[torch.Tensor], torch.Tensor, PackedBias]:
@@ -47,13 +47,13 @@ def packed_case(causal: bool) -> tuple[list[torch.Tensor], torch.Tensor, PackedB
     return qkv, by_distance, PackedBias(by_distance, causal, segments)
 
 
-def each_alone(qkv: list[torch.Tensor], by_distance: torch.Tensor, causal: bool) -> torch.Tensor:
-    whole = square(by_distance, causal)
+def attend_to_each_sequence(qkv: list[torch.Tensor], by_distance: torch.Tensor, causal: bool) -> torch.Tensor:
+    dense = expand_by_distance(by_distance, causal)
     parts = zip(*(x.split(LENGTHS) for x in qkv), strict=True)
     outputs = [
         scaled_dot_product_attention(
             *(x.transpose(0, 1).unsqueeze(0) for x in part),
-            attn_mask=whole[..., : len(part[0]), : len(part[0])],
+            attn_mask=dense[..., : len(part[0]), : len(part[0])],
             scale=1.0,
         )
         for part in parts
@@ -69,7 +69,7 @@ def test_packed_on_a_cpu_equals_each_sequence_alone(causal: bool) -> None:
     bounds = torch.tensor([0, *LENGTHS]).cumsum(0).to(torch.int32)
     rows = [x.unsqueeze(1) for x in qkv]
     out = core(*rows, None, attention_bias=bias, packed_seq_params=packed_params(bounds, max(LENGTHS)))
-    expected = each_alone(qkv, by_distance, causal)
+    expected = attend_to_each_sequence(qkv, by_distance, causal)
     torch.testing.assert_close(out.view_as(expected), expected)
     weights = torch.randn_like(expected)
     inputs = [*qkv, by_distance]
@@ -80,8 +80,8 @@ def test_packed_on_a_cpu_equals_each_sequence_alone(causal: bool) -> None:
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize("causal", [False, True])
-def test_the_form_for_a_gpu_is_the_same_function(causal: bool) -> None:
+def test_flex_attention_for_gpus_is_the_same_function(causal: bool) -> None:
     qkv, by_distance, bias = packed_case(causal)
     with torch.no_grad(), torch.compiler.set_stance("force_eager"):
-        out = bias.flex(*(x.detach() for x in qkv), 1.0)
-        torch.testing.assert_close(out, each_alone(qkv, by_distance, causal))
+        out = bias.flex_attention(*(x.detach() for x in qkv), 1.0)
+        torch.testing.assert_close(out, attend_to_each_sequence(qkv, by_distance, causal))

@@ -1,4 +1,4 @@
-"""What surrounds the kernels that run on a GPU alone; `benchmarks/check_gpu_kernels.py` compares the kernels."""
+"""The code around the GPU kernels; the kernels are compared by `benchmarks/check_gpu_kernels.py`."""
 
 import itertools
 
@@ -7,32 +7,32 @@ import torch
 import torch.nn.functional as F
 
 from bionemo_core.nn.attention import SdpaCoreAttention
-from bionemo_core.nn.decode_attention import append_and_attend, attend_one
+from bionemo_core.nn.decode_attention import append_and_attend, attend_to_memory
 from bionemo_core.nn.layers import transformer_config
-from bionemo_core.nn.short_attention import LONGEST, _launches, _power, fits
+from bionemo_core.nn.short_attention import MAX_LENGTH, _launches, _tile_size, is_supported
 
 
 @pytest.mark.parametrize(("queries", "keys"), [(1, 1), (1, 128), (17, 128), (40, 41), (64, 64), (128, 16), (128, 128)])
-def test_every_segment_is_for_one_launch(queries: int, keys: int) -> None:
+def test_every_segment_belongs_to_one_launch(queries: int, keys: int) -> None:
     query = torch.zeros(1, 8, 64)
-    launches = list(_launches(query, _power(queries), _power(keys), causal=False, dropout=0.0))
-    for have in itertools.product(range(queries + 1), range(keys + 1)):
+    launches = list(_launches(query, _tile_size(queries), _tile_size(keys), causal=False, dropout=0.0))
+    for lengths in itertools.product(range(queries + 1), range(keys + 1)):
         served = [
-            one
-            for one in launches
-            if have[0] <= one["QUERIES"] and have[1] <= one["KEYS"]
-            and not (have[0] <= one["DONE_QUERIES"] and have[1] <= one["DONE_KEYS"])
+            launch
+            for launch in launches
+            if lengths[0] <= launch["QUERIES"] and lengths[1] <= launch["KEYS"]
+            and not (lengths[0] <= launch["DONE_QUERIES"] and lengths[1] <= launch["DONE_KEYS"])
         ]  # fmt: skip
-        assert len(served) == (0 if have == (0, 0) else 1)
+        assert len(served) == (0 if lengths == (0, 0) else 1)
 
 
-def test_a_cpu_and_long_sequences_take_other_kernels() -> None:
-    assert not fits(torch.zeros(4, 8, 64, dtype=torch.bfloat16), 16, 16)
-    assert LONGEST == 128
+def test_a_cpu_and_long_sequences_use_other_kernels() -> None:
+    assert not is_supported(torch.zeros(4, 8, 64, dtype=torch.bfloat16), 16, 16)
+    assert MAX_LENGTH == 128
 
 
 @pytest.mark.parametrize("with_visible", [False, True])
-def test_one_query_sees_what_it_may(with_visible: bool) -> None:
+def test_a_query_attends_to_visible_positions_only(with_visible: bool) -> None:
     torch.manual_seed(0)
     rows, heads, places, width = 3, 2, 9, 4
     query = torch.randn(1, rows, heads, width, dtype=torch.float64)
@@ -40,7 +40,7 @@ def test_one_query_sees_what_it_may(with_visible: bool) -> None:
     visible = torch.rand(rows, 1, 1, places) > 0.3 if with_visible else None
     if visible is not None:
         visible[..., 0] = True
-    got = attend_one(query, keys, values, visible=visible, scale=0.3)
+    got = attend_to_memory(query, keys, values, visible=visible, scale=0.3)
     for row, head in itertools.product(range(rows), range(heads)):
         chosen = [place for place in range(places) if visible is None or bool(visible[row, 0, 0, place])]
         scores = keys[row, head, chosen] @ query[0, row, head] * 0.3
@@ -50,17 +50,17 @@ def test_one_query_sees_what_it_may(with_visible: bool) -> None:
 
 @pytest.mark.parametrize("with_bias", [False, True])
 @pytest.mark.parametrize("at", [0, 5, 8])
-def test_a_new_token_is_kept_and_sees_itself_and_those_before(at: int, with_bias: bool) -> None:
+def test_a_new_token_is_cached_and_attends_to_itself_and_earlier_tokens(at: int, with_bias: bool) -> None:
     torch.manual_seed(0)
     rows, heads, places, width = 3, 2, 9, 4
     query, key, value = (torch.randn(1, rows, heads, width, dtype=torch.float64) for _ in range(3))
-    kept = torch.randn(2, rows, heads, places, width, dtype=torch.float64)
-    expected = kept.clone()
+    cache = torch.randn(2, rows, heads, places, width, dtype=torch.float64)
+    expected = cache.clone()
     expected[:, :, :, at] = torch.cat((key, value))
     bias = torch.randn(1, heads, 1, places, dtype=torch.float64) if with_bias else None
-    got = append_and_attend(query, key, value, kept, place=torch.tensor([at]), bias=bias, scale=0.3)
-    assert torch.equal(kept, expected)
-    keys, values = kept
+    got = append_and_attend(query, key, value, cache, position=torch.tensor([at]), bias=bias, scale=0.3)
+    assert torch.equal(cache, expected)
+    keys, values = cache
     for row, head in itertools.product(range(rows), range(heads)):
         scores = keys[row, head, : at + 1] @ query[0, row, head] * 0.3
         if bias is not None:
@@ -69,12 +69,12 @@ def test_a_new_token_is_kept_and_sees_itself_and_those_before(at: int, with_bias
         assert torch.allclose(got[0, row, head * width : (head + 1) * width], wanted)
 
 
-def test_one_place_is_what_it_holds() -> None:
+def test_a_memory_of_one_position_returns_its_value() -> None:
     query, values = torch.randn(1, 3, 2, 4), torch.randn(3, 2, 1, 4)
-    assert torch.equal(attend_one(query, torch.randn(3, 2, 1, 4), values), values.flatten(1)[None])
+    assert torch.equal(attend_to_memory(query, torch.randn(3, 2, 1, 4), values), values.flatten(1)[None])
 
 
-def test_attention_over_one_key_is_attention() -> None:
+def test_attention_over_one_key_equals_torch() -> None:
     torch.manual_seed(0)
     config = transformer_config(num_layers=1, hidden_size=8, num_attention_heads=2)
     core = SdpaCoreAttention(config, 1, None, "self", attention_dropout=0.0)

@@ -1,4 +1,4 @@
-"""16-bit copies of the weights on one rank: the numbers of FSDP2, and parameters that nobody sees change hands."""
+"""16-bit copies of the weights on one rank: the same numbers as FSDP2, and unchanged parameters between steps."""
 
 import copy
 
@@ -15,7 +15,7 @@ from bionemo_core.parallel.sharding import gather, reshard, shard
 
 
 class Tied(nn.Module):
-    """A table that is used twice, norms, a parameter that is not trained, and a second way in."""
+    """A network with a tied table, norms, a frozen parameter, and a second method that computes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -23,21 +23,21 @@ class Tied(nn.Module):
         self.middle = nn.Sequential(nn.LayerNorm(8), nn.Linear(8, 8), nn.GELU(), nn.Linear(8, 8))
         self.out = nn.Linear(8, 11, bias=False)
         self.out.weight = self.table.weight
-        self.still = nn.Parameter(torch.randn(8), requires_grad=False)
+        self.frozen = nn.Parameter(torch.randn(8), requires_grad=False)
 
     def states(self, tokens: torch.Tensor) -> torch.Tensor:
-        return self.middle(self.table(tokens)) + self.still
+        return self.middle(self.table(tokens)) + self.frozen
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         return nn.functional.cross_entropy(self.out(self.states(tokens)).float(), tokens, reduction="sum")
 
 
-def whole(tensor: torch.Tensor) -> torch.Tensor:
+def full(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def steps(network: nn.Module, num_steps: int) -> list[torch.Tensor]:
-    """Losses and gradients of optimizer steps of two micro batches each."""
+def run_steps(network: nn.Module, num_steps: int) -> list[torch.Tensor]:
+    """Return losses and gradients of optimizer steps of two micro batches each."""
     optimizer = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], lr=1e-2, fused=True)
     seen, draw = [], torch.Generator().manual_seed(3)
     for _ in range(num_steps):
@@ -48,12 +48,12 @@ def steps(network: nn.Module, num_steps: int) -> list[torch.Tensor]:
             loss = network(torch.randint(11, (6,), generator=draw))
             loss.backward()
             seen.append(loss.detach())
-        seen += [whole(p.grad).clone() for p in network.parameters() if p.grad is not None]
+        seen += [full(p.grad).clone() for p in network.parameters() if p.grad is not None]
         optimizer.step()
     return seen
 
 
-def test_numbers_are_those_of_fsdp() -> None:
+def test_numbers_equal_those_of_fsdp2() -> None:
     torch.manual_seed(0)
     ours = Tied()
     theirs = copy.deepcopy(ours)
@@ -61,18 +61,18 @@ def test_numbers_are_those_of_fsdp() -> None:
     shard(ours, groups, torch.bfloat16, torch.device("cpu"))
     policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
     fully_shard(theirs, mesh=DeviceMesh.from_group(groups.data, "cpu"), mp_policy=policy, reshard_after_forward=False)
-    pairs = list(zip(steps(ours, 4), steps(theirs, 4), strict=True))
+    pairs = list(zip(run_steps(ours, 4), run_steps(theirs, 4), strict=True))
     assert len(pairs) == 4 * (2 + len([p for p in ours.parameters() if p.requires_grad]))
     assert all(torch.equal(one, other) for one, other in pairs)
 
 
-def test_copies_that_are_first_made_in_inference_mode_can_be_trained_with() -> None:
+def test_copies_made_in_inference_mode_can_be_trained() -> None:
     network = Tied()
     HalfWeights(network, torch.bfloat16)
     with torch.inference_mode():
         network(torch.arange(6))
     reshard(network)
-    assert len(steps(network, 2)) == 2 * (2 + 7)
+    assert len(run_steps(network, 2)) == 2 * (2 + 7)
 
 
 def test_sharding_twice_keeps_one_set_of_copies() -> None:
@@ -84,7 +84,7 @@ def test_sharding_twice_keeps_one_set_of_copies() -> None:
     assert network._half_weights is before and network.table.weight.dtype == torch.float32
 
 
-def test_parameters_are_themselves_outside_of_a_step() -> None:
+def test_modules_hold_the_parameters_outside_of_a_step() -> None:
     network = Tied()
     before = dict(network.named_parameters())
     half = HalfWeights(network, torch.bfloat16, ("states", "absent"))
@@ -95,17 +95,17 @@ def test_parameters_are_themselves_outside_of_a_step() -> None:
     assert all(parameter is before[name] for name, parameter in network.named_parameters())
     assert all(parameter.dtype == torch.float32 for parameter in network.parameters())
     with torch.no_grad():
-        network.still += 1.0
+        network.frozen += 1.0
     gather(network)
-    assert torch.equal(network.still, before["still"].bfloat16())  # what was changed meanwhile is copied again
+    assert torch.equal(network.frozen, before["frozen"].bfloat16())  # parameters that changed are copied
     reshard(network)
 
 
-def test_a_deep_copy_has_copies_of_its_own() -> None:
+def test_a_deep_copy_has_16_bit_copies_of_its_own() -> None:
     torch.manual_seed(0)
     network, tokens = Tied(), torch.arange(6)
     HalfWeights(network, torch.bfloat16, ("states",))
-    steps(network, 1)
+    run_steps(network, 1)
     copied = copy.deepcopy(network)
     before = copied(tokens).detach(), copied.states(tokens).detach()
     reshard(copied)
@@ -118,11 +118,11 @@ def test_a_deep_copy_has_copies_of_its_own() -> None:
     assert all(torch.equal(one, other) for one, other in zip(before, again, strict=True)) and again[1].any()
     reshard(copied)
     twin = copy.deepcopy(copied)
-    assert all(torch.equal(one, other) for one, other in zip(steps(copied, 2), steps(twin, 2), strict=True))
+    assert all(torch.equal(one, other) for one, other in zip(run_steps(copied, 2), run_steps(twin, 2), strict=True))
     assert not any(parameter.any() for parameter in network.parameters())
 
 
-def test_a_network_in_the_middle_of_a_step_is_not_copied() -> None:
+def test_a_network_within_a_step_cannot_be_deep_copied() -> None:
     network = Tied()
     HalfWeights(network, torch.bfloat16)
     network(torch.arange(6))

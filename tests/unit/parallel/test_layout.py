@@ -1,4 +1,4 @@
-"""Every element of every parameter has one owner, and lands where it belongs, on any layout."""
+"""On any layout every element of every parameter has one owner and the right offset."""
 
 from dataclasses import dataclass
 
@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from bionemo_core.checkpoint.blocks import Block, check_tiling
-from bionemo_core.parallel.layout import ParameterLayout, local_blocks, owned_pieces
+from bionemo_core.parallel.layout import ParameterLayout, local_blocks, owned_parts
 
 
 @dataclass
 class Ranks:
-    """What the layout asks of process groups."""
+    """The attributes of process groups that the layout reads."""
 
     tensor_rank: int
     tensor_size: int
@@ -20,31 +20,31 @@ class Ranks:
 
 
 def shards(whole: torch.Tensor, layout: ParameterLayout, size: int) -> list[torch.Tensor]:
-    """What megatron-core gives each tensor-parallel rank: of every run an equal part, the parts end to end."""
+    """Return what megatron-core gives each tensor-parallel rank: an equal part of every run, concatenated."""
     runs = whole.chunk(layout.stride, dim=layout.dim)
     return [torch.cat([run.chunk(size, dim=layout.dim)[rank] for run in runs], dim=layout.dim) for rank in range(size)]
 
 
 @pytest.mark.parametrize(("dim", "stride"), [(0, 1), (0, 2), (1, 1)])
 @pytest.mark.parametrize("size", [1, 2, 4])
-def test_tensor_parallel_pieces_make_up_the_whole(dim: int, stride: int, size: int) -> None:
+def test_tensor_parallel_parts_make_up_the_whole(dim: int, stride: int, size: int) -> None:
     whole = torch.arange(16 * 8).reshape(16, 8)
     layout = ParameterLayout((16, 8), dim, stride)
     rebuilt = torch.full_like(whole, -1)
     blocks = []
-    for rank, part in enumerate(shards(whole, layout, size)):
-        for piece in owned_pieces("w", layout, part, part, Ranks(rank, size)):
-            assert piece.global_shape == (16, 8)
-            where = tuple(slice(o, o + s) for o, s in zip(piece.offset, piece.tensor.shape, strict=True))
-            rebuilt[where] = piece.tensor
-            blocks.append(Block(piece.offset, tuple(piece.tensor.shape)))
+    for rank, shard in enumerate(shards(whole, layout, size)):
+        for part in owned_parts("w", layout, shard, shard, Ranks(rank, size)):
+            assert part.global_shape == (16, 8)
+            where = tuple(slice(o, o + s) for o, s in zip(part.offset, part.tensor.shape, strict=True))
+            rebuilt[where] = part.tensor
+            blocks.append(Block(part.offset, tuple(part.tensor.shape)))
     check_tiling("w", (16, 8), blocks)
     assert torch.equal(rebuilt, whole)
 
 
 def test_a_replicated_parameter_is_written_by_one_rank() -> None:
     layout, tensor = ParameterLayout((4,), None), torch.ones(4)
-    written = [len(list(owned_pieces("b", layout, tensor, tensor, Ranks(rank, 2)))) for rank in range(2)]
+    written = [len(list(owned_parts("b", layout, tensor, tensor, Ranks(rank, 2)))) for rank in range(2)]
     assert written == [1, 0]
     for rank in range(2):
         assert len(list(local_blocks(layout, tensor, Ranks(rank, 2)))) == 1, "but every rank reads it"
@@ -52,5 +52,5 @@ def test_a_replicated_parameter_is_written_by_one_rank() -> None:
 
 def test_a_scalar_has_one_block() -> None:
     layout, tensor = ParameterLayout((), None), torch.ones(())
-    (piece,) = owned_pieces("s", layout, tensor, tensor, Ranks(0, 1))
-    assert piece.offset == () and piece.tensor == 1
+    (part,) = owned_parts("s", layout, tensor, tensor, Ranks(0, 1))
+    assert part.offset == () and part.tensor == 1

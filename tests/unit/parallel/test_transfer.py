@@ -1,4 +1,4 @@
-"""Weights into a network: matched, resized or named, never silently left as they were drawn."""
+"""Transfer of weights into a network: each is matched, resized or reported, and none silently stays random."""
 
 from types import SimpleNamespace
 
@@ -10,7 +10,7 @@ from bionemo_core.config.schema import Choice, Restore
 from bionemo_core.errors import ArtefactError, CheckpointError, ConfigError
 from bionemo_core.interop.stored import InMemoryTensors, ModelSpec, StoredModel
 from bionemo_core.parallel.groups import start_groups
-from bionemo_core.parallel.transfer import Vocabularies, fit_weights
+from bionemo_core.parallel.transfer import Vocabularies, transfer_weights
 
 SPEC = ModelSpec(Choice("model", "mine"), Choice("tokenizer", "mine"))
 WORDS, PLACES = "word_embeddings.weight", "position_embeddings.weight"
@@ -18,7 +18,7 @@ INITIAL = -1.0
 
 
 class Tiny(nn.Module):
-    """A word table, a position table, a layer and a buffer, all of one value."""
+    """A network of a word table, a position table, a layer and a buffer, all filled with one value."""
 
     def __init__(self, words: int = 8, places: int | None = 6) -> None:
         super().__init__()
@@ -48,11 +48,11 @@ def source(**changes: torch.Tensor | None) -> dict[str, torch.Tensor]:
     return {name: tensor for name, tensor in tensors.items() if tensor is not None}
 
 
-def fit(network: nn.Module, held: StoredModel, restore: Restore = Restore(), **sizes: int) -> object:  # noqa: B008
-    return fit_weights(network, start_groups(), held, restore, Vocabularies(**sizes))
+def fit(network: nn.Module, model: StoredModel, restore: Restore = Restore(), **sizes: int) -> object:  # noqa: B008
+    return transfer_weights(network, start_groups(), model, restore, Vocabularies(**sizes))
 
 
-def test_everything_matched() -> None:
+def test_every_tensor_matches() -> None:
     network = Tiny()
     report = fit(network, stored(source()))
     assert report.complete and len(report.matched) == 5 and not report.resized
@@ -63,7 +63,7 @@ def test_everything_matched() -> None:
 
 def test_a_missing_tensor_is_refused_by_name_and_nothing_is_changed() -> None:
     network = Tiny()
-    with pytest.raises(ArtefactError, match=r"Missing: layer.bias; unexpected: none.*restore.strict=false"):
+    with pytest.raises(ArtefactError, match=r"Missing: layer.bias; unexpected: none.*Or set restore.strict=false"):
         fit(network, stored(source(layer__bias=None)))
     assert all((parameter == INITIAL).all() for parameter in network.parameters())
 
@@ -73,15 +73,15 @@ def test_an_unexpected_tensor_is_refused_by_name() -> None:
         fit(Tiny(), stored(source(other__weight=torch.ones(1)), unexpected=("theirs",)))
 
 
-def test_a_run_that_does_not_fit_is_a_matter_of_checkpoints() -> None:
+def test_a_run_that_does_not_fit_is_a_checkpoint_error() -> None:
     with pytest.raises(CheckpointError, match=r"layer.bias"):
         fit(Tiny(), stored(source(layer__bias=None), format_="run"))
 
 
-def test_what_is_not_strict_lists_what_it_left() -> None:
+def test_a_load_that_is_not_strict_lists_what_it_left_out() -> None:
     network = Tiny()
-    held = stored(source(layer__bias=None, other=torch.ones(1)))
-    report = fit(network, held, Restore(strict=False))
+    model = stored(source(layer__bias=None, other=torch.ones(1)))
+    report = fit(network, model, Restore(strict=False))
     assert report.missing == ("layer.bias",) and report.unexpected == ("other",)
     assert (network.layer.bias == INITIAL).all() and (network.layer.weight == 1).all()
     assert report.facts()["missing"] == ["layer.bias"] and "layer.bias" in report.text()
@@ -89,12 +89,12 @@ def test_what_is_not_strict_lists_what_it_left() -> None:
 
 @pytest.mark.parametrize("strict", [True, False])
 def test_another_shape_is_always_refused(strict: bool) -> None:
-    held = stored(source(layer__weight=torch.ones(4, 2)))
+    model = stored(source(layer__weight=torch.ones(4, 2)))
     with pytest.raises(ArtefactError, match=r"layer.weight \[4, 2\] instead of \[3, 2\]"):
-        fit(Tiny(), held, Restore(strict=strict))
+        fit(Tiny(), model, Restore(strict=strict))
 
 
-def test_only_padding_rows_differ() -> None:
+def test_tables_that_differ_in_padding_rows_only() -> None:
     network = Tiny(words=12)
     report = fit(network, stored(source()), wanted=5, stored=5)
     assert report.resized[0].method == "padding"
@@ -103,7 +103,7 @@ def test_only_padding_rows_differ() -> None:
 
 
 def test_another_vocabulary_needs_a_method() -> None:
-    with pytest.raises(ArtefactError, match=r"word_embeddings.weight .* for 6 pieces \(restore.vocabulary"):
+    with pytest.raises(ArtefactError, match=r"word_embeddings.weight .* for a vocabulary of 6 \(restore.vocabulary"):
         fit(Tiny(words=12), stored(source()), wanted=11, stored=6)
 
 
@@ -149,13 +149,13 @@ def test_positions_of_another_length(method: str, rows: int, expected: list[floa
     assert report.resized[0].method == method
 
 
-def test_positions_are_not_lengthened_by_cutting() -> None:
+def test_cut_cannot_lengthen_positions() -> None:
     for restore in (Restore(positions="cut"), Restore()):
         with pytest.raises(ArtefactError, match=r"position_embeddings.weight \[6, 2\] instead of \[9, 2\]"):
             fit(Tiny(places=9), stored(source()), restore)
 
 
-def test_positions_that_start_afresh_and_another_kind_of_them() -> None:
+def test_positions_that_restart_and_positions_of_another_kind() -> None:
     network = Tiny(places=9)
     report = fit(network, stored(source()), Restore(positions="restart"))
     assert (network.position_embeddings.weight == INITIAL).all() and report.resized[0].method == "restart"
@@ -168,13 +168,13 @@ def test_positions_that_start_afresh_and_another_kind_of_them() -> None:
         fit(Tiny(places=None), stored(source()))
 
 
-def test_an_unknown_method_is_a_matter_of_configuration() -> None:
+def test_an_unknown_method_is_a_configuration_error() -> None:
     with pytest.raises(ConfigError, match=r"restore.positions: got 'strech'"):
         fit(Tiny(), stored(source()), Restore(positions="strech"))
 
 
 @pytest.mark.parametrize("method", ["", "tile"])
-def test_each_tensor_parallel_rank_takes_its_part(method: str) -> None:
+def test_each_tensor_parallel_rank_reads_its_part(method: str) -> None:
     table = source()[WORDS] if not method else torch.cat([source()[WORDS], source()[WORDS][:4]])
     for rank in range(2):
         network = Tiny(words=len(table) // 2)
@@ -182,7 +182,7 @@ def test_each_tensor_parallel_rank_takes_its_part(method: str) -> None:
         network.word_embeddings.weight.partition_dim = 0
         groups = SimpleNamespace(tensor_rank=rank, tensor_size=2, data_rank=0, data_size=1)
         sizes = Vocabularies(wanted=len(table), stored=8)
-        report = fit_weights(network, groups, stored(source()), Restore(vocabulary=method or None), sizes)
+        report = transfer_weights(network, groups, stored(source()), Restore(vocabulary=method or None), sizes)
         assert report.complete
         assert torch.equal(network.word_embeddings.weight, table.chunk(2)[rank])
-        assert torch.equal(network.layer.weight, source()["layer.weight"]), "what is not split is whole on each"
+        assert torch.equal(network.layer.weight, source()["layer.weight"]), "unsplit tensors are whole"
