@@ -43,7 +43,7 @@ def test_old_names_are_the_new_ones(module, old, new):
     ],
 )
 def test_statements_that_the_documentation_showed(statement):
-    with pytest.warns(FutureWarning, match="will be gone in"):
+    with pytest.warns(FutureWarning, match="will stop working in"):
         exec(statement)
 
 

@@ -130,7 +130,10 @@ def link(folder: Path) -> None:
 
 HOSTILE = {
     "target": (edited(lambda d: d["model"]["params"].update(_target_="os.system")), "_target_"),
-    "interpolation": (edited(lambda d: d["model"]["params"].update(name="${oc.env:HOME}")), "interpolations"),
+    "interpolation": (
+        edited(lambda d: d["model"]["params"].update(name="${oc.env:HOME}")),
+        r"must not be missing or hold \$\{",
+    ),
     "interpolated key": (edited(lambda d: d["training"].update({"${x}": 1})), "not allowed"),
     "unknown key": (edited(lambda d: d.update(code="x")), "unknown: code"),
     "missing key": (edited(lambda d: d.pop("tokenizer")), "missing: tokenizer"),

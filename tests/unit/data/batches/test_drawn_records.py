@@ -62,7 +62,7 @@ def test_the_kit_takes_lengths_as_upper_bounds(tokenizer: CharacterTokenizer) ->
 
 def test_the_kit_refuses_draws_beyond_their_bounds_or_of_chance(tokenizer: CharacterTokenizer) -> None:
     low = Clusters([3, 5, 3], lambda count, draw: count - 1)
-    with pytest.raises(AssertionError, match="`lengths` says at most 3 tokens for record 0, draw_record gave 4"):
+    with pytest.raises(AssertionError, match="`lengths` says at most 3 tokens for record 0, but draw_record gave 4"):
         check_split("data", low, low, tokenizer)
     turns = iter(range(1000))
     chance = Clusters([4, 5, 3], lambda count, draw: next(turns) % count)
