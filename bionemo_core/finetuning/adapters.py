@@ -18,6 +18,7 @@ from bionemo_core.models.load import DTYPES, OpenedModel, open_model
 from bionemo_core.models.locate import open_stored
 from bionemo_core.nn.residue_states import encoder_network, encoder_of
 from bionemo_core.parallel.transfer import persistent_buffers
+from bionemo_core.parallel.weights import network_of
 from bionemo_core.protocols import BuildContext
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def named_weights(network: nn.Module) -> list[tuple[str, Tensor]]:
 
 def pretrained_network(opened: OpenedModel) -> nn.Module:
     """Return the encoder network of a model; adapters of an earlier fine-tuning are merged into its weights."""
-    base = encoder_network(getattr(opened.module, "network", opened.module))
+    base = encoder_network(network_of(opened.module))
     merge_adapters(base)
     encoder_of(base)
     return base
@@ -71,7 +72,7 @@ def fingerprint(tensors: Iterable[tuple[str, Tensor]]) -> str:
 
 def opened_fingerprint(opened: OpenedModel) -> str:
     """Return the fingerprint of the encoder weights of a model, before adapters are merged."""
-    return fingerprint(named_weights(encoder_network(getattr(opened.module, "network", opened.module))))
+    return fingerprint(named_weights(encoder_network(network_of(opened.module))))
 
 
 @torch.no_grad()

@@ -14,11 +14,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from bionemo_core.config.schema import Choice
 from bionemo_core.data.labelled_records import LabelledRecords, LabelledSplits
 from bionemo_core.errors import ConfigError
 from bionemo_core.finetuning.heads import ConvNet
 from bionemo_core.finetuning.metrics import metrics_of
-from bionemo_core.finetuning.model import KINDS, LabelSpec, PlainChoice
+from bionemo_core.finetuning.model import KINDS, LabelSpec
 from bionemo_core.finetuning.network import MlpHead
 from bionemo_core.finetuning.objective import (
     LabelObjective,
@@ -92,7 +93,7 @@ class DownstreamValidation(pl.Callback):
         """
         settings = self.settings
         found = self.registry.get("data", settings.dataset)
-        choice = PlainChoice("data", found.name, settings.dataset_params, found.distribution, found.version)
+        choice = Choice("data", found.name, dict(settings.dataset_params), found.distribution, found.version)
         splits = self.registry.build(choice, tokenizer=tokenizer, context=context)
         if not isinstance(splits, LabelledSplits):
             raise ConfigError(f"callbacks.downstream.dataset={settings.dataset}: the data has no labels.")
@@ -192,8 +193,8 @@ class DownstreamValidation(pl.Callback):
         settings: Any = ConvNet()
         if self.settings.head is not None:
             found = self.registry.get("head", self.settings.head)
-            params = self.settings.head_params
-            settings = self.registry.build(PlainChoice("head", found.name, params, found.distribution, found.version))
+            params = dict(self.settings.head_params)
+            settings = self.registry.build(Choice("head", found.name, params, found.distribution, found.version))
         built: nn.Module = settings.build(hidden_size, outputs, self.per_residue)
         return built
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Optional
 
+from bionemo_core.config.schema import Choice
 from bionemo_core.errors import ArtefactError, ConfigError
 from bionemo_core.protocols import BuildContext, Tokenizer
 
@@ -54,31 +55,20 @@ class LabelSpec:
         return KINDS[self.kind][1]
 
 
-@dataclass(frozen=True)
-class PlainChoice:
-    """A component by name and parameters, as a parameter of another component."""
+def read_choice(content: Mapping[str, Any], group: str) -> Choice:
+    """Read a component by name and parameters, as a parameter of another component.
 
-    group: str
-    name: str
-    params: Mapping[str, Any]
-    distribution: str
-    version: str
-
-    @classmethod
-    def of(cls, content: Mapping[str, Any], group: str) -> "PlainChoice":
-        """Read a choice from a mapping.
-
-        Raises:
-            ArtefactError: the mapping lacks a key.
-        """
-        try:
-            texts = {key: content[key] for key in ("name", "distribution", "version")}
-            params = content["params"]
-        except (KeyError, TypeError):
-            texts, params = {}, None
-        if not all(isinstance(text, str) for text in texts.values()) or not isinstance(params, Mapping):
-            raise ArtefactError(f"model finetuned: its {group} is {content!r}, expected name, params, distribution.")
-        return cls(group, params=params, **texts)
+    Raises:
+        ArtefactError: the mapping lacks a key.
+    """
+    try:
+        texts = {key: content[key] for key in ("name", "distribution", "version")}
+        params = content["params"]
+    except (KeyError, TypeError):
+        texts, params = {}, None
+    if not all(isinstance(text, str) for text in texts.values()) or not isinstance(params, Mapping):
+        raise ArtefactError(f"model finetuned: its {group} is {content!r}, expected name, params, distribution.")
+    return Choice(group, params=dict(params), **texts)
 
 
 # Long: a signature that is its keys, and their help.
@@ -133,7 +123,7 @@ def finetuned(
     check_kind(kind)
     if encoder_training not in ENCODERS:
         raise ConfigError(f"task.encoder: got {encoder_training!r}, expected one of {', '.join(ENCODERS)}.")
-    base = registry.build(PlainChoice.of(encoder, "model"), tokenizer=tokenizer, context=context)
+    base = registry.build(read_choice(encoder, "model"), tokenizer=tokenizer, context=context)
     answers = LabelSpec(kind, tuple(classes), mean, scale)
     reads = encoder_of(base.network)
     if answers.per_residue and reads.fixed_states is not None:
@@ -141,7 +131,7 @@ def finetuned(
             f"task.kind={kind}: {encoder['name']} has {reads.fixed_states} states per sequence "
             "and none per residue. Choose a kind for whole sequences, or another model."
         )
-    settings = registry.build(PlainChoice.of(head, "head"))
+    settings = registry.build(read_choice(head, "head"))
     torch.manual_seed(context.seed)
     outputs = len(classes) if answers.of_classes else 1
     built = settings.build(hidden_size_of(base.network), outputs, answers.per_residue)

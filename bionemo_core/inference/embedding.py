@@ -21,6 +21,7 @@ from bionemo_core.data.batches.rows import RowShape, collate
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.inference.windows import LongRule, Window, average_windows
 from bionemo_core.nn.residue_states import ResidueEncoder, encoder_network, encoder_of
+from bionemo_core.parallel.weights import network_of
 from bionemo_core.protocols import Example, Tokenizer
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ class Embedder:
             ConfigError: it does not, or a setting is out of its range.
         """
         settings = self.settings.check()
-        network: nn.Module = getattr(self.module, "network", self.module)
+        network: nn.Module = network_of(self.module)
         self.encoder: ResidueEncoder = encoder_of(network)
         self.network = encoder_network(network)
         ragged = [name for name in settings.outputs if name in (LOGITS, LIKELIHOODS)]

@@ -21,6 +21,7 @@ from bionemo_core.inference.cuda_graphs import CudaGraphDecoder
 from bionemo_core.inference.decoding import StepDecoder
 from bionemo_core.inference.methods import SINGLE_SAMPLE, add_noise, method_options, parse_max_length, select_kept_beams
 from bionemo_core.inference.philox import RowRng
+from bionemo_core.parallel.weights import network_of
 from bionemo_core.protocols import Example, Tokenizer
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class Seq2SeqInference:
             ConfigError: the model is not an encoder-decoder, or a size is below 1.
         """
         module = opened.module
-        network = getattr(module, "network", module)
+        network = network_of(module)
         absent = [name for name in ("encode", "start", "step") if not hasattr(network, name)]
         if absent:
             raise ConfigError(

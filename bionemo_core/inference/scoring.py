@@ -22,6 +22,7 @@ from bionemo_core.data.batches.rows import RowShape, collate
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.inference.embedding import check_known_tokens
 from bionemo_core.nn.residue_states import encoder_network, encoder_of
+from bionemo_core.parallel.weights import network_of
 from bionemo_core.protocols import Example, Tokenizer
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ class MaskedScorer:
         Raises:
             ConfigError: the model has no masked-language head.
         """
-        self.network: Any = encoder_network(getattr(self.module, "network", self.module))  # type: ignore[arg-type]
+        self.network: Any = encoder_network(network_of(self.module))  # type: ignore[arg-type]
         if not encoder_of(self.network).with_bos_eos or not hasattr(self.network, "head"):
             raise ConfigError(
                 f"{type(self.network).__name__} does not predict masked residues, so it cannot score mutations. Choose "

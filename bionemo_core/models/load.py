@@ -16,6 +16,7 @@ from bionemo_core.models.compatibility import check_plugins, check_vocabulary
 from bionemo_core.models.locate import complete_choice, open_stored
 from bionemo_core.parallel.groups import start_groups
 from bionemo_core.parallel.transfer import Vocabularies, transfer_weights
+from bionemo_core.parallel.weights import network_of
 from bionemo_core.protocols import BuildContext, Tokenizer
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def load_stored(
     check_vocabulary(stored, tokenizer)
     module = registry.build(spec.model, tokenizer=tokenizer, context=context)
     report = transfer_weights(
-        getattr(module, "network", module),
+        network_of(module),
         start_groups(),
         replace(stored, notes=(*stored.notes, *notes)),
         restore,

@@ -22,7 +22,7 @@ from bionemo_core.errors import NetworkError, NonFiniteError
 from bionemo_core.parallel.groups import ProcessGroups, start_groups
 from bionemo_core.parallel.layout import ParameterLayout, read_layouts
 from bionemo_core.parallel.sharding import needs_sharding, reshard, shard
-from bionemo_core.parallel.weights import adam_parts, adam_steps, load_adam, load_weights, weight_parts
+from bionemo_core.parallel.weights import adam_parts, adam_steps, load_adam, load_weights, network_of, weight_parts
 
 _MAX_RECOMPILES = 64
 
@@ -79,7 +79,7 @@ class MegatronStrategy(DDPStrategy):
         """The module that holds the parameters, without Lightning's wrapper."""
         module = self.lightning_module
         assert module is not None
-        return getattr(module, "network", module)
+        return network_of(module)
 
     @property
     def _saves_parts(self) -> bool:

@@ -19,6 +19,11 @@ ADAM_STATES = ("exp_avg", "exp_avg_sq")
 Layouts = Mapping[str, ParameterLayout]
 
 
+def network_of(module: nn.Module) -> nn.Module:
+    """Return the network that holds the parameters: `module.network` of a training module, else the module itself."""
+    return getattr(module, "network", module)
+
+
 def weight_parts(network: nn.Module, layouts: Layouts, groups: ProcessGroups) -> Iterator[TensorPart]:
     """Yield the parts of parameters and persistent buffers that this rank writes."""
     for name, parameter in network.named_parameters():

@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.interop.load_report import LoadReport
 from bionemo_core.parallel.strategy import strategy_of
+from bionemo_core.parallel.weights import network_of
 from bionemo_core.runs.resume import restore_weights
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class TrainingHooks:
         """Load the weights of a new run from `restore_from_path`; a resumed run loads its own from `reader` later."""
         if reader or not spec.restore_from_path:
             return None
-        network = getattr(module, "network", module)
+        network = network_of(module)
         return restore_weights(spec, network, strategy_of(trainer).groups, registry, tokenizer)
 
     def before_fit(self, parts: Built) -> Built:

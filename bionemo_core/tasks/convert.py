@@ -18,6 +18,7 @@ from bionemo_core.interop.stored import StoredModel, Vocabulary
 from bionemo_core.models.load import DTYPES, OpenedModel, load_stored
 from bionemo_core.models.locate import list_connectors, open_stored
 from bionemo_core.parallel.transfer import persistent_buffers
+from bionemo_core.parallel.weights import network_of
 from bionemo_core.plugins.did_you_mean import did_you_mean
 from bionemo_core.runs.plan_text import quieten_libraries
 from bionemo_core.tasks.settings import Convert
@@ -51,7 +52,7 @@ def convert(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> No
     finally:
         stored.close()
     print(opened.report.text(), flush=True)
-    network = getattr(opened.module, "network", opened.module)
+    network = network_of(opened.module)
     tensors = network_tensors(network)
     shard_bytes = settings.max_shard_mib * MIB
     if form == "artefact":

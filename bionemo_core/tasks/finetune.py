@@ -30,7 +30,7 @@ from bionemo_core.finetuning.adapters import (
 from bionemo_core.finetuning.averaging import AveragedCheckpoints, newest_checkpoints
 from bionemo_core.finetuning.early_stopping import StopEarly
 from bionemo_core.finetuning.lora import TARGETS, adapter_names
-from bionemo_core.finetuning.model import ENCODERS, FINETUNED, KINDS, V1_KINDS, LabelSpec, PlainChoice, check_kind
+from bionemo_core.finetuning.model import ENCODERS, FINETUNED, KINDS, V1_KINDS, LabelSpec, check_kind, read_choice
 from bionemo_core.finetuning.network import FineTunedNetwork, StoredStates
 from bionemo_core.finetuning.objective import (
     StoredStatesObjective,
@@ -270,7 +270,7 @@ class FineTuning(TrainingHooks):
 
     def _embedder(self, parts: Built, ranks: Ranks) -> Embedder:
         """Return a copy of the encoder in the precision of the run; training keeps its own in float32."""
-        chosen = PlainChoice.of(parts.spec.model.params["encoder"], "model")
+        chosen = read_choice(parts.spec.model.params["encoder"], "model")
         context = parts.device.context(parts.spec)
         module: pl.LightningModule = self.registry.build(chosen, tokenizer=parts.tokenizer, context=context)
         copy_weights(_network(parts.module).encoder_network, module.network)  # type: ignore[arg-type]

@@ -17,6 +17,7 @@ from bionemo_core.inference.sampling import Seq2SeqInference
 from bionemo_core.io.atomic import new_csv
 from bionemo_core.models.load import OpenedModel
 from bionemo_core.nn.seq2seq import Seq2SeqLM
+from bionemo_core.parallel.weights import network_of
 from bionemo_core.protocols import BuildContext, TextJudge
 from bionemo_core.runs.device import Device
 from bionemo_core.runs.folder import RunFolder, new_folder
@@ -64,7 +65,7 @@ def inference_of(
     """
     on_gpu = any(parameter.is_cuda for parameter in opened.module.parameters())
     size = batch_size if batch_size is not None else _GPU_BATCH if on_gpu else _CPU_BATCH
-    network: Any = getattr(opened.module, "network", None)
+    network: Any = network_of(opened.module)
     recorded = on_gpu and spec.trainer.compile is not False and isinstance(network, Seq2SeqLM)
     if recorded and spec.trainer.compile:
         network.compile_decoding()
