@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from bionemo_core.errors import ConfigError
@@ -16,7 +15,6 @@ from bionemo_core.inference.philox import RowRng
 from bionemo_core.plugins.did_you_mean import did_you_mean
 
 NOISE = "noise"
-_MAX_NOISE_PER_PART = 1 << 24  # numbers
 SINGLE_SAMPLE = "beam-search-single-sample"
 _BEAM = {"beam_size": 5, "keep_only_best_tokens": False, "beam_alpha": 0.0}
 
@@ -31,18 +29,8 @@ SAMPLING_METHODS: Mapping[str, Mapping[str, Any]] = {
 
 
 def add_noise(hiddens: Tensor, rng: RowRng, scaled_radius: float) -> Tensor:
-    """Add Gaussian noise of standard deviation `scaled_radius` to `hiddens` [rows, T, H].
-
-    The number that an element gets depends on its row's stream, its position and its dimension.
-    """
-    if scaled_radius == 0.0:
-        return hiddens
-    size = hiddens[0].numel() if len(hiddens) else 0
-    rows = torch.arange(len(hiddens), device=hiddens.device)
-    # In parts, because the generator needs ten times the memory of the noise.
-    parts = rows.split(max(1, _MAX_NOISE_PER_PART // max(size, 1)))
-    noise = [rng.select(part).normal(NOISE, size).to(hiddens.dtype) for part in parts]
-    return hiddens + scaled_radius * torch.cat(noise).view(hiddens.shape)
+    """Add Gaussian noise of standard deviation `scaled_radius` to `hiddens` [rows, T, H], from each row's stream."""
+    return hiddens if scaled_radius == 0.0 else hiddens + scaled_radius * rng.normal_like(NOISE, hiddens)
 
 
 def method_options(method: str, options: Mapping[str, Any], num_samples: int, scaled_radius: float) -> dict[str, Any]:

@@ -21,6 +21,8 @@ _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
 _ROUNDS = 10
 _TO_UNIT = 2.0**-53
+_MAX_PER_PART = 1 << 24
+"""The normal numbers that are drawn at once: the generator needs ten times their memory."""
 
 
 def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]) -> tuple[Tensor, ...]:
@@ -60,6 +62,11 @@ class RowRng:
         sequence = torch.arange(first_sequence, first_sequence + rows, device=device)
         return cls(seed, sequence, torch.zeros_like(sequence))
 
+    @classmethod
+    def of_records(cls, seed: int, keys: Tensor) -> RowRng:
+        """Return the streams of the records that `TokenBatch.record_keys` names, int64[rows, 2]."""
+        return cls(seed, keys[:, 1], keys[:, 0])
+
     def select(self, rows: Tensor) -> RowRng:
         """Return the streams of these rows, int64[n]."""
         return RowRng(self.seed, self.sequence[rows], self.sample[rows])
@@ -86,6 +93,16 @@ class RowRng:
         radius = torch.sqrt(-2.0 * torch.log1p(-_unit(words[0], words[1])))
         angle = 2.0 * math.pi * _unit(words[2], words[3])
         return torch.stack((radius * angle.cos(), radius * angle.sin()), dim=-1).flatten(1)[:, :n]
+
+    def normal_like(self, purpose: str, like: Tensor) -> Tensor:
+        """Return a standard normal number for each element of `like` [rows, ...], in its shape and dtype.
+
+        The number depends on the row's stream and on the place of the element in its row.
+        """
+        size = like[0].numel() if len(like) else 0
+        rows = torch.arange(len(like), device=like.device)
+        parts = rows.split(max(1, _MAX_PER_PART // max(size, 1)))
+        return torch.cat([self.select(part).normal(purpose, size).to(like.dtype) for part in parts]).view(like.shape)
 
     def _counter(self) -> tuple[Tensor, Tensor, Tensor]:
         return self.sample & _LOW, self.sequence & _LOW, (self.sequence >> 32) & _LOW

@@ -15,6 +15,8 @@ from bionemo_core.errors import BioNeMoError
 HERE = Path(__file__).parent
 VERSIONS = sorted(path.name for path in HERE.glob("v*"))
 TOLERANCE = 1e-5
+OTHER_NOISE = {"v0.1.0-molmim_xsmall": 1e-3}
+"""Relative tolerances of runs whose noise was drawn by another rule, for each rank apart."""
 
 
 @pytest.fixture(params=[(version, family) for version in VERSIONS for family in FAMILIES], ids="-".join)
@@ -33,7 +35,7 @@ def test_a_stored_run_goes_on_with_the_same_losses(stored, tmp_path, monkeypatch
     now = losses(run)
     assert now.keys() == expected["losses"].keys()
     for step, loss in expected["losses"].items():
-        assert now[step] == pytest.approx(loss, rel=TOLERANCE), step
+        assert now[step] == pytest.approx(loss, rel=OTHER_NOISE.get(f"{folder.parent.name}-{family}", TOLERANCE)), step
 
 
 @pytest.mark.parametrize("name", ["artefact.safetensors", "archive.nemo", "run"])

@@ -47,6 +47,12 @@ class TokenBatch:
     num_sequences: int
     budget: int
     """Capacity in tokens: `seq_length` per pack, or rows x length."""
+    record_keys: Tensor | None = None
+    """Pass over the data and index of each sequence's record, int64[rows or segments, 2], zeros for padding.
+
+    A network that draws numbers of its own takes them from these keys (`RowRng.of_records`), so that they do not depend
+    on the rank, the micro batch or the row. A loader's batches have keys; of a pair, the source has them.
+    """
 
     @classmethod
     def of(cls, arrays: RowArrays) -> TokenBatch:

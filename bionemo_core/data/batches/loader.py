@@ -93,6 +93,7 @@ class StepDataset(Dataset[Any]):
         check_sizes(examples, plan)
         collate_rows: Any = collate_pairs if self._shape.target_length else collate
         rows: RowArrays | Seq2SeqArrays = collate_rows(examples, plan.num_packs, self._shape)
+        rows = rows.with_record_keys(plan.data_passes, plan.indices)
         return rows if plan.counted else rows.without_loss()
 
     def _examples(self, data_passes: list[int], indices: list[int]) -> Sequence[Example | Seq2SeqExample]:

@@ -47,6 +47,15 @@ class RowArrays(NamedTuple):
     num_tokens: int
     num_sequences: int
     budget: int
+    record_keys: NDArray[np.int64] | None = None
+
+    def with_record_keys(self, data_passes: NDArray[np.int64], indices: NDArray[np.int64]) -> "RowArrays":
+        """Return the rows with the data pass and the index of each sequence's record."""
+        count = len(self.tokens) if self.cu_seqlens is None else len(self.cu_seqlens) - 1
+        keys = np.zeros((count, 2), dtype=np.int64)
+        keys[: len(indices), 0] = data_passes
+        keys[: len(indices), 1] = indices
+        return self._replace(record_keys=keys)
 
     def without_loss(self) -> "RowArrays":
         """Return the rows without loss, which only keep the ranks in step."""
@@ -60,6 +69,10 @@ class Seq2SeqArrays(NamedTuple):
 
     source: RowArrays
     target: RowArrays
+
+    def with_record_keys(self, data_passes: NDArray[np.int64], indices: NDArray[np.int64]) -> "Seq2SeqArrays":
+        """Return the rows; those of the sources have the data pass and the index of each pair's record."""
+        return self._replace(source=self.source.with_record_keys(data_passes, indices))
 
     def without_loss(self) -> "Seq2SeqArrays":
         """Return the rows without loss."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bionemo_core.errors import ConfigError
+from bionemo_core.inference.philox import RowRng
 
 if TYPE_CHECKING:
     from megatron.core.transformer.transformer_config import TransformerConfig
@@ -28,7 +29,15 @@ class Latents(NamedTuple):
     logvar: Tensor
     """The logarithm of the variance; broadcasts to the shape of `mean`."""
     z: Tensor
-    """In training a draw, mean + exp(logvar / 2) * noise; else the mean."""
+    """A draw, mean + exp(logvar / 2) * noise, if there is a generator to draw from; else the mean."""
+
+    @classmethod
+    def draw(cls, mean: Tensor, logvar: Tensor, rng: RowRng | None) -> Latents:
+        """Return the Gaussian with a point drawn from each sequence's stream; without `rng` the point is the mean."""
+        if rng is None:
+            return cls(mean, logvar, mean)
+        noise = rng.normal_like("latent noise", mean.transpose(0, 1)).transpose(0, 1)
+        return cls(mean, logvar, mean + torch.exp(logvar / 2) * noise)
 
 
 class ConditionalGaussian(nn.Module):
@@ -39,38 +48,36 @@ class ConditionalGaussian(nn.Module):
         self.min_logvar = min_logvar
         self.hiddens_to_mean_logvar = _linear(config, 2 * config.hidden_size)
 
-    def forward(self, hidden: Tensor) -> Latents:
-        """Return the latents of hidden states [K, B, H]."""
-        mean, logvar = _wide(self.hiddens_to_mean_logvar(hidden)).chunk(2, dim=-1)
-        return self.drawn(mean, logvar.clamp(min=self.min_logvar))
+    def forward(self, hidden: Tensor, rng: RowRng | None = None) -> Latents:
+        """Return the latents of hidden states [K, B, H]; without `rng` nothing is drawn."""
+        mean, logvar = self.mean_logvar(hidden)
+        return Latents.draw(mean, logvar, rng)
 
-    def drawn(self, mean: Tensor, logvar: Tensor) -> Latents:
-        """Return the latents with a point drawn in training; the default generator is seeded by the step."""
-        if not self.training:
-            return Latents(mean, logvar, mean)
-        return Latents(mean, logvar, mean + torch.exp(logvar / 2) * torch.randn_like(mean))
+    def mean_logvar(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and log variance, [K, B, H] each."""
+        mean, logvar = _wide(self.hiddens_to_mean_logvar(hidden)).chunk(2, dim=-1)
+        return mean, logvar.clamp(min=self.min_logvar)
 
 
 class InterpolatedGaussian(ConditionalGaussian):
     """Mean and log variance are drawn towards N(0, 1) by a share of their own (v1: `interp_var_cond_gaussian`).
 
-    The share is uniform, one a sequence; outside training nothing is drawn.
+    The share is uniform, one a sequence.
     """
 
-    def forward(self, hidden: Tensor) -> Latents:
-        """Return the latents of hidden states [K, B, H]."""
-        mean, logvar = _wide(self.hiddens_to_mean_logvar(hidden)).chunk(2, dim=-1)
-        logvar = logvar.clamp(min=self.min_logvar)
-        if self.training:
-            share = torch.rand(1, mean.shape[1], 1, device=mean.device)
+    def forward(self, hidden: Tensor, rng: RowRng | None = None) -> Latents:
+        """Return the latents of hidden states [K, B, H]; without `rng` nothing is drawn."""
+        mean, logvar = self.mean_logvar(hidden)
+        if rng is not None:
+            share = _share(rng, mean)
             mean, logvar = share * mean, share * logvar
-        return self.drawn(mean, logvar)
+        return Latents.draw(mean, logvar, rng)
 
 
 class SampledVarianceGaussian(nn.Module):
     """The mean is linear in the hidden state, the variance is drawn (v1: `sampled_var_cond_gaussian`).
 
-    The log variance is uniform between its bounds, one a sequence; outside training it is the lower bound.
+    The log variance is uniform between its bounds, one a sequence; where nothing is drawn, it is the lower bound.
     """
 
     def __init__(self, config: TransformerConfig, min_logvar: float, max_logvar: float) -> None:
@@ -80,14 +87,18 @@ class SampledVarianceGaussian(nn.Module):
         self.min_logvar, self.max_logvar = min_logvar, max_logvar
         self.hiddens_to_mean = _linear(config, config.hidden_size)
 
-    def forward(self, hidden: Tensor) -> Latents:
-        """Return the latents of hidden states [K, B, H]."""
+    def forward(self, hidden: Tensor, rng: RowRng | None = None) -> Latents:
+        """Return the latents of hidden states [K, B, H]; without `rng` nothing is drawn."""
         mean = _wide(self.hiddens_to_mean(hidden))
-        if not self.training:
-            return Latents(mean, torch.full_like(mean[:1, :, :1], self.min_logvar), mean)
-        share = torch.rand(1, mean.shape[1], 1, device=mean.device)
-        logvar = self.min_logvar + share * (self.max_logvar - self.min_logvar)
-        return Latents(mean, logvar, mean + torch.exp(logvar / 2) * torch.randn_like(mean))
+        logvar = torch.full_like(mean[:1, :, :1], self.min_logvar)
+        if rng is not None:
+            logvar = logvar + _share(rng, mean) * (self.max_logvar - self.min_logvar)
+        return Latents.draw(mean, logvar, rng)
+
+
+def _share(rng: RowRng, like: Tensor) -> Tensor:
+    """Return a uniform number in [0, 1) for each sequence, shape [1, B, 1]."""
+    return rng.uniform("latent share", 1).to(like.dtype)[None]
 
 
 def _wide(values: Tensor) -> Tensor:

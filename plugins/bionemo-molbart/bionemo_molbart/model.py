@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from bionemo_core.errors import ConfigError
+from bionemo_core.inference.philox import RowRng
 from bionemo_core.nn.cuda_graph_safe import cuda_graph_safe
 from bionemo_core.nn.layers import transformer_config
 from bionemo_core.nn.seq2seq import Memory, Seq2SeqLM, Seq2SeqOptions, StackOptions
@@ -90,7 +91,10 @@ def _check_latent(latent: LatentOptions) -> None:
 
 
 class LatentSeq2SeqLM(Seq2SeqLM):
-    """A perceiver's latents become a distribution; the decoder attends to a draw, or to the mean outside training."""
+    """A perceiver's latents become a distribution; the decoder attends to a draw, or to the mean outside training.
+
+    What is drawn is a function of (seed, pass over the data, record), so any number of ranks draws the same.
+    """
 
     latent_weight: Tensor
     """Of the latent loss at this step, a scalar."""
@@ -103,9 +107,10 @@ class LatentSeq2SeqLM(Seq2SeqLM):
         latent: LatentOptions,
         *,
         groups: ProcessGroups,
+        seed: int,
     ) -> None:
         super().__init__(config, config, vocab_size, options, groups=groups)
-        self.latent_options = latent
+        self.latent_options, self.seed = latent, seed
         weight = torch.tensor(latent.weight_at(0), dtype=config.params_dtype)
         self.register_buffer("latent_weight", weight, persistent=False)
         self.latent = TRANSFORMS[latent.hidden_transform](config, latent.min_logvar, latent.max_logvar)
@@ -121,10 +126,10 @@ class LatentSeq2SeqLM(Seq2SeqLM):
         self.latent_weight = self.latent_weight.to(self.config.params_dtype)
         self.latent_weight.fill_(self.latent_options.weight_at(step))
 
-    def latents(self, source: TokenBatch) -> tuple[Memory, Latents]:
-        """Return the perceiver's memory, and the distribution that its states stand for."""
+    def latents(self, source: TokenBatch, rng: RowRng | None = None) -> tuple[Memory, Latents]:
+        """Return the perceiver's memory and the distribution of its states, with a point drawn if there is an `rng`."""
         memory = super().encode(source)
-        return memory, self.latent(memory.states)
+        return memory, self.latent(memory.states, rng)
 
     def encode(self, source: TokenBatch) -> Memory:
         """Return the means of the latents, [K, rows, hidden]: what v1 embeds with and decodes from."""
@@ -134,7 +139,7 @@ class LatentSeq2SeqLM(Seq2SeqLM):
     @cuda_graph_safe
     def forward(self, batch: Seq2SeqBatch) -> Losses:  # type: ignore[override]  # sequences cost something as well
         """Return the token loss summed over loss positions, and the weighted latent loss over sequences, in nats."""
-        memory, latents = self.latents(batch.source)
+        memory, latents = self.latents(batch.source, self._record_rng(batch.source) if self.training else None)
         tokens = self.decoder_loss(memory.with_states(latents.z.to(memory.states.dtype)), batch.target)
         options = self.latent_options
         each = per_sequence(LOSSES[options.hidden_loss](latents), options.hidden_aggregation_method)
@@ -142,6 +147,11 @@ class LatentSeq2SeqLM(Seq2SeqLM):
         weighted = self.latent_weight * summed
         name = f"{options.hidden_loss.removeprefix('a_')}_loss"
         return Losses(options.tokens_loss_weight * tokens, weighted, {"hiddens_loss": weighted, name: summed})
+
+    def _record_rng(self, source: TokenBatch) -> RowRng:
+        if source.record_keys is None:
+            raise ConfigError("model: a batch without `record_keys` cannot be trained on; a training loader sets them.")
+        return RowRng.of_records(self.seed, source.record_keys)
 
 
 def megamolbart_network(shape: Shape, tokenizer: Tokenizer, context: BuildContext) -> Seq2SeqLM:
@@ -167,7 +177,7 @@ def molmim_network(shape: Shape, latent: LatentOptions, tokenizer: Tokenizer, co
     config = _config(shape, context)
     options = _options(shape, "perceiver", latent.hidden_steps, latent.num_self_attention_per_cross_attention)
     torch.manual_seed(context.seed)
-    return LatentSeq2SeqLM(config, tokenizer.vocab_size, options, latent, groups=groups)
+    return LatentSeq2SeqLM(config, tokenizer.vocab_size, options, latent, groups=groups, seed=context.seed)
 
 
 def trainable(

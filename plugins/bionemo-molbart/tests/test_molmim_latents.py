@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch.distributions import Independent, Normal, kl_divergence
 
-from bionemo_core.data.batches.batch import Seq2SeqBatch
+from bionemo_core.data.batches.batch import Seq2SeqBatch, TokenBatch
 from bionemo_core.data.batches.loader import train_loader
 from bionemo_core.data.batches.rng import RecordRng
 from bionemo_core.errors import ConfigError
+from bionemo_core.inference.philox import RowRng
 from bionemo_core.nn.cuda_graph_safe import is_cuda_graph_safe
 from bionemo_core.protocols import BuildContext
 from bionemo_molbart import presets
@@ -23,30 +24,36 @@ SMALL = {"num_layers": 2, "hidden_size": 32, "num_attention_heads": 4, "seq_leng
 MOLECULES = ["CCO", "c1ccccc1O", "CC(=O)Oc1ccccc1C(=O)O", "CN(C)C", "C1CCCCC1"]
 
 
-def network(**options: object) -> LatentSeq2SeqLM:
-    built = presets.molmim(**{**SMALL, **options}, tokenizer=TOKENIZER, context=BuildContext())
+def network(seed: int = 1234, **options: object) -> LatentSeq2SeqLM:
+    built = presets.molmim(**{**SMALL, **options}, tokenizer=TOKENIZER, context=BuildContext(seed=seed))
     found = built.network
     assert isinstance(found, LatentSeq2SeqLM)
     return found
 
 
-def batch(packing: bool = True, seq_length: int = 64) -> Seq2SeqBatch:
-    class Records:
-        lengths = np.array([len(TOKENIZER.encode(one)) for one in MOLECULES], dtype=np.int32)
+class Records:
+    lengths = np.array([len(TOKENIZER.encode(one)) for one in MOLECULES], dtype=np.int32)
 
-        def __len__(self) -> int:
-            return len(MOLECULES)
+    def __len__(self) -> int:
+        return len(MOLECULES)
 
-        def __getitem__(self, index: int) -> str:
-            return MOLECULES[index]
+    def __getitem__(self, index: int) -> str:
+        return MOLECULES[index]
 
+
+def micro_batches(packing: bool, seq_length: int, micro_batch_size: int) -> list[Seq2SeqBatch]:
+    """All molecules: in one pack, or in rows of their own."""
     objective = presets.molmim(**SMALL, tokenizer=TOKENIZER, context=BuildContext()).objective
-    size = {"micro_batch_size": 1 if packing else 5, "global_batch_size": 1 if packing else 5}
+    size = {"micro_batch_size": micro_batch_size, "global_batch_size": 1 if packing else len(MOLECULES)}
     loader = train_loader(
         Records(), TOKENIZER, objective, seq_length=seq_length, packing=packing, pack_window=5, last_step=1, **size
     )
     (step,) = loader
-    (micro_batch,) = step.micro_batches
+    return step.micro_batches
+
+
+def batch(packing: bool = True, seq_length: int = 64) -> Seq2SeqBatch:
+    (micro_batch,) = micro_batches(packing, seq_length, 1 if packing else len(MOLECULES))
     assert isinstance(micro_batch, Seq2SeqBatch)
     assert micro_batch.num_sequences == len(MOLECULES)
     return micro_batch
@@ -87,7 +94,7 @@ def draws(name: str, count: int = 4000) -> tuple[Latents, torch.Tensor, torch.Te
             parameter.normal_(0.0, 0.2)
         linear = next(transform.children())
         raw = linear(hidden)
-        drawn = transform.train()(hidden.expand(1, count, 32))
+        drawn = transform(hidden.expand(1, count, 32), RowRng.of(1, count))
     return drawn, raw[:32], raw[32:]
 
 
@@ -128,11 +135,12 @@ def test_interpolated_mean_and_variance_share_one_draw() -> None:
     assert torch.histc(share[:, 0], 4, 0, 1) == pytest.approx([1000.0] * 4, rel=0.12)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("name", list(TRANSFORMS))
-def test_nothing_is_drawn_outside_training(name: str) -> None:
-    transform = network(hidden_transform=name).latent.eval()
-    hidden = torch.randn(1, 5, 32)
-    first, second = transform(hidden), transform(hidden)
+def test_nothing_is_drawn_by_encoding(name: str, training: bool) -> None:
+    made = network(hidden_transform=name, hidden_dropout=0.0, attention_dropout=0.0).train(training)
+    first, second = (made.latents(batch().source)[1] for _ in range(2))
     assert torch.equal(first.z, first.mean)
     assert torch.equal(first.z, second.z)
     assert torch.equal(first.logvar, second.logvar)
@@ -167,13 +175,44 @@ def test_packed_equals_unpacked_and_latents_do_not_see_padding() -> None:
     assert torch.allclose(made.latents(longer.source)[1].mean, means, atol=1e-6)
 
 
-def test_training_draws_follow_the_seed_of_the_micro_batch() -> None:
-    made, both = network(hidden_dropout=0.0, attention_dropout=0.0).train(), batch()
-    values = []
-    for seed in (1, 1, 2):
+@torch.no_grad()
+@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("name", list(TRANSFORMS))
+def test_draws_are_a_function_of_seed_pass_and_record(name: str, steps: int) -> None:
+    options = {"hidden_transform": name, "hidden_steps": steps, "hidden_dropout": 0.0, "attention_dropout": 0.0}
+    made = network(**options).train()
+
+    def drawn(source: TokenBatch, *, seed: int = 1, passes: int = 0, records: int = 0) -> dict[int, torch.Tensor]:
+        rng = RowRng.of_records(seed, source.record_keys + torch.tensor([passes, records]))
+        z = made.latents(source, rng)[1].z
+        return {record: z[:, row] for row, record in enumerate(source.record_keys[: source.num_sequences, 1].tolist())}
+
+    packed = batch().source
+    reference = drawn(packed)
+    apart = {record: z for one in micro_batches(False, 64, 1) for record, z in drawn(one.source).items()}
+    others = [drawn(packed, **change) for change in ({"seed": 2}, {"passes": 1}, {"records": 1})]
+    assert reference.keys() == apart.keys() == set(range(len(MOLECULES)))
+    for record, z in reference.items():
+        assert torch.allclose(z, apart[record], atol=1e-5)
+        assert all((other[record] - z).abs().max() > 0.05 for other in others)
+
+
+@torch.no_grad()
+def test_training_ignores_the_default_generator() -> None:
+    made, both = network(hidden_dropout=0.0, attention_dropout=0.0, loss_weight_ramp_steps=0).train(), batch()
+    losses = []
+    for seed in (1, 2):
         torch.manual_seed(seed)
-        values.append(made(both).tokens.item())
-    assert values[0] == values[1] != values[2]
+        losses.append(made(both))
+    assert torch.equal(losses[0].tokens, losses[1].tokens)
+    assert torch.equal(losses[0].sequences, losses[1].sequences)
+    assert not torch.equal(losses[0].tokens, made.eval()(both).tokens), "training draws"
+
+
+def test_a_batch_without_record_keys_is_refused_in_training() -> None:
+    both = batch()
+    with pytest.raises(ConfigError, match="record_keys"):
+        network().train()(replace(both, source=replace(both.source, record_keys=None)))
 
 
 def test_what_a_recorded_pass_reads_is_in_tensors() -> None:

@@ -84,6 +84,21 @@ def test_rows_are_consistent(parts: tuple[Any, ...], extra: dict[str, Any]) -> N
                 assert batch.position_ids.max() < 64
 
 
+@pytest.mark.parametrize("extra", SHAPES)
+def test_record_keys_name_the_record_of_each_sequence(parts: tuple[Any, ...], extra: dict[str, Any]) -> None:
+    records, tokenizer, _ = parts
+    seen = []
+    for step in train_loader(*parts, **SHAPE, **extra, last_step=8):
+        for batch in step.micro_batches:
+            assert len(batch.record_keys) == (len(batch.cu_seqlens) - 1 if batch.packed else len(batch.tokens))
+            keys = batch.record_keys.tolist()
+            seen += [tuple(key) for key in keys[: batch.num_sequences]]
+            for (_, index), (_, labels, _, _) in zip(keys, sequences(batch), strict=False):
+                ids = tokenizer.encode(records[index]).tolist()
+                assert labels[1 : 1 + len(ids)] == ids[:63]
+    assert len(set(seen)) == len(seen) and {data_pass for data_pass, _ in seen} >= {0, 1}
+
+
 def test_static_shapes_are_few(parts: tuple[Any, ...]) -> None:
     fixed = {"packing": False, "dynamic_padding": False}
     for extra, most in (({}, 5), ({"packing": False}, 4), (fixed, 1)):

@@ -26,6 +26,13 @@ def test_streams_do_not_disturb_each_other() -> None:
     assert all((a == b).all() for a, b in zip(expected, got, strict=True))
 
 
+@pytest.mark.parametrize("n", range(1, 10))
+def test_calls_share_no_words(n: int) -> None:
+    stream = RecordRng(5, 0, 9, "mask")
+    words = np.concatenate([stream.words(n) for _ in range(5)])
+    assert len(set(words.tolist())) == len(words)
+
+
 def test_every_argument_matters() -> None:
     streams = [
         RecordRng(*key).words(4).tobytes()
