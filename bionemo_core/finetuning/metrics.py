@@ -1,11 +1,13 @@
-"""Metrics of predictions over a whole evaluation and all ranks, computed by torchmetrics."""
+"""Metrics of predictions over a whole evaluation and all ranks, as scikit-learn defines them."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bionemo_core.parallel.groups import ProcessGroups
@@ -55,27 +57,51 @@ class AnswerMetrics:
 def metrics_of(answers: LabelSpec, predicted: Tensor, labels: Tensor) -> dict[str, float]:
     """Compute metrics of classes as int64[n], or of standardised values as float32[n]; without labels there are none.
 
-    Spearman of constant predictions is 0; R2 and Spearman are left out if there are no two different labels.
+    They have scikit-learn's definitions. A table without a correlation, such as one predicted class, has MCC 0, and
+    constant predictions have Spearman 0. R2 and Spearman are left out if there are no two different labels.
     """
-    from torchmetrics.functional import mean_squared_error, r2_score, spearman_corrcoef
-    from torchmetrics.functional.classification import (
-        multiclass_accuracy,
-        multiclass_f1_score,
-        multiclass_matthews_corrcoef,
-    )
-
     if not len(labels):
         return {}
     if answers.of_classes:
-        count = len(answers.classes)
-        return {
-            "accuracy": float(multiclass_accuracy(predicted, labels, count, average="micro")),
-            "f1": float(multiclass_f1_score(predicted, labels, count, average="macro")),
-            "mcc": float(multiclass_matthews_corrcoef(predicted, labels, count)),
-        }
-    first, second = (side.double() * answers.scale + answers.mean for side in (predicted, labels))
-    metrics = {"mse": float(mean_squared_error(first, second))}
-    if len(labels) > 1 and float(second.std()) > 0:
-        metrics["r2"] = float(r2_score(first, second))
-        metrics["spearman"] = float(spearman_corrcoef(first, second)) if float(first.std()) > 0 else 0.0
+        return _class_metrics(predicted.numpy(), labels.numpy(), len(answers.classes))
+    first, second = (side.double().numpy() * answers.scale + answers.mean for side in (predicted, labels))
+    return _value_metrics(first, second)
+
+
+def _class_metrics(predicted: NDArray[np.int64], labels: NDArray[np.int64], num_classes: int) -> dict[str, float]:
+    """Compute accuracy, F1 (the mean over classes that were predicted or labelled) and MCC."""
+    table = np.bincount(labels * num_classes + predicted, minlength=num_classes**2).astype(np.float64)
+    table = table.reshape(num_classes, num_classes)
+    of_labels, of_predictions, right, total = table.sum(1), table.sum(0), table.diagonal(), table.sum()
+    present = of_labels + of_predictions > 0
+    f1 = 2 * right[present] / (of_labels + of_predictions)[present]
+    variances = [total**2 - (side**2).sum() for side in (of_labels, of_predictions)]
+    covariance = right.sum() * total - (of_labels * of_predictions).sum()
+    mcc = covariance / np.sqrt(variances[0] * variances[1]) if min(variances) > 0 else 0.0
+    return {"accuracy": float(right.sum() / total), "f1": float(f1.mean()), "mcc": float(mcc)}
+
+
+def _value_metrics(predicted: NDArray[np.float64], labels: NDArray[np.float64]) -> dict[str, float]:
+    """Compute MSE, R2 and Spearman; all are NaN if a prediction is not finite."""
+    errors = ((predicted - labels) ** 2).sum()
+    metrics = {"mse": float(errors / len(labels))}
+    # Not by the standard deviation: rounding makes that of three times 0.1 positive.
+    if labels.min() < labels.max():
+        metrics["r2"] = float(1 - errors / ((labels - labels.mean()) ** 2).sum())
+        metrics["spearman"] = _spearman(predicted, labels)
     return metrics
+
+
+def _spearman(predicted: NDArray[np.float64], labels: NDArray[np.float64]) -> float:
+    """Return the correlation of the ranks, in which equal values share their mean rank."""
+    if not np.isfinite(predicted).all():
+        return float("nan")
+    if predicted.min() == predicted.max():
+        return 0.0
+    first, second = (_ranks(side) for side in (predicted, labels))
+    return float(np.corrcoef(first, second)[0, 1])
+
+
+def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return np.asarray((counts.cumsum() - (counts - 1) / 2)[places])

@@ -184,4 +184,5 @@ def mean_and_scale(records: LabelledRecords, per_residue: bool) -> tuple[float, 
         mask = record.mask or "1" * len(words)
         values += [number(word, record) for word, kept in zip(words, mask, strict=False) if kept != "0"]
     array = np.array(values, dtype=np.float64)
-    return float(array.mean()), float(array.std()) or 1.0
+    constant = not len(array) or array.min() == array.max()  # rounding may make their deviation positive
+    return float(array.mean()), 1.0 if constant else float(array.std())
