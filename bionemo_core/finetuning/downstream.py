@@ -23,6 +23,7 @@ def downstream(
     weight_decay: float = 0.01,
     max_sequences: Optional[int] = 2000,
     random_seed: int = 1234,
+    on_bad_label: str = "error",
     *,
     registry: "Registry",
 ) -> Any:
@@ -43,6 +44,7 @@ def downstream(
         weight_decay: weight decay of AdamW.
         max_sequences: use at most this many training sequences, chosen at random; null: all.
         random_seed: seed of the head, its batches and the choice of sequences.
+        on_bad_label: a missing or unreadable label: error, skip it, or class to take NaN, NA, - and such as classes.
         registry: where data and head are looked up.
 
     Raises:
@@ -66,5 +68,6 @@ def downstream(
         weight_decay=weight_decay,
         max_sequences=max_sequences,
         seed=random_seed,
+        on_bad_label=on_bad_label,
     )
     return DownstreamValidation(settings, registry)

@@ -18,12 +18,12 @@ from bionemo_core.config.schema import Choice
 from bionemo_core.data.labelled_records import LabelledRecords, LabelledSplits
 from bionemo_core.errors import ConfigError
 from bionemo_core.finetuning.heads import ConvNet
+from bionemo_core.finetuning.label_checks import LabelCheck
 from bionemo_core.finetuning.metrics import metrics_of
 from bionemo_core.finetuning.model import KINDS, LabelSpec
 from bionemo_core.finetuning.network import MlpHead
 from bionemo_core.finetuning.objective import (
     LabelObjective,
-    check_labels,
     classes_of,
     find_classes,
     mean_and_scale,
@@ -55,6 +55,7 @@ class DownstreamSettings:
     weight_decay: float
     max_sequences: int | None
     seed: int
+    on_bad_label: str = "error"
 
 
 @dataclass(frozen=True)
@@ -100,19 +101,20 @@ class DownstreamValidation(pl.Callback):
         held_out = splits.test or splits.val
         if held_out is None:
             raise ConfigError("callbacks.downstream: the data has neither a test nor a validation split.")
-        train = splits.train
+        check = LabelCheck(tokenizer, self._answers, settings.on_bad_label, "callbacks.downstream.on_bad_label")
+        # Fail now on unusable labels, and not at a validation hours later.
+        labelled = check.parts({"train": splits.train, "held-out": held_out})
+        train, held_out = labelled["train"], labelled["held-out"]
         if settings.max_sequences is not None and len(train) > settings.max_sequences:
             order = np.random.default_rng(settings.seed).permutation(len(train))
             train = train.select(np.sort(order[: settings.max_sequences]))
         if self.of_classes:  # classes of all splits: a few training sequences may lack some
-            classes = {*classes_of(splits.train, self.per_residue), *find_classes(held_out, self.per_residue)}
+            classes = {*classes_of(labelled["train"], self.per_residue), *find_classes(held_out, self.per_residue)}
             self._answers = LabelSpec(settings.kind, tuple(sorted(classes)))
         else:
             self._answers = LabelSpec(settings.kind, (), *mean_and_scale(train, self.per_residue))
         self._splits = {"train": train, "test": held_out}
         self._tokenizer = tokenizer
-        # Fail now on unusable labels, and not at a validation hours later.
-        check_labels(self._splits.values(), tokenizer, self._answers)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn != "fit" or self._tokenizer is None:

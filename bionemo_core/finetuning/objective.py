@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +14,36 @@ from bionemo_core.protocols import Example, Tokenizer
 if TYPE_CHECKING:
     from bionemo_core.data.batches.rng import RecordRng
     from bionemo_core.finetuning.model import LabelSpec
+
+
+MISSING_WORDS = frozenset(
+    ("", "nan", "-nan", "na", "n/a", "#n/a", "#na", "<na>", "null", "none", "nil", "missing", "?", "-", "--", ".")
+)
+"""Words for a missing value, in lower case."""
+MISSING_LETTERS = "-.?~_ "
+"""Letters for a missing value, among labels with one letter per residue."""
+MISSING_VALUE = "missing value"
+
+
+class BadLabel(DataError):
+    """A label that does not fit its sequence or the label spec.
+
+    Args:
+        reason: one of a few texts, so that each can be counted.
+        record: the record of the label.
+        detail: what is wrong with this label.
+    """
+
+    def __init__(self, reason: str, record: LabelledRecord, detail: str = "") -> None:
+        super().__init__(f"record {record.display_name}: {reason}{detail}.")
+        self.reason, self.detail = reason, detail
+
+
+def is_missing(word: str, answers: LabelSpec) -> bool:
+    """Return whether a label, or that of one residue, is a word for a missing value."""
+    if answers.per_residue and answers.of_classes:
+        return word in MISSING_LETTERS
+    return word.strip().lower() in MISSING_WORDS
 
 
 class LabelObjective:
@@ -38,7 +67,7 @@ class LabelObjective:
         """Make the example of one record.
 
         Raises:
-            DataError: the label is of another kind, or the sequence is too long.
+            DataError: the label is bad, or the sequence is too long.
         """
         ids = self.tokenizer.encode(record.sequence)
         if len(ids) + 2 * self.with_bos_eos > self.seq_length:
@@ -57,47 +86,54 @@ class LabelObjective:
             labels[place], chosen[place] = values, counts
         return Example(tokens, labels, chosen)
 
+    def words(self, record: LabelledRecord) -> list[str]:
+        """Return the labels of a record: one, or one per residue."""
+        if not self.answers.per_residue:
+            return [record.label]
+        return list(record.label) if self.answers.of_classes else record.label.split()
+
     def targets(self, record: LabelledRecord, num_residues: int) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
         """Return the labels of a record and whether each counts, shape [residues] or [1].
 
         Raises:
-            DataError: a class is unknown, a number cannot be read, or the lengths differ.
+            BadLabel: a value is missing, a class is unknown, a number cannot be read, or the lengths differ.
         """
-        words: list[str] = [record.label]
+        words = self.words(record)
         if self.answers.per_residue:
-            words = list(record.label) if self.answers.of_classes else record.label.split()
-            if len(words) != num_residues or (record.mask and len(record.mask) != num_residues):
-                raise DataError(
-                    f"record {record.display_name}: {num_residues} residues, {len(words)} labels, "
-                    f"{len(record.mask) or 'no'} mask letters; expected the same number of each."
-                )
+            _check_lengths(record, len(words), num_residues)
         counts = np.ones(len(words), dtype=np.bool_)
         if record.mask and self.answers.per_residue:
             counts &= np.array([letter != "0" for letter in record.mask])
+        missing = {word for word in set(words).difference(self._numbers) if is_missing(word, self.answers)}
+        if missing and (places := [place for place in np.flatnonzero(counts) if words[place] in missing]):
+            residue = f" at residue {places[0] + 1}" if self.answers.per_residue else ""
+            raise BadLabel(MISSING_VALUE, record, f": {words[places[0]]!r}{residue}")
         if self.answers.of_classes:
             numbers = [self._numbers.get(word, -1) for word in words]
             values = np.array(numbers, dtype=np.int32)
-            if (values[counts] < 0).any():
+            if self.answers.classes and (values[counts] < 0).any():
                 word = words[int(np.flatnonzero((values < 0) & counts)[0])]
-                raise DataError(
-                    f"record {record.display_name}: class {word!r} is not among those trained on: "
-                    f"{', '.join(self.answers.classes)}."
-                )
+                known = ", ".join(self.answers.classes)
+                raise BadLabel("unknown class", record, f": {word!r} is not among those trained on: {known}")
             return values, counts
-        numbers_read = np.array([number(word, record) for word in words]) - self.answers.mean
-        return (numbers_read / self.answers.scale).astype(np.float32).view(np.int32), counts
+        values_read = np.array(
+            [number(word, record) if kept else 0.0 for word, kept in zip(words, counts, strict=True)]
+        )
+        return ((values_read - self.answers.mean) / self.answers.scale).astype(np.float32).view(np.int32), counts
 
 
-def check_labels(parts: Iterable[LabelledRecords], tokenizer: Tokenizer, answers: LabelSpec) -> None:
-    """Check that the labels fit their sequences and the label spec, before anything is computed.
+def _check_lengths(record: LabelledRecord, num_labels: int, num_residues: int) -> None:
+    """Check that there is a label, and a mask letter if there are any, for each residue.
 
     Raises:
-        DataError: a label does not fit; the message names the first such record.
+        BadLabel: there is not, or the whole label is a word for a missing value.
     """
-    objective = LabelObjective(tokenizer, answers, with_bos_eos=False, seq_length=2**31 - 1)
-    for records in parts:
-        for record in (records[row] for row in range(len(records))):
-            objective.targets(record, len(tokenizer.encode(record.sequence)))
+    if num_labels == num_residues and len(record.mask) in (0, num_residues):
+        return
+    if num_labels != num_residues and record.label.strip().lower() in MISSING_WORDS:
+        raise BadLabel(MISSING_VALUE, record, f": {record.label!r}")
+    numbers = f": {num_residues} residues, {num_labels} labels, {len(record.mask) or 'no'} mask letters"
+    raise BadLabel("not one label for each residue", record, numbers)
 
 
 class StoredStatesObjective:
@@ -122,14 +158,14 @@ def number(word: str, record: LabelledRecord) -> float:
     """Read a number from a label.
 
     Raises:
-        DataError: the label is not a finite number.
+        BadLabel: the label is not a finite number.
     """
     try:
         value = float(word)
     except ValueError:
         value = float("nan")
     if value - value != 0:
-        raise DataError(f"record {record.display_name}: label {word!r} is not a finite number.")
+        raise BadLabel("not a finite number", record, f": {word!r}")
     return value
 
 
@@ -177,12 +213,18 @@ def class_counts(records: LabelledRecords, classes: list[str], per_residue: bool
 
 
 def mean_and_scale(records: LabelledRecords, per_residue: bool) -> tuple[float, float]:
-    """Return mean and standard deviation of all values that count; for constant values the deviation is 1."""
+    """Return mean and standard deviation of all values that count; for constant values the deviation is 1.
+
+    Raises:
+        DataError: no value counts, or one is not a finite number.
+    """
     values: list[float] = []
     for record in (records[row] for row in range(len(records))):
         words = record.label.split() if per_residue else [record.label]
         mask = record.mask or "1" * len(words)
         values += [number(word, record) for word, kept in zip(words, mask, strict=False) if kept != "0"]
+    if not values:
+        raise DataError("labels: none of the training labels counts. Check the mask.")
     array = np.array(values, dtype=np.float64)
-    constant = not len(array) or array.min() == array.max()  # rounding may make their deviation positive
+    constant = array.min() == array.max()  # rounding may make their deviation positive
     return float(array.mean()), 1.0 if constant else float(array.std())

@@ -17,6 +17,7 @@ from bionemo_core.config.schema import OPENED, Choice, RunSpec
 from bionemo_core.data.batches.loader import eval_loader
 from bionemo_core.data.labelled_records import LabelledRecords
 from bionemo_core.errors import ConfigError, DataError
+from bionemo_core.finetuning.label_checks import LabelCheck
 from bionemo_core.inference.embedding import EmbeddingSettings
 from bionemo_core.inference.scoring import MaskedScorer
 from bionemo_core.inference.scoring_answers import Predictor
@@ -65,6 +66,9 @@ def evaluate(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> N
     records: RecordDataset | None = getattr(splits, task.split)
     if records is None or not len(records):
         raise ConfigError(f"task.split={task.split}: the data set {data.name!r} has no such split.")
+    if (answers := getattr(opened.module, "answers", None)) and isinstance(records, LabelledRecords):
+        check = LabelCheck(opened.tokenizer, answers, task.on_bad_label)
+        records = check.parts({task.split: records})[task.split]
     evaluation = _Evaluation(spec, task, opened, device, data.name, seed)
     scorer = evaluation.scorer() if task.pseudo_perplexity else None
     evaluation.measure(records)

@@ -29,12 +29,12 @@ from bionemo_core.finetuning.adapters import (
 )
 from bionemo_core.finetuning.averaging import AveragedCheckpoints, newest_checkpoints
 from bionemo_core.finetuning.early_stopping import StopEarly
+from bionemo_core.finetuning.label_checks import LabelCheck, labels_text
 from bionemo_core.finetuning.lora import TARGETS, adapter_names
 from bionemo_core.finetuning.model import ENCODERS, FINETUNED, KINDS, V1_KINDS, LabelSpec, check_kind, read_choice
 from bionemo_core.finetuning.network import FineTunedNetwork, StoredStates
 from bionemo_core.finetuning.objective import (
     StoredStatesObjective,
-    check_labels,
     class_counts,
     classes_of,
     mean_and_scale,
@@ -116,11 +116,10 @@ class FineTuning(TrainingHooks):
         opened = self._open(spec, registry, device)
         tokenizer = opened.spec.tokenizer
         splits = _check_labelled(registry.build(spec.data, tokenizer=opened.tokenizer, context=device.context(spec)))
+        splits = self._check_labels(splits, LabelSpec(self.task.kind), opened.tokenizer, quiet=True)
         params = self._params(opened, splits, registry)
-        answers = LabelSpec(
-            self.task.kind, tuple(params.get("classes", ())), params.get("mean", 0.0), params.get("scale", 1.0)
-        )
-        check_labels(splits.parts().values(), opened.tokenizer, answers)
+        answers = LabelSpec(self.task.kind, tuple(params.get("classes", ())))
+        self._check_labels(splits, answers, opened.tokenizer, quiet=True)
         self._opened = opened
         return replace(
             spec, model=Choice("model", FINETUNED, params, CORE_DISTRIBUTION, __version__), tokenizer=tokenizer
@@ -164,9 +163,13 @@ class FineTuning(TrainingHooks):
                 f"task.early_stopping={self.task.early_stopping}: there is no validation to decide when to stop. "
                 "Give the data a validation split, or leave task.early_stopping out."
             )
-        splits = _check_labelled(parts.splits).drop_longer(
-            limit - (2 if network.encoder.with_bos_eos else 0), parts.tokenizer
+        answers: LabelSpec = parts.module.answers  # type: ignore[assignment]  # as above
+        splits = self._check_labels(
+            _check_labelled(parts.splits), answers, parts.tokenizer, quiet=not parts.trainer.is_global_zero
         )
+        if parts.trainer.is_global_zero:
+            print(f"{'classes' if self.of_classes else 'labels':>10}  {labels_text(splits, answers)}")
+        splits = splits.drop_longer(limit - (2 if network.encoder.with_bos_eos else 0), parts.tokenizer)
         if self.task.encoder != "frozen":
             return replace(parts, splits=splits)
         splits, records = number_records(splits)
@@ -267,6 +270,11 @@ class FineTuning(TrainingHooks):
             counts = class_counts(splits.train, classes, self.per_residue)
             weights = [float(counts.sum() / (len(classes) * count)) for count in counts]
         return {"classes": classes, "class_weights": weights}
+
+    def _check_labels(
+        self, splits: LabelledSplits, answers: LabelSpec, tokenizer: Tokenizer, *, quiet: bool
+    ) -> LabelledSplits:
+        return LabelCheck(tokenizer, answers, self.task.on_bad_label).splits(splits, quiet=quiet)
 
     def _embedder(self, parts: Built, ranks: Ranks) -> Embedder:
         """Return a copy of the encoder in the precision of the run; training keeps its own in float32."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.errors import ConfigError
+from bionemo_core.finetuning.label_checks import check_on_bad_label
 from bionemo_core.finetuning.model import KINDS, V1_KINDS
 from bionemo_core.tasks.settings import Finetune
 
@@ -11,7 +12,7 @@ STATES_DTYPES = ("float32", "float16")
 EXPORTS = (None, "last", "best")
 _MODEL_KEYS = (
     *("kind", "encoder", "head", "head_params", "freeze_layers", "lora_rank", "lora_alpha", "lora_dropout"),
-    *("lora_targets", "class_weights", "balance_classes", "standardise"),
+    *("lora_targets", "class_weights", "balance_classes", "standardise", "on_bad_label"),
 )
 """Keys of the task that define the model; a resumed run may not change them."""
 
@@ -42,6 +43,7 @@ def check_settings(task: Finetune) -> None:
     for is_wrong, message in wrong:
         if is_wrong:
             raise ConfigError(f"task.{message}.")
+    check_on_bad_label("task.on_bad_label", task.on_bad_label, of_classes)
 
 
 def check_same_model(spec: RunSpec, saved: RunSpec) -> None:

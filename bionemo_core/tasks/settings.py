@@ -53,6 +53,7 @@ class Finetune:
     class_weights: Optional[list[float]] = None  # weights of the classes, in sorted order of their names
     balance_classes: bool = False  # weight the classes so that each counts the same in training
     standardise: bool = True  # train on values scaled to mean 0 and deviation 1; metrics keep the units of the labels
+    on_bad_label: str = "error"  # a missing or unreadable label: error, skip it, or class if NA, - and such are classes
     states_dtype: str = "float32"  # precision of the cached states of a frozen encoder: float32, float16
     early_stopping: Optional[int] = None  # validations without a better checkpoint.monitor before stopping
     export: Optional[str] = None  # weights to test and write: last or best; null: best with early_stopping, else last
@@ -66,6 +67,7 @@ class Evaluate:
 
     output: str  # output folder for metrics.json, report.html and, for a fine-tuned model, predictions.csv
     split: str = "test"  # train, val, test
+    on_bad_label: str = "error"  # for a fine-tuned model, a label that is missing, unreadable or new: error or skip it
     pseudo_perplexity: int = 0  # number of sequences for the pseudo-perplexity, which masks each residue alone; 0: none
     adapter: Optional[str] = None  # the folder `adapter` of a LoRA fine-tuning of the model at restore_from_path
     overwrite: bool = False  # replace an existing output

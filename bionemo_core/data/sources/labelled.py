@@ -114,6 +114,7 @@ def flip_fasta(
     answers = _read_fasta(labels) if labels else {}
     masks = {name: text.decode() for name, (_, text) in _read_fasta(mask).items()} if mask else {}
     rows: dict[str, list[tuple[str, bytes, str, str]]] = {"train": [], "val": [], "test": []}
+    problems: list[str] = []
     clean = _Cleaner(tokenizer, on_invalid, where)
     for name, (header, text) in texts.items():
         if labels and name not in answers:
@@ -130,8 +131,11 @@ def flip_fasta(
         split = _parse_split(header, name, where)
         sequence = clean(name, text)
         if sequence is not None:
-            _check_lengths(name, sequence, label if labels else "", masks.get(name, ""), where)
+            problems += _length_problems(name, sequence, label if labels else "", masks.get(name, ""))
             rows[split].append((name, sequence, label, masks.get(name, "")))
+    if problems:
+        more = f"; and {len(problems) - 10} more" if len(problems) > 10 else ""
+        raise DataError(f"{where}: {'; '.join(problems[:10])}{more}. Correct the files.")
     for name in answers:
         if name not in texts:
             clean.reject("a label without a sequence", name)
@@ -217,10 +221,12 @@ def _read_table(
     return LabelledRecords.of(rows, f"csv: {paths[0]}"), words
 
 
-def _check_lengths(name: str, sequence: bytes, label: str, mask: str, where: str) -> None:
-    for what, text in (("labels", label), ("mask letters", mask)):
-        if text and len(text) != len(sequence):
-            raise DataError(f"{where}: {name!r} has {len(sequence)} residues and {len(text)} {what}.")
+def _length_problems(name: str, sequence: bytes, label: str, mask: str) -> list[str]:
+    return [
+        f"{name!r} has {len(sequence)} residues and {len(text)} {what}"
+        for what, text in (("labels", label), ("mask letters", mask))
+        if text and len(text) != len(sequence)
+    ]
 
 
 class _Cleaner:

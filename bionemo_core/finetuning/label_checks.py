@@ -1,0 +1,165 @@
+"""The check of all labels before anything is computed: which cannot be used, why, and what becomes of them.
+
+No torch at import.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from bionemo_core.data.labelled_records import LabelledRecord, LabelledRecords, LabelledSplits
+from bionemo_core.errors import ConfigError, DataError
+from bionemo_core.finetuning.model import LabelSpec
+from bionemo_core.finetuning.objective import (
+    MISSING_VALUE,
+    BadLabel,
+    LabelObjective,
+    class_counts,
+    is_missing,
+    mean_and_scale,
+)
+from bionemo_core.protocols import Tokenizer
+
+log = logging.getLogger("bionemo")
+
+ERROR, SKIP, CLASS = "error", "skip", "class"
+ON_BAD_LABEL = (ERROR, SKIP, CLASS)
+_SHOWN = 10
+"""Bad records that a message names for each reason, and classes that a line names."""
+
+
+def check_on_bad_label(key: str, how: str, of_classes: bool) -> None:
+    """Check a value of `on_bad_label`.
+
+    Raises:
+        ConfigError: it is none of `ON_BAD_LABEL`, or asks for classes of a regression.
+    """
+    if how not in ON_BAD_LABEL:
+        raise ConfigError(f"{key}: got {how!r}, expected one of {', '.join(ON_BAD_LABEL)}.")
+    if how == CLASS and not of_classes:
+        raise ConfigError(f"{key}=class: a regression has no classes. Use {key}=skip.")
+
+
+@dataclass
+class LabelCheck:
+    """The check of the labels of some splits.
+
+    Args:
+        tokenizer: counts the residues of a sequence.
+        answers: the label spec; a classification without classes takes any class.
+        how: error to refuse bad labels, skip to leave them out, or class to take words for missing values as classes.
+        key: the user's key for `how`, for messages.
+    """
+
+    tokenizer: Tokenizer
+    answers: LabelSpec
+    how: str = ERROR
+    key: str = "task.on_bad_label"
+    _bad: dict[str, list[str]] = field(default_factory=dict)
+    _residues: int = 0
+    """Residues whose missing label is ignored."""
+
+    def __post_init__(self) -> None:
+        check_on_bad_label(self.key, self.how, self.answers.of_classes)
+        self._objective = LabelObjective(self.tokenizer, self.answers, with_bos_eos=False, seq_length=2**31 - 1)
+
+    def splits(self, splits: LabelledSplits, *, quiet: bool = False) -> LabelledSplits:
+        """Return the splits without bad labels; see `parts`."""
+        kept: dict[str, Any] = self.parts(splits.parts(), quiet=quiet)
+        return replace(splits, **kept)
+
+    def parts(self, parts: Mapping[str, LabelledRecords], *, quiet: bool = False) -> dict[str, LabelledRecords]:
+        """Return the splits without bad labels, and log how many were left out, unless `quiet`.
+
+        Raises:
+            DataError: labels are bad and `how` does not allow it, or a split has no other label.
+        """
+        self._bad, self._residues = {}, 0
+        kept = {name: self._clean(name, records) for name, records in parts.items()}
+        total, records = sum(map(len, self._bad.values())), sum(map(len, parts.values()))
+        if total and self.how != SKIP:
+            raise DataError(
+                f"labels: {total:,} of {records:,} records cannot be used. {self._listed()}{self._advice()}"
+            )
+        for name, part in kept.items():
+            if not len(part):
+                raise DataError(f"labels: no record of the split {name} can be used. {self._listed()}")
+        if total and not quiet:
+            log.warning("labels: left out %d of %d records. %s", total, records, self._listed())
+        if self._residues and not quiet:
+            log.warning("labels: ignored %d residues whose label is a missing value.", self._residues)
+        return kept
+
+    def _clean(self, split: str, records: LabelledRecords) -> LabelledRecords:
+        masks, rows = list(records.masks or [""] * len(records)), []
+        for row in range(len(records)):
+            record = records[row]
+            if self.how == SKIP and self.answers.per_residue:
+                record = self._ignore_missing(record)
+                masks[row] = record.mask
+            try:
+                self._check(record)
+            except BadLabel as bad:
+                self._bad.setdefault(bad.reason, []).append(f"{split} {record.display_name}{bad.detail}")
+            else:
+                rows.append(row)
+        return replace(records, masks=tuple(masks)).select(rows)
+
+    def _check(self, record: LabelledRecord) -> None:
+        residues = len(self.tokenizer.encode(record.sequence)) if self.answers.per_residue else 1
+        try:
+            _, counts = self._objective.targets(record, residues)
+        except BadLabel as bad:
+            if bad.reason == MISSING_VALUE and self.how == CLASS and not self.answers.classes:
+                return
+            raise
+        if self.how == SKIP and not counts.any():
+            raise BadLabel("no label counts", record)
+
+    def _ignore_missing(self, record: LabelledRecord) -> LabelledRecord:
+        """Mask the residues whose label is a missing value."""
+        words = self._objective.words(record)
+        mask = record.mask or "1" * len(words)
+        if len(mask) != len(words):
+            return record
+        missing = [
+            counts != "0" and word not in self.answers.classes and is_missing(word, self.answers)
+            for word, counts in zip(words, mask, strict=True)
+        ]
+        if not any(missing):
+            return record
+        self._residues += sum(missing)
+        return record._replace(mask="".join("0" if gone else one for gone, one in zip(missing, mask, strict=True)))
+
+    def _listed(self) -> str:
+        texts = []
+        for reason, names in self._bad.items():
+            more = f"; and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
+            texts.append(f"{reason} {len(names):,} ({'; '.join(names[:_SHOWN])}{more})")
+        return f"{', '.join(texts)}."
+
+    def _advice(self) -> str:
+        what = "such residues and records" if self.answers.per_residue else "such records"
+        text = f" Correct them, or leave {what} out with {self.key}=skip."
+        if MISSING_VALUE in self._bad and self.answers.of_classes and self.how == ERROR:
+            letters = ", as '-' is in DSSP" if self.answers.per_residue else ""
+            text += f" If a word for a missing value is a class{letters}, set {self.key}=class."
+        return text
+
+
+def labels_text(splits: LabelledSplits, answers: LabelSpec) -> str:
+    """Return one line: the classes with their counts in each split, or the range of the training values."""
+    if not answers.of_classes:
+        mean, deviation = mean_and_scale(splits.train, answers.per_residue)
+        return f"values of the training split: mean {mean:.6g}, standard deviation {deviation:.6g}"
+    parts = splits.parts()
+    counts = np.stack([class_counts(part, list(answers.classes), answers.per_residue) for part in parts.values()])
+    named = [f"{name} {' + '.join(f'{n:,}' for n in of)}" for name, of in zip(answers.classes, counts.T, strict=True)]
+    more = f" and {len(named) - _SHOWN} more" if len(named) > _SHOWN else ""
+    unit = "residues" if answers.per_residue else "sequences"
+    return f"{', '.join(named[:_SHOWN])}{more} ({unit} in {' + '.join(parts)})"
