@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from bionemo_core.errors import ConfigError, StorageError
+from bionemo_core.io.atomic import write_json
 from bionemo_core.io.locks import lock_folder
 
 FOLDER_VARIABLE = "BIONEMO_RUN_FOLDER"
-"""The environment variable that passes the folder from the first rank to the ranks that it starts."""
+"""The environment variable that names the folder of a new run, for a program that must know it beforehand."""
 
 
 @dataclass(frozen=True)
@@ -36,24 +38,29 @@ class RunFolder:
         """The folder of checkpoints."""
         return self.path / "checkpoints"
 
+    @property
+    def session(self) -> Path:
+        """When the run was last started, and by which job of the cluster."""
+        return self.path / "session.json"
+
 
 def new_folder(home: Path, name: str) -> RunFolder:
-    """Create a folder named after the time; every rank of a job gets the same one.
+    """Create a folder named after the time. No other run can get it; one rank calls this for all.
 
     Raises:
+        ConfigError: the environment names a folder that has a run.
         StorageError: the folder cannot be created.
     """
     given = os.environ.get(FOLDER_VARIABLE)
     if given:
-        return RunFolder(Path(given))
+        folder = RunFolder(Path(given))
+        if folder.spec.exists() or folder.checkpoints.exists():
+            raise ConfigError(
+                f"{FOLDER_VARIABLE}={given}: this folder has a run. Continue it with resume={given}, or name another."
+            )
+        return folder
     root = home / "runs" / name
-    job = os.environ.get("SLURM_JOB_ID") or os.environ.get("TORCHELASTIC_RUN_ID")
     try:
-        if job and int(os.environ.get("SLURM_NTASKS", os.environ.get("WORLD_SIZE", "1"))) > 1:
-            # Ranks of another launcher share a job id, but start at different times.
-            path = root / f"job-{job}"
-            path.mkdir(parents=True, exist_ok=True)
-            return RunFolder(path)
         return RunFolder(_by_time(root))
     except OSError as error:
         raise StorageError(
@@ -62,7 +69,7 @@ def new_folder(home: Path, name: str) -> RunFolder:
 
 
 def _by_time(root: Path) -> Path:
-    stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")  # noqa: DTZ005 - people look for local time
+    stamp = datetime.now().strftime(_STAMP)  # noqa: DTZ005 - people look for local time
     root.mkdir(parents=True, exist_ok=True)
     for attempt in range(1000):
         path = root / (stamp if attempt == 0 else f"{stamp}_{attempt}")
@@ -74,8 +81,14 @@ def _by_time(root: Path) -> Path:
     raise StorageError(f"run folder: {root} already has a thousand runs from {stamp}.")
 
 
+_STAMP = "%Y-%m-%d_%H-%M-%S"
+
+
 def find_folder(home: Path, name: str, resume: str) -> RunFolder | None:
     """Find the folder that `resume` names: a path, or `last` or `auto` for the newest run of this name.
+
+    The newest is the one that was started or resumed last. A job that its cluster has requeued finds its own run,
+    also where other jobs have run under the same name since.
 
     Return None with `auto` if no run has a checkpoint.
 
@@ -87,18 +100,55 @@ def find_folder(home: Path, name: str, resume: str) -> RunFolder | None:
         return RunFolder(Path(given))
     root = home / "runs" / name
     if resume in ("last", "auto"):
-        saved = [path for path in sorted(root.glob("*")) if any((path / "checkpoints").glob("step-*"))]
-        if saved:
-            return RunFolder(max(saved, key=lambda path: path.stat().st_mtime_ns))
-        if resume == "auto":
-            return None
-        raise ConfigError(f"resume=last: no run in {root} has a checkpoint. `bionemo-run runs` lists all runs.")
+        found = _newest(root)
+        if found is None and resume == "last":
+            raise ConfigError(f"resume=last: no run in {root} has a checkpoint. `bionemo-run runs` lists all runs.")
+        return found
     path = Path(resume).expanduser()
     if path.name.startswith("step-"):
         path = path.parent.parent
     if not (path / "run.json").is_file():
         raise ConfigError(f"resume={resume}: not a run folder (no run.json in {path}). `bionemo-run runs` lists them.")
     return RunFolder(path)
+
+
+def record_session(folder: RunFolder) -> None:
+    """Write to the folder that its run starts or goes on now, and in which job.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    write_json(folder.session, {"started": datetime.now(UTC).isoformat(), "job": _job()})
+
+
+def _newest(root: Path) -> RunFolder | None:
+    folders = [RunFolder(path) for path in root.glob("*") if path.is_dir()]
+    if int(os.environ.get("SLURM_RESTART_COUNT") or 0):
+        folders = [folder for folder in folders if _last_session(folder)[1] == _job()] or folders
+    saved = [folder for folder in folders if any(folder.checkpoints.glob("step-*"))]
+    return max(saved, key=lambda folder: (_last_session(folder)[0], folder.path.name), default=None)
+
+
+def _last_session(folder: RunFolder) -> tuple[float, str | None]:
+    """Return when the run was last started, in seconds, and in which job."""
+    try:
+        session = json.loads(folder.session.read_bytes())
+        return datetime.fromisoformat(session["started"]).timestamp(), session["job"]
+    except (OSError, ValueError, KeyError, TypeError):  # of a version that wrote none
+        return _started(folder.path), None
+
+
+def _started(path: Path) -> float:
+    """Return the time that a run folder is named after; its time of change if it has another name."""
+    try:
+        return datetime.strptime("_".join(path.name.split("_")[:2]), _STAMP).timestamp()  # noqa: DTZ007 - local time
+    except ValueError:
+        return path.stat().st_mtime
+
+
+def _job() -> str | None:
+    """Return the id of the cluster's job that this process belongs to; a requeued job keeps it."""
+    return os.environ.get("SLURM_JOB_ID")
 
 
 def lock(folder: RunFolder) -> AbstractContextManager[None]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +23,9 @@ from bionemo_core.models.locate import open_stored
 from bionemo_core.parallel.groups import ProcessGroups
 from bionemo_core.parallel.transfer import Vocabularies, transfer_weights
 from bionemo_core.protocols import BuildContext, DataSplits, Tokenizer
-from bionemo_core.runs.folder import FOLDER_VARIABLE, RunFolder, find_folder, lock, new_folder
+from bionemo_core.runs.device import Device
+from bionemo_core.runs.folder import RunFolder, find_folder, lock, new_folder, record_session
+from bionemo_core.runs.launch import Launch, agree, keep_environment
 
 if TYPE_CHECKING:
     from bionemo_core.plugins.registry import Registry
@@ -34,8 +35,6 @@ log = logging.getLogger("bionemo")
 FROZEN_GROUPS = ("model", "tokenizer", "data")
 FROZEN_KEYS = ("seed", "batch.packing", "batch.pack_window", "batch.seq_length")
 """Keys that define the network or the order of the data: a resume may not change them."""
-
-_SET_FOR_RANKS = (FOLDER_VARIABLE, "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 def open_folder(spec: RunSpec) -> tuple[RunFolder, CheckpointReader | None]:
@@ -59,22 +58,35 @@ def open_folder(spec: RunSpec) -> tuple[RunFolder, CheckpointReader | None]:
 
 
 @contextmanager
-def lock_run(folder: RunFolder) -> Iterator[None]:
-    """Lock the folder, pass its path to the ranks that this process starts, and restore the environment afterwards."""
-    before = dict(os.environ)
-    first = FOLDER_VARIABLE not in before and int(before.get("RANK", before.get("SLURM_PROCID", "0"))) == 0
-    os.environ[FOLDER_VARIABLE] = str(folder.path)
-    try:
-        if first:
-            with lock(folder):
-                yield
-        else:
-            yield
-    finally:
-        for name in _SET_FOR_RANKS:
-            os.environ.pop(name, None)
-            if name in before:
-                os.environ[name] = before[name]
+def open_run(spec: RunSpec, device: Device) -> Iterator[tuple[RunFolder, CheckpointReader | None]]:
+    """Start or join the ranks of a run, and open the same folder and checkpoint on each of them; rank 0 chooses.
+
+    The folder is locked, and the environment restored afterwards.
+
+    Raises:
+        ConfigError: `resume` names no run, another process writes to the folder, or the launcher does not fit.
+        CheckpointError: the run has no valid checkpoint.
+    """
+    with keep_environment(), ExitStack() as held:
+
+        def choose() -> tuple[RunFolder, CheckpointReader | None]:
+            folder, reader = open_folder(spec)
+            held.enter_context(lock(folder))
+            record_session(folder)
+            return folder, reader
+
+        launch = Launch(spec, device)
+        # Where this process starts the others, a failure comes before they run.
+        opened = choose() if launch.is_first_process else None
+        ranks = launch.start()
+
+        def name_choice() -> tuple[Path, Path | None]:
+            nonlocal opened
+            opened = opened or choose()
+            return opened[0].path, opened[1].folder if opened[1] else None
+
+        path, checkpoint = agree(ranks, name_choice)
+        yield opened or (RunFolder(path), open_checkpoint(checkpoint) if checkpoint else None)
 
 
 def fill_defaults(saved: RunSpec, registry: Registry) -> RunSpec:

@@ -1,4 +1,4 @@
-"""Lightning's trainer for a run, and the processes that it starts."""
+"""Lightning's trainer for a run."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def make_trainer(
     reader: CheckpointReader | None,
     last_callbacks: Sequence[pl.Callback],
 ) -> pl.Trainer:
-    """Make the trainer of the run, without starting anything."""
+    """Make the trainer of the run; its ranks have been started."""
     settings = spec.trainer
     run = RunContext(folder=folder.path, name=spec.name, resumed_step=reader.step if reader else None)
     strategy = MegatronStrategy(
@@ -47,7 +47,7 @@ def make_trainer(
     callbacks = [registry.build(choice) for choice in spec.callbacks]
     callbacks += [LogMetrics(settings.log_every_n_steps), StopOnBadValidation()]
     callbacks += [RunProgress()] if settings.progress_bar else []
-    return pl.Trainer(
+    trainer = pl.Trainer(
         strategy=strategy,
         accelerator=device.accelerator,
         devices=settings.devices,
@@ -66,14 +66,8 @@ def make_trainer(
         callbacks=[*callbacks, *last_callbacks],
         default_root_dir=folder.path,
     )
-
-
-def start_ranks(trainer: pl.Trainer) -> None:
-    """Start the other processes of this node and the process groups; models are built after this."""
-    launcher = trainer.strategy.launcher
-    if launcher is not None:
-        launcher.launch(lambda: None, trainer=trainer)
-    trainer.strategy.setup_environment()
+    strategy.setup_environment()
+    return trainer
 
 
 def call_meet_run(trainer: pl.Trainer, tokenizer: Tokenizer, context: BuildContext) -> None:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import pytorch_lightning as pl
 import torch
-import torch.distributed as dist
 
 from bionemo_core.config.schema import OPENED, RunSpec
 from bionemo_core.errors import ConfigError
@@ -17,9 +16,8 @@ from bionemo_core.interop.load_report import LoadReport
 from bionemo_core.interop.stored import ModelSpec
 from bionemo_core.models.load import OpenedModel, open_model
 from bionemo_core.parallel.ranks import Ranks
-from bionemo_core.parallel.strategy import MegatronStrategy
 from bionemo_core.runs.device import Device
-from bionemo_core.runs.trainer import start_ranks
+from bionemo_core.runs.launch import Launch
 
 if TYPE_CHECKING:
     from bionemo_core.plugins.registry import Registry
@@ -43,19 +41,7 @@ def start_workers(spec: RunSpec, device: Device) -> Ranks:
         )
     if spec.trainer.devices * spec.trainer.num_nodes == 1:
         return Ranks(device="cuda:0" if device.name == "cuda" else "cpu")
-    trainer = pl.Trainer(
-        strategy=MegatronStrategy(dtype=device.dtype, timeout_s=_PATIENCE_S),
-        accelerator=device.accelerator,
-        devices=spec.trainer.devices,
-        num_nodes=spec.trainer.num_nodes,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
-    start_ranks(trainer)
-    return Ranks(dist.get_rank(), dist.get_world_size(), str(trainer.strategy.root_device))
+    return Launch(spec, device, _PATIENCE_S).start()
 
 
 def single_process(spec: RunSpec, device: Device) -> Ranks:

@@ -30,12 +30,11 @@ from bionemo_core.runs.resume import (
     check_resume,
     fill_defaults,
     keep_first_weights,
-    lock_run,
-    open_folder,
+    open_run,
     record_restore,
     write_spec,
 )
-from bionemo_core.runs.trainer import call_meet_run, explain_lost_ranks, make_trainer, start_ranks
+from bionemo_core.runs.trainer import call_meet_run, explain_lost_ranks, make_trainer
 from bionemo_core.training.any_lightning_module import (
     AnyModuleCallback,
     EvaluationMicroBatches,
@@ -69,12 +68,10 @@ def train(spec: RunSpec, registry: Registry, *, composed_yaml: str = "", hooks: 
     quieten_libraries()
     hooks = hooks or TrainingHooks()
     device = choose_device(spec)
-    folder, reader = open_folder(spec)
-    with lock_run(folder), StopSignal() as stop:
+    with StopSignal() as stop, open_run(spec, device) as (folder, reader):
         saver = CheckpointSaver(folder.checkpoints, spec.checkpoint, spec.trainer.val_check_interval)
         last = [*hooks.callbacks(spec), saver, StopOnSignal(stop, saver)]
         trainer = make_trainer(spec, registry, device, folder, reader, last)
-        start_ranks(trainer)
         started = monotonic()
         run = _Run.build(spec, registry, device, folder, reader, trainer, hooks)
         if trainer.is_global_zero:

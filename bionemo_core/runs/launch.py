@@ -1,0 +1,149 @@
+"""Starting the ranks of a task, or joining those that a launcher has started, and agreeing between them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytorch_lightning as pl
+import torch.distributed as dist
+from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+
+from bionemo_core.config.schema import RunSpec
+from bionemo_core.errors import BioNeMoError, ConfigError, NetworkError
+from bionemo_core.parallel.ranks import Ranks
+from bionemo_core.parallel.strategy import MegatronStrategy
+from bionemo_core.runs.device import Device
+
+_SET_FOR_RANKS = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_TIMEOUT_S = 600.0
+_FIRST_PORT, _NUM_PORTS = 15_000, 10_000
+
+
+class Launch:
+    """The processes of a task: this one, those that it starts, and those of torchrun, SLURM or another launcher."""
+
+    def __init__(self, spec: RunSpec, device: Device, timeout_s: float = _TIMEOUT_S) -> None:
+        """Find the launcher; nothing is started yet.
+
+        Args:
+            spec: the run.
+            device: the device of all ranks.
+            timeout_s: how long a rank waits for the others.
+
+        Raises:
+            ConfigError: the launcher has started another number of processes than the run has devices.
+        """
+        _choose_port()
+        settings = spec.trainer
+        strategy = MegatronStrategy(spec.parallel.tensor_model_parallel_size, device.dtype, timeout_s=timeout_s)
+        try:
+            self._trainer = pl.Trainer(
+                strategy=strategy,
+                accelerator=device.accelerator,
+                devices=settings.devices,
+                num_nodes=settings.num_nodes,
+                logger=False,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+            )
+        except RuntimeError as error:
+            if "SLURM" not in str(error):
+                raise
+            raise ConfigError(f"launcher: {error}") from error
+        self._check_number(settings.devices, settings.num_nodes)
+        self._device = str(strategy.root_device)
+
+    @property
+    def is_first_process(self) -> bool:
+        """Whether this process will be rank 0 and starts others itself, so that it may fail before it does."""
+        environment = self._environment
+        return not environment.creates_processes_externally and environment.node_rank() == 0
+
+    @property
+    def _environment(self) -> ClusterEnvironment:
+        environment = self._trainer.strategy.cluster_environment  # type: ignore[attr-defined]  # of parallel strategies
+        assert isinstance(environment, ClusterEnvironment)
+        return environment
+
+    def _check_number(self, devices: int, num_nodes: int) -> None:
+        environment = self._environment
+        if isinstance(environment, LightningEnvironment):  # it learns the number from the trainer
+            return
+        started = environment.world_size()
+        if started != devices * num_nodes:
+            raise ConfigError(
+                f"trainer.devices={devices}, trainer.num_nodes={num_nodes}: the launcher has started {started} "
+                "processes, one for each device of each node is needed. Set trainer.devices to the processes of a "
+                "node and trainer.num_nodes to the number of nodes, or start as many."
+            )
+
+    def start(self) -> Ranks:
+        """Start the other processes of this node and the process groups; models are built after this.
+
+        Raises:
+            NetworkError: the port of rank 0 is taken.
+        """
+        strategy = self._trainer.strategy
+        try:
+            if strategy.launcher is not None:
+                strategy.launcher.launch(lambda: None, trainer=self._trainer)
+            strategy.setup_environment()
+        except dist.DistNetworkError as error:
+            raise NetworkError(
+                f"ranks: rank 0 and the others cannot meet at {os.environ.get('MASTER_ADDR')}:"
+                f"{os.environ.get('MASTER_PORT')}: {str(error).splitlines()[0]} If another job uses the port, set "
+                "MASTER_PORT to a free one."
+            ) from error
+        return Ranks(dist.get_rank(), dist.get_world_size(), self._device)
+
+
+def agree(ranks: Ranks, choose: Callable[[], Any]) -> Any:
+    """Return on every rank what `choose` returns on rank 0; no other rank calls it.
+
+    Raises:
+        BioNeMoError: on every rank, what `choose` raised.
+    """
+    if ranks.size == 1:
+        return choose()
+    chosen: Any = None
+    failure: Exception | None = None
+    if ranks.is_rank_zero:
+        try:
+            chosen = choose()
+        except Exception as error:
+            failure = error
+    told = [(chosen, failure if isinstance(failure, BioNeMoError) else failure and repr(failure))]
+    dist.broadcast_object_list(told)
+    if failure is not None:
+        raise failure
+    chosen, failed = told[0]
+    if isinstance(failed, BioNeMoError):
+        raise failed
+    if failed is not None:
+        raise NetworkError(f"rank 0 of this job failed; its output says why: {failed}")
+    return chosen
+
+
+@contextmanager
+def keep_environment() -> Iterator[None]:
+    """Restore the environment variables that are set to start ranks, so that this process can start others later."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        for name in _SET_FOR_RANKS:
+            os.environ.pop(name, None)
+            if name in before:
+                os.environ[name] = before[name]
+
+
+def _choose_port() -> None:
+    """Give each `srun` of a SLURM job a port of its own; Lightning would give all of a job the same one."""
+    job, step = os.environ.get("SLURM_JOB_ID", ""), os.environ.get("SLURM_STEP_ID", "")
+    if job.isdecimal() and step.isdecimal():
+        os.environ.setdefault("MASTER_PORT", str(_FIRST_PORT + (int(job) + 101 * int(step)) % _NUM_PORTS))
