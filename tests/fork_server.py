@@ -3,14 +3,20 @@
 A run then starts in about a second, and many can be killed. Read one JSON request a line from
 standard input, answer one JSON line each:
 
-    {"start": [arguments], "environment": {...}, "log": "path"} -> {"pid": 123}
+    {"start": [arguments], "environment": {...}, "log": "path", "streams": {"1": "closed"}} -> {"pid": 123}
     {"wait": 123, "timeout_s": 60}                              -> {"status": 0} (negative: signal; null: still runs)
 """
 
+import contextlib
+import fcntl
 import json
 import os
+import select
+import struct
 import sys
+import termios
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -24,8 +30,11 @@ def prepare() -> None:
     import bionemo_esm.model  # noqa: F401
 
 
-def start(arguments: list[str], environment: dict[str, str], log: str) -> int:
-    """The process id of a child that runs the command line in a session of its own."""
+def start(arguments: list[str], environment: dict[str, str], log: str, streams: dict[str, str]) -> int:
+    """The process id of a child that runs the command line in a session of its own.
+
+    Its output goes to the log, but for those streams that have a listener of `LISTENERS`.
+    """
     pid = os.fork()
     if pid:
         return pid
@@ -34,6 +43,8 @@ def start(arguments: list[str], environment: dict[str, str], log: str) -> int:
     nothing = os.open(os.devnull, os.O_RDONLY)
     for source, target in ((nothing, 0), (output, 1), (output, 2)):
         os.dup2(source, target)
+    for target, listener in streams.items():
+        LISTENERS[listener](int(target))
     os.environ.update(environment)
     sys.path[:0] = environment.get("PYTHONPATH", "").split(os.pathsep) if "PYTHONPATH" in environment else []
     # Lightning starts the other ranks by repeating sys.argv.
@@ -44,9 +55,73 @@ def start(arguments: list[str], environment: dict[str, str], log: str) -> int:
 
         status = main(arguments)
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            stream.flush()
         os._exit(status)
+
+
+def close(target: int) -> None:
+    """Close a stream, as `>&-` does."""
+    os.close(target)
+    setattr(sys, {1: "stdout", 2: "stderr"}[target], None)  # as Python has it when it starts without one
+
+
+def fill_disk(target: int) -> None:
+    """Have a stream go to a disk that is full."""
+    os.dup2(os.open("/dev/full", os.O_WRONLY), target)
+
+
+def give_terminal(target: int) -> None:
+    """Have a stream go to a terminal of 20 columns."""
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 10, 20, 0, 0))
+    _listen(target, ours, theirs, lambda: all(iter(lambda: os.read(ours, 4096), b"")))
+
+
+def pipe_to(read: Callable[[int], object]) -> Callable[[int], None]:
+    """Have a stream go to a process that does this with it and ends."""
+
+    def connect(target: int) -> None:
+        ours, theirs = os.pipe()
+        fcntl.fcntl(theirs, fcntl.F_SETPIPE_SZ, 4096)
+        _listen(target, ours, theirs, lambda: read(ours))
+
+    return connect
+
+
+def _listen(target: int, ours: int, theirs: int, read: Callable[[], object]) -> None:
+    if os.fork():
+        os.close(ours)
+        os.dup2(theirs, target)
+        os.close(theirs)
+        return
+    os.close(theirs)
+    os.close(target)
+    with contextlib.suppress(OSError):
+        read()
+    os._exit(0)
+
+
+def _wait_for_the_end(descriptor: int) -> None:
+    waiting = select.poll()
+    waiting.register(descriptor, 0)
+    waiting.poll()
+
+
+def _read_slowly(descriptor: int) -> None:
+    while os.read(descriptor, 100):
+        time.sleep(0.1)
+
+
+LISTENERS = {
+    "closed": close,
+    "full disk": fill_disk,
+    "terminal": give_terminal,
+    "gone": pipe_to(lambda descriptor: None),
+    "head": pipe_to(lambda descriptor: os.read(descriptor, 10)),
+    "slow": pipe_to(_read_slowly),
+    "never": pipe_to(_wait_for_the_end),
+}
 
 
 def wait(pid: int, timeout_s: float) -> int | None:
@@ -67,7 +142,9 @@ def main() -> None:
     for line in sys.stdin:
         request = json.loads(line)
         if "start" in request:
-            answer = {"pid": start(request["start"], request["environment"], request["log"])}
+            answer = {
+                "pid": start(request["start"], request["environment"], request["log"], request.get("streams", {}))
+            }
         else:
             answer = {"status": wait(request["wait"], request["timeout_s"])}
         print(json.dumps(answer), flush=True)

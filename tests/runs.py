@@ -43,14 +43,17 @@ class Home:
     path: Path
     server: subprocess.Popen[str]
 
-    def start(self, *arguments: str, **environment: str) -> "Run":
-        """Start a run of the tiny model; `name=` is among the arguments, and later ones take the place of earlier."""
+    def start(self, *arguments: str, streams: Mapping[str, str] | None = None, **environment: str) -> "Run":
+        """Start a run of the tiny model; `name=` is among the arguments, and later ones take the place of earlier.
+
+        `streams` says who listens to descriptors 1 and 2, by the words of `fork_server.LISTENERS`.
+        """
         chosen = {argument.partition("=")[0].lstrip("~"): argument for argument in (*TINY, *arguments)}
         # `~key` takes a setting back that the model at hand does not have.
         typed = [argument for argument in chosen.values() if not argument.startswith("~")]
         name = chosen["name"].removeprefix("name=")
         log = self.path / f"{name}.log"
-        return Run(self, name, log, self._start(typed, log, environment))
+        return Run(self, name, log, self._start(typed, log, environment, streams))
 
     def command(self, *arguments: str, **environment: str) -> str:
         """What the command prints for these arguments and no others."""
@@ -59,9 +62,22 @@ class Home:
         self.ask({"wait": self._start(arguments, log, environment), "timeout_s": 60})
         return log.read_text()
 
-    def _start(self, arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> int:
+    def task(self, *arguments: str, streams: Mapping[str, str] | None = None, **environment: str) -> "Run":
+        """Start any command line, with these arguments and no others; it has the log of `name=`."""
+        name = next(one for one in arguments if one.startswith("name=")).removeprefix("name=")
+        log = self.path / f"{name}.log"
+        return Run(self, name, log, self._start(arguments, log, environment, streams))
+
+    def _start(
+        self,
+        arguments: Sequence[str],
+        log: Path,
+        environment: Mapping[str, str],
+        streams: Mapping[str, str] | None = None,
+    ) -> int:
         variables = {"BIONEMO_HOME": str(self.path), **environment}
-        return self.ask({"start": list(arguments), "environment": variables, "log": str(log)})["pid"]
+        request = {"start": list(arguments), "environment": variables, "log": str(log), "streams": dict(streams or {})}
+        return self.ask(request)["pid"]
 
     def finish(self, *arguments: str, status: int = 0, **environment: str) -> "Run":
         """Start a run and wait for this exit status."""

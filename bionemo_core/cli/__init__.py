@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from bionemo_core.cli.failures import ExitStatus
+from bionemo_core.cli.log import log_to_stderr
 from bionemo_core.errors import ConfigError
+from bionemo_core.io.std_streams import guard
 
 SUBCOMMANDS = {
     "help": "show the choices, their keys and examples",
@@ -21,7 +23,8 @@ SUBCOMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     typed = list(sys.argv[1:] if arguments is None else arguments)
-    with ExitStatus() as status:
+    guard()
+    with ExitStatus() as status, log_to_stderr():
         subcommand, rest = _subcommand(typed)
         if subcommand == "version":
             from bionemo_core import __version__

@@ -1,6 +1,5 @@
 """The one place where a failure becomes a message on stderr and an exit status."""
 
-import os
 import sys
 import traceback
 
@@ -23,17 +22,12 @@ class ExitStatus:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
         try:
-            if error is None:
-                sys.stdout.flush()
-        except BrokenPipeError as failure:
-            error = failure
+            sys.stdout.flush()
+        except StorageError as failure:
+            error = error or failure
         if error is None:
             return True
-        if isinstance(error, BrokenPipeError):
-            # The reader of the pipe, such as `head`, has closed it. Without this Python prints another error at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            self.value = 0
-        elif isinstance(error, KeyboardInterrupt):
+        if isinstance(error, KeyboardInterrupt):
             sys.stderr.write("error[interrupted]: stopped before anything could be saved.\n")
             self.value = EXIT_INTERRUPTED
         elif isinstance(error, Exception):

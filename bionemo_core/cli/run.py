@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from bionemo_core.builtin import load_registry
 from bionemo_core.cli.overrides import component_keys, keys_of, prepare_command_line
 from bionemo_core.errors import ConfigError
+from bionemo_core.io.std_streams import keep_working
 from bionemo_core.plugins import Registry
 from bionemo_core.plugins.did_you_mean import did_you_mean
 
@@ -55,6 +56,7 @@ def run_task(config: "DictConfig") -> None:
     from bionemo_core.config.spec import composed_yaml, make_spec
     from bionemo_core.config.task_spec import task_spec
 
+    keep_working()
     registry = load_registry()
     spec = make_spec(config, registry)
     run = task_spec(registry, f"{spec.task.distribution}/{spec.task.name}").load()
