@@ -3,7 +3,7 @@
 import sys
 import traceback
 
-from bionemo_core.errors import EXIT_BUG, BioNeMoError, ConfigError, StorageError
+from bionemo_core.errors import EXIT_BUG, BioNeMoError, ConfigError, DataError, StorageError
 
 EXIT_INTERRUPTED = 130
 
@@ -45,8 +45,14 @@ def _report(error: Exception) -> int:
             "error[bug]: this is a bug in bionemo-run or in a plugin; please report it together with the lines above.\n"
         )
         return EXIT_BUG
-    sys.stderr.write(f"error[{classified.code}]: {classified}\n")
+    sys.stderr.write(f"error[{classified.code}]: {classified}{_removal_advice(classified)}\n")
     return classified.exit_status
+
+
+def _removal_advice(error: BioNeMoError) -> str:
+    """Return how to remove a cached download that the message names."""
+    download = sys.modules.get("bionemo_core.io.download")
+    return "" if download is None or not isinstance(error, DataError) else str(download.removal_advice(str(error)))
 
 
 def _classify(error: Exception) -> BioNeMoError | None:

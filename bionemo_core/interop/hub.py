@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from bionemo_core.config.safe_json import parse_json
-from bionemo_core.errors import ArtefactError, ConfigError
+from bionemo_core.errors import ArtefactError, ConfigError, NetworkError
 from bionemo_core.interop.huggingface import (
     CONFIG,
     INDEX,
@@ -30,6 +30,8 @@ from bionemo_core.io.locks import lock_beside
 HUB_VARIABLE = "HF_ENDPOINT"
 """The environment variable that names a mirror; Hugging Face's own tools read it too."""
 HUB = "https://huggingface.co"
+OFFLINE_VARIABLE = "HF_HUB_OFFLINE"
+"""The environment variable that forbids requests to the hub; Hugging Face's own tools read it too."""
 NGC_VARIABLE = "BIONEMO_NGC_ENDPOINT"
 NGC = "https://api.ngc.nvidia.com"
 
@@ -44,13 +46,21 @@ _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _RECORD = "downloaded.json"
 _LISTING = "listing.json"
 _MAX_LISTING_BYTES = 16 * 2**20
+_MODEL_FILES = (".nemo", ".safetensors", ".ckpt", ".bin", ".pt", ".pth", ".json", ".tar", ".gz", ".zip")
 
 
 def is_address(path: str) -> bool:
-    """Return whether `path` is an address; a hub name is one only if no file or folder has that path."""
+    """Return whether `path` is an address.
+
+    A name of the hub is one only if it cannot be meant as a path: nothing has that path, it does not end like a file
+    of a model, and there is no folder called like its first part. With `@revision` the folder does not matter.
+    """
     if path.startswith(("http://", "https://", "ngc://")):
         return True
-    return _HUB_NAME.fullmatch(path) is not None and not Path(path).exists() and not path.startswith(".")
+    match = _HUB_NAME.fullmatch(path)
+    if match is None or Path(path).exists() or path.lower().endswith(_MODEL_FILES):
+        return False
+    return match["revision"] is not None or not Path(path).parent.is_dir()
 
 
 def fetch_model(address: str, home: Path) -> Path:
@@ -102,9 +112,7 @@ def _fetch_hub_folder(name: str, revision: str, hub: Path) -> Path:
     with lock_beside(root / _RECORD, "download"):
         if _COMMIT.fullmatch(revision) and (root / revision / _RECORD).is_file():
             return _verify_folder(root / revision)
-        listing = root / _LISTING
-        listing.unlink(missing_ok=True)  # a branch may have moved since, so its commit is asked for each time
-        fetch(f"{endpoint}/api/models/{name}/revision/{quote(revision, safe='')}?blobs=true", listing)
+        listing = _fetch_listing(endpoint, name, revision, root)
         commit, listed = _read_listing(listing)
         folder = root / commit
         if (folder / _RECORD).is_file():
@@ -115,6 +123,31 @@ def _fetch_hub_folder(name: str, revision: str, hub: Path) -> Path:
         paths = [path for path in folder.iterdir() if path.name in listed]
         _write_record(folder, {path.name: hash_file(path, from_disk=True).sha256 for path in paths})
     return folder
+
+
+def _fetch_listing(endpoint: str, name: str, revision: str, root: Path) -> Path:
+    """Ask the hub for the commit and the files of a revision; a branch may have moved, so it is asked each time.
+
+    Raises:
+        ConfigError: $HF_HUB_OFFLINE forbids it.
+        NetworkError: the hub does not answer, or has no such model.
+    """
+    listing = root / _LISTING
+    if os.environ.get(OFFLINE_VARIABLE, "").upper() in ("1", "ON", "YES", "TRUE"):
+        kept = sorted(folder.parent.name for folder in root.glob(f"*/{_RECORD}"))
+        known = f"Downloaded before: {' or '.join(f'{name}@{commit}' for commit in kept)}." if kept else ""
+        raise ConfigError(
+            f"{name}: there is nothing at this path, and {OFFLINE_VARIABLE} forbids asking the Hugging Face hub for "
+            f"{revision!r}. {known or 'It was never downloaded. Give the path of a model.'}"
+        )
+    listing.unlink(missing_ok=True)
+    url = f"{endpoint}/api/models/{name}/revision/{quote(revision, safe='')}?blobs=true"
+    try:
+        return fetch(url, listing, max_bytes=_MAX_LISTING_BYTES)
+    except NetworkError as error:
+        raise NetworkError(
+            f"{name}: there is nothing at this path, so it was looked up on the Hugging Face hub. {error}"
+        ) from error
 
 
 def _list_needed_files(folder: Path, base: str, listed: Mapping[str, str | None]) -> list[str]:
@@ -136,8 +169,6 @@ def _list_needed_files(folder: Path, base: str, listed: Mapping[str, str | None]
 
 def _read_listing(path: Path) -> tuple[str, dict[str, str | None]]:
     """Read a hub listing: the commit of the revision, and its files, with their SHA-256 if the hub gives it."""
-    if path.stat().st_size > _MAX_LISTING_BYTES:
-        raise ArtefactError(f"{path}: the hub's listing is larger than {_MAX_LISTING_BYTES:,} bytes.")
     content = parse_json(path.read_bytes(), str(path))
     commit = content.get("sha") if isinstance(content, dict) else None
     if not isinstance(commit, str) or not _COMMIT.fullmatch(commit) or not isinstance(content.get("siblings"), list):
@@ -185,5 +216,5 @@ def _verify_folder(folder: Path) -> Path:
     for name, expected in _read_record(folder).items():
         path = folder / name
         if not path.is_file() or hash_file(path, from_disk=True).sha256 != expected:
-            raise ArtefactError(f"{path}: not what was downloaded; remove {folder} to download it again.")
+            raise ArtefactError(f"{path}: not what was downloaded. Remove the folder {folder} to download it again.")
     return folder

@@ -17,8 +17,16 @@ from bionemo_core.machine import disk_free_bytes
 
 log = logging.getLogger("bionemo")
 
+MAX_BYTES = 2**40
+"""A download may have this many bytes unless the caller allows fewer; an endless stream stops here or at the disk."""
+
 _BLOCK_BYTES = 1 << 20
 _LONGEST_WAIT_S = 60.0
+_RESERVE_BYTES = 1 << 30
+"""Space that a download of unknown size leaves free on the disk."""
+
+_fetched: dict[Path, str] = {}
+"""The files that this process took from a download, with their addresses."""
 
 
 def fetch(
@@ -30,6 +38,7 @@ def fetch(
     attempts: int = 6,
     timeout_s: float = 60.0,
     first_wait_s: float = 1.0,
+    max_bytes: int = MAX_BYTES,
 ) -> Path:
     """Return `destination`, downloaded now unless it is there and has the checksums that are given.
 
@@ -45,13 +54,15 @@ def fetch(
         attempts: failures in a row, without any progress, after which to give up.
         timeout_s: how long the server may be silent.
         first_wait_s: the pause after the first failure.
+        max_bytes: a larger file is refused.
 
     Raises:
         ConfigError: a checksum or the address is not one.
         DataError: a file: address names no file.
-        NetworkError: the server does not give the file, or gives another one.
+        NetworkError: the server does not give the file, gives another one, or sends more than `max_bytes`.
         StorageError: the file cannot be written, or there is no space for it.
     """
+    _fetched[destination] = hide_secrets(url)
     expected = Checksums.of(sha256=sha256, md5=md5)
     if destination.is_file() and expected.match(destination):
         return destination
@@ -60,7 +71,7 @@ def fetch(
             if expected.match(destination):
                 return destination
             log.warning("download: %s has another checksum than asked for; it is downloaded again.", destination)
-        transfer = _Transfer(url, destination, expected, timeout_s)
+        transfer = _Transfer(url, destination, expected, timeout_s, max_bytes)
         try:
             _persist(transfer, attempts, first_wait_s)
         except OSError as error:
@@ -71,6 +82,14 @@ def fetch(
 def cache_folder(home: Path, url: str) -> Path:
     """Return the folder under the home folder that keeps what an address gives; one for each address."""
     return home / "downloads" / hash_bytes(url.encode())[:16]
+
+
+def removal_advice(message: str) -> str:
+    """Return how to get a download again if `message`, of a failure, names one that this process used; else nothing."""
+    for path, address in _fetched.items():
+        if str(path) in message and path.exists():
+            return f" {path} was downloaded from {address}. If the copy is damaged, remove it to download it again."
+    return ""
 
 
 def name_of(url: str, default: str = "download") -> str:
@@ -178,6 +197,7 @@ class _Transfer:
     destination: Path
     expected: Checksums
     timeout_s: float
+    max_bytes: int
 
     def __post_init__(self) -> None:
         self.name = hide_secrets(self.url)
@@ -215,20 +235,44 @@ class _Transfer:
         elif body.start != part.size:
             raise Stale(f"the server went on at byte {body.start:,}, asked for {part.size:,}")
         self._check_space(body)
+        most = self._most_bytes(body)
         log.info("download: %s: %s of %s are still to come.", self.destination.name, *_sizes(body))
         progress = Progress(f"download {self.destination.name}", body.total, start=body.start, unit=BYTES)
         with part.path.open("ab") as stream, progress:
             while block := body.read(_BLOCK_BYTES):
                 stream.write(block)
                 progress.advance(len(block))
+                if stream.tell() > most:
+                    break
+        if body.total is None and part.size > most:
+            self._refuse_endless(most)
         if body.total is not None and part.size != body.total:
             if part.size > body.total:
                 raise Stale(f"got {part.size:,} bytes, the server had announced {body.total:,}")
             raise Interrupted(f"the connection ended after {part.size:,} of {body.total:,} bytes")
 
+    def _most_bytes(self, body: Body) -> int:
+        """Return the size at which to stop: the announced one, else what is allowed and leaves the disk some space."""
+        if body.total is not None:
+            return body.total
+        free = disk_free_bytes(self.destination.parent)
+        return min(self.max_bytes, self.part.size + max(0, free - _RESERVE_BYTES))
+
+    def _refuse_endless(self, most: int) -> None:
+        self.part.discard()
+        sent = f"download: {self.name}: the server sent more than {format_bytes(most)} and did not announce a size"
+        if most < self.max_bytes:
+            raise StorageError(f"{sent}; the disk of {self.destination.parent} is nearly full. Free space there.")
+        raise NetworkError(f"{sent}. Check the address, or download the file yourself and give its path.")
+
     def _check_space(self, body: Body) -> None:
         if body.total is None:
             return
+        if body.total > self.max_bytes:
+            raise NetworkError(
+                f"download: {self.name}: the server announces {format_bytes(body.total)}, expected at most "
+                f"{format_bytes(self.max_bytes)}. Check the address, or download the file yourself and give its path."
+            )
         missing, free = body.total - body.start, disk_free_bytes(self.destination.parent)
         if missing > free:
             raise StorageError(

@@ -17,6 +17,8 @@ from bionemo_core.interop.hub import fetch_model, is_address
 from bionemo_core.interop.huggingface import is_huggingface_folder, read_huggingface
 from bionemo_core.interop.nemo import read_nemo
 from bionemo_core.interop.stored import CheckpointTensors, InMemoryTensors, ModelSpec, StoredModel
+from bionemo_core.io.http import hide_secrets
+from bionemo_core.plugins.did_you_mean import did_you_mean
 from bionemo_core.protocols import BuildContext
 
 if TYPE_CHECKING:
@@ -50,8 +52,20 @@ def open_stored(path: str, registry: Registry, connector: Choice | None = None, 
         ConfigError: `path` is not a model.
         NetworkError: it cannot be downloaded.
     """
-    if is_address(path):
-        path = str(fetch_model(path, home_folder(BuildContext(home=home))))
+    if not is_address(path):
+        return _open_path(path, registry, connector)
+    downloaded = fetch_model(path, home_folder(BuildContext(home=home)))
+    try:
+        return _open_path(str(downloaded), registry, connector)
+    except ArtefactError as error:
+        folder = downloaded if downloaded.is_dir() else downloaded.parent
+        raise ArtefactError(
+            f"{error} It was downloaded from {hide_secrets(path) if '://' in path else path}. If the copy is damaged, "
+            f"remove the folder {folder} to download it again."
+        ) from error
+
+
+def _open_path(path: str, registry: Registry, connector: Choice | None) -> StoredModel:
     source = Path(path).expanduser()
     if (source / "run.json").is_file():
         reader, skipped = open_newest_valid(source / "checkpoints")
@@ -66,8 +80,17 @@ def open_stored(path: str, registry: Registry, connector: Choice | None = None, 
         return _open_foreign("huggingface", read_huggingface(source), source, registry, connector)
     if source.is_file():
         return _open_foreign("nemo", read_nemo(source), source, registry, connector)
-    missing = "" if source.exists() else " There is nothing at this path."
+    missing = "" if source.exists() else _describe_absence(source)
     raise ConfigError(f"{path}: not a model.{missing} Expected {EXPECTED}.")
+
+
+def _describe_absence(path: Path) -> str:
+    """Say that there is nothing at `path`, and what has a similar name in its folder."""
+    try:
+        beside = sorted(entry.name for entry in path.parent.iterdir())
+    except OSError:
+        return f" There is no folder {path.parent}."
+    return f" There is nothing at this path.{did_you_mean(path.name, beside)}"
 
 
 def _open_run(folder: Path, reader: CheckpointReader) -> StoredModel:

@@ -31,6 +31,8 @@ class Site:
     def __init__(self) -> None:
         self.pages: dict[str, bytes] = {}
         self.requests: list[str] = []
+        self.endless: set[str] = set()
+        """Pages whose length is not announced."""
         self.url = ""
 
     def publish(self, name: str, files: dict[str, bytes], commit: str = COMMIT, hashed: bool = True) -> None:
@@ -53,7 +55,8 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
             served.requests.append(self.path)
             content = served.pages.get(path if not path.endswith("/files") else f"{path}?{query}")
             self.send_response(404 if content is None else 200)
-            self.send_header("Content-Length", str(len(content or b"")))
+            if path not in served.endless:
+                self.send_header("Content-Length", str(len(content or b"")))
             self.end_headers()
             self.wfile.write(content or b"")
 
@@ -64,6 +67,7 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
         served.url = f"http://127.0.0.1:{server.server_address[1]}"
         monkeypatch.setenv(hub.HUB_VARIABLE, served.url)
         monkeypatch.setenv(hub.NGC_VARIABLE, served.url)
+        monkeypatch.delenv(hub.OFFLINE_VARIABLE, raising=False)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield served
@@ -179,6 +183,59 @@ def test_which_paths_are_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert hub.is_address("https://x/y.nemo") and hub.is_address("ngc://a/b:1") and hub.is_address("owner/model")
     assert hub.is_address("owner/model@v1")
     assert not any(map(hub.is_address, ("runs/mine", "./owner/model", "/owner/model", "model.nemo", "../a/b", "a/b/c")))
+
+
+def test_a_misspelt_path_is_never_asked_of_the_hub(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "conv").mkdir()
+    (tmp_path / "conv" / "model.nemo").touch()
+    registry = load_registry()
+    for path, message in {
+        "conv/modle.nemo": "nothing at this path. Did you mean 'model.nemo'",
+        "conv/model": "nothing at this path. Did you mean 'model.nemo'",
+        "nowhere/model.nemo": "There is no folder nowhere",
+    }.items():
+        with pytest.raises(ConfigError, match=message):
+            open_model(path, registry)
+    assert not site.requests
+    assert hub.is_address("conv/model@main"), "a revision says that the hub is meant"
+
+
+def test_offline_no_request_is_made(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.publish("owner/model", FILES)
+    folder = hub.fetch_model("owner/model", tmp_path)
+    site.requests.clear()
+    monkeypatch.setenv(hub.OFFLINE_VARIABLE, "1")
+    with pytest.raises(ConfigError, match=f"HF_HUB_OFFLINE forbids .* Downloaded before: owner/model@{COMMIT}"):
+        hub.fetch_model("owner/model", tmp_path)
+    with pytest.raises(ConfigError, match="never downloaded"):
+        hub.fetch_model("owner/other", tmp_path)
+    assert hub.fetch_model(f"owner/model@{COMMIT}", tmp_path) == folder
+    assert not site.requests
+
+
+def test_a_name_that_the_hub_lacks_may_be_a_misspelt_path(site: Site, tmp_path: Path) -> None:
+    with pytest.raises(NetworkError, match=r"owner/none: there is nothing at this path, so it was looked up.*404"):
+        hub.fetch_model("owner/none", tmp_path)
+
+
+def test_a_broken_download_says_what_to_remove(site: Site, tmp_path: Path) -> None:
+    site.pages["/x.nemo"] = b"<html>please log in</html>"
+    with pytest.raises(ArtefactError, match=r"downloaded from http.*x\.nemo.*remove the folder (.*) to") as refusal:
+        open_model(f"{site.url}/x.nemo", load_registry(), home=str(tmp_path))
+    folder = Path(str(refusal.value).partition("remove the folder ")[2].partition(" to download")[0])
+    assert (folder / "x.nemo").is_file() and folder.is_relative_to(tmp_path / "downloads")
+
+
+def test_an_endless_listing_is_cut_off(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = "/api/models/owner/model/revision/main"
+    site.pages[place] = b" " * 5_000_000
+    monkeypatch.setattr(hub, "_MAX_LISTING_BYTES", 2**20)
+    with pytest.raises(NetworkError, match=r"announces 5\.0 MB, expected at most"):
+        hub.fetch_model("owner/model", tmp_path)
+    site.endless.add(place)
+    with pytest.raises(NetworkError, match=r"more than 1\.0 MB and did not announce a size"):
+        hub.fetch_model("owner/model", tmp_path)
 
 
 def test_a_model_of_the_hub_opens_by_its_name(site: Site, tmp_path: Path) -> None:

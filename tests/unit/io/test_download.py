@@ -15,7 +15,7 @@ from file_server import Answer, serving, serving_ftp
 
 from bionemo_core.errors import ConfigError, DataError, NetworkError, StorageError
 from bionemo_core.io import download
-from bionemo_core.io.download import fetch
+from bionemo_core.io.download import fetch, removal_advice
 from bionemo_core.io.http import hide_secrets
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
@@ -282,6 +282,22 @@ def test_a_full_disk_is_seen_before_it_is_full(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     with serving(CONTENT) as server, pytest.raises(StorageError, match=r"3.0 MB are still to come, .* has 1.0 MB left"):
         fetch(server.url(), tmp_path / "data.bin")
+
+
+def test_a_stream_without_a_size_leaves_the_disk_some_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "disk_free_bytes", lambda path: 1_500_000)
+    monkeypatch.setattr(download, "_RESERVE_BYTES", 500_000)
+    answer = Answer(headers={"Content-Length": ""})
+    with serving(CONTENT, answers=[answer]) as server, pytest.raises(StorageError, match=r"more than 1\.0 MB and did"):
+        fetch(server.url(), tmp_path / "data.bin")
+    assert _names(tmp_path) == []
+
+
+def test_a_broken_download_can_be_named(tmp_path: Path) -> None:
+    with serving(CONTENT) as server:
+        path = fetch(server.url(), tmp_path / "data.fasta")
+        assert f"{path} was downloaded from {server.url()}." in removal_advice(f"fasta: {path}:1: no record")
+    assert removal_advice("fasta: elsewhere.fasta:1: no record") == ""
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
