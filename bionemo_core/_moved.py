@@ -68,6 +68,12 @@ RENAMED = {
 }
 """New names, by module and old name, of what was renamed in moved modules."""
 
+RENAMED_IN_PLACE = {
+    "bionemo_core.testing": {"Settings": "KitSettings"},
+    "bionemo_core.testing.subject": {"Settings": "KitSettings"},
+}
+"""New names, by module and old name, of what was renamed in modules that have not moved."""
+
 
 class _MovedModule(ModuleType):
     """A module under its old name, with the attributes of the new one."""
@@ -100,6 +106,23 @@ class _MovedModuleFinder(MetaPathFinder, Loader):
             FutureWarning,
             stacklevel=2,
         )
+
+
+def find_renamed(module: str, name: str) -> Any:
+    """Return what had this name in a module of `RENAMED_IN_PLACE`, with a warning; for the module's `__getattr__`.
+
+    Raises:
+        AttributeError: the module never had that name.
+    """
+    new = RENAMED_IN_PLACE[module].get(name)
+    if new is None:
+        raise AttributeError(f"module {module!r} has no attribute {name!r}")
+    warnings.warn(
+        f"{module}.{name} is now called {new}; the old name will stop working in bionemo-run 0.3.",
+        FutureWarning,
+        stacklevel=3,
+    )
+    return getattr(import_module(module), new)
 
 
 def install() -> None:

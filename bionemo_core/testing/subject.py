@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from bionemo_core import builtin
+from bionemo_core import _moved, builtin
 from bionemo_core.config.model_defaults import problem_with_defaults
 from bionemo_core.errors import ConfigError
 from bionemo_core.plugins import PluginRecord, RegisteredComponent, Registry
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from bionemo_core.config.schema import RunSpec
+
+
+COMPOSED_GROUPS = ("model", "tokenizer", "data")
+"""The groups of a run's configuration in which the class's `parameters` are set."""
 
 
 class ConformanceError(AssertionError):
@@ -39,6 +43,10 @@ class KitSettings:
     overrides: Sequence[str] = ()
     steps: int = 16
     learning_rate: float = 2e-3
+
+
+def __getattr__(name: str) -> Any:
+    return _moved.find_renamed(__name__, name)
 
 
 class Subject:
@@ -137,7 +145,8 @@ class Subject:
 
     def parameters(self, registered: RegisteredComponent) -> dict[str, Any]:
         """Return the author's values for a component, including `small` for a model."""
-        small = dict(self.settings.small) if registered.group == "model" else {}
+        own_model = registered.group == "model" and registered.distribution == self.distribution
+        small = dict(self.settings.small) if own_model else {}
         key = f"{registered.group}/{registered.name}"
         return {**small, **self.settings.parameters.get(key, {})}
 
@@ -188,17 +197,33 @@ class Subject:
         return deepcopy(config)
 
     def _fill_in(self, config: "DictConfig") -> None:
-        """Set the author's values of the chosen components of this plugin."""
+        """Set the author's values of the chosen components, of this plugin or of the core."""
         from omegaconf import OmegaConf
 
         from bionemo_core.config.store import COMPONENT_KEY
 
-        offered = {(one.group, one.qualified_name): one for one in self.components()}
-        for group in ("model", "tokenizer", "data"):
+        self.check_parameter_names()
+        for group in COMPOSED_GROUPS:
             node = config[group]
-            registered = offered.get((group, node[COMPONENT_KEY])) if node else None
+            registered = self.registry.get(group, node[COMPONENT_KEY]) if node else None
             for name, value in self.parameters(registered).items() if registered else ():
                 OmegaConf.update(config, f"{group}.{name}", value, merge=False)
+
+    def check_parameter_names(self) -> None:
+        """Check that each key of the class's `parameters` names a component that takes them.
+
+        Raises:
+            ConformanceError: one does not, so that its values would have no effect.
+        """
+        groups = (*COMPOSED_GROUPS, "connector", "callbacks", "head")
+        known = [f"{group}/{one.name}" for group in groups for one in self.registry.components(group)]
+        for key in self.settings.parameters:
+            if key not in known:
+                raise ConformanceError(
+                    f"`parameters` names {key!r}, which is no component of {self.distribution} or the core."
+                    f"{did_you_mean(key, known)} Its keys are GROUP/NAME with a group of {', '.join(groups)}; set "
+                    "values of other groups in `overrides`."
+                )
 
     def spec(self, config: "DictConfig") -> "RunSpec":
         """Return the run that a composed configuration describes.
@@ -213,8 +238,8 @@ class Subject:
         except ConfigError as error:
             raise ConformanceError(
                 f"model {config.model._component_!r} composes, but not to a valid run: {error} Name what the "
-                "model needs from other groups in its `defaults`, and give values without a default in the class's "
-                "`parameters`."
+                "model needs from other groups in its `defaults`. Give the tests values for keys of model, tokenizer "
+                "and data that have no default as `parameters = {'GROUP/NAME': {...}}`, and for others in `overrides`."
             ) from error
 
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from bionemo_core._moved import MOVED_MODULES, RENAMED
+from bionemo_core._moved import MOVED_MODULES, RENAMED, RENAMED_IN_PLACE
 
 
 @pytest.fixture(autouse=True)
@@ -34,12 +34,23 @@ def test_old_names_are_the_new_ones(module, old, new):
 
 
 @pytest.mark.parametrize(
+    ("module", "old", "new"), [(m, old, new) for m, d in RENAMED_IN_PLACE.items() for old, new in d.items()]
+)
+def test_old_names_in_the_same_module_warn(module, old, new):
+    with pytest.warns(FutureWarning, match=f"{module}.{old} is now called {new}"):
+        assert getattr(importlib.import_module(module), old) is getattr(importlib.import_module(module), new)
+    with pytest.raises(AttributeError, match="Nothing"):
+        importlib.import_module(module).Nothing  # noqa: B018 - the access is the test
+
+
+@pytest.mark.parametrize(
     "statement",
     [
         "from bionemo_core.data.masking import MaskedLanguageObjective",
         "from bionemo_core.nn.recordable import recordable",
         "from bionemo_core.checkpoint.foreign.connector import Connector",
         "from bionemo_core.checkpoint.foreign.settings import Settings",
+        "from bionemo_core.testing import Settings",
     ],
 )
 def test_statements_that_the_documentation_showed(statement):
