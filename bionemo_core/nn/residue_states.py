@@ -88,7 +88,7 @@ def encoder_of(network: nn.Module) -> ResidueEncoder:
         return MemoryEncoder(base)
     raise ConfigError(
         f"{type(base).__name__} has neither hidden_states(batch) nor encode(batch), so it cannot embed sequences. "
-        "Choose a model that declares the capability 'embedding'."
+        "Choose a model that declares the capability 'embedding'; `bionemo-run help model=NAME` shows whether it does."
     )
 
 

@@ -103,7 +103,8 @@ def check_defaults(subject: Subject, registered: RegisteredComponent) -> None:
     if missing:
         fail(
             f"model {registered.name!r}: these keys need a value: {', '.join(missing)}. Give each parameter a default "
-            "or, if only a user can know it, give the tests a value in the class's `parameters` or `overrides`."
+            "or, if only a user can know it, give the tests a value: for keys of model, tokenizer and data as "
+            "`parameters = {'GROUP/NAME': {...}}`, for others in `overrides`."
         )
 
 

@@ -67,6 +67,7 @@ def check_found(subject: Subject) -> None:
     """
     if not subject.components():
         fail(f"{subject.distribution} offers no component.")
+    subject.check_parameter_names()
 
 
 def check_core_requirement(subject: Subject) -> None:

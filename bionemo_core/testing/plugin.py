@@ -39,7 +39,8 @@ class PluginConformance:
     """Parameters that make every model small enough to train in seconds."""
 
     parameters: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    """Parameters of single components: `{"model/large": {"num_layers": 2}, "data/mine": {"path": "tests/ten.csv"}}`."""
+    """Parameters of single components, of the plugin or the core, by GROUP/NAME:
+    `{"model/large": {"num_layers": 2}, "data/csv": {"path": "tests/ten.csv"}}`."""
 
     overrides: ClassVar[Sequence[str]] = ()
     """More arguments for the command line of the runs: `["data=mine"]`."""

@@ -181,8 +181,34 @@ def test_a_default_that_nobody_offers(small_plugin: MakeSubject):
 
 
 def test_a_parameter_without_a_value(small_plugin: MakeSubject):
-    with finds("keys need a value: model.width", "`parameters`"):
+    with finds("keys need a value: model.width", "`parameters = "):
         check_model_defaults(small_plugin("    width: int = 32,\n", "    width: int,\n"))
+
+
+def test_a_value_for_a_key_without_default_where_the_messages_say(small_plugin: MakeSubject):
+    """A parameter of the plugin, and one of the data that is the core's."""
+    subject = small_plugin(
+        *("    width: int = 32,\n", "    width: int,\n"),
+        *('"data": "peptides"', '"data": "fasta"'),
+        parameters={"model/bag": {"width": 8}, "data/fasta": {"path": "ten.fasta"}},
+    )
+    model = subject.component("model", "bag")
+    configs.check_defaults(subject, model)
+    spec = subject.spec(subject.compose("bag"))
+    assert (spec.model.params["width"], spec.data.params["path"]) == (8, "ten.fasta")
+
+
+def test_a_value_of_the_cores_data_that_is_missing(small_plugin: MakeSubject):
+    subject = small_plugin('"data": "peptides"', '"data": "fasta"')
+    with finds("keys need a value: data.path", "`parameters = {'GROUP/NAME': {...}}`"):
+        check_model_defaults(subject)
+    with finds("not to a valid run", "data.path", "`parameters = {'GROUP/NAME': {...}}`"):
+        configs.check_round_trip(subject, subject.component("model", "bag"))
+
+
+def test_parameters_of_a_component_that_does_not_exist(small_plugin: MakeSubject):
+    with finds("`parameters` names 'model/bog'", "Did you mean 'model/bag'"):
+        imports.check_found(small_plugin(parameters={"model/bog": {"width": 8}}))
 
 
 def test_a_small_parameter_that_does_not_exist(small_plugin: MakeSubject):

@@ -9,7 +9,7 @@ from bionemo_molbart.sizes import MEGAMOLBART_SIZES, MOLMIM_SIZES
 
 BIONEMO_PLUGIN_API = 1
 
-_CAPABILITIES = frozenset({"packing", "tensor_parallel", "exact_resume", "decoding"})
+_CAPABILITIES = frozenset({"packing", "tensor_parallel", "exact_resume", "embedding", "decoding"})
 
 _Recipe = Mapping[str, str | Mapping[str, Any]]
 

@@ -8,7 +8,7 @@ from bionemo_t5 import presets
 
 BIONEMO_PLUGIN_API = 1
 
-_CAPABILITIES = frozenset({"packing", "tensor_parallel", "exact_resume", "decoding"})
+_CAPABILITIES = frozenset({"packing", "tensor_parallel", "exact_resume", "embedding", "decoding"})
 
 _Recipe = Mapping[str, str | Mapping[str, Any]]
 
