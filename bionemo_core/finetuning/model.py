@@ -150,6 +150,8 @@ def finetuned(
     )
     objective: Any = LabelObjective(tokenizer, answers, with_bos_eos=reads.with_bos_eos, seq_length=base.seq_length)
     module = LanguageModule(network, objective, seq_length=base.seq_length, probes=[AnswerMetrics(answers)])
+    # The encoder decides whether sequences may share a row.
+    module.capabilities = base.capabilities  # type: ignore[assignment]  # as below
     module.answers = answers  # type: ignore[assignment]  # torch's stub allows tensors and modules only
     return module
 

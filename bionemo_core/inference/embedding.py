@@ -20,7 +20,7 @@ from bionemo_core.data.batches.packing import balanced_bins
 from bionemo_core.data.batches.rows import RowShape, collate
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.inference.windows import LongRule, Window, average_windows
-from bionemo_core.nn.residue_states import ResidueEncoder, encoder_network, encoder_of
+from bionemo_core.nn.residue_states import ResidueEncoder, encoder_network, encoder_of, may_pack
 from bionemo_core.parallel.weights import network_of
 from bionemo_core.protocols import Example, Tokenizer
 
@@ -96,6 +96,7 @@ class Embedder:
         settings = self.settings.check()
         network: nn.Module = network_of(self.module)
         self.encoder: ResidueEncoder = encoder_of(network)
+        self.packing = self.encoder.fixed_states is None and may_pack(self.module)
         self.network = encoder_network(network)
         ragged = [name for name in settings.outputs if name in (LOGITS, LIKELIHOODS)]
         if ragged and not (hasattr(self.network, "head") and hasattr(self.network, "embedding")):
@@ -173,10 +174,10 @@ class Embedder:
         return parts
 
     def batches(self, parts: Sequence[SequencePart]) -> Iterator[tuple[TokenBatch, list[int]]]:
-        """Yield packed batches, each with the numbers of its parts."""
+        """Yield batches, packed if the model can, each with the numbers of its parts."""
         ends = 2 if self.encoder.with_bos_eos else 0
         sizes = np.array([len(part.ids) + ends for part in parts])
-        packing = self.encoder.fixed_states is None
+        packing = self.packing
         capacity = self.num_packs * self.seq_length
         bins = balanced_bins(sizes, capacity) if packing else _bins_of_similar_length(sizes, capacity)
         shape = RowShape(

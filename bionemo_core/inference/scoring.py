@@ -21,7 +21,7 @@ from bionemo_core.data.batches.batch import TokenBatch
 from bionemo_core.data.batches.rows import RowShape, collate
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.inference.embedding import check_known_tokens
-from bionemo_core.nn.residue_states import encoder_network, encoder_of
+from bionemo_core.nn.residue_states import encoder_network, encoder_of, may_pack
 from bionemo_core.parallel.weights import network_of
 from bionemo_core.protocols import Example, Tokenizer
 
@@ -192,7 +192,7 @@ class MaskedScorer:
     def _batches(
         self, ids: NDArray[np.int32], masked: Sequence[Sequence[int]]
     ) -> Iterator[tuple[TokenBatch, list[NDArray[np.int64]]]]:
-        """Yield packed copies of the sequence with their masks, and the masked token positions of each copy."""
+        """Yield copies of the sequence with their masks, packed if the model can, and each copy's masked positions."""
         copies = max(1, min(self.tokens_per_batch // len(ids), _MAX_COPIES_PER_ROW))
         for start in range(0, len(masked), copies):
             sets = [np.array(positions, dtype=np.int64) + 1 for positions in masked[start : start + copies]]
@@ -201,16 +201,18 @@ class MaskedScorer:
                 tokens = ids.copy()
                 tokens[positions] = self.tokenizer.mask_id
                 examples.append(_example(tokens))
-            shape = RowShape(self.seq_length, len(sets), self.tokenizer.pad_id)
+            shape = RowShape(self.seq_length, len(sets), self.tokenizer.pad_id, packing=may_pack(self.module))
             yield TokenBatch.of(collate(examples, len(sets), shape)), sets
 
     def _predict_at(self, batch: TokenBatch, sets: Sequence[NDArray[np.int64]]) -> list[NDArray[np.float32]]:
-        """Return the log-probabilities at a set of token positions of each sequence of a packed batch."""
+        """Return the log-probabilities at a set of token positions of each sequence of a batch."""
         self.module.eval()
-        starts = np.concatenate([[0], np.cumsum(batch.lengths)[:-1]])
+        width = batch.lengths[0] if batch.packed else batch.tokens.shape[1]  # the copies are equally long
+        starts = np.arange(len(sets)) * width
         rows = np.concatenate([positions + start for positions, start in zip(sets, starts, strict=True)])
         device = next(self.network.parameters()).device
-        hidden = self.network.hidden_states(batch.to(device))[torch.from_numpy(rows).to(device), 0]
+        states = self.network.hidden_states(batch.to(device)).transpose(0, 1).flatten(0, 1)
+        hidden = states[torch.from_numpy(rows).to(device)]
         logits = self.network.head(hidden, self.network.embedding.word_embeddings.weight)
         table = logits[:, : self.tokenizer.vocab_size].float().log_softmax(-1).cpu().numpy()
         return np.split(table, np.cumsum([len(positions) for positions in sets])[:-1])

@@ -75,6 +75,11 @@ class MemoryEncoder:
         return ResidueStates(states, torch.full((rows,), steps, device=states.device))
 
 
+def may_pack(module: object) -> bool:
+    """Return whether sequences may share a row of a module's batches; true if it does not say what it can do."""
+    return "packing" in getattr(module, "capabilities", {"packing"})
+
+
 def encoder_of(network: nn.Module) -> ResidueEncoder:
     """Return the residue encoder of a network; of a fine-tuned one, that of its pre-trained network.
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from inspect import Parameter, signature
 from types import ModuleType
@@ -133,7 +134,7 @@ class Registry:
         """Build the chosen component.
 
         Its factory receives the choice's parameters and the runtime arguments in its signature. A factory that is made
-        of other components can take `registry`.
+        of other components can take `registry`. A model gets the attribute `capabilities`, as its plugin declares them.
 
         Raises:
             ConfigError: the component does not exist, its parameters are invalid, or a package that it needs is not
@@ -144,13 +145,17 @@ class Registry:
         factory = registered.factory
         itself = {"registry": self} if "registry" in signature(factory).parameters else {}
         try:
-            return factory(**settings, **_select_accepted(factory, runtime), **itself)
+            built = factory(**settings, **_select_accepted(factory, runtime), **itself)
         except ModuleNotFoundError as error:
             where = f"{registered.group} {registered.qualified_name}"
             raise ConfigError(
                 f"{where}: it needs the Python package {error.name!r}, which is not installed. "
                 f"Install the dependencies of {registered.distribution}."
             ) from error
+        if registered.group == "model" and not hasattr(built, "capabilities"):
+            with suppress(AttributeError):  # it is no module, which the caller finds out
+                built.capabilities = registered.component.capabilities  # what uses a model asks it, not the registry
+        return built
 
     def failures(self) -> list[PluginRecord]:
         """Return the records of the plugins whose components cannot be used."""

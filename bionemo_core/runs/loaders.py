@@ -12,6 +12,7 @@ from bionemo_core.config.schema import RunSpec
 from bionemo_core.data.batches.loader import eval_loader, train_loader
 from bionemo_core.data.batches.prefetch import Prefetcher
 from bionemo_core.errors import ConfigError
+from bionemo_core.nn.residue_states import may_pack
 from bionemo_core.parallel.groups import ProcessGroups
 from bionemo_core.protocols import DataSplits, Model, RecordDataset, Tokenizer
 
@@ -67,6 +68,11 @@ class RunLoaders:
             raise ConfigError(
                 f"batch.seq_length={seq_length} is longer than the model's {self.model.seq_length} positions; "
                 "raise model.seq_length too."
+            )
+        if batch.packing and not may_pack(self.model):
+            raise ConfigError(
+                "batch.packing=true: the encoder does not declare 'packing', so its sequences would change each other. "
+                "Use batch.packing=false."
             )
         return {
             "seq_length": seq_length,

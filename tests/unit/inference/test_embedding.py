@@ -165,3 +165,32 @@ def test_the_mean_over_windows_by_hand():
     parts = [np.array([[1.0], [2.0], [3.0]], dtype=np.float32), np.array([[5.0], [7.0], [9.0]], dtype=np.float32)]
     mean = average_windows(parts, [Window(0, 3), Window(2, 5)], 5)
     assert mean[:, 0].tolist() == [1.0, 2.0, 4.0, 7.0, 9.0]
+
+
+class Convolution(torch.nn.Module):
+    """A network that sees its neighbours in a row, padding left out."""
+
+    def __init__(self, vocab_size: int) -> None:
+        super().__init__()
+        self.tokens = torch.nn.Embedding(vocab_size, 8)
+        self.mix = torch.nn.Conv1d(8, 8, 5, padding="same", bias=False)
+
+    def hidden_states(self, batch: TokenBatch) -> torch.Tensor:
+        hidden_BLH = self.tokens(batch.tokens) * batch.padding_mask[..., None]
+        return self.mix(hidden_BLH.transpose(1, 2)).permute(2, 0, 1)
+
+
+def test_a_model_that_does_not_declare_packing_gets_one_sequence_a_row(sequences):
+    """Packed, the ends of neighbours would reach into each other."""
+    tokenizer = presets.esm1nv_alphabet()
+    torch.manual_seed(0)
+    module = torch.nn.Module()
+    module.network, module.seq_length = Convolution(tokenizer.vocab_size), SEQ_LENGTH
+    module.capabilities = frozenset({"exact_resume"})
+    embedder = Embedder(module, tokenizer, EmbeddingSettings(outputs=("hiddens",)))
+    together = embedder.run(sequences).rows("hiddens")
+    for sequence, states in zip(sequences, together, strict=True):
+        assert relative(states, embedder.run([sequence]).arrays["hiddens"]) < 1e-6
+    module.capabilities = frozenset({"packing"})
+    packed = Embedder(module, tokenizer, EmbeddingSettings(outputs=("hiddens",))).run(sequences).rows("hiddens")
+    assert max(relative(a, b) for a, b in zip(packed, together, strict=True)) > 0.01

@@ -67,6 +67,21 @@ def test_pseudo_likelihood_masks_each_residue_alone(scorer):
     assert np.allclose(got, expected, atol=1e-5)
 
 
+def test_copies_have_rows_of_their_own_if_the_model_does_not_declare_packing(scorer):
+    packed = scorer.pseudo_log_likelihood(WILD)
+    seen = []
+    handle = scorer.network.embedding.register_forward_pre_hook(lambda _, arguments: seen.append(arguments))
+    scorer.module.capabilities = frozenset()
+    try:
+        assert np.allclose(scorer.pseudo_log_likelihood(WILD), packed, atol=1e-5)
+    finally:
+        del scorer.module.capabilities
+        handle.remove()
+    batches = [one for arguments in seen for one in arguments if isinstance(one, TokenBatch)]
+    assert batches
+    assert not any(batch.packed for batch in batches)
+
+
 def test_variants_are_parsed_in_common_notations():
     assert read_variant("k2r", WILD) == [Mutation("K", 1, "R")]
     assert read_variant("WT", WILD) == read_variant("_wt", WILD) == []

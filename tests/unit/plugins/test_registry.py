@@ -49,6 +49,19 @@ def test_a_good_plugin_is_found_and_its_component_built(install, load):
     assert built == {"width": 3, "rate": None, "tokenizer": "T", "context": "C"}
 
 
+def test_a_built_model_says_what_its_plugin_declares(install, load):
+    install(
+        "good-plugin",
+        GOOD.replace("return {", "return Bag({").replace('"context": context}', '"context": context})')
+        + """
+class Bag(dict):
+    pass
+""",
+    )
+    built = load().build(Choice("model", "goodnet", {}), tokenizer="T", context="C")
+    assert built.capabilities == {"packing"}
+
+
 @pytest.mark.parametrize(
     ("source", "options", "status", "words"),
     [
