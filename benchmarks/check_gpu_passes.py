@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -65,8 +66,9 @@ def batch_of(case: str, number: int) -> MicroBatch:
         every = np.ones(length, dtype=bool)
         examples.append(Seq2SeqExample(ids, ids, ids, every) if pairs else Example(ids, ids, every))
     shape = RowShape(pack, 8, 0, static_shapes=True, target_length=pack if pairs else 0)
-    made = Seq2SeqBatch.of(collate_pairs(examples, 8, shape)) if pairs else TokenBatch.of(collate(examples, 8, shape))
-    return made.to("cuda")
+    arrays: Any = (collate_pairs if pairs else collate)(examples, 8, shape)
+    arrays = arrays.with_record_keys(np.full(count, number), np.arange(count))
+    return (Seq2SeqBatch if pairs else TokenBatch).of(arrays).to("cuda")
 
 
 def trained(network: nn.Module, run: Callable, batches: Sequence[Sequence[MicroBatch]]) -> list[Tensor]:
