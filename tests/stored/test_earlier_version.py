@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from write_stored_set import FAMILIES, WHOLE, losses, words_for
+from write_stored_set import BEGUN, ESM2, FAMILIES, OWN_FASTA, PROTEINS, RUN, WHOLE, losses, predictions, words_for
 
 import bionemo_core
 from bionemo_core import cli
@@ -54,3 +54,34 @@ def test_a_changed_artefact_is_refused(stored, tmp_path):
     (tmp_path / "changed.safetensors").write_bytes(content)
     with pytest.raises(BioNeMoError, match="SHA-256"):
         bionemo_core.embed(str(tmp_path / "changed.safetensors"), FAMILIES[family])
+
+
+@pytest.fixture(params=VERSIONS)
+def others(request) -> tuple[Path, dict]:
+    folder = HERE / request.param
+    return folder, json.loads((folder / "expected.json").read_text())
+
+
+def test_a_stored_huggingface_folder_gives_the_same_embeddings(others):
+    folder, expected = others
+    found = bionemo_core.embed(str(folder / "esm2"), FAMILIES["esm1nv_tiny"])
+    np.testing.assert_allclose(found, np.array(expected["huggingface"]), atol=TOLERANCE)
+
+
+def test_a_stored_fine_tuned_model_predicts_the_same(others, tmp_path):
+    folder, expected = others
+    found = predictions(tmp_path, folder / "finetuned.safetensors")
+    np.testing.assert_allclose(found, expected["finetuned"], atol=TOLERANCE)
+
+
+def test_a_stored_prepared_store_is_used_and_gives_the_same_losses(others, tmp_path, monkeypatch):
+    folder, expected = others
+    shutil.copytree(folder / "prepared", tmp_path / "prepared")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "prepared").glob("*/*")}
+    (tmp_path / "proteins.fasta").write_text(PROTEINS)
+    monkeypatch.setenv("BIONEMO_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert cli.main([*ESM2, *RUN, *OWN_FASTA, BEGUN]) == 0
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "prepared").glob("*/*")} == before
+    now = losses(next((tmp_path / "runs/stored").iterdir()))
+    assert now == pytest.approx(expected["prepared"], rel=TOLERANCE)
