@@ -106,8 +106,8 @@ def sentencepiece_files(
 ) -> tuple[dict[str, bytes], dict[str, Any]]:
     """Return the tokenizer's files, carried over or written from the pieces, and its section of the configuration."""
     files = {MODEL_FILE: write_model(pieces, pad_id), TABLE_FILE: write_table(pieces)}
-    if carried.format == "nemo" and carried.files.keys() == files.keys():
-        files = dict(carried.files)
+    if carried.format == "nemo":
+        files |= {name: carried.files[name] for name in files if name in carried.files}
     section = {
         "library": "sentencepiece",
         "type": None,

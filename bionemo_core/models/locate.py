@@ -16,6 +16,7 @@ from bionemo_core.interop.connector import Connector, ForeignModel
 from bionemo_core.interop.hub import fetch_model, is_address
 from bionemo_core.interop.huggingface import is_huggingface_folder, read_huggingface
 from bionemo_core.interop.nemo import read_nemo
+from bionemo_core.interop.source_config import keep_config
 from bionemo_core.interop.stored import CheckpointTensors, InMemoryTensors, ModelSpec, StoredModel
 from bionemo_core.io.http import hide_secrets
 from bionemo_core.plugins.did_you_mean import did_you_mean
@@ -135,7 +136,7 @@ def _open_foreign(
         tensors=InMemoryTensors(reading.tensors),
         unexpected=reading.unexpected,
         notes=(f"read by connector {registered.qualified_name}", *reading.notes),
-        carried=reading.carried,
+        carried=keep_config(reading.carried, foreign.config) if format_ == "nemo" else reading.carried,
         foreign_vocab_size=reading.vocab_size,
     )
 

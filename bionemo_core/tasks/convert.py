@@ -14,6 +14,7 @@ from bionemo_core.interop.artefact import Artefact, write_artefact
 from bionemo_core.interop.connector import OurModel
 from bionemo_core.interop.huggingface import write_huggingface
 from bionemo_core.interop.nemo import write_nemo
+from bionemo_core.interop.source_config import write_with_source_config
 from bionemo_core.interop.stored import StoredModel, Vocabulary
 from bionemo_core.models.load import DTYPES, OpenedModel, load_stored
 from bionemo_core.models.locate import list_connectors, open_stored
@@ -121,8 +122,7 @@ def _write_foreign(
             "Use task.to=artefact."
         )
     ours = OurModel(choice.name, choice.params, opened.tokenizer, tensors, stored.carried)
-    foreign = usable[0].write(ours)
     if form == "nemo":
-        write_nemo(target, foreign)
+        write_nemo(target, write_with_source_config(usable[0], ours))
     else:
-        write_huggingface(target, foreign, shard_bytes=shard_bytes)
+        write_huggingface(target, usable[0].write(ours), shard_bytes=shard_bytes)

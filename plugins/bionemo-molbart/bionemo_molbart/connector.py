@@ -97,7 +97,7 @@ class MegaMolBartNemo:
         Raises:
             ArtefactError: it computes something else, or has another vocabulary.
         """
-        params = read_params(source, "transformer") | _positions(source)
+        params = read_params(source, "transformer") | _positions(source) | _masking_params(source.config)
         return _reading("megamolbart", params, self._keys(params), source)
 
     def write(self, model: OurModel) -> ForeignModel:
@@ -130,7 +130,8 @@ class MolMimNemo:
         Raises:
             ArtefactError: it computes something else, or has another vocabulary.
         """
-        params = read_params(source, "perceiver") | _positions(source) | _latent_params(source.config)
+        params = read_params(source, "perceiver") | _positions(source) | _masking_params(source.config)
+        params |= _latent_params(source.config)
         return _reading("molmim", params, self._keys(params), source)
 
     def write(self, model: OurModel) -> ForeignModel:
@@ -148,13 +149,13 @@ class MolMimNemo:
             "enc_inference_output_name": "z_mean",
             "token_aggregation_method": "mean",
             "hidden_aggregation_method": params["hidden_aggregation_method"],
+            "tokens_loss_weight": params["tokens_loss_weight"],
             "transform": {
                 "q_z_given_x": {
                     "cls_name": params["hidden_transform"],
                     "hidden_size": params["hidden_size"],
                     "min_logvar": params["min_logvar"],
-                    "max_logvar": params["max_logvar"],
-                    "map_var_to_hiddens": False,
+                    **_own_arguments(params),
                 }
             },
             "loss": {"mim": {"cls_name": params["hidden_loss"], "loss_weight": params["loss_weight"]}},
@@ -169,6 +170,15 @@ class MolMimNemo:
             num_self_attention_per_cross_attention=params["num_self_attention_per_cross_attention"],
             **_head_and_words(params),
         )
+
+
+def _own_arguments(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments that only this transform's constructor takes; v1 passes on all that it finds."""
+    return {
+        "cond_gaussian": {},
+        "sampled_var_cond_gaussian": {"max_logvar": params["max_logvar"], "map_var_to_hiddens": False},
+        "interp_var_cond_gaussian": {"map_coef_to_hiddens": False},
+    }[params["hidden_transform"]]
 
 
 def _class_of(config: ForeignConfig) -> str:
@@ -190,19 +200,28 @@ def _positions(source: ForeignModel) -> dict[str, int]:
     return {"seq_length": rows["encoder"]}
 
 
+def _masking_params(config: ForeignConfig) -> dict[str, Any]:
+    """Read how the model was masked in its training, as far as the archive says it."""
+    data = config.section("data")
+    params: dict[str, Any] = {key: data.number(key) for key in ("mask_prob", "span_lambda") if data.has(key)}
+    return params | ({"encoder_mask": data.flag("encoder_mask")} if data.has("encoder_mask") else {})
+
+
 def _latent_params(config: ForeignConfig) -> dict[str, Any]:
     """Read the latent space from the configuration: one transform and one loss, in a list or under any names."""
     encoder, hiddens = config.section("encoder"), config.section("hiddens")
     transform, loss = _only(hiddens, "transform"), _only(hiddens, "loss")
     transform.must_be("cls_name", *LATENT_LINEAR)
     transform.must_be("map_var_to_hiddens", False, None)
-    # Left out, v1's classes took no bound; ours then keeps to its own, which only training draws from.
+    transform.must_be("map_coef_to_hiddens", False, None)
+    # The defaults of v1's classes are those of ours.
     params: dict[str, Any] = {"hidden_transform": transform.text("cls_name")}
     params |= {key: transform.number(key) for key in ("min_logvar", "max_logvar") if transform.has(key)}
     loss.must_be("cls_name", "a_mim", "vae")
     return params | {
         "hidden_loss": loss.text("cls_name"),
         "loss_weight": loss.number("loss_weight", 1.0),
+        "tokens_loss_weight": hiddens.number("tokens_loss_weight", 1.0),
         "hidden_aggregation_method": hiddens.text("hidden_aggregation_method", "sum"),
         "hidden_steps": encoder.size("hidden_steps"),
         "num_self_attention_per_cross_attention": encoder.size("num_self_attention_per_cross_attention", 1),
@@ -259,10 +278,9 @@ def _foreign(model: OurModel, config: dict[str, Any], kind: str, keys: KeyTable)
 
 
 def _files(tokenizer: Tokenizer, carried: Carried) -> dict[str, bytes]:
-    if carried.format == "nemo" and carried.files.keys() == {_EXPRESSION_FILE, _TABLE_FILE}:
-        return dict(carried.files)
     table = "".join(f"{piece}\n" for piece in tokenizer.pieces)
-    return {_EXPRESSION_FILE: EXPRESSION.encode(), _TABLE_FILE: table.encode()}
+    files = {_EXPRESSION_FILE: EXPRESSION.encode(), _TABLE_FILE: table.encode()}
+    return {name: carried.files.get(name, content) for name, content in files.items()}
 
 
 def _lines(content: bytes) -> list[str]:

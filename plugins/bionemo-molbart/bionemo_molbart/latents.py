@@ -50,13 +50,8 @@ class ConditionalGaussian(nn.Module):
 
     def forward(self, hidden: Tensor, rng: RowRng | None = None) -> Latents:
         """Return the latents of hidden states [K, B, H]; without `rng` nothing is drawn."""
-        mean, logvar = self.mean_logvar(hidden)
-        return Latents.draw(mean, logvar, rng)
-
-    def mean_logvar(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and log variance, [K, B, H] each."""
         mean, logvar = _wide(self.hiddens_to_mean_logvar(hidden)).chunk(2, dim=-1)
-        return mean, logvar.clamp(min=self.min_logvar)
+        return Latents.draw(mean, logvar.clamp(min=self.min_logvar), rng)
 
 
 class InterpolatedGaussian(ConditionalGaussian):
@@ -67,11 +62,11 @@ class InterpolatedGaussian(ConditionalGaussian):
 
     def forward(self, hidden: Tensor, rng: RowRng | None = None) -> Latents:
         """Return the latents of hidden states [K, B, H]; without `rng` nothing is drawn."""
-        mean, logvar = self.mean_logvar(hidden)
+        mean, logvar = _wide(self.hiddens_to_mean_logvar(hidden)).chunk(2, dim=-1)
         if rng is not None:
             share = _share(rng, mean)
             mean, logvar = share * mean, share * logvar
-        return Latents.draw(mean, logvar, rng)
+        return Latents.draw(mean, logvar.clamp(min=self.min_logvar), rng)
 
 
 class SampledVarianceGaussian(nn.Module):

@@ -268,6 +268,15 @@ def test_latent_shape_and_several_latents() -> None:
         assert made.encode(batch().source).states.shape == (3, len(MOLECULES), 32)
 
 
+def test_an_interpolated_variance_is_lifted_after_its_share() -> None:
+    made = network(hidden_transform="interp_var_cond_gaussian")
+    with torch.no_grad():
+        made.latent.hiddens_to_mean_logvar.bias[32:] = -9.0
+        logvar = made.latent(torch.zeros(1, 2000, 32), RowRng.of(1, 2000)).logvar[0, :, 0]
+    # Two thirds of the shares give more than -6, and are as they are.
+    assert logvar.min() == -6 and (logvar == -6).float().mean().item() == pytest.approx(1 / 3, abs=0.05)
+
+
 def test_every_parameter_gets_a_gradient() -> None:
     for name in TRANSFORMS:
         made = network(hidden_transform=name, loss_weight_ramp_steps=0)

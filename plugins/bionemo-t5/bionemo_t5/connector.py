@@ -117,6 +117,8 @@ class ProtT5nvNemo:
         """
         params = read_params(source, "transformer")
         params |= {"seq_length": position_rows(source, "encoder"), "seq_length_dec": position_rows(source, "decoder")}
+        data = source.config.section("data")
+        params |= {"masked_lm_prob": data.number("masked_lm_prob")} if data.has("masked_lm_prob") else {}
         found = self._keys(params).to_ours(source.tensors, source.where)
         tokenizer = source.config.section("tokenizer")
         if str(source.config.values["target"]).endswith("ProtT5nvModel"):
