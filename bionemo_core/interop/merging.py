@@ -16,7 +16,7 @@ from bionemo_core.interop.archive import Rank
 State = dict[str, torch.Tensor]
 
 _ROWS = re.compile(
-    r"(?:.*\.)?(?:word_embeddings\.weight|(?:query_key_value|query|key_value|dense_h_to_4h)\.(?:weight|bias)"
+    r"(?:.*\.)?(?:word_embeddings\.weight|(?:query_key_value|query|key_value|dense_h_to_4h(?:_2)?)\.(?:weight|bias)"
     r"|lm_head\.bias|tokens_head\.(?:weight|bias))"
 )
 _COLUMNS = re.compile(r".*\.(?:self_attention\.dense|inter_attention\.dense|dense_4h_to_h)\.weight")

@@ -19,6 +19,7 @@ from bionemo_core.interop.nemo_seq2seq import (
     layer_keys,
     position_rows,
     read_params,
+    stack_options,
 )
 from bionemo_core.interop.stored import Carried
 from bionemo_core.protocols import Tokenizer
@@ -41,14 +42,20 @@ _EXPRESSION_FILE, _TABLE_FILE = "molecule_tokenizer.model", "molecule_tokenizer.
 
 
 def megamolbart_keys(
-    num_layers: int, *, tied_head: bool = False, head_bias: bool = False, share_token_embeddings: bool = True
+    num_layers: int,
+    *,
+    num_decoder_layers: int | None = None,
+    gated: tuple[bool, bool] = (False, False),
+    tied_head: bool = False,
+    head_bias: bool = False,
+    share_token_embeddings: bool = True,
 ) -> KeyTable:
-    """Names in an archive of MegaMolBART."""
+    """Names in an archive of MegaMolBART; `gated` says whether the MLPs of encoder and decoder are."""
     return KeyTable(
         [
             *embedding_keys(share_token_embeddings=share_token_embeddings),
-            *encoder_keys(num_layers),
-            *decoder_keys(num_layers),
+            *encoder_keys(num_layers, gated=gated[0]),
+            *decoder_keys(num_decoder_layers or num_layers, gated=gated[1]),
             *head_keys(tied=tied_head, bias=head_bias),
         ]
     )
@@ -58,6 +65,8 @@ def molmim_keys(
     num_layers: int,
     *,
     transform: str,
+    num_decoder_layers: int | None = None,
+    gated: tuple[bool, bool] = (False, False),
     num_self_attention_per_cross_attention: int = 1,
     tied_head: bool = False,
     head_bias: bool = True,
@@ -67,14 +76,21 @@ def molmim_keys(
     encoder = f"{STACKS}.encoder"
     count = num_layers * num_self_attention_per_cross_attention
     linear = LATENT_LINEAR[transform]
+    stacks = [
+        ("encoder.cross_layers", f"{encoder}.cross_attn_layers", num_layers, DECODER_LAYER),
+        ("encoder.self_layers", f"{encoder}.self_attn_layers", count, ENCODER_LAYER),
+    ]
     return KeyTable(
         [
             *embedding_keys(share_token_embeddings=share_token_embeddings),
             Key("encoder.init_hidden", f"{encoder}.init_hidden", ("",)),
-            *layer_keys(num_layers, "encoder.cross_layers", f"{encoder}.cross_attn_layers", DECODER_LAYER, ".layers.0"),
-            *layer_keys(count, "encoder.self_layers", f"{encoder}.self_attn_layers", ENCODER_LAYER, ".layers.0"),
+            *(
+                key
+                for ours, theirs, number, parts in stacks
+                for key in layer_keys(number, ours, theirs, parts, ".layers.0", gated=gated[0])
+            ),
             Key("encoder.final_layernorm", f"{encoder}.final_layernorm"),
-            *decoder_keys(num_layers),
+            *decoder_keys(num_decoder_layers or num_layers, gated=gated[1]),
             Key(f"latent.{linear}", f"{STACKS}.hiddens_module.hidden_transforms.0.{linear}"),
             *head_keys(tied=tied_head, bias=head_bias),
         ]
@@ -111,7 +127,7 @@ class MegaMolBartNemo:
 
     @staticmethod
     def _keys(params: Mapping[str, Any]) -> KeyTable:
-        return megamolbart_keys(params["num_layers"], **_head_and_words(params))
+        return megamolbart_keys(params["num_layers"], **stack_options(params))
 
 
 class MolMimNemo:
@@ -168,7 +184,7 @@ class MolMimNemo:
             params["num_layers"],
             transform=params["hidden_transform"],
             num_self_attention_per_cross_attention=params["num_self_attention_per_cross_attention"],
-            **_head_and_words(params),
+            **stack_options(params),
         )
 
 
@@ -183,14 +199,6 @@ def _own_arguments(params: Mapping[str, Any]) -> dict[str, Any]:
 
 def _class_of(config: ForeignConfig) -> str:
     return str(config.values.get("target", "")).rpartition(".")[2]
-
-
-def _head_and_words(params: Mapping[str, Any]) -> dict[str, bool]:
-    return {
-        "tied_head": params["share_decoder_tokens_head_embeddings"],
-        "head_bias": params["tokens_head_bias"],
-        "share_token_embeddings": params["share_token_embeddings"],
-    }
 
 
 def _positions(source: ForeignModel) -> dict[str, int]:

@@ -102,6 +102,7 @@ class LatentSeq2SeqLM(Seq2SeqLM):
     def __init__(
         self,
         config: TransformerConfig,
+        decoder: TransformerConfig,
         vocab_size: int,
         options: Seq2SeqOptions,
         latent: LatentOptions,
@@ -109,7 +110,7 @@ class LatentSeq2SeqLM(Seq2SeqLM):
         groups: ProcessGroups,
         seed: int,
     ) -> None:
-        super().__init__(config, config, vocab_size, options, groups=groups)
+        super().__init__(config, decoder, vocab_size, options, groups=groups)
         self.latent_options, self.seed = latent, seed
         weight = torch.tensor(latent.weight_at(0), dtype=config.params_dtype)
         self.register_buffer("latent_weight", weight, persistent=False)
@@ -161,9 +162,9 @@ def megamolbart_network(shape: Shape, tokenizer: Tokenizer, context: BuildContex
         ConfigError: the sizes do not divide, or an unknown word.
     """
     groups = start_groups(context.tensor_model_parallel_size)
-    config = _config(shape, context)
+    encoder, decoder = _config(shape, context), _config(shape.decoder, context)
     torch.manual_seed(context.seed)
-    return Seq2SeqLM(config, config, tokenizer.vocab_size, _options(shape), groups=groups)
+    return Seq2SeqLM(encoder, decoder, tokenizer.vocab_size, _options(shape), groups=groups)
 
 
 def molmim_network(shape: Shape, latent: LatentOptions, tokenizer: Tokenizer, context: BuildContext) -> LatentSeq2SeqLM:
@@ -174,10 +175,10 @@ def molmim_network(shape: Shape, latent: LatentOptions, tokenizer: Tokenizer, co
     """
     _check_latent(latent)
     groups = start_groups(context.tensor_model_parallel_size)
-    config = _config(shape, context)
+    encoder, decoder = _config(shape, context), _config(shape.decoder, context)
     options = _options(shape, "perceiver", latent.hidden_steps, latent.num_self_attention_per_cross_attention)
     torch.manual_seed(context.seed)
-    return LatentSeq2SeqLM(config, tokenizer.vocab_size, options, latent, groups=groups, seed=context.seed)
+    return LatentSeq2SeqLM(encoder, decoder, tokenizer.vocab_size, options, latent, groups=groups, seed=context.seed)
 
 
 def trainable(

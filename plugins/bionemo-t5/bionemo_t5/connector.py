@@ -19,13 +19,16 @@ from bionemo_core.interop.nemo_models import (
     sentencepiece_pieces,
 )
 from bionemo_core.interop.nemo_seq2seq import (
+    DECODER_KEYS,
     archive_config,
     decoder_keys,
+    decoder_params,
     embedding_keys,
     encoder_keys,
     head_keys,
     position_rows,
     read_params,
+    stack_options,
 )
 from bionemo_core.interop.sentencepiece_model import Kind, ModelType, VocabularyPiece, read_pieces, write_model
 from bionemo_core.interop.stored import Carried
@@ -40,24 +43,35 @@ _ACTIVATIONS = {"relu": "relu", "gated-gelu": "geglu_tanh"}
 """Hugging Face's `feed_forward_proj` and our activation."""
 
 
-def nemo_keys(num_layers: int, *, tied_head: bool, head_bias: bool, share_token_embeddings: bool = True) -> KeyTable:
-    """Names in a v1 archive of ProtT5nv."""
+def nemo_keys(
+    num_layers: int,
+    *,
+    tied_head: bool,
+    head_bias: bool,
+    share_token_embeddings: bool = True,
+    num_decoder_layers: int | None = None,
+    gated: tuple[bool, bool] = (False, False),
+) -> KeyTable:
+    """Names in a v1 archive of ProtT5nv; `gated` says whether the MLPs of encoder and decoder are."""
     return KeyTable(
         [
             *embedding_keys(share_token_embeddings=share_token_embeddings),
-            *encoder_keys(num_layers),
-            *decoder_keys(num_layers),
+            *encoder_keys(num_layers, gated=gated[0]),
+            *decoder_keys(num_decoder_layers or num_layers, gated=gated[1]),
             *head_keys(tied=tied_head, bias=head_bias),
         ]
     )
 
 
-def huggingface_keys(num_layers: int, heads: int, *, gated: bool, tied_head: bool) -> KeyTable:
+def huggingface_keys(
+    num_layers: int, heads: int, *, gated: bool, tied_head: bool, num_decoder_layers: int | None = None
+) -> KeyTable:
     """Names in a Hugging Face `T5ForConditionalGeneration`."""
     copies = ("encoder.embed_tokens", "decoder.embed_tokens", *(("lm_head",) if tied_head else ()))
     keys = [
         Key("encoder_embedding.word_embeddings", "shared", ("weight",), vocabulary=True, also=copies),
-        *(key for side in ("encoder", "decoder") for key in _side_keys(side, num_layers, heads, gated)),
+        *_side_keys("encoder", num_layers, heads, gated),
+        *_side_keys("decoder", num_decoder_layers or num_layers, heads, gated),
     ]
     if not tied_head:
         keys.append(Key("head.output", "lm_head", ("weight",), vocabulary=True))
@@ -167,12 +181,7 @@ class ProtT5nvNemo:
 
     @staticmethod
     def _keys(params: Mapping[str, Any]) -> KeyTable:
-        return nemo_keys(
-            params["num_layers"],
-            tied_head=params["share_decoder_tokens_head_embeddings"],
-            head_bias=params["tokens_head_bias"],
-            share_token_embeddings=params["share_token_embeddings"],
-        )
+        return nemo_keys(params["num_layers"], **stack_options(params))
 
 
 class T5HuggingFace:
@@ -194,10 +203,11 @@ class T5HuggingFace:
         config = source.config
         config.must_be("feed_forward_proj", *_ACTIVATIONS, default="relu")
         layers = config.size("num_layers")
-        config.must_be("num_decoder_layers", layers, None)
+        decoder_layers = config.size("num_decoder_layers", layers)
         activation = _ACTIVATIONS[config.text("feed_forward_proj", "relu")]
         params: dict[str, Any] = {
             "num_layers": layers,
+            "num_decoder_layers": None if decoder_layers == layers else decoder_layers,
             "hidden_size": config.size("d_model"),
             "num_attention_heads": config.size("num_heads"),
             "ffn_hidden_size": config.size("d_ff"),
@@ -232,6 +242,7 @@ class T5HuggingFace:
         """
         params, where = model.params, f"model {model.name} as a Hugging Face folder"
         words = {ours: theirs for theirs, ours in _ACTIVATIONS.items()}
+        _check_alike(params, where)
         if params["activation"] not in words or params["hidden_dropout"] != params["attention_dropout"]:
             raise ConfigError(f"{where}: expected activation {' or '.join(words)} and one dropout for all.")
         tokenizer = model.tokenizer
@@ -240,7 +251,7 @@ class T5HuggingFace:
             "model_type": "t5",
             "is_encoder_decoder": True,
             "num_layers": params["num_layers"],
-            "num_decoder_layers": params["num_layers"],
+            "num_decoder_layers": params["num_decoder_layers"] or params["num_layers"],
             "d_model": params["hidden_size"],
             "num_heads": params["num_attention_heads"],
             "d_ff": params["ffn_hidden_size"],
@@ -273,7 +284,20 @@ class T5HuggingFace:
             params["num_attention_heads"],
             gated=params["activation"] != "relu",
             tied_head=params["share_decoder_tokens_head_embeddings"],
+            num_decoder_layers=params["num_decoder_layers"],
         )
+
+
+def _check_alike(params: Mapping[str, Any], where: str) -> None:
+    """Check that encoder and decoder differ in the number of their layers at most.
+
+    Raises:
+        ConfigError: they differ in something else, which Hugging Face's T5 cannot.
+    """
+    decoder = decoder_params(params)
+    sized = [key for key in DECODER_KEYS if key in params and key != "num_layers"]
+    if differing := [DECODER_KEYS[key] for key in sized if decoder[key] != params[key]]:
+        raise ConfigError(f"{where}: the format has no place for {', '.join(differing)}; both sides must be alike.")
 
 
 def _is_tied(source: ForeignModel) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from bionemo_core.nn.layers import transformer_config
 from bionemo_core.nn.seq2seq import Seq2SeqLM, Seq2SeqOptions, StackOptions
 from bionemo_core.parallel.groups import start_groups
@@ -10,8 +12,10 @@ from bionemo_core.training.module import LanguageModule
 from bionemo_t5.sizes import Spans, T5Shape
 from bionemo_t5.spans import SpanCorruption
 
+if TYPE_CHECKING:
+    from megatron.core.transformer.transformer_config import TransformerConfig
 
-# Long: one network's parts, in order.
+
 def build(shape: T5Shape, spans: Spans, tokenizer: Tokenizer, context: BuildContext) -> LanguageModule:
     """Build a trainable model of this shape; the same seed gives the same weights on every layout.
 
@@ -29,23 +33,6 @@ def build(shape: T5Shape, spans: Spans, tokenizer: Tokenizer, context: BuildCont
         mean_ngram_size=spans.mean_ngram_size,
         geometric_dist=spans.geometric_dist,
     )
-    config = transformer_config(
-        num_layers=shape.num_layers,
-        hidden_size=shape.hidden_size,
-        num_attention_heads=shape.num_attention_heads,
-        ffn_hidden_size=shape.ffn_hidden_size,
-        kv_channels=shape.kv_channels,
-        softmax_scale=shape.softmax_scale,
-        activation=shape.mlp_activation,
-        normalization=shape.normalization,
-        bias=shape.bias,
-        hidden_dropout=shape.hidden_dropout,
-        attention_dropout=shape.attention_dropout,
-        layernorm_epsilon=shape.layernorm_epsilon,
-        init_method_std=shape.init_method_std,
-        tensor_model_parallel_size=context.tensor_model_parallel_size,
-        deterministic=context.deterministic,
-    )
     options = Seq2SeqOptions(
         max_source_positions=shape.seq_length,
         max_target_positions=shape.seq_length_dec,
@@ -62,5 +49,27 @@ def build(shape: T5Shape, spans: Spans, tokenizer: Tokenizer, context: BuildCont
     )
     groups = start_groups(context.tensor_model_parallel_size)
     torch.manual_seed(context.seed)
-    network = Seq2SeqLM(config, config, tokenizer.vocab_size, options, groups=groups)
+    encoder, decoder = _config(shape, context), _config(shape.decoder, context)
+    network = Seq2SeqLM(encoder, decoder, tokenizer.vocab_size, options, groups=groups)
     return LanguageModule(network, objective, seq_length=shape.seq_length)
+
+
+def _config(shape: T5Shape, context: BuildContext) -> TransformerConfig:
+    """Return the sizes of one side as megatron-core takes them."""
+    return transformer_config(
+        num_layers=shape.num_layers,
+        hidden_size=shape.hidden_size,
+        num_attention_heads=shape.num_attention_heads,
+        ffn_hidden_size=shape.ffn_hidden_size,
+        kv_channels=shape.kv_channels,
+        softmax_scale=shape.softmax_scale,
+        activation=shape.mlp_activation,
+        normalization=shape.normalization,
+        bias=shape.bias,
+        hidden_dropout=shape.hidden_dropout,
+        attention_dropout=shape.attention_dropout,
+        layernorm_epsilon=shape.layernorm_epsilon,
+        init_method_std=shape.init_method_std,
+        tensor_model_parallel_size=context.tensor_model_parallel_size,
+        deterministic=context.deterministic,
+    )

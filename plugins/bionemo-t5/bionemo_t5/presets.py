@@ -54,6 +54,7 @@ t5 = configure(
         "transformer_block_type",
         "normalization",
         "bias_activation_fusion",
+        "decoder_bias_activation_fusion",
         "bias",
         "share_token_embeddings",
         "tokens_head_bias",

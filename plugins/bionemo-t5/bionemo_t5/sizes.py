@@ -3,15 +3,15 @@
 No `from __future__ import annotations` here: the configuration reads these annotations at run time.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Optional
 
 
 @dataclass(frozen=True)
 class T5Shape:
-    """Sizes and switches of one family member; encoder and decoder are alike."""
+    """Sizes and switches of one family member; the decoder is like the encoder where it has no value of its own."""
 
-    num_layers: int = 12  # transformer layers of each side
+    num_layers: int = 12  # transformer layers of the encoder
     hidden_size: int = 768  # width of the hidden states
     num_attention_heads: int = 12  # attention heads of each layer
     ffn_hidden_size: Optional[int] = None  # width inside the MLP; null: four times hidden_size
@@ -34,12 +34,28 @@ class T5Shape:
     share_token_embeddings: bool = True  # encoder and decoder have one word table
     share_decoder_tokens_head_embeddings: bool = True  # the head's weight is the word table
     tokens_head_bias: bool = True  # a bias in the head
+    num_decoder_layers: Optional[int] = None  # transformer layers of the decoder; null: num_layers
+    decoder_num_attention_heads: Optional[int] = None  # attention heads of the decoder; null: num_attention_heads
+    decoder_ffn_hidden_size: Optional[int] = None  # width inside the decoder's MLP; null: as in the encoder
+    decoder_activation: Optional[str] = None  # activation of the decoder's MLP; null: activation
+    decoder_bias_activation_fusion: Optional[bool] = None  # tanh gelu in the decoder; null: bias_activation_fusion
+    decoder_hidden_dropout: Optional[float] = None  # dropout of the decoder's hidden states; null: hidden_dropout
+    decoder_attention_dropout: Optional[float] = None  # dropout of its attention; null: attention_dropout
+    decoder_layernorm_epsilon: Optional[float] = None  # epsilon of the decoder's norms; null: layernorm_epsilon
     scale_tied_head: bool = False
 
     @property
     def mlp_activation(self) -> str:
         """The activation of the MLP as the core names it."""
         return "gelu_tanh" if self.activation == "gelu" and self.bias_activation_fusion else self.activation
+
+    @property
+    def decoder(self) -> "T5Shape":
+        """The shape of the decoder: its own values, and those of the encoder where it has none."""
+        names = {one.name: one.name.removeprefix("decoder_") for one in fields(self) if one.name.startswith("decoder_")}
+        names["num_decoder_layers"] = "num_layers"
+        own = {name: getattr(self, key) for key, name in names.items() if getattr(self, key) is not None}
+        return replace(self, **own)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Weights out to v1 archives and Hugging Face folders and back: bit for bit, and read by the other side."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from bionemo_core.builtin import load_registry
 from bionemo_core.config.schema import Restore
 from bionemo_core.data.batches.batch import Seq2SeqBatch
 from bionemo_core.data.batches.rows import RowShape, collate_pairs
-from bionemo_core.errors import ArtefactError
+from bionemo_core.errors import ArtefactError, ConfigError
 from bionemo_core.interop.connector import ForeignModel, OurModel
 from bionemo_core.interop.foreign_config import ForeignConfig
 from bionemo_core.interop.huggingface import read_huggingface, write_huggingface
@@ -19,7 +20,7 @@ from bionemo_core.interop.nemo import read_nemo, write_nemo
 from bionemo_core.interop.nemo_models import PROTEIN_PIECES
 from bionemo_core.interop.stored import Carried
 from bionemo_core.models.load import OpenedModel, open_model
-from bionemo_core.models.locate import open_stored
+from bionemo_core.models.locate import complete_choice, open_stored
 from bionemo_core.parallel.groups import start_groups
 from bionemo_core.parallel.transfer import Vocabularies, transfer_weights
 from bionemo_core.protocols import BuildContext, Seq2SeqExample
@@ -64,7 +65,7 @@ def test_a_v1_archive_comes_back_bit_for_bit(realdata: Path, tmp_path: Path, whi
 
 KINDS = {
     "ProtT5-XL": {"feed_forward_proj": "relu", "d_kv": 24, "tie_word_embeddings": True},
-    "T5 1.1": {"feed_forward_proj": "gated-gelu", "d_kv": 16, "tie_word_embeddings": False},
+    "T5 1.1": {"feed_forward_proj": "gated-gelu", "d_kv": 16, "tie_word_embeddings": False, "num_decoder_layers": 3},
 }
 
 
@@ -128,6 +129,31 @@ def test_their_folder_and_ours_agree_in_logits_and_bits(
     real = laid.target.padding_mask
     for logits in (again, got):
         assert (logits - expected)[real].abs().max() / expected.abs().max() < 1e-5
+
+
+def test_a_decoder_that_is_no_deeper_but_otherwise_unlike_does_not_go_out(theirs: tuple[torch.nn.Module, Path]) -> None:
+    model = ours(open_model(str(theirs[1]), load_registry()))
+    params = {**model.params, "decoder_layernorm_epsilon": 0.1}
+    with pytest.raises(ConfigError, match="no place for decoder_layernorm_epsilon"):
+        T5HuggingFace().write(replace(model, params=params))
+
+
+UNLIKE = {"num_decoder_layers": 3, "decoder_activation": "swiglu", "decoder_layernorm_epsilon": 0.1}
+
+
+def test_a_v1_archive_with_a_decoder_of_its_own_comes_back(tmp_path: Path) -> None:
+    sizes = {"num_layers": 1, "hidden_size": 32, "num_attention_heads": 2, "ffn_hidden_size": 48, "seq_length": 64}
+    registry, tokenizer = load_registry(), prott5nv_tokenizer()
+    params = {**sizes, **UNLIKE, "decoder_bias_activation_fusion": False, "bias_activation_fusion": True}
+    choice = complete_choice("model", "prott5nv", params, "bionemo-t5", registry)
+    network = registry.build(choice, tokenizer=tokenizer, context=BuildContext()).network
+    tensors = network_tensors(network)
+    write_nemo(tmp_path / "t5.nemo", ProtT5nvNemo().write(OurModel("prott5nv", choice.params, tokenizer, tensors)))
+    again = open_model(str(tmp_path / "t5.nemo"), registry)
+    assert again.report.complete
+    assert {key: again.spec.model.params[key] for key in params} == params
+    assert_same_bits(network_tensors(again.module.network), tensors)
+    assert again.module.network.decoder.block.config.layernorm_epsilon == 0.1
 
 
 def test_a_tied_head_without_scaling_is_refused(theirs: tuple[torch.nn.Module, Path]) -> None:
