@@ -66,7 +66,7 @@ def check_packing(subject: Subject, registered: RegisteredComponent) -> None:
         if network is None:
             fail(f"{where}, but has no `network` that maps a TokenBatch to its summed loss; see LanguageModule.")
         built.module.eval()
-        examples = _examples(built)
+        examples = examples_of(built)
         try:
             alone = [_loss(network, [one], built, packed=False) for one in examples]
             together = [
@@ -87,7 +87,8 @@ def check_packing(subject: Subject, registered: RegisteredComponent) -> None:
 AnyExample = Example | Seq2SeqExample
 
 
-def _examples(built: BuiltModel) -> list[AnyExample]:
+def examples_of(built: BuiltModel) -> list[AnyExample]:
+    """Return examples of the first records, of different lengths, short enough for one packed row."""
     from bionemo_core.data.batches.loader import add_bos_eos
     from bionemo_core.data.batches.rng import RecordRng
 
@@ -114,21 +115,23 @@ def _loss(network: Any, examples: Sequence[AnyExample], built: BuiltModel, *, pa
 
     from bionemo_core.training.losses import Losses
 
-    batch = _batch(examples, built, packed=packed)
+    batch = batch_of(examples, built, packed=packed)
     with torch.no_grad():
         return float(Losses.of(network(batch)).tokens) / max(batch.num_loss_tokens, 1)
 
 
-def _batch(examples: Sequence[AnyExample], built: BuiltModel, *, packed: bool) -> "MicroBatch":
+def batch_of(examples: Sequence[AnyExample], built: BuiltModel, *, packed: bool, filling: int = 0) -> "MicroBatch":
+    """Return the micro batch of the examples; `filling` padded rows of padding follow them, as in static shapes."""
     from bionemo_core.data.batches.batch import micro_batch_of
     from bionemo_core.data.batches.rows import RowShape, collate, collate_pairs
 
-    rows = 1 if packed else len(examples)
-    length = sum(len(one[0]) for one in examples)
-    shape = RowShape(length, rows, built.tokenizer.pad_id, packed)
+    rows = 1 if packed else len(examples) + filling
+    capacity = max if filling else sum
+    length = capacity(len(one[0]) for one in examples)
+    shape = RowShape(length, rows, built.tokenizer.pad_id, packed, static_shapes=bool(filling))
     pairs = [one for one in examples if isinstance(one, Seq2SeqExample)]
     if pairs:
-        target_length = sum(len(one.labels) for one in pairs)
+        target_length = capacity(len(one.labels) for one in pairs)
         return micro_batch_of(collate_pairs(pairs, rows, shape._replace(target_length=target_length)))
     return micro_batch_of(collate([one for one in examples if isinstance(one, Example)], rows, shape))
 

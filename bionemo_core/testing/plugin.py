@@ -8,7 +8,20 @@ import pytest
 
 from bionemo_core.errors import BioNeMoError
 from bionemo_core.plugins import RegisteredComponent
-from bionemo_core.testing import capabilities, configs, datasets, decoding, imports, tokenizers, training
+from bionemo_core.testing import (
+    callbacks,
+    capabilities,
+    configs,
+    connectors,
+    datasets,
+    decoding,
+    heads,
+    imports,
+    networks,
+    tokenizers,
+    training,
+)
+from bionemo_core.testing.references import Reference
 from bionemo_core.testing.subject import ConformanceError, KitSettings, Subject
 
 SLOW_VARIABLE = "BIONEMO_TEST_SLOW"
@@ -41,6 +54,10 @@ class PluginConformance:
     parameters: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Parameters of single components, of the plugin or the core, by GROUP/NAME:
     `{"model/large": {"num_layers": 2}, "data/csv": {"path": "tests/ten.csv"}}`."""
+
+    references: ClassVar[Mapping[str, Reference]] = {}
+    """By the name of a connector, a function that computes with a model that it wrote, by the foreign implementation:
+    `{"mine_nemo": nemo_outputs}`; see `bionemo_core.testing.references`. For Hugging Face it is `transformers`."""
 
     overrides: ClassVar[Sequence[str]] = ()
     """More arguments for the command line of the runs: `["data=mine"]`."""
@@ -102,11 +119,34 @@ class PluginConformance:
     def test_model_is_typed(self, subject: Subject, model: RegisteredComponent) -> None:
         capabilities.check_types(subject, model)
 
+    def test_weights_come_from_the_seed(self, subject: Subject, model: RegisteredComponent) -> None:
+        networks.check_seed(subject, model)
+
+    def test_objective_draws_from_its_argument(self, subject: Subject, model: RegisteredComponent) -> None:
+        networks.check_objective(subject, model)
+
+    def test_loss_is_a_sum(self, subject: Subject, model: RegisteredComponent) -> None:
+        networks.check_loss_is_a_sum(subject, model)
+
+    def test_states_are_of_one_sequence(self, subject: Subject, model: RegisteredComponent) -> None:
+        networks.check_states(subject, model)
+
     def test_model_trains(self, subject: Subject, model: RegisteredComponent) -> None:
         training.check_trains(subject, model)
 
     def test_model_resumes(self, subject: Subject, model: RegisteredComponent) -> None:
         training.check_resumes(subject, model)
+
+    def test_connector_there_and_back(self, subject: Subject, connector: RegisteredComponent) -> None:
+        models = _tested_models(type(self), subject)
+        connectors.check_connector(subject, connector, models, self.references.get(connector.name))
+
+    def test_head_answers(self, subject: Subject, head: RegisteredComponent) -> None:
+        heads.check_head(subject, head)
+
+    def test_run_with_callback(self, subject: Subject, callback: RegisteredComponent) -> None:
+        models = _tested_models(type(self), subject)
+        callbacks.check_callback(subject, callback, models[0] if models else None)
 
     def test_packed_equals_unpacked(self, subject: Subject, packing_model: RegisteredComponent) -> None:
         capabilities.check_packing(subject, packing_model)
@@ -127,6 +167,9 @@ _ARGUMENTS = {
     "any_model": "model",
     "tokenizer": "tokenizer",
     "dataset": "data",
+    "connector": "connector",
+    "head": "head",
+    "callback": "callbacks",
     "model": "model",
     "packing_model": "model",
     "decoding_model": "model",
@@ -151,12 +194,17 @@ def _components_for(cls: type[PluginConformance], group: str | None, argument: s
     except (ConformanceError, BioNeMoError):
         return []
     if group == "model" and argument != "any_model":
-        if cls.models is not None:
-            components = [subject.component("model", name) for name in cls.models]
+        components = _tested_models(cls, subject)
         capability = argument.removesuffix("_model")
         if capability != argument:
             components = [one for one in components if capability in one.component.capabilities]
     return components
+
+
+def _tested_models(cls: type[PluginConformance], subject: Subject) -> list[RegisteredComponent]:
+    if cls.models is None:
+        return subject.components("model")
+    return [subject.component("model", name) for name in cls.models]
 
 
 def _marks(metafunc: pytest.Metafunc) -> list[pytest.MarkDecorator]:

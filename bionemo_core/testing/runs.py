@@ -59,6 +59,21 @@ def alone_in_process() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+@contextmanager
+def kept_generators() -> Iterator[None]:
+    """Restore the states of the global random generators after a block."""
+    import numpy as np
+    import torch
+
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
+
+
 def run_spec(subject: Subject, model: str, **changes: Any) -> RunSpec:
     """Return a short run of the model on the CPU; `changes` are keys with `__` in place of the dot.
 
@@ -108,13 +123,15 @@ def _update(config: "DictConfig", values: Mapping[str, Any]) -> None:
             OmegaConf.update(config, key, value, merge=False)
 
 
-def build_model(subject: Subject, registered: RegisteredComponent) -> BuiltModel:
+def build_model(subject: Subject, registered: RegisteredComponent, spec: RunSpec | None = None) -> BuiltModel:
     """Build the model as a run does, in this process; call it inside `alone_in_process`.
+
+    It is the model of the run `spec`; None: of the run that the kit trains.
 
     Raises:
         ConformanceError: it cannot be built, or is too large for a test.
     """
-    spec = run_spec(subject, registered.name)
+    spec = spec or run_spec(subject, registered.name)
     context = BuildContext(seed=spec.seed, home=spec.home)
     where = f"model {registered.name!r}"
     try:
@@ -148,31 +165,28 @@ def _check_size(subject: Subject, spec: RunSpec, where: str, tokenizer: Tokenize
         )
 
 
-def train_model(spec: RunSpec, subject: Subject, what: str, folder: Path) -> dict[int, float]:
+def train_model(spec: RunSpec, subject: Subject, what: str, folder: Path, registry: Any = None) -> dict[int, float]:
     """Train a run in this process, with the run folder `folder`, and return the loss of each step.
+
+    Its components come from `registry`; None: the subject's.
 
     Raises:
         ConformanceError: the run fails, or logs no loss.
     """
-    import numpy as np
-    import torch
-
     from bionemo_core.runs.folder import FOLDER_VARIABLE
     from bionemo_core.tasks.train import train
 
     folder.mkdir(parents=True, exist_ok=True)
-    generators = random.getstate(), np.random.get_state(), torch.get_rng_state()
     os.environ[FOLDER_VARIABLE] = str(folder)
     try:
-        with alone_in_process():
-            train(spec, subject.registry)
+        with alone_in_process(), kept_generators():
+            train(spec, registry or subject.registry)
+    except AssertionError:
+        raise
     except Exception as error:
         raise failure_of(what, error) from error
     finally:
         os.environ.pop(FOLDER_VARIABLE, None)
-        random.setstate(generators[0])
-        np.random.set_state(generators[1])
-        torch.set_rng_state(generators[2])
     return read_losses(folder, what)
 
 

@@ -1,12 +1,14 @@
 """The source of a small plugin that passes the kit; tests replace parts of its text to add faults."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
+import torch
 
+from bionemo_core.interop.connector import ForeignModel
 from bionemo_core.testing import ConformanceError, Subject
 
 MakeSubject = Callable[..., Subject]
@@ -43,6 +45,24 @@ def bag(
     return build(width, dropout, seq_length, tokenizer, context)
 
 
+def answer(dropout: float = 0.1):
+    from .extras import Answer
+
+    return Answer(dropout)
+
+
+def slower(factor: float = 0.9):
+    from .extras import Slower
+
+    return Slower(factor)
+
+
+def bag_folder():
+    from .connector import BagFolder
+
+    return BagFolder()
+
+
 @hookimpl
 def bionemo_tokenizers():
     yield Component("letters", configure(letters), "twenty residues")
@@ -60,8 +80,23 @@ def bionemo_models():
         configure(bag),
         "guesses each token from what is left of it",
         defaults={"tokenizer": "letters", "data": "peptides"},
-        capabilities=frozenset({"packing", "tensor_parallel", "exact_resume"}),
+        capabilities=frozenset({"packing", "tensor_parallel", "exact_resume", "embedding"}),
     )
+
+
+@hookimpl
+def bionemo_heads():
+    yield Component("answer", configure(answer), "one linear layer")
+
+
+@hookimpl
+def bionemo_callbacks():
+    yield Component("slower", configure(slower), "makes gradients smaller with every step")
+
+
+@hookimpl
+def bionemo_connectors():
+    yield Component("bag_folder", configure(bag_folder), "to and from folders")
 """
 
 ALPHABET = """
@@ -111,13 +146,23 @@ class Bag(torch.nn.Module):
         super().__init__()
         self.tokens = torch.nn.Embedding(vocab_size, width)
         self.positions = torch.nn.Embedding(seq_length, width)
+        self.query = torch.nn.Linear(width, width)
+        self.key = torch.nn.Linear(width, width)
         self.dropout = torch.nn.Dropout(dropout)
         self.output = torch.nn.Linear(width, vocab_size)
         self.steps = 0
 
-    def forward(self, batch):
+    def hidden_states(self, batch):
         hidden = self.tokens(batch.tokens) + self.positions(batch.position_ids)
-        logits = self.output(self.dropout(torch.tanh(hidden)))
+        scores = self.query(hidden) @ self.key(hidden).transpose(1, 2)
+        own = batch.segment_ids[:, :, None] == batch.segment_ids[:, None, :]
+        seen = own & batch.padding_mask[:, None, :]
+        hidden = hidden + scores.masked_fill(~seen, -1e4).softmax(-1) @ hidden
+        return torch.tanh(hidden).transpose(0, 1)
+
+    def forward(self, batch):
+        hidden = self.hidden_states(batch).transpose(0, 1)
+        logits = self.output(self.dropout(hidden))
         losses = F.cross_entropy(logits.flatten(0, 1), batch.labels.flatten(), reduction="none")
         loss = losses[batch.loss_mask.flatten()].sum()
         return loss
@@ -136,9 +181,108 @@ def build(width, dropout, seq_length, tokenizer, context):
     return Module(network, objective, seq_length=seq_length)
 """
 
-FILES = {"__init__.py": HOOKS, "alphabet.py": ALPHABET, "records.py": RECORDS, "network.py": NETWORK}
+EXTRAS = """
+import torch
+from pytorch_lightning import Callback
+
+
+class Head(torch.nn.Module):
+    def __init__(self, hidden_size, outputs, per_residue, dropout):
+        super().__init__()
+        self.per_residue = per_residue
+        self.dropout = torch.nn.Dropout(dropout)
+        self.linear = torch.nn.Linear(hidden_size, outputs)
+
+    def forward(self, residues):
+        states = residues.states if self.per_residue else residues.mean()
+        return self.linear(self.dropout(states))
+
+
+class Answer:
+    def __init__(self, dropout):
+        self.dropout = dropout
+
+    def build(self, hidden_size, outputs, per_residue):
+        return Head(hidden_size, outputs, per_residue, self.dropout)
+
+
+class Slower(Callback):
+    def __init__(self, factor):
+        self.factor = factor
+        self.batches = 0
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.batches += 1
+        with torch.no_grad():
+            for parameter in pl_module.parameters():
+                parameter.mul_(1 - 1e-3 * self.factor**self.batches)
+
+    def state_dict(self):
+        return {"batches": self.batches}
+
+    def load_state_dict(self, state_dict):
+        self.batches = state_dict["batches"]
+"""
+
+CONNECTOR = """
+from bionemo_core.interop.connector import ForeignModel, Reading
+from bionemo_core.interop.foreign_config import ForeignConfig
+from bionemo_core.interop.keys import Key, KeyTable
+
+TABLE = KeyTable(
+    [
+        Key("tokens", "words", ("weight",)),
+        Key("positions", "places", ("weight",)),
+        Key("query", "attention.query"),
+        Key("key", "attention.key"),
+        Key("output", "head"),
+    ]
+)
+
+
+class BagFolder:
+    format = "huggingface"
+    models = frozenset({"bag"})
+
+    def recognises(self, config):
+        return config.values.get("model_type") == "bag"
+
+    def read(self, source):
+        config = source.config
+        params = {"width": config.size("hidden_size"), "seq_length": config.size("max_position_embeddings")}
+        params["dropout"] = config.number("hidden_dropout_prob")
+        found = TABLE.to_ours(source.tensors, source.where)
+        return Reading("bag", params, "letters", found.tensors, {}, found.unexpected)
+
+    def write(self, model):
+        params = model.params
+        values = {"model_type": "bag", "hidden_size": params["width"]}
+        values["hidden_dropout_prob"] = params["dropout"]
+        values["max_position_embeddings"] = params["seq_length"]
+        tensors = TABLE.to_theirs(model.tensors, model.tokenizer.vocab_size)
+        return ForeignModel(ForeignConfig(values, "a folder"), tensors)
+"""
+
+FILES = {
+    "__init__.py": HOOKS,
+    "alphabet.py": ALPHABET,
+    "records.py": RECORDS,
+    "network.py": NETWORK,
+    "extras.py": EXTRAS,
+    "connector.py": CONNECTOR,
+}
 
 
 def finds(*words: str) -> AbstractContextManager[Any]:
     """Expect a failure whose message has these words in this order."""
     return pytest.raises(ConformanceError, match="(?s)" + ".*".join(re.escape(word) for word in words))
+
+
+def their_outputs(foreign: ForeignModel, source: Sequence[int], target: Sequence[int]) -> dict[str, Any]:
+    """Compute the states of a folder that the plugin's connector wrote, as its owners do."""
+    tensors = foreign.tensors
+    hidden = tensors["words.weight"][list(source)] + tensors["places.weight"][: len(source)]
+    query, key = (
+        hidden @ tensors[f"attention.{name}.weight"].T + tensors[f"attention.{name}.bias"] for name in ("query", "key")
+    )
+    return {"hiddens": torch.tanh(hidden + (query @ key.T).softmax(-1) @ hidden).numpy()}

@@ -3,17 +3,21 @@
 from pathlib import Path
 
 import pytest
-from small_plugin import HOOKS, MakeSubject, finds
+from small_plugin import HOOKS, MakeSubject, finds, their_outputs
 
 from bionemo_core.testing import (
     KitSettings,
     Subject,
+    callbacks,
     capabilities,
     configs,
+    connectors,
     datasets,
+    heads,
     imports,
     installed,
     make_plugin,
+    networks,
     tokenizers,
     training,
 )
@@ -38,6 +42,14 @@ def test_the_plugin_without_a_fault_passes(small_plugin: MakeSubject):
     training.check_trains(subject, model)
     training.check_resumes(subject, model)
     capabilities.check_packing(subject, model)
+    networks.check_loss_is_a_sum(subject, model)
+    networks.check_states(subject, model)
+    networks.check_seed(subject, model)
+    networks.check_objective(subject, model)
+    connectors.check_connector(subject, subject.component("connector", "bag_folder"), [model], their_outputs)
+    heads.check_head(subject, subject.component("head", "answer"))
+    callbacks.check_callback(subject, subject.component("callbacks", "slower"), model)
+    callbacks.check_callback(subject, subject.component("callbacks", "slower"), None)
 
 
 # Found and loads.

@@ -1,0 +1,208 @@
+"""Checks of a model's network and objective: what they compute depends on their own input and on the seed alone."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bionemo_core.data.batches.rng import RecordRng
+from bionemo_core.plugins import RegisteredComponent
+from bionemo_core.protocols import BuildContext
+from bionemo_core.testing.capabilities import batch_of, examples_of
+from bionemo_core.testing.runs import BuiltModel, alone_in_process, build_model, kept_generators
+from bionemo_core.testing.subject import Subject, fail, failure_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from bionemo_core.data.batches.batch import MicroBatch
+
+SUM_TOLERANCE = 1e-5
+STATES_TOLERANCE = 1e-4
+SEQUENCES = 6
+LEAST_DISTINCT = 16
+"""A parameter with at least so many different values was drawn at random."""
+
+
+def check_loss_is_a_sum(subject: Subject, registered: RegisteredComponent) -> None:
+    """Check that the loss of a batch is the sum of its sequences' losses, with padding and rows that are only filling.
+
+    Raises:
+        ConformanceError: it is not; the message shows both losses.
+    """
+    where = f"model {registered.name!r}"
+    with alone_in_process():
+        built = build_model(subject, registered)
+        network = getattr(built.module, "network", None)
+        if network is None:
+            return  # a LightningModule with a training step of its own
+        built.module.eval()
+        examples = examples_of(built)
+        try:
+            alone = [_losses(network, batch_of([one], built, packed=False)) for one in examples]
+            together = _losses(network, batch_of(examples, built, packed=False, filling=1))
+        except Exception as error:
+            raise failure_of(f"{where}: its forward on padded rows", error) from error
+    for kind, values in zip(("tokens", "sequences"), zip(*alone, together, strict=True), strict=True):
+        total, got = sum(values[:-1]), values[-1]
+        if not abs(got - total) <= SUM_TOLERANCE * max(abs(total), 1e-3):
+            fail(
+                f"{where}: a batch of {len(examples)} sequences has the loss {got:.6f} over {kind}, and its sequences "
+                f"alone have {' + '.join(f'{value:.6f}' for value in values[:-1])} = {total:.6f}. Return the sum over "
+                "what counts (batch.loss_mask, or the first batch.num_sequences rows), not a mean: LanguageModule "
+                "divides by the count of the global batch. A row must not depend on the other rows or on its padding."
+            )
+
+
+def _losses(network: Any, batch: "MicroBatch") -> tuple[float, float]:
+    """Return the loss over tokens and over sequences, summed."""
+    import torch
+
+    from bionemo_core.training.losses import Losses
+
+    with torch.no_grad():
+        losses = Losses.of(network(batch))
+    return float(losses.tokens), float(losses.sequences)
+
+
+def check_states(subject: Subject, registered: RegisteredComponent) -> None:
+    """Check that the states of a sequence are the same in a batch as alone, in every kind of batch that embedding uses.
+
+    Raises:
+        ConformanceError: they differ, or the model declares `embedding` and has no states.
+    """
+    from bionemo_core.nn.residue_states import encoder_network
+
+    where = f"model {registered.name!r}"
+    with alone_in_process():
+        built = build_model(subject, registered)
+        base = encoder_network(getattr(built.module, "network", built.module))
+        if not (hasattr(base, "hidden_states") or hasattr(base, "encode")):
+            if "embedding" in registered.component.capabilities:
+                fail(
+                    f"{where} declares 'embedding', but its network has neither hidden_states(batch) nor encode(batch)."
+                )
+            return
+        try:
+            for packed in {"packing" in registered.component.capabilities, False}:
+                _compare_states(f"{where}: {'packed' if packed else 'padded'}", built, packed)
+        except AssertionError:
+            raise
+        except Exception as error:
+            raise failure_of(f"{where}: embedding with it", error) from error
+
+
+def _compare_states(where: str, built: BuiltModel, packed: bool) -> None:
+    from bionemo_core.inference.embedding import EMBEDDINGS, HIDDENS, Embedder, EmbeddingSettings
+
+    settings = EmbeddingSettings(outputs=(EMBEDDINGS, HIDDENS), unknown="unk", on_long="truncate")
+    embedder = Embedder(built.module, built.tokenizer, settings)
+    embedder.packing = packed and embedder.packing
+    records = [built.splits.train[index] for index in range(min(SEQUENCES, len(built.splits.train)))]
+    together = embedder.run(records).rows(HIDDENS)
+    for number, record in enumerate(records):
+        alone = embedder.run([record]).arrays[HIDDENS]
+        distance = largest_difference(together[number], alone)
+        if not distance <= STATES_TOLERANCE:
+            fail(
+                f"{where} with {len(records) - 1} others, the hidden states of sequence {number + 1} differ by "
+                f"{distance:.3f} of the largest from those of the sequence alone. hidden_states must return "
+                "[length, rows, hidden]; keep attention and convolutions within batch.cu_seqlens (or "
+                "batch.segment_ids) and batch.padding_mask, and take no statistics over rows. A network that cannot "
+                "keep packed sequences apart must not declare 'packing'."
+            )
+
+
+def largest_difference(got: "NDArray[np.float32]", expected: "NDArray[np.float32]") -> float:
+    """Return the largest difference of two arrays, relative to the largest value; infinite if their shapes differ."""
+    if got.shape != expected.shape:
+        return float("inf")
+    return float(np.abs(got - expected).max() / max(float(np.abs(expected).max()), 1e-9))
+
+
+def check_seed(subject: Subject, registered: RegisteredComponent) -> None:
+    """Check that a model's first weights depend on `context.seed`, and on nothing else.
+
+    Raises:
+        ConformanceError: two builds with one seed differ, or two seeds give the same weights.
+    """
+    import torch
+
+    where = f"model {registered.name!r}"
+    with alone_in_process(), kept_generators():
+        built = build_model(subject, registered)
+
+        def weights(seed: int, state: int) -> dict[str, Any]:
+            _disturb(state)
+            context = BuildContext(seed=seed, home=built.spec.home)
+            module = subject.registry.build(built.spec.model, tokenizer=built.tokenizer, context=context)
+            return {name: parameter.detach() for name, parameter in module.named_parameters()}
+
+        first, again, other = weights(1, 1), weights(1, 2), weights(2, 1)
+    changed = [name for name, tensor in first.items() if not torch.equal(tensor, again[name])]
+    if changed:
+        fail(
+            f"{where}: built twice with context.seed=1, {changed[0]} and {len(changed) - 1} more parameters differ, so "
+            "no run could be repeated. Call torch.manual_seed(context.seed) before the network is made, and use "
+            "neither torch.seed() nor another source of random numbers."
+        )
+    drawn = [name for name, tensor in first.items() if tensor.unique().numel() >= LEAST_DISTINCT]
+    if drawn and all(torch.equal(first[name], other[name]) for name in drawn):
+        fail(
+            f"{where}: its weights are the same for context.seed=1 and 2, so the key `seed` would not change a run. "
+            "Call torch.manual_seed(context.seed) before the network is made."
+        )
+
+
+def _disturb(state: int) -> None:
+    """Set every global generator to a state."""
+    import random
+
+    import torch
+
+    random.seed(state)
+    np.random.seed(state)
+    torch.manual_seed(state)
+
+
+def check_objective(subject: Subject, registered: RegisteredComponent) -> None:
+    """Check that examples depend on the record and on `draw` alone.
+
+    Raises:
+        ConformanceError: they do not; the message names the record.
+    """
+    where = f"model {registered.name!r}"
+    with alone_in_process(), kept_generators():
+        built = build_model(subject, registered)
+        for number in range(min(SEQUENCES, len(built.splits.train))):
+            try:
+                _disturb(1)
+                first = _example(built, number)
+                _disturb(2)
+                again = _example(built, number)
+            except AssertionError:
+                raise
+            except Exception as error:
+                raise failure_of(f"{where}: its objective on record {number}", error) from error
+            if not all(np.array_equal(one, other) for one, other in zip(first, again, strict=True)):
+                fail(
+                    f"{where}: its objective makes another example of record {number} when it is asked again with the "
+                    "same draw, so a resumed run would differ. Take every random choice from `draw`."
+                )
+
+
+def _example(built: BuiltModel, number: int) -> "Sequence[NDArray[Any]]":
+    from bionemo_core.data.batches.loader import add_bos_eos
+
+    draw = RecordRng(1, 0, number, "masking")
+    objective, record = built.module.objective, built.splits.train[number]
+    whole = getattr(objective, "record_example", None)
+    if whole is not None:
+        example: Sequence[NDArray[Any]] = whole(record, draw)
+        return example
+    ids = add_bos_eos(built.tokenizer, record, built.module.seq_length)
+    before = ids.copy()
+    example = objective.example(ids, draw)
+    if not np.array_equal(ids, before):
+        fail("its objective changes the ids that it gets; they may be shared. Copy them first.")
+    return example
