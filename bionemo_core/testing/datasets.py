@@ -85,6 +85,8 @@ def check_split(where: str, records: RecordDataset, others: RecordDataset, token
     if len(records) != len(others):
         fail(f"{where}: built twice, it has {len(records)} and {len(others)} records.")
     lengths: Any = getattr(records, "lengths", None)
+    if hasattr(records, "order"):
+        _check_order(where, records, others)
     if lengths is not None and np.shape(lengths) != (len(records),):
         fail(
             f"{where}: `lengths` has the shape {np.shape(lengths)}, expected ({len(records)},): one length per record."
@@ -105,6 +107,29 @@ def check_split(where: str, records: RecordDataset, others: RecordDataset, token
             fail(
                 f"{where}: `lengths` says {lengths[index]} tokens for record {index}, but the tokenizer makes "
                 f"{len(tokenizer.encode(record))}. Packing relies on `lengths`: correct them, or leave them out."
+            )
+
+
+def _check_order(where: str, records: Any, others: Any) -> None:
+    """Check that an order is a pure function of the seed and names records that exist."""
+    positions = np.arange(2 * len(records) + 3, dtype=np.int64)
+    passes, indices = records.order(1).locate(positions)
+    if np.shape(passes) != positions.shape or np.shape(indices) != positions.shape:
+        fail(
+            f"{where}: order(1).locate gives the shapes {np.shape(passes)} and {np.shape(indices)}, expected twice "
+            f"{positions.shape}."
+        )
+    if indices.min() < 0 or indices.max() >= len(records) or passes.min() < 0 or (np.diff(passes[[0, -1]]) < 0).any():
+        fail(
+            f"{where}: order(1).locate gives records {indices.min()} to {indices.max()} and passes {passes.min()} to "
+            f"{passes.max()}, expected records 0 to {len(records) - 1} and passes from 0 on."
+        )
+    some = positions[1::3]
+    for order in (records.order(1), others.order(1)):
+        if not all(np.array_equal(a[1::3], b) for a, b in zip((passes, indices), order.locate(some), strict=True)):
+            fail(
+                f"{where}: order(1).locate gives other records when it is asked again, or for other positions at once. "
+                "It must be a pure function of the seed and the position: ranks and resumed runs rely on it."
             )
 
 

@@ -1,11 +1,13 @@
 """Checks of a tokenizer: ids without gaps, distinct special tokens, and texts that survive a round trip."""
 
+from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
 
 from bionemo_core.plugins import RegisteredComponent
-from bionemo_core.protocols import BuildContext, Tokenizer
+from bionemo_core.protocols import BuildContext, CanonicalForm, Tokenizer
 from bionemo_core.testing.subject import Subject, fail, failure_of
 
 SPECIAL = ("pad_id", "bos_id", "eos_id", "unk_id", "mask_id")
@@ -35,6 +37,8 @@ def check_tokenizer(subject: Subject, registered: RegisteredComponent) -> None:
         ordinary = [piece for i, piece in enumerate(tokenizer.pieces) if i not in tokenizer.special_ids]
         _check_texts(where, tokenizer, ordinary)
         _check_unknown(where, tokenizer, ordinary)
+        if hasattr(tokenizer, "canonical"):
+            _check_canonical(where, tokenizer.canonical, ordinary)
     except AssertionError:
         raise
     except Exception as error:
@@ -109,3 +113,27 @@ def _check_unknown(where: str, tokenizer: Tokenizer, ordinary: list[str]) -> Non
             f"{where}: the unknown character {strange!r} becomes {ids}, expected unk_id {tokenizer.unk_id} among them: "
             "unknown characters must not be dropped silently."
         )
+
+
+def _check_canonical(where: str, canonical: Any, ordinary: Sequence[str]) -> None:
+    """Check that a canonical form is stable, says why a text has none, and that a copy of it gives the same."""
+    if not isinstance(canonical, CanonicalForm):
+        fail(f"{where}: canonical is {type(canonical).__name__}, which lacks a member of protocols.CanonicalForm.")
+    copy = deepcopy(canonical)  # as another process gets it
+    texts = [text.encode() for text in (*ordinary, *(one + other for one in ordinary[:5] for other in ordinary[:5]))]
+    for text in texts:
+        form = canonical(text)
+        if form is None:
+            if not canonical.why_not(text):
+                fail(
+                    f"{where}: canonical refuses {text!r}, and why_not has no reason. Say what is wrong with the text."
+                )
+            continue
+        if not isinstance(form, bytes):
+            fail(f"{where}: canonical({text!r}) is {form!r}, expected bytes or None.")
+        if canonical(form) != form or copy(text) != form:
+            fail(
+                f"{where}: canonical({text!r}) is {form!r}, whose own form is {canonical(form)!r}, and by a copy, as "
+                f"another process has it, {copy(text)!r}. Return a text that is its own canonical form, the same "
+                "everywhere: duplicates and splits depend on it."
+            )

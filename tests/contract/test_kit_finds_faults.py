@@ -234,6 +234,15 @@ def test_a_model_without_a_tokenizer(small_plugin: MakeSubject):
         configs.check_round_trip(subject, subject.component("model", "bag"))
 
 
+@pytest.mark.parametrize("others", ['"exact_resume"', '"tensor_parallel", "embedding"', ""])
+def test_a_capability_that_is_not_declared_cannot_be_asked_for(small_plugin: MakeSubject, others: str):
+    """Whatever else the model declares; without a request it is off."""
+    subject = small_plugin('{"packing", "tensor_parallel", "exact_resume", "embedding"}', f"[{others}]")
+    assert not subject.spec(subject.compose("bag")).batch.packing
+    with finds("does not declare 'packing', which batch.packing=true needs", "Use batch.packing=false"):
+        subject.spec(subject.compose("bag", "batch.packing=true"))
+
+
 ENUMERATION = "from enum import Enum\nclass Kind(Enum):\n    SMALL = 1\n"
 
 
@@ -289,7 +298,84 @@ def test_a_special_token_that_masking_would_touch(small_plugin: MakeSubject):
         tokenizers.check_tokenizer(subject, subject.component("tokenizer", "letters"))
 
 
+CANONICAL = """
+class Upper:
+    noun, version = "peptide", "1"
+
+    def __call__(self, text):
+        return text.upper()
+
+    def why_not(self, text):
+        return "is no peptide"
+
+
+class Letters("""
+
+
+@pytest.mark.parametrize(
+    ("new", "message"),
+    [
+        ("text.upper()", []),
+        ("text.upper() + b'A'", ["canonical(b'A') is b'AA', whose own form is b'AAA'"]),
+        ("text.upper().decode()", ["expected bytes or None"]),
+        ("None", ["why_not has no reason"]),
+        ("id(self).to_bytes(8, 'big')", ["the same everywhere"]),
+    ],
+    ids=["no fault", "grows", "text", "no reason", "another process"],
+)
+def test_a_canonical_form_that_is_not_stable(small_plugin: MakeSubject, new: str, message: list[str]):
+    changes = ("class Letters(", CANONICAL.replace("text.upper()", new), "super().__init__((", INIT)
+    if new == "None":
+        changes = (*changes, '"is no peptide"', '""')
+    subject = small_plugin(*changes, where="alphabet.py")
+    letters = subject.component("tokenizer", "letters")
+    if not message:
+        tokenizers.check_tokenizer(subject, letters)
+        return
+    with finds("tokenizer 'letters'", *message):
+        tokenizers.check_tokenizer(subject, letters)
+
+
+INIT = "self.canonical = Upper()\n        super().__init__(("
+
+
 # Datasets.
+
+
+ORDER = """    def order(self, seed):
+        return Forward(len(self), seed)
+
+
+class Forward:
+    def __init__(self, size, seed):
+        self.size = size
+
+    def locate(self, positions):
+        return positions // self.size, positions % self.size
+
+
+def splits("""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("positions % self.size", "positions % self.size", []),
+        ("positions % self.size", "positions % self.size + 1", ["gives records 1 to 128", "expected records 0 to 127"]),
+        ("positions % self.size", "np.random.permutation(positions) % self.size", ["when it is asked again"]),
+        ("positions % self.size", "np.arange(len(positions)) % self.size", ["for other positions at once"]),
+        ("positions // self.size", "0", ["gives the shapes () and"]),
+    ],
+    ids=["no fault", "beyond the end", "random", "positions", "shape"],
+)
+def test_an_order_that_is_not_pure(small_plugin: MakeSubject, old: str, new: str, message: list[str]):
+    subject = small_plugin("def splits(", ORDER.replace(old, new), where="records.py")
+    peptides = subject.component("data", "peptides")
+    if not message:
+        datasets.check_dataset(subject, peptides)
+        return
+    with finds("data 'peptides'", *message):
+        datasets.check_dataset(subject, peptides)
 
 
 @pytest.mark.parametrize(
