@@ -1,6 +1,6 @@
 """Break the code on purpose, one small break at a time, and check that the tests notice.
 
-`python tests/mutants/run_breaks.py [--check] [NAME or AREA ...]`
+`python tests/mutants/run_breaks.py [--check | --table] [NAME or AREA ...]`
 
 The breaks are in `breaks.toml`. Each is applied to a temporary copy of the checkout, uncommitted changes included, and
 the tests that are named for it run there. A break that no test notices has survived: that behaviour is not tested.
@@ -183,11 +183,22 @@ def report(outcomes: dict[str, list[Break]], seconds: float) -> int:
     return 1 if unexpected or mended else 0
 
 
+def format_table(breaks: Sequence[Break]) -> str:
+    """Return the table of docs/reliability.md: the breaks of each area."""
+    lines = ["| area | breaks | what is broken |", "|---|---|---|"]
+    for area in dict.fromkeys(one.area for one in breaks):
+        own = [one for one in breaks if one.area == area]
+        names = ", ".join(f"{one.name} (survives: {one.survives})" if one.survives else one.name for one in own)
+        lines.append(f"| {area} | {len(own)} | {names} |")
+    return "\n".join(lines) + "\n"
+
+
 def main(arguments: Sequence[str], root: Path = ROOT, table: Path = TABLE) -> int:
     """Do what the command line asks, and return the exit status."""
     parser = argparse.ArgumentParser(description="Apply each deliberate break and check that the tests notice it.")
     parser.add_argument("names", nargs="*", help="names or areas of breaks; default: all")
     parser.add_argument("--check", action="store_true", help="only check that the table fits the code")
+    parser.add_argument("--table", action="store_true", help="only print the table of docs/reliability.md")
     options = parser.parse_args(arguments)
     try:
         breaks = read_breaks(table)
@@ -202,6 +213,9 @@ def main(arguments: Sequence[str], root: Path = ROOT, table: Path = TABLE) -> in
     if stale := find_stale(breaks, root):
         print("\n".join(stale))
         return 2
+    if options.table:
+        print(format_table(breaks), end="")
+        return 0
     if options.check:
         print(f"{len(breaks)} breaks fit the code and the tests.")
         return 0

@@ -5,7 +5,19 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from run_breaks import KILLED, ROOT, SURVIVED, TABLE, UNUSABLE, Break, find_stale, main, read_breaks, report
+from run_breaks import (
+    KILLED,
+    ROOT,
+    SURVIVED,
+    TABLE,
+    UNUSABLE,
+    Break,
+    find_stale,
+    format_table,
+    main,
+    read_breaks,
+    report,
+)
 
 DOUBLING = "def double(number):\n    return number * 2\n"
 KEYS = ("name", "area", "file", "find", "replace", "why")
@@ -36,6 +48,21 @@ def table_of(project: Path, *breaks: tuple[str, ...], **more: str) -> Path:
 
 def test_every_break_fits_the_code():
     assert find_stale(read_breaks(TABLE), ROOT) == []
+
+
+AREAS = ("checkpoint", "order", "masks", "losses", "schedules", "readers", "connectors", "resume")
+
+
+def test_the_areas_that_matter_most_have_breaks():
+    breaks = read_breaks(TABLE)
+    assert len(breaks) >= 60
+    for area in AREAS:
+        assert sum(one.area == area for one in breaks) >= 5, area
+
+
+def test_the_documentation_has_the_table():
+    """`python tests/mutants/run_breaks.py --table` prints it."""
+    assert format_table(read_breaks(TABLE)) in (ROOT / "docs/reliability.md").read_text()
 
 
 def test_outcomes(project: Path, capsys: pytest.CaptureFixture[str]):
