@@ -23,6 +23,8 @@ class Record(NamedTuple):
     problem: str = ""
     columns: tuple[bytes, ...] = ()
     """The values of `Source.columns`, in that order; missing ones at the end are empty."""
+    note: str = ""
+    """What the reader left out of the record; one of a few texts, so that each can be counted."""
 
 
 class Source(Protocol):
@@ -105,6 +107,8 @@ class RecordBlock:
     """What is wrong with a record, by its row in the block."""
     position: int = 0
     """Compressed bytes of the file that were read so far; 0: unknown."""
+    notes: Mapping[int, str] = field(default_factory=dict)
+    """What the reader left out of a record, by its row in the block."""
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -113,15 +117,17 @@ class RecordBlock:
         """Return one of the records."""
         columns = tuple(column.value(row) for column in self.columns)
         sequence, line = self.sequences.value(row), int(self.lines[row])
-        return Record(self.ids.value(row), sequence, line, self.problems.get(row, ""), columns)
+        problem, note = self.problems.get(row, ""), self.notes.get(row, "")
+        return Record(self.ids.value(row), sequence, line, problem, columns, note)
 
     def records(self) -> Iterator[Record]:
         """Yield the records, one by one."""
-        problem, lines = self.problems.get, self.lines.tolist()
+        problem, note, lines = self.problems.get, self.notes.get, self.lines.tolist()
         columns = zip(*(column.values() for column in self.columns), strict=True) if self.columns else None
         names_and_sequences = zip(self.ids.values(), self.sequences.values(), strict=True)
         for row, (name, sequence) in enumerate(names_and_sequences):
-            yield Record(name, sequence, lines[row], problem(row, ""), next(columns) if columns else ())
+            values = next(columns) if columns else ()
+            yield Record(name, sequence, lines[row], problem(row, ""), values, note(row, ""))
 
 
 def read_blocks(source: Source, path: Path) -> Iterator[RecordBlock]:
@@ -151,6 +157,7 @@ def _block(records: Sequence[Record], num_columns: int) -> RecordBlock:
         np.fromiter((record.line for record in records), dtype=np.int64, count=len(records)),
         tuple(Column.of(values) for values in zip(*columns, strict=True)),
         {row: record.problem for row, record in enumerate(records) if record.problem},
+        notes={row: record.note for row, record in enumerate(records) if record.note},
     )
 
 

@@ -9,8 +9,17 @@ from bionemo_core.data.readers.records import Record, path_list
 _HEADERS = (b"smiles", b"smi", b"canonical_smiles", b"isomeric_smiles")
 
 
+_EXTENSION = "CXSMILES extension left out"
+_VERSION = 2
+"""Changes with the way to read names, because prepared molecules are kept under their ids."""
+
+
 class SmilesSource:
-    """SMI files; a record's id is the first word after the SMILES, or `file:line`."""
+    """SMI files; a record's id is its name, or `file:line`.
+
+    The name is what follows the SMILES, spaces included, up to a tab or the end of the line. If a header names three
+    or more columns that spaces separate, it is the second column. A CXSMILES extension, `|...|`, is no part of it.
+    """
 
     kind = "smiles"
     columns: tuple[str, ...] = ()
@@ -29,7 +38,7 @@ class SmilesSource:
     @property
     def options(self) -> dict[str, object]:
         """Return the header option and the names of the files, because ids contain them."""
-        return {"header": self._header, "names": [path.name for path in self.paths]}
+        return {"header": self._header, "names": [path.name for path in self.paths], "version": _VERSION}
 
     def records(self, path: Path) -> Iterator[Record]:
         """Yield the molecules of one file as text, without blank lines.
@@ -37,16 +46,37 @@ class SmilesSource:
         Raises:
             DataError: the file cannot be read.
         """
+        columns = 0
         with open_bytes(path, self.kind) as stream:
             for number, line in enumerate(text_lines(stream, f"smiles: {path}"), start=1):
-                words = line.split(None, 2)
-                if not words or (number == 1 and self._is_header(words[0])):
+                words = line.split(None, 1)
+                if not words:
                     continue
-                name = words[1] if len(words) > 1 else f"{path.name}:{number}".encode()
+                if number == 1 and self._is_header(words[0]):
+                    columns = 0 if b"\t" in line else len(line.split())
+                    continue
+                name, note = _parse_name(words[1] if len(words) > 1 else b"", columns)
+                name = name or f"{path.name}:{number}".encode()
                 if line.startswith(b"\t"):
                     yield Record(words[0], b"", number, "no SMILES before the name")
                 else:
-                    yield Record(name, words[0], number)
+                    yield Record(name, words[0], number, note=note)
 
     def _is_header(self, word: bytes) -> bool:
         return word.strip(b'"').lower() in _HEADERS if self._header is None else self._header
+
+
+def _parse_name(rest: bytes, columns: int) -> tuple[bytes, str]:
+    """Return the name in what follows a SMILES, empty if there is none, and what was left out.
+
+    Args:
+        rest: the rest of the line.
+        columns: how many columns a header separates by spaces; 0: unknown.
+    """
+    note = ""
+    if rest.startswith(b"|") and (end := rest.find(b"|", 1)) > 0:
+        rest, note = rest[end + 1 :].lstrip(), _EXTENSION
+    words = rest.split()
+    if columns > 2 and len(words) == columns - 1:
+        return words[0], note
+    return rest.partition(b"\t")[0].strip(), note

@@ -103,7 +103,7 @@ def _apply_rules(block: RecordBlock, rules: RecordFilter, kind: str, path: Path)
         data, doubtful = block.sequences.data, np.ones(len(block), dtype=np.bool_)
     else:
         data, doubtful = screen(block.sequences)
-    doubtful[list(block.problems)] = True
+    doubtful[[*block.problems, *block.notes]] = True
     sequences = Column(data, block.sequences.offsets)
     tally = Tally(read=len(block))
     if not doubtful.any():
@@ -123,7 +123,7 @@ def _filter_record(
     if not result.sequences:
         tally.reject(result.reason, _where(record, path) + result.detail)
         return []
-    tally.notes.update(result.notes)
+    tally.notes.update((*result.notes, record.note) if record.note else result.notes)
     if len(result.sequences) == 1:
         return [ChangedRow(source, record.id, result.sequences[0])]
     numbered = enumerate(result.sequences, start=1)

@@ -85,7 +85,7 @@ def smiles(
     max_logp: Optional[float] = None,
     min_qed: Optional[float] = None,
     deduplicate: bool = False,
-    on_duplicate_id: str = "drop",
+    on_duplicate_id: Optional[str] = None,
     parsed: bool = False,
     *,
     tokenizer: Tokenizer,
@@ -132,7 +132,8 @@ def smiles(
         max_logp: molecules of a higher logP (Crippen) are rejected.
         min_qed: molecules of a lower drug-likeness (QED) are rejected.
         deduplicate: keep one of several molecules with the same canonical SMILES.
-        on_duplicate_id: what to do with the id of an earlier molecule: drop, error or keep.
+        on_duplicate_id: what to do with the id of an earlier molecule: drop, error or keep; null: keep for the names
+            of SMI files, which need not be ids, and drop for tables.
         parsed: store each molecule as RDKit has parsed it beside its SMILES, ten times the size: random spellings are
             then drawn 1.4 times as fast.
 
@@ -143,11 +144,16 @@ def smiles(
     from bionemo_core.data.sources.input_files import NamedFiles, prepare_splits
     from bionemo_core.data.splits.options import SplitOptions
     from bionemo_molbart.molecules import SCAFFOLD
-    from bionemo_molbart.rules import MoleculeFiles, MoleculeFilter, MoleculeOptions
+    from bionemo_molbart.rules import SMILES, MoleculeFiles, MoleculeFilter, MoleculeOptions
 
+    files = MoleculeFiles(format, data_col, column, id_column, header_lines, data_sep, bool(split_file))
+    named = NamedFiles.of(path, val_path, test_path, dataset_path, {"train": train, "val": val, "test": test})
     by_scaffold = clusters == SCAFFOLD
     if clusters and not by_scaffold and not Path(clusters).expanduser().is_file():
         raise ConfigError(f"data.clusters: {clusters}: there is no such table; by name there is {SCAFFOLD}.")
+    if on_duplicate_id is None:
+        titles = not split_file and files.detect_format(named.paths("train", context)) == SMILES
+        on_duplicate_id = "keep" if titles else "drop"
     options = MoleculeOptions(
         canonicalize=canonicalize,
         on_invalid=on_invalid,
@@ -177,8 +183,6 @@ def smiles(
         split_seed=split_seed,
         id_column=id_column,
     )
-    files = MoleculeFiles(format, data_col, column, id_column, header_lines, data_sep, bool(split_file))
-    named = NamedFiles.of(path, val_path, test_path, dataset_path, {"train": train, "val": val, "test": test})
     return prepare_splits(named, files, MoleculeFilter(tokenizer, options), split_options, context)
 
 

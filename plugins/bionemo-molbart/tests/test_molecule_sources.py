@@ -45,6 +45,28 @@ def texts(records: Any) -> list[str]:
     return [] if records is None else [records[i].decode() for i in range(len(records))]
 
 
+def test_names_of_smi_files_need_not_be_ids(tmp_path: Path, context: BuildContext) -> None:
+    path = tmp_path / "mine.smi"
+    options = {"path": str(path), "val_fraction": 0.0, "test_fraction": 0.0}
+    path.write_text("CCO 1\nCCN 1\nCCC 0\nCCCC 0\nCCCCC 1\n")  # classes, where others have names
+    made = splits(context, **options)
+    assert (len(made.train), made.train.ids()) == (5, ["1", "1", "0", "0", "1"])
+    assert (
+        summary(made.train.manifest)
+        == "mine.smi: read 5 = used 5 + rejected 0; with the id of an earlier record, kept 3"
+    )
+    assert len(splits(context, **options, on_duplicate_id="drop").train) == 2
+    path.write_text("smiles\tname\nCCO\tethyl alcohol\nCCN\tethyl amine\n")
+    assert splits(context, **options).train.ids() == ["ethyl alcohol", "ethyl amine"]
+    path.write_text("CCO |r|\nCCC |r| propane\n")
+    made = splits(context, **options)
+    assert made.train.ids() == ["mine.smi:1", "propane"]
+    assert summary(made.train.manifest) == ("mine.smi: read 2 = used 2 + rejected 0; CXSMILES extension left out 2")
+    table = tmp_path / "mine.csv"
+    table.write_text("name,smiles\na,CCO\na,CCN\n")
+    assert len(splits(context, **{**options, "path": str(table)}, id_column="name").train) == 1
+
+
 def test_smi_file_with_names_and_rejections(tmp_path: Path, context: BuildContext) -> None:
     path = tmp_path / "mine.smi"
     path.write_text("\n".join(["OCC ethanol", "c1ccccc benzyne", "C(C)O twin", "[Zr]", "", "CN"]) + "\n")

@@ -1,4 +1,4 @@
-"""Labels that cannot be used are listed before anything is computed; a missing value is never a class unasked."""
+"""Labels that cannot be used are all listed before anything is computed, and a missing value is no class unasked."""
 
 import numpy as np
 import pytest

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bionemo_core.data.readers import EXTENSIONS, FORMATS, Record, source_for
+from bionemo_core.data.readers import EXTENSIONS, FORMATS, Record, SmilesSource, read_blocks, source_for
 from bionemo_core.data.store.prepare import prepare
 from bionemo_core.data.store.residue_filter import ResidueFilter
 from bionemo_core.data.tokenizer import CharacterTokenizer
@@ -129,7 +129,7 @@ def test_bad_fastq_is_named(tmp_path: Path, text: bytes, message: str) -> None:
 def test_smiles(tmp_path: Path) -> None:
     text = b"smiles name\nCCO ethanol alcohol\n\nC[C@H](N)C(=O)O\talanine\nc1ccccc1\n\tnothing\n O \r\n"
     assert simple(write(tmp_path / "a.smi", text)) == [
-        (b"ethanol", b"CCO", ""),
+        (b"ethanol alcohol", b"CCO", ""),
         (b"alanine", b"C[C@H](N)C(=O)O", ""),
         (b"a.smi:5", b"c1ccccc1", ""),
         (b"nothing", b"", "no SMILES before the name"),
@@ -330,3 +330,24 @@ def test_without_biopython_the_others_work() -> None:
     first, second, third = done.stdout.splitlines()
     assert first == "fasta" and second.startswith("ConfigError") and "pip install biopython" in second
     assert third == "[]"
+
+
+NAMES = [
+    (b"CCO\tethyl alcohol\t46\n", [b"ethyl alcohol"]),
+    (b"CCO ethyl alcohol\nCCN ethyl amine\n", [b"ethyl alcohol", b"ethyl amine"]),
+    (b"CCO\nCCN \nCCC\t\n", [b"a.smi:1", b"a.smi:2", b"a.smi:3"]),
+    (b"CCO |r|\nCCC |r| name\nCCN\t|c:1|\tethyl amine\n", [b"a.smi:1", b"name", b"ethyl amine"]),
+    (b"CCO |open\n", [b"|open"]),
+    (b"smiles zinc_id mwt\nCCO ZINC1 46.1\nCCN ethyl amine\nCCC a b c\n", [b"ZINC1", b"ethyl", b"a b c"]),
+    (b"smiles zinc_id\nCCO ZINC1\nCCN ethyl amine\n", [b"ZINC1", b"ethyl amine"]),
+]
+
+
+@pytest.mark.parametrize(("text", "names"), NAMES)
+def test_the_name_of_a_molecule_is_whole(tmp_path, text, names):
+    path = tmp_path / "a.smi"
+    path.write_bytes(text)
+    found = records(path)
+    assert [record.id for record in found] == names
+    assert sum(bool(record.note) for record in found) == text.count(b"|") // 2
+    assert [record for block in read_blocks(SmilesSource(path), path) for record in block.records()] == found
