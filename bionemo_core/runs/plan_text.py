@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from bionemo_core.data.batches.cuts import count_cuts
+
 if TYPE_CHECKING:
     from bionemo_core.checkpoint.load import CheckpointReader
     from bionemo_core.config.batch_plan import BatchPlan
@@ -52,6 +54,7 @@ def plan_text(
         ("tokenizer", f"{spec.tokenizer.name}"),
         ("data", _data_line(spec, splits)),
         *(("", line) for line in read),
+        *(("cut", line) for line in cut_lines(spec, splits, getattr(module, "objective", None), seq_length)),
         (
             "layout",
             f"{plan.data_parallel_size * plan.tensor_parallel_size} x {device.name} "
@@ -81,6 +84,21 @@ def _data_line(spec: RunSpec, splits: DataSplits) -> str:
     sizes = ", ".join(f"{len(part):,} {name}" for name, part in counts if part is not None)
     note = " (the embedded sample; name your own with data=fasta data.path=...)" if spec.data.name == "sample" else ""
     return f"{spec.data.name}: {sizes}{note}"
+
+
+def cut_lines(spec: RunSpec, splits: DataSplits, objective: Any, seq_length: int) -> list[str]:
+    """Return a line for each split with sequences that the objective cuts, and one that says how to avoid it."""
+    lines, room = [], 0
+    for name, part in (("train", splits.train), ("val", splits.val), ("test", splits.test)):
+        cuts = count_cuts(part, objective, seq_length) if part is not None and objective is not None else None
+        if cuts is not None and cuts.text:
+            lines.append(f"{name}: {cuts.text}")
+            room = cuts.room if hasattr(objective, "record_example") else cuts.room - 1  # with EOS
+    if lines and "on_long" in spec.data.params:
+        lines.append(f"to read them whole: data.on_long=window data.max_length={room}")
+    elif lines and "max_length" in spec.data.params:
+        lines.append(f"to leave them out: data.max_length={room}")
+    return lines
 
 
 def print_resume(reader: CheckpointReader, changes: Iterable[Any]) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from bionemo_core._version import __version__
 from bionemo_core.config.schema import OPENED, Choice, RunSpec
+from bionemo_core.data.batches.cuts import count_cuts
 from bionemo_core.data.batches.loader import eval_loader
 from bionemo_core.data.labelled_records import LabelledRecords
 from bionemo_core.errors import ConfigError, DataError
@@ -134,6 +135,8 @@ class _Evaluation:
     """The seed of the splits and of the masks."""
     metrics: dict[str, float] = field(default_factory=dict)
     figures: list[Figure] = field(default_factory=list)
+    cuts: str = ""
+    """How many sequences the objective cuts; empty: none."""
     evaluated: int = 0
     """The number of sequences that the metrics cover."""
 
@@ -162,6 +165,8 @@ class _Evaluation:
         if self.answers:
             records = records.drop_longer(self.max_residues, self.task.split, self.opened.tokenizer)  # type: ignore[attr-defined]
         self.evaluated = len(records)
+        cuts = count_cuts(records, module.objective, batch.seq_length or module.seq_length)
+        self.cuts = cuts.text if cuts is not None else ""
         loader = eval_loader(
             records,
             self.opened.tokenizer,
@@ -226,16 +231,21 @@ class _Evaluation:
     def pseudo_perplexity(self, records: RecordDataset, count: int, scorer: MaskedScorer) -> None:
         """Mask each residue alone, in the first `count` sequences that fit the model."""
         chosen: list[str] = []
+        too_long = 0
         for row in range(len(records)):
             record: Any = records[row]
             text = getattr(record, "sequence", record)
             text = text.decode("latin-1") if isinstance(text, bytes) else text
             if len(self.opened.tokenizer.encode(text)) <= scorer.seq_length - 2:
                 chosen.append(text)
+            else:
+                too_long += 1
             if len(chosen) == count:
                 break
         if not chosen:
             raise ConfigError("task.pseudo_perplexity: no sequence of the split is short enough for the model.")
+        if too_long:
+            log.warning("The pseudo-perplexity leaves out %d sequences that are too long for the model.", too_long)
         scores = [scorer.pseudo_log_likelihood(text) for text in chosen]
         total = -float(np.concatenate(scores).mean(dtype=np.float64))
         self.metrics |= {"pseudo_perplexity": math.exp(total), "pseudo_perplexity_sequences": float(len(chosen))}
@@ -270,6 +280,7 @@ class _Evaluation:
             "model": f"{self.opened.spec.model.name} ({self.opened.spec.model.distribution})",
             "weights": self.spec.restore_from_path or "random",
             "data": f"{self.data}, {self.task.split}: {self._sequences(num_records)}",
+            **({"cut": self.cuts} if self.cuts else {}),
             "made by": f"bionemo-run {__version__}, {self.device.name}, precision {self.device.precision}",
         }
         content = {
@@ -284,6 +295,8 @@ class _Evaluation:
         write_text(folder / "report.html", page(f"Evaluation of {facts['model']}", facts, self.metrics, self.figures))
         width = max(map(len, self.metrics), default=0)
         print("\n".join(f"{name:>{width}}  {value:.5g}" for name, value in self.metrics.items()))
+        if self.cuts:
+            print(f"cut: {self.cuts}")
         print(f"{folder / 'report.html'}")
 
 

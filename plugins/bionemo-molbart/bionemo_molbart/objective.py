@@ -1,7 +1,5 @@
 """From the SMILES of a record to what encoder and decoder get of it."""
 
-import logging
-
 import numpy as np
 from numpy.typing import NDArray
 from rdkit.Chem import Mol
@@ -13,8 +11,6 @@ from bionemo_core.protocols import Seq2SeqExample, Tokenizer
 from bionemo_molbart.augment import Spelling
 from bionemo_molbart.molecules import MOLECULE, canonical, parsed_before, randomised, restored
 from bionemo_molbart.spans import SpanMasking
-
-log = logging.getLogger("bionemo")
 
 ENDS = 2
 """Positions that BOS and EOS take of `seq_length`; the encoder goes without, but keeps to the same limit, as in v1."""
@@ -52,38 +48,23 @@ class MoleculeObjective:
         self.tokenizer = tokenizer
         self.spelling = spelling
         self.masking = masking
-        self.max_tokens = seq_length - ENDS
+        self.max_tokens = seq_length - ENDS  # longer molecules are cut; `data.batches.cuts` counts them
         self.target_length = seq_length
         self.redrawn = 0
         """Random spellings drawn again because they were too long, in this process."""
         self.kept = 0
         """Records that kept their own spelling because none that was drawn fits, in this process."""
-        self._warned = False
         self._bos = np.array([tokenizer.bos_id], dtype=np.int32)
         self._eos = np.array([tokenizer.eos_id], dtype=np.int32)
 
     def laid_lengths(self, lengths: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Upper bounds of the tokens of source and target for records of `lengths` tokens, shape [records] each."""
-        self._warn_of_cuts(lengths)
         own = np.minimum(lengths, self.max_tokens).astype(np.int64)
         longer = np.minimum(own + slack(own), self.max_tokens)
         may_change = self.spelling.encoder_augment or self.spelling.canonicalize_target_smile
         source = longer if may_change or self.masking else own
         target = longer if self.spelling.random_target or self.spelling.canonicalize_target_smile else own
         return source, target + 1
-
-    def _warn_of_cuts(self, lengths: NDArray[np.integer]) -> None:
-        """Say once that molecules are cut; the planner's first question is about all of them, or a sample."""
-        too_long = int(np.count_nonzero(lengths > self.max_tokens))
-        if too_long and not self._warned:
-            self._warned = True
-            log.warning(
-                "%d of %d molecules have more than %d tokens and are cut. data.max_length=%d leaves them out.",
-                too_long,
-                len(lengths),
-                self.max_tokens,
-                self.max_tokens,
-            )
 
     def record_example(self, record: str | bytes, draw: RecordRng) -> Seq2SeqExample:
         """Return the example of one record; every random choice comes from `draw`.

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from rdkit import Chem
 
+from bionemo_core.data.batches.cuts import count_cuts
 from bionemo_core.data.batches.rng import RecordRng
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_molbart.augment import MODES, Spelling, find_spelling
@@ -135,14 +136,20 @@ def test_bounds_are_tight_where_nothing_is_drawn() -> None:
     assert target.tolist() == [2, 51, 127]
 
 
-def test_molecules_that_will_be_cut_are_counted_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_molecules_that_are_cut_are_counted() -> None:
     made = objective("canonicalized", seq_length=32)
-    with caplog.at_level("WARNING", logger="bionemo"):
-        made.laid_lengths(np.array([10, 30, 31, 90]))
-        made.laid_lengths(np.array([10, 30, 31, 90]))
-    assert [record.getMessage() for record in caplog.records] == [
-        "2 of 4 molecules have more than 30 tokens and are cut. data.max_length=30 leaves them out."
-    ]
+    counted = count_cuts(_Lengths(np.array([10, 30, 31, 90])), made, 32)
+    assert counted is not None
+    assert counted.text.startswith("2 of 4 sequences are cut to their first 30 tokens")
+    assert len(made.record_example("C" * 31, RecordRng(1, 0, 0, "masking")).source) == 30
+
+
+class _Lengths:
+    def __init__(self, lengths: np.ndarray) -> None:
+        self.lengths = lengths
+
+    def __len__(self) -> int:
+        return len(self.lengths)
 
 
 def test_most_spellings_fit_at_the_first_draw(realdata: Path) -> None:

@@ -1,0 +1,58 @@
+"""How many sequences of a dataset are longer than an objective reads, and how much of the data that leaves out."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Cuts(NamedTuple):
+    """The cut sequences of a dataset."""
+
+    room: int
+    """Tokens of a sequence that are read, from its start."""
+    records: int
+    cut: int | None
+    """Sequences with more tokens; None if the dataset does not offer `lengths`."""
+    lost: float = 0.0
+    """Share of all tokens that is never read."""
+    bounds: bool = False
+    """Whether the lengths are upper bounds, because the dataset draws its records."""
+
+    @property
+    def text(self) -> str:
+        """Return one line, or nothing if no sequence is cut."""
+        if self.cut is None:
+            return f"sequences of more than {self.room:,} tokens are cut; their number is unknown"
+        if not self.cut:
+            return ""
+        most = "up to " if self.bounds else ""
+        return (
+            f"{most}{self.cut:,} of {self.records:,} sequences are cut to their first {self.room:,} tokens: "
+            f"{most}{self.lost:.1%} of all tokens are never read"
+        )
+
+
+def room_of(objective: Any, seq_length: int) -> int | None:
+    """Return the tokens of a sequence that an objective reads, without BOS and EOS; None if it does not say.
+
+    An objective of tokens gets BOS, the sequence and EOS, cut to `seq_length`. One of records may say it as
+    `max_tokens`.
+    """
+    if hasattr(objective, "record_example"):
+        return getattr(objective, "max_tokens", None)
+    return seq_length - 1
+
+
+def count_cuts(records: Any, objective: Any, seq_length: int) -> Cuts | None:
+    """Count the sequences of a dataset that an objective cuts; None if it does not say what it reads."""
+    room = room_of(objective, seq_length)
+    if room is None:
+        return None
+    lengths = getattr(records, "lengths", None)
+    if lengths is None:
+        return Cuts(room, len(records), None)
+    lengths = np.asarray(lengths)
+    excess = int(np.maximum(lengths - room, 0).sum(dtype=np.int64))
+    cut = int(np.count_nonzero(lengths > room))
+    total = max(1, int(lengths.sum(dtype=np.int64)))
+    return Cuts(room, len(records), cut, excess / total, hasattr(records, "draw_record"))
