@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from omegaconf import __version__ as omegaconf_version
 
 from bionemo_core.config.model_defaults import effective_defaults, schema_node
+from bionemo_core.config.run_length import RESOLVERS, fit_defaults
 from bionemo_core.config.schema import CORE_GROUPS, SEVERAL_AT_ONCE
 from bionemo_core.plugins import RegisteredComponent, Registry
 from bionemo_core.plugins.component_checks import BASED_GROUPS, VALUE_GROUPS
@@ -124,7 +125,7 @@ def _list_name(registered: RegisteredComponent) -> str:
 
 
 def _component_node(registered: RegisteredComponent, overrides: list[Any]) -> type:
-    keys = [ConfigKey(COMPONENT_KEY, str, registered.qualified_name), *registered.keys]
+    keys = [ConfigKey(COMPONENT_KEY, str, registered.qualified_name), *fit_defaults(registered, registered.keys)]
     return structured_config(registered.name, keys, hydra_defaults=["_self_", *overrides] if overrides else None)
 
 
@@ -155,7 +156,7 @@ def _refined_nodes(registered: RegisteredComponent, registry: Registry) -> Itera
         elif group in BASED_GROUPS:
             base = registry.get(group, str(values["base"]))
             keys = [ConfigKey(COMPONENT_KEY, str, base.qualified_name)]
-            keys += [key._replace(default=values.get(key.name, key.default)) for key in base.keys]
+            keys += fit_defaults(base, [key._replace(default=values.get(key.name, key.default)) for key in base.keys])
             yield group, structured_config(base.name, keys)
 
 
@@ -179,3 +180,5 @@ _register: Any = (
 )
 _register("multiply", multiply, replace=True)
 _register("expanduser", expanduser, replace=True)
+for _name, _resolver in RESOLVERS.items():
+    _register(_name, _resolver, replace=True)

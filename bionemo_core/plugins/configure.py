@@ -22,6 +22,9 @@ TARGET = "_target_"
 NO_VALUE = "???"
 """The default of a key that has none, as in OmegaConf."""
 
+FITS_RUN = "fits_run"
+UNFITTED = "unfitted"
+
 
 class ConfigKey(NamedTuple):
     """One key of a component."""
@@ -135,6 +138,20 @@ def structured_config(name: str, keys: Sequence[ConfigKey], *, hydra_defaults: S
     for key in keys:
         config.__annotations__[key.name] = config.__dataclass_fields__[key.name].type = key.type
     return config  # type: ignore[no-any-return]
+
+
+def fits_run(steps: int) -> Any:
+    """Return a dataclass field for a phase of a run, whose default is at most a tenth of the run.
+
+    The default of the class, and that of a model's recipe, is shortened where `trainer.max_steps` is small; a value
+    that the user gives never is. Code that makes an instance itself gets `steps`.
+    """
+    return dataclasses.field(default=steps, metadata={FITS_RUN: True})
+
+
+def unfitted(name: str) -> Any:
+    """Return a dataclass field with the default of the field `name` before it was fitted; None if the user gave it."""
+    return dataclasses.field(default=None, metadata={UNFITTED: name})
 
 
 def keys_of_dataclass(owner: type) -> tuple[ConfigKey, ...]:

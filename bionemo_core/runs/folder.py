@@ -29,6 +29,11 @@ class RunFolder:
         return self.path / "run.json"
 
     @property
+    def session(self) -> Path:
+        """The run specification of the last session; `spec` keeps that of the first."""
+        return self.path / "session.json"
+
+    @property
     def composed(self) -> Path:
         """The composed configuration, for people."""
         return self.path / "config.yaml"

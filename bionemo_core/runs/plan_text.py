@@ -30,9 +30,13 @@ def print_plan(
     read: Sequence[str],
     device: Device,
     folder: RunFolder,
+    rate: str,
 ) -> None:
-    """Print the values derived from the configuration; `read` has a line with the counts of each file."""
-    print(plan_text(spec, plan, module, splits, read, device, folder), flush=True)
+    """Print the values derived from the configuration; `read` has a line with the counts of each file.
+
+    `rate` says what the learning rate does over the run.
+    """
+    print(plan_text(spec, plan, module, splits, read, device, folder, rate), flush=True)
 
 
 def plan_text(
@@ -43,6 +47,7 @@ def plan_text(
     read: Sequence[str],
     device: Device,
     folder: RunFolder,
+    rate: str,
 ) -> str:
     """Return the derived plan of a run as aligned lines."""
     parameters = sum(p.numel() for p in module.parameters()) * plan.tensor_parallel_size
@@ -68,7 +73,7 @@ def plan_text(
         ),
         ("memory", f"about {state_bytes(parameters, plan) / GIB:,.2f} GiB a rank for weights, gradients and Adam"),
         ("steps", f"{spec.trainer.max_steps:,}, validation every {spec.trainer.val_check_interval:,}"),
-        ("rate", f"{spec.optim.name} {spec.optim.params.get('lr')}, {spec.scheduler.name}"),
+        ("rate", rate),
         ("folder", str(folder.path)),
     ]
     return "\n".join(f"{name:>10}  {text}" for name, text in lines)
@@ -101,10 +106,11 @@ def cut_lines(spec: RunSpec, splits: DataSplits, objective: Any, seq_length: int
     return lines
 
 
-def print_resume(reader: CheckpointReader, changes: Iterable[Any]) -> None:
-    """Print where a run resumes, and which settings changed."""
+def print_resume(reader: CheckpointReader, changes: Iterable[Any], jump: str) -> None:
+    """Print where a run resumes, which settings changed since its last session, and a `jump` of the learning rate."""
     lines = [f"{'resume':>10}  step {reader.step:,}, {reader.consumed_samples:,} sequences seen, from {reader.folder}"]
     lines += [f"{'changed':>10}  {change.key}: {change.old} -> {change.new}" for change in changes]
+    lines += [f"{'rate':>10}  {jump}"] if jump else []
     print("\n".join(lines), flush=True)
 
 

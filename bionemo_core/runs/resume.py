@@ -13,7 +13,7 @@ from torch import nn
 
 from bionemo_core.checkpoint.load import CheckpointReader, open_checkpoint, open_newest_valid
 from bionemo_core.config.schema import Choice, RunSpec
-from bionemo_core.config.spec import difference, to_json
+from bionemo_core.config.spec import difference, from_json, to_json
 from bionemo_core.errors import ArtefactError, ConfigError
 from bionemo_core.interop.load_report import LoadReport
 from bionemo_core.interop.stored import StoredModel, Vocabulary
@@ -92,7 +92,7 @@ def open_run(spec: RunSpec, device: Device) -> Iterator[tuple[RunFolder, Checkpo
 def fill_defaults(saved: RunSpec, registry: Registry) -> RunSpec:
     """Return the specification with defaults for parameters that components gained since it was saved."""
     whole: dict[str, Any] = {}
-    for group in FROZEN_GROUPS:
+    for group in (*FROZEN_GROUPS, "optim", "scheduler"):
         choice: Choice = getattr(saved, group)
         name = f"{choice.distribution}/{choice.name}"
         if registry.find(group, name) is not None:
@@ -191,12 +191,22 @@ def record_restore(folder: RunFolder, report: LoadReport) -> None:
     write_json(folder.path / "restore.json", report.facts())
 
 
+def last_session(folder: RunFolder, first: RunSpec) -> RunSpec:
+    """Return the specification of the last session of a run; runs of earlier versions have only that of the `first`.
+
+    Raises:
+        ArtefactError: the file is damaged.
+    """
+    return from_json(folder.session.read_text()) if folder.session.is_file() else first
+
+
 def write_spec(folder: RunFolder, spec: RunSpec, composed_yaml: str) -> None:
-    """Write the run specification and the composed configuration to the folder, once, at the first start.
+    """Write the specification of this session; at the first start also that of the run, and the composed configuration.
 
     Raises:
         StorageError: a file cannot be written.
     """
+    write_text(folder.session, to_json(spec))
     if folder.spec.exists():
         return
     write_text(folder.composed, composed_yaml)

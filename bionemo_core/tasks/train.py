@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.model_helpers import is_overridden
 
 from bionemo_core.checkpoint.load import CheckpointReader
 from bionemo_core.checkpoint.retention import set_aside_after
@@ -17,6 +19,7 @@ from bionemo_core.config.schema import RunSpec
 from bionemo_core.config.spec import difference, from_json
 from bionemo_core.data.store.prepare import record_prepared_stores
 from bionemo_core.data.store.report import summary
+from bionemo_core.errors import ConfigError
 from bionemo_core.interop.load_report import LoadReport
 from bionemo_core.parallel.strategy import strategy_of
 from bionemo_core.protocols import DataSplits, Tokenizer
@@ -30,6 +33,7 @@ from bionemo_core.runs.resume import (
     check_resume,
     fill_defaults,
     keep_first_weights,
+    last_session,
     open_run,
     record_restore,
     write_spec,
@@ -45,6 +49,7 @@ from bionemo_core.training.any_lightning_module import (
 from bionemo_core.training.callbacks import CheckpointSaver, StopOnSignal
 from bionemo_core.training.gradients import LossScaler
 from bionemo_core.training.module import Recipe
+from bionemo_core.training.rate_course import RateCourse, describe_jump, describe_misfit
 from bionemo_core.training.signals import StopSignal
 
 if TYPE_CHECKING:
@@ -75,7 +80,7 @@ def train(spec: RunSpec, registry: Registry, *, composed_yaml: str = "", hooks: 
         started = monotonic()
         run = _Run.build(spec, registry, device, folder, reader, trainer, hooks)
         if trainer.is_global_zero:
-            run.announce(composed_yaml)
+            run.announce(composed_yaml, registry)
         run.fit(hooks)
         if trainer.is_global_zero:
             print(write_summary(folder.path, wall_time_s=monotonic() - started).text)
@@ -143,15 +148,36 @@ class _Run:
         """The parts that the hooks of a task get."""
         return Built(self.spec, self.device, self.folder, self.trainer, self.tokenizer, self.splits, self.module)
 
-    def announce(self, composed_yaml: str) -> None:
+    def announce(self, composed_yaml: str, registry: Registry) -> None:
         """Write the specification and print the derived plan; on the first rank only."""
+        before = fill_defaults(last_session(self.folder, self.saved), registry) if self.saved else None
         write_spec(self.folder, self.spec, composed_yaml)
-        print_plan(self.spec, self.plan, self.module, self.splits, self.read, self.device, self.folder)
+        rate = self._rate_line(registry)
+        print_plan(self.spec, self.plan, self.module, self.splits, self.read, self.device, self.folder, rate)
         if self.restored:
             record_restore(self.folder, self.restored)
-        if self.reader and self.saved:
-            print_resume(self.reader, difference(self.saved, self.spec))
+        if self.reader and before:
+            print_resume(self.reader, difference(before, self.spec), self._jump_since(before, registry))
             set_aside_after(self.reader.folder.parent, self.reader.step)
+
+    def _rate_line(self, registry: Registry) -> str:
+        """Return what the learning rate does over the run; warn of a phase that leaves no room for the others."""
+        if not hasattr(self.module, "network") and is_overridden("configure_optimizers", self.module):
+            return "set by the model itself"
+        course = RateCourse.of(self.recipe.learning_rate, self.spec.trainer.max_steps)
+        if misfit := describe_misfit(registry.build(self.spec.scheduler), course):
+            log.warning(misfit)
+        return f"{self.spec.optim.name}, {self.spec.scheduler.name}: {course.text}"
+
+    def _jump_since(self, before: RunSpec, registry: Registry) -> str:
+        """Return what the learning rate does between the last session and this one."""
+        assert self.reader
+        try:
+            rates_before = _learning_rate(before, registry)
+        except ConfigError:  # a component of the last session is no longer here, or has other keys
+            return ""
+        lengths = before.trainer.max_steps, self.spec.trainer.max_steps
+        return describe_jump(rates_before, self.recipe.learning_rate, self.reader.step, *lengths)
 
     def fit(self, hooks: TrainingHooks) -> None:
         """Train, then test if the task asks for it."""
@@ -202,26 +228,25 @@ class _Run:
         return batches, *(None if steps is None else EvaluationMicroBatches(steps) for steps in evaluations)
 
 
-def _recipe(spec: RunSpec, registry: Registry, device: Device) -> Recipe:
-    optim, schedule = registry.build(spec.optim), registry.build(spec.scheduler)
-    max_steps = spec.trainer.max_steps
+def _learning_rate(spec: RunSpec, registry: Registry) -> Callable[[int], float]:
+    """Return the learning rate of each step of a run, counted from 0.
+
+    Raises:
+        ConfigError: a component is missing, or the schedule does not fit the optimizer.
+    """
+    base_lr, schedule = registry.build(spec.optim).lr, registry.build(spec.scheduler)
 
     def learning_rate(step: int) -> float:
-        return float(schedule(step, base_lr=optim.lr, max_steps=max_steps))
+        return float(schedule(step, base_lr=base_lr, max_steps=spec.trainer.max_steps))
 
-    warmup = getattr(schedule, "warmup_steps", 0) or 0
-    if warmup > max_steps:
-        log.warning(
-            "scheduler.warmup_steps=%d is more than the %d steps of this run: "
-            "the learning rate only rises, to %.1e at the end.",
-            warmup,
-            max_steps,
-            learning_rate(max_steps - 1),
-        )
-    learning_rate(0)  # fail now if the schedule does not fit the optimizer
+    learning_rate(0)  # fails now if the schedule does not fit the optimizer
+    return learning_rate
+
+
+def _recipe(spec: RunSpec, registry: Registry, device: Device) -> Recipe:
     return Recipe(
-        optim=optim,
-        learning_rate=learning_rate,
+        optim=registry.build(spec.optim),
+        learning_rate=_learning_rate(spec, registry),
         seed=spec.seed,
         gradient_clip_val=spec.trainer.gradient_clip_val,
         scaler=LossScaler.for_dtype(device.dtype),

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Optional, Protocol
 
 from bionemo_core.errors import ConfigError
+from bionemo_core.plugins.configure import fits_run, unfitted
 
 
 class Schedule(Protocol):
@@ -43,8 +44,8 @@ class Cosine:
     A run that is shorter than warm-up and constant steps together has no cosine part.
     """
 
-    warmup_steps: int = 500  # steps of the linear warm-up
-    constant_steps: int = 50000  # the last steps of the run, at min_lr
+    warmup_steps: int = fits_run(500)  # steps of the linear warm-up; the default is at most a tenth of the run
+    constant_steps: int = fits_run(50000)  # the last steps of the run, at min_lr; the default is at most a tenth of it
     min_lr: float = 2e-5  # the rate at the end of the cosine
 
     def __post_init__(self) -> None:
@@ -72,7 +73,7 @@ class Cosine:
 class InverseSquareRoot:
     """Linear warm-up, then `lr * sqrt((warmup + 1) / (step + 1))`; v1's `InverseSquareRootAnnealing`."""
 
-    warmup_steps: int = 500  # steps of the linear warm-up
+    warmup_steps: int = fits_run(500)  # steps of the linear warm-up; the default is at most a tenth of the run
     min_lr: float = 0.0  # the rate never falls below this value
     warmup_ratio: Optional[float] = None  # the warm-up as a share of max_steps; overrides warmup_steps
 
@@ -95,12 +96,15 @@ class InverseSquareRoot:
 class Noam:
     """`lr * d_model^-0.5 * min(step^-0.5, step * warmup^-1.5)` (Vaswani et al. 2017, section 5.3); `NoamAnnealing`.
 
-    The optimizer's rate is a scale here (v1 used 1.0), not the highest rate. `min_lr` applies after the warm-up.
+    The optimizer's rate is a scale here (v1 used 1.0), not the highest rate. `min_lr` applies after the warm-up. The
+    formula's highest rate follows from the warm-up, so a warm-up shortened to fit the run would raise it: `peak_steps`
+    keeps the rate of the recipe's own warm-up.
     """
 
     d_model: int  # the hidden size of the model
-    warmup_steps: int = 8000  # steps of the warm-up
+    warmup_steps: int = fits_run(8000)  # steps of the warm-up; the default is at most a tenth of the run
     min_lr: float = 1e-5  # after the warm-up the rate never falls below this value
+    peak_steps: Optional[int] = unfitted("warmup_steps")  # the highest rate is that of this warm-up; null: warmup_steps
 
     def __post_init__(self) -> None:
         """Check the ranges.
@@ -108,10 +112,10 @@ class Noam:
         Raises:
             ConfigError: the warm-up, by which the formula divides, or the model size is not above 0.
         """
-        if self.warmup_steps <= 0 or self.d_model <= 0:
+        if self.warmup_steps <= 0 or self.d_model <= 0 or (self.peak_steps is not None and self.peak_steps <= 0):
             raise ConfigError(
-                f"scheduler noam: got d_model={self.d_model}, warmup_steps={self.warmup_steps}, expected both above 0. "
-                "Set a warm-up, or choose another schedule."
+                f"scheduler noam: got d_model={self.d_model}, warmup_steps={self.warmup_steps}, "
+                f"peak_steps={self.peak_steps}, expected all above 0. Set a warm-up, or choose another schedule."
             )
         _check_rate(self.min_lr)
 
@@ -121,6 +125,7 @@ class Noam:
         if counted > max_steps:
             return self.min_lr
         rate: float = base_lr * self.d_model**-0.5 * min(counted**-0.5, counted * self.warmup_steps**-1.5)
+        rate *= math.sqrt(self.warmup_steps / (self.peak_steps or self.warmup_steps))
         return max(rate, self.min_lr) if counted > self.warmup_steps else rate
 
 
@@ -128,7 +133,7 @@ class Noam:
 class WarmupAnnealing:
     """Linear warm-up, then linear decay to `min_lr` at the last step; v1's `WarmupAnnealing`."""
 
-    warmup_steps: int = 500  # steps of the linear warm-up
+    warmup_steps: int = fits_run(500)  # steps of the linear warm-up; the default is at most a tenth of the run
     min_lr: float = 1e-5  # the rate at the last step
     warmup_ratio: Optional[float] = None  # the warm-up as a share of max_steps; overrides warmup_steps
 
@@ -160,9 +165,9 @@ class WarmupAnnealHold:
     `LinearWarmupHoldDecayPolicy`.
     """
 
-    warmup_steps: int = 2000  # steps of the linear warm-up
+    warmup_steps: int = fits_run(2000)  # steps of the linear warm-up; the default is at most a tenth of the run
     min_lr: float = 4e-5  # the rate at the first step
-    hold_steps: int = 0  # steps at the top
+    hold_steps: int = fits_run(0)  # steps at the top
     anneal_percentage: float = 0.10  # the share of the top at which the decay stops
 
     def __post_init__(self) -> None:

@@ -1,5 +1,6 @@
 """The blocks of code in Markdown files."""
 
+import os
 import re
 import tomllib
 from pathlib import Path
@@ -45,3 +46,8 @@ def pretend_installed(site: Path) -> None:
     )
     points = [f"{key} = {value}\n" for key, value in project["entry-points"]["bionemo.plugins"].items()]
     (folder / "entry_points.txt").write_text("[bionemo.plugins]\n" + "".join(points))
+
+
+def python_path(folder: Path) -> str:
+    """The value of PYTHONPATH with which a command finds the package in a folder, and what this process finds there."""
+    return os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))

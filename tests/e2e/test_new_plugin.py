@@ -1,11 +1,12 @@
 """`bionemo-run new-plugin`: what it writes is found, trains and passes the conformance kit."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
-from documents import pretend_installed
+from documents import pretend_installed, python_path
 
 
 def test_what_it_writes_passes_the_kit(bionemo_run, tmp_path: Path):
@@ -25,11 +26,18 @@ def test_what_it_writes_passes_the_kit(bionemo_run, tmp_path: Path):
     tested = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-W", "error", "--rootdir", ".", "-c", os.devnull, "tests"],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(folder)},
+        env={**os.environ, "PYTHONPATH": python_path(folder)},
         text=True,
         capture_output=True,
     )
     assert tested.returncode == 0, tested.stdout + tested.stderr
+    assert "bionemo-run model=night_owl trainer.max_steps=100\n" in (folder / "README.md").read_text()
+    small = ("model.num_layers=1", "model.hidden_size=32", "batch.micro_batch_size=2", "batch.num_workers=0")
+    trained = bionemo_run("model=night_owl", "trainer.max_steps=100", *small, PYTHONPATH=python_path(folder))
+    assert trained.returncode == 0, trained.stderr
+    assert "highest 1.00e-03 at step 11" in trained.stdout
+    losses = [float(value) for value in re.findall(r"^step .*loss ([\d.]+)", trained.stdout, re.MULTILINE)]
+    assert losses[-1] < losses[0] - 0.05
 
 
 def test_a_name_or_folder_that_cannot_be_used_is_refused(bionemo_run, tmp_path: Path):

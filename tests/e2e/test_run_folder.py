@@ -64,6 +64,24 @@ def test_a_warm_up_longer_than_the_run_is_said(home: Home) -> None:
     assert "only rises" not in home.finish("name=warm", *short, "scheduler.warmup_steps=1").output()
 
 
+def test_a_resume_says_what_changed_since_the_last_session_and_what_the_rate_does(home: Home) -> None:
+    def lines(word: str, *arguments: str) -> list[str]:
+        (home.path / "longer.log").unlink(missing_ok=True)  # a second run of a name is appended
+        said = home.finish("name=longer", "trainer.val_check_interval=4", *arguments).output().splitlines()
+        return [line.split(maxsplit=1)[1] for line in said if line.split()[:1] == [word]]
+
+    plan = lines("rate", "trainer.max_steps=20")
+    assert plan == ["adamw, cosine: 1.82e-04 at step 1, highest 2.00e-03 at step 11, 6.85e-05 at the end"]
+    longer = ("trainer.max_steps=40", "resume=last")
+    _, jump = lines("rate", *longer)
+    assert jump.startswith("6.85e-05 at step 20, 1.51e-03 at step 21: the schedule ended at step 20 and now ends at")
+    assert "The rate rises; to go on at 6.85e-05, add scheduler=constant optim.lr=6.85e-05." in jump
+    # The run was started with 20 steps; the last session had 40.
+    assert lines("changed", *longer) == []
+    assert len(lines("rate", *longer)) == 1
+    assert lines("changed", "trainer.max_steps=44", "resume=last") == ["trainer.max_steps: 40 -> 44"]
+
+
 def test_testing_after_training(home: Home) -> None:
     run = home.finish("name=tested", "trainer.max_steps=2", "do_testing=true", "trainer.val_check_interval=2")
     assert "test_loss" in (run.folder / "metrics.csv").read_text()

@@ -42,10 +42,10 @@ _MOLMIM_RECIPE: _Recipe = {
     "batch": {"micro_batch_size": 32},
 }
 
-# For a laptop: v1's other settings would warm up for a day.
+# For a laptop; of the schedule's keys a recipe takes those that it has.
 _LAPTOP: Mapping[str, Mapping[str, Any]] = {
     "trainer": {"max_steps": 10_000, "val_check_interval": 500, "limit_val_batches": 20},
-    "scheduler": {"warmup_steps": 500},
+    "scheduler": {"warmup_steps": 500, "constant_steps": 500},
     "batch": {"micro_batch_size": 8},
 }
 

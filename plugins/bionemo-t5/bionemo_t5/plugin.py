@@ -12,12 +12,12 @@ _CAPABILITIES = frozenset({"packing", "tensor_parallel", "exact_resume", "embedd
 
 _Recipe = Mapping[str, str | Mapping[str, Any]]
 
-# v1's recipe: the base_config.yaml of ProtT5nv.
+# v1's recipe: the base_config.yaml of ProtT5nv, whose warm-up is 0.01 of max_steps.
 _PROTT5NV_RECIPE: _Recipe = {
     "tokenizer": "prott5nv",
     "data": "sample",
     "optim": {"base": "adamw", "lr": 1e-4, "weight_decay": 0.01, "betas": [0.9, 0.999]},
-    "scheduler": {"base": "inverse_square_root", "warmup_ratio": 0.01, "min_lr": 0.0},
+    "scheduler": {"base": "inverse_square_root", "warmup_steps": 10_000, "min_lr": 0.0},
     "trainer": {"max_steps": 1_000_000, "val_check_interval": 2_000},
     "batch": {"micro_batch_size": 1},
 }
