@@ -14,6 +14,7 @@ from bionemo_core.reporting.metrics_file import NAME, STEP, Row, read_rows
 TRAIN_LOSS = "reduced_train_loss"
 VAL_LOSS = "val_loss"
 TEST = "test_"
+SUMMARY = "summary.json"
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def write_summary(
 
     Args:
         folder: the run folder.
-        status: how the run ended: done, preempted, failed.
+        status: how the session ended: done, or stopped by a signal.
         wall_time_s: how long it took, in seconds.
         checkpoint: the last checkpoint; None: the newest in `checkpoints`.
 
@@ -74,7 +75,7 @@ def write_summary(
     picture = _draw(rows, folder / "loss.png", folder.name)
     summary = _summarise(rows, folder, status, wall_time_s, checkpoint, picture)
     content = {key: value for key, value in asdict(summary).items() if key != "text"}
-    write_json(folder / "summary.json", _spell_out(content))
+    write_json(folder / SUMMARY, _spell_out(content))
     return summary
 
 

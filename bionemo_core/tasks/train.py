@@ -19,11 +19,11 @@ from bionemo_core.config.schema import RunSpec
 from bionemo_core.config.spec import difference, from_json
 from bionemo_core.data.store.prepare import record_prepared_stores
 from bionemo_core.data.store.report import summary
-from bionemo_core.errors import ConfigError
+from bionemo_core.errors import ConfigError, Preempted
 from bionemo_core.interop.load_report import LoadReport
 from bionemo_core.parallel.strategy import strategy_of
 from bionemo_core.protocols import DataSplits, Tokenizer
-from bionemo_core.reporting.summary import write_summary
+from bionemo_core.reporting.summary import SUMMARY, write_summary
 from bionemo_core.runs.device import Device, choose_device
 from bionemo_core.runs.folder import RunFolder
 from bionemo_core.runs.hooks import Built, TrainingHooks
@@ -81,7 +81,12 @@ def train(spec: RunSpec, registry: Registry, *, composed_yaml: str = "", hooks: 
         run = _Run.build(spec, registry, device, folder, reader, trainer, hooks)
         if trainer.is_global_zero:
             run.announce(composed_yaml, registry)
-        run.fit(hooks)
+        try:
+            run.fit(hooks)
+        except Preempted:
+            if trainer.is_global_zero:
+                write_summary(folder.path, status="stopped", wall_time_s=monotonic() - started)
+            raise
         if trainer.is_global_zero:
             print(write_summary(folder.path, wall_time_s=monotonic() - started).text)
 
@@ -152,6 +157,7 @@ class _Run:
         """Write the specification and print the derived plan; on the first rank only."""
         before = fill_defaults(last_session(self.folder, self.saved), registry) if self.saved else None
         write_spec(self.folder, self.spec, composed_yaml)
+        (self.folder.path / SUMMARY).unlink(missing_ok=True)  # it is true again at the end of this session
         rate = self._rate_line(registry)
         print_plan(self.spec, self.plan, self.module, self.splits, self.read, self.device, self.folder, rate)
         if self.restored:

@@ -71,19 +71,19 @@ class TrainingMicroBatches:
 
     def __init__(self, steps: Any, consumed_samples: int) -> None:
         self._steps = steps
-        self._consumed: dict[int, int] = {}
-        self._at_start = consumed_samples
+        self._read: dict[int, tuple[int, int]] = {}
+        self._at_start = consumed_samples, 0
 
     def __iter__(self) -> Iterator[Any]:
         for step in self._steps:
-            self._consumed[step.step] = step.consumed_samples
+            self._read[step.step] = step.consumed_samples, step.data_pass
             yield from step.micro_batches
 
-    def consumed_after(self, steps: int) -> int:
-        """Return the number of sequences consumed after this many optimizer steps of the run."""
-        for step in [step for step in self._consumed if step < steps - 1]:
-            del self._consumed[step]
-        return self._consumed.get(steps - 1, self._at_start)
+    def read_after(self, steps: int) -> tuple[int, int]:
+        """Return the sequences consumed, and the pass over the data, after this many optimizer steps of the run."""
+        for step in [step for step in self._read if step < steps - 1]:
+            del self._read[step]
+        return self._read.get(steps - 1, self._at_start)
 
 
 class AnyModuleCallback(pl.Callback):
@@ -107,10 +107,12 @@ class AnyModuleCallback(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
+        consumed, data_pass = self.batches.read_after(trainer.global_step)
         metrics = {
             **{key: float(value) for key, value in trainer.callback_metrics.items() if not key.startswith("val")},
             "lr": trainer.optimizers[0].param_groups[0]["lr"],
-            "consumed_samples": float(self.batches.consumed_after(trainer.global_step)),
+            "consumed_samples": float(consumed),
+            "data_pass": float(data_pass),
             "global_step": float(trainer.global_step),
         }
         if loss is not None:
@@ -124,7 +126,7 @@ class AnyModuleCallback(pl.Callback):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        checkpoint["consumed_samples"] = self.batches.consumed_after(trainer.global_step)
+        checkpoint["consumed_samples"], _ = self.batches.read_after(trainer.global_step)
 
 
 def configure_any_module(module: pl.LightningModule, trainer: pl.Trainer, recipe: Recipe, accumulate: int) -> None:

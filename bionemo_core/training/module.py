@@ -137,7 +137,8 @@ class LanguageModule(pl.LightningModule):
             "grad_norm": norm,
             "loss_scale": recipe.scaler.scale,
             "lr": learning_rate,
-            "epoch": float(self.trainer.current_epoch),
+            "epoch": float(self.trainer.current_epoch),  # v1's meaning: the whole run is one
+            "data_pass": float(batch.data_pass),
             "consumed_samples": float(batch.consumed_samples),
             "global_step": float(batch.step + 1),
             "train_step_timing": elapsed,

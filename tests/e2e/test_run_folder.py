@@ -1,6 +1,7 @@
 """What a run leaves behind: what was asked for, and nothing that was not."""
 
 import json
+import signal
 
 from runs import Home, read_metrics
 
@@ -20,7 +21,7 @@ def test_the_folder_holds_the_run(home: Home) -> None:
     assert "_target_" not in (folder / "run.json").read_text()
     assert "num_layers: 2" in (folder / "config.yaml").read_text()
     header = set((folder / "metrics.csv").read_text().splitlines()[0].split(","))
-    assert header >= V1_METRICS | {"tokens_per_second", "fill"}
+    assert header >= V1_METRICS | {"tokens_per_second", "fill", "data_pass"}
     assert json.loads((folder / "summary.json").read_text())["status"] == "done"
     assert (folder / "loss.png").read_bytes().startswith(b"\x89PNG")
     losses = [float(row["reduced_train_loss"]) for row in read_metrics(folder).values()]
@@ -80,6 +81,27 @@ def test_a_resume_says_what_changed_since_the_last_session_and_what_the_rate_doe
     assert lines("changed", *longer) == []
     assert len(lines("rate", *longer)) == 1
     assert lines("changed", "trainer.max_steps=44", "resume=last") == ["trainer.max_steps: 40 -> 44"]
+
+
+def test_a_stopped_resume_leaves_no_summary_of_the_session_before(home: Home) -> None:
+    short = ("name=on", "trainer.val_check_interval=4")
+    folder = home.finish(*short, "trainer.max_steps=8").folder
+    assert json.loads((folder / "summary.json").read_text())["status"] == "done"
+    more = (*short, "resume=last", "trainer.max_steps=100000")
+    run = home.start(*more)
+    assert run.wait_for(lambda run: run.last_step() >= 12)
+    run.signal(signal.SIGTERM)
+    assert run.wait() == 75, run.output()
+    summary = json.loads((folder / "summary.json").read_text())
+    assert (summary["status"], summary["steps"]) == ("stopped", run.checkpoints[-1])
+    assert home.command("runs", "on").splitlines()[-1].split()[3] == str(run.checkpoints[-1])
+    run = home.start(*more)
+    stopped_at = summary["steps"]
+    assert run.wait_for(lambda run: run.last_step() >= stopped_at + 4)
+    run.kill()
+    assert not (folder / "summary.json").exists()
+    listed = home.command("runs", "on").splitlines()[-1]
+    assert int(listed.split()[3]) > stopped_at and "unfinished, saved at step" in listed
 
 
 def test_testing_after_training(home: Home) -> None:

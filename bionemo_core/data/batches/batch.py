@@ -183,6 +183,8 @@ class StepBatch:
     """Number of the step, from 0."""
     consumed_samples: int
     """Sequences that all ranks together have consumed after this step."""
+    data_pass: int = 0
+    """The pass over the data, from 0; of a blend the latest pass over one of its parts."""
 
     def to(self, device: torch.device | str, **options: Any) -> StepBatch:
         """Copy the micro batches to `device`; `options` are those of `Tensor.to`."""

@@ -42,10 +42,12 @@ class StepArrays:
     step: int
     consumed_samples: int
     micro_batches: list[RowArrays | Seq2SeqArrays]
+    data_pass: int
 
     def batch(self) -> StepBatch:
         """Make the batch that shares the memory of these arrays."""
-        return StepBatch([micro_batch_of(rows) for rows in self.micro_batches], self.step, self.consumed_samples)
+        micro_batches = [micro_batch_of(rows) for rows in self.micro_batches]
+        return StepBatch(micro_batches, self.step, self.consumed_samples, self.data_pass)
 
     def pin_memory(self) -> StepBatch:
         """Make the batch in page-locked memory; DataLoader calls this, in a thread of its own if there are workers."""
@@ -86,7 +88,7 @@ class StepDataset(Dataset[Any]):
             if get_worker_info() is None:
                 raise
             return WorkerFailure(type(error), str(error))
-        return StepArrays(plan.step, plan.consumed_samples, micro_batches)
+        return StepArrays(plan.step, plan.consumed_samples, micro_batches, plan.data_pass)
 
     def _micro_batch(self, plan: MicroPlan) -> RowArrays | Seq2SeqArrays:
         examples: Any = self._examples(plan.data_passes.tolist(), plan.indices.tolist())

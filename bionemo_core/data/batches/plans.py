@@ -31,6 +31,8 @@ class StepPlan(NamedTuple):
     step: int
     consumed_samples: int
     micro_batches: tuple[MicroPlan, ...]
+    data_pass: int
+    """The latest pass over the data that a record of the step is from, over all ranks."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ class Planner:
         for step in range(first_step, last_step):
             step_packs = list(islice(stream, self.global_batch_size))
             consumed_samples += sum(len(pack.positions) for pack in step_packs)
-            yield StepPlan(step, consumed_samples, self._assign(step_packs))
+            yield _step_plan(step, consumed_samples, self._assign(step_packs), step_packs)
 
     def evaluation(self, limit_batches: int | None) -> list[StepPlan]:
         """Plan one pass over the records, or its first `limit_batches` steps, the same every time.
@@ -95,7 +97,7 @@ class Planner:
         seen = 0
         while step_packs := list(islice(stream, self.global_batch_size)):
             seen += sum(len(pack.positions) for pack in step_packs)
-            plans.append(StepPlan(len(plans), seen, self._assign(step_packs)))
+            plans.append(_step_plan(len(plans), seen, self._assign(step_packs), step_packs))
         return plans
 
     def _packs(self, start: int, stop: int | None) -> Iterator[Pack]:
@@ -123,3 +125,7 @@ class Planner:
             bounds = np.concatenate([pack.sizes for pack in own_packs], axis=1) if self.packing else None
             micro_batches.append(MicroPlan(data_passes, indices, bounds, len(own_packs), counted))
         return tuple(micro_batches)
+
+
+def _step_plan(step: int, consumed: int, micro_batches: tuple[MicroPlan, ...], step_packs: Sequence[Pack]) -> StepPlan:
+    return StepPlan(step, consumed, micro_batches, max(int(pack.data_passes.max()) for pack in step_packs))

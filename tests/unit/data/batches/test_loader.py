@@ -170,6 +170,12 @@ def test_ranks_share_the_global_batch(parts: tuple[Any, ...], packing: bool) -> 
             assert {rank[number].consumed_samples for rank in ranks} == {step.consumed_samples}
 
 
+def test_a_step_says_its_pass_over_the_data(parts: tuple[Any, ...]) -> None:
+    loaders = [train_loader(*parts, **SHAPE, packing=False, last_step=11, dp_rank=r, dp_size=4) for r in range(4)]
+    # 40 proteins, 8 a step: the step in which a pass ends is the fifth.
+    assert [[step.data_pass for step in loader] for loader in loaders] == [[0] * 5 + [1] * 5 + [2]] * 4
+
+
 @pytest.mark.processes
 def test_evaluation_sees_everything_once_with_the_same_masks(parts: tuple[Any, ...]) -> None:
     loader = eval_loader(*parts, **SHAPE, num_workers=1)
