@@ -22,19 +22,20 @@ from bionemo_core.finetuning.lora import LoraSettings, add_adapters
 from bionemo_core.finetuning.model import LabelSpec, freeze
 from bionemo_core.finetuning.network import FineTunedNetwork, MlpHead
 from bionemo_core.finetuning.objective import LabelObjective
-from bionemo_core.protocols import BuildContext
+from bionemo_core.protocols import BuildContext, InputForm
 from bionemo_esm import presets
 from bionemo_esm.tokenizer import esm2_tokenizer
 
 SIZES = {"8m": (6, 320, 20), "35m": (12, 480, 20), "150m": (30, 640, 20), "650m": (33, 1280, 20)}
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 MIB = 2**20
+FORM = InputForm(bos=True, eos=True)
 
 
 def batch(count: int = 16) -> TokenBatch:
     """Labelled random proteins in one packed row."""
     tokenizer, draw = esm2_tokenizer(), np.random.default_rng(1)
-    objective = LabelObjective(tokenizer, LabelSpec("sequence_regression"), with_bos_eos=True, seq_length=1024)
+    objective = LabelObjective(tokenizer, LabelSpec("sequence_regression"), form=FORM, seq_length=1024)
     lengths = np.clip(draw.lognormal(5.45, 0.75, size=count), 10, 1022).astype(int)
     rows = ["".join(draw.choice(list("LAGVSERTIDPKQNFYMHWC"), size=length)).encode() for length in lengths]
     examples = [objective.record_example(LabelledRecord(i, row, f"{i % 3}", "")) for i, row in enumerate(rows)]

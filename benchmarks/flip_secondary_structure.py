@@ -228,7 +228,7 @@ class Starts:
         context = BuildContext()
         built = registry.build(tokenizer, context=context)
         module = registry.build(model, tokenizer=built, context=context)
-        ends = 2 if encoder_of(module.network).with_bos_eos else 0
+        ends = sum(encoder_of(module.network).form.terminals)
         of_tokenizer = chosen(tokenizer, registry)
         source = str(Path(run).resolve()) if Path(run).exists() else run
         return cls(

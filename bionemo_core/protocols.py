@@ -32,6 +32,34 @@ class CanonicalForm(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class InputForm:
+    """The form in which a model's encoder wants a text: its terminal tokens, and letters to replace by another."""
+
+    bos: bool = False
+    """Whether a BOS comes before the text."""
+    eos: bool = False
+    """Whether an EOS comes after the text."""
+    replaced: str = ""
+    """Letters that the model reads as `replacement`: `UZOB` for ProtT5."""
+    replacement: str = ""
+    """One letter; empty if no letter is replaced."""
+
+    @property
+    def terminals(self) -> tuple[int, int]:
+        """The number of terminal tokens before and after a text."""
+        return int(self.bos), int(self.eos)
+
+    def spell(self, text: str | bytes) -> str | bytes:
+        """Return the text with the letters replaced; its length is unchanged."""
+        if not self.replaced:
+            return text
+        others = self.replacement * len(self.replaced)
+        if isinstance(text, str):
+            return text.translate(str.maketrans(self.replaced, others))
+        return text.translate(bytes.maketrans(self.replaced.encode(), others.encode()))
+
+
 class Family(Protocol):
     """A function that groups related texts, which a split by `data.clusters` keeps together."""
 
@@ -44,12 +72,14 @@ class Family(Protocol):
 class Tokenizer(Protocol):
     """A conversion of text to ids and back. Ids are contiguous from 0; `encode` adds no special token.
 
-    Two more members are used if a tokenizer has them:
+    Three more members are used if a tokenizer has them:
 
     - `canonical: CanonicalForm`. Tasks that embed, predict, sample or fine-tune then convert each text that they read
       to its canonical form; a text without one is invalid.
     - `families: Mapping[str, Family]`: ways to group related texts, by the name that `data.clusters` of labelled data
       takes.
+    - `input_form: InputForm`: how the models of this tokenizer want a text. Tasks that embed, predict, fine-tune or
+      sample follow it, as `bionemo_core.data.model_input` describes.
     """
 
     pieces: Sequence[str]

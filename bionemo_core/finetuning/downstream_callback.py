@@ -33,7 +33,7 @@ from bionemo_core.nn.residue_states import ResidueStates
 from bionemo_core.parallel.groups import ProcessGroups
 from bionemo_core.parallel.sharding import gather, reshard
 from bionemo_core.parallel.strategy import strategy_of
-from bionemo_core.protocols import BuildContext, Tokenizer
+from bionemo_core.protocols import BuildContext, InputForm, Tokenizer
 
 if TYPE_CHECKING:
     from bionemo_core.plugins.registry import Registry
@@ -143,7 +143,7 @@ class DownstreamValidation(pl.Callback):
             compiled = strategy.compile_layers and module.device.type == "cuda"
             settings = EmbeddingSettings(outputs=(output,), unknown="unk", static_shapes=compiled)
             embedder = Embedder(module, self._tokenizer, settings)
-            objective = LabelObjective(self._tokenizer, self._answers, with_bos_eos=False, seq_length=2**31 - 1)
+            objective = LabelObjective(self._tokenizer, self._answers, form=InputForm(), seq_length=2**31 - 1)
             result = {}
             for name, records in self._splits.items():
                 kept = records.drop_longer(embedder.long_rule.max_residues, name)

@@ -23,7 +23,7 @@ from bionemo_core.finetuning.objective import (
     is_missing,
     mean_and_scale,
 )
-from bionemo_core.protocols import Tokenizer
+from bionemo_core.protocols import InputForm, Tokenizer
 
 log = logging.getLogger("bionemo")
 
@@ -66,7 +66,7 @@ class LabelCheck:
 
     def __post_init__(self) -> None:
         check_on_bad_label(self.key, self.how, self.answers.of_classes)
-        self._objective = LabelObjective(self.tokenizer, self.answers, with_bos_eos=False, seq_length=2**31 - 1)
+        self._objective = LabelObjective(self.tokenizer, self.answers, form=InputForm(), seq_length=2**31 - 1)
 
     def splits(self, splits: LabelledSplits, *, quiet: bool = False) -> LabelledSplits:
         """Return the splits without bad labels; see `parts`."""

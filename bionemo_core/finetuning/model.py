@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Optional
 
 from bionemo_core.config.schema import Choice
+from bionemo_core.data.model_input import PLAIN, input_form
 from bionemo_core.errors import ArtefactError, ConfigError
 from bionemo_core.protocols import BuildContext, Tokenizer
 
@@ -84,6 +85,7 @@ def finetuned(
     freeze_layers: int = 0,
     lora: dict[str, Any] = {},  # noqa: B006 - as above
     base_weights: str = "",
+    text_form: str = PLAIN,
     *,
     tokenizer: Tokenizer,
     context: BuildContext,
@@ -103,6 +105,7 @@ def finetuned(
         freeze_layers: with `full`, freeze the first N blocks and the embeddings; -N: all blocks but the last N.
         lora: rank, alpha, dropout and targets of the adapters.
         base_weights: fingerprint of the weights that the adapters were trained on.
+        text_form: how the encoder gets a text: tokenizer or plain; models of before have none, and got it plain.
         tokenizer: reads the sequences.
         context: the run that the model is built for.
         registry: where encoder and head are looked up.
@@ -125,7 +128,7 @@ def finetuned(
         raise ConfigError(f"task.encoder: got {encoder_training!r}, expected one of {', '.join(ENCODERS)}.")
     base = registry.build(read_choice(encoder, "model"), tokenizer=tokenizer, context=context)
     answers = LabelSpec(kind, tuple(classes), mean, scale)
-    reads = encoder_of(base.network)
+    reads = encoder_of(base.network, input_form(tokenizer, text_form))
     if answers.per_residue and reads.fixed_states is not None:
         raise ConfigError(
             f"task.kind={kind}: {encoder['name']} has {reads.fixed_states} states per sequence "
@@ -147,11 +150,13 @@ def finetuned(
         num_classes=len(classes) if answers.of_classes else None,
         class_weights=class_weights,
         frozen=encoder_training == "frozen",
+        form=reads.form,
     )
-    objective: Any = LabelObjective(tokenizer, answers, with_bos_eos=reads.with_bos_eos, seq_length=base.seq_length)
+    objective: Any = LabelObjective(tokenizer, answers, form=reads.form, seq_length=base.seq_length)
     module = LanguageModule(network, objective, seq_length=base.seq_length, probes=[AnswerMetrics(answers)])
     # The encoder decides whether sequences may share a row.
     module.capabilities = base.capabilities  # type: ignore[assignment]  # as below
+    module.text_form = text_form  # type: ignore[assignment]  # as below
     module.answers = answers  # type: ignore[assignment]  # torch's stub allows tensors and modules only
     return module
 

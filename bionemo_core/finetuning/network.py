@@ -12,7 +12,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bionemo_core.nn.residue_states import ResidueEncoder, ResidueStates, copy_to_device, encoder_of, residue_indices
+from bionemo_core.nn.residue_states import (
+    NO_FORM,
+    ResidueEncoder,
+    ResidueStates,
+    copy_to_device,
+    encoder_of,
+    residue_indices,
+)
+from bionemo_core.protocols import InputForm
 
 if TYPE_CHECKING:
     from bionemo_core.data.batches.batch import TokenBatch
@@ -79,7 +87,7 @@ class StoredStates:
         table: float[rows of all sequences, H], on the CPU; moved to the batch's device if it is small enough.
     """
 
-    with_bos_eos = False
+    form = NO_FORM
     fixed_states: int | None = None
     largest_on_device = 8 * 2**30
 
@@ -88,7 +96,7 @@ class StoredStates:
 
     def __call__(self, batch: TokenBatch) -> ResidueStates:
         """Return the states of the batch."""
-        tokens = _at_residues(batch, batch.tokens, with_bos_eos=False)
+        tokens = _at_residues(batch, batch.tokens, NO_FORM)
         lengths = torch.tensor(batch.lengths)
         if self.table.device != tokens.device and self.table.nbytes <= self.largest_on_device:
             self.table = self.table.to(tokens.device)
@@ -106,6 +114,7 @@ class FineTunedNetwork(nn.Module):
         class_weights: factor on the loss of each class; None for a regression or for equal weights.
         num_classes: None for a regression.
         frozen: do not train the encoder, and run it without dropout.
+        form: the form of the encoder's input.
     """
 
     def __init__(
@@ -117,6 +126,7 @@ class FineTunedNetwork(nn.Module):
         num_classes: int | None,
         class_weights: list[float] | None = None,
         frozen: bool = False,
+        form: InputForm = NO_FORM,
     ) -> None:
         super().__init__()
         self.encoder_network = encoder_network
@@ -124,6 +134,7 @@ class FineTunedNetwork(nn.Module):
         self.per_residue = per_residue
         self.num_classes = num_classes
         self.frozen = frozen
+        self.form = form
         weights = None if class_weights is None else torch.tensor(class_weights)
         self.register_buffer("class_weights", weights, persistent=False)
         self.stored: StoredStates | None = None
@@ -137,7 +148,7 @@ class FineTunedNetwork(nn.Module):
     @property
     def encoder(self) -> ResidueEncoder:
         """The encoder, which turns a batch into residue states."""
-        return self.stored or encoder_of(self.encoder_network)
+        return self.stored or encoder_of(self.encoder_network, self.form)
 
     def train(self, mode: bool = True) -> FineTunedNetwork:
         """Switch training mode on or off; a frozen encoder stays in evaluation mode."""
@@ -155,10 +166,8 @@ class FineTunedNetwork(nn.Module):
     def targets(self, batch: TokenBatch) -> tuple[Tensor, Tensor]:
         """Return the labels of these outputs and whether each counts, both [R or N]; values as float32."""
         if self.per_residue:
-            with_bos_eos = self.encoder.with_bos_eos
-            labels, counts = (
-                _at_residues(batch, x, with_bos_eos=with_bos_eos) for x in (batch.labels, batch.loss_mask)
-            )
+            form = self.encoder.form
+            labels, counts = (_at_residues(batch, x, form) for x in (batch.labels, batch.loss_mask))
         else:
             labels, counts = (_at_first(batch, x) for x in (batch.labels, batch.loss_mask))
         if self.num_classes is None:
@@ -179,14 +188,14 @@ class FineTunedNetwork(nn.Module):
         return (losses * counts).sum()
 
 
-def _at_residues(batch: TokenBatch, values: Tensor, *, with_bos_eos: bool) -> Tensor:
+def _at_residues(batch: TokenBatch, values: Tensor, form: InputForm) -> Tensor:
     """Select the residues of `values`, [rows, length], as [R]."""
-    places, _ = residue_indices(batch, with_bos_eos=with_bos_eos)
+    places, _ = residue_indices(batch, form.terminals)
     return values.flatten().index_select(0, copy_to_device(places, values.device))
 
 
 def _at_first(batch: TokenBatch, values: Tensor) -> Tensor:
     """Select the first token of each sequence of `values`, [rows, length], as [N]."""
-    _, lengths = residue_indices(batch, with_bos_eos=False)
+    _, lengths = residue_indices(batch, NO_FORM.terminals)
     places = lengths.cumsum(0) - lengths if batch.packed else torch.arange(len(lengths)) * values.shape[1]
     return values.flatten().index_select(0, copy_to_device(places, values.device))

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bionemo_core.data.labelled_records import LabelledRecord, LabelledRecords
+from bionemo_core.data.model_input import ModelInput
 from bionemo_core.errors import ConfigError, DataError
-from bionemo_core.protocols import Example, Tokenizer
+from bionemo_core.protocols import Example, InputForm, Tokenizer
 
 if TYPE_CHECKING:
     from bionemo_core.data.batches.rng import RecordRng
@@ -52,14 +53,13 @@ class LabelObjective:
     Args:
         tokenizer: reads the sequences.
         answers: the label spec.
-        framed: whether the encoder needs BOS and EOS.
+        form: the form of the encoder's input.
         seq_length: the maximum length of an example in tokens.
     """
 
-    def __init__(self, tokenizer: Tokenizer, answers: LabelSpec, *, with_bos_eos: bool, seq_length: int) -> None:
-        self.tokenizer = tokenizer
+    def __init__(self, tokenizer: Tokenizer, answers: LabelSpec, *, form: InputForm, seq_length: int) -> None:
+        self.input = ModelInput(tokenizer, form)
         self.answers = answers
-        self.with_bos_eos = with_bos_eos
         self.seq_length = seq_length
         self._numbers = {name: number for number, name in enumerate(answers.classes)}
 
@@ -69,13 +69,10 @@ class LabelObjective:
         Raises:
             DataError: the label is bad, or the sequence is too long.
         """
-        ids = self.tokenizer.encode(record.sequence)
-        if len(ids) + 2 * self.with_bos_eos > self.seq_length:
+        ids = self.input.encode(record.sequence)
+        if len(ids) + self.input.num_terminals > self.seq_length:
             raise DataError(f"record {record.display_name}: has {len(ids)} tokens, too many for the model.")
-        tokens = ids
-        if self.with_bos_eos:
-            tokens = np.concatenate([[self.tokenizer.bos_id], ids, [self.tokenizer.eos_id]]).astype(np.int32)
-        return self.make_example(tokens, record, len(ids), first=int(self.with_bos_eos))
+        return self.make_example(self.input.add_terminals(ids), record, len(ids), first=self.input.form.terminals[0])
 
     def make_example(self, tokens: NDArray[np.int32], record: LabelledRecord, num_residues: int, first: int) -> Example:
         """Make an example of these tokens, whose residues begin at `first`."""

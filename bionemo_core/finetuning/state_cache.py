@@ -6,7 +6,7 @@ import itertools
 import json
 import logging
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -21,6 +21,7 @@ from bionemo_core.inference.embedding import EMBEDDINGS, HIDDENS, Embedder
 from bionemo_core.inference.outputs import part_bounds
 from bionemo_core.io.atomic import publish, storage_error
 from bionemo_core.io.hashing import canonical, fingerprint_of, hash_file
+from bionemo_core.nn.residue_states import NO_FORM
 from bionemo_core.parallel.ranks import Ranks
 
 log = logging.getLogger("bionemo")
@@ -82,6 +83,8 @@ def load_or_compute_states(
         "per_residue": per_residue,
         "dtype": dtype,
     }
+    if embedder.encoder.form != NO_FORM:  # in addition, so that the states of other models are found again
+        facts["form"] = asdict(embedder.encoder.form)
     folder = home / "states" / fingerprint_of(facts)
     try:
         # The first rank decides for all, because another run may publish the same states meanwhile.

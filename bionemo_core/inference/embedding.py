@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from bionemo_core.data.batches.batch import TokenBatch
 from bionemo_core.data.batches.packing import balanced_bins
 from bionemo_core.data.batches.rows import RowShape, collate
+from bionemo_core.data.model_input import TOKENIZER, ModelInput, input_form
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.inference.windows import LongRule, Window, average_windows
 from bionemo_core.nn.residue_states import ResidueEncoder, encoder_network, encoder_of, may_pack
@@ -60,6 +61,8 @@ class EmbeddingSettings:
     """Residues that neighbouring windows share; None: half of the model's limit."""
     tokens_per_batch: int = 4096
     """Tokens that go through the network at once; a batch always has room for one sequence."""
+    text_form: str | None = None
+    """How a text is fed: tokenizer or plain (`data.model_input`); None: as the model was fine-tuned, else tokenizer."""
     unknown: str = "error"
     """What to do with a letter that the tokenizer does not know: error, or unk."""
     static_shapes: bool = False
@@ -95,7 +98,10 @@ class Embedder:
         """
         settings = self.settings.check()
         network: nn.Module = network_of(self.module)
-        self.encoder: ResidueEncoder = encoder_of(network)
+        own = getattr(self.module, "text_form", TOKENIZER)
+        form = input_form(self.tokenizer, settings.text_form or own)
+        self.encoder: ResidueEncoder = encoder_of(network, form)
+        self.input = ModelInput(self.tokenizer, self.encoder.form)
         self.packing = self.encoder.fixed_states is None and may_pack(self.module)
         self.network = encoder_network(network)
         ragged = [name for name in settings.outputs if name in (LOGITS, LIKELIHOODS)]
@@ -105,7 +111,7 @@ class Embedder:
                 "not have. Request embeddings or hiddens."
             )
         seq_length: int = self.module.seq_length  # type: ignore[assignment]  # torch's stub allows modules only
-        limit = seq_length - (2 if self.encoder.with_bos_eos else 0)
+        limit = seq_length - self.input.num_terminals
         overlap = settings.window_overlap
         self.long_rule = LongRule(settings.on_long, limit, limit // 2 if overlap is None else overlap).check()
         if settings.on_long == "window" and self.encoder.fixed_states is not None:
@@ -165,7 +171,7 @@ class Embedder:
         parts = []
         for index, sequence in enumerate(sequences):
             name = names[index] if names else str(index + 1)
-            ids = self.tokenizer.encode(sequence)
+            ids = self.input.encode(sequence)
             if self.settings.unknown == "error":
                 check_known_tokens(ids, self.tokenizer, sequence, name)
             self.check_length(len(ids), name)
@@ -175,8 +181,7 @@ class Embedder:
 
     def batches(self, parts: Sequence[SequencePart]) -> Iterator[tuple[TokenBatch, list[int]]]:
         """Yield batches, packed if the model can, each with the numbers of its parts."""
-        ends = 2 if self.encoder.with_bos_eos else 0
-        sizes = np.array([len(part.ids) + ends for part in parts])
+        sizes = np.array([len(part.ids) + self.input.num_terminals for part in parts])
         packing = self.packing
         capacity = self.num_packs * self.seq_length
         bins = balanced_bins(sizes, capacity) if packing else _bins_of_similar_length(sizes, capacity)
@@ -192,9 +197,7 @@ class Embedder:
             yield TokenBatch.of(collate(examples, self.num_packs, shape)), chosen.tolist()
 
     def _example(self, ids: NDArray[np.int32]) -> Example:
-        tokens = ids
-        if self.encoder.with_bos_eos:
-            tokens = np.concatenate([[self.tokenizer.bos_id], ids, [self.tokenizer.eos_id]]).astype(np.int32)
+        tokens = self.input.add_terminals(ids)
         return Example(tokens, tokens, np.ones(len(tokens), dtype=np.bool_))
 
     def _compute(self, batch: TokenBatch) -> _Outputs:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from bionemo_core.data.batches.batch import TokenBatch
 from bionemo_core.data.batches.rows import RowShape, collate
+from bionemo_core.data.model_input import ModelInput, input_form
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.inference.batched import BatchedDecoding
 from bionemo_core.inference.cuda_graphs import CudaGraphDecoder
@@ -54,7 +55,7 @@ class Seq2SeqInference:
     network: Any
     tokenizer: Tokenizer
     seq_length: int
-    """The longest source in tokens; the encoder gets neither a begin nor an end token."""
+    """The longest source in tokens, without the terminal tokens that the tokenizer's `input_form` adds."""
     max_length: int
     """The most tokens that are decoded, including the end token."""
     batch_size: int = 256
@@ -80,7 +81,8 @@ class Seq2SeqInference:
                 "Use an encoder-decoder, such as megamolbart or molmim."
             )
         objective = getattr(module, "objective", None)
-        source = getattr(objective, "max_tokens", module.seq_length)
+        room = module.seq_length - sum(input_form(opened.tokenizer).terminals)
+        source = min(room, getattr(objective, "max_tokens", room))
         longest = max_length or getattr(objective, "target_length", module.seq_length)
         if batch_size < 1 or longest < 1:
             raise ConfigError(f"sampling: got batch_size={batch_size} and max_length={longest}, expected 1 or more.")
@@ -110,7 +112,7 @@ class Seq2SeqInference:
         """
         if isinstance(seqs, str):
             raise DataError("sampling: got one text, expected a list of texts. For a single one, pass [text].")
-        ids = [np.asarray(self.tokenizer.encode(text), dtype=np.int32) for text in seqs]
+        ids = [np.asarray(self._input.encode(text), dtype=np.int32) for text in seqs]
         for number, (text, tokens) in enumerate(zip(seqs, ids, strict=True)):
             if not 0 < len(tokens) <= self.seq_length:
                 shown = text if len(text) <= 60 else f"{text[:57]}..."
@@ -144,11 +146,12 @@ class Seq2SeqInference:
         return hiddens_BTH, mask_BT
 
     def hiddens_to_embedding(self, hiddens_BTH: Tensor, mask_BT: Tensor) -> Tensor:
-        """Return the mean over real positions, [B, H].
+        """Return the mean over real positions without terminal tokens, [B, H].
 
         Raises:
             DataError: a row of the mask is empty.
         """
+        mask_BT = self._without_terminals(mask_BT)
         empty = (~mask_BT.any(dim=1)).nonzero().flatten().tolist()
         if empty:
             raise DataError(
@@ -299,6 +302,18 @@ class Seq2SeqInference:
         )
 
     @property
+    def _input(self) -> ModelInput:
+        return ModelInput(self.tokenizer, input_form(self.tokenizer))
+
+    def _without_terminals(self, mask_BT: Tensor) -> Tensor:
+        """Return a mask without the terminal tokens of the encoder's input; a perceiver's latents have none."""
+        before, after = self._input.form.terminals
+        if not before + after or getattr(self.network, "hidden_steps", None):
+            return mask_BT
+        position = mask_BT.cumsum(dim=1)
+        return mask_BT & (position > before) & (position <= position[:, -1:] - after)
+
+    @property
     def _device(self) -> torch.device:
         return next(iter(_parameters(self.network))).device
 
@@ -314,7 +329,8 @@ class Seq2SeqInference:
         order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
         for start in range(0, len(ids), batch_rows):
             rows = order[start : start + batch_rows]
-            batch = source_batch([ids[i] for i in rows], self.tokenizer.pad_id, self.seq_length)
+            sources = [self._input.add_terminals(ids[i]) for i in rows]
+            batch = source_batch(sources, self.tokenizer.pad_id, self.seq_length + self._input.num_terminals)
             memory = self.network.encode(batch.to(self._device))
             hiddens = memory.states.transpose(0, 1)
             mask = memory.padding_mask

@@ -94,7 +94,7 @@ class MaskedScorer:
             ConfigError: the model has no masked-language head.
         """
         self.network: Any = encoder_network(network_of(self.module))  # type: ignore[arg-type]
-        if not encoder_of(self.network).with_bos_eos or not hasattr(self.network, "head"):
+        if encoder_of(self.network).form.terminals != (1, 1) or not hasattr(self.network, "head"):
             raise ConfigError(
                 f"{type(self.network).__name__} does not predict masked residues, so it cannot score mutations. Choose "
                 "a masked language model, such as those of the ESM family."

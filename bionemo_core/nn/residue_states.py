@@ -5,15 +5,21 @@ Shape letters: L length, B rows, R residues of all sequences concatenated, N seq
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from bionemo_core.errors import ConfigError
+from bionemo_core.protocols import InputForm
 
 if TYPE_CHECKING:
     from bionemo_core.data.batches.batch import TokenBatch
+
+
+NO_FORM = InputForm()
+"""The form without terminal tokens and replaced letters."""
 
 
 class ResidueStates(NamedTuple):
@@ -33,8 +39,8 @@ class ResidueStates(NamedTuple):
 class ResidueEncoder(Protocol):
     """The residue encoder of a network."""
 
-    with_bos_eos: bool
-    """Whether the input has BOS before and EOS after each sequence; both are left out of the residue states."""
+    form: InputForm
+    """The form of its input; terminal tokens are left out of the residue states."""
     fixed_states: int | None
     """The number of states of every sequence if it is fixed (a perceiver's latents); None: one per residue."""
 
@@ -44,31 +50,30 @@ class ResidueEncoder(Protocol):
 class TokenEncoder:
     """The encoder of a network with `hidden_states(batch)`, [L, B, H], over BOS, residues and EOS."""
 
-    with_bos_eos = True
     fixed_states: int | None = None
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, form: InputForm) -> None:
         self.network: Any = network
+        self.form = replace(form, bos=True, eos=True)
 
     def __call__(self, batch: TokenBatch) -> ResidueStates:
         """Return the hidden states at residues."""
-        return select_residues(self.network.hidden_states(batch), batch, with_bos_eos=True)
+        return select_residues(self.network.hidden_states(batch), batch, self.form.terminals)
 
 
 class MemoryEncoder:
-    """The encoder of a network with `encode(batch)`, a memory for its decoder, over residues only."""
+    """The encoder of a network with `encode(batch)`, a memory for its decoder, over what the form asks for."""
 
-    with_bos_eos = False
-
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, form: InputForm) -> None:
         self.network: Any = network
+        self.form = form
         self.fixed_states: int | None = getattr(network, "hidden_steps", None)
 
     def __call__(self, batch: TokenBatch) -> ResidueStates:
         """Return the states of the memory: one per residue, or the perceiver's latents."""
         states_LBH = self.network.encode(batch).states
         if self.fixed_states is None:
-            return select_residues(states_LBH, batch, with_bos_eos=False)
+            return select_residues(states_LBH, batch, self.form.terminals)
         steps, rows, hidden = states_LBH.shape
         rows = min(rows, len(batch.lengths))
         states = states_LBH[:, :rows].transpose(0, 1).reshape(-1, hidden)
@@ -80,17 +85,17 @@ def may_pack(module: object) -> bool:
     return "packing" in getattr(module, "capabilities", {"packing"})
 
 
-def encoder_of(network: nn.Module) -> ResidueEncoder:
-    """Return the residue encoder of a network; of a fine-tuned one, that of its pre-trained network.
+def encoder_of(network: nn.Module, form: InputForm = NO_FORM) -> ResidueEncoder:
+    """Return the residue encoder of a network for texts of a form; of a fine-tuned one, its pre-trained encoder.
 
     Raises:
         ConfigError: the network has neither `hidden_states` nor `encode`.
     """
     base = encoder_network(network)
     if hasattr(base, "hidden_states"):
-        return TokenEncoder(base)
+        return TokenEncoder(base, form)
     if hasattr(base, "encode"):
-        return MemoryEncoder(base)
+        return MemoryEncoder(base, form)
     raise ConfigError(
         f"{type(base).__name__} has neither hidden_states(batch) nor encode(batch), so it cannot embed sequences. "
         "Choose a model that declares the capability 'embedding'; `bionemo-run help model=NAME` shows whether it does."
@@ -102,29 +107,29 @@ def encoder_network(network: nn.Module) -> nn.Module:
     return getattr(network, "encoder_network", network)
 
 
-def select_residues(hidden_LBH: Tensor, batch: TokenBatch, *, with_bos_eos: bool) -> ResidueStates:
+def select_residues(hidden_LBH: Tensor, batch: TokenBatch, terminals: tuple[int, int]) -> ResidueStates:
     """Select the states at residues from `hidden_LBH`, which has a state per token."""
-    indices, lengths = residue_indices(batch, with_bos_eos=with_bos_eos)
+    indices, lengths = residue_indices(batch, terminals)
     rows = hidden_LBH.transpose(0, 1).flatten(0, 1)
     return ResidueStates(
         rows.index_select(0, copy_to_device(indices, rows.device)), copy_to_device(lengths, rows.device)
     )
 
 
-def residue_indices(batch: TokenBatch, *, with_bos_eos: bool) -> tuple[Tensor, Tensor]:
+def residue_indices(batch: TokenBatch, terminals: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Return the indices of residues in the concatenated rows, int64[R], and the residues per sequence, int64[N].
 
-    Residues are the real tokens; with `with_bos_eos`, without the first and the last of each sequence. Both tensors
+    Residues are the real tokens without the terminal tokens, `terminals` before and after each sequence. Both tensors
     are on the CPU, computed from lengths alone, so that nothing waits for the device.
     """
     tokens = torch.tensor(batch.lengths, dtype=torch.int64)
     starts = torch.arange(len(tokens)) * batch.tokens.shape[1]
     if batch.packed:
         starts = tokens.cumsum(0) - tokens
-    ends = 1 if with_bos_eos else 0
-    lengths = (tokens - 2 * ends).clamp(min=0)
+    first, last = terminals
+    lengths = (tokens - first - last).clamp(min=0)
     before = lengths.cumsum(0) - lengths
-    return torch.arange(int(lengths.sum())) + torch.repeat_interleave(starts + ends - before, lengths), lengths
+    return torch.arange(int(lengths.sum())) + torch.repeat_interleave(starts + first - before, lengths), lengths
 
 
 def copy_to_device(tensor: Tensor, device: torch.device) -> Tensor:

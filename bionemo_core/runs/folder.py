@@ -29,9 +29,9 @@ class RunFolder:
         return self.path / "run.json"
 
     @property
-    def session(self) -> Path:
+    def last_spec(self) -> Path:
         """The run specification of the last session; `spec` keeps that of the first."""
-        return self.path / "session.json"
+        return self.path / "last_run.json"
 
     @property
     def composed(self) -> Path:

@@ -197,7 +197,7 @@ def last_session(folder: RunFolder, first: RunSpec) -> RunSpec:
     Raises:
         ArtefactError: the file is damaged.
     """
-    return from_json(folder.session.read_text()) if folder.session.is_file() else first
+    return from_json(folder.last_spec.read_text()) if folder.last_spec.is_file() else first
 
 
 def write_spec(folder: RunFolder, spec: RunSpec, composed_yaml: str) -> None:
@@ -206,7 +206,7 @@ def write_spec(folder: RunFolder, spec: RunSpec, composed_yaml: str) -> None:
     Raises:
         StorageError: a file cannot be written.
     """
-    write_text(folder.session, to_json(spec))
+    write_text(folder.last_spec, to_json(spec))
     if folder.spec.exists():
         return
     write_text(folder.composed, composed_yaml)

@@ -113,6 +113,7 @@ def settings_of(task: Embed, on_gpu: bool) -> EmbeddingSettings:
         outputs=tuple(task.outputs or (EMBEDDINGS,)),
         on_long=task.on_long,
         window_overlap=task.window_overlap,
+        text_form=task.text_form,
         tokens_per_batch=task.tokens_per_batch or (GPU_BATCH if on_gpu else CPU_BATCH),
         unknown="unk",  # the store holds such records only where the user has said so
         static_shapes=on_gpu,
@@ -173,6 +174,7 @@ class _Job:
                 "outputs": list(settings.outputs),
                 "on_long": settings.on_long,
                 "window_overlap": embedder.long_rule.overlap,
+                "text": asdict(embedder.encoder.form),
                 "pooling": "mean over residues, without special tokens",
             },
             "input": store.fingerprint,

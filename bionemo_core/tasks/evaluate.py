@@ -24,7 +24,6 @@ from bionemo_core.inference.scoring import MaskedScorer
 from bionemo_core.inference.scoring_answers import Predictor
 from bionemo_core.io.atomic import write_json, write_text
 from bionemo_core.models.load import OpenedModel
-from bionemo_core.nn.residue_states import encoder_of
 from bionemo_core.parallel.groups import start_groups
 from bionemo_core.protocols import DataSplits, RecordDataset
 from bionemo_core.reporting.html import Figure, bars, confusion, histogram, page, points, scatter
@@ -152,7 +151,7 @@ class _Evaluation:
     @property
     def max_residues(self) -> int:
         """The length in residues of the longest sequence that a fine-tuned model takes without truncation."""
-        return int(self.module.seq_length) - (2 if encoder_of(self.module.network).with_bos_eos else 0)
+        return int(self.module.seq_length) - sum(self.module.network.encoder.form.terminals)
 
     @torch.inference_mode()
     def measure(self, records: RecordDataset) -> None:

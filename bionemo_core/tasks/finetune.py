@@ -19,6 +19,7 @@ from bionemo_core.checkpoint.folder_names import list_checkpoints, parse_step
 from bionemo_core.checkpoint.retention import best_steps
 from bionemo_core.config.schema import Choice, RunSpec
 from bionemo_core.data.labelled_records import LabelledSplits
+from bionemo_core.data.model_input import PLAIN
 from bionemo_core.errors import ConfigError
 from bionemo_core.finetuning.adapters import (
     BASE_WEIGHTS,
@@ -169,7 +170,7 @@ class FineTuning(TrainingHooks):
         )
         if parts.trainer.is_global_zero:
             print(f"{'classes' if self.of_classes else 'labels':>10}  {labels_text(splits, answers)}")
-        splits = splits.drop_longer(limit - (2 if network.encoder.with_bos_eos else 0), parts.tokenizer)
+        splits = splits.drop_longer(limit - sum(network.encoder.form.terminals), parts.tokenizer)
         if self.task.encoder != "frozen":
             return replace(parts, splits=splits)
         splits, records = number_records(splits)
@@ -245,6 +246,7 @@ class FineTuning(TrainingHooks):
             },
             "encoder_training": task.encoder,
             "freeze_layers": task.freeze_layers,
+            "text_form": task.text_form,
         }
         if task.encoder == "lora":
             params["lora"] = {
@@ -288,6 +290,7 @@ class FineTuning(TrainingHooks):
             outputs=(HIDDENS if self.per_residue else EMBEDDINGS,),
             tokens_per_batch=GPU_BATCH if on_gpu else CPU_BATCH,
             unknown="unk",
+            text_form=parts.spec.model.params.get("text_form", PLAIN),  # a run of before has none
         )
         return Embedder(module, parts.tokenizer, settings)
 

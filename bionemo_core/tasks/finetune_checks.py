@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bionemo_core.config.schema import RunSpec
+from bionemo_core.data.model_input import TEXT_FORMS
 from bionemo_core.errors import ConfigError
 from bionemo_core.finetuning.label_checks import check_on_bad_label
 from bionemo_core.finetuning.model import KINDS, V1_KINDS
@@ -12,7 +13,7 @@ STATES_DTYPES = ("float32", "float16")
 EXPORTS = (None, "last", "best")
 _MODEL_KEYS = (
     *("kind", "encoder", "head", "head_params", "freeze_layers", "lora_rank", "lora_alpha", "lora_dropout"),
-    *("lora_targets", "class_weights", "balance_classes", "standardise", "on_bad_label"),
+    *("lora_targets", "class_weights", "balance_classes", "standardise", "on_bad_label", "text_form"),
 )
 """Keys of the task that define the model; a resumed run may not change them."""
 
@@ -27,6 +28,7 @@ def check_settings(task: Finetune) -> None:
     weights = task.class_weights
     wrong = [
         (task.states_dtype not in STATES_DTYPES, f"states_dtype: got {task.states_dtype!r}, expected float32, float16"),
+        (task.text_form not in TEXT_FORMS, f"text_form: got {task.text_form!r}, expected {' or '.join(TEXT_FORMS)}"),
         (task.average_last < 0, f"average_last: got {task.average_last}, expected 0 or more checkpoints"),
         (task.export not in EXPORTS, f"export: got {task.export!r}, expected last, best or null"),
         (task.export == "best" and task.average_last > 0, "export=best and task.average_last are both given; keep one"),

@@ -31,6 +31,7 @@ class Embed:
     canonicalize: bool = True  # convert texts to their canonical form, if they have one, as SMILES do
     on_long: str = "error"  # action for a sequence longer than the model: error, truncate or window
     window_overlap: Optional[int] = None  # overlap of neighbouring windows in residues; null: half a window
+    text_form: Optional[str] = None  # how the model gets a text: tokenizer (its terminal tokens and letters) or plain
     tokens_per_batch: Optional[int] = None  # tokens in one forward pass; null: 4,096 on a CPU, 32,768 on a GPU
     tokens_per_part: Optional[int] = None  # tokens between saves; null: 4,194,304, or 131,072 for outputs per residue
     adapter: Optional[str] = None  # the folder `adapter` of a LoRA fine-tuning of the model at restore_from_path
@@ -54,6 +55,7 @@ class Finetune:
     balance_classes: bool = False  # weight the classes so that each counts the same in training
     standardise: bool = True  # train on values scaled to mean 0 and deviation 1; metrics keep the units of the labels
     on_bad_label: str = "error"  # a missing or unreadable label: error, skip it, or class if NA, - and such are classes
+    text_form: str = "tokenizer"  # how the encoder gets a text: tokenizer (its terminal tokens and letters) or plain
     states_dtype: str = "float32"  # precision of the cached states of a frozen encoder: float32, float16
     early_stopping: Optional[int] = None  # validations without a better checkpoint.monitor before stopping
     export: Optional[str] = None  # weights to test and write: last or best; null: best with early_stopping, else last

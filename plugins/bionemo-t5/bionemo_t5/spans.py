@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bionemo_core.data.batches.rng import RecordRng
+from bionemo_core.data.model_input import ModelInput, input_form
 from bionemo_core.errors import ConfigError
 from bionemo_core.protocols import Seq2SeqExample, Tokenizer
 from bionemo_t5.tokenizer import sentinel_ids
@@ -21,7 +22,8 @@ class SpanCorruption:
 
     The encoder sees each span as one sentinel, the first span as the first sentinel and so on. The decoder gets BOS,
     then each sentinel and the tokens that it stands for, and is asked for the same and EOS. Records are cut to
-    `seq_length` - 2 tokens, as in v1.
+    `seq_length` - 2 tokens, as in v1. The encoder's input has the form of the tokenizer: ProtT5's has letters replaced
+    and ends with EOS, ProtT5nv's has neither.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class SpanCorruption:
         sentinels = sentinel_ids(tokenizer)
         _check_room(seq_length, seq_length_dec, masked_lm_prob, len(sentinels))
         self.tokenizer = tokenizer
+        self.input = ModelInput(tokenizer, input_form(tokenizer))
         self.max_tokens = seq_length - ENDS
         self.target_length = seq_length_dec
         self.masked_lm_prob = masked_lm_prob
@@ -61,14 +64,14 @@ class SpanCorruption:
     def laid_lengths(self, lengths: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Upper bounds of the tokens of source and target for records of `lengths` tokens, shape [records] each."""
         source = np.minimum(lengths, self.max_tokens).astype(np.int64)
-        return source, 1 + 2 * self._num_taken(source)
+        return source + self.input.num_terminals, 1 + 2 * self._num_taken(source)
 
     def _num_taken(self, lengths: NDArray[np.int64]) -> NDArray[np.int64]:
         return np.maximum(1, np.rint(lengths * self.masked_lm_prob)).astype(np.int64)
 
     def record_example(self, record: str | bytes, draw: RecordRng) -> Seq2SeqExample:
         """Return the example for a record's residues; every random choice comes from `draw`."""
-        ids = self.tokenizer.encode(record)[: self.max_tokens]
+        ids = self.input.encode(record)[: self.max_tokens]
         taken, begins = self._spans(len(ids), draw)
         sentinels = self._sentinels[: int(begins.sum())]
         marked = ids.copy()
@@ -76,7 +79,8 @@ class SpanCorruption:
         spans = np.insert(ids[taken], np.flatnonzero(begins[taken]), sentinels)
         decoder_input = np.concatenate(([self.tokenizer.bos_id], spans)).astype(np.int32)
         labels = np.concatenate((spans, [self.tokenizer.eos_id])).astype(np.int32)
-        return Seq2SeqExample(marked[begins | ~taken], decoder_input, labels, np.ones(len(labels), dtype=np.bool_))
+        source = self.input.add_terminals(marked[begins | ~taken])
+        return Seq2SeqExample(source, decoder_input, labels, np.ones(len(labels), dtype=np.bool_))
 
     def _spans(self, num_tokens: int, draw: RecordRng) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Which tokens are taken out and which of them begin a span, shape [tokens] each."""

@@ -2,7 +2,7 @@
 
 from bionemo_core.data.tokenizer import CharacterTokenizer
 from bionemo_core.errors import ConfigError
-from bionemo_core.protocols import Tokenizer
+from bionemo_core.protocols import InputForm, Tokenizer
 
 # ProtT5nv (BioNeMo v1): the SentencePiece pieces by id, those of ESM-1nv; residues by falling frequency in UniRef50.
 PROTT5NV_PIECES = ("<unk>", "<s>", "</s>", "<pad>", "<mask>", *"LASGVERTDIPKNFQYHMCWXBZUO")
@@ -12,11 +12,17 @@ PROTT5_PIECES = ("<pad>", "</s>", "<unk>", *"ALGVSREDTIPKFQNYMHWCXBOUZ")
 NUM_PROTT5_SENTINELS = 100
 
 
+class ProtT5Tokenizer(CharacterTokenizer):
+    """ProtT5's alphabet, with the form of its published recipe: U, Z, O and B are read as X, and EOS ends the text."""
+
+    input_form = InputForm(eos=True, replaced="UZOB", replacement="X")
+
+
 def prott5_tokenizer() -> CharacterTokenizer:
     """Return the 128 tokens of ProtT5; its decoder starts with the padding, and a mask is its first sentinel."""
     sentinels = [sentinel_piece(number) for number in reversed(range(NUM_PROTT5_SENTINELS))]
     pieces = (*PROTT5_PIECES, *sentinels)
-    return CharacterTokenizer(pieces, pad_id=0, eos_id=1, unk_id=2, bos_id=0, mask_id=len(pieces) - 1)
+    return ProtT5Tokenizer(pieces, pad_id=0, eos_id=1, unk_id=2, bos_id=0, mask_id=len(pieces) - 1)
 
 
 def prott5nv_tokenizer(num_sentinel_tokens: int = 96) -> CharacterTokenizer:

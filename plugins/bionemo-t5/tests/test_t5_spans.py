@@ -6,7 +6,7 @@ import pytest
 from bionemo_core.data.batches.rng import RecordRng
 from bionemo_core.errors import ConfigError
 from bionemo_t5.spans import SpanCorruption
-from bionemo_t5.tokenizer import PROTT5NV_PIECES, prott5nv_tokenizer, sentinel_ids
+from bionemo_t5.tokenizer import PROTT5NV_PIECES, prott5_tokenizer, prott5nv_tokenizer, sentinel_ids
 
 TOKENIZER = prott5nv_tokenizer()
 SEQUENCE = b"MKTAYIAKQRQISFVKSHFS"
@@ -153,3 +153,17 @@ def test_what_cannot_be_is_refused(settings: dict[str, object], words: str) -> N
 
 def test_the_decoder_of_v1_is_long_enough() -> None:
     assert corruption(seq_length_dec=155).target_length == 155
+
+
+def test_the_source_has_the_form_of_the_tokenizer() -> None:
+    tokenizer = prott5_tokenizer()
+    made = SpanCorruption(tokenizer, seq_length=512, seq_length_dec=256)
+    example = made.record_example(b"UZOBALGVSR", draw())
+    assert example.source[-1] == tokenizer.eos_id
+    written = np.concatenate((example.source, example.labels))
+    assert not np.isin(written, tokenizer.encode("UZOB")).any()
+    assert np.count_nonzero(written == tokenizer.encode("X")[0]) == 4
+    assert len(example.source) <= made.laid_lengths(np.array([10]))[0][0]
+    assert made.laid_lengths(np.array([512]))[0][0] < 512
+    own = corruption().record_example(b"UZOBALGVSR", draw())  # ProtT5nv's has letters as they are, and no EOS
+    assert TOKENIZER.eos_id not in own.source and len(own.source) == 10

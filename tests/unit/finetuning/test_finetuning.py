@@ -28,11 +28,12 @@ from bionemo_core.finetuning.objective import (
     mean_and_scale,
 )
 from bionemo_core.nn.residue_states import ResidueStates, encoder_of
-from bionemo_core.protocols import BuildContext
+from bionemo_core.protocols import BuildContext, InputForm
 
 presets = pytest.importorskip("bionemo_esm.presets")
 
 LENGTHS = (5, 1, 12, 7)
+FORM = InputForm(bos=True, eos=True)
 HIDDEN = 16
 
 
@@ -118,7 +119,7 @@ def test_loss_is_the_sum_over_labels_packed_or_padded(kind, network, tokenizer):
     head = MlpHead([HIDDEN, classes or 1], 0.0, per_residue=per_residue)
     weights = [1.0, 2.0, 0.5] if classes else None
     tuned = FineTunedNetwork(network, head, per_residue=per_residue, num_classes=classes, class_weights=weights)
-    objective = LabelObjective(tokenizer, answers, with_bos_eos=True, seq_length=24)
+    objective = LabelObjective(tokenizer, answers, form=FORM, seq_length=24)
     rows = records(tokenizer, kind)
     examples = [objective.record_example(row) for row in rows]
     expected, counted = 0.0, 0
@@ -144,7 +145,7 @@ def test_loss_is_the_sum_over_labels_packed_or_padded(kind, network, tokenizer):
 
 
 def test_every_head_and_encoder_gets_its_gradient(network, tokenizer):
-    objective = LabelObjective(tokenizer, LabelSpec("sequence_regression"), with_bos_eos=True, seq_length=24)
+    objective = LabelObjective(tokenizer, LabelSpec("sequence_regression"), form=FORM, seq_length=24)
     batch = batch_of(
         [objective.record_example(row) for row in records(tokenizer, "sequence_regression")], tokenizer, packed=True
     )
@@ -181,7 +182,7 @@ def test_of_an_encoder_decoder_the_blocks_of_the_encoder_count(network):
 
 
 def test_adapters_start_as_nothing_train_alone_and_merge(network, tokenizer):
-    objective = LabelObjective(tokenizer, LabelSpec("sequence_regression"), with_bos_eos=True, seq_length=24)
+    objective = LabelObjective(tokenizer, LabelSpec("sequence_regression"), form=FORM, seq_length=24)
     batch = batch_of(
         [objective.record_example(row) for row in records(tokenizer, "sequence_regression")], tokenizer, packed=True
     )
@@ -213,7 +214,7 @@ def test_adapters_start_as_nothing_train_alone_and_merge(network, tokenizer):
 def test_stored_states_stand_in_for_the_encoder(network, tokenizer):
     kind = "token_classification"
     answers = LabelSpec(kind, ("C", "E", "H"))
-    objective = LabelObjective(tokenizer, answers, with_bos_eos=True, seq_length=24)
+    objective = LabelObjective(tokenizer, answers, form=FORM, seq_length=24)
     head = ConvHead(HIDDEN, 3, channels=4, dropout=0.0)
     tuned = FineTunedNetwork(network, head, per_residue=True, num_classes=3, frozen=True).eval()
     rows = records(tokenizer, kind)
@@ -230,7 +231,7 @@ def test_stored_states_stand_in_for_the_encoder(network, tokenizer):
 
 
 def test_labels_that_do_not_fit_are_named(tokenizer):
-    letters = LabelObjective(tokenizer, LabelSpec("token_classification", ("C", "H")), with_bos_eos=True, seq_length=24)
+    letters = LabelObjective(tokenizer, LabelSpec("token_classification", ("C", "H")), form=FORM, seq_length=24)
     with pytest.raises(DataError, match="record 3: unknown class: 'E' is not among those trained on: C, H"):
         letters.record_example(LabelledRecord(2, b"MKV", "CEH", ""))
     with pytest.raises(DataError, match="record 'sp:7': unknown class: 'E' is not among"):
@@ -244,7 +245,7 @@ def test_labels_that_do_not_fit_are_named(tokenizer):
     ]
     with pytest.raises(DataError, match="3 residues, 2 labels"):
         letters.record_example(LabelledRecord(0, b"MKV", "CH", ""))
-    values = LabelObjective(tokenizer, LabelSpec("sequence_regression"), with_bos_eos=True, seq_length=24)
+    values = LabelObjective(tokenizer, LabelSpec("sequence_regression"), form=FORM, seq_length=24)
     with pytest.raises(DataError, match="not a finite number: 'high'"):
         values.record_example(LabelledRecord(0, b"MKV", "high", ""))
 
