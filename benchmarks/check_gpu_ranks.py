@@ -26,7 +26,6 @@ LAYOUTS = {
     "one": ("trainer.devices=1",),
     "data": ("trainer.devices=2",),
     "tensor": ("trainer.devices=2", "parallel.tensor_model_parallel_size=2"),
-    "sequence": ("trainer.devices=2", "parallel.tensor_model_parallel_size=2", "parallel.sequence_parallel=true"),
 }
 COMMON = (
     "scheduler=constant",
@@ -73,8 +72,6 @@ def layouts_agree(runs: Runs, model: str, precision: str, steps: int) -> bool:
     found: dict[str, float] = {}
     reference: Rows = []
     for layout, overrides in LAYOUTS.items():
-        if layout == "sequence" and runs.accelerator.endswith("cpu"):
-            continue
         rows = runs.rows(f"{model}-{precision}-{layout}", *asked, *overrides, f"trainer.max_steps={steps}")
         reference = reference or rows
         found[layout] = difference(rows, reference)
@@ -90,8 +87,6 @@ def speeds(runs: Runs, model: str, steps: int, precision: str = "bf16-mixed") ->
     """Tokens a second of each layout, 8 packs a device and step; the median of the second half of the steps."""
     asked = (f"model={model}", f"trainer.max_steps={steps}", f"trainer.precision={precision}")
     for layout, overrides in LAYOUTS.items():
-        if layout == "sequence" and runs.accelerator.endswith("cpu"):
-            continue
         rows = runs.rows(f"fast-{layout}", *asked, "batch.micro_batch_size=8", "trainer.compile=true", *overrides)
         found = [float(row[SPEED]) for row in rows[len(rows) // 2 :] if row.get(SPEED)]
         print(f"{model} {precision} {layout}: {statistics.median(found) if found else 0:,.0f} tokens/s", flush=True)

@@ -31,7 +31,6 @@ def batch_plan(
     Raises:
         ConfigError: the sizes contradict each other; the message shows the arithmetic.
     """
-    refuse_impossible(spec, device="cpu" if spec.trainer.accelerator == "cpu" else "unknown")
     world = spec.trainer.devices * spec.trainer.num_nodes if world_size is None else world_size
     tensor, pipeline = spec.parallel.tensor_model_parallel_size, spec.parallel.pipeline_model_parallel_size
     if world < 1 or world % (tensor * pipeline):
@@ -56,11 +55,11 @@ def batch_plan(
     return BatchPlan(data_parallel, tensor, micro, accumulate, computed)
 
 
-def refuse_impossible(spec: RunSpec, device: str) -> None:
-    """Check that the parallel layout can work on `device` (cpu, cuda, or unknown).
+def refuse_unsupported(spec: RunSpec) -> None:
+    """Check that the run asks for no parallel layout that is not supported.
 
     Raises:
-        ConfigError: pipeline parallelism, or sequence parallelism where it cannot work.
+        ConfigError: it asks for pipeline parallelism or sequence parallelism.
     """
     pipeline = spec.parallel.pipeline_model_parallel_size
     if pipeline > 1:
@@ -68,17 +67,10 @@ def refuse_impossible(spec: RunSpec, device: str) -> None:
             f"parallel.pipeline_model_parallel_size={pipeline}: pipeline parallelism is not supported. "
             "Use parallel.tensor_model_parallel_size and data parallelism."
         )
-    if not spec.parallel.sequence_parallel:
-        return
-    if device == "cpu":
+    if spec.parallel.sequence_parallel:
         raise ConfigError(
-            "parallel.sequence_parallel=true: sequence parallelism does not work on a CPU. "
-            "Use parallel.sequence_parallel=false."
-        )
-    if spec.parallel.tensor_model_parallel_size == 1:
-        raise ConfigError(
-            "parallel.sequence_parallel=true needs parallel.tensor_model_parallel_size above 1: it splits the "
-            "sequence over the tensor-parallel ranks."
+            "parallel.sequence_parallel=true: splitting activations over the tensor-parallel ranks is not supported. "
+            "Leave it out."
         )
 
 

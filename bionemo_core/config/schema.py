@@ -49,7 +49,7 @@ class Parallel:
 
     tensor_model_parallel_size: int = 1  # devices that share each layer
     pipeline_model_parallel_size: int = 1  # must be 1: pipeline parallelism is not supported
-    sequence_parallel: bool = False  # with tensor parallelism, also split the activations between layers
+    sequence_parallel: bool = False  # must be false: splitting activations between layers is not supported
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from bionemo_core.config.batch_plan import refuse_unsupported
 from bionemo_core.config.model_defaults import missing_defaults
 from bionemo_core.config.safe_json import check_keys, check_type, choice_from, parse_json, refuse_unsafe
 from bionemo_core.config.schema import CORE_GROUPS, LATER_SETTINGS, OPENED, Choice, RunSpec
@@ -65,6 +66,7 @@ def make_spec(config: DictConfig, registry: Registry) -> RunSpec:
     )
     refuse_unsafe(dataclasses.asdict(spec), "", ConfigError)
     check_values(spec)
+    refuse_unsupported(spec)
     check_capabilities(spec, registry)
     return spec
 

@@ -65,13 +65,15 @@ def open_for_use(spec: RunSpec, registry: Registry, device: Device, ranks: Ranks
         BioNeMoError: the model cannot be opened or built.
     """
     dtype = str(device.dtype).removeprefix("torch.")
+    adapter = spec.task.params.get("adapter")
+    if adapter and not spec.restore_from_path:
+        raise ConfigError("task.adapter: not used without restore_from_path, the model that the adapter belongs to.")
     if spec.restore_from_path:
         if spec.model.name != OPENED:
             raise ConfigError(
                 f"model={spec.model.name} and restore_from_path={spec.restore_from_path}: the stored model "
                 f"defines its own architecture, so task={spec.task.name} takes no model=. Leave it out."
             )
-        adapter = spec.task.params.get("adapter")
         if adapter:
             return open_with_adapter(spec.restore_from_path, adapter, registry, device=ranks.device, dtype=dtype)
         return open_model(

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bionemo_core.config.schema import RunSpec
-from bionemo_core.data.readers import CsvSource, FastaSource
 from bionemo_core.data.store.report import count_summary
-from bionemo_core.errors import ConfigError, DataError
+from bionemo_core.errors import ConfigError
 from bionemo_core.inference.embedding import EmbeddingSettings
 from bionemo_core.inference.outputs import part_bounds
-from bionemo_core.inference.scoring import MaskedScorer, read_variant
+from bionemo_core.inference.scoring import MaskedScorer
 from bionemo_core.inference.scoring_answers import Predictor
 from bionemo_core.io.atomic import new_csv
 from bionemo_core.models.load import OpenedModel
@@ -22,9 +21,17 @@ from bionemo_core.runs.plan_text import quieten_libraries
 from bionemo_core.tasks.embed import open_input
 from bionemo_core.tasks.opening import open_for_use, single_process
 from bionemo_core.tasks.settings import Predict
+from bionemo_core.tasks.unread_keys import refuse_unread
+from bionemo_core.tasks.variants import read_variants, read_wild_type
 
 if TYPE_CHECKING:
     from bionemo_core.plugins.registry import Registry
+
+INPUT_KEYS = ("format", "sequence_column", "id_column", "canonicalize", "on_long")
+"""Keys that only `task.input` uses."""
+
+VARIANT_KEYS = ("wild_type", "variant_column", "first_position", "scoring")
+"""Keys that only `task.variants` uses."""
 
 _PART_TOKENS, _PART_SEQUENCES = 1 << 18, 1 << 13
 
@@ -45,6 +52,10 @@ def predict(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> No
             "task=predict: give either task.input, for a fine-tuned model, or task.variants with task.wild_type, for "
             "a masked language model."
         )
+    if task.variants is not None:
+        refuse_unread(task, INPUT_KEYS, "with task.variants")
+    else:
+        refuse_unread(task, VARIANT_KEYS, "without task.variants")
     device = choose_device(spec)
     ranks = single_process(spec, device)
     opened = open_for_use(spec, registry, device, ranks)
@@ -61,33 +72,18 @@ def predict(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> No
 def _score_variants(task: Predict, opened: OpenedModel, tokens: int) -> tuple[list[str], list[list[str]]]:
     if task.wild_type is None or task.variants is None:
         raise ConfigError("task.variants: the sequence before mutation is missing. Set task.wild_type.")
-    wild_type = _read_wild_type(task.wild_type)
-    source = CsvSource(Path(task.variants).expanduser(), column=task.variant_column)
-    texts, variants = [], []
-    for record in source.records(source.paths[0]):
-        text = record.sequence.decode("latin-1").strip()
-        try:
-            variants.append(read_variant(text, wild_type, task.first_position))
-        except DataError as error:
-            raise DataError(f"{task.variants}:{record.line}: {record.problem or error}") from error
-        texts.append(text)
-    scores = MaskedScorer(opened.module, opened.tokenizer, tokens).score_variants(wild_type, variants, task.scoring)
+    wild_type = read_wild_type(task.wild_type)
+    found = read_variants(task, wild_type, opened.tokenizer)
+    if found.left_out:
+        print(f"{task.variants}: {found.left_out}")
+    scores = MaskedScorer(opened.module, opened.tokenizer, tokens).score_variants(
+        wild_type, found.mutations, task.scoring
+    )
     rows = [
-        [text, str(len(variant)), f"{score:.6f}"] for text, variant, score in zip(texts, variants, scores, strict=True)
+        [text, str(len(variant)), f"{score:.6f}"]
+        for text, variant, score in zip(found.texts, found.mutations, scores, strict=True)
     ]
     return ["variant", "num_mutations", "score"], rows
-
-
-def _read_wild_type(given: str) -> str:
-    path = Path(given).expanduser()
-    if not path.is_file():
-        if not given.isalpha():
-            raise ConfigError(f"task.wild_type={given[:60]}: expected a file or a sequence of residues.")
-        return given.upper()
-    record = next(iter(FastaSource(path).records(path)), None)
-    if record is None:
-        raise DataError(f"fasta: {path}: the file has no records.")
-    return b"".join(record.sequence.split()).decode("latin-1").upper()
 
 
 def _predict_rows(

@@ -31,12 +31,19 @@ from bionemo_core.tasks.texts import (
     refuse_several_devices,
     select_device,
 )
+from bionemo_core.tasks.unread_keys import refuse_unread
 
 if TYPE_CHECKING:
     from bionemo_core.plugins.registry import Registry
 
 TABLE, SUMMARY, PICTURE = "samples.csv", "summary.json", "samples.png"
 _OPTIONS = ("top_k", "top_p", "temperature", "beam_size", "keep_only_best_tokens", "beam_alpha")
+
+NEAR_KEYS = ("limit", "num_samples", "scaled_radius", "on_long", "on_invalid")
+"""Keys of sampling near texts; samples from the prior do not use them."""
+
+READING_KEYS = ("format", "sequence_column", "id_column", "canonicalize")
+"""Keys of reading `task.input` and `task.known`."""
 
 
 def sample(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> None:
@@ -143,6 +150,10 @@ def _options(task: Sample) -> dict[str, Any]:
             "task=sample: give either task.input=FILE, texts to start from, or task.num_molecules=N, "
             "the number of samples from the prior."
         )
+    if task.input is None:
+        refuse_unread(task, NEAR_KEYS, "without task.input")
+        if task.known is None:
+            refuse_unread(task, READING_KEYS, "without task.input or task.known")
     for name in ("num_molecules", "limit", "batch_size", "max_length"):
         value = getattr(task, name)
         if value is not None and value < 1:

@@ -72,6 +72,7 @@ def train(spec: RunSpec, registry: Registry, *, composed_yaml: str = "", hooks: 
     """
     quieten_libraries()
     hooks = hooks or TrainingHooks()
+    _check_task(spec)
     device = choose_device(spec)
     with StopSignal() as stop, open_run(spec, device) as (folder, reader):
         saver = CheckpointSaver(folder.checkpoints, spec.checkpoint, spec.trainer.val_check_interval)
@@ -89,6 +90,25 @@ def train(spec: RunSpec, registry: Registry, *, composed_yaml: str = "", hooks: 
             raise
         if trainer.is_global_zero:
             print(write_summary(folder.path, wall_time_s=monotonic() - started).text)
+
+
+def _check_task(spec: RunSpec) -> None:
+    """Check a run that is to test without training.
+
+    Raises:
+        ConfigError: there is nothing to do, or nothing to test.
+    """
+    if spec.task.params.get("do_training", True):
+        return
+    if not spec.task.params.get("do_testing"):
+        raise ConfigError(
+            "task.do_training=false leaves nothing to do. Set task.do_testing=true to test the model at "
+            "restore_from_path, or use task=prepare to only prepare the data."
+        )
+    if spec.resume or not spec.restore_from_path:
+        raise ConfigError(
+            "task.do_training=false tests a trained model. Name it with restore_from_path=PATH, and leave resume out."
+        )
 
 
 @dataclass(frozen=True)
@@ -186,7 +206,7 @@ class _Run:
         return describe_jump(rates_before, self.recipe.learning_rate, self.reader.step, *lengths)
 
     def fit(self, hooks: TrainingHooks) -> None:
-        """Train, then test if the task asks for it."""
+        """Train and test, as the task asks."""
         foreign = not hasattr(self.module, "network")
         model: Any = ModuleAdapter.of(self.module, self.spec.batch.seq_length) if foreign else self.module
         groups, on_gpu = strategy_of(self.trainer).groups, self.device.accelerator == "gpu"
@@ -202,13 +222,17 @@ class _Run:
             train, val, test = self._adapt_loaders(train, consumed, val, test)
         else:
             model.recipe = self.recipe
+        if self.spec.task.params.get("do_training", True):
+            self._train(train, val)
+            hooks.after_fit(self.parts)
+        if test is not None:
+            self.trainer.test(self.module, dataloaders=test, verbose=False)
+
+    def _train(self, train: Any, val: Any) -> None:
         saved: Any = {"ckpt_path": str(self.reader.folder), "weights_only": False} if self.reader else {}
         with explain_lost_ranks():
             self.trainer.fit(self.module, train_dataloaders=train, val_dataloaders=val, **saved)
         self._warn_if_time_is_up()
-        hooks.after_fit(self.parts)
-        if test is not None:
-            self.trainer.test(self.module, dataloaders=test, verbose=False)
 
     def _warn_if_time_is_up(self) -> None:
         minutes, step = self.spec.trainer.max_time_min, self.trainer.global_step
