@@ -3,6 +3,7 @@
 A message says what failed, where, what was got, what was expected, and what to do.
 """
 
+import signal
 from typing import ClassVar
 
 
@@ -63,10 +64,24 @@ class NetworkError(BioNeMoError):
 
 
 class Preempted(BioNeMoError):
-    """A signal asked the run to stop; it saved a checkpoint and can be resumed."""
+    """A signal asked the work to stop; what was done is kept, and the same command, or resume=last, goes on."""
 
     code = "preempted"
     exit_status = 75
+
+
+class Stopped(BaseException):
+    """A signal has ended the work where it was; nobody but the command catches it, as with `KeyboardInterrupt`."""
+
+    def __init__(self, number: int) -> None:
+        """Take the number of the signal."""
+        super().__init__(number)
+        self.number = number
+
+    @property
+    def name(self) -> str:
+        """The signal's name."""
+        return signal.Signals(self.number).name
 
 
 EXIT_BUG = 70

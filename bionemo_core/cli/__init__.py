@@ -8,6 +8,7 @@ from bionemo_core.cli.failures import ExitStatus
 from bionemo_core.cli.log import log_to_stderr
 from bionemo_core.errors import ConfigError
 from bionemo_core.io.std_streams import guard
+from bionemo_core.training.signals import StopSignal
 
 SUBCOMMANDS = {
     "help": "show the choices, their keys and examples",
@@ -24,6 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     typed = list(sys.argv[1:] if arguments is None else arguments)
     guard()
+    stop = StopSignal(remember=False)
+    stop.install()
     with ExitStatus() as status, log_to_stderr():
         subcommand, rest = _subcommand(typed)
         if subcommand == "version":
@@ -34,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             status.value = import_module(f"bionemo_core.cli.{subcommand.replace('-', '_')}").run(rest)
         if not typed:
             raise ConfigError("nothing to do. Give a model, e.g. bionemo-run model=esm1nv_tiny")
+    if stop.requested is None:  # else a second signal would end the process before its status is known
+        stop.restore()
     return status.value
 
 

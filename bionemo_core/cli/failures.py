@@ -1,11 +1,13 @@
 """The one place where a failure becomes a message on stderr and an exit status."""
 
+import signal
 import sys
 import traceback
 
-from bionemo_core.errors import EXIT_BUG, BioNeMoError, ConfigError, DataError, StorageError
+from bionemo_core.errors import EXIT_BUG, BioNeMoError, ConfigError, DataError, Stopped, StorageError
 
-EXIT_INTERRUPTED = 130
+SIGNAL_EXIT = 128
+"""A shell's status of a command that a signal ended is this plus the number of the signal: 130 for Ctrl-C."""
 
 
 class ExitStatus:
@@ -28,8 +30,13 @@ class ExitStatus:
         if error is None:
             return True
         if isinstance(error, KeyboardInterrupt):
-            sys.stderr.write("error[interrupted]: stopped before anything could be saved.\n")
-            self.value = EXIT_INTERRUPTED
+            error = Stopped(signal.SIGINT)
+        if isinstance(error, Stopped):
+            sys.stderr.write(
+                f"error[stopped]: {error.name} stopped the command. Nothing of its result was written; the same "
+                "command starts again.\n"
+            )
+            self.value = SIGNAL_EXIT + error.number
         elif isinstance(error, Exception):
             self.value = _report(error)
         else:  # such as SystemExit

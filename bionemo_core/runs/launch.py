@@ -17,6 +17,7 @@ from bionemo_core.errors import BioNeMoError, ConfigError, NetworkError
 from bionemo_core.parallel.ranks import Ranks
 from bionemo_core.parallel.strategy import MegatronStrategy
 from bionemo_core.runs.device import Device
+from bionemo_core.training.signals import started
 
 _SET_FOR_RANKS = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _TIMEOUT_S = 600.0
@@ -92,6 +93,7 @@ class Launch:
         try:
             if strategy.launcher is not None:
                 strategy.launcher.launch(lambda: None, trainer=self._trainer)
+                started(getattr(strategy.launcher, "procs", []))
             strategy.setup_environment()
         except dist.DistNetworkError as error:
             raise NetworkError(

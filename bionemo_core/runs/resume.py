@@ -14,7 +14,7 @@ from torch import nn
 from bionemo_core.checkpoint.load import CheckpointReader, open_checkpoint, open_newest_valid
 from bionemo_core.config.schema import Choice, RunSpec
 from bionemo_core.config.spec import difference, from_json, to_json
-from bionemo_core.errors import ArtefactError, ConfigError
+from bionemo_core.errors import ArtefactError, ConfigError, Preempted, Stopped
 from bionemo_core.interop.load_report import LoadReport
 from bionemo_core.interop.stored import StoredModel, Vocabulary
 from bionemo_core.io.atomic import write_json, write_text
@@ -87,6 +87,25 @@ def open_run(spec: RunSpec, device: Device) -> Iterator[tuple[RunFolder, Checkpo
 
         path, checkpoint = agree(ranks, name_choice)
         yield opened or (RunFolder(path), open_checkpoint(checkpoint) if checkpoint else None)
+
+
+@contextmanager
+def explain_stop(folder: RunFolder) -> Iterator[None]:
+    """Say what is left when a signal stops a run outside of its training steps.
+
+    Raises:
+        Preempted: a signal has stopped it.
+    """
+    try:
+        yield
+    except Stopped as stop:
+        saved = any(folder.checkpoints.glob("step-*"))
+        kept = (
+            f"its checkpoints are in {folder.checkpoints}. Continue with resume=last."
+            if saved
+            else f"no step was done, and {folder.path} has no checkpoint. Run the same command again."
+        )
+        raise Preempted(f"training: stopped by {stop.name}; {kept}") from None
 
 
 def fill_defaults(saved: RunSpec, registry: Registry) -> RunSpec:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from bionemo_core.data.store.prepare import prepare
 from bionemo_core.data.store.record_store import PreparedStore
 from bionemo_core.data.store.report import count_summary
 from bionemo_core.data.store.text_filter import canonicalize_texts, filter_for
-from bionemo_core.errors import ConfigError, DataError
+from bionemo_core.errors import ConfigError, DataError, Preempted, Stopped
 from bionemo_core.inference.embedding import EMBEDDINGS, RAGGED, Embedder, EmbeddingSettings
 from bionemo_core.inference.embedding import embed as embed_sequences
 from bionemo_core.inference.outputs import Part, Parts, PartStore, part_bounds
@@ -78,11 +78,12 @@ def embed(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> None
         if ranks.is_rank_zero:
             job.parts.remove_others()
         ranks.barrier()
-        job.compute(ranks, spec.trainer.progress_bar)
-        ranks.barrier()
-        if ranks.is_rank_zero:
-            job.finish()
-        ranks.barrier()
+        with job.explain_stop():
+            job.compute(ranks, spec.trainer.progress_bar)
+            ranks.barrier()
+            if ranks.is_rank_zero:
+                job.finish()
+            ranks.barrier()
 
 
 def embed_with(
@@ -227,6 +228,26 @@ class _Job:
                 self.parts.write(number, Part(ids, embedded))
                 tokens += int(self.store.lengths[rows.start : rows.stop].sum())
                 progress.advance(len(rows), f", {tokens / progress.elapsed_s:,.0f} residues/s")
+
+    @contextmanager
+    def explain_stop(self) -> Iterator[None]:
+        """Say what is left when a signal stops the work.
+
+        Raises:
+            Preempted: a signal has stopped it, and parts are complete.
+        """
+        try:
+            yield
+        except Stopped as stop:
+            count = len(self.bounds) - 1
+            done = sum(self.parts.has(number) for number in range(count))
+            if not done:
+                self.parts.remove()
+                raise
+            raise Preempted(
+                f"task=embed: stopped by {stop.name}; {done} of {count} parts are complete, in {self.parts.folder}. "
+                "The same command goes on after them."
+            ) from None
 
     def finish(self) -> None:
         """Write the output and its record, and remove the parts.

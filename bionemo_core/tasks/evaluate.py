@@ -22,7 +22,7 @@ from bionemo_core.finetuning.label_checks import LabelCheck
 from bionemo_core.inference.embedding import EmbeddingSettings
 from bionemo_core.inference.scoring import MaskedScorer
 from bionemo_core.inference.scoring_answers import Predictor
-from bionemo_core.io.atomic import write_json, write_text
+from bionemo_core.io.atomic import whole_or_none, write_json, write_text
 from bionemo_core.models.load import OpenedModel
 from bionemo_core.parallel.groups import start_groups
 from bionemo_core.protocols import DataSplits, RecordDataset
@@ -71,13 +71,14 @@ def evaluate(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> N
         records = check.parts({task.split: records})[task.split]
     evaluation = _Evaluation(spec, task, opened, device, data.name, seed)
     scorer = evaluation.scorer() if task.pseudo_perplexity else None
-    evaluation.measure(records)
-    if evaluation.answers:
-        assert isinstance(records, LabelledRecords)
-        evaluation.predict(records, folder)
-    if scorer is not None and task.pseudo_perplexity:
-        evaluation.pseudo_perplexity(records, task.pseudo_perplexity, scorer)
-    evaluation.write(folder, len(records))
+    with whole_or_none(folder):
+        evaluation.measure(records)
+        if evaluation.answers:
+            assert isinstance(records, LabelledRecords)
+            evaluation.predict(records, folder)
+        if scorer is not None and task.pseudo_perplexity:
+            evaluation.pseudo_perplexity(records, task.pseudo_perplexity, scorer)
+        evaluation.write(folder, len(records))
 
 
 def _choose_data(spec: RunSpec, opened: OpenedModel) -> tuple[Choice, int]:

@@ -30,10 +30,10 @@ from bionemo_core.tasks.texts import (
     Texts,
     inference_of,
     judge_of,
-    make_results_folder,
     new_table,
     read_texts,
     refuse_several_devices,
+    results_folder,
     select_device,
 )
 from bionemo_core.training.signals import StopSignal
@@ -72,26 +72,26 @@ def optimize(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> N
     space = ModelLatents(inference)
     texts = read_texts(task, task.input, inference, device.context(spec))
     texts = usable_starts(texts, oracle, judge, task)
-    folder = make_results_folder(spec, task.output, composed_yaml)
-    started = monotonic()
-    searches = [settings, replace(settings, algorithm=BASELINE)] if task.baseline else [settings]
-    results: list[SearchResult] = []
-    with StopSignal() as stop_signal:
-        for search_settings in searches:
-            total = search_settings.iterations * len(texts.texts)
-            with Progress(
-                search_settings.algorithm, total, unit="iterations", shown=spec.trainer.progress_bar
-            ) as progress:
-                options: dict[str, Any] = {"num_workers": task.num_workers, "progress": _ProgressCallback(progress)}
-                options["stop"] = lambda: stop_signal.requested is not None
-                results.append(search(space, texts.texts, oracle, judge, search_settings, **options))
-            if stop_signal.requested:
-                break
-        last = results[-1]
-        finished = len(results) == len(searches) and last.iterations == last.settings.iterations
-        stopped_by = None if finished else stop_signal.requested
-        report = _Report(task, texts, judge, results, monotonic() - started, stopped_by)
-        report.write(folder.path)
+    with results_folder(spec, task.output, composed_yaml) as folder:
+        started = monotonic()
+        searches = [settings, replace(settings, algorithm=BASELINE)] if task.baseline else [settings]
+        results: list[SearchResult] = []
+        with StopSignal() as stop_signal:
+            for search_settings in searches:
+                total = search_settings.iterations * len(texts.texts)
+                with Progress(
+                    search_settings.algorithm, total, unit="iterations", shown=spec.trainer.progress_bar
+                ) as progress:
+                    options: dict[str, Any] = {"num_workers": task.num_workers, "progress": _ProgressCallback(progress)}
+                    options["stop"] = lambda: stop_signal.requested is not None
+                    results.append(search(space, texts.texts, oracle, judge, search_settings, **options))
+                if stop_signal.requested:
+                    break
+            last = results[-1]
+            finished = len(results) == len(searches) and last.iterations == last.settings.iterations
+            stopped_by = None if finished else stop_signal.requested
+            report = _Report(task, texts, judge, results, monotonic() - started, stopped_by)
+            report.write(folder.path)
     print(report.text())
     print(f"{'folder':>12}  {folder.path}", flush=True)
     if stopped_by:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.data.store.prepare import record_prepared_stores
 from bionemo_core.data.store.report import PICTURE, draw_lengths, summary
-from bionemo_core.errors import BioNeMoError, ConfigError
+from bionemo_core.errors import BioNeMoError, ConfigError, Preempted, Stopped
 from bionemo_core.protocols import BuildContext
 from bionemo_core.tasks.settings import Prepare
 
@@ -34,6 +34,13 @@ def prepare(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> No
         except BioNeMoError:
             _write_reports(stores, picture=False)  # the counts explain why a split failed
             raise
+        except Stopped as stop:
+            if not stores:
+                raise
+            raise Preempted(
+                f"task=prepare: stopped by {stop.name}; {len(set(stores))} of the stores are complete, in "
+                f"{stores[0].folder.parent}. The same command goes on after them."
+            ) from None
     if not stores:
         raise ConfigError(f"data={spec.data.name} has nothing to prepare: it reads no records into a store.")
     _write_reports(stores, settings.picture)

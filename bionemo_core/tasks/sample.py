@@ -25,10 +25,10 @@ from bionemo_core.tasks.texts import (
     Texts,
     inference_of,
     judge_of,
-    make_results_folder,
     new_table,
     read_texts,
     refuse_several_devices,
+    results_folder,
     select_device,
 )
 from bionemo_core.tasks.unread_keys import refuse_unread
@@ -64,27 +64,27 @@ def sample(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> Non
     known = _read_known(task, inference, judge, context) if task.known else None
     if texts is None:
         _ = inference.latent_shape  # fail before a folder is made if the model has no prior
-    folder = make_results_folder(spec, task.output, composed_yaml)
-    started = monotonic()
-    counts = SampleCounts(judge, known)
-    total = len(texts.texts) if texts else int(task.num_molecules or 0)
-    job = _Job(task, options, spec.seed, inference)
-    with (
-        new_table(folder.path / TABLE, COLUMNS) as add_rows,
-        Progress("sample", total, shown=spec.trainer.progress_bar) as progress,
-    ):
-        for done, written in job.sample_near(texts) if texts else job.sample_prior(total):
-            add_rows(counts.count(written))
-            progress.update(done)
-    summary = {
-        "task": asdict(task),
-        "num_inputs": len(texts.texts) if texts else 0,
-        "left_out": texts.left_out if texts else "",
-        **counts.summary(),
-        "seconds": monotonic() - started,
-    }
-    write_json(folder.path / SUMMARY, summary)
-    drawn = counts.draw(folder.path / PICTURE, task.picture)
+    with results_folder(spec, task.output, composed_yaml) as folder:
+        started = monotonic()
+        counts = SampleCounts(judge, known)
+        total = len(texts.texts) if texts else int(task.num_molecules or 0)
+        job = _Job(task, options, spec.seed, inference)
+        with (
+            new_table(folder.path / TABLE, COLUMNS) as add_rows,
+            Progress("sample", total, shown=spec.trainer.progress_bar) as progress,
+        ):
+            for done, written in job.sample_near(texts) if texts else job.sample_prior(total):
+                add_rows(counts.count(written))
+                progress.update(done)
+        summary = {
+            "task": asdict(task),
+            "num_inputs": len(texts.texts) if texts else 0,
+            "left_out": texts.left_out if texts else "",
+            **counts.summary(),
+            "seconds": monotonic() - started,
+        }
+        write_json(folder.path / SUMMARY, summary)
+        drawn = counts.draw(folder.path / PICTURE, task.picture)
     if texts and texts.left_out:
         print(f"{'left out':>17}  {texts.left_out}")
     print(counts.text(summary))

@@ -14,7 +14,7 @@ import torch
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.errors import ConfigError, DataError, StorageError
 from bionemo_core.inference.sampling import Seq2SeqInference
-from bionemo_core.io.atomic import new_csv
+from bionemo_core.io.atomic import new_csv, whole_or_none
 from bionemo_core.models.load import OpenedModel
 from bionemo_core.nn.seq2seq import Seq2SeqLM
 from bionemo_core.parallel.weights import network_of
@@ -107,13 +107,15 @@ def read_texts(task: Any, path: str, inference: Seq2SeqInference, context: Build
     return Texts(ids, texts, sum(store.manifest["records"]["rejected"].values()), num_long)
 
 
-def make_results_folder(spec: RunSpec, output: str | None, composed_yaml: str) -> RunFolder:
-    """Create a folder for the results, and write the run specification to it.
+@contextmanager
+def results_folder(spec: RunSpec, output: str | None, composed_yaml: str) -> Iterator[RunFolder]:
+    """Create a folder for the results, and write the run specification to it; remove both if the block fails.
 
     Raises:
         ConfigError: the folder `output` is not empty.
         StorageError: the folder cannot be created.
     """
+    just_made = output is None or not Path(output).expanduser().exists()
     if output is None:
         folder = new_folder(Path(spec.home), spec.name)
     else:
@@ -127,8 +129,9 @@ def make_results_folder(spec: RunSpec, output: str | None, composed_yaml: str) -
         except OSError as error:
             raise StorageError(f"task.output={output}: cannot be created: {error.strerror or error}.") from error
         folder = RunFolder(path)
-    write_spec(folder, spec, composed_yaml)
-    return folder
+    with whole_or_none(folder.path, just_made=just_made):
+        write_spec(folder, spec, composed_yaml)
+        yield folder
 
 
 def refuse_several_devices(spec: RunSpec) -> None:

@@ -31,6 +31,7 @@ from bionemo_core.runs.loaders import RunLoaders
 from bionemo_core.runs.plan_text import print_plan, print_resume, quieten_libraries
 from bionemo_core.runs.resume import (
     check_resume,
+    explain_stop,
     fill_defaults,
     keep_first_weights,
     last_session,
@@ -74,7 +75,7 @@ def train(spec: RunSpec, registry: Registry, *, composed_yaml: str = "", hooks: 
     hooks = hooks or TrainingHooks()
     _check_task(spec)
     device = choose_device(spec)
-    with StopSignal() as stop, open_run(spec, device) as (folder, reader):
+    with StopSignal(remember=False) as stop, open_run(spec, device) as (folder, reader), explain_stop(folder):
         saver = CheckpointSaver(folder.checkpoints, spec.checkpoint, spec.trainer.val_check_interval)
         last = [*hooks.callbacks(spec), saver, StopOnSignal(stop, saver)]
         trainer = make_trainer(spec, registry, device, folder, reader, last)

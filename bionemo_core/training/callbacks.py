@@ -174,6 +174,7 @@ class StopOnSignal(StepCallback):
         super().on_train_start(trainer, pl_module)
         # Lightning has installed its own SIGTERM handler by now, which would end the run without saving.
         self.stop.install()
+        self.stop.remember = True
 
     def after_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not self.saver.validation_follows(trainer):
@@ -188,6 +189,9 @@ class StopOnSignal(StepCallback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn == "fit":
             self._stop_if_requested(trainer, pl_module)
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.stop.remember = False  # all is saved
 
     def _stop_requested(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> bool:
         requested = self.stop.requested is not None

@@ -1,22 +1,34 @@
-"""Signals by which the scheduler or the user stops a run, remembered until the training loop checks for them."""
+"""Signals by which the scheduler or the user stops the command."""
 
+import os
 import signal
 import threading
+from subprocess import Popen
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+from bionemo_core.errors import Stopped
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
+
+_ranks: list["Popen[bytes]"] = []
+"""The other ranks that this process has started."""
 
 
 class StopSignal:
-    """A handler that remembers the first of SIGTERM, SIGINT and SIGUSR1 and ignores later ones.
+    """A handler of SIGTERM, SIGINT, SIGUSR1 and SIGHUP. It acts on the first and ignores later ones.
 
-    Only the main thread can install signal handlers; in another thread this does nothing.
+    It raises `Stopped`, so that the work cleans up; or it remembers the signal until the work asks for it. SIGHUP stays
+    ignored where it is, as under `nohup`. Only the main thread can install signal handlers; in another thread this does
+    nothing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, remember: bool = True) -> None:
+        self.remember = remember
+        """Whether to remember a signal; else it raises `Stopped`."""
         self._first: int | None = None
         self._previous: dict[signal.Signals, Any] = {}
+        self._process = os.getpid()
 
     @property
     def requested(self) -> str | None:
@@ -28,7 +40,9 @@ class StopSignal:
         if threading.current_thread() is not threading.main_thread():
             return
         for number in STOP_SIGNALS:
-            previous = signal.signal(number, self._remember)
+            if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+                continue
+            previous = signal.signal(number, self._handle)
             self._previous.setdefault(number, previous)
 
     def restore(self) -> None:
@@ -38,6 +52,9 @@ class StopSignal:
         for number, previous in self._previous.items():
             # None means a handler that was not set from Python; it cannot be restored.
             signal.signal(number, signal.SIG_DFL if previous is None else previous)
+            outer = getattr(previous, "__self__", None)
+            if isinstance(outer, StopSignal) and outer._first is None:
+                outer._first = self._first  # it ignores later ones as well
         self._previous.clear()
 
     def __enter__(self) -> Self:
@@ -51,7 +68,24 @@ class StopSignal:
         """Restore the handlers."""
         self.restore()
 
-    def _remember(self, number: int, frame: FrameType | None) -> None:
-        # Do nothing else here: an exception or a print in a handler could interrupt any line of the program.
-        if self._first is None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:  # a forked worker, which has nothing to clean up
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        # Do nothing else where it is remembered: an exception or a print could interrupt any line of the program.
+        elif self._first is None:
             self._first = number
+            if not self.remember:
+                stop_ranks(number)
+                raise Stopped(number)
+
+
+def started(ranks: list["Popen[bytes]"]) -> None:
+    """Keep ranks that this process has started, to stop them with it."""
+    _ranks[:] = ranks
+
+
+def stop_ranks(number: int) -> None:
+    """Send a signal to the ranks that this process has started."""
+    for rank in _ranks:
+        rank.send_signal(number)

@@ -1,6 +1,7 @@
 """The filtering of blocks of records, in this process or in worker processes, in the order of the files."""
 
 import os
+import signal
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -222,5 +223,10 @@ def worker_pool(num_workers: int | None, rules: RecordFilter, num_bytes: int) ->
     from multiprocessing import get_context
 
     # Spawn, because a process that has started threads cannot be forked safely.
-    with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(num_workers, get_context("spawn"), _leave_ctrl_c_to_the_parent) as pool:
         yield pool
+
+
+def _leave_ctrl_c_to_the_parent() -> None:
+    """Ignore SIGINT in a worker: a terminal sends it to all processes, and the parent ends its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
