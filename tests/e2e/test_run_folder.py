@@ -30,8 +30,10 @@ def test_the_folder_holds_the_run(home: Home) -> None:
 
 def test_the_best_and_the_last_checkpoints_are_kept(home: Home) -> None:
     # Losses fall, so with mode=max the best validation is the first one.
-    run = home.finish("name=kept", "checkpoint.mode=max", "checkpoint.save_top_k=1", "checkpoint.keep_last=2")
-    assert run.checkpoints == [10, 35, 40]
+    settings = ("name=kept", "checkpoint.mode=max", "checkpoint.save_top_k=1", "checkpoint.keep_last=2")
+    assert home.finish(*settings, "trainer.max_steps=20").checkpoints == [10, 15, 20]
+    # A resume knows the best of the sessions before it.
+    assert home.finish(*settings, "resume=last").checkpoints == [10, 35, 40]
 
 
 def test_a_monitor_that_nobody_logs_is_said(home: Home) -> None:

@@ -14,7 +14,7 @@ import torch
 from bionemo_core.checkpoint import faults
 from bionemo_core.checkpoint.blocks import TensorPart, whole_part
 from bionemo_core.checkpoint.load import open_checkpoint, open_newest_valid
-from bionemo_core.checkpoint.retention import prune, set_aside_after
+from bionemo_core.checkpoint.retention import best_steps, prune, set_aside_after
 from bionemo_core.checkpoint.save import save
 from bionemo_core.errors import CheckpointError, StorageError
 
@@ -272,6 +272,15 @@ def test_pruning_keeps_the_newest_the_best_and_the_protected(tmp_path):
     deleted = prune(tmp_path, keep_last=1, best=best, save_top_k=2, mode="min", protect={3})
     assert deleted == [1, 4]
     assert _steps(tmp_path) == [2, 3, 5, 6, 7]
+
+
+@pytest.mark.parametrize(("mode", "ranked"), [("min", [3, 2, 5]), ("max", [5, 2, 3])])
+def test_a_step_whose_metric_is_nan_is_never_among_the_best(tmp_path, mode, ranked):
+    best = {1: float("nan"), 2: 3.0, 3: 1.0, 4: float("nan"), 5: 4.0, 9: 0.5}
+    present = {step: tmp_path for step in range(1, 6)}
+    for count in (1, 2, 3, 4):
+        assert best_steps(best, count, mode, present) == ranked[:count]
+    assert best_steps(best, -1, mode, present) == ranked
 
 
 def test_pruning_counts_only_checkpoints_that_are_whole(tmp_path):

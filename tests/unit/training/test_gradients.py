@@ -13,6 +13,14 @@ def test_short_gradients_are_left_alone() -> None:
     assert clip_factor(4.0, 1.0) == pytest.approx(0.25, rel=1e-5)
 
 
+def test_a_clipped_gradient_is_that_of_torch() -> None:
+    for norm, limit in ((3e-6, 1e-6), (1.5, 1.0), (4000.0, 0.5)):  # torch adds 1e-6 to the norm
+        weight = nn.Parameter(torch.zeros(1))
+        weight.grad = torch.tensor([norm])
+        nn.utils.clip_grad_norm_([weight], limit)
+        assert norm * clip_factor(norm, limit) == pytest.approx(weight.grad.item(), rel=1e-6)
+
+
 def test_scaling_reaches_every_gradient() -> None:
     layer = nn.Linear(3, 2)
     layer(torch.ones(1, 3)).sum().backward()

@@ -190,6 +190,21 @@ def test_evaluation_sees_everything_once_with_the_same_masks(parts: tuple[Any, .
     assert len(list(eval_loader(*parts, **SHAPE, limit_batches=1))) == 1
 
 
+@pytest.mark.parametrize("packing", [True, False])
+def test_validation_has_masks_of_its_own(parts: tuple[Any, ...], packing: bool) -> None:
+    _, tokenizer, objective = parts
+    records = [b"MKTAYIAKQRQISFVKSHFSRQ" * 2 + bytes([letter]) for letter in b"ACDEFGHI"]  # each occurs once
+    train = list(train_loader(records, tokenizer, objective, **SHAPE, packing=packing, last_step=1))
+    evaluation = list(eval_loader(records, tokenizer, objective, **SHAPE, packing=packing))
+    masks = [
+        {tuple(labels): tuple(loss_mask) for _, labels, loss_mask, _ in all_sequences(steps)}
+        for steps in (train, evaluation)
+    ]
+    shared = masks[0].keys() & masks[1].keys()  # the first pass of training has the same records
+    assert len(shared) > 2
+    assert all(masks[0][record] != masks[1][record] for record in shared)
+
+
 def test_what_fills_up_an_evaluation_does_not_count(parts: tuple[Any, ...]) -> None:
     _, tokenizer, objective = parts
     few = Proteins(1)
