@@ -113,6 +113,9 @@ def _list_members(tar: tarfile.TarFile, stream: "_LimitedFile", path: Path) -> d
             raise ArtefactError(f"{path}: it has more than {MAX_MEMBERS} members.")
         if is_file:
             found[name] = member
+    # tarfile takes a damaged header for the end of the archive, and would leave out what follows.
+    if stream.last_read.strip(b"\0"):
+        raise ArtefactError(f"{path}: damaged header after {len(seen)} members, at byte {tar.offset:,}.")
     return found
 
 
@@ -162,12 +165,15 @@ class _LimitedFile(io.RawIOBase):
     def __init__(self, file: IO[bytes] | gzip.GzipFile, limit: int, where: str) -> None:
         self._file, self.limit, self._where = file, limit, where
         self.reading = False
+        self.last_read = b""
 
     def read(self, size: int = -1) -> bytes:  # type: ignore[override]
         if not self.reading and not 0 <= size <= MAX_HEADER_BYTES:
             raise ArtefactError(f"{self._where}: header of {size:,} bytes, expected at most {MAX_HEADER_BYTES:,}.")
         content = self._file.read(size)
         self._check(self._file.tell())
+        if not self.reading:
+            self.last_read = content
         return content
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:

@@ -29,22 +29,24 @@ def read_yaml(text: bytes, where: str) -> dict[str, Any]:
         raise ArtefactError(f"{where}: not readable as plain YAML ({reason}).") from error
     if not isinstance(content, dict):
         raise ArtefactError(f"{where}: expected a mapping, got {type(content).__name__}.")
-    _refuse_resolvable(content, where)
+    _check_plain(content, where)
     return content
 
 
-def _refuse_resolvable(value: Any, where: str) -> None:
-    """Refuse values that a reader could resolve or call; the original framework writes neither."""
+def _check_plain(value: Any, where: str) -> None:
+    """Refuse values that a reader could resolve or call, bytes and sets; the original framework writes none."""
     if isinstance(value, dict):
         for key, inner in value.items():
             if "${" in str(key) or (str(key).startswith("_") and str(key).endswith("_")):
                 raise ArtefactError(f"{where}: key {str(key)[:80]!r} is not allowed.")
-            _refuse_resolvable(inner, f"{where}: {key}")
+            _check_plain(inner, f"{where}: {key}")
     elif isinstance(value, list):
         for inner in value:
-            _refuse_resolvable(inner, where)
+            _check_plain(inner, where)
     elif isinstance(value, str) and "${" in value:
         raise ArtefactError(f"{where}: {value[:80]!r} is not allowed; interpolations are not resolved here.")
+    elif isinstance(value, bytes | set | tuple):
+        raise ArtefactError(f"{where}: a value of type {type(value).__name__} is not allowed; it is no plain YAML.")
 
 
 def _check_size(text: str, where: str) -> None:

@@ -1,4 +1,7 @@
-"""Archives, pickles and texts made to do harm, and the harmless archive that they are made from."""
+"""Archives, pickles and texts made to do harm, and the harmless archive that they are made from.
+
+The harmless archive opens, and each row asserts that first: else a change to it would be refused for what it lacks.
+"""
 
 import gzip
 import io
@@ -7,18 +10,31 @@ import struct
 import tarfile
 import zipfile
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 
-CONFIG = {
+from bionemo_core.builtin import load_registry
+from bionemo_core.interop.connector import OurModel
+from bionemo_core.interop.huggingface import write_huggingface
+from bionemo_core.interop.nemo_models import PROTEIN_PIECES
+from bionemo_core.interop.sentencepiece_model import write_model
+from bionemo_core.models.load import open_model
+from bionemo_core.models.locate import complete_choice
+from bionemo_core.protocols import BuildContext
+from bionemo_core.tasks.convert import network_tensors
+from bionemo_esm.connector import EsmHuggingFace, nemo_keys
+
+CONFIG: dict[str, Any] = {
     "num_layers": 1,
     "hidden_size": 8,
     "ffn_hidden_size": 16,
     "num_attention_heads": 2,
     "max_position_embeddings": 16,
+    "bert_binary_head": False,
     "tokenizer": {"library": "sentencepiece", "model": f"nemo:{'0' * 32}_p.model"},
     "target": "bionemo.model.protein.esm1nv.esm1nv_model.ESM1nvModel",
 }
@@ -33,11 +49,40 @@ def saved(value: object) -> bytes:
     return buffer.getvalue()
 
 
+@lru_cache
+def weights() -> bytes:
+    """The weights of the small ESM-1nv that `CONFIG` describes."""
+    sizes = {key: CONFIG[key] for key in ("num_layers", "hidden_size", "ffn_hidden_size", "num_attention_heads")}
+    _, _, tokenizer, tensors = build("esm1nv", "esm1nv", sizes | {"seq_length": 16})
+    return saved(nemo_keys(1).to_theirs(tensors, tokenizer.vocab_size))
+
+
 def harmless(**changes: Any) -> list[Entry]:
-    """The members of an archive of a small ESM-1nv; the weights are of no use, and are not reached."""
+    """The members of an archive of a small ESM-1nv: configuration, tokenizer, weights."""
     config = yaml.safe_dump(CONFIG | changes).encode()
-    weights = saved({"model.lm_head.bias": torch.zeros(128)})
-    return [("./model_config.yaml", config), (f"./{'0' * 32}_p.model", b"x"), ("./model_weights.ckpt", weights)]
+    pieces = write_model(PROTEIN_PIECES, pad_id=3)
+    return [("./model_config.yaml", config), (f"./{'0' * 32}_p.model", pieces), ("./model_weights.ckpt", weights())]
+
+
+def build(model: str, tokenizer: str, sizes: dict[str, Any]) -> tuple[str, dict[str, Any], Any, dict[str, Any]]:
+    """Name, parameters, tokenizer and tensors of a small model of bionemo-esm."""
+    registry = load_registry()
+    choice = complete_choice("model", model, sizes, "bionemo-esm", registry)
+    pieces = registry.build(complete_choice("tokenizer", tokenizer, {}, "bionemo-esm", registry))
+    network = registry.build(choice, tokenizer=pieces, context=BuildContext()).network
+    return choice.name, choice.params, pieces, network_tensors(network)
+
+
+def huggingface_folder(path: Path) -> Path:
+    """A Hugging Face folder of a small ESM-2."""
+    sizes = {"num_layers": 1, "hidden_size": 8, "num_attention_heads": 2, "ffn_hidden_size": 16, "seq_length": 16}
+    write_huggingface(path, EsmHuggingFace().write(OurModel(*build("esm2_8m", "esm2", sizes))))
+    return path
+
+
+def assert_opens(path: Path) -> None:
+    """Check that a model opens, with every tensor in its place."""
+    assert open_model(str(path), load_registry()).report.complete
 
 
 def tar(path: Path, entries: list[Entry], packed: bool = False) -> Path:
@@ -58,17 +103,6 @@ def special(name: str, kind: bytes, link: str = "") -> Entry:
     member = tarfile.TarInfo(name)
     member.type, member.linkname = kind, link
     return member, b""
-
-
-def bomb(path: Path, name: str, size: int) -> Path:
-    """A gzip archive whose one member unpacks to `size` zeros."""
-    member = tarfile.TarInfo(name)
-    member.size = size
-    with gzip.open(path, "wb", compresslevel=9) as out:
-        out.write(member.tobuf(tarfile.GNU_FORMAT))
-        for _ in range(size // 2**20):
-            out.write(bytes(2**20))
-    return path
 
 
 def sized_header(path: Path, kind: bytes, size: int) -> Path:

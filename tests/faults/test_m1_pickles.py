@@ -1,4 +1,4 @@
-"""M1: pickles behind every extension that is read: none is run, each is refused with status 4."""
+"""M1: pickles behind every extension that is read: none is run, each is refused with status 4, for what it is."""
 
 import hashlib
 import json
@@ -8,8 +8,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
-from hostile_archives import Entry, harmless, inflated_tensor, programs, tar, torch_file
+from hostile_archives import (
+    Entry,
+    assert_opens,
+    build,
+    harmless,
+    huggingface_folder,
+    inflated_tensor,
+    programs,
+    tar,
+    torch_file,
+)
 from matrix import row
 from runs import Home
 
@@ -23,7 +32,24 @@ from bionemo_core.models.load import open_model
 pytestmark = pytest.mark.faults
 
 EXTENSIONS = ("nemo", "ckpt", "pt", "pth", "bin", "pkl", "npz", "npy", "h5", "safetensors")
-ESM = {"model_type": "esm", "vocab_size": 33, "hidden_size": 8, "mask_token_id": 32, "pad_token_id": 1}
+NOT_AN_ARCHIVE = "not readable as a .nemo archive"
+# What the refusal says, by the first words of the case; the first that fits.
+SAID = {
+    "weights of an archive": "refused before loading: its pickle (names|uses)",
+    "a pickle as .safetensors": "not a safetensors file",
+    "a torch file as .safetensors": "not a safetensors file",
+    "a pickle as": NOT_AN_ARCHIVE,
+    "a torch file as": NOT_AN_ARCHIVE,
+    "weights before torch 1.6": "not a zip file",
+    "a configuration": "not readable as plain YAML",
+    "a tokenizer": "not readable as a SentencePiece model",
+    "numbers that are not there": "needs more bytes than its storage has",
+    "a Hugging Face .bin, unwrapped": "not a zip file",
+    "a Hugging Face .bin": "refused before loading: its pickle names",
+    "a Hugging Face .safetensors": "not a safetensors file",
+    "a Hugging Face config.json": "not readable as JSON",
+    "an artefact's weights": "not readable as safetensors",
+}
 
 
 def with_weights(content: bytes) -> list[Entry]:
@@ -32,18 +58,26 @@ def with_weights(content: bytes) -> list[Entry]:
 
 
 def in_folder(folder: Path, name: str, content: bytes) -> Path:
-    folder.mkdir()
-    (folder / "config.json").write_text(json.dumps(ESM))
+    huggingface_folder(folder)
+    if name.endswith(".bin"):
+        (folder / "model.safetensors").unlink()
     (folder / name).write_bytes(content)
+    return folder
+
+
+def artefact(folder: Path) -> Path:
+    sizes = {"num_layers": 1, "hidden_size": 8, "num_attention_heads": 2, "ffn_hidden_size": 16, "seq_length": 16}
+    _, params, tokenizer, tensors = build("esm1nv", "esm1nv", sizes)
+    spec = ModelSpec(
+        Choice("model", "esm1nv", params, "bionemo-esm", ""), Choice("tokenizer", "esm1nv", {}, "bionemo-esm", "")
+    )
+    write_artefact(folder, Artefact(spec, Vocabulary.of(tokenizer.pieces)), tensors)
     return folder
 
 
 def in_artefact(folder: Path, content: bytes) -> Path:
     """An artefact whose weights are a pickle, with every checksum made right."""
-    spec = ModelSpec(
-        Choice("model", "esm1nv", {}, "bionemo-esm", ""), Choice("tokenizer", "esm1nv", {}, "bionemo-esm", "")
-    )
-    write_artefact(folder, Artefact(spec, Vocabulary.of(["x"])), {"x": torch.zeros(2)})
+    artefact(folder)
     (folder / "weights.safetensors").write_bytes(content)
     document = json.loads((folder / "artefact.json").read_text())
     facts = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
@@ -86,6 +120,13 @@ def write(path: Path, content: bytes) -> Path:
     return path
 
 
+def test_m1_what_the_pickles_are_put_into_opens(tmp_path: Path) -> None:
+    """Else each case would be refused for what that lacks, and none would prove anything."""
+    assert_opens(tar(tmp_path / "x.nemo", harmless()))
+    assert_opens(huggingface_folder(tmp_path / "hf"))
+    assert_opens(artefact(tmp_path / "artefact"))
+
+
 def test_m1_no_pickle_is_run(tmp_path: Path) -> None:
     canary, folder = tmp_path / "canary", tmp_path / "case"
     made = cases(folder, canary)
@@ -93,8 +134,8 @@ def test_m1_no_pickle_is_run(tmp_path: Path) -> None:
     for name, make in list(made.items())[: matrix.n]:
         folder.mkdir()
         with matrix.case(name):
-            path = make()
-            with pytest.raises(ArtefactError) as refusal:
+            path, said = make(), next(said for words, said in SAID.items() if name.startswith(words))
+            with pytest.raises(ArtefactError, match=said) as refusal:
                 open_model(str(path), load_registry())
             assert refusal.value.exit_status == 4
             assert not canary.exists(), "it ran"

@@ -1,4 +1,7 @@
-"""M3: configurations that would call, resolve or swell: none does, no environment value appears, status 4."""
+"""M3: configurations that would call, resolve or swell: none does, no environment value appears, status 4.
+
+Each is refused for what it tries: unchanged, the configurations open.
+"""
 
 import json
 from collections.abc import Callable
@@ -6,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hostile_archives import CONFIG, harmless, tar
+from hostile_archives import CONFIG, assert_opens, harmless, huggingface_folder, tar
 from matrix import row
 
 from bionemo_core.builtin import load_registry
@@ -25,8 +28,29 @@ TAGS = (
     "!!python/object:os.stat_result {{}}",
     "!!python/tuple [1, 2]",
     "!!binary 'not base64 \\x00'",
+    "!!set {{1, 2}}",
     "!mine 1",
 )
+# What the refusal says, by the first words of the attack's name.
+SAID = {
+    "tag !!set": "a value of type set is not allowed",
+    "tag !!binary": "a value of type bytes is not allowed",
+    "tag": "could not determine a constructor for the tag",
+    "_target_": "key '_(target|args)_' is not allowed",
+    "_partial_": "key '_partial_' is not allowed",
+    "${...} as a key": "key '.*' is not allowed",
+    "${": "interpolations are not resolved here",
+    "['${": "interpolations are not resolved here",
+    "a billion laughs": "aliases expanded",
+    "contains itself": "alias .loop refers to an unknown or unfinished node",
+    "deep": "more than 40 levels",
+    "large": "bytes, expected at most",
+    "a list": "expected a mapping",
+    "two documents": "expected a single document",
+    "not UTF-8": "codec can't decode",
+    "size": "expected a whole number",
+    "a size": "expected a whole number",
+}
 
 
 def text(**changes: object) -> str:
@@ -73,19 +97,20 @@ def texts(canary: Path) -> dict[str, str]:
 def test_m3_yaml_is_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BIONEMO_SECRET", SECRET)
     canary = tmp_path / "canary"
+    assert_opens(tar(tmp_path / "x.nemo", [("./model_config.yaml", text().encode()), *harmless()[1:]]))
     made = texts(canary)
     matrix = row("M3", subset=len(made), full=len(made))
     for name, content in list(made.items())[: matrix.n]:
         with matrix.case(name):
             config = content.encode("utf-8", errors="surrogateescape")
             path = tar(tmp_path / "x.nemo", [("./model_config.yaml", config), *harmless()[1:]])
-            refused(path)
+            refused(path, next(said for words, said in SAID.items() if name.startswith(words)))
             assert not canary.exists(), "it ran"
     matrix.check()
 
 
-def refused(path: Path) -> None:
-    with pytest.raises(ArtefactError) as refusal:
+def refused(path: Path, said: str) -> None:
+    with pytest.raises(ArtefactError, match=said) as refusal:
         open_model(str(path), load_registry())
     assert refusal.value.exit_status == 4
     assert SECRET not in str(refusal.value)
@@ -94,23 +119,27 @@ def refused(path: Path) -> None:
     )
 
 
-HUGGING_FACE: dict[str, Callable[[dict[str, object]], object]] = {
-    "sizes beyond memory": lambda config: config | {"hidden_size": 2**40},
-    "negative": lambda config: config | {"num_hidden_layers": -1},
-    "a text": lambda config: config | {"num_hidden_layers": "${oc.env:BIONEMO_SECRET}"},
-    "a stranger's class": lambda config: config | {"model_type": "custom", "auto_map": {"AutoModel": "evil--x.Model"}},
-    "a list": lambda config: [config],
+HUGGING_FACE: dict[str, tuple[Callable[[dict[str, object]], object], str]] = {
+    "sizes beyond memory": (lambda config: config | {"hidden_size": 2**40}, "hidden_size is '1099511627776'"),
+    "negative": (lambda config: config | {"num_hidden_layers": -1}, "num_hidden_layers is '-1'"),
+    "a text": (
+        lambda config: config | {"num_hidden_layers": "${oc.env:BIONEMO_SECRET}"},
+        "num_hidden_layers is '.*', expected a whole number",
+    ),
+    "a stranger's class": (
+        lambda config: config | {"model_type": "custom", "auto_map": {"AutoModel": "evil--x.Model"}},
+        "no installed plugin recognises",
+    ),
+    "a list": (lambda config: [config], "expected .*mapping|got list|got a list"),
 }
 
 
 @pytest.mark.parametrize("kind", HUGGING_FACE)
 def test_m3_config_json_is_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    from safetensors.torch import save_file
-    from torch import zeros
-
     monkeypatch.setenv("BIONEMO_SECRET", SECRET)
-    config: dict[str, object] = {"model_type": "esm", "hidden_size": 8, "num_hidden_layers": 1, "vocab_size": 33}
-    config |= {"num_attention_heads": 2, "intermediate_size": 16, "mask_token_id": 32, "pad_token_id": 1}
-    (tmp_path / "config.json").write_text(json.dumps(HUGGING_FACE[kind](config)))
-    save_file({"x": zeros(2)}, tmp_path / "model.safetensors")
-    refused(tmp_path)
+    change, said = HUGGING_FACE[kind]
+    folder = huggingface_folder(tmp_path / "hf")
+    assert_opens(folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(change(config)))
+    refused(folder, said)

@@ -1,6 +1,7 @@
 """The parts of foreign formats: merged shards, key tables, SentencePiece models, YAML, torch files, archives."""
 
 import io
+import os
 import random
 import re
 from collections import OrderedDict
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bionemo_core.errors import ArtefactError, ConfigError
+from bionemo_core.interop import torch_pickle
 from bionemo_core.interop.connector import Connector, ForeignModel, OurModel, Reading, check_pieces
 from bionemo_core.interop.foreign_config import ForeignConfig
 from bionemo_core.interop.keys import Key, KeyTable, each_layer
@@ -198,6 +200,38 @@ def test_a_torch_file_of_anything_else_is_refused(content: object) -> None:
     torch.save(content, buffer)
     with pytest.raises(ArtefactError, match="here"):
         load_tensors(buffer, "here")
+
+
+class Touches:
+    """A pickle of this creates the file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (os.fspath(self.path),)
+
+
+def hostile_torch_file(canary: Path) -> io.BytesIO:
+    buffer = io.BytesIO()
+    torch.save({"a": torch.ones(2), "b": Touches(canary)}, buffer)
+    return buffer
+
+
+def test_a_hostile_pickle_never_reaches_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "load", lambda *args, **options: pytest.fail("torch.load was called"))
+    with pytest.raises(ArtefactError, match="refused before loading: its pickle names 'posix mkdir'"):
+        load_tensors(hostile_torch_file(tmp_path / "canary"), "here")
+
+
+def test_torch_refuses_a_hostile_pickle_that_the_first_check_lets_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    canary = tmp_path / "canary"
+    monkeypatch.setattr(torch_pickle, "_check_opcodes", lambda program, where: None)
+    with pytest.raises(ArtefactError, match="torch's restricted reader refused it"):
+        load_tensors(hostile_torch_file(canary), "here")
+    assert not canary.exists()
 
 
 def test_every_cut_torch_file_is_refused() -> None:
