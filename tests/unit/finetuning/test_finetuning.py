@@ -256,6 +256,10 @@ def test_classes_counts_and_scales_come_from_the_labels_that_count():
     assert class_counts(letters, ["C", "E"], True).tolist() == [3, 1]
     values = LabelledRecords(("a", "b"), (b"M", b"K"), ("1", "5"), ("", ""), np.arange(2))
     assert mean_and_scale(values, False) == (3.0, 2.0)
+    masked = LabelledRecords(("a", "b"), (b"MKV", b"MK"), ("1 900 5", "1 5"), ("101", ""), np.arange(2))
+    assert mean_and_scale(masked, True) == (3.0, 2.0)
+    left_out = LabelledRecords(("a", "b"), (b"M", b"K"), ("1", "900"), ("", "0"), np.arange(2))
+    assert mean_and_scale(left_out, False) == (1.0, 1.0)
     with pytest.raises(ConfigError, match="Is it a regression"):
         classes_of(LabelledRecords(("a",), (b"M",), ("1",), ("",), np.arange(1)), False)
 
