@@ -9,15 +9,19 @@ import torch
 from t5_weights import from_nemo
 
 from bionemo_core.data.batches.batch import Seq2SeqBatch, TokenBatch
+from bionemo_core.inference.decoding import greedy
 from bionemo_core.interop.nemo import read_nemo
 from bionemo_core.nn.heads import token_cross_entropy
 from bionemo_core.nn.seq2seq import Seq2SeqLM
 from bionemo_core.protocols import BuildContext
 from bionemo_t5 import presets
-from bionemo_t5.tokenizer import prott5nv_tokenizer
+from bionemo_t5.tokenizer import PROTT5NV_PIECES, prott5nv_tokenizer
 
 TOLERANCE = 1e-5
 SIZES = {"num_layers": 2, "hidden_size": 64, "num_attention_heads": 4, "ffn_hidden_size": 128}
+
+
+Recorded = tuple[Seq2SeqLM, Mapping[str, np.ndarray], Seq2SeqBatch]
 
 
 def padded(tokens: np.ndarray, mask: np.ndarray, labels: np.ndarray) -> TokenBatch:
@@ -41,14 +45,20 @@ def padded(tokens: np.ndarray, mask: np.ndarray, labels: np.ndarray) -> TokenBat
 
 
 @pytest.fixture(scope="module", params=["A", "A_tp2"])
-def recorded(
-    request: pytest.FixtureRequest, realdata: Path
-) -> tuple[Seq2SeqLM, Mapping[str, np.ndarray], Seq2SeqBatch]:
+def recorded(request: pytest.FixtureRequest, realdata: Path) -> Recorded:
+    return build(realdata / "nemo_v1" / request.param / "prott5nv", 96)
+
+
+def build(folder: Path, num_sentinel_tokens: int) -> Recorded:
     """A network from one archive, what was recorded of it, and its batch."""
-    folder = realdata / "nemo_v1" / request.param / "prott5nv"
     reference = dict(np.load(folder / "reference.npz", allow_pickle=False))
     module = presets.prott5nv(
-        **SIZES, seq_length=64, seq_length_dec=64, tokenizer=prott5nv_tokenizer(), context=BuildContext()
+        **SIZES,
+        seq_length=64,
+        seq_length_dec=64,
+        masked_lm_prob=0.02,  # few spans, for which two sentinels are enough
+        tokenizer=prott5nv_tokenizer(num_sentinel_tokens),
+        context=BuildContext(),
     )
     state = dict(read_nemo(folder / "prott5nv.nemo").tensors)
     for name, tensor in state.items():  # two ranks padded the vocabulary to 256; the rows past 128 are no pieces
@@ -71,7 +81,7 @@ def error(got: torch.Tensor, expected: torch.Tensor, real: torch.Tensor) -> floa
 
 
 @torch.no_grad()
-def test_prott5nv_against_nemo(recorded: tuple[Seq2SeqLM, Mapping[str, np.ndarray], Seq2SeqBatch]) -> None:
+def test_prott5nv_against_nemo(recorded: Recorded) -> None:
     network, reference, batch = recorded
     memory = network.encode(batch.source)
     states = torch.from_numpy(reference["hidden_states"])
@@ -86,19 +96,34 @@ def test_prott5nv_against_nemo(recorded: tuple[Seq2SeqLM, Mapping[str, np.ndarra
         assert error(losses, recorded_losses, batch.target.loss_mask) < TOLERANCE
 
 
+# Every piece of ours, or those that NeMo counts: its tokenizer takes each of the 96 sentinels for the unknown piece, so
+# that `vocab_size` is 30 + <cls> + <sep>, and its decoder sets all logits from there on to minus infinity.
+COUNTED = {"greedy_tokens_padded_vocab_raw": 96, "greedy_tokens": 2}
+
+
 @torch.no_grad()
-def test_greedy_tokens_against_nemo(recorded: tuple[Seq2SeqLM, Mapping[str, np.ndarray], Seq2SeqBatch]) -> None:
-    network, reference, batch = recorded
-    if "greedy_tokens" not in reference:
-        assert reference["decoder_logits"].shape[-1] == 256  # of the archive of two ranks logits alone were recorded
-        return
-    wanted = torch.from_numpy(reference["greedy_tokens"])
-    state = network.start(network.encode(batch.source), wanted.shape[1])
-    tokens = wanted[:, 0]
-    for place in range(1, wanted.shape[1]):
-        # v1's tokenizer counted 32 pieces, so that its decoding never gives a sentinel but the first two.
-        tokens = network.step(tokens, state)[:, :32].argmax(-1)
-        assert tokens.tolist() == wanted[:, place].tolist(), place
+@pytest.mark.parametrize("recording", COUNTED)
+def test_greedy_tokens_against_nemo(realdata: Path, recording: str) -> None:
+    network, reference, batch = build(realdata / "nemo_v1" / "A" / "prott5nv", COUNTED[recording])
+    wanted = torch.from_numpy(reference[recording])
+    tokenizer = prott5nv_tokenizer(COUNTED[recording])
+    assert not (wanted[:, 1:] == tokenizer.eos_id).any(), "theirs goes on after an end token, ours does not"
+    got = greedy(network, network.encode(batch.source), tokenizer, max_length=wanted.shape[1] - 1)
+    assert got.tolist() == wanted[:, 1:].tolist()
+
+
+@torch.no_grad()
+def test_tokens_differ_from_nemo_s_only_where_a_sentinel_is_likelier(realdata: Path) -> None:
+    network, reference, batch = build(realdata / "nemo_v1" / "A" / "prott5nv", 96)
+    counted = int(reference["tokenizer_vocab_size"])
+    assert counted == len(PROTT5NV_PIECES) + COUNTED["greedy_tokens"]
+    logits = network.decoder_logits(network.encode(batch.source), batch.target)
+    theirs = torch.from_numpy(reference["decoder_logits"])
+    real = batch.target.padding_mask
+    assert error(logits, theirs, real) < TOLERANCE
+    likeliest = logits[real].argmax(-1)
+    differs = likeliest != theirs[real][:, :counted].argmax(-1)
+    assert differs.any() and (likeliest[differs] >= counted).all()
 
 
 def test_ids_against_nemo(realdata: Path) -> None:
