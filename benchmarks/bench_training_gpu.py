@@ -56,8 +56,9 @@ def packed_molecules(made: list[Seq2SeqExample]) -> Seq2SeqBatch:
     """All of them in static packs that are 0.98 full, as the loader makes them."""
     packs = round(sum(len(one.labels) for one in made) / PACK / 0.98)
     shape = RowShape(PACK, packs, 0, static_shapes=True, target_length=PACK)
-    arrays = collate_pairs(made, packs, shape).with_record_keys(np.zeros(len(made)), np.arange(len(made)))
-    return Seq2SeqBatch.of(arrays).to("cuda")
+    records = np.arange(len(made))
+    rows = collate_pairs(made, packs, shape).with_record_keys(np.zeros_like(records), records)
+    return Seq2SeqBatch.of(rows).to("cuda")
 
 
 def proteins(full: bool, packs: int = 16, length: int = 1024) -> TokenBatch:

@@ -12,14 +12,13 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from bionemo_core.data.batches.batch import MicroBatch, Seq2SeqBatch, TokenBatch
+from bionemo_core.data.batches.batch import MicroBatch, micro_batch_of
 from bionemo_core.data.batches.rows import RowShape, collate, collate_pairs
 from bionemo_core.parallel.dropout import seed_micro_batch
 from bionemo_core.parallel.groups import start_groups
@@ -66,9 +65,9 @@ def batch_of(case: str, number: int) -> MicroBatch:
         every = np.ones(length, dtype=bool)
         examples.append(Seq2SeqExample(ids, ids, ids, every) if pairs else Example(ids, ids, every))
     shape = RowShape(pack, 8, 0, static_shapes=True, target_length=pack if pairs else 0)
-    arrays: Any = (collate_pairs if pairs else collate)(examples, 8, shape)
-    arrays = arrays.with_record_keys(np.full(count, number), np.arange(count))
-    return (Seq2SeqBatch if pairs else TokenBatch).of(arrays).to("cuda")
+    records = np.arange(len(examples))
+    rows = (collate_pairs if pairs else collate)(examples, 8, shape).with_record_keys(np.zeros_like(records), records)
+    return micro_batch_of(rows).to("cuda")
 
 
 def trained(network: nn.Module, run: Callable, batches: Sequence[Sequence[MicroBatch]]) -> list[Tensor]:
