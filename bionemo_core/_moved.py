@@ -55,7 +55,7 @@ RENAMED = {
     },
     "bionemo_core.data.store.text_filter": {
         "TextRules": "TextFilter",
-        "canonical_texts": "canonicalize_texts",
+        "canonical_texts": "clean_texts",
         "rules_for": "filter_for",
     },
     "bionemo_core.inference.philox": {"Streams": "RowRng"},

@@ -72,7 +72,7 @@ class Family(Protocol):
 class Tokenizer(Protocol):
     """A conversion of text to ids and back. Ids are contiguous from 0; `encode` adds no special token.
 
-    Three more members are used if a tokenizer has them:
+    Four more members are used if a tokenizer has them:
 
     - `canonical: CanonicalForm`. Tasks that embed, predict, sample or fine-tune then convert each text that they read
       to its canonical form; a text without one is invalid.
@@ -80,6 +80,7 @@ class Tokenizer(Protocol):
       takes.
     - `input_form: InputForm`: how the models of this tokenizer want a text. Tasks that embed, predict, fine-tune or
       sample follow it, as `bionemo_core.data.model_input` describes.
+    - `unknown(text: bytes) -> list[bytes]`: the pieces of a text that the vocabulary lacks, in order, for messages.
     """
 
     pieces: Sequence[str]
@@ -108,7 +109,7 @@ class Tokenizer(Protocol):
 class RecordDataset(Protocol):
     """A sequence of records.
 
-    Three more members are used if a dataset has them:
+    Four more members are used if a dataset has them:
 
     - `lengths`: the number of tokens of each record without BOS and EOS, shape [records]; an array, or an object that
       can be indexed with an array. Without it every record is read once before packing.

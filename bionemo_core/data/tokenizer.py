@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bionemo_core.errors import ConfigError
+from bionemo_core.protocols import Tokenizer
 
 
 class CharacterTokenizer:
@@ -71,3 +72,19 @@ class CharacterTokenizer:
             if i not in self.special_ids:
                 text.append(self.pieces[i])
         return "".join(text)
+
+
+def describe_unknown(tokenizer: Tokenizer, text: str | bytes, ids: NDArray[np.int32]) -> str:
+    """Return the place and the letters of the first unknown token of a text whose ids are `ids`: `token 3 'J'`.
+
+    The letters are left out if tokens have several and the tokenizer has no method `unknown`.
+    """
+    position = int(np.flatnonzero(ids == tokenizer.unk_id)[0])
+    encoded = text.encode("latin-1", errors="replace") if isinstance(text, str) else text
+    name_unknown = getattr(tokenizer, "unknown", None)
+    letters = b""
+    if name_unknown is not None:
+        letters = next(iter(name_unknown(encoded)), b"")
+    elif len(ids) == len(encoded):
+        letters = encoded[position : position + 1]
+    return f"token {position + 1}" + (f" {letters.decode('latin-1')!r}" if letters else "")

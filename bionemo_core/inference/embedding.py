@@ -19,6 +19,8 @@ from bionemo_core.data.batches.batch import TokenBatch
 from bionemo_core.data.batches.packing import balanced_bins
 from bionemo_core.data.batches.rows import RowShape, collate
 from bionemo_core.data.model_input import TOKENIZER, ModelInput, input_form
+from bionemo_core.data.store.text_filter import clean_texts
+from bionemo_core.data.tokenizer import describe_unknown
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.inference.windows import LongRule, Window, average_windows
 from bionemo_core.nn.residue_states import ResidueEncoder, encoder_network, encoder_of, may_pack
@@ -72,13 +74,16 @@ class EmbeddingSettings:
         """Check the settings, and return them.
 
         Raises:
-            ConfigError: an output is unknown, no output is requested, or tokens_per_batch is below 1.
+            ConfigError: an output or the word of `unknown` is unknown, no output is requested, or tokens_per_batch is
+                below 1.
         """
         unknown = [name for name in self.outputs if name not in OUTPUTS]
         if unknown or not self.outputs:
             raise ConfigError(f"outputs: got {list(self.outputs)}, expected some of {', '.join(OUTPUTS)}.")
         if self.tokens_per_batch < 1:
             raise ConfigError(f"tokens_per_batch: got {self.tokens_per_batch}, expected 1 or more.")
+        if self.unknown not in ("error", "unk"):
+            raise ConfigError(f"unknown: got {self.unknown!r}, expected error or unk.")
         return self
 
 
@@ -349,24 +354,25 @@ def check_known_tokens(ids: NDArray[np.int32], tokenizer: Tokenizer, sequence: s
     Raises:
         DataError: the sequence has a letter that the tokenizer does not know.
     """
-    unknown = np.flatnonzero(ids == tokenizer.unk_id)
-    if not unknown.size:
-        return
-    position = int(unknown[0])
-    text = sequence if isinstance(sequence, str) else sequence.decode("latin-1")
-    letter = f"{text[position]!r} " if len(ids) == len(text) else ""
-    raise DataError(
-        f"sequence {name!r}: token {position + 1} {letter}is not in the tokenizer's alphabet "
-        f"({tokenizer.vocab_size} tokens)."
-    )
+    if (ids == tokenizer.unk_id).any():
+        raise DataError(
+            f"sequence {name!r}: {describe_unknown(tokenizer, sequence, ids)} is not in the tokenizer's alphabet "
+            f"({tokenizer.vocab_size} tokens)."
+        )
 
 
 def embed(
-    module: pl.LightningModule, tokenizer: Tokenizer, sequences: Sequence[str | bytes], **settings: Any
+    module: pl.LightningModule,
+    tokenizer: Tokenizer,
+    sequences: Sequence[str | bytes],
+    *,
+    canonicalize: bool = True,
+    **settings: Any,
 ) -> NDArray[np.float32]:
     """Return the embedding of every sequence, float32 [sequences, hidden]: the mean of its residues' states.
 
-    `settings` are the fields of `EmbeddingSettings` except `outputs`.
+    Sequences are cleaned and checked as `task=embed` does: residues in upper case, texts in the tokenizer's canonical
+    form unless `canonicalize` is false. `settings` are the fields of `EmbeddingSettings` except `outputs`.
 
     Raises:
         ConfigError: the model cannot embed, or a setting is out of its range.
@@ -376,4 +382,12 @@ def embed(
         raise DataError("embed: got one text, expected a list of sequences. For a single one, pass [sequence].")
     if not len(sequences):
         raise DataError("embed: the list of sequences is empty. Pass at least one.")
-    return Embedder(module, tokenizer, EmbeddingSettings(**settings)).run(sequences).arrays[EMBEDDINGS]
+    embedder = Embedder(module, tokenizer, EmbeddingSettings(**settings))
+    cleaned = clean_texts(
+        tokenizer,
+        sequences,
+        on_invalid=embedder.settings.unknown,
+        canonicalize=canonicalize,
+        advice="Leave it out, or keep it with unknown='unk'.",
+    )
+    return embedder.run(cleaned).arrays[EMBEDDINGS]

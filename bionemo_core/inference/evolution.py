@@ -167,7 +167,7 @@ class SearchGroup:
         scores, similarity = self._score(self.starts, self.starts)
         for number, text, score in zip(self.numbers, self.starts, scores, strict=True):
             if math.isnan(score):
-                raise ConfigError(f"search: the oracle has no score for start {number}, {text!r}. Leave it out.")
+                raise ConfigError(f"search: the oracle has no score for start {number + 1}, {text!r}. Leave it out.")
         self.best = [
             SearchStep(number, 0, 0, text, float(score), float(same), float(score), 1.0)
             for number, text, score, same in zip(self.numbers, self.starts, scores, similarity, strict=True)

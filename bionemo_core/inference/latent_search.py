@@ -224,7 +224,7 @@ def _canonical_starts(starts: Sequence[str], judge: TextJudge) -> list[str]:
     if not starts:
         raise DataError("optimize: there are no starts. Give at least one text.")
     texts = []
-    for number, text in enumerate(starts):
+    for number, text in enumerate(starts, start=1):
         canonical = judge.canonical(text)
         if canonical is None:
             raise DataError(

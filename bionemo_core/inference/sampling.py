@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from bionemo_core.data.batches.batch import TokenBatch
 from bionemo_core.data.batches.rows import RowShape, collate
 from bionemo_core.data.model_input import ModelInput, input_form
+from bionemo_core.data.store.text_filter import clean_texts
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.inference.batched import BatchedDecoding
 from bionemo_core.inference.cuda_graphs import CudaGraphDecoder
@@ -62,12 +63,22 @@ class Seq2SeqInference:
     """Rows that are encoded or decoded together."""
     decoder: StepDecoder | None = None
     """Decodes in place of the network, such as a `CudaGraphDecoder` of it."""
+    clean: bool = True
+    """Read texts as a task does, in canonical form and refused if invalid; False: they were read by a task."""
 
     @classmethod
     def of(
-        cls, opened: Opened, *, batch_size: int = 256, max_length: int | None = None, use_cuda_graphs: bool = False
+        cls,
+        opened: Opened,
+        *,
+        batch_size: int = 256,
+        max_length: int | None = None,
+        use_cuda_graphs: bool = False,
+        clean: bool = True,
     ) -> Seq2SeqInference:
         """Return the interface to an opened model; with `use_cuda_graphs`, decoding steps run as CUDA graphs.
+
+        Texts are converted to their canonical form, and invalid ones are refused, unless `clean` is false.
 
         Raises:
             ConfigError: the model is not an encoder-decoder, or a size is below 1.
@@ -87,7 +98,7 @@ class Seq2SeqInference:
         if batch_size < 1 or longest < 1:
             raise ConfigError(f"sampling: got batch_size={batch_size} and max_length={longest}, expected 1 or more.")
         decoder = CudaGraphDecoder(network) if use_cuda_graphs else None
-        return cls(network, opened.tokenizer, source, longest, batch_size, decoder)
+        return cls(network, opened.tokenizer, source, longest, batch_size, decoder, clean)
 
     @property
     def latent_shape(self) -> tuple[int, int]:
@@ -104,16 +115,17 @@ class Seq2SeqInference:
             )
         return shape
 
-    def tokenize(self, seqs: Sequence[str]) -> list[NDArray[np.int32]]:
-        """Return the ids of each sequence, without begin and end token.
+    def tokenize(self, seqs: Sequence[str], *, first: int = 1) -> list[NDArray[np.int32]]:
+        """Return the ids of each sequence, without terminal tokens; `first` is the number of the first one in messages.
 
         Raises:
-            DataError: a sequence is empty or longer than the model's `seq_length`.
+            DataError: a sequence is empty, invalid, or longer than the model's `seq_length`.
         """
         if isinstance(seqs, str):
             raise DataError("sampling: got one text, expected a list of texts. For a single one, pass [text].")
-        ids = [np.asarray(self._input.encode(text), dtype=np.int32) for text in seqs]
-        for number, (text, tokens) in enumerate(zip(seqs, ids, strict=True)):
+        cleaned = clean_texts(self.tokenizer, seqs, first=first) if self.clean else seqs
+        ids = [np.asarray(self._input.encode(text), dtype=np.int32) for text in cleaned]
+        for number, (text, tokens) in enumerate(zip(seqs, ids, strict=True), start=first):
             if not 0 < len(tokens) <= self.seq_length:
                 shown = text if len(text) <= 60 else f"{text[:57]}..."
                 raise DataError(
@@ -133,7 +145,7 @@ class Seq2SeqInference:
         all of which are real.
 
         Raises:
-            DataError: a sequence is empty or longer than the model's `seq_length`.
+            DataError: a sequence is empty, invalid, or longer than the model's `seq_length`.
         """
         parts = list(self._encode_batches(self.tokenize(seqs), self.batch_size))
         if not parts:
@@ -164,7 +176,7 @@ class Seq2SeqInference:
         """Return the mean of each sequence's hidden states, [B, H].
 
         Raises:
-            DataError: a sequence is empty or longer than the model's `seq_length`.
+            DataError: a sequence is empty, invalid, or longer than the model's `seq_length`.
         """
         return self.hiddens_to_embedding(*self.seq_to_hiddens(seqs))
 
@@ -210,7 +222,7 @@ class Seq2SeqInference:
 
         Raises:
             ConfigError: an option is unknown or out of its range.
-            DataError: a sequence is empty or longer than the model's `seq_length`.
+            DataError: a sequence is empty, invalid, or longer than the model's `seq_length`.
         """
         settings = method_options(sampling_method, options, num_samples, scaled_radius)
         max_length = parse_max_length(hiddens_to_seq_kwargs)
@@ -218,7 +230,8 @@ class Seq2SeqInference:
         if (seqs is None) == (hiddens is None) or (hiddens is None) != (enc_masks is None):
             raise ConfigError("sample: give either seqs, or hiddens together with enc_masks.")
         if seqs is not None:
-            number, parts = len(seqs), self._encode_batches(self.tokenize(seqs), max(1, self.batch_size // copies))
+            ids = self.tokenize(seqs, first=first_sequence + 1)
+            number, parts = len(seqs), self._encode_batches(ids, max(1, self.batch_size // copies))
         else:
             assert hiddens is not None and enc_masks is not None
             rows = torch.arange(len(hiddens))
@@ -283,7 +296,7 @@ class Seq2SeqInference:
 
         Raises:
             ConfigError: an option is unknown or out of its range.
-            DataError: a text is empty or longer than the model's `seq_length`.
+            DataError: a text is empty, invalid, or longer than the model's `seq_length`.
         """
         if num_interpolations < 1:
             raise ConfigError(f"interpolation: num_interpolations: got {num_interpolations}, expected 1 or more.")

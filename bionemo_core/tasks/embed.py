@@ -21,7 +21,7 @@ from bionemo_core.data.readers.tables import read_column_names
 from bionemo_core.data.store.prepare import prepare
 from bionemo_core.data.store.record_store import PreparedStore
 from bionemo_core.data.store.report import count_summary
-from bionemo_core.data.store.text_filter import canonicalize_texts, filter_for
+from bionemo_core.data.store.text_filter import filter_for
 from bionemo_core.errors import ConfigError, DataError, Preempted, Stopped
 from bionemo_core.inference.embedding import EMBEDDINGS, RAGGED, Embedder, EmbeddingSettings
 from bionemo_core.inference.embedding import embed as embed_sequences
@@ -97,15 +97,13 @@ def embed_with(
 ) -> NDArray[np.float32]:
     """Return embeddings of `sequences` from the model at the path `model`, float32 [sequences, hidden].
 
-    Like the task, it converts texts to canonical form if the tokenizer has one.
+    Like the task, it reads residues in upper case, and texts in canonical form if the tokenizer has one.
 
     Raises:
         BioNeMoError: the model cannot be opened, or a sequence cannot be used.
     """
     opened = open_model(model, registry, device=device)
-    if canonicalize and not isinstance(sequences, str | bytes):
-        sequences = canonicalize_texts(opened.tokenizer, sequences)
-    return embed_sequences(opened.module, opened.tokenizer, sequences, **settings)
+    return embed_sequences(opened.module, opened.tokenizer, sequences, canonicalize=canonicalize, **settings)
 
 
 def settings_of(task: Embed, on_gpu: bool) -> EmbeddingSettings:

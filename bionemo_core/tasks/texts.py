@@ -55,7 +55,7 @@ class Texts:
 def inference_of(
     opened: OpenedModel, spec: RunSpec, batch_size: int | None, max_length: int | None = None
 ) -> Seq2SeqInference:
-    """Return the sampling interface of an opened model, with a batch size for its device.
+    """Return the sampling interface of an opened model, with a batch size for its device, for texts of `read_texts`.
 
     On a GPU the decoding steps of the core's encoder-decoder run as CUDA graphs, unless `trainer.compile=false`; with
     true their layers are compiled too, which takes about ten seconds.
@@ -69,7 +69,7 @@ def inference_of(
     recorded = on_gpu and spec.trainer.compile is not False and isinstance(network, Seq2SeqLM)
     if recorded and spec.trainer.compile:
         network.compile_decoding()
-    return Seq2SeqInference.of(opened, batch_size=size, max_length=max_length, use_cuda_graphs=recorded)
+    return Seq2SeqInference.of(opened, batch_size=size, max_length=max_length, use_cuda_graphs=recorded, clean=False)
 
 
 def judge_of(opened: OpenedModel) -> TextJudge | None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from bionemo_core.data.readers.records import Record
 from bionemo_core.data.store.residue_filter import FilterResult, RecordFilter, ResidueFilter
+from bionemo_core.data.tokenizer import describe_unknown
 from bionemo_core.errors import DataError
 from bionemo_core.io.hashing import hash_bytes
 from bionemo_core.protocols import CanonicalForm, Tokenizer
@@ -23,6 +24,7 @@ class TextFilter:
     deduplicate: bool = False
     canonicalize: bool = False
     key: str = "task.on_invalid"  # the key of on_invalid, for messages
+    advice: str = ""  # what to do about an invalid text; empty: a sentence about the key
 
     @property
     def _form(self) -> CanonicalForm | None:
@@ -60,25 +62,27 @@ class TextFilter:
         if self.on_invalid == "unk":
             return FilterResult((text,), notes=("with unknown tokens, kept",))
         fatal = self.on_invalid == "error"
-        detail = f": token {int(unknown[0]) + 1} of {text[:60].decode('latin-1')!r}"
-        if fatal:
-            detail += (
-                f" is not among the tokenizer's {self.tokenizer.vocab_size} tokens. Skip such records with "
-                f"{self.key}=skip, or keep them with {self.key}=unk."
-            )
+        token = describe_unknown(self.tokenizer, text, ids)
+        detail = f": {text[:60].decode('latin-1')!r}: {token} is not among the tokenizer's {self.tokenizer.vocab_size}"
+        detail += f" tokens. {self.advice or _advice(self.key)}" if fatal else " tokens"
         return FilterResult((), "token outside the vocabulary", detail, fatal=fatal)
 
     def _reject_invalid(self, text: bytes, form: CanonicalForm) -> FilterResult:
         if self.on_invalid == "unk":
             return FilterResult((text,), notes=(f"no {form.noun}, kept as it stands",))
         fatal = self.on_invalid == "error"
-        advice = f". Skip such records with {self.key}=skip." if fatal else ""
+        advice = f". {self.advice or _advice(self.key, may_keep=False)}" if fatal else ""
         detail = f": {text[:60].decode('latin-1')!r} {form.why_not(text)}{advice}"
         return FilterResult((), f"no {form.noun}", detail, fatal=fatal)
 
 
 def filter_for(
-    tokenizer: Tokenizer, on_invalid: str, *, canonicalize: bool = False, key: str = "task.on_invalid"
+    tokenizer: Tokenizer,
+    on_invalid: str,
+    *,
+    canonicalize: bool = False,
+    key: str = "task.on_invalid",
+    advice: str = "",
 ) -> RecordFilter:
     """Make the filter for a tokenizer, which keeps sequences of any length and repeated ids.
 
@@ -87,6 +91,7 @@ def filter_for(
         on_invalid: error, skip or unk.
         canonicalize: convert texts to the tokenizer's canonical form, if it has one.
         key: the user's key for `on_invalid`, for messages.
+        advice: what to do about an invalid text; empty: a sentence about the key.
 
     Raises:
         ConfigError: `on_invalid` is not error, skip or unk.
@@ -95,25 +100,43 @@ def filter_for(
     residues = all(len(piece) == 1 for piece in ordinary) and not any("a" <= piece <= "z" for piece in ordinary)
     options: dict[str, Any] = {"on_invalid": on_invalid, "on_duplicate_id": "keep"}
     if residues:
-        advice = f"Skip such records with {key}=skip, or keep them with {key}=unk."
-        return ResidueFilter.of(tokenizer, on_long="keep", advice=advice, **options)
-    return TextFilter(tokenizer, canonicalize=canonicalize, key=key, **options)
+        return ResidueFilter.of(tokenizer, on_long="keep", advice=advice or _advice(key), **options)
+    return TextFilter(tokenizer, canonicalize=canonicalize, key=key, advice=advice, **options)
 
 
-def canonicalize_texts(tokenizer: Tokenizer, texts: Sequence[str | bytes]) -> list[str | bytes]:
-    """Return the texts in the tokenizer's canonical form; unchanged if it has none.
+def clean_texts(
+    tokenizer: Tokenizer,
+    texts: Sequence[str | bytes],
+    *,
+    on_invalid: str = "error",
+    canonicalize: bool = True,
+    first: int = 1,
+    advice: str = "Leave it out.",
+) -> list[bytes]:
+    """Return texts from Python as a task reads them from a file: residues in upper case, SMILES in canonical form.
+
+    Args:
+        tokenizer: the tokenizer that will read the texts.
+        texts: the texts.
+        on_invalid: error, or unk to keep letters and tokens that the tokenizer lacks.
+        canonicalize: convert texts to the tokenizer's canonical form, if it has one.
+        first: the number of the first text, for messages.
+        advice: what to do about an invalid text, for messages.
 
     Raises:
-        DataError: a text is invalid.
+        DataError: a text is empty or invalid; the message gives its number.
     """
-    form: CanonicalForm | None = getattr(tokenizer, "canonical", None)
-    if form is None:
-        return list(texts)
-    result: list[str | bytes] = []
-    for number, text in enumerate(texts, start=1):
+    rules = filter_for(tokenizer, on_invalid, canonicalize=canonicalize, advice=advice)
+    cleaned: list[bytes] = []
+    for number, text in enumerate(texts, start=first):
         encoded = text.encode("latin-1", errors="replace") if isinstance(text, str) else text
-        canonical = form(encoded)
-        if canonical is None:
-            raise DataError(f"sequence {number}: {str(text)[:60]!r} {form.why_not(encoded)}.")
-        result.append(canonical)
-    return result
+        result = rules.apply(Record(b"", encoded, number))
+        if not result.sequences:
+            raise DataError(f"sequence {number}: {result.reason}{result.detail}")
+        cleaned += result.sequences
+    return cleaned
+
+
+def _advice(key: str, *, may_keep: bool = True) -> str:
+    """Return what to do about an invalid text; `key` is the user's key for it."""
+    return f"Skip such records with {key}=skip" + (f", or keep them with {key}=unk." if may_keep else ".")

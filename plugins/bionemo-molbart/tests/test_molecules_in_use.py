@@ -1,20 +1,26 @@
 """Molecules that are read for use: their spelling does not matter, and what is none is said."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from bionemo_core.data.sources.labelled import labelled_csv
 from bionemo_core.data.store.report import count_summary
-from bionemo_core.data.store.text_filter import canonicalize_texts
+from bionemo_core.data.store.text_filter import clean_texts
 from bionemo_core.errors import DataError
+from bionemo_core.inference.embedding import embed
+from bionemo_core.inference.latent_search import ModelLatents
+from bionemo_core.inference.sampling import Seq2SeqInference
 from bionemo_core.protocols import BuildContext, CanonicalForm
 from bionemo_core.tasks.embed import open_input
 from bionemo_core.tasks.settings import Optimize
+from bionemo_molbart import presets
 from bionemo_molbart.molecules import scaffold
 from bionemo_molbart.tokenizer import molbart_tokenizer
 
@@ -85,8 +91,56 @@ def test_labelled_molecules_of_one_scaffold_lie_in_one_split(tmp_path: Path) -> 
 
 def test_texts_of_a_list() -> None:
     assert isinstance(TOKENIZER.canonical, CanonicalForm)
-    assert canonicalize_texts(TOKENIZER, ["OCC", b"C(O)C"]) == [b"CCO", b"CCO"]
-    for text, message in (("C1CC", "sequence 2: 'C1CC' is not SMILES"), ("CCO x", "has white space within")):
+    assert clean_texts(TOKENIZER, ["OCC", b"C(O)C"]) == [b"CCO", b"CCO"]
+    for text, message in (
+        ("C1CC", r"sequence 2: no molecule: 'C1CC' is not SMILES\. Leave it out\."),
+        ("CCO x", "has white space within"),
+    ):
         with pytest.raises(DataError, match=message):
-            canonicalize_texts(TOKENIZER, ["CCO", text])
-    assert np.array_equal(TOKENIZER.encode(canonicalize_texts(TOKENIZER, ["OCC"])[0]), TOKENIZER.encode("CCO"))
+            clean_texts(TOKENIZER, ["CCO", text])
+    assert np.array_equal(TOKENIZER.encode(clean_texts(TOKENIZER, ["OCC"])[0]), TOKENIZER.encode("CCO"))
+
+
+@pytest.fixture(scope="module")
+def small() -> SimpleNamespace:
+    """Return a small MolMIM with random weights and its tokenizer."""
+    sizes = {"num_layers": 1, "hidden_size": 32, "num_attention_heads": 2, "hidden_steps": 2, "seq_length": 64}
+    return SimpleNamespace(
+        module=presets.molmim(**sizes, tokenizer=TOKENIZER, context=BuildContext()).eval(), tokenizer=TOKENIZER
+    )
+
+
+def routes(opened: SimpleNamespace) -> dict[str, Callable[[list[str]], object]]:
+    """Return the ways from SMILES in Python to an answer, which is the same for every spelling."""
+    model = Seq2SeqInference.of(opened, max_length=12)
+    return {
+        "embed": lambda texts: embed(opened.module, TOKENIZER, texts).tolist(),
+        "seq_to_embeddings": lambda texts: model.seq_to_embeddings(texts).tolist(),
+        "seq_to_hiddens": lambda texts: model.seq_to_hiddens(texts)[0].tolist(),
+        "sample": lambda texts: model.sample(2, seqs=texts),
+        "interpolate_samples": lambda texts: model.interpolate_samples(texts[0], texts[-1], 3),
+        "latents": lambda texts: ModelLatents(model).encode(texts).tolist(),
+    }
+
+
+@pytest.mark.parametrize(
+    "route", ["embed", "seq_to_embeddings", "seq_to_hiddens", "sample", "interpolate_samples", "latents"]
+)
+def test_every_way_from_python_reads_molecules_as_the_command_does(small: SimpleNamespace, route: str) -> None:
+    ask = routes(small)[route]
+    assert ask(["OCC", "C(O)C"]) == ask(["CCO", "CCO"])
+    for text, message in (
+        ("notasmiles", r"sequence 2: no molecule: 'notasmiles' is not SMILES\. Leave it out"),
+        ("C1CC", r"sequence 2: no molecule: 'C1CC' is not SMILES"),
+        ("[U]O", r"sequence 2: token outside the vocabulary: '.*': token 2 '\[U\]' is not among the .*523 tokens"),
+        ("", "sequence 2: empty sequence"),
+    ):
+        with pytest.raises(DataError, match=message):
+            ask(["CCO", text])
+
+
+def test_texts_that_a_task_has_read_are_not_read_again(small: SimpleNamespace) -> None:
+    model = Seq2SeqInference.of(small, clean=False)
+    assert not torch.equal(model.seq_to_embeddings(["OCC"]), model.seq_to_embeddings(["CCO"]))
+    with pytest.raises(DataError, match=r"sequence 8 .* has 70 tokens"):
+        model.sample(seqs=["C", "C" * 70], first_sequence=6)

@@ -129,8 +129,10 @@ def test_a_long_sequence_is_refused_or_truncated(model, run):
 def test_sequences_and_settings_that_cannot_be_used_are_named(model):
     module, tokenizer = model
     with pytest.raises(DataError, match="'1': token 3 '!' is not in the tokenizer's alphabet"):
-        embed(module, tokenizer, ["MK!V"])
+        Embedder(module, tokenizer).run(["MK!V"])
     with pytest.raises(DataError, match="'2' is empty"):
+        Embedder(module, tokenizer).run(["MKV", ""])
+    with pytest.raises(DataError, match="sequence 2: empty sequence"):
         embed(module, tokenizer, ["MKV", ""])
     with pytest.raises(ConfigError, match=r"outputs: got .*'embedding'"):
         Embedder(module, tokenizer, EmbeddingSettings(outputs=("embedding",)))
@@ -194,3 +196,15 @@ def test_a_model_that_does_not_declare_packing_gets_one_sequence_a_row(sequences
     module.capabilities = frozenset({"packing"})
     packed = Embedder(module, tokenizer, EmbeddingSettings(outputs=("hiddens",))).run(sequences).rows("hiddens")
     assert max(relative(a, b) for a, b in zip(packed, together, strict=True)) > 0.01
+
+
+def test_lists_of_sequences_are_read_as_the_command_reads_files(model):
+    module, tokenizer = model
+    expected = embed(module, tokenizer, ["MKTAYV", "GSHMLE"])
+    assert np.array_equal(embed(module, tokenizer, ["mktayv", b"GSH mle*\n"]), expected)
+    assert np.array_equal(embed(module, tokenizer, ["mktayv", "gshmle"], canonicalize=False), expected)
+    with pytest.raises(DataError, match=r"sequence 2: .*residue '!' at position 3 .*or keep it with unknown='unk'"):
+        embed(module, tokenizer, ["MKV", "mk!v"])
+    assert len(embed(module, tokenizer, ["MKV", "mk!v"], unknown="unk")) == 2
+    with pytest.raises(ConfigError, match="unknown: got 'skip', expected error or unk"):
+        embed(module, tokenizer, ["MKV"], unknown="skip")

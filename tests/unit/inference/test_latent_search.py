@@ -121,7 +121,7 @@ def test_invalid_candidates_are_counted_and_never_best():
     ("changes", "message"),
     [
         ({"oracle": "lat"}, "Did you mean 'late'|Known: late, alike"),
-        ({"oracle": lambda texts, starts: [math.nan] * len(texts)}, "no score for start 0"),
+        ({"oracle": lambda texts, starts: [math.nan] * len(texts)}, "no score for start 1"),
         ({"oracle": unpaired}, "got an array of shape \\(1,\\) for 3 texts, expected \\(3,\\)"),
     ],
 )
@@ -137,7 +137,7 @@ def test_what_an_oracle_raises_in_a_worker_is_said():
 
 
 def test_invalid_starts_are_refused():
-    with pytest.raises(DataError, match="start 1, 'A-', is not a valid word"):
+    with pytest.raises(DataError, match="start 2, 'A-', is not a valid word"):
         search(["MMMMMMMM", "A-"])
     with pytest.raises(DataError, match="there are no starts"):
         search([])
