@@ -1,10 +1,16 @@
-"""Intermediate results of an embedding: parts that are published one by one, so that a killed run can continue."""
+"""Intermediate results of an embedding: parts that are published one by one, so that a killed run can continue.
+
+The input is divided into blocks, whose bounds depend on the input alone. A block is saved as one part if it is computed
+within `SECONDS_PER_PART`, else as several. The output is written block by block, so it is the same in either case.
+"""
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +31,11 @@ from bionemo_core.io.locks import LOCK, lock_folder
 
 ADVICE = "What was computed so far is kept: free space there, then run the same command again."
 
-_LENGTHS, _IDS, _ID_ENDS = "lengths", "ids", "id_ends"
+SECONDS_PER_PART = 60.0
+"""Save what is computed at least this often."""
+
+_LENGTHS, _IDS, _ID_ENDS, _STOP = "lengths", "ids", "id_ends", "stop"
+_Range = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -34,6 +44,14 @@ class Part:
 
     ids: list[str]
     embedded: Embedded
+
+    @classmethod
+    def join(cls, parts: Sequence[Part]) -> Part:
+        """Return the results of several parts, one or more, in their order."""
+        names = parts[0].embedded.arrays
+        arrays = {name: np.concatenate([part.embedded.arrays[name] for part in parts]) for name in names}
+        lengths = np.concatenate([part.embedded.lengths for part in parts])
+        return cls([name for part in parts for name in part.ids], Embedded(lengths, arrays))
 
 
 @dataclass(frozen=True)
@@ -66,17 +84,31 @@ class PartStore:
         except OSError as error:
             raise storage_error(self.folder, error, ADVICE) from error
 
-    def has(self, number: int) -> bool:
-        """Return whether this or an earlier process has published the part, and it is undamaged."""
-        record, data = self._record(number), self._data(number)
+    def published(self) -> dict[int, int]:
+        """Return the first sequence of every published part and the end of the part; the data is not checked."""
+        found = {}
+        for record in self.folder.glob(f"{self._prefix}*.json"):
+            facts = _read_record(record)
+            if facts is not None:
+                found[int(record.stem.removeprefix(self._prefix))] = int(facts[_STOP])
+        return found
+
+    def has(self, start: int) -> bool:
+        """Return whether a part that begins at sequence `start` is published and undamaged."""
+        facts, data = _read_record(self._record(start)), self._data(start)
         try:
-            facts = json.loads(record.read_bytes())
-            return bool(data.stat().st_size == facts["bytes"] and hash_file(data).sha256 == facts["sha256"])
-        except (OSError, ValueError, KeyError, TypeError):
+            return (
+                facts is not None
+                and data.stat().st_size == facts["bytes"]
+                and hash_file(data).sha256 == facts["sha256"]
+            )
+        except OSError:
             return False
 
-    def write(self, number: int, part: Part) -> None:
-        """Publish a part: first its data, then the record with their checksum, each flushed and renamed into place.
+    def write(self, start: int, part: Part) -> None:
+        """Publish the part that begins at sequence `start`: first its data, then the record with their checksum.
+
+        Each is flushed and renamed into place.
 
         Raises:
             StorageError: a file cannot be written.
@@ -86,18 +118,22 @@ class PartStore:
         tensors[_LENGTHS] = torch.from_numpy(part.embedded.lengths)
         tensors[_IDS] = torch.from_numpy(np.frombuffer(b"".join(names), dtype=np.uint8).copy())
         tensors[_ID_ENDS] = torch.from_numpy(np.cumsum([len(name) for name in names], dtype=np.int64))
-        data, record = self._data(number), self._record(number)
+        data, record = self._data(start), self._record(start)
         with new_path(data, advice=ADVICE) as temporary:
             facts = write_tensors(temporary, tensors)
-        write_file(record, canonical({"bytes": facts.size, "sha256": facts.sha256}), advice=ADVICE)
+        write_file(
+            record,
+            canonical({"bytes": facts.size, "sha256": facts.sha256, _STOP: start + len(part.ids)}),
+            advice=ADVICE,
+        )
 
-    def read(self, number: int) -> Part:
-        """Read a published part.
+    def read(self, start: int) -> Part:
+        """Read the published part that begins at sequence `start`.
 
         Raises:
             StorageError: it cannot be read.
         """
-        path = self._data(number)
+        path = self._data(start)
         try:
             arrays: dict[str, NDArray[Any]] = {name: tensor.numpy() for name, tensor in load_file(path).items()}
         except (OSError, SafetensorError) as error:
@@ -114,30 +150,109 @@ class PartStore:
     def _prefix(self) -> str:
         return f"{self.fingerprint[:12]}-"
 
-    def _data(self, number: int) -> Path:
-        return self.folder / f"{self._prefix}{number:06d}.safetensors"
+    def _data(self, start: int) -> Path:
+        return self.folder / f"{self._prefix}{start:09d}.safetensors"
 
-    def _record(self, number: int) -> Path:
-        return self.folder / f"{self._prefix}{number:06d}.json"
+    def _record(self, start: int) -> Path:
+        return self.folder / f"{self._prefix}{start:09d}.json"
+
+
+def _read_record(path: Path) -> dict[str, Any] | None:
+    """Return the record of a part; None if it is absent or damaged."""
+    try:
+        facts = json.loads(path.read_bytes())
+        return {"bytes": int(facts["bytes"]), "sha256": str(facts["sha256"]), _STOP: int(facts[_STOP])}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def saved_ranges(published: Mapping[int, int], block: _Range) -> list[_Range]:
+    """Return the published parts of a block, as first sequences and ends, without those that overlap earlier ones."""
+    found: list[_Range] = []
+    for start, stop in sorted(published.items()):
+        if block[0] <= start and stop <= block[1] and (not found or start >= found[-1][1]):
+            found.append((start, stop))
+    return found
+
+
+def missing_ranges(saved: Sequence[_Range], block: _Range) -> list[_Range]:
+    """Return the sequences of a block that no saved part has."""
+    ends = [block[0], *(stop for _, stop in saved)]
+    starts = [*(start for start, _ in saved), block[1]]
+    return [(first, last) for first, last in zip(ends, starts, strict=True) if first < last]
+
+
+class PartWriter:
+    """A writer that collects results and publishes them as one part: when asked, and at least once a minute.
+
+    As a context manager it publishes at the end of its block, also after an error or an interrupt.
+    """
+
+    def __init__(self, store: PartStore, start: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._store = store
+        self._start = start
+        self._clock = clock
+        self._since = clock()
+        self._collected: list[Part] = []
+
+    def __enter__(self) -> PartWriter:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.publish()
+
+    def add(self, part: Part) -> None:
+        """Add the results of the next sequences.
+
+        Raises:
+            StorageError: a file cannot be written.
+        """
+        self._collected.append(part)
+        if self._clock() - self._since >= SECONDS_PER_PART:
+            self.publish()
+
+    def publish(self) -> None:
+        """Publish what is collected, if anything.
+
+        Raises:
+            StorageError: a file cannot be written.
+        """
+        self._since = self._clock()
+        if self._collected:
+            part = Part.join(self._collected)
+            self._store.write(self._start, part)
+            self._start += len(part.ids)
+            self._collected = []
 
 
 @dataclass(frozen=True)
 class Parts:
-    """All parts of one embedding, in order; each iteration reads them again."""
+    """All blocks of one embedding, each as one part, in order; each iteration reads them again."""
 
     store: PartStore
-    count: int
+    bounds: Sequence[int]
+    """The first sequence of each block, and the end of the last."""
     facts: Mapping[str, Any]
     """Plain values that are stored in the output: model, settings, counts."""
 
     def __iter__(self) -> Iterator[Part]:
-        return (self.store.read(number) for number in range(self.count))
+        """Yield the blocks.
+
+        Raises:
+            StorageError: a part is missing or cannot be read.
+        """
+        published = self.store.published()
+        for block in itertools.pairwise(self.bounds):
+            ranges = saved_ranges(published, block)
+            if missing_ranges(ranges, block):
+                raise StorageError(f"embedding: {self.store.folder} lacks parts. Run the same command again.")
+            yield Part.join([self.store.read(start) for start, _ in ranges])
 
 
 def part_bounds(lengths: Sequence[int] | NDArray[np.integer], max_tokens: int, max_sequences: int) -> list[int]:
-    """Return the first sequence of each part, and the end of the last part: `[0, 100, 180]` for two parts.
+    """Return the first sequence of each block, and the end of the last block: `[0, 100, 180]` for two.
 
-    A part has consecutive sequences: at most `max_sequences`, and at most `max_tokens` tokens unless a single sequence
+    A block has consecutive sequences: at most `max_sequences`, and at most `max_tokens` tokens unless a single sequence
     has more.
     """
     bounds, tokens = [0], 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 from collections.abc import Iterator, Sequence
@@ -25,7 +26,7 @@ from bionemo_core.data.store.text_filter import filter_for
 from bionemo_core.errors import ConfigError, DataError, Preempted, Stopped
 from bionemo_core.inference.embedding import EMBEDDINGS, RAGGED, Embedder, EmbeddingSettings
 from bionemo_core.inference.embedding import embed as embed_sequences
-from bionemo_core.inference.outputs import Part, Parts, PartStore, part_bounds
+from bionemo_core.inference.outputs import Part, Parts, PartStore, PartWriter, missing_ranges, part_bounds, saved_ranges
 from bionemo_core.inference.outputs_files import file_kind, write_output
 from bionemo_core.io.atomic import write_json
 from bionemo_core.io.hashing import fingerprint_of
@@ -49,6 +50,9 @@ CPU_BATCH, GPU_BATCH = 4_096, 32_768
 """Tokens in one forward pass."""
 _PART_TOKENS, _RAGGED_PART_TOKENS = 1 << 22, 1 << 17
 _PART_SEQUENCES = 1 << 14
+_FEW_BATCHES, _MANY_BATCHES = 4, 32
+"""Batches that are computed together: few for a slow model on a CPU, so that results are saved soon enough; many on a
+GPU, and for a perceiver, whose texts are sorted by length before they are put into batches."""
 
 
 def embed(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> None:
@@ -201,51 +205,78 @@ class _Job:
         Raises:
             ConfigError: another output exists there.
         """
-        begun = any(self.parts.has(number) for number in range(len(self.bounds) - 1))
-        if self.output.exists() and not self.task.overwrite and not begun:
+        if self.output.exists() and not self.task.overwrite and not self.parts.published():
             raise ConfigError(
                 f"task.output={self.output}: already exists, and was not made from this input by this model. "
                 "Choose another name, or set task.overwrite=true."
             )
 
     def compute(self, ranks: Ranks, progress_bar: bool) -> None:
-        """Compute and write those parts of this rank that no earlier start has written."""
-        bounds = list(zip(self.bounds, self.bounds[1:], strict=False))
-        own_parts = [number for number in range(len(bounds)) if number % ranks.size == ranks.rank]
-        remaining = [number for number in own_parts if not self.parts.has(number)]
-        if len(remaining) < len(own_parts):
-            log.info("%d of %d parts were computed before.", len(own_parts) - len(remaining), len(own_parts))
-        total, tokens = sum(bounds[n][1] - bounds[n][0] for n in remaining), 0
+        """Compute and write those sequences of this rank's blocks that no earlier start has written."""
+        own_blocks = list(itertools.pairwise(self.bounds))[ranks.rank :: ranks.size]
+        remaining = self._remaining(own_blocks)
+        own, total = (sum(stop - start for start, stop in ranges) for ranges in (own_blocks, remaining))
+        if total < own:
+            log.info("%d of %d sequences were computed before.", own - total, own)
+        tokens = 0
         unit = "sequences of the first rank" if ranks.size > 1 else "sequences"
         shown = progress_bar and ranks.is_rank_zero and total > 0
         with Progress("embed", total, unit=unit, shown=shown, final_line=True) as progress:
-            for number in remaining:
-                rows = range(*bounds[number])
-                ids = [self.store.id(row) for row in rows]
-                embedded = self.embedder.run([self.store[row] for row in rows], ids)
-                self.parts.write(number, Part(ids, embedded))
-                tokens += int(self.store.lengths[rows.start : rows.stop].sum())
-                progress.advance(len(rows), f", {tokens / progress.elapsed_s:,.0f} residues/s")
+            for first, last in remaining:
+                with PartWriter(self.parts, first) as writer:
+                    for start, stop in self._steps(first, last):
+                        ids = [self.store.id(row) for row in range(start, stop)]
+                        writer.add(Part(ids, self.embedder.run([self.store[row] for row in range(start, stop)], ids)))
+                        tokens += int(self.store.lengths[start:stop].sum())
+                        progress.advance(stop - start, f", {tokens / progress.elapsed_s:,.0f} {self._unit}/s")
+
+    @property
+    def _unit(self) -> str:
+        """The word for the letters of a sequence."""
+        return "characters" if getattr(self.embedder.tokenizer, "canonical", None) else "residues"
+
+    def _remaining(self, blocks: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Return the sequences of these blocks that no undamaged part has, as first sequences and ends."""
+        published = self.parts.published()
+        remaining = []
+        for block in blocks:
+            saved = [one for one in saved_ranges(published, block) if self.parts.has(one[0])]
+            remaining += missing_ranges(saved, block)
+        return remaining
+
+    def _steps(self, first: int, last: int) -> Iterator[tuple[int, int]]:
+        """Divide sequences into steps of a few batches; interrupted work continues with the same steps."""
+        many = self.embedder.device.type == "cuda" or self.embedder.encoder.fixed_states is not None
+        tokens = self.embedder.settings.tokens_per_batch * (_MANY_BATCHES if many else _FEW_BATCHES)
+        bounds = part_bounds(self.store.lengths[first:last], tokens, last - first)
+        return ((first + start, first + stop) for start, stop in itertools.pairwise(bounds))
 
     @contextmanager
     def explain_stop(self) -> Iterator[None]:
-        """Say what is left when a signal stops the work.
+        """Say what is saved when a signal stops the work.
 
         Raises:
-            Preempted: a signal has stopped it, and parts are complete.
+            Preempted: a signal has stopped it, and something is saved.
+            Stopped: a signal has stopped it before anything was saved.
         """
         try:
             yield
         except Stopped as stop:
-            count = len(self.bounds) - 1
-            done = sum(self.parts.has(number) for number in range(count))
-            if not done:
+            if self.is_done():
+                raise Preempted(f"task=embed: stopped by {stop.name}; {self.output} is complete.") from None
+            saved = self._num_saved()
+            if not saved:
                 self.parts.remove()
                 raise
             raise Preempted(
-                f"task=embed: stopped by {stop.name}; {done} of {count} parts are complete, in {self.parts.folder}. "
-                "The same command goes on after them."
+                f"task=embed: stopped by {stop.name}; {saved:,} of {len(self.store):,} sequences are saved in "
+                f"{self.parts.folder}. Run the same command again to compute the others."
             ) from None
+
+    def _num_saved(self) -> int:
+        published = self.parts.published()
+        ranges = [saved_ranges(published, block) for block in itertools.pairwise(self.bounds)]
+        return sum(stop - start for saved in ranges for start, stop in saved)
 
     def finish(self) -> None:
         """Write the output and its record, and remove the parts.
@@ -253,7 +284,7 @@ class _Job:
         Raises:
             StorageError: a file cannot be written.
         """
-        write_output(self.output, Parts(self.parts, len(self.bounds) - 1, self.facts))
+        write_output(self.output, Parts(self.parts, self.bounds, self.facts))
         write_json(self.record, self.facts, indent=2, sort_keys=True)
         self.parts.remove()
         outputs = ", ".join(self.embedder.settings.outputs)

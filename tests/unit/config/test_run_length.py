@@ -32,7 +32,7 @@ def rates_of(registry, spec) -> list[float]:
     ]
 
 
-@pytest.mark.parametrize("model", V1.keys() & set(_models()))
+@pytest.mark.parametrize("model", sorted(V1.keys() & set(_models())))
 def test_a_run_as_long_as_v1s_has_v1s_schedule(spec_of, model: str):
     max_steps, phases = V1[model]
     params = spec_of(f"model={model}", f"trainer.max_steps={max_steps}").scheduler.params

@@ -7,7 +7,7 @@ import torch
 from bionemo_core.builtin import load_registry
 from bionemo_core.data.labelled_records import LabelledRecord
 from bionemo_core.errors import ConfigError
-from bionemo_core.finetuning.model import PlainChoice, finetuned
+from bionemo_core.finetuning.model import finetuned, read_choice
 from bionemo_core.inference.embedding import Embedder, EmbeddingSettings
 from bionemo_core.inference.scoring_answers import Predictor
 from bionemo_core.protocols import BuildContext
@@ -25,7 +25,7 @@ def build():
     """Return a function that builds a fine-tuned ProtT5 with an small head."""
     registry = load_registry()
     encoder, head = registry.get("model", "prott5_xl"), registry.get("head", "mlp")
-    tokenizer = registry.build(PlainChoice.of(plain(registry.get("tokenizer", "prott5"), {}), "tokenizer"))
+    tokenizer = registry.build(read_choice(plain(registry.get("tokenizer", "prott5"), {}), "tokenizer"))
 
     def made(**options):
         module = finetuned(

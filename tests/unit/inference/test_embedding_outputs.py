@@ -8,7 +8,15 @@ import pytest
 
 from bionemo_core.errors import ConfigError, StorageError
 from bionemo_core.inference.embedding import Embedded
-from bionemo_core.inference.outputs import Part, Parts, PartStore, part_bounds
+from bionemo_core.inference.outputs import (
+    Part,
+    Parts,
+    PartStore,
+    PartWriter,
+    missing_ranges,
+    part_bounds,
+    saved_ranges,
+)
 from bionemo_core.inference.outputs_files import write_output
 
 FACTS = {"model": "a", "records": 5}
@@ -21,7 +29,7 @@ def parts(tmp_path: Path) -> Parts:
     store.folder.mkdir()
     store.remove_others()
     draw = np.random.default_rng(0)
-    for number, ids in enumerate((IDS[:3], IDS[3:])):
+    for start, ids in ((0, IDS[:3]), (3, IDS[3:])):
         lengths = np.arange(1, len(ids) + 1)
         rows = int(lengths.sum())
         arrays = {
@@ -29,8 +37,8 @@ def parts(tmp_path: Path) -> Parts:
             "hiddens": draw.normal(size=(rows, 4)).astype(np.float32),
             "log_likelihoods": draw.normal(size=rows).astype(np.float32),
         }
-        store.write(number, Part(ids, Embedded(lengths, arrays)))
-    return Parts(store, 2, FACTS)
+        store.write(start, Part(ids, Embedded(lengths, arrays)))
+    return Parts(store, [0, 3, 5], FACTS)
 
 
 def expected(parts: Parts, name: str) -> np.ndarray:
@@ -85,10 +93,10 @@ def test_a_damaged_or_foreign_part_does_not_count(parts):
     content[-1] ^= 1
     data.write_bytes(bytes(content))
     assert not store.has(0)
-    assert store.has(1)
-    assert not store.has(2)
+    assert store.has(3)
+    assert not store.has(1)
     other = PartStore(store.folder, "fedcba9876543210")
-    assert not other.has(1)
+    assert not other.has(3) and not other.published()
     other.remove_others()
     assert not list(store.folder.iterdir())
 
@@ -105,3 +113,25 @@ def test_an_output_is_never_partial(parts, tmp_path):
 def test_parts_keep_the_order_and_their_limits():
     assert part_bounds([5, 5, 5, 20, 1], max_tokens=10, max_sequences=9) == [0, 2, 3, 4, 5]
     assert part_bounds([1] * 5, max_tokens=10, max_sequences=2) == [0, 2, 4, 5]
+
+
+def part(size: int) -> Part:
+    return Part(["x"] * size, Embedded(np.ones(size, dtype=np.int64), {"embeddings": np.zeros((size, 2), np.float32)}))
+
+
+def test_results_are_saved_by_time_as_well(tmp_path):
+    store, now = PartStore(tmp_path, "0123456789abcdef"), [0.0]
+    with PartWriter(store, 10, clock=lambda: now[0]) as writer:
+        for seconds, size in ((20, 3), (50, 4), (59, 1), (61, 2), (62, 5)):
+            now[0] = float(seconds)
+            writer.add(part(size))
+        assert store.published() == {10: 20}
+    assert store.published() == {10: 20, 20: 25}
+
+
+def test_ranges_of_a_block_that_are_saved_and_missing():
+    published = {0: 4, 6: 8, 7: 12, 10: 12, 12: 20}
+    saved = saved_ranges(published, (0, 14))
+    assert saved == [(0, 4), (6, 8), (10, 12)]
+    assert missing_ranges(saved, (0, 14)) == [(4, 6), (8, 10), (12, 14)]
+    assert missing_ranges([], (3, 5)) == [(3, 5)] and not missing_ranges([(3, 5)], (3, 5))
