@@ -12,7 +12,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -234,6 +234,8 @@ class Parts:
     """The first sequence of each block, and the end of the last."""
     facts: Mapping[str, Any]
     """Plain values that are stored in the output: model, settings, counts."""
+    marks: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+    """Further columns with a mark for each sequence, such as `truncated`."""
 
     def __iter__(self) -> Iterator[Part]:
         """Yield the blocks.

@@ -93,6 +93,8 @@ def _write_hdf5(path: Path, parts: Parts, totals: _Totals) -> None:
         file.attrs["facts"] = json.dumps(parts.facts, sort_keys=True)
         file.create_dataset("ids", data=totals.ids, dtype=h5py.string_dtype())
         file.create_dataset("lengths", data=totals.lengths)
+        for name, mark in parts.marks.items():
+            file.create_dataset(name, data=mark)
         if totals.is_ragged:
             file.create_dataset("offsets", data=totals.offsets)
         written = dict.fromkeys(totals.widths, 0)
@@ -113,13 +115,18 @@ def _write_parquet(path: Path, parts: Parts, totals: _Totals) -> None:
         return row if name == EMBEDDINGS else pa.list_(row)
 
     fields = [pa.field("id", pa.string()), pa.field("length", pa.int64())]
+    fields += [pa.field(name, pa.bool_()) for name in parts.marks]
     fields += [pa.field(name, kind(name)) for name in totals.widths]
     schema = pa.schema(fields, metadata={"facts": json.dumps(parts.facts, sort_keys=True)})
+    start = 0
     with pq.ParquetWriter(path, schema) as writer:
         for part in parts:
+            rows = slice(start, start + len(part.ids))
+            start = rows.stop
             lengths = part.embedded.lengths
             offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
             columns = [pa.array(part.ids, pa.string()), pa.array(lengths)]
+            columns += [pa.array(mark[rows]) for mark in parts.marks.values()]
             for name, array in part.embedded.arrays.items():
                 values = pa.array(array.reshape(-1), pa.float32())
                 if totals.widths[name]:
@@ -137,6 +144,7 @@ def _write_npz(path: Path, parts: Parts, totals: _Totals) -> None:
         for name, array in (
             ("ids", np.array(totals.ids, dtype=np.str_)),
             ("lengths", totals.lengths),
+            *parts.marks.items(),
             *((("offsets", totals.offsets),) if totals.is_ragged else ()),
             ("facts", np.array(json.dumps(parts.facts, sort_keys=True))),
         ):

@@ -61,6 +61,10 @@ class Predictor:
         self.info: AnswerInfo = info
         self._embedder = Embedder(self.module, self.tokenizer, self.settings)
 
+    def is_long(self, sequence: str | bytes) -> bool:
+        """Return whether a sequence has more tokens than the model takes."""
+        return self._embedder.long_rule.is_long(sequence, self.tokenizer)
+
     def check_lengths(self, store: PreparedStore) -> None:
         """Check the number of tokens of all stored sequences, before any is computed.
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bionemo_core.errors import ConfigError, DataError
+from bionemo_core.protocols import Tokenizer
 
 ON_LONG = ("error", "truncate", "window")
 
@@ -58,6 +59,10 @@ class LongRule(NamedTuple):
             raise ConfigError(f"on_long: got {self.on_long!r}, expected one of {', '.join(ON_LONG)}.")
         split_windows(0, self.max_residues, self.overlap)
         return self
+
+    def is_long(self, sequence: str | bytes, tokenizer: Tokenizer) -> bool:
+        """Return whether a sequence has more tokens than the limit; it has at most one per letter."""
+        return len(sequence) > self.max_residues and len(tokenizer.encode(sequence)) > self.max_residues
 
     def windows_for(self, num_residues: int, name: str) -> list[Window]:
         """Return the windows of a sequence that the model gets.

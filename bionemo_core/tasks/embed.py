@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 
 from bionemo_core._version import __version__
 from bionemo_core.config.schema import RunSpec
-from bionemo_core.data.readers import source_for
+from bionemo_core.data.readers import Source, source_for
 from bionemo_core.data.readers.formats import detect_format
 from bionemo_core.data.readers.tables import read_column_names
 from bionemo_core.data.store.prepare import prepare
 from bionemo_core.data.store.record_store import PreparedStore
 from bionemo_core.data.store.report import count_summary
+from bionemo_core.data.store.residue_filter import RecordFilter
 from bionemo_core.data.store.text_filter import filter_for
 from bionemo_core.errors import ConfigError, DataError, Preempted, Stopped
 from bionemo_core.inference.embedding import EMBEDDINGS, RAGGED, Embedder, EmbeddingSettings
@@ -53,6 +54,9 @@ _PART_SEQUENCES = 1 << 14
 _FEW_BATCHES, _MANY_BATCHES = 4, 32
 """Batches that are computed together: few for a slow model on a CPU, so that results are saved soon enough; many on a
 GPU, and for a perceiver, whose texts are sorted by length before they are put into batches."""
+TRUNCATED = "truncated"
+"""The mark of sequences that were cut, in the output and in the record beside it."""
+_MADE_OF_LONG = {"truncate": TRUNCATED, "window": "read_in_windows"}
 
 
 def embed(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> None:
@@ -124,7 +128,12 @@ def settings_of(task: Embed, on_gpu: bool) -> EmbeddingSettings:
 
 
 def open_input(path: str, task: Any, tokenizer: Tokenizer, context: Any) -> PreparedStore:
-    """Return the filtered sequences of a file in its order; ids may repeat.
+    """Return the filtered sequences of a file in its order; ids may repeat. See `read_input`."""
+    return prepare(*read_input(path, task, tokenizer), context)
+
+
+def read_input(path: str, task: Any, tokenizer: Tokenizer) -> tuple[Source, RecordFilter]:
+    """Return the reader of a file, and the filter of its records, which keeps those that repeat an id.
 
     `task` has the reading keys of `Embed`; without `canonicalize`, as in `Optimize`, texts are canonicalised.
 
@@ -144,8 +153,7 @@ def open_input(path: str, task: Any, tokenizer: Tokenizer, context: Any) -> Prep
         if id_column:
             options["id_column"] = id_column
     source = source_for(paths, kind, **options)
-    rules = filter_for(tokenizer, task.on_invalid, canonicalize=getattr(task, "canonicalize", True))
-    return prepare(source, rules, context)
+    return source, filter_for(tokenizer, task.on_invalid, canonicalize=getattr(task, "canonicalize", True))
 
 
 @dataclass(frozen=True)
@@ -159,13 +167,15 @@ class _Job:
     parts: PartStore
     bounds: list[int]
     facts: dict[str, Any]
+    long: NDArray[np.bool_]
+    """Which sequences have more tokens than the model takes."""
 
     @classmethod
     def of(cls, task: Embed, output: Path, store: PreparedStore, embedder: Embedder, opened: OpenedModel) -> _Job:
         lengths = store.lengths
         settings = embedder.settings
-        if settings.on_long == "error" and embedder.long_rule.max_residues < int(np.max(lengths)):
-            _refuse_long(store, embedder)
+        long = _find_long(store, embedder)
+        cut = {_MADE_OF_LONG[settings.on_long]: int(long.sum())} if long.any() else {}
         ragged = settings.on_long == "window" or any(name in RAGGED for name in settings.outputs)
         tokens = task.tokens_per_part or (_RAGGED_PART_TOKENS if ragged else _PART_TOKENS)
         facts = {
@@ -182,10 +192,11 @@ class _Job:
             },
             "input": store.fingerprint,
             "records": store.manifest["records"],
+            **cut,
         }
         fingerprint = fingerprint_of({**facts, "tokens_per_part": tokens})
         parts = PartStore(output.with_name(f"{output.name}.parts"), fingerprint)
-        return cls(task, output, store, embedder, parts, part_bounds(lengths, tokens, _PART_SEQUENCES), facts)
+        return cls(task, output, store, embedder, parts, part_bounds(lengths, tokens, _PART_SEQUENCES), facts, long)
 
     @property
     def record(self) -> Path:
@@ -284,14 +295,28 @@ class _Job:
         Raises:
             StorageError: a file cannot be written.
         """
-        write_output(self.output, Parts(self.parts, self.bounds, self.facts))
+        marks = {TRUNCATED: self.long} if self.embedder.settings.on_long == "truncate" else {}
+        write_output(self.output, Parts(self.parts, self.bounds, self.facts, marks))
         write_json(self.record, self.facts, indent=2, sort_keys=True)
         self.parts.remove()
         outputs = ", ".join(self.embedder.settings.outputs)
-        print(f"{self.output}: {outputs} of {len(self.store):,} sequences; {count_summary(self.facts['records'])}")
+        cut = ""
+        if self.long.any():
+            made = _MADE_OF_LONG[self.embedder.settings.on_long].replace("_", " ")
+            cut = f", {int(self.long.sum()):,} longer than {self.embedder.long_rule.max_residues:,} tokens and {made}"
+        counts = count_summary(self.facts["records"])
+        print(f"{self.output}: {outputs} of {len(self.store):,} sequences{cut}; {counts}")
 
 
-def _refuse_long(store: PreparedStore, embedder: Embedder) -> None:
-    """Check the lengths before anything is computed; letters are only an upper bound on tokens."""
-    for row in np.flatnonzero(store.lengths > embedder.long_rule.max_residues).tolist():
-        embedder.check_length(len(embedder.tokenizer.encode(store[row])), store.id(row))
+def _find_long(store: PreparedStore, embedder: Embedder) -> NDArray[np.bool_]:
+    """Find the sequences that are too long, before anything is computed; letters are only an upper bound on tokens.
+
+    Raises:
+        DataError: there is one, with `on_long=error`.
+    """
+    rule, long = embedder.long_rule, np.zeros(len(store), dtype=np.bool_)
+    for row in np.flatnonzero(store.lengths > rule.max_residues).tolist():
+        long[row] = rule.is_long(store[row], embedder.tokenizer)
+        if long[row]:
+            embedder.check_length(len(embedder.tokenizer.encode(store[row])), store.id(row))
+    return long

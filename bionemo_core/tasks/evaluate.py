@@ -207,7 +207,7 @@ class _Evaluation:
         settings = EmbeddingSettings(on_long="truncate", unknown="unk")
         predictor = Predictor(self.module, self.opened.tokenizer, settings)
         answers = predictor.predict(records.sequences, records.ids)
-        cut = [self._is_too_long(sequence) for sequence in records.sequences]
+        cut = [predictor.is_long(sequence) for sequence in records.sequences]
         rows = [
             [name, label, *predictor.row(answer), str(int(too_long))]
             for name, label, answer, too_long in zip(records.ids, records.labels, answers, cut, strict=True)
@@ -215,10 +215,6 @@ class _Evaluation:
         write_csv(folder / "predictions.csv", ["id", "label", *predictor.header(), "truncated"], rows)
         kept = [row for row, too_long in enumerate(cut) if not too_long]
         self.figures += _plot_predictions(self.module.objective, records, answers, kept)
-
-    def _is_too_long(self, sequence: bytes) -> bool:
-        """Return whether the model truncates the sequence; letters are an upper bound on tokens."""
-        return len(sequence) > self.max_residues and len(self.opened.tokenizer.encode(sequence)) > self.max_residues
 
     def scorer(self) -> MaskedScorer:
         """Return the scorer that masks single residues.

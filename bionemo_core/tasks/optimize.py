@@ -136,7 +136,7 @@ def usable_starts(texts: Texts, oracle: Oracle, judge: TextJudge, task: Optimize
         rows = [rows[place] for place in sorted(lowest.tolist())]
     invalid = sum(form is None for form in canonical)
     chosen = [texts.ids[row] for row in rows], [texts.texts[row] for row in rows]
-    return Texts(*chosen, texts.num_rejected, texts.num_long, invalid)
+    return Texts(*chosen, texts.rejected, texts.num_long, invalid)
 
 
 class _ProgressCallback:

@@ -89,7 +89,7 @@ class Predict:
     format: Optional[str] = None  # format of the input; null: by its extension
     sequence_column: Optional[str] = None  # column of a table with the sequences; null: `sequence`, or `smiles`
     id_column: Optional[str] = None  # column of a table with the ids; null: `id` if there is one
-    on_invalid: str = "error"  # action for a letter outside the alphabet: error, skip the record, or unk to keep it
+    on_invalid: str = "error"  # action for a letter outside the alphabet: error, skip (with the reason), or unk
     canonicalize: bool = True  # convert texts to their canonical form, if they have one, as SMILES do
     on_long: str = "error"  # action for a sequence longer than the model: error or truncate
     tokens_per_batch: Optional[int] = None  # tokens in one forward pass; null: 4,096 on a CPU, 65,536 on a GPU

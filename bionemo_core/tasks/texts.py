@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,8 @@ class Texts:
 
     ids: list[str]
     texts: list[str]
-    num_rejected: int = 0
-    """Records of the whole file that the filter rejected."""
+    rejected: Mapping[str, int] = field(default_factory=dict)
+    """Records of the whole file that the filter rejected, by reason."""
     num_long: int = 0
     """Texts left out because they are too long for the model."""
     num_invalid: int = 0
@@ -44,8 +44,9 @@ class Texts:
     @property
     def left_out(self) -> str:
         """The counts of texts left out, by reason; empty if there are none."""
+        by_reason = ", ".join(f"{reason} {number:,}" for reason, number in self.rejected.items())
         reasons = (
-            (self.num_rejected, "rejected"),
+            (sum(self.rejected.values()), f"rejected ({by_reason})"),
             (self.num_long, "too long"),
             (self.num_invalid, "invalid"),
         )
@@ -104,7 +105,7 @@ def read_texts(task: Any, path: str, inference: Seq2SeqInference, context: Build
             )
     if not texts:
         raise DataError(f"{path}: there is no text to start from; {num_long} were skipped as too long.")
-    return Texts(ids, texts, sum(store.manifest["records"]["rejected"].values()), num_long)
+    return Texts(ids, texts, store.manifest["records"]["rejected"], num_long)
 
 
 @contextmanager

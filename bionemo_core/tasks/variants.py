@@ -5,37 +5,54 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from bionemo_core.data.readers import CsvSource, FastaSource
+from bionemo_core.data.readers import CsvSource, FastaSource, Record
+from bionemo_core.data.readers.tables import read_column_names
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.inference.scoring import Mutation, read_variant
 from bionemo_core.protocols import Tokenizer
 from bionemo_core.tasks.settings import Predict
 
 ON_INVALID = ("error", "skip")
-_EXAMPLES = 3
+REJECTED = "rejected"
+"""The column with the reason for a record without a prediction."""
+_LISTED = 10
+"""Rows that cannot be scored that a message lists."""
 
 
 @dataclass(frozen=True)
-class Variants:
-    """The variants that can be scored, in the order of the file, and why others cannot."""
+class VariantRow:
+    """One row of the table."""
 
-    texts: list[str]
-    mutations: list[list[Mutation]]
-    problems: list[str]
-    """One text for each row that was left out: file, line and reason."""
+    text: str
+    mutations: list[Mutation]
+    reason: str
+    """Why it cannot be scored; empty if it can."""
+    columns: tuple[str, ...]
+    """The values of the other columns."""
+    line: int
+
+
+@dataclass(frozen=True)
+class VariantTable:
+    """All rows of a table of variants, in its order."""
+
+    rows: list[VariantRow]
+    other_columns: list[str]
+
+    @property
+    def scored(self) -> list[VariantRow]:
+        """The rows that can be scored."""
+        return [row for row in self.rows if not row.reason]
 
     @property
     def left_out(self) -> str:
-        """The rows that were left out, the first few with their reasons; empty if there are none."""
-        if not self.problems:
-            return ""
-        shown = "\n".join(f"  {problem}" for problem in self.problems[:_EXAMPLES])
-        more = len(self.problems) - _EXAMPLES
-        return f"{len(self.problems):,} variants left out:\n{shown}" + (f"\n  and {more:,} more" if more > 0 else "")
+        """How many rows have no score; empty if all have one."""
+        count = sum(bool(row.reason) for row in self.rows)
+        return f"{count:,} rows have no score; see the column {REJECTED}" if count else ""
 
 
-def read_variants(task: Predict, wild_type: str, tokenizer: Tokenizer) -> Variants:
-    """Read the column `task.variant_column` of `task.variants`.
+def read_variants(task: Predict, wild_type: str, tokenizer: Tokenizer) -> VariantTable:
+    """Read the column `task.variant_column` of `task.variants`, and its other columns as they are.
 
     Raises:
         ConfigError: `task.on_invalid` is neither error nor skip.
@@ -46,26 +63,30 @@ def read_variants(task: Predict, wild_type: str, tokenizer: Tokenizer) -> Varian
             f"task.on_invalid: got {task.on_invalid!r}; a variant can be scored or not, so expected one of "
             f"{', '.join(ON_INVALID)}."
         )
-    source = CsvSource(Path(str(task.variants)).expanduser(), column=task.variant_column)
-    found = Variants([], [], [])
-    for record in source.records(source.paths[0]):
-        text = record.sequence.decode("latin-1").strip()
-        try:
-            if record.problem:
-                raise DataError(record.problem)
-            mutations = read_variant(text, wild_type, task.first_position)
-            _check_letters(text, mutations, tokenizer)
-        except DataError as error:
-            found.problems.append(f"{task.variants}:{record.line}: {error}")
-        else:
-            found.texts.append(text)
-            found.mutations.append(mutations)
-    if found.problems and (task.on_invalid == "error" or not found.texts):
-        more = len(found.problems) - 1
-        others = f" {more:,} more rows cannot be scored." if more else ""
-        advice = " Leave such rows out with task.on_invalid=skip." if found.texts else ""
-        raise DataError(f"{found.problems[0]}{others}{advice}")
-    return found
+    path = Path(str(task.variants)).expanduser()
+    others = [name for name in read_column_names(path, "csv") if name != task.variant_column]
+    source = CsvSource(path, column=task.variant_column, columns=others)
+    table = VariantTable([_read_row(record, task, wild_type, tokenizer) for record in source.records(path)], others)
+    bad = [row for row in table.rows if row.reason]
+    if bad and (task.on_invalid == "error" or not table.scored):
+        listed = "\n".join(f"  {task.variants}:{row.line}: {row.reason}" for row in bad[:_LISTED])
+        more = f"\n  and {len(bad) - _LISTED:,} more rows" if len(bad) > _LISTED else ""
+        advice = "\nKeep such rows without a score with task.on_invalid=skip." if table.scored else ""
+        raise DataError(f"{len(bad):,} of {len(table.rows):,} variants cannot be scored:\n{listed}{more}{advice}")
+    return table
+
+
+def _read_row(record: Record, task: Predict, wild_type: str, tokenizer: Tokenizer) -> VariantRow:
+    text, mutations, reason = record.sequence.decode("latin-1").strip(), list[Mutation](), ""
+    try:
+        if record.problem:
+            raise DataError(f"{record.problem}.")
+        mutations = read_variant(text, wild_type, task.first_position)
+        _check_letters(text, mutations, tokenizer)
+    except DataError as error:
+        reason = str(error)
+    columns = tuple(value.decode("utf-8", errors="replace") for value in record.columns)
+    return VariantRow(text, mutations, reason, columns, record.line)
 
 
 def read_wild_type(given: str) -> str:

@@ -135,3 +135,19 @@ def test_ranges_of_a_block_that_are_saved_and_missing():
     assert saved == [(0, 4), (6, 8), (10, 12)]
     assert missing_ranges(saved, (0, 14)) == [(4, 6), (8, 10), (12, 14)]
     assert missing_ranges([], (3, 5)) == [(3, 5)] and not missing_ranges([(3, 5)], (3, 5))
+
+
+@pytest.mark.parametrize("name", ["out.npz", "out.parquet", "out.h5"])
+def test_sequences_that_were_cut_have_a_mark_in_every_format(parts, tmp_path, name):
+    mark = np.array([False, True, False, False, True])
+    write_output(tmp_path / name, Parts(parts.store, parts.bounds, FACTS, {"truncated": mark}))
+    if name.endswith("npz"):
+        found = np.load(tmp_path / name)["truncated"]
+    elif name.endswith("parquet"):
+        import pyarrow.parquet as pq
+
+        found = np.array(pq.read_table(tmp_path / name)["truncated"].to_pylist())
+    else:
+        with pytest.importorskip("h5py").File(tmp_path / name) as file:
+            found = file["truncated"][:]
+    assert found.dtype == np.bool_ and found.tolist() == mark.tolist()
