@@ -21,6 +21,7 @@ from bionemo_core.finetuning.objective import (
     LabelObjective,
     class_counts,
     is_missing,
+    label_words,
     mean_and_scale,
 )
 from bionemo_core.protocols import InputForm, Tokenizer
@@ -123,7 +124,7 @@ class LabelCheck:
 
     def _ignore_missing(self, record: LabelledRecord) -> LabelledRecord:
         """Mask the residues whose label is a missing value."""
-        words = self._objective.words(record)
+        words = label_words(record.label, self.answers)
         mask = record.mask or "1" * len(words)
         if len(mask) != len(words):
             return record

@@ -47,6 +47,13 @@ def is_missing(word: str, answers: LabelSpec) -> bool:
     return word.strip().lower() in MISSING_WORDS
 
 
+def label_words(label: str, answers: LabelSpec) -> list[str]:
+    """Return the labels of a record: one, or one per residue."""
+    if not answers.per_residue:
+        return [label]
+    return list(label) if answers.of_classes else label.split()
+
+
 class LabelObjective:
     """The objective of labelled sequences: the loss is on the first token, or on every residue with a label.
 
@@ -83,19 +90,13 @@ class LabelObjective:
             labels[place], chosen[place] = values, counts
         return Example(tokens, labels, chosen)
 
-    def words(self, record: LabelledRecord) -> list[str]:
-        """Return the labels of a record: one, or one per residue."""
-        if not self.answers.per_residue:
-            return [record.label]
-        return list(record.label) if self.answers.of_classes else record.label.split()
-
     def targets(self, record: LabelledRecord, num_residues: int) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
         """Return the labels of a record and whether each counts, shape [residues] or [1].
 
         Raises:
             BadLabel: a value is missing, a class is unknown, a number cannot be read, or the lengths differ.
         """
-        words = self.words(record)
+        words = label_words(record.label, self.answers)
         if self.answers.per_residue:
             _check_lengths(record, len(words), num_residues)
         counts = np.ones(len(words), dtype=np.bool_)

@@ -31,6 +31,7 @@ from bionemo_core.finetuning.adapters import (
 from bionemo_core.finetuning.averaging import AveragedCheckpoints, newest_checkpoints
 from bionemo_core.finetuning.early_stopping import StopEarly
 from bionemo_core.finetuning.label_checks import LabelCheck, labels_text
+from bionemo_core.finetuning.long_sequences import shorten
 from bionemo_core.finetuning.lora import TARGETS, adapter_names
 from bionemo_core.finetuning.model import ENCODERS, FINETUNED, KINDS, V1_KINDS, LabelSpec, check_kind, read_choice
 from bionemo_core.finetuning.network import FineTunedNetwork, StoredStates
@@ -170,7 +171,9 @@ class FineTuning(TrainingHooks):
         )
         if parts.trainer.is_global_zero:
             print(f"{'classes' if self.of_classes else 'labels':>10}  {labels_text(splits, answers)}")
-        splits = splits.drop_longer(limit - sum(network.encoder.form.terminals), parts.tokenizer)
+        room = limit - sum(network.encoder.form.terminals)
+        quiet = not parts.trainer.is_global_zero
+        splits = shorten(splits, room, self.task.on_long, parts.tokenizer, answers, quiet=quiet)
         if self.task.encoder != "frozen":
             return replace(parts, splits=splits)
         splits, records = number_records(splits)

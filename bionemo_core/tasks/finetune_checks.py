@@ -6,6 +6,7 @@ from bionemo_core.config.schema import RunSpec
 from bionemo_core.data.model_input import TEXT_FORMS
 from bionemo_core.errors import ConfigError
 from bionemo_core.finetuning.label_checks import check_on_bad_label
+from bionemo_core.finetuning.long_sequences import check_on_long
 from bionemo_core.finetuning.model import KINDS, V1_KINDS
 from bionemo_core.tasks.settings import Finetune
 
@@ -13,7 +14,7 @@ STATES_DTYPES = ("float32", "float16")
 EXPORTS = (None, "last", "best")
 _MODEL_KEYS = (
     *("kind", "encoder", "head", "head_params", "freeze_layers", "lora_rank", "lora_alpha", "lora_dropout"),
-    *("lora_targets", "class_weights", "balance_classes", "standardise", "on_bad_label", "text_form"),
+    *("lora_targets", "class_weights", "balance_classes", "standardise", "on_bad_label", "on_long", "text_form"),
 )
 """Keys of the task that define the model; a resumed run may not change them."""
 
@@ -45,6 +46,7 @@ def check_settings(task: Finetune) -> None:
     for is_wrong, message in wrong:
         if is_wrong:
             raise ConfigError(f"task.{message}.")
+    check_on_long(task.on_long, KINDS[task.kind][0])
     check_on_bad_label("task.on_bad_label", task.on_bad_label, of_classes)
 
 

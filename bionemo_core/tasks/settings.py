@@ -56,6 +56,7 @@ class Finetune:
     standardise: bool = True  # train on values scaled to mean 0 and deviation 1; metrics keep the units of the labels
     on_bad_label: str = "error"  # a missing or unreadable label: error, skip it, or class if NA, - and such are classes
     text_form: str = "tokenizer"  # how the encoder gets a text: tokenizer (its terminal tokens and letters) or plain
+    on_long: str = "skip"  # a sequence longer than the model: skip (as v1), error, truncate, or for residues window
     states_dtype: str = "float32"  # precision of the cached states of a frozen encoder: float32, float16
     early_stopping: Optional[int] = None  # validations without a better checkpoint.monitor before stopping
     export: Optional[str] = None  # weights to test and write: last or best; null: best with early_stopping, else last
