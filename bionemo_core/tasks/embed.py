@@ -18,7 +18,7 @@ from bionemo_core._version import __version__
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.data.readers import Source, source_for
 from bionemo_core.data.readers.formats import detect_format
-from bionemo_core.data.readers.tables import read_column_names
+from bionemo_core.data.readers.tables import is_separator, match_column, read_column_names
 from bionemo_core.data.store.prepare import prepare
 from bionemo_core.data.store.record_store import PreparedStore
 from bionemo_core.data.store.report import count_summary
@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("bionemo")
 
 _TABLES = ("csv", "tsv", "parquet")
+_SEQUENCE_COLUMNS = ("sequence", "smiles", "canonical_smiles", "isomeric_smiles")
+"""The names of the column with the sequences, in any case, if `task.sequence_column` is not given."""
 CPU_BATCH, GPU_BATCH = 4_096, 32_768
 """Tokens in one forward pass."""
 _PART_TOKENS, _RAGGED_PART_TOKENS = 1 << 22, 1 << 17
@@ -145,15 +147,54 @@ def read_input(path: str, task: Any, tokenizer: Tokenizer) -> tuple[Source, Reco
     if not paths[0].is_file():
         raise DataError(f"{path}: no such file. Check the path.")
     kind = task.format or detect_format(paths)
+    if kind not in _TABLES:
+        layout_options(task, kind)
     options: dict[str, Any] = {}
     if kind in _TABLES:
-        names = read_column_names(paths[0], kind)
-        options["column"] = task.sequence_column or next((n for n in ("sequence", "smiles") if n in names), "sequence")
-        id_column = task.id_column or ("id" if "id" in names else None)
-        if id_column:
-            options["id_column"] = id_column
+        options = _table_options(paths[0], kind, task)
     source = source_for(paths, kind, **options)
     return source, filter_for(tokenizer, task.on_invalid, canonicalize=getattr(task, "canonicalize", True))
+
+
+def _table_options(path: Path, kind: str, task: Any) -> dict[str, Any]:
+    """Return the options for reading a table: its columns and, of a CSV or TSV file, its layout.
+
+    Raises:
+        ConfigError: a key for the layout is given for a Parquet file, or out of its range.
+        DataError: the header cannot be read.
+    """
+    options = layout_options(task, kind)
+    names = read_column_names(path, kind, **options)
+
+    def find(candidates: Sequence[str]) -> str | None:
+        return next((names[number] for name in candidates for number in match_column(names, name)[:1]), None)
+
+    options["column"] = task.sequence_column or find(_SEQUENCE_COLUMNS) or _SEQUENCE_COLUMNS[0]
+    id_column = task.id_column or find(["id"])
+    return options | ({"id_column": id_column} if id_column else {})
+
+
+def layout_options(task: Any, kind: str) -> dict[str, Any]:
+    """Return the options of `task` for the layout of a CSV or TSV file, for its reader.
+
+    Raises:
+        ConfigError: the file has another format, or a value is out of its range.
+    """
+    header_lines, separator = getattr(task, "header_lines", 1), getattr(task, "separator", None)
+    given = {"header_lines": header_lines != 1, "separator": separator is not None}
+    if kind not in ("csv", "tsv"):
+        unused = next((key for key, is_given in given.items() if is_given), None)
+        if unused:
+            raise ConfigError(f"task.{unused}: {kind} files have no such thing. Leave it out, or set task.format.")
+        return {}
+    if header_lines < 1:
+        raise ConfigError(
+            f"task.header_lines: got {header_lines}, expected 1 or more: a task finds its columns by their names. "
+            "Put a line with the names above the table."
+        )
+    if separator is not None and not is_separator(separator):
+        raise ConfigError(f"task.separator: got {separator!r}, expected one character such as ',' or a tab.")
+    return {"header_lines": header_lines} | ({"separator": separator} if separator is not None else {})
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from bionemo_core.config.schema import RunSpec
+from bionemo_core.data.readers import detect_format
 from bionemo_core.errors import ConfigError
 from bionemo_core.inference.methods import method_options
 from bionemo_core.inference.sample_metrics import COLUMNS, GeneratedText, SampleCounts
@@ -167,9 +169,10 @@ def _options(task: Sample) -> dict[str, Any]:
 
 def _read_known(task: Sample, inference: Seq2SeqInference, judge: TextJudge | None, context: Any) -> set[str]:
     """Read the known texts in canonical form."""
-    every = read_texts(
-        replace(task, limit=None, on_long="skip", on_invalid="skip"), str(task.known), inference, context
-    )
+    task = replace(task, limit=None, on_long="skip", on_invalid="skip")
+    if (task.format or detect_format([Path(str(task.known))])) not in ("csv", "tsv"):
+        task = replace(task, header_lines=1, separator=None)  # the layout of the input, which is a table
+    every = read_texts(task, str(task.known), inference, context)
     if judge is None:
         return set(every.texts)
     return {text for text in map(judge.canonical, every.texts) if text is not None}

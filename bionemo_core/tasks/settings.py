@@ -25,8 +25,10 @@ class Embed:
     output: str  # the output file; its name ends in .h5, .parquet or .npz
     outputs: Optional[list[str]] = None  # any of embeddings, hiddens, logits, log_likelihoods; null: embeddings
     format: Optional[str] = None  # format of the input; null: by its extension
-    sequence_column: Optional[str] = None  # column of a table with the sequences; null: `sequence`, or `smiles`
+    sequence_column: Optional[str] = None  # column of a table with the sequences; null: sequence, smiles and others
     id_column: Optional[str] = None  # column of a table with the ids; null: `id` if there is one
+    header_lines: int = 1  # lines at the top of a CSV or TSV file; the last has the names of the columns
+    separator: Optional[str] = None  # character between the columns; null: a comma in CSV, a tab in TSV
     on_invalid: str = "error"  # action for a letter outside the alphabet: error, skip the record, or unk to keep it
     canonicalize: bool = True  # convert texts to their canonical form, if they have one, as SMILES do
     on_long: str = "error"  # action for a sequence longer than the model: error, truncate or window
@@ -88,8 +90,10 @@ class Predict:
     first_position: int = 1  # number of the first residue in the numbering of the variants
     scoring: str = "masked_marginals"  # masked_marginals or wild_type_marginals
     format: Optional[str] = None  # format of the input; null: by its extension
-    sequence_column: Optional[str] = None  # column of a table with the sequences; null: `sequence`, or `smiles`
+    sequence_column: Optional[str] = None  # column of a table with the sequences; null: sequence, smiles and others
     id_column: Optional[str] = None  # column of a table with the ids; null: `id` if there is one
+    header_lines: int = 1  # lines at the top of a CSV or TSV file; the last has the names of the columns
+    separator: Optional[str] = None  # character between the columns; null: a comma in CSV, a tab in TSV
     on_invalid: str = "error"  # action for a letter outside the alphabet: error, skip (with the reason), or unk
     canonicalize: bool = True  # convert texts to their canonical form, if they have one, as SMILES do
     on_long: str = "error"  # action for a sequence longer than the model: error or truncate
@@ -120,8 +124,10 @@ class Sample:
     batch_size: Optional[int] = None  # rows decoded together; null: 256 on a CPU, 8,192 on a GPU
     picture: int = 24  # number of distinct texts in the picture; 0: no picture
     format: Optional[str] = None  # format of the files; null: by their extensions
-    sequence_column: Optional[str] = None  # column of a table with the sequences; null: `sequence`, or `smiles`
+    sequence_column: Optional[str] = None  # column of a table with the sequences; null: sequence, smiles and others
     id_column: Optional[str] = None  # column of a table with the ids; null: `id` if there is one
+    header_lines: int = 1  # lines at the top of a CSV or TSV file; the last has the names of the columns
+    separator: Optional[str] = None  # character between the columns; null: a comma in CSV, a tab in TSV
     on_invalid: str = "error"  # action for a token outside the vocabulary: error, skip the record, or unk to keep it
     canonicalize: bool = True  # convert texts to their canonical form, if they have one, as SMILES do
     on_long: str = "error"  # action for a text longer than the model: error or skip
@@ -149,8 +155,10 @@ class Optimize:
     batch_size: Optional[int] = None  # rows decoded together; null: 256 on a CPU, 8,192 on a GPU
     picture: bool = True  # draw the scores over the search and the best texts
     format: Optional[str] = None  # format of the input; null: by its extension
-    sequence_column: Optional[str] = None  # column of a table with the sequences; null: `sequence`, or `smiles`
+    sequence_column: Optional[str] = None  # column of a table with the sequences; null: sequence, smiles and others
     id_column: Optional[str] = None  # column of a table with the ids; null: `id` if there is one
+    header_lines: int = 1  # lines at the top of a CSV or TSV file; the last has the names of the columns
+    separator: Optional[str] = None  # character between the columns; null: a comma in CSV, a tab in TSV
     on_invalid: str = "error"  # action for a token outside the vocabulary: error, skip the record, or unk to keep it
     on_long: str = "error"  # action for a text longer than the model: error or skip
 

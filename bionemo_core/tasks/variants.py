@@ -10,6 +10,7 @@ from bionemo_core.data.readers.tables import read_column_names
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.inference.scoring import Mutation, read_variant
 from bionemo_core.protocols import Tokenizer
+from bionemo_core.tasks.embed import layout_options
 from bionemo_core.tasks.settings import Predict
 
 ON_INVALID = ("error", "skip")
@@ -64,8 +65,9 @@ def read_variants(task: Predict, wild_type: str, tokenizer: Tokenizer) -> Varian
             f"{', '.join(ON_INVALID)}."
         )
     path = Path(str(task.variants)).expanduser()
-    others = [name for name in read_column_names(path, "csv") if name != task.variant_column]
-    source = CsvSource(path, column=task.variant_column, columns=others)
+    layout = layout_options(task, "csv")
+    others = [name for name in read_column_names(path, "csv", **layout) if name != task.variant_column]
+    source = CsvSource(path, column=task.variant_column, columns=others, **layout)
     table = VariantTable([_read_row(record, task, wild_type, tokenizer) for record in source.records(path)], others)
     bad = [row for row in table.rows if row.reason]
     if bad and (task.on_invalid == "error" or not table.scored):

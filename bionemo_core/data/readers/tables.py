@@ -1,6 +1,7 @@
 """A reader of CSV and TSV tables, and the column names of any table."""
 
 import csv
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +14,7 @@ from bionemo_core.errors import DataError
 
 _LOOKS_LIKE_DATA = 40
 _LAST_BYTE = 255
+_SHOWN_NAMES, _SHOWN_LETTERS = 20, 40
 _SEPARATORS = {"csv": ",", "tsv": "\t"}
 
 
@@ -50,7 +52,7 @@ class CsvSource:
         self._id_column = id_column
         self._header_lines = header_lines
         self._separator = separator
-        if len(separator) != 1 or separator in '\r\n"' or ord(separator) > _LAST_BYTE:
+        if not is_separator(separator):
             raise DataError(f"{kind}: data.data_sep is {separator!r}, expected one character such as ',' or a tab.")
         if header_lines < 0 or any(isinstance(index, int) and index < 0 for index in (column, id_column)):
             raise DataError(f"{kind}: data.header_lines {header_lines} and data.data_col {column}: expected 0 or more.")
@@ -180,15 +182,40 @@ class CsvSource:
                 )
             return column
         names = [name.strip() for name in header]
-        if names.count(column) != 1:
-            found = "not" if column not in names else "more than once"
+        matches = match_column(names, column)
+        if not matches and names and names[0].startswith("{"):
+            raise DataError(
+                f"{self.kind}: {path}:{self._header_lines}: has no column names, it looks like JSON: "
+                f"{names[0][:40]}... Files of the Observed Antibody Space begin with such a line, and the names are in "
+                "line 2. Set data.header_lines=2, for the input of a task task.header_lines=2."
+            )
+        if len(matches) != 1:
+            found = "more than once" if matches else "not"
             raise DataError(
                 f"{self.kind}: {path}: column {column!r} is {found} in the header, which has "
-                f"{', '.join(names) or 'nothing'}. Name one of these: with data.column (or by number "
+                f"{_preview(names) or 'nothing'}. Name one of these: with data.column (or by number "
                 "with data.data_col), for labelled data with data.sequence_column and data.target_column, for the "
-                "input of a task with task.sequence_column."
+                "input of a task with task.sequence_column. If the names are not separated as they should be, set "
+                "data.data_sep, for labelled data data.separator, for a task task.separator."
             )
-        return names.index(column)
+        return matches[0]
+
+
+def is_separator(text: str) -> bool:
+    """Return whether a text can separate columns: one character that is neither a quote nor the end of a line."""
+    return len(text) == 1 and text not in '\r\n"' and ord(text) <= _LAST_BYTE
+
+
+def match_column(names: Sequence[str], wanted: str) -> list[int]:
+    """Return the numbers of the columns with a name: of those spelt so, else of those that differ in case alone."""
+    exact = [number for number, name in enumerate(names) if name == wanted]
+    return exact or [number for number, name in enumerate(names) if name.lower() == wanted.lower()]
+
+
+def _preview(names: Sequence[str]) -> str:
+    """Return the first names of a header, for a message."""
+    shown = [name if len(name) <= _SHOWN_LETTERS else f"{name[:_SHOWN_LETTERS]}..." for name in names[:_SHOWN_NAMES]]
+    return ", ".join(shown) + (f" and {len(names) - _SHOWN_NAMES} more" if len(names) > _SHOWN_NAMES else "")
 
 
 def _looks_like_sequence(text: str) -> bool:
@@ -203,8 +230,10 @@ class _Layout(NamedTuple):
     others: list[int]
 
 
-def read_column_names(path: Path, kind: str, separator: str | None = None) -> list[str]:
+def read_column_names(path: Path, kind: str, separator: str | None = None, header_lines: int = 1) -> list[str]:
     """Read the names in the header of a CSV, TSV or Parquet file, in order; an empty file has none.
+
+    The names of a CSV or TSV file are in the last of its `header_lines`.
 
     Raises:
         DataError: the file cannot be read.
@@ -217,6 +246,7 @@ def read_column_names(path: Path, kind: str, separator: str | None = None) -> li
         except (OSError, ValueError) as error:  # ArrowInvalid is a ValueError
             raise DataError(f"parquet: {path}: cannot be read ({error}). Check the path.") from error
     with open_bytes(path, kind) as stream:
-        line = next(iter(text_lines(stream, f"{kind}: {path}")), b"")
+        lines = itertools.islice(text_lines(stream, f"{kind}: {path}"), header_lines - 1, None)
+        line = next(lines, b"")
     header = line.decode("utf-8-sig", errors="replace").rstrip("\r\n")
     return [name.strip() for name in next(csv.reader([header], delimiter=separator or _SEPARATORS[kind]), [])]

@@ -1,5 +1,6 @@
 """What a task does not read in a mode is refused there, and `task=train` does what `do_training` says."""
 
+import csv
 import dataclasses
 import shutil
 import sys
@@ -97,12 +98,15 @@ def test_a_bad_variant_is_named_or_left_out_and_counted(capsys):
     assert cli.main([f"task={task}", *model, *keys]) == 3
     error = capsys.readouterr().err
     assert "v.csv:3: variant 'QQQ'" in error
-    assert "2 more rows cannot be scored. Leave such rows out with task.on_invalid=skip." in error
+    assert "3 of 4 variants cannot be scored" in error
+    assert "Keep such rows without a score with task.on_invalid=skip." in error
     assert cli.main([f"task={task}", *model, *keys, "task.on_invalid=skip"]) == 0
     printed = capsys.readouterr().out
-    assert "3 variants left out" in printed
-    assert "does not know the residue 'J'" in printed
-    assert [line.split(",")[0] for line in Path("out.csv").read_text().splitlines()] == ["variant", "K2R"]
+    assert "3 rows have no score; see the column rejected" in printed
+    with Path("out.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["variant"] for row in rows if row["score"]] == ["K2R"]
+    assert "does not know the residue 'J'" in rows[2]["rejected"]
     assert cli.main([f"task={task}", *model, *keys, "task.overwrite=true", "task.on_invalid=unk"]) == 2
 
 
