@@ -11,6 +11,7 @@ from bionemo_core.data.readers import Source, detect_format, source_for
 from bionemo_core.data.sources.shard_ranges import expand_range
 from bionemo_core.data.splits.labels import TABLES
 from bionemo_core.data.splits.options import SplitOptions
+from bionemo_core.data.splits.shared import warn_of_shared_sequences
 from bionemo_core.data.store.prepare import home_folder, prepare
 from bionemo_core.data.store.record_store import PreparedStore
 from bionemo_core.data.store.residue_filter import RecordFilter
@@ -19,6 +20,8 @@ from bionemo_core.io.download import cache_folder, fetch, name_of
 from bionemo_core.io.hashing import fingerprint_of
 from bionemo_core.protocols import BuildContext, DataSplits
 
+_SHARED_ROWS = "Set data.deduplicate=true to use each sequence once."
+_SHARED_FILES = "Remove them from one of the files."
 _RANGE_MARKS = ("..", "_OP_", "_CL_")
 
 
@@ -198,7 +201,12 @@ def prepare_splits(
         stores[split] = prepare(files.source(split_paths, columns if split == "train" else ()), rules, context)
     if named.folder is not None:
         fingerprint = fingerprint_of({split: store.fingerprint for split, store in stores.items()})
+        warn_of_shared_sequences(stores, _SHARED_FILES)
         return DataSplits(stores["train"], stores.get("val"), stores.get("test"), fingerprint)
     parts = split_options.indices(stores["train"], own, windowed=getattr(rules, "on_long", None) == "window")
     split_options.warn_of_shared_clusters(stores["train"], parts, {split: stores[split] for split in own})
-    return parts.of(stores["train"], stores.get("val"), stores.get("test"))
+    splits = parts.of(stores["train"], stores.get("val"), stores.get("test"))
+    if own or not rules.deduplicate:
+        named_splits = {"train": splits.train, "val": splits.val, "test": splits.test}
+        warn_of_shared_sequences(named_splits, _SHARED_FILES if own else _SHARED_ROWS)
+    return splits

@@ -49,8 +49,8 @@ def labelled_csv(
         data_sep: one character that separates columns.
         val_fraction: the share of one table for validation, if no column names the split.
         test_fraction: the share of one table for testing, if no column names the split.
-        clusters: keep relatives in one split: a table `cluster_id<TAB>member_id`, or a family of the tokenizer such as
-            `scaffold` for molecules; null: split rows at random.
+        clusters: keep relatives in one split: a table `cluster_id<TAB>member_id`, `identical` for equal sequences, or
+            a family of the tokenizer such as `scaffold` for molecules; null: split rows at random.
         split_column: the column of one table with train, val (valid, validation) or test.
         split_seed: the seed of the split; independent of the run's seed.
         on_invalid: action for a letter outside the tokenizer's alphabet: skip the record, error, or unk to keep it.
@@ -62,6 +62,7 @@ def labelled_csv(
     """
     from bionemo_core.data.labelled_records import LabelledSplits
     from bionemo_core.data.sources.shard_ranges import expand_range
+    from bionemo_core.data.splits.shared import warn_of_shared_sequences
     from bionemo_core.data.splits.table import TableSplit
 
     columns = [sequence_column, target_column, mask_column, id_column, split_column]
@@ -79,6 +80,7 @@ def labelled_csv(
             parts[name] = read_table(paths)[0] if paths else None
         if parts["train"] is None:
             raise ConfigError("data.train: got '', expected shards. Give a range such as x000.")
+        warn_of_shared_sequences(parts, "Remove them from one of the files.")
         return LabelledSplits.from_parts(**parts)
     records, words = read_table([root])
     return split.of(records, words, tokenizer)
@@ -108,6 +110,7 @@ def flip_fasta(
         DataError: a file cannot be read, an attribute is missing, or lengths differ.
     """
     from bionemo_core.data.labelled_records import LabelledRecords, LabelledSplits
+    from bionemo_core.data.splits.shared import warn_of_shared_sequences
 
     where = f"flip: {sequences}"
     texts = _read_fasta(sequences)
@@ -143,6 +146,7 @@ def flip_fasta(
     made = {split: LabelledRecords.of(some, where) if some else None for split, some in rows.items()}
     if made["train"] is None:
         raise DataError(f"{where}: no record has SET=train, expected at least one. Check the headers.")
+    warn_of_shared_sequences(made, "Change SET= in their headers.")
     return LabelledSplits.from_parts(made["train"], made["val"], made["test"])
 
 

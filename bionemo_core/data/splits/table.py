@@ -16,8 +16,13 @@ from bionemo_core.data.splits.indices import (
     split_families,
 )
 from bionemo_core.data.splits.labels import parse_split_name, split_by_values
+from bionemo_core.data.splits.shared import warn_of_shared_sequences
 from bionemo_core.errors import ConfigError
 from bionemo_core.protocols import Family, Tokenizer
+
+IDENTICAL = "identical"
+"""The family of records with the same sequence."""
+_KEEP_TOGETHER = "Keep equal sequences in one split with data.clusters=identical."
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,10 @@ class TableSplit:
         """
         parts = self._indices(records, words, tokenizer)
         val, test = (records.select(rows) if rows.size else None for rows in (parts.val, parts.test))
-        return LabelledSplits.from_parts(records.select(parts.train), val, test)
+        splits = LabelledSplits.from_parts(records.select(parts.train), val, test)
+        at_random = self.clusters is None and self.split_column is None
+        warn_of_shared_sequences(splits.parts(), _KEEP_TOGETHER if at_random else "Change the table of the split.")
+        return splits
 
     def _indices(self, records: LabelledRecords, words: Sequence[bytes], tokenizer: Tokenizer) -> SplitIndices:
         if self.split_column is not None:
@@ -67,13 +75,13 @@ class TableSplit:
         test_size = fraction_to_size(len(records), self.test_fraction, "data.test_fraction")
         if self.clusters is None:
             return split_at_random(len(records), val_size, test_size, self.split_seed)
-        families: Mapping[str, Family] = getattr(tokenizer, "families", {})
+        families: Mapping[str, Family] = {**getattr(tokenizer, "families", {}), IDENTICAL: bytes}
         if (family := families.get(self.clusters)) is not None:
             labels = [family(sequence) for sequence in records.sequences]
             return split_families(labels, val_size, test_size, self.split_seed, f"{self.clusters}s")
         path = Path(self.clusters).expanduser()
         if not path.is_file():
-            known = f", or one of the tokenizer's families: {', '.join(families)}" if families else ""
+            known = f", or one of: {', '.join(families)}"
             raise ConfigError(
                 f"data.clusters: {self.clusters}: there is no such file. Give a table of clusters{known}."
             )

@@ -141,6 +141,17 @@ def largest_fragment(molecule: Chem.Mol) -> Chem.Mol:
     return min(parts, key=lambda part: (-part.GetNumHeavyAtoms(), -Descriptors.MolWt(part), canonical(part)))
 
 
+def neutralised(molecule: Chem.Mol) -> Chem.Mol:
+    """Return the molecule with protons added to anions and taken from cations, as far as that is possible.
+
+    Charges that no proton can balance stay: those of quaternary nitrogen, and of nitro groups and the like.
+    """
+    from rdkit.Chem.MolStandardize import rdMolStandardize
+
+    with rdBase.BlockLogs():
+        return rdMolStandardize.Uncharger().uncharge(molecule)
+
+
 class Limit(NamedTuple):
     """A property and the values that pass."""
 

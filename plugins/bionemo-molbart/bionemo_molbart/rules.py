@@ -21,6 +21,7 @@ from bionemo_molbart.molecules import (
     Limit,
     canonical,
     largest_fragment,
+    neutralised,
     parsed,
     property_limits,
     qed_limit,
@@ -53,6 +54,7 @@ class MoleculeOptions:
     on_invalid: str = "skip"
     unknown_tokens: str = "skip"
     salts: str = "keep"
+    neutralize: bool = False
     max_smiles_length: int = 512
     min_length: int = 1
     max_length: int | None = None
@@ -215,6 +217,12 @@ class MoleculeFilter:
             if self.options.salts == "reject":
                 return FilterResult((), "several fragments")
             molecule, notes = largest_fragment(molecule), ("stripped to the largest fragment",)
+        if self.options.neutralize:
+            neutral = neutralised(molecule)
+            if _charges(neutral) != _charges(molecule):
+                molecule, notes = neutral, (*notes, "neutralized")
+        elif notes and Chem.GetFormalCharge(molecule):
+            notes = (*notes, "left with a charge (data.neutralize=true removes it)")
         if self.options.canonicalize or notes:
             text = canonical(molecule).encode()
         for passes in limits_of(self.options):
@@ -254,7 +262,14 @@ def limits_of(options: MoleculeOptions) -> tuple[Limit, ...]:
 
 def _told(options: MoleculeOptions) -> dict[str, object]:
     """Return the options that decide what is stored of a molecule, for the fingerprint of the store."""
-    return {name: value for name, value in asdict(options).items() if name not in ("parsed", "scaffolds")}
+    told = {name: value for name, value in asdict(options).items() if name not in ("parsed", "scaffolds")}
+    if not options.neutralize:
+        del told["neutralize"]  # so that molecules that were prepared before it existed are found
+    return told
+
+
+def _charges(molecule: Chem.Mol) -> list[int]:
+    return [atom.GetFormalCharge() for atom in molecule.GetAtoms()]
 
 
 def _vocabulary(tokenizer: Tokenizer) -> str:

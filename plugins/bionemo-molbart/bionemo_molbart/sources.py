@@ -77,6 +77,7 @@ def smiles(
     on_invalid: str = "skip",
     unknown_tokens: str = "skip",
     salts: str = "keep",
+    neutralize: bool = False,
     max_smiles_length: int = 512,
     min_length: int = 1,
     max_length: Optional[int] = None,
@@ -124,6 +125,8 @@ def smiles(
         on_invalid: what to do with text that is not the SMILES of a molecule: skip or error.
         unknown_tokens: what to do with a token that the tokenizer lacks: skip the molecule, error, or unk.
         salts: what to do with several fragments: keep, strip to the largest one, or reject.
+        neutralize: add protons to anions and take them from cations, after stripping, so that an acid and its salt
+            become one molecule.
         max_smiles_length: longer texts are rejected, in characters.
         min_length: shorter molecules are rejected, in tokens.
         max_length: longer molecules are rejected, in tokens; null keeps them all (training cuts them).
@@ -159,6 +162,7 @@ def smiles(
         on_invalid=on_invalid,
         unknown_tokens=unknown_tokens,
         salts=salts,
+        neutralize=neutralize,
         max_smiles_length=max_smiles_length,
         min_length=min_length,
         max_length=max_length,
@@ -201,6 +205,7 @@ def zinc15(
     lipinski: bool = False,
     min_qed: Optional[float] = None,
     salts: str = "keep",
+    neutralize: bool = False,
     on_invalid: str = "skip",
     unknown_tokens: str = "skip",
     min_length: int = 1,
@@ -226,6 +231,8 @@ def zinc15(
         lipinski: reject what breaks the rule of five (weight 500, logP 5, 5 donors, 10 acceptors).
         min_qed: molecules of a lower drug-likeness (QED) are rejected.
         salts: what to do with several fragments: keep, strip to the largest one, or reject.
+        neutralize: add protons to anions and take them from cations, after stripping, so that an acid and its salt
+            become one molecule.
         on_invalid: what to do with text that is not the SMILES of a molecule: skip or error.
         unknown_tokens: what to do with a token that the tokenizer lacks: skip the molecule, error, or unk.
         min_length: shorter molecules are rejected, in tokens.
@@ -248,6 +255,7 @@ def zinc15(
         on_invalid=on_invalid,
         unknown_tokens="unk",  # the shards serve any tokenizer; what it lacks is left out of its store
         salts=salts,
+        neutralize=neutralize,
         max_smiles_length=max_smiles_length,
         lipinski=lipinski,
         max_weight=max_weight,

@@ -85,7 +85,10 @@ def test_salts() -> None:
     salt = b"[Na+].CC(=O)[O-]"
     assert verdict(salt).sequences == (b"CC(=O)[O-].[Na+]",)
     assert verdict(salt, salts="strip").sequences == (b"CC(=O)[O-]",)
-    assert verdict(salt, salts="strip").notes == ("stripped to the largest fragment",)
+    charged = "left with a charge (data.neutralize=true removes it)"
+    assert verdict(salt, salts="strip").notes == ("stripped to the largest fragment", charged)
+    neutral = verdict(salt, salts="strip", neutralize=True)
+    assert (neutral.sequences, neutral.notes[1:]) == ((b"CC(=O)O",), ("neutralized",))
     assert verdict(salt, salts="reject").reason == "several fragments"
     # Six heavy atoms each: chlorine is heavier than carbon.
     assert verdict(b"CCCCCC.CCCCCCl", salts="strip").sequences == (b"CCCCCCl",)

@@ -67,6 +67,37 @@ def test_names_of_smi_files_need_not_be_ids(tmp_path: Path, context: BuildContex
     assert len(splits(context, **{**options, "path": str(table)}, id_column="name").train) == 1
 
 
+def test_a_salt_and_its_acid_are_one_molecule_if_neutralized(tmp_path: Path, context: BuildContext) -> None:
+    path = tmp_path / "mine.smi"
+    path.write_text("[Na+].CC(=O)[O-]\nCC(=O)O\nC[N+](C)(C)C\n[O-][N+](=O)C\nC[NH3+].[Cl-]\n")
+    options = {"path": str(path), "val_fraction": 0.0, "test_fraction": 0.0, "salts": "strip", "deduplicate": True}
+    stripped = splits(context, **options)
+    assert texts(stripped.train)[:2] == ["CC(=O)[O-]", "CC(=O)O"]
+    assert stripped.train.manifest["records"]["notes"] == {
+        "stripped to the largest fragment": 2,
+        "left with a charge (data.neutralize=true removes it)": 2,
+    }
+    neutral = splits(context, **options, neutralize=True)
+    assert texts(neutral.train) == ["CC(=O)O", "C[N+](C)(C)C", "C[N+](=O)[O-]", "CN"]
+    records = neutral.train.manifest["records"]
+    assert records["rejected"] == {"duplicate sequence": 1} and records["notes"]["neutralized"] == 2
+
+
+def test_molecules_that_two_splits_share_are_counted(
+    tmp_path: Path, context: BuildContext, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "mine.smi"
+    path.write_text("".join(f"{'C' * (1 + n // 4)}O\nO{'C' * (1 + n // 4)}\n" for n in range(20)))
+    options = {"path": str(path), "val_size": 10, "test_size": 10}
+    made = splits(context, **options)
+    shared = sum(text in texts(made.train) for text in texts(made.test))
+    assert shared
+    assert f"data: {shared} of the 10 test sequences are in the training split too. Set data.dedup" in caplog.text
+    caplog.clear()
+    splits(context, **{**options, "val_size": 1, "test_size": 1}, deduplicate=True)
+    assert "training split too" not in caplog.text
+
+
 def test_smi_file_with_names_and_rejections(tmp_path: Path, context: BuildContext) -> None:
     path = tmp_path / "mine.smi"
     path.write_text("\n".join(["OCC ethanol", "c1ccccc benzyne", "C(C)O twin", "[Zr]", "", "CN"]) + "\n")

@@ -86,9 +86,7 @@ def test_relatives_that_the_tokenizer_tells_lie_in_one_split(tmp_path, tokenizer
     letters = [{sequence[:1] for sequence in part.sequences} for part in splits.parts().values()]
     assert [len(part) for part in splits.parts().values()] == [28, 6, 6]
     assert not (letters[0] & letters[1] or letters[0] & letters[2] or letters[1] & letters[2])
-    with pytest.raises(
-        ConfigError, match=r"data.clusters: frist: there is no such file.*the tokenizer's families: first"
-    ):
+    with pytest.raises(ConfigError, match=r"data.clusters: frist: there is no such file.*or one of: first"):
         labelled_csv(str(path), clusters="frist", tokenizer=tokenizer, context=context)
 
 
@@ -175,3 +173,20 @@ class _TwoLetters:
 
     def encode(self, text: bytes) -> list[int]:
         return [0] * -(-len(text) // 2)
+
+
+def test_equal_sequences_in_two_splits_are_counted_or_kept_together(tmp_path, tokenizer, context, caplog):
+    path = tmp_path / "table.csv"
+    rows = "".join(f"r{n},{'mk' if n % 2 else 'MK'}{'ACDEFGHIKL'[n // 6]},{n}\n" for n in range(60))
+    path.write_text("id,sequence,target\n" + rows)  # six rows for each sequence, in two spellings
+    splits = labelled_csv(str(path), tokenizer=tokenizer, context=context)
+    training = set(splits.train.sequences)
+    for name in ("val", "test"):
+        shared = sum(sequence in training for sequence in splits.parts()[name].sequences)
+        assert f"data: {shared} of the 9 {name} sequences are in the training split too. Keep equal" in caplog.text
+    assert shared
+    caplog.clear()
+    splits = labelled_csv(str(path), clusters="identical", tokenizer=tokenizer, context=context)
+    parts = [set(part.sequences) for part in splits.parts().values()]
+    assert sum(map(len, parts)) == len(set().union(*parts)) == 10
+    assert "training split too" not in caplog.text
