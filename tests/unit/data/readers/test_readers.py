@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from bionemo_core.data.readers import EXTENSIONS, FORMATS, Record, SmilesSource, read_blocks, source_for
+from bionemo_core.data.readers.decompress import open_bytes, text_lines
 from bionemo_core.data.store.prepare import prepare
 from bionemo_core.data.store.residue_filter import ResidueFilter
 from bionemo_core.data.tokenizer import CharacterTokenizer
@@ -351,3 +352,13 @@ def test_the_name_of_a_molecule_is_whole(tmp_path, text, names):
     assert [record.id for record in found] == names
     assert sum(bool(record.note) for record in found) == text.count(b"|") // 2
     assert [record for block in read_blocks(SmilesSource(path), path) for record in block.records()] == found
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+def test_a_line_end_at_the_edge_of_a_block_ends_one_line(tmp_path, monkeypatch, end):
+    lines = [b">a one", b"MKT", b"AY", b"", b">b", b"L" * 7]
+    path = write(tmp_path / "a.fasta", end.join(lines) + end)
+    for size in range(1, 14):
+        monkeypatch.setattr("bionemo_core.data.readers.decompress.BLOCK_BYTES", size)
+        with open_bytes(path, "fasta") as stream:
+            assert list(text_lines(stream, "fasta: a")) == lines, size
