@@ -67,6 +67,8 @@ class EmbeddingSettings:
     """How a text is fed: tokenizer or plain (`data.model_input`); None: as the model was fine-tuned, else tokenizer."""
     unknown: str = "error"
     """What to do with a letter that the tokenizer does not know: error, or unk."""
+    key_prefix: str = ""
+    """What the keys begin with in messages: `task.` on the command line."""
     static_shapes: bool = False
     """Give packed batches one of few shapes, so that compiled layers are compiled for few shapes."""
 
@@ -79,11 +81,13 @@ class EmbeddingSettings:
         """
         unknown = [name for name in self.outputs if name not in OUTPUTS]
         if unknown or not self.outputs:
-            raise ConfigError(f"outputs: got {list(self.outputs)}, expected some of {', '.join(OUTPUTS)}.")
+            raise ConfigError(
+                f"{self.key_prefix}outputs: got {list(self.outputs)}, expected some of {', '.join(OUTPUTS)}."
+            )
         if self.tokens_per_batch < 1:
-            raise ConfigError(f"tokens_per_batch: got {self.tokens_per_batch}, expected 1 or more.")
+            raise ConfigError(f"{self.key_prefix}tokens_per_batch: got {self.tokens_per_batch}, expected 1 or more.")
         if self.unknown not in ("error", "unk"):
-            raise ConfigError(f"unknown: got {self.unknown!r}, expected error or unk.")
+            raise ConfigError(f"{self.key_prefix}unknown: got {self.unknown!r}, expected error or unk.")
         return self
 
 
@@ -112,18 +116,16 @@ class Embedder:
         ragged = [name for name in settings.outputs if name in (LOGITS, LIKELIHOODS)]
         if ragged and not (hasattr(self.network, "head") and hasattr(self.network, "embedding")):
             raise ConfigError(
-                f"outputs: {', '.join(ragged)} need a masked-language head, which {type(self.network).__name__} does "
-                "not have. Request embeddings or hiddens."
+                f"{settings.key_prefix}outputs: {', '.join(ragged)} need a masked-language head, which "
+                f"{type(self.network).__name__} does not have. Request embeddings or hiddens."
             )
         seq_length: int = self.module.seq_length  # type: ignore[assignment]  # torch's stub allows modules only
         limit = seq_length - self.input.num_terminals
         overlap = settings.window_overlap
-        self.long_rule = LongRule(settings.on_long, limit, limit // 2 if overlap is None else overlap).check()
-        if settings.on_long == "window" and self.encoder.fixed_states is not None:
-            raise ConfigError(
-                "on_long=window: this model has a fixed number of states for any length, so the states of windows "
-                "cannot be joined. Use on_long=truncate or on_long=error."
-            )
+        # The states of windows cannot be joined if a model has the same number of states for any length.
+        actions = ("window", "truncate") if self.encoder.fixed_states is None else ("truncate",)
+        overlap = limit // 2 if overlap is None else overlap
+        self.long_rule = LongRule(settings.on_long, limit, overlap, actions, settings.key_prefix).check()
         self.seq_length = seq_length
         self.num_packs = max(1, settings.tokens_per_batch // seq_length)
 

@@ -56,7 +56,7 @@ class Predictor:
             )
         if self.settings.on_long == "window":
             raise ConfigError(
-                "on_long=window: a prediction head needs the whole sequence. Use on_long=error or on_long=truncate."
+                "task.on_long=window: a prediction head needs the whole sequence. Use task.on_long=truncate or error."
             )
         self.info: AnswerInfo = info
         self._embedder = Embedder(self.module, self.tokenizer, self.settings)

@@ -48,21 +48,37 @@ class LongRule(NamedTuple):
     on_long: str
     max_residues: int
     overlap: int
+    actions: tuple[str, ...] = ("window", "truncate")
+    """What can be done with a longer sequence by this model."""
+    prefix: str = ""
+    """What the keys begin with in messages: `task.` if they come from the command line."""
 
     def check(self) -> LongRule:
         """Check the rule, and return it.
 
         Raises:
-            ConfigError: `on_long` is unknown, or the overlap is out of its range.
+            ConfigError: `on_long` is unknown or impossible for the model, or the overlap is out of its range.
         """
+        key = f"{self.prefix}on_long"
         if self.on_long not in ON_LONG:
-            raise ConfigError(f"on_long: got {self.on_long!r}, expected one of {', '.join(ON_LONG)}.")
+            raise ConfigError(f"{key}: got {self.on_long!r}, expected one of {', '.join(('error', *self.actions))}.")
+        if self.on_long != "error" and self.on_long not in self.actions:
+            raise ConfigError(
+                f"{key}={self.on_long}: this model cannot join the results of windows. Use {key}=truncate or error."
+            )
         split_windows(0, self.max_residues, self.overlap)
         return self
 
     def is_long(self, sequence: str | bytes, tokenizer: Tokenizer) -> bool:
         """Return whether a sequence has more tokens than the limit; it has at most one per letter."""
         return len(sequence) > self.max_residues and len(tokenizer.encode(sequence)) > self.max_residues
+
+    @property
+    def advice(self) -> str:
+        """The values that accept longer sequences, and what each does."""
+        cut = f"{self.prefix}on_long=truncate to cut it"
+        windows = f"{self.prefix}on_long=window to use overlapping windows, or "
+        return f"{windows}{cut}" if "window" in self.actions else cut
 
     def windows_for(self, num_residues: int, name: str) -> list[Window]:
         """Return the windows of a sequence that the model gets.
@@ -77,8 +93,7 @@ class LongRule(NamedTuple):
         if self.on_long == "window":
             return split_windows(num_residues, self.max_residues, self.overlap)
         raise DataError(
-            f"sequence {name!r} has {num_residues:,} tokens, the model takes {self.max_residues:,}. Set "
-            "on_long=window to use overlapping windows, or on_long=truncate."
+            f"sequence {name!r} has {num_residues:,} tokens, the model takes {self.max_residues:,}. Set {self.advice}."
         )
 
 

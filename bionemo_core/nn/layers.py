@@ -95,19 +95,19 @@ def transformer_config(
     """
     if kv_channels is None and hidden_size % num_attention_heads:
         raise ConfigError(
-            f"model: hidden_size={hidden_size} is not a multiple of num_attention_heads={num_attention_heads}. "
-            "Change one of them, or set the width of a head with kv_channels."
+            f"model.hidden_size={hidden_size} is not a multiple of model.num_attention_heads={num_attention_heads}. "
+            "Change one of them."
         )
     if num_attention_heads % tensor_model_parallel_size:
         raise ConfigError(
-            f"model: num_attention_heads={num_attention_heads} is not divisible by "
+            f"model.num_attention_heads={num_attention_heads} is not divisible by "
             f"parallel.tensor_model_parallel_size={tensor_model_parallel_size}. Change one of them."
         )
     known = {**_PLAIN, **_GATED}
     if activation not in known:
-        raise ConfigError(f"model: activation={activation!r} is unknown; choose one of {', '.join(sorted(known))}.")
+        raise ConfigError(f"model.activation={activation!r} is unknown; choose one of {', '.join(sorted(known))}.")
     if normalization not in _NORMS:
-        raise ConfigError(f"model: normalization={normalization!r} is unknown; choose one of {', '.join(_NORMS)}.")
+        raise ConfigError(f"model.normalization={normalization!r} is unknown; choose one of {', '.join(_NORMS)}.")
     return TransformerConfig(
         num_layers=num_layers,
         hidden_size=hidden_size,
@@ -181,13 +181,13 @@ def layer_spec(
     """
     if block_type not in BLOCK_TYPES:
         raise ConfigError(
-            f"model: transformer_block_type={block_type!r} is unknown; choose one of {', '.join(BLOCK_TYPES)}."
+            f"model.transformer_block_type={block_type!r} is unknown; choose one of {', '.join(BLOCK_TYPES)}."
         )
     normformer = block_type == "normformer"
     if normformer and config.tensor_model_parallel_size > 1:
         raise ConfigError(
-            "model: transformer_block_type=normformer has a norm over the dim that tensor parallelism splits. "
-            "Use parallel.tensor_model_parallel_size=1, or transformer_block_type=pre_ln."
+            "model.transformer_block_type=normformer has a norm over the dim that tensor parallelism splits. "
+            "Use parallel.tensor_model_parallel_size=1, or model.transformer_block_type=pre_ln."
         )
     norm_before = IdentityOp if block_type == "post_ln" else Norm
     after_attention, after_mlp = {

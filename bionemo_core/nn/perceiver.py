@@ -48,13 +48,13 @@ class PerceiverEncoder(torch.nn.Module):
         super().__init__()
         if hidden_steps < 1 or self_per_cross < 0:
             raise ConfigError(
-                f"model: got hidden_steps={hidden_steps} and num_self_attention_per_cross_attention={self_per_cross}; "
-                "a perceiver needs 1 or more latents, and 0 or more layers of self attention."
+                f"model.hidden_steps={hidden_steps}, model.num_self_attention_per_cross_attention={self_per_cross}: a "
+                "perceiver needs 1 or more latents, and 0 or more layers of self attention."
             )
         if options.position_embedding_type == "relative":
             raise ConfigError(
-                "model: encoder_arch=perceiver cannot use position_embedding_type=relative, because latents and tokens "
-                "have no distance. Use learned_absolute."
+                "model.position_embedding_type=relative: a perceiver cannot use it, because latents and tokens have no "
+                "distance. Use model.position_embedding_type=learned_absolute."
             )
         self.self_per_cross = self_per_cross
         self.init_hidden = torch.nn.Parameter(torch.empty(hidden_steps, config.hidden_size, dtype=config.params_dtype))

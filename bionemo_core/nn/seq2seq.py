@@ -80,7 +80,7 @@ class Seq2SeqLM(torch.nn.Module):
         super().__init__()
         if encoder.hidden_size != decoder.hidden_size:
             raise ConfigError(
-                f"model: the encoder has hidden_size={encoder.hidden_size} and the decoder {decoder.hidden_size}. "
+                f"the encoder has model.hidden_size={encoder.hidden_size} and the decoder {decoder.hidden_size}. "
                 "Cross attention needs the same size in both."
             )
         self.config = decoder

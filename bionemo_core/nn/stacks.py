@@ -43,7 +43,7 @@ class StackOptions:
         """
         if self.position_embedding_type not in POSITIONS:
             raise ConfigError(
-                f"model: position_embedding_type={self.position_embedding_type!r} is unknown; choose one of "
+                f"model.position_embedding_type={self.position_embedding_type!r} is unknown; choose one of "
                 f"{', '.join(POSITIONS)}."
             )
 

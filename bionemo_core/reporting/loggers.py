@@ -79,7 +79,7 @@ def wandb(
     has_key = bool(key) or _netrc_has_key()
     if offline is False and not has_key:
         raise ConfigError(
-            f"logger.wandb: offline=false, but there is no key in {WANDB_KEY}, in .env or in netrc. "
+            f"logger.wandb.offline=false, but there is no key in {WANDB_KEY}, in .env or in netrc. "
             f"Set {WANDB_KEY}, run `wandb login`, or leave logger.wandb.offline=null."
         )
     go_offline = not has_key if offline is None else offline

@@ -18,6 +18,7 @@ from bionemo_core._version import __version__
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.data.readers import Source, source_for
 from bionemo_core.data.readers.formats import detect_format
+from bionemo_core.data.readers.key_names import TASK_KEYS
 from bionemo_core.data.readers.tables import is_separator, match_column, read_column_names
 from bionemo_core.data.store.prepare import prepare
 from bionemo_core.data.store.record_store import PreparedStore
@@ -124,6 +125,7 @@ def settings_of(task: Embed, on_gpu: bool) -> EmbeddingSettings:
         window_overlap=task.window_overlap,
         text_form=task.text_form,
         tokens_per_batch=task.tokens_per_batch or (GPU_BATCH if on_gpu else CPU_BATCH),
+        key_prefix="task.",
         unknown="unk",  # the store holds such records only where the user has said so
         static_shapes=on_gpu,
     )
@@ -146,13 +148,13 @@ def read_input(path: str, task: Any, tokenizer: Tokenizer) -> tuple[Source, Reco
     paths = [Path(path).expanduser()]
     if not paths[0].is_file():
         raise DataError(f"{path}: no such file. Check the path.")
-    kind = task.format or detect_format(paths)
+    kind = task.format or detect_format(paths, TASK_KEYS)
     if kind not in _TABLES:
         layout_options(task, kind)
     options: dict[str, Any] = {}
     if kind in _TABLES:
         options = _table_options(paths[0], kind, task)
-    source = source_for(paths, kind, **options)
+    source = source_for(paths, kind, TASK_KEYS, **options)
     return source, filter_for(tokenizer, task.on_invalid, canonicalize=getattr(task, "canonicalize", True))
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bionemo_core.data.readers import CsvSource, FastaSource, Record
+from bionemo_core.data.readers.key_names import VARIANT_KEYS
 from bionemo_core.data.readers.tables import read_column_names
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.inference.scoring import Mutation, read_variant
@@ -67,7 +68,7 @@ def read_variants(task: Predict, wild_type: str, tokenizer: Tokenizer) -> Varian
     path = Path(str(task.variants)).expanduser()
     layout = layout_options(task, "csv")
     others = [name for name in read_column_names(path, "csv", **layout) if name != task.variant_column]
-    source = CsvSource(path, column=task.variant_column, columns=others, **layout)
+    source = CsvSource(path, column=task.variant_column, columns=others, keys=VARIANT_KEYS, **layout)
     table = VariantTable([_read_row(record, task, wild_type, tokenizer) for record in source.records(path)], others)
     bad = [row for row in table.rows if row.reason]
     if bad and (task.on_invalid == "error" or not table.scored):

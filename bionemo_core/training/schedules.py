@@ -114,8 +114,9 @@ class Noam:
         """
         if self.warmup_steps <= 0 or self.d_model <= 0 or (self.peak_steps is not None and self.peak_steps <= 0):
             raise ConfigError(
-                f"scheduler noam: got d_model={self.d_model}, warmup_steps={self.warmup_steps}, "
-                f"peak_steps={self.peak_steps}, expected all above 0. Set a warm-up, or choose another schedule."
+                f"scheduler.d_model={self.d_model}, scheduler.warmup_steps={self.warmup_steps}, "
+                f"scheduler.peak_steps={self.peak_steps}: expected all above 0. Set a warm-up, or choose another "
+                "schedule."
             )
         _check_rate(self.min_lr)
 
@@ -208,7 +209,7 @@ def _warmup_of(warmup_steps: int, warmup_ratio: Optional[float], max_steps: int)
 def _check_floor(min_lr: float, base_lr: float, name: str) -> None:
     if min_lr > base_lr:
         raise ConfigError(
-            f"scheduler {name}: min_lr={min_lr} is above optim.lr={base_lr}. Lower scheduler.min_lr or raise optim.lr."
+            f"{name}: scheduler.min_lr={min_lr} is above optim.lr={base_lr}. Lower scheduler.min_lr or raise optim.lr."
         )
 
 

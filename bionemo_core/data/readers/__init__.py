@@ -9,6 +9,7 @@ from bionemo_core.data.readers.decompress import ByteStream, open_bytes, split_e
 from bionemo_core.data.readers.fasta import FastaSource, fasta_blocks
 from bionemo_core.data.readers.fastq import FastqSource
 from bionemo_core.data.readers.formats import EXTENSIONS, FORMATS, detect_format, source_for
+from bionemo_core.data.readers.key_names import KeyNames
 from bionemo_core.data.readers.parquet import ParquetSource
 from bionemo_core.data.readers.records import Column, Record, RecordBlock, Source, read_blocks
 from bionemo_core.data.readers.smiles import SmilesSource
@@ -23,6 +24,7 @@ __all__ = [
     "FastaSource",
     "FastqSource",
     "FlatFileSource",
+    "KeyNames",
     "ParquetSource",
     "Record",
     "RecordBlock",

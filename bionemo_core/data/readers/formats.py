@@ -11,6 +11,7 @@ from bionemo_core.data.readers.biopython import FlatFileSource, StructureSource
 from bionemo_core.data.readers.decompress import split_extension
 from bionemo_core.data.readers.fasta import FastaSource
 from bionemo_core.data.readers.fastq import FastqSource
+from bionemo_core.data.readers.key_names import DATA_KEYS, KeyNames
 from bionemo_core.data.readers.parquet import ParquetSource
 from bionemo_core.data.readers.records import Source
 from bionemo_core.data.readers.smiles import SmilesSource
@@ -55,7 +56,7 @@ EXTENSIONS: Mapping[str, str] = {
 }
 
 
-def detect_format(paths: Iterable[Path]) -> str:
+def detect_format(paths: Iterable[Path], keys: KeyNames = DATA_KEYS) -> str:
     """Return the format that the extensions of the files name.
 
     Raises:
@@ -66,8 +67,8 @@ def detect_format(paths: Iterable[Path]) -> str:
         _, extension = split_extension(path.name)
         if extension not in EXTENSIONS:
             raise ConfigError(
-                f"data: {path}: the extension {extension!r} is unknown. Set data.format or task.format to one of: "
-                f"{', '.join(FORMATS)}."
+                f"data: {path}: the extension {extension!r} is unknown, expected one of {', '.join(EXTENSIONS)}."
+                + (f" Set {keys.format} to one of: {', '.join(FORMATS)}." if keys.format else "")
             )
         found.setdefault(EXTENSIONS[extension], path)
     if len(found) != 1:
@@ -77,13 +78,17 @@ def detect_format(paths: Iterable[Path]) -> str:
 
 
 def source_for(
-    paths: str | PathLike[str] | Sequence[str | PathLike[str]], format: str | None = None, **options: Any
+    paths: str | PathLike[str] | Sequence[str | PathLike[str]],
+    format: str | None = None,
+    keys: KeyNames = DATA_KEYS,
+    **options: Any,
 ) -> Source:
     """Make the reader of some files, all of one format.
 
     Args:
         paths: one file or several, plain or compressed.
         format: a name of `FORMATS`; None: by the extensions.
+        keys: the names of the options in messages.
         **options: options of that reader, such as `column` and `id_column` of a table.
 
     Raises:
@@ -91,12 +96,13 @@ def source_for(
         DataError: an option's value cannot be used.
     """
     files = [Path(path) for path in ([paths] if isinstance(paths, str | PathLike) else paths)]
-    name = format or detect_format(files)
+    name = format or detect_format(files, keys)
     if name not in FORMATS:
-        raise ConfigError(f"data.format: {name!r} is unknown, expected one of {', '.join(FORMATS)}.")
+        raise ConfigError(f"{keys.format}: {name!r} is unknown, expected one of {', '.join(FORMATS)}.")
     reader = FORMATS[name]
-    known = [key for key in signature(reader).parameters if key not in ("paths", "kind")]
+    known = [key for key in signature(reader).parameters if key not in ("paths", "kind", "keys")]
     for key in options:
         if key not in known:
             raise ConfigError(f"data.{key}: format {name} has no such option. It has {', '.join(known) or 'none'}.")
-    return reader(files, **options)
+    named = {"keys": keys} if "keys" in signature(reader).parameters else {}
+    return reader(files, **options, **named)

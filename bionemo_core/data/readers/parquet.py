@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bionemo_core.data.readers.key_names import DATA_KEYS, KeyNames
 from bionemo_core.data.readers.records import Column, Record, RecordBlock, path_list
 from bionemo_core.errors import DataError
 
@@ -25,6 +26,7 @@ class ParquetSource:
         column: str = "sequence",
         id_column: str | None = None,
         columns: Sequence[str] = (),
+        keys: KeyNames = DATA_KEYS,
     ) -> None:
         """Take the files.
 
@@ -33,9 +35,11 @@ class ParquetSource:
             column: the column of the sequence.
             id_column: the column of the id; None: `file:row`, counted from 1.
             columns: further columns to keep, as text.
+            keys: the names of the options in messages.
         """
         self.paths = path_list(paths)
         self.columns = tuple(columns)
+        self.keys = keys
         self._column = column
         self._id_column = id_column
 
@@ -64,7 +68,7 @@ class ParquetSource:
 
             with pq.ParquetFile(path) as table:
                 wanted = [self._column, *([self._id_column] if self._id_column else []), *self.columns]
-                _check_columns(table.schema_arrow, wanted, self._column, path)
+                _check_columns(table.schema_arrow, wanted, self._column, path, self.keys)
                 first = 1
                 batches = table.iter_batches(_BATCH_ROWS, columns=list(dict.fromkeys(wanted)), use_threads=False)
                 for batch in batches:
@@ -84,14 +88,14 @@ class ParquetSource:
         return RecordBlock(ids, sequences, np.arange(rows.start, rows.stop), columns, problems)
 
 
-def _check_columns(schema: Any, wanted: Sequence[str], text_column: str, path: Path) -> None:
+def _check_columns(schema: Any, wanted: Sequence[str], text_column: str, path: Path, keys: KeyNames) -> None:
     import pyarrow as pa
 
     for name in wanted:
         if schema.names.count(name) != 1:
             raise DataError(
                 f"parquet: {path}: expected one column {name!r}, got {', '.join(schema.names) or 'none'}. "
-                "Set data.column to the column of the sequence."
+                f"Set {keys.column} to the column of the sequence."
             )
     kind = schema.field(text_column).type
     if pa.types.is_dictionary(kind):
@@ -99,7 +103,7 @@ def _check_columns(schema: Any, wanted: Sequence[str], text_column: str, path: P
     is_text = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
     if not any(matches(kind) for matches in is_text):
         raise DataError(
-            f"parquet: {path}: column {text_column!r} holds {kind}, expected text. Set data.column to another one."
+            f"parquet: {path}: column {text_column!r} holds {kind}, expected text. Set {keys.column} to another one."
         )
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bionemo_core.data.readers.decompress import MAX_RECORD_BYTES, line_blocks, open_bytes, text_lines
+from bionemo_core.data.readers.key_names import DATA_KEYS, KeyNames
 from bionemo_core.data.readers.records import Column, Record, RecordBlock, path_list
 from bionemo_core.errors import DataError
 
@@ -30,6 +31,7 @@ class CsvSource:
         id_column: int | str | None = None,
         columns: Sequence[str] = (),
         kind: str = "csv",
+        keys: KeyNames = DATA_KEYS,
     ) -> None:
         """Take the files and how to read them.
 
@@ -41,11 +43,13 @@ class CsvSource:
             id_column: the column of the id, by name or by number from 0; None: `file:line`.
             columns: further columns to keep, by name.
             kind: the name of the format in messages.
+            keys: the names of the options in messages.
 
         Raises:
             DataError: the separator is not one character, a number is negative, or a column is named without a header.
         """
         self.kind = kind
+        self.keys = keys
         self.paths = path_list(paths)
         self.columns = tuple(columns)
         self._column = column
@@ -53,12 +57,14 @@ class CsvSource:
         self._header_lines = header_lines
         self._separator = separator
         if not is_separator(separator):
-            raise DataError(f"{kind}: data.data_sep is {separator!r}, expected one character such as ',' or a tab.")
+            raise DataError(f"{kind}: {keys.separator} is {separator!r}, expected one character such as ',' or a tab.")
         if header_lines < 0 or any(isinstance(index, int) and index < 0 for index in (column, id_column)):
-            raise DataError(f"{kind}: data.header_lines {header_lines} and data.data_col {column}: expected 0 or more.")
+            raise DataError(
+                f"{kind}: {keys.header_lines} {header_lines} and {keys.number} {column}: expected 0 or more."
+            )
         names = [name for name in (column, id_column, *columns) if isinstance(name, str)]
         if names and header_lines < 1:
-            raise DataError(f"{kind}: data.column={names[0]} needs a header line, but data.header_lines is 0.")
+            raise DataError(f"{kind}: {keys.column}={names[0]} needs a header line, but {keys.header_lines} is 0.")
 
     @property
     def options(self) -> dict[str, object]:
@@ -163,8 +169,8 @@ class CsvSource:
         if isinstance(self._column, int) and widths and max(widths) <= self._column:
             raise DataError(
                 f"{where}: no row has a column {self._column}, counted from 0. The header has "
-                f"{', '.join(header) or 'nothing'}. Set data.column to the name of the sequence column, or "
-                "data.data_col to its number, and check the separator data.data_sep."
+                f"{', '.join(header) or 'nothing'}. Set {self.keys.column} to the name of the sequence column, or "
+                f"{self.keys.number} to its number, and check the separator {self.keys.separator}."
             )
         return _Layout(
             self._find_column(header, self._column, path),
@@ -178,25 +184,24 @@ class CsvSource:
                 raise DataError(
                     f"{self.kind}: {path}:{self._header_lines}: column {column} of the header holds "
                     f"{header[column][:20]!r}..., which looks like a sequence. "
-                    "Set data.header_lines=0 if the file has no header."
+                    f"Set {self.keys.header_lines}=0 if the file has no header."
                 )
             return column
         names = [name.strip() for name in header]
         matches = match_column(names, column)
         if not matches and names and names[0].startswith("{"):
+            advice = f"Set {self.keys.header_lines}=2." if self.keys.header_lines else "Delete the first line."
             raise DataError(
                 f"{self.kind}: {path}:{self._header_lines}: has no column names, it looks like JSON: "
                 f"{names[0][:40]}... Files of the Observed Antibody Space begin with such a line, and the names are in "
-                "line 2. Set data.header_lines=2, for the input of a task task.header_lines=2."
+                f"line 2. {advice}"
             )
         if len(matches) != 1:
             found = "more than once" if matches else "not"
+            split_hint = f" If the names are not separated as they should be, set {self.keys.separator}."
             raise DataError(
                 f"{self.kind}: {path}: column {column!r} is {found} in the header, which has "
-                f"{_preview(names) or 'nothing'}. Name one of these: with data.column (or by number "
-                "with data.data_col), for labelled data with data.sequence_column and data.target_column, for the "
-                "input of a task with task.sequence_column. If the names are not separated as they should be, set "
-                "data.data_sep, for labelled data data.separator, for a task task.separator."
+                f"{_preview(names) or 'nothing'}. Name one of these with {self.keys.of_column}.{split_hint}"
             )
         return matches[0]
 

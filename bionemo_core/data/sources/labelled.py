@@ -196,6 +196,7 @@ def _read_table(
     """Read the used rows, and the value of the split column in each, if one is named."""
     from bionemo_core.data.labelled_records import LabelledRecords
     from bionemo_core.data.readers import CsvSource
+    from bionemo_core.data.readers.key_names import LABELLED_KEYS
     from bionemo_core.data.readers.tables import read_column_names
 
     sequence_column, target_column, mask_column, id_column, split_column = columns
@@ -203,7 +204,9 @@ def _read_table(
     assert target_column
     kept = [target_column, *(column for column in (mask_column, split_column) if column)]
     name_column = id_column or ("id" if "id" in read_column_names(paths[0], "csv", separator) else None)
-    source = CsvSource(paths, sequence_column, separator=separator, id_column=name_column, columns=kept)
+    source = CsvSource(
+        paths, sequence_column, separator=separator, id_column=name_column, columns=kept, keys=LABELLED_KEYS
+    )
     clean = _Cleaner(tokenizer, on_invalid, f"csv: {paths[0]}", canonicalize)
     rows, words = [], []
     for path in paths:

@@ -15,7 +15,6 @@ _WHITE_SPACE = b" \t\n\r"
 _LOWER = bytes(range(ord("a"), ord("z") + 1))
 _GAPS = b"-."
 _STOP = b"*"
-_SKIP = "Skip such records with data.on_invalid=skip."
 
 _CHOICES = {
     "on_invalid": ("skip", "error", "unk"),
@@ -25,6 +24,16 @@ _CHOICES = {
     "on_stop": ("strip", "reject"),
     "on_gap": ("reject", "strip"),
 }
+
+_REFUSED = {
+    "gap": "is a gap of an alignment, not a residue",
+    "stop inside": "is a stop inside the sequence, not a residue",
+    "stop": "is a stop, not a residue",
+    "lower case": "is in lower case, which data.lower_case=reject refuses",
+}
+"""What is wrong with a letter that has a rule of its own, by the reason for the rejection."""
+
+_FOR_MESSAGES = ("key", "gap_key", "advice")
 
 
 class FilterResult(NamedTuple):
@@ -81,7 +90,7 @@ class ScreenedBlock(NamedTuple):
 class ResidueFilter:
     """The rules for sequences of residues: which are used, and how they are cleaned.
 
-    Every field but `advice` is part of the store's fingerprint.
+    Every field but `key`, `gap_key` and `advice` is part of the store's fingerprint.
     """
 
     alphabet: str
@@ -95,7 +104,12 @@ class ResidueFilter:
     lower_case: str = "upper"  # lower-case residue: upper to convert it, reject, or keep as soft-masked
     on_stop: str = "strip"  # `*`: strip at the end and reject inside, or reject everywhere
     on_gap: str = "reject"  # `-` and `.`: reject if the alphabet lacks them, or strip always
-    advice: str = field(default=_SKIP, compare=False)
+    key: str = field(default="data.on_invalid", compare=False)
+    """The user's key for `on_invalid`, for messages."""
+    gap_key: str = field(default="data.on_gap", compare=False)
+    """The user's key for `on_gap`; empty if there is none."""
+    advice: str = field(default="", compare=False)
+    """What to do about a rejected record; empty: what the keys offer."""
 
     @classmethod
     def of(cls, tokenizer: Tokenizer, **options: Any) -> "ResidueFilter":
@@ -133,7 +147,7 @@ class ResidueFilter:
 
     def facts(self) -> dict[str, object]:
         """Return the options as plain values."""
-        return {key: value for key, value in asdict(self).items() if key != "advice"}
+        return {key: value for key, value in asdict(self).items() if key not in _FOR_MESSAGES}
 
     def apply(self, record: Record) -> FilterResult:
         """Clean one record (white space, case, gaps, stop at the end), then check its length and residues."""
@@ -214,9 +228,16 @@ class ResidueFilter:
         detail = f": residue {residue!r} at position {position + 1}"
         fatal = self.on_invalid == "error"
         if fatal:
-            size = len(self.alphabet)
-            detail += f" is not in the tokenizer's alphabet ({size} letters: {self.alphabet}). {self.advice}"
+            alphabet = f"is not in the tokenizer's alphabet ({len(self.alphabet)} letters: {self.alphabet})"
+            detail += f" {_REFUSED.get(reason, alphabet)}. {self.advice or self._advise(reason)}"
         return FilterResult((), reason or "residue outside the alphabet", detail, fatal=fatal)
+
+    def _advise(self, reason: str) -> str:
+        """Return what to do about a residue; `unk` keeps only letters that have no rule of their own."""
+        if not reason:
+            return f"Skip such records with {self.key}=skip, or keep them with {self.key}=unk."
+        gaps = f", or remove gaps with {self.gap_key}=strip" if reason == "gap" and self.gap_key else ""
+        return f"Skip such records with {self.key}=skip{gaps}."
 
     def _shorten(self, sequence: bytes) -> tuple[bytes, ...]:
         assert self.max_length is not None

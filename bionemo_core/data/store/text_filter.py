@@ -100,7 +100,7 @@ def filter_for(
     residues = all(len(piece) == 1 for piece in ordinary) and not any("a" <= piece <= "z" for piece in ordinary)
     options: dict[str, Any] = {"on_invalid": on_invalid, "on_duplicate_id": "keep"}
     if residues:
-        return ResidueFilter.of(tokenizer, on_long="keep", advice=advice or _advice(key), **options)
+        return ResidueFilter.of(tokenizer, on_long="keep", key=key, gap_key="", advice=advice, **options)
     return TextFilter(tokenizer, canonicalize=canonicalize, key=key, advice=advice, **options)
 
 

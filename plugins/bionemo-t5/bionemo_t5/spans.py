@@ -120,8 +120,8 @@ def _check_spans(masked_lm_prob: float, max_ngram_size: int, mean_ngram_size: fl
         raise ConfigError(f"model.max_ngram_size: got {max_ngram_size}, expected 1 or more tokens.")
     if mean_ngram_size is not None and (mean_ngram_size < 1 or not geometric):
         raise ConfigError(
-            f"model.mean_ngram_size: got {mean_ngram_size} with geometric_dist={geometric}; it is the mean of the "
-            "geometric distribution, and at least 1. Use geometric_dist=true, or null."
+            f"model.mean_ngram_size: got {mean_ngram_size} with model.geometric_dist={geometric}; it is the mean "
+            "of the geometric distribution, and at least 1. Use model.geometric_dist=true, or leave it out."
         )
 
 
@@ -131,14 +131,14 @@ def _check_room(seq_length: int, seq_length_dec: int, masked_lm_prob: float, num
     longest_answer = round(seq_length * masked_lm_prob * 2 + 1)
     if seq_length_dec < longest_answer:
         raise ConfigError(
-            f"model.seq_length_dec: got {seq_length_dec}, but a sequence of seq_length={seq_length} tokens needs "
-            f"round({seq_length} x masked_lm_prob={masked_lm_prob} x 2 + 1) = {longest_answer} of the decoder: "
+            f"model.seq_length_dec: got {seq_length_dec}, but a sequence of {seq_length} tokens needs "
+            f"round({seq_length} x model.masked_lm_prob={masked_lm_prob} x 2 + 1) = {longest_answer} of the decoder: "
             "a sentinel and a token for each that is taken out, and one end. Give it at least as many."
         )
     needed = math.ceil(seq_length * masked_lm_prob)
     if num_sentinels < needed:
         raise ConfigError(
             f"tokenizer: it has {num_sentinels} sentinels (<extra_id_0> and on), but a sequence of "
-            f"seq_length={seq_length} tokens may need {needed}, one for each span, at masked_lm_prob={masked_lm_prob}. "
+            f"{seq_length} tokens may need {needed}, one for each span, at model.masked_lm_prob={masked_lm_prob}. "
             "Give more by tokenizer.num_sentinel_tokens, or shorten model.seq_length."
         )

@@ -124,6 +124,6 @@ def test_a_normformer_cannot_be_split_over_ranks() -> None:
 
 
 def test_a_hidden_size_that_heads_do_not_divide_needs_kv_channels() -> None:
-    with pytest.raises(ConfigError, match="kv_channels"):
+    with pytest.raises(ConfigError, match=r"is not a multiple of model\.num_attention_heads"):
         transformer_config(num_layers=1, hidden_size=25, num_attention_heads=3)
     assert transformer_config(num_layers=1, hidden_size=25, num_attention_heads=3, kv_channels=8).kv_channels == 8
