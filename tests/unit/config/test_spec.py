@@ -10,6 +10,7 @@ from bionemo_core.config.batch_plan import BatchPlan, batch_plan, refuse_unsuppo
 from bionemo_core.config.schema import Batch, Choice, Parallel, RunSpec, Trainer
 from bionemo_core.config.spec import Change, difference, from_json, to_json
 from bionemo_core.config.task_spec import task_spec
+from bionemo_core.config.value_checks import check_values
 from bionemo_core.errors import ArtefactError, ConfigError
 
 
@@ -143,3 +144,10 @@ def test_every_task_names_a_function_that_is_there():
     registry = load_registry()
     for name in registry.names("task"):
         assert callable(task_spec(registry, name).load())
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_beyond_32_bits_is_refused(spec, seed):
+    check_values(replace(spec, seed=2**32 - 1))
+    with pytest.raises(ConfigError, match=f"seed: got {seed}, expected 0 to 4294967295"):
+        check_values(replace(spec, seed=seed))

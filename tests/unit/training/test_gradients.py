@@ -5,6 +5,8 @@ import torch
 from torch import nn
 
 from bionemo_core.training.gradients import LossScaler, clip_factor, scale_gradients
+from bionemo_core.training.module import LanguageModule, Recipe
+from bionemo_core.training.optim import AdamW
 
 
 def test_short_gradients_are_left_alone() -> None:
@@ -45,3 +47,27 @@ def test_the_scale_halves_after_the_second_overflow_and_doubles_after_a_thousand
     for _ in range(1000):
         scaler.update(overflow=False)
     assert scaler.scale == 2.0**32 and scaler.skipped_in_a_row == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_resumed_run_goes_on_with_its_loss_scale(dtype: torch.dtype) -> None:
+    def module() -> LanguageModule:
+        made = LanguageModule(nn.Linear(1, 1), objective=None, seq_length=8)
+        made.recipe = Recipe(AdamW(), lambda step: 1e-3, scaler=LossScaler.for_dtype(dtype))
+        return made
+
+    before, after = module(), module()
+    for overflow in (True, True, True, False):
+        before.recipe.scaler.update(overflow)
+    saved: dict = {}
+    before.on_save_checkpoint(saved)
+    after.on_load_checkpoint(saved)
+    assert after.recipe.scaler == before.recipe.scaler
+    assert after.recipe.scaler.scale == (2.0**30 if dtype == torch.float16 else 1.0)
+
+
+def test_a_scale_of_another_dtype_is_not_taken_over() -> None:
+    module = LanguageModule(nn.Linear(1, 1), objective=None, seq_length=8)
+    module.recipe = Recipe(AdamW(), lambda step: 1e-3)
+    module.on_load_checkpoint({"consumed_samples": 5, "scaler": {"scale": 2.0**20, "dynamic": True}})
+    assert (module.recipe.scaler, module.consumed_samples) == (LossScaler(), 5)
