@@ -63,6 +63,13 @@ class NetworkError(BioNeMoError):
     exit_status = 8
 
 
+class ResourceError(BioNeMoError):
+    """Memory, file descriptors or shared memory are used up, or a worker process was killed."""
+
+    code = "resources"
+    exit_status = 9
+
+
 class Preempted(BioNeMoError):
     """A signal asked the work to stop; what was done is kept, and the same command, or resume=last, goes on."""
 

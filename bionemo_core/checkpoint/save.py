@@ -29,6 +29,7 @@ from bionemo_core.checkpoint.shards import DTYPE_NAMES, check_storable, write_te
 from bionemo_core.checkpoint.state import encode
 from bionemo_core.errors import BioNeMoError, CheckpointError, StorageError
 from bionemo_core.io import atomic
+from bionemo_core.io.exhaustion import ADVICE_OF_ERRNO
 from bionemo_core.io.hashing import FileFacts
 from bionemo_core.machine import disk_free_bytes
 
@@ -234,11 +235,14 @@ class _Saving:
     def _classify(self, failure: Exception) -> Exception:
         if isinstance(failure, BioNeMoError) or not isinstance(failure, OSError):
             return failure
+        advice = ADVICE_OF_ERRNO.get(
+            failure.errno or 0, "Free space or mend the permissions of that folder, then resume with resume=last."
+        )
         return StorageError(
             f"checkpoint: step {self.step} was not saved: {failure.strerror or failure} "
             f"({errno.errorcode.get(failure.errno or 0, 'no code')}) at {failure.filename or self.temporary}. "
             f"Needed {self.needed_bytes:,} bytes, free {_free_bytes(self.root)}. Older checkpoints are untouched. "
-            "Free space or mend the permissions of that folder, then resume."
+            f"{advice}"
         )
 
 

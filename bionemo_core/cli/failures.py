@@ -5,6 +5,7 @@ import sys
 import traceback
 
 from bionemo_core.errors import EXIT_BUG, BioNeMoError, ConfigError, DataError, Stopped, StorageError
+from bionemo_core.io.exhaustion import find_exhaustion
 
 SIGNAL_EXIT = 128
 """A shell's status of a command that a signal ended is this plus the number of the signal: 130 for Ctrl-C."""
@@ -66,8 +67,9 @@ def _classify(error: Exception) -> BioNeMoError | None:
     """Return the failure as a `BioNeMoError`, or None; errors of Hydra and OmegaConf become a `ConfigError`."""
     if isinstance(error, BioNeMoError):
         return error
-    if "hydra" not in sys.modules:
-        return None
+    exhaustion = find_exhaustion(error)
+    if exhaustion is not None or "hydra" not in sys.modules:
+        return exhaustion
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import BinaryIO, TextIO
 
 from bionemo_core.errors import ConfigError, StorageError
+from bionemo_core.io.exhaustion import ADVICE_OF_ERRNO
 from bionemo_core.io.hashing import CHUNK_BYTES, FileFacts, naming_errors, start_hash
 
 ADVICE = (
@@ -261,6 +262,7 @@ def sync(path: Path) -> None:
 
 def storage_error(path: Path, error: OSError, advice: str = ADVICE) -> StorageError:
     """Return the error for what the file system said when `path` was to be written."""
+    advice = ADVICE_OF_ERRNO.get(error.errno or 0, advice)
     return StorageError(f"{error.filename or path} cannot be written: {error.strerror or error}. {advice}")
 
 

@@ -19,6 +19,7 @@ from bionemo_core.checkpoint.load import CheckpointReader, open_checkpoint
 from bionemo_core.checkpoint.rank_agreement import Disagreement
 from bionemo_core.checkpoint.save import save
 from bionemo_core.errors import NetworkError, NonFiniteError
+from bionemo_core.io.exhaustion import find_exhaustion
 from bionemo_core.parallel.groups import ProcessGroups, start_groups
 from bionemo_core.parallel.layout import ParameterLayout, read_layouts
 from bionemo_core.parallel.sharding import needs_sharding, reshard, shard
@@ -221,6 +222,9 @@ class RankPeers:
         try:
             dist.all_gather_object(answers, None if ok else message)
         except RuntimeError as error:
+            exhaustion = find_exhaustion(error)  # a loader worker may die at any time
+            if exhaustion is not None:
+                raise exhaustion from error
             raise NetworkError(f"checkpoint: a rank did not answer while all ranks were saving: {error}") from error
         refusals = [answer for answer in answers if answer is not None]
         if refusals:

@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 from bionemo_core.checkpoint.load import CheckpointReader
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.errors import NetworkError
+from bionemo_core.io.exhaustion import find_exhaustion
 from bionemo_core.parallel.groups import is_lost_peer
 from bionemo_core.parallel.strategy import MegatronStrategy
 from bionemo_core.reporting.loggers import RunContext
@@ -84,10 +85,14 @@ def explain_lost_ranks() -> Iterator[None]:
 
     Raises:
         NetworkError: another rank died or does not answer.
+        ResourceError: this machine has run out of something.
     """
     try:
         yield
     except RuntimeError as error:
+        exhaustion = find_exhaustion(error)
+        if exhaustion is not None:
+            raise exhaustion from error
         if is_lost_peer(error):
             raise NetworkError(
                 f"another rank of this job died or does not answer: {str(error).splitlines()[0]} "

@@ -18,6 +18,7 @@ from bionemo_core.data.batches.plans import MicroPlan, Planner, StepPlan
 from bionemo_core.data.batches.rng import RecordRng
 from bionemo_core.data.batches.rows import RowArrays, RowShape, Seq2SeqArrays, collate, collate_pairs
 from bionemo_core.errors import BioNeMoError, ConfigError, DataError
+from bionemo_core.io.exhaustion import find_exhaustion
 from bionemo_core.protocols import (
     AnyObjective,
     Example,
@@ -176,7 +177,8 @@ class StepLoader(DataLoader[Any]):
         """Yield the steps in order.
 
         Raises:
-            BioNeMoError: a record cannot be used, or a worker process died.
+            BioNeMoError: a record cannot be used.
+            ResourceError: a worker process was killed.
         """
         try:
             for output in super().__iter__():
@@ -184,21 +186,7 @@ class StepLoader(DataLoader[Any]):
                     raise output.kind(output.message)
                 yield output.batch() if isinstance(output, StepArrays) else output
         except RuntimeError as error:
-            raise classify_worker_death(error) or error from error
-
-
-def classify_worker_death(error: RuntimeError) -> DataError | None:
-    """Return the classified error for the death of a loader worker; None for any other error.
-
-    Torch raises the original in a signal handler, so it may appear anywhere in the main process.
-    """
-    if "DataLoader worker" not in str(error):
-        return None
-    first_line = str(error).splitlines()[0]
-    return DataError(
-        f"data loader: {first_line.rstrip('. ')}. The system may be out of memory: lower "
-        "batch.num_workers (0 loads in the main process, which shows the original error), then resume."
-    )
+            raise find_exhaustion(error) or error from error
 
 
 def _start_worker(worker: int) -> None:

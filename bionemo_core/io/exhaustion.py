@@ -1,0 +1,83 @@
+"""Failures of a machine that has run out of memory, descriptors or shared memory, told from bugs."""
+
+import errno
+import re
+from collections.abc import Iterator
+
+from bionemo_core.errors import ResourceError
+
+_AGAIN = "Then run the same command again; a training goes on with resume=last."
+_SHARED_MEMORY = (
+    "Shared memory (/dev/shm) is full: free it or make it larger (in a container: --shm-size), or set "
+    f"batch.num_workers=0. {_AGAIN}"
+)
+_HOST = (
+    "The memory of this machine is used up: lower batch.num_workers, batch.micro_batch_size or batch.pack_window, or "
+    f"end other programs. {_AGAIN}"
+)
+_DEVICE = (
+    "The memory of the device is used up: lower batch.micro_batch_size (in other tasks task.tokens_per_batch or "
+    "task.batch_size), batch.seq_length or the size of the model, use trainer.precision=bf16-mixed, or end other "
+    f"programs on it. {_AGAIN}"
+)
+_DESCRIPTORS = (
+    f"This process may open no more files: raise the limit (`ulimit -n 65536`) or lower batch.num_workers. {_AGAIN}"
+)
+_PROCESSES = f"No more processes may be started: raise the limit (`ulimit -u`) or lower batch.num_workers. {_AGAIN}"
+_KILLED = (
+    "The kernel does this when memory is short (`dmesg` tells), and so may a person or a scheduler: lower "
+    f"batch.num_workers (0 loads in the main process) or ask for more memory. {_AGAIN}"
+)
+ADVICE_OF_ERRNO = {
+    errno.EMFILE: _DESCRIPTORS,
+    errno.ENFILE: _DESCRIPTORS,
+    errno.ENOMEM: _HOST,
+    errno.EAGAIN: _PROCESSES,
+}
+_ADVICE_OF_TEXT = (
+    (re.compile(r"bus error|shared memory|/dev/shm|</torch_", re.IGNORECASE), _SHARED_MEMORY),
+    (re.compile(r"DataLoader worker .* (killed by signal|exited unexpectedly)"), _KILLED),
+    (re.compile(r"(CUDA|HIP|device).*out of memory|CUBLAS_STATUS_ALLOC_FAILED", re.IGNORECASE), _DEVICE),
+    (re.compile(r"Too many open files", re.IGNORECASE), _DESCRIPTORS),
+    (re.compile(r"can't allocate memory|cannot allocate memory|std::bad_alloc", re.IGNORECASE), _HOST),
+    (re.compile(r"process pool was terminated abruptly", re.IGNORECASE), _KILLED),
+)
+
+
+def find_exhaustion(error: BaseException) -> ResourceError | None:
+    """Return the classified error if the machine, and no bug, is at fault; None for anything else.
+
+    Torch reports a dead loader worker from a signal handler, so that it may come up anywhere, also as the cause of
+    another error.
+    """
+    for one in _chain(error):
+        if isinstance(one, ResourceError):
+            return one
+        advice = _advice(one)
+        if advice:
+            return ResourceError(f"{_first_line(one)} {advice}")
+    return None
+
+
+def _advice(error: BaseException) -> str | None:
+    if isinstance(error, OSError) and error.errno in ADVICE_OF_ERRNO:
+        return ADVICE_OF_ERRNO[error.errno]
+    if isinstance(error, MemoryError):
+        return _HOST
+    if isinstance(error, OSError | RuntimeError):
+        return next((advice for pattern, advice in _ADVICE_OF_TEXT if pattern.search(str(error))), None)
+    return None
+
+
+def _first_line(error: BaseException) -> str:
+    # "DataLoader worker (pid 123) is killed by signal: Killed. " has all that there is to say.
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return f"{lines[0].rstrip('. ')}."
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__

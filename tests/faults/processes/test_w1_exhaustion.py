@@ -1,0 +1,72 @@
+"""W1: a killed loader worker, memory, descriptors: classified with advice, and the run goes on to the same losses."""
+
+import os
+import resource
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from matrix import row
+from runs import Home, Run, assert_same_metrics
+
+pytestmark = pytest.mark.faults
+
+
+def loader_workers(run: Run) -> list[int]:
+    """The children of a run, which runs on one rank."""
+    return [int(pid) for pid in Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()]
+
+
+def kill_worker(number: signal.Signals) -> Callable[[Run], str]:
+    def kill(run: Run) -> str:
+        worker = loader_workers(run)[-1]
+        os.kill(worker, number)
+        return str(worker)
+
+    return kill
+
+
+def take_descriptors(run: Run) -> str:
+    resource.prlimit(run.pid, resource.RLIMIT_NOFILE, (3, 3))
+    return "ulimit -n"
+
+
+CASES = (
+    (kill_worker(signal.SIGKILL), 9),
+    (take_descriptors, 7),
+    (kill_worker(signal.SIGBUS), 9),
+    (kill_worker(signal.SIGSEGV), 9),
+)
+
+
+def test_w1_a_machine_that_runs_out(home: Home, reference: Path) -> None:
+    matrix = row("W1", subset=2, full=10)
+    for number in range(matrix.n):
+        fault, status = CASES[number % len(CASES)]
+        draw = matrix.draw(number)
+        with matrix.case(f"{number}: {getattr(fault, '__name__', fault)}"):
+            name = f"name=exhausted-{number}"
+            run = home.start(name, "batch.num_workers=2")
+            target = draw.randrange(6, 24)
+            assert run.wait_for(lambda run, target=target: run.last_step() >= target)
+            time.sleep(draw.random() * 0.02)
+            named = fault(run)
+            got = run.wait()
+            assert got == status, f"exit status {got}\n{run.output()}"
+            assert named in run.output()
+            assert "resume=last" in run.output()
+            assert "error[bug]" not in run.output()
+            assert_same_metrics(home.finish(name, "resume=last").folder, reference)
+    matrix.check()
+
+
+def test_w1_a_model_that_does_not_fit_into_memory(home: Home) -> None:
+    run = home.start("name=too-large", "model.hidden_size=16384", "model.num_attention_heads=16")
+    status = Path(f"/proc/{run.pid}/status").read_text()
+    has = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmSize")) * 1024
+    resource.prlimit(run.pid, resource.RLIMIT_AS, (has + 2**30, has + 2**30))
+    assert run.wait() == 9, run.output()
+    assert "memory of this machine is used up" in run.output()
+    assert "error[bug]" not in run.output()

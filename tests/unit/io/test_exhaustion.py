@@ -1,0 +1,68 @@
+"""What the machine lacks is told from bugs, with advice that fits."""
+
+import errno
+import os
+
+import pytest
+import torch
+
+from bionemo_core.cli import failures
+from bionemo_core.errors import NetworkError, ResourceError
+from bionemo_core.io.atomic import storage_error
+from bionemo_core.io.exhaustion import find_exhaustion
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (RuntimeError("DataLoader worker (pid 123) is killed by signal: Killed. "), ("pid 123", "batch.num_workers")),
+        (RuntimeError("DataLoader worker (pid(s) 12, 13) exited unexpectedly"), ("12, 13", "`dmesg` tells")),
+        (RuntimeError("DataLoader worker (pid 9) is killed by signal: Bus error. "), ("pid 9", "--shm-size")),
+        (RuntimeError("unable to write to file </torch_7_1>: No space left on device (28)"), ("--shm-size",)),
+        (RuntimeError("unable to mmap 64 bytes from file </torch_shm_1>"), ("/dev/shm",)),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore"), ("batch.micro_batch_size",)),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes"),
+            ("memory of this",),
+        ),
+        (MemoryError(), ("MemoryError", "batch.pack_window")),
+        (OSError(errno.EMFILE, os.strerror(errno.EMFILE)), ("ulimit -n",)),
+        (OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)), ("memory of this machine",)),
+        (BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN)), ("ulimit -u",)),
+        (ValueError("CUDA out of memory"), ()),
+        (RuntimeError("shapes do not match"), ()),
+    ],
+)
+def test_what_is_used_up(capsys, error, words):
+    found = find_exhaustion(error)
+    assert (found is not None) is bool(words)
+    assert all(word in str(found) for word in words)
+    with failures.ExitStatus() as status:
+        raise error
+    assert status.value == (9 if words else 70)
+    assert ("Traceback" in capsys.readouterr().err) is (not words)
+    assert not words or "resume=last" in str(found)
+
+
+def test_a_worker_that_dies_while_something_else_fails_is_the_cause():
+    try:
+        try:
+            raise RuntimeError("DataLoader worker (pid 5) is killed by signal: Killed. ")
+        except RuntimeError:
+            raise RuntimeError("the queue is empty")  # noqa: B904 - as libraries do
+    except RuntimeError as error:
+        found = find_exhaustion(error)
+    assert isinstance(found, ResourceError)
+    assert "pid 5" in str(found)
+
+
+def test_a_classified_error_keeps_its_status(capsys):
+    with failures.ExitStatus() as status:
+        raise NetworkError("another rank died") from MemoryError()
+    assert status.value == 8
+
+
+def test_a_file_that_cannot_be_opened_for_want_of_descriptors_is_not_told_to_free_space(tmp_path):
+    error = storage_error(tmp_path, OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
+    assert "ulimit -n" in str(error)
+    assert "Free space" not in str(error)
