@@ -16,16 +16,9 @@ from numpy.typing import NDArray
 
 from bionemo_core._version import __version__
 from bionemo_core.config.schema import RunSpec
-from bionemo_core.data.readers import Source, source_for
-from bionemo_core.data.readers.formats import detect_format
-from bionemo_core.data.readers.key_names import TASK_KEYS
-from bionemo_core.data.readers.tables import is_separator, match_column, read_column_names
-from bionemo_core.data.store.prepare import prepare
 from bionemo_core.data.store.record_store import PreparedStore
 from bionemo_core.data.store.report import count_summary
-from bionemo_core.data.store.residue_filter import RecordFilter
-from bionemo_core.data.store.text_filter import filter_for
-from bionemo_core.errors import ConfigError, DataError, Preempted, Stopped
+from bionemo_core.errors import ConfigError, Preempted, Stopped
 from bionemo_core.inference.embedding import EMBEDDINGS, RAGGED, Embedder, EmbeddingSettings
 from bionemo_core.inference.embedding import embed as embed_sequences
 from bionemo_core.inference.outputs import Part, Parts, PartStore, PartWriter, missing_ranges, part_bounds, saved_ranges
@@ -36,9 +29,9 @@ from bionemo_core.io.progress import Progress
 from bionemo_core.models.load import OpenedModel, open_model
 from bionemo_core.parallel.ranks import Ranks
 from bionemo_core.parallel.strategy import compile_layers
-from bionemo_core.protocols import Tokenizer
 from bionemo_core.runs.device import choose_device
 from bionemo_core.runs.plan_text import quieten_libraries
+from bionemo_core.tasks.input_file import open_input
 from bionemo_core.tasks.opening import open_for_use, start_workers, weights_fingerprint
 from bionemo_core.tasks.settings import Embed
 
@@ -47,9 +40,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("bionemo")
 
-_TABLES = ("csv", "tsv", "parquet")
-_SEQUENCE_COLUMNS = ("sequence", "smiles", "canonical_smiles", "isomeric_smiles")
-"""The names of the column with the sequences, in any case, if `task.sequence_column` is not given."""
 CPU_BATCH, GPU_BATCH = 4_096, 32_768
 """Tokens in one forward pass."""
 _PART_TOKENS, _RAGGED_PART_TOKENS = 1 << 22, 1 << 17
@@ -129,74 +119,6 @@ def settings_of(task: Embed, on_gpu: bool) -> EmbeddingSettings:
         unknown="unk",  # the store holds such records only where the user has said so
         static_shapes=on_gpu,
     )
-
-
-def open_input(path: str, task: Any, tokenizer: Tokenizer, context: Any) -> PreparedStore:
-    """Return the filtered sequences of a file in its order; ids may repeat. See `read_input`."""
-    return prepare(*read_input(path, task, tokenizer), context)
-
-
-def read_input(path: str, task: Any, tokenizer: Tokenizer) -> tuple[Source, RecordFilter]:
-    """Return the reader of a file, and the filter of its records, which keeps those that repeat an id.
-
-    `task` has the reading keys of `Embed`; without `canonicalize`, as in `Optimize`, texts are canonicalised.
-
-    Raises:
-        ConfigError: the format is unknown.
-        DataError: the file or a record cannot be used.
-    """
-    paths = [Path(path).expanduser()]
-    if not paths[0].is_file():
-        raise DataError(f"{path}: no such file. Check the path.")
-    kind = task.format or detect_format(paths, TASK_KEYS)
-    if kind not in _TABLES:
-        layout_options(task, kind)
-    options: dict[str, Any] = {}
-    if kind in _TABLES:
-        options = _table_options(paths[0], kind, task)
-    source = source_for(paths, kind, TASK_KEYS, **options)
-    return source, filter_for(tokenizer, task.on_invalid, canonicalize=getattr(task, "canonicalize", True))
-
-
-def _table_options(path: Path, kind: str, task: Any) -> dict[str, Any]:
-    """Return the options for reading a table: its columns and, of a CSV or TSV file, its layout.
-
-    Raises:
-        ConfigError: a key for the layout is given for a Parquet file, or out of its range.
-        DataError: the header cannot be read.
-    """
-    options = layout_options(task, kind)
-    names = read_column_names(path, kind, **options)
-
-    def find(candidates: Sequence[str]) -> str | None:
-        return next((names[number] for name in candidates for number in match_column(names, name)[:1]), None)
-
-    options["column"] = task.sequence_column or find(_SEQUENCE_COLUMNS) or _SEQUENCE_COLUMNS[0]
-    id_column = task.id_column or find(["id"])
-    return options | ({"id_column": id_column} if id_column else {})
-
-
-def layout_options(task: Any, kind: str) -> dict[str, Any]:
-    """Return the options of `task` for the layout of a CSV or TSV file, for its reader.
-
-    Raises:
-        ConfigError: the file has another format, or a value is out of its range.
-    """
-    header_lines, separator = getattr(task, "header_lines", 1), getattr(task, "separator", None)
-    given = {"header_lines": header_lines != 1, "separator": separator is not None}
-    if kind not in ("csv", "tsv"):
-        unused = next((key for key, is_given in given.items() if is_given), None)
-        if unused:
-            raise ConfigError(f"task.{unused}: {kind} files have no such thing. Leave it out, or set task.format.")
-        return {}
-    if header_lines < 1:
-        raise ConfigError(
-            f"task.header_lines: got {header_lines}, expected 1 or more: a task finds its columns by their names. "
-            "Put a line with the names above the table."
-        )
-    if separator is not None and not is_separator(separator):
-        raise ConfigError(f"task.separator: got {separator!r}, expected one character such as ',' or a tab.")
-    return {"header_lines": header_lines} | ({"separator": separator} if separator is not None else {})
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.data.readers import Source
-from bionemo_core.data.store.prepare import prepare
 from bionemo_core.data.store.report import count_summary
 from bionemo_core.data.store.residue_filter import RecordFilter
 from bionemo_core.errors import ConfigError
@@ -21,7 +20,7 @@ from bionemo_core.io.atomic import new_csv
 from bionemo_core.models.load import OpenedModel
 from bionemo_core.runs.device import choose_device
 from bionemo_core.runs.plan_text import quieten_libraries
-from bionemo_core.tasks.embed import read_input
+from bionemo_core.tasks.input_file import prepare_input, read_input
 from bionemo_core.tasks.opening import open_for_use, single_process
 from bionemo_core.tasks.settings import Predict
 from bionemo_core.tasks.unread_keys import refuse_unread
@@ -108,7 +107,7 @@ def _predict_rows(
     settings = EmbeddingSettings(on_long=task.on_long, tokens_per_batch=tokens, unknown="unk")
     predictor = Predictor(opened.module, opened.tokenizer, settings)
     source, rules = read_input(task.input, task, opened.tokenizer)
-    store = prepare(source, rules, choose_device(spec).context(spec))
+    store = prepare_input(source, rules, choose_device(spec).context(spec))
     predictor.check_lengths(store)
     cut, rejects = task.on_long == "truncate", store.manifest["records"]["rejected"]
     with_reasons = bool(rejects) or task.on_invalid == "skip"

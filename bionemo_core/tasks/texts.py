@@ -22,7 +22,7 @@ from bionemo_core.protocols import BuildContext, TextJudge
 from bionemo_core.runs.device import Device
 from bionemo_core.runs.folder import RunFolder, new_folder
 from bionemo_core.runs.resume import write_spec
-from bionemo_core.tasks.embed import open_input
+from bionemo_core.tasks.input_file import open_input
 
 ON_LONG = ("error", "skip")
 _CPU_BATCH, _GPU_BATCH = 256, 8_192

@@ -11,7 +11,7 @@ from bionemo_core.data.readers.tables import read_column_names
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.inference.scoring import Mutation, read_variant
 from bionemo_core.protocols import Tokenizer
-from bionemo_core.tasks.embed import layout_options
+from bionemo_core.tasks.input_file import layout_options
 from bionemo_core.tasks.settings import Predict
 
 ON_INVALID = ("error", "skip")

@@ -59,7 +59,7 @@ def test_contributing_is_short():
 def test_fault_rows_of_the_documentation_exist():
     text = (PROJECT / "docs/reliability.md").read_text()
     named = set(re.findall(r"\b([A-Z]\d)\b", text))
-    there = {path.name.split("_")[1].upper() for path in (PROJECT / "tests/faults").glob("test_*.py")}
+    there = {path.name.split("_")[1].upper() for path in (PROJECT / "tests/faults").rglob("test_*.py")}
     assert named <= there, f"no test for {sorted(named - there)}"
 
 

@@ -18,7 +18,7 @@ from bionemo_core.inference.embedding import embed
 from bionemo_core.inference.latent_search import ModelLatents
 from bionemo_core.inference.sampling import Seq2SeqInference
 from bionemo_core.protocols import BuildContext, CanonicalForm
-from bionemo_core.tasks.embed import open_input
+from bionemo_core.tasks.input_file import open_input
 from bionemo_core.tasks.settings import Optimize
 from bionemo_molbart import presets
 from bionemo_molbart.molecules import scaffold

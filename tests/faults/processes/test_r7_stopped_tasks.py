@@ -143,3 +143,14 @@ def test_r7_told_to_stop(home: Home, model: Path, commands: dict[str, Callable[[
             check(home, task, commands[task], model, f"r7-{task}-{case}", draw, seconds[task])
             assert results(home.path / "r7" / f"r7-{task}-{case}") in (results(whole), set()), "not the whole result"
     matrix.check()
+
+
+def test_a_home_that_cannot_be_written_is_no_hindrance_to_a_use(
+    home: Home, model: Path, commands: dict[str, Callable[[str], list[str]]]
+) -> None:
+    output = home.path / "read-only-home"
+    typed = [*commands["embed"](str(output)), "home=/dev/null/home"]
+    run = start(home, "embed", typed, model, "read-only-home")
+    assert run.wait() == 0, run.output()
+    assert output.with_suffix(".npz").is_file()
+    assert "warning: /dev/null/home cannot be written, so the prepared input is not kept" in run.output()

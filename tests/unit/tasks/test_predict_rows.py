@@ -12,7 +12,8 @@ from bionemo_core.data.store.prepare import prepare
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.inference.embedding import Embedder, EmbeddingSettings
 from bionemo_core.protocols import BuildContext
-from bionemo_core.tasks.embed import _find_long, read_input
+from bionemo_core.tasks.embed import _find_long
+from bionemo_core.tasks.input_file import read_input
 from bionemo_core.tasks.predict import _score_variants, _with_rejected
 from bionemo_core.tasks.settings import Predict
 from bionemo_core.tasks.texts import Texts

@@ -6,7 +6,7 @@ import pytest
 
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.protocols import BuildContext
-from bionemo_core.tasks.embed import open_input
+from bionemo_core.tasks.input_file import open_input
 from bionemo_core.tasks.settings import Embed
 
 presets = pytest.importorskip("bionemo_esm.presets")

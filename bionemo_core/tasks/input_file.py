@@ -1,0 +1,121 @@
+"""The input file of a task: its reader, its filter, and its records prepared."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+from bionemo_core.data.readers import Source, source_for
+from bionemo_core.data.readers.formats import detect_format
+from bionemo_core.data.readers.key_names import TASK_KEYS
+from bionemo_core.data.readers.tables import is_separator, match_column, read_column_names
+from bionemo_core.data.store.prepare import home_folder, prepare
+from bionemo_core.data.store.record_store import PreparedStore
+from bionemo_core.data.store.residue_filter import RecordFilter
+from bionemo_core.data.store.text_filter import filter_for
+from bionemo_core.errors import ConfigError, DataError, StorageError
+from bionemo_core.machine import is_writable
+from bionemo_core.protocols import BuildContext, Tokenizer
+
+log = logging.getLogger("bionemo")
+
+_TABLES = ("csv", "tsv", "parquet")
+_SEQUENCE_COLUMNS = ("sequence", "smiles", "canonical_smiles", "isomeric_smiles")
+"""The names of the column with the sequences, in any case, if `task.sequence_column` is not given."""
+
+
+def open_input(path: str, task: Any, tokenizer: Tokenizer, context: BuildContext) -> PreparedStore:
+    """Return the filtered sequences of a file in its order; ids may repeat. See `read_input`."""
+    return prepare_input(*read_input(path, task, tokenizer), context)
+
+
+def prepare_input(source: Source, rules: RecordFilter, context: BuildContext) -> PreparedStore:
+    """Return the prepared records of an input; in a temporary folder if the home cannot be written.
+
+    Raises:
+        DataError: a record cannot be used.
+        StorageError: a file cannot be written.
+    """
+    try:
+        return prepare(source, rules, context)
+    except StorageError:
+        if is_writable(home_folder(context)):
+            raise
+    return prepare(source, rules, replace(context, home=_make_short_lived_home(home_folder(context))))
+
+
+def _make_short_lived_home(home: Path) -> str:
+    """Return a temporary folder for prepared data, which goes with this process."""
+    folder = mkdtemp(prefix="bionemo-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    log.warning("%s cannot be written, so the prepared input is not kept: it lies in %s until the end.", home, folder)
+    return folder
+
+
+def read_input(path: str, task: Any, tokenizer: Tokenizer) -> tuple[Source, RecordFilter]:
+    """Return the reader of a file, and the filter of its records, which keeps those that repeat an id.
+
+    `task` has the reading keys of `Embed`; without `canonicalize`, as in `Optimize`, texts are canonicalised.
+
+    Raises:
+        ConfigError: the format is unknown.
+        DataError: the file or a record cannot be used.
+    """
+    paths = [Path(path).expanduser()]
+    if not paths[0].is_file():
+        raise DataError(f"{path}: no such file. Check the path.")
+    kind = task.format or detect_format(paths, TASK_KEYS)
+    if kind not in _TABLES:
+        layout_options(task, kind)
+    options: dict[str, Any] = {}
+    if kind in _TABLES:
+        options = _table_options(paths[0], kind, task)
+    source = source_for(paths, kind, TASK_KEYS, **options)
+    return source, filter_for(tokenizer, task.on_invalid, canonicalize=getattr(task, "canonicalize", True))
+
+
+def _table_options(path: Path, kind: str, task: Any) -> dict[str, Any]:
+    """Return the options for reading a table: its columns and, of a CSV or TSV file, its layout.
+
+    Raises:
+        ConfigError: a key for the layout is given for a Parquet file, or out of its range.
+        DataError: the header cannot be read.
+    """
+    options = layout_options(task, kind)
+    names = read_column_names(path, kind, **options)
+
+    def find(candidates: Sequence[str]) -> str | None:
+        return next((names[number] for name in candidates for number in match_column(names, name)[:1]), None)
+
+    options["column"] = task.sequence_column or find(_SEQUENCE_COLUMNS) or _SEQUENCE_COLUMNS[0]
+    id_column = task.id_column or find(["id"])
+    return options | ({"id_column": id_column} if id_column else {})
+
+
+def layout_options(task: Any, kind: str) -> dict[str, Any]:
+    """Return the options of `task` for the layout of a CSV or TSV file, for its reader.
+
+    Raises:
+        ConfigError: the file has another format, or a value is out of its range.
+    """
+    header_lines, separator = getattr(task, "header_lines", 1), getattr(task, "separator", None)
+    given = {"header_lines": header_lines != 1, "separator": separator is not None}
+    if kind not in ("csv", "tsv"):
+        unused = next((key for key, is_given in given.items() if is_given), None)
+        if unused:
+            raise ConfigError(f"task.{unused}: {kind} files have no such thing. Leave it out, or set task.format.")
+        return {}
+    if header_lines < 1:
+        raise ConfigError(
+            f"task.header_lines: got {header_lines}, expected 1 or more: a task finds its columns by their names. "
+            "Put a line with the names above the table."
+        )
+    if separator is not None and not is_separator(separator):
+        raise ConfigError(f"task.separator: got {separator!r}, expected one character such as ',' or a tab.")
+    return {"header_lines": header_lines} | ({"separator": separator} if separator is not None else {})
