@@ -42,6 +42,8 @@ def test_r5_same_losses_after_a_change_that_may_be_made(home: Home, half: str, r
         ("seed=7", "seed"),
         ("data.seed=3", "data.seed"),
         ("batch.packing=false", "batch.packing"),
+        ("batch.pack_window=32", "batch.pack_window: 64 -> 32"),
+        ("batch.seq_length=96", "batch.seq_length: 128 -> 96"),
         ("batch.global_batch_size=4", "global_batch_size"),
     ],
 )
@@ -51,6 +53,21 @@ def test_r5_refused_with_the_name_of_what_changed(home: Home, half: str, change:
     run = home.finish(f"name={copy}", "resume=last", change, status=2)
     assert named in run.output()
     assert "Traceback" not in run.output()
+
+
+def test_r5_other_bytes_in_the_data_file_are_refused(home: Home) -> None:
+    proteins = home.path / "proteins.fasta"
+    records = [f">p{number}\nMKTAYIAKQRQISFVKSHFSRQLEERLG{'ACDE'[number % 4] * (number % 9)}\n" for number in range(40)]
+    proteins.write_text("".join(records))
+    arguments = ("name=other-bytes", "data=fasta", f"data.path={proteins}", "trainer.val_check_interval=2")
+    home.finish(*arguments, "trainer.max_steps=2", "checkpoint.every_n_steps=2", "scheduler=constant")
+    # The same number of records and letters, so that only the bytes tell.
+    proteins.write_text("".join(records).replace("MKTAY", "MKTAW"))
+    again = (*arguments, "trainer.max_steps=4", "scheduler=constant", "resume=last")
+    run = home.finish(*again, status=2)
+    assert "the data changed since the checkpoint" in run.output()
+    proteins.write_text("".join(records))
+    home.finish(*again)
 
 
 def test_r5_a_run_of_an_earlier_version_goes_on(home: Home, half: str, reference: Path) -> None:

@@ -119,7 +119,10 @@ def test_a_key_of_another_group_in_a_model_file_says_where_it_belongs(composed, 
         (["trainer.accelerator=gpus"], "Did you mean 'gpu'"),
         (["checkpoint.mode=mins"], "Did you mean 'min'"),
         (["trainer.gradient_clip_val=-1"], "gradient_clip_val"),
+        (["trainer.gradient_clip_val=0"], "trainer.gradient_clip_val: got 0"),
+        (["checkpoint.keep_last=1"], "checkpoint.keep_last: got 1"),
         (["seed=-1"], "seed: got -1"),
+        ([f"seed={2**32}"], "seed: got 4294967296, expected 0 to 4294967295"),
     ],
 )
 def test_invalid_values_are_refused(spec_of, typed, words):
