@@ -16,6 +16,7 @@ from bionemo_core.finetuning.model import FINETUNED
 from bionemo_core.io.hashing import fingerprint_chunks
 from bionemo_core.models.load import DTYPES, OpenedModel, open_model
 from bionemo_core.models.locate import open_stored
+from bionemo_core.nn.missing_weights import missing_parts, pass_on_missing, require_weights
 from bionemo_core.nn.residue_states import encoder_network, encoder_of
 from bionemo_core.parallel.transfer import persistent_buffers
 from bionemo_core.parallel.weights import network_of
@@ -31,15 +32,17 @@ ENCODER = "encoder_network."
 
 
 def named_weights(network: nn.Module) -> list[tuple[str, Tensor]]:
-    """Return parameters and persistent buffers with their names."""
-    return [*network.named_parameters(), *persistent_buffers(network)]
+    """Return parameters and persistent buffers with their names, without those that a load did not fill."""
+    missing = missing_parts(network)
+    every = (*network.named_parameters(), *persistent_buffers(network))
+    return [(name, tensor) for name, tensor in every if not missing.cover(name)]
 
 
 def pretrained_network(opened: OpenedModel) -> nn.Module:
     """Return the encoder network of a model; adapters of an earlier fine-tuning are merged into its weights."""
     base = encoder_network(network_of(opened.module))
+    require_weights(base, "fine-tuning", encoder_of(base).unread)
     merge_adapters(base)
-    encoder_of(base)
     return base
 
 
@@ -47,9 +50,12 @@ def pretrained_network(opened: OpenedModel) -> nn.Module:
 def copy_weights(source: nn.Module, target: nn.Module) -> None:
     """Copy every weight of `source` to the weight of the same name in `target`, which may also have adapters.
 
+    What was not loaded in `source` counts as not loaded in `target`.
+
     Raises:
         ConfigError: `source` lacks a weight that is not an adapter's.
     """
+    pass_on_missing(source, target)
     weights = dict(named_weights(source))
     for name, tensor in named_weights(target):
         if name in weights:
@@ -77,7 +83,14 @@ def opened_fingerprint(opened: OpenedModel) -> str:
 
 @torch.no_grad()
 def open_with_adapter(
-    base: str, adapter: str, registry: Registry, *, device: str = "cpu", dtype: str = "float32", merge: bool = False
+    base: str,
+    adapter: str,
+    registry: Registry,
+    *,
+    device: str = "cpu",
+    dtype: str = "float32",
+    merge: bool = False,
+    **opening: Any,
 ) -> OpenedModel:
     """Open the model at `base` with the adapters and head at `adapter`, in evaluation mode.
 
@@ -88,11 +101,12 @@ def open_with_adapter(
         device: cpu, cuda or cuda:N.
         dtype: float32, bfloat16 or float16.
         merge: add the adapters to the weights that they adapt; the outputs stay the same.
+        opening: further arguments of `open_model` for `base`: restore, connector, home.
 
     Raises:
         ArtefactError: `adapter` is not an adapter, or was trained on other weights.
     """
-    opened = open_model(base, registry)
+    opened = open_model(base, registry, **opening)
     base_fingerprint = opened_fingerprint(opened)  # taken before merging, which rounds the weights
     source = pretrained_network(opened)
     stored = open_stored(adapter, registry)
@@ -114,6 +128,7 @@ def open_with_adapter(
     if merge:
         merge_adapters(module.network)
     module.to(device=torch.device(device), dtype=DTYPES[dtype]).eval()
-    return replace(
-        opened, module=module, spec=stored.spec, data=None
-    )  # the training data of the adapter are not recorded
+    note = f"adapters and head: {len(stored.tensors.names)} tensors, from {adapter}"
+    report = replace(opened.report, notes=(*opened.report.notes, note))
+    # The training data of the adapter are not recorded.
+    return replace(opened, module=module, spec=stored.spec, report=report, data=None)

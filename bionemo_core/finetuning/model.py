@@ -202,7 +202,9 @@ def freeze(network: Any, *, frozen: bool, layers: int) -> None:
     for part in frozen_parts:
         for parameter in part.parameters():
             parameter.requires_grad_(False)
+    from bionemo_core.nn.residue_states import MemoryEncoder
+
     # Parts for pre-training only get no gradient, and so no optimizer state.
-    for part in (getattr(network, name, None) for name in ("head", "decoder", "decoder_embedding")):
+    for part in (getattr(network, name, None) for name in MemoryEncoder.unread):
         for parameter in part.parameters() if part is not None else ():
             parameter.requires_grad_(False)

@@ -89,6 +89,7 @@ class StoredStates:
 
     form = NO_FORM
     fixed_states: int | None = None
+    unread: tuple[str, ...] = ()
     largest_on_device = 8 * 2**30
 
     def __init__(self, table: Tensor) -> None:

@@ -23,6 +23,7 @@ from bionemo_core.data.store.text_filter import clean_texts
 from bionemo_core.data.tokenizer import describe_unknown
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.inference.windows import LongRule, Window, average_windows
+from bionemo_core.nn.missing_weights import require_weights
 from bionemo_core.nn.residue_states import ResidueEncoder, encoder_network, encoder_of, may_pack
 from bionemo_core.parallel.weights import network_of
 from bionemo_core.protocols import Example, Tokenizer
@@ -103,6 +104,7 @@ class Embedder:
         """Find the encoder, and check that it offers the requested outputs.
 
         Raises:
+            ArtefactError: the model was loaded from a source without a tensor that they need.
             ConfigError: it does not, or a setting is out of its range.
         """
         settings = self.settings.check()
@@ -119,6 +121,7 @@ class Embedder:
                 f"{settings.key_prefix}outputs: {', '.join(ragged)} need a masked-language head, which "
                 f"{type(self.network).__name__} does not have. Request embeddings or hiddens."
             )
+        require_weights(self.network, f"outputs={', '.join(settings.outputs)}", () if ragged else self.encoder.unread)
         seq_length: int = self.module.seq_length  # type: ignore[assignment]  # torch's stub allows modules only
         limit = seq_length - self.input.num_terminals
         overlap = settings.window_overlap

@@ -23,6 +23,7 @@ from bionemo_core.inference.cuda_graphs import CudaGraphDecoder
 from bionemo_core.inference.decoding import StepDecoder
 from bionemo_core.inference.methods import SINGLE_SAMPLE, add_noise, method_options, parse_max_length, select_kept_beams
 from bionemo_core.inference.philox import RowRng
+from bionemo_core.nn.missing_weights import require_weights
 from bionemo_core.parallel.weights import network_of
 from bionemo_core.protocols import Example, Tokenizer
 
@@ -81,6 +82,7 @@ class Seq2SeqInference:
         Texts are converted to their canonical form, and invalid ones are refused, unless `clean` is false.
 
         Raises:
+            ArtefactError: the model was loaded from a source without a tensor that decoding needs.
             ConfigError: the model is not an encoder-decoder, or a size is below 1.
         """
         module = opened.module
@@ -91,6 +93,7 @@ class Seq2SeqInference:
                 f"sampling: {type(network).__name__} cannot decode: it has no {', '.join(absent)}. "
                 "Use an encoder-decoder, such as megamolbart or molmim."
             )
+        require_weights(network, "decoding")
         objective = getattr(module, "objective", None)
         room = module.seq_length - sum(input_form(opened.tokenizer).terminals)
         source = min(room, getattr(objective, "max_tokens", room))

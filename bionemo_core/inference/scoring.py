@@ -21,6 +21,7 @@ from bionemo_core.data.batches.batch import TokenBatch
 from bionemo_core.data.batches.rows import RowShape, collate
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.inference.embedding import check_known_tokens
+from bionemo_core.nn.missing_weights import require_weights
 from bionemo_core.nn.residue_states import encoder_network, encoder_of, may_pack
 from bionemo_core.parallel.weights import network_of
 from bionemo_core.protocols import Example, Tokenizer
@@ -91,6 +92,7 @@ class MaskedScorer:
         """Find the network, and check that it has a masked-language head.
 
         Raises:
+            ArtefactError: the model was loaded from a source without a tensor that scoring needs.
             ConfigError: the model has no masked-language head.
         """
         self.network: Any = encoder_network(network_of(self.module))  # type: ignore[arg-type]
@@ -99,6 +101,7 @@ class MaskedScorer:
                 f"{type(self.network).__name__} does not predict masked residues, so it cannot score mutations. Choose "
                 "a masked language model, such as those of the ESM family."
             )
+        require_weights(self.network, "scoring masked residues")
         self.seq_length: int = self.module.seq_length  # type: ignore[assignment]  # torch's stub allows modules only
 
     def log_probabilities(self, sequence: str, masked: Sequence[Sequence[int]]) -> list[NDArray[np.float32]]:

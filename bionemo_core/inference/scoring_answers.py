@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.inference.embedding import Embedder, EmbeddingSettings
+from bionemo_core.nn.missing_weights import require_weights
+from bionemo_core.parallel.weights import network_of
 from bionemo_core.protocols import Tokenizer
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ class Predictor:
         """Check that the model has a prediction head.
 
         Raises:
+            ArtefactError: the model was loaded from a source without a tensor of its head.
             ConfigError: the model was not fine-tuned, or long sequences are to be cut into windows.
         """
         info = getattr(self.module, "answers", None)
@@ -58,6 +61,7 @@ class Predictor:
             raise ConfigError(
                 "task.on_long=window: a prediction head needs the whole sequence. Use task.on_long=truncate or error."
             )
+        require_weights(network_of(self.module), "prediction")
         self.info: AnswerInfo = info
         self._embedder = Embedder(self.module, self.tokenizer, self.settings)
 

@@ -27,7 +27,7 @@ from bionemo_core.checkpoint.shards import (
 from bionemo_core.config.safe_json import check_keys, check_type, choice_from, parse_json, refuse_unsafe
 from bionemo_core.errors import ArtefactError, ConfigError
 from bionemo_core.interop.safetensors_files import FileTensors, read_header, tensor_names
-from bionemo_core.interop.stored import Carried, ModelSpec, StoredModel, Vocabulary
+from bionemo_core.interop.stored import ABSENT, AbsentParts, Carried, ModelSpec, StoredModel, Vocabulary
 from bionemo_core.io.atomic import new_output, write_chunks
 from bionemo_core.io.hashing import CHUNK_BYTES, FileFacts, hash_bytes, hash_chunks, hash_file
 
@@ -53,7 +53,7 @@ class Artefact:
     vocabulary: Vocabulary
     training: Mapping[str, Any] = field(default_factory=dict)
     origin: Mapping[str, Any] = field(default_factory=dict)
-    """The format and the name of the source; never a path."""
+    """The format and the name of the source, never a path; and under `absent` the parts that it lacked."""
 
 
 def write_artefact(
@@ -177,6 +177,7 @@ def _to_stored_model(path: Path, document: dict[str, Any], tensors: FileTensors,
         tensors=tensors,
         facts=document["training"],
         carried=carried,
+        absent=AbsentParts.of_facts(document["origin"].get(ABSENT), f"{path}: origin"),
         vocabulary=Vocabulary(document["vocabulary"]["size"], str(document["vocabulary"]["sha256"])),
         close=tensors.close,
     )

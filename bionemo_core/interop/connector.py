@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bionemo_core.errors import ArtefactError
 from bionemo_core.interop.foreign_config import ForeignConfig
-from bionemo_core.interop.stored import Carried
+from bionemo_core.interop.stored import AbsentParts, Carried
 from bionemo_core.protocols import Tokenizer
 
 
@@ -49,6 +49,10 @@ class Reading:
     carried: Carried = field(default_factory=Carried)
     vocab_size: int | None = None
     """The used rows of its word tables if `tokenizer` is None: such a model can only initialise another."""
+    absent: AbsentParts = field(default_factory=AbsentParts)
+    """Parts of the model that the source does not have by its kind; `tensors` lacks them."""
+    half_precision_notes: tuple[str, ...] = ()
+    """Remarks that apply only where the model computes in 16 bit."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,23 @@ class Connector(Protocol):
             ConfigError: the format cannot express it.
         """
         ...
+
+
+def absent_by_kind(source: ForeignModel, whole: str, theirs: str, ours: tuple[str, ...], what: str) -> AbsentParts:
+    """Return the parts that a Hugging Face folder lacks because its class is another than that of the whole model.
+
+    Args:
+        source: the folder; its configuration names its class under `architectures`.
+        whole: the class that has these parts. A folder of this class without them is damaged, so nothing is returned.
+        theirs: how the names of their tensors begin; nothing is returned if there is one.
+        ours: how the names of the parts' tensors begin in this framework.
+        what: the parts in words.
+    """
+    named = source.config.values.get("architectures")
+    kind = str(named[0])[:80] if isinstance(named, list) and named else ""
+    if kind == whole or any(name.startswith(theirs) for name in source.tensors):
+        return AbsentParts()
+    return AbsentParts(ours, f"{kind or source.where} has no {what}: embeds, fine-tunes; no perplexity")
 
 
 def check_pieces(found: Sequence[str], wanted: Sequence[str], where: str) -> None:

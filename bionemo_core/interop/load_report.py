@@ -2,7 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from bionemo_core.io.atomic import write_json
+
+RECORD = "restore.json"
+"""The file with the whole report, in a folder of results; beside a file `NAME` it is `NAME.restore.json`."""
+
+RESTART = "restart"
+"""The method of a table that keeps the network's initial values."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +40,13 @@ class LoadReport:
     """Tensors of the source that the network lacks."""
     notes: tuple[str, ...] = ()
     """Remarks on the source, such as another version of the plugin, or tensors that are not weights."""
+    absent_note: str = ""
+    """Which part the source lacks by its kind, and what the model can do without it."""
+
+    @property
+    def unfilled(self) -> tuple[str, ...]:
+        """The tensors of the network that keep their initial values: missing ones, and restarted positions."""
+        return (*self.missing, *(table.name for table in self.resized if table.method == RESTART and table.wanted))
 
     @property
     def complete(self) -> bool:
@@ -48,7 +64,8 @@ class LoadReport:
             for label, names in (("missing", self.missing), ("unexpected", self.unexpected))
             if names
         ]
-        return lines + [("note", note) for note in self.notes]
+        notes = (self.absent_note, *self.notes) if self.absent_note else self.notes
+        return lines + [("note", note) for note in notes]
 
     def text(self) -> str:
         """Return the lines as one aligned text."""
@@ -66,7 +83,17 @@ class LoadReport:
             "missing": list(self.missing),
             "unexpected": list(self.unexpected),
             "notes": list(self.notes),
+            "absent": self.absent_note,
         }
+
+    def write(self, output: Path, *, beside: bool = False) -> None:
+        """Write the whole report into the folder `output`; with `beside`, or if it is a file, beside it.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        path = output / RECORD if output.is_dir() and not beside else output.with_name(f"{output.name}.{RECORD}")
+        write_json(path, self.facts(), indent=2)
 
 
 def preview_names(names: Sequence[str], limit: int = 5) -> str:

@@ -11,6 +11,9 @@ from bionemo_core.config.schema import Choice
 from bionemo_core.errors import ArtefactError
 from bionemo_core.io.hashing import hash_bytes
 
+ABSENT = "absent"
+"""The key of an artefact's origin and of a checkpoint's facts that holds the absent parts."""
+
 
 @dataclass(frozen=True)
 class ModelSpec:
@@ -58,6 +61,41 @@ class Carried:
 
 
 @dataclass(frozen=True)
+class AbsentParts:
+    """Parts of a network that a source does not have by its kind, such as the head of a folder with an encoder only.
+
+    The model opens without them for every use that does not need them.
+    """
+
+    prefixes: tuple[str, ...] = ()
+    """Beginnings of the names of their tensors in this framework."""
+    note: str = ""
+    """What is absent, and what the model can do without it."""
+
+    def cover(self, name: str) -> bool:
+        """Return whether the tensor belongs to an absent part."""
+        return bool(self.prefixes) and name.startswith(self.prefixes)
+
+    def facts(self) -> dict[str, Any]:
+        """Return the parts as plain values, for a JSON file; empty if there are none."""
+        return {"prefixes": list(self.prefixes), "note": self.note} if self.prefixes else {}
+
+    @classmethod
+    def of_facts(cls, facts: object, where: str) -> "AbsentParts":
+        """Read the result of `facts`; None means that nothing is absent.
+
+        Raises:
+            ArtefactError: it is something else.
+        """
+        if not facts:
+            return cls()
+        prefixes = facts.get("prefixes") if isinstance(facts, Mapping) else None
+        if not isinstance(prefixes, list) or not all(isinstance(prefix, str) and prefix for prefix in prefixes):
+            raise ArtefactError(f"{where}: absent is {str(facts)[:80]!r}, expected prefixes of tensor names.")
+        return cls(tuple(prefixes), str(facts.get("note", "")))  # type: ignore[attr-defined]  # a mapping, as above
+
+
+@dataclass(frozen=True)
 class StoredModel:
     """An opened model of any format; call `close` once its tensors have been read."""
 
@@ -74,6 +112,9 @@ class StoredModel:
     unexpected: tuple[str, ...] = ()
     """The source's own names of tensors that have no counterpart in this framework."""
     notes: tuple[str, ...] = ()
+    absent: AbsentParts = field(default_factory=AbsentParts)
+    half_precision_notes: tuple[str, ...] = ()
+    """Remarks that apply only where the model computes in 16 bit."""
     carried: Carried = field(default_factory=Carried)
     vocabulary: Vocabulary | None = None
     """The vocabulary of the tokenizer it was stored with; None if the source does not record it."""

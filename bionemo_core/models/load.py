@@ -14,6 +14,7 @@ from bionemo_core.interop.load_report import LoadReport
 from bionemo_core.interop.stored import ModelSpec, StoredModel
 from bionemo_core.models.compatibility import check_plugins, check_vocabulary
 from bionemo_core.models.locate import complete_choice, open_stored
+from bionemo_core.nn.missing_weights import note_missing
 from bionemo_core.parallel.groups import start_groups
 from bionemo_core.parallel.transfer import Vocabularies, transfer_weights
 from bionemo_core.parallel.weights import network_of
@@ -61,7 +62,8 @@ def open_model(
         device: cpu, cuda or cuda:N.
         dtype: float32, bfloat16 or float16, of weights and computation.
         overrides: parameters of the model that replace those it was saved with.
-        strict: fail if a tensor is missing or unexpected; not used if `restore` is given.
+        strict: fail if a tensor is missing or unexpected; not used if `restore` is given. Either way a later use that
+            needs a missing tensor fails and names it.
         restore: how tables of another size are fitted, and whether loading is strict.
         connector: the connector that reads a foreign format; None: the one that recognises the model.
         home: the folder of the downloads; empty: $BIONEMO_HOME or ~/.bionemo.
@@ -107,6 +109,8 @@ def load_stored(
             "It can only initialise a model for training: restore_from_path with restore.vocabulary=tile or mean."
         )
     notes = check_plugins(stored.spec, registry, stored.source)
+    if dtype != "float32":
+        notes += stored.half_precision_notes
     model, tokenizer_choice = stored.spec.model, stored.spec.tokenizer
     params = {**model.params, **overrides}
     spec = ModelSpec(complete_choice("model", model.name, params, model.distribution, registry), tokenizer_choice)
@@ -114,12 +118,15 @@ def load_stored(
     tokenizer = registry.build(spec.tokenizer, context=context)
     check_vocabulary(stored, tokenizer)
     module = registry.build(spec.model, tokenizer=tokenizer, context=context)
+    network = network_of(module)
     report = transfer_weights(
-        network_of(module),
+        network,
         start_groups(),
         replace(stored, notes=(*stored.notes, *notes)),
         restore,
         Vocabularies(tokenizer.vocab_size, tokenizer.vocab_size),
+        absent_allowed=True,
     )
+    note_missing(network, report.unfilled, report.source, report.absent_note)
     module.to(device=torch.device(device), dtype=DTYPES[dtype]).eval()
     return OpenedModel(module, tokenizer, spec, dict(stored.facts), report, stored.data)

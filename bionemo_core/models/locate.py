@@ -17,7 +17,7 @@ from bionemo_core.interop.hub import fetch_model, is_address
 from bionemo_core.interop.huggingface import is_huggingface_folder, read_huggingface
 from bionemo_core.interop.nemo import read_nemo
 from bionemo_core.interop.source_config import keep_config
-from bionemo_core.interop.stored import CheckpointTensors, InMemoryTensors, ModelSpec, StoredModel
+from bionemo_core.interop.stored import ABSENT, AbsentParts, CheckpointTensors, InMemoryTensors, ModelSpec, StoredModel
 from bionemo_core.io.http import hide_secrets
 from bionemo_core.plugins.did_you_mean import did_you_mean
 from bionemo_core.protocols import BuildContext
@@ -113,6 +113,7 @@ def _open_run(folder: Path, reader: CheckpointReader) -> StoredModel:
         spec=ModelSpec(spec.model, spec.tokenizer),
         tensors=CheckpointTensors(reader),
         facts={**training, **reader.facts},
+        absent=AbsentParts.of_facts(reader.facts.get(ABSENT), str(reader.folder)),
         data=spec.data,
         close=reader.close,
     )
@@ -136,6 +137,8 @@ def _open_foreign(
         tensors=InMemoryTensors(reading.tensors),
         unexpected=reading.unexpected,
         notes=(f"read by connector {registered.qualified_name}", *reading.notes),
+        absent=reading.absent,
+        half_precision_notes=reading.half_precision_notes,
         carried=keep_config(reading.carried, foreign.config) if format_ == "nemo" else reading.carried,
         foreign_vocab_size=reading.vocab_size,
     )

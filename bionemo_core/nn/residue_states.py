@@ -43,6 +43,8 @@ class ResidueEncoder(Protocol):
     """The form of its input; terminal tokens are left out of the residue states."""
     fixed_states: int | None
     """The number of states of every sequence if it is fixed (a perceiver's latents); None: one per residue."""
+    unread: tuple[str, ...]
+    """The parts of the network that serve pre-training only: no residue state depends on them."""
 
     def __call__(self, batch: TokenBatch) -> ResidueStates: ...
 
@@ -51,6 +53,7 @@ class TokenEncoder:
     """The encoder of a network with `hidden_states(batch)`, [L, B, H], over BOS, residues and EOS."""
 
     fixed_states: int | None = None
+    unread: tuple[str, ...] = ("head",)
 
     def __init__(self, network: nn.Module, form: InputForm) -> None:
         self.network: Any = network
@@ -63,6 +66,8 @@ class TokenEncoder:
 
 class MemoryEncoder:
     """The encoder of a network with `encode(batch)`, a memory for its decoder, over what the form asks for."""
+
+    unread: tuple[str, ...] = ("decoder", "decoder_embedding", "head")
 
     def __init__(self, network: nn.Module, form: InputForm) -> None:
         self.network: Any = network

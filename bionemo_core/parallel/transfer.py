@@ -13,7 +13,7 @@ from bionemo_core.checkpoint.load import CheckpointReader
 from bionemo_core.config.schema import Restore
 from bionemo_core.config.value_checks import check_restore
 from bionemo_core.errors import ArtefactError, BioNeMoError, CheckpointError
-from bionemo_core.interop.load_report import LoadReport, Resized, preview_names
+from bionemo_core.interop.load_report import RESTART, LoadReport, Resized, preview_names
 from bionemo_core.interop.resize import fill_with_mean, interpolate_rows, pad_rows, tile_rows
 from bionemo_core.interop.stored import StoredModel, Tensors
 from bionemo_core.parallel.groups import ProcessGroups
@@ -25,7 +25,6 @@ VOCABULARY_TABLES = ("word_embeddings.weight", "head.output.weight", "head.outpu
 _POSITION_TABLE = "position_embeddings"
 _RELATIVE_TABLE = "positions.relative"
 PADDING = "padding"
-RESTART = "restart"
 
 
 @dataclass(frozen=True)
@@ -40,17 +39,28 @@ class Vocabularies:
 
 @torch.no_grad()
 def transfer_weights(
-    network: nn.Module, groups: ProcessGroups, stored: StoredModel, rules: Restore, vocabularies: Vocabularies
+    network: nn.Module,
+    groups: ProcessGroups,
+    stored: StoredModel,
+    rules: Restore,
+    vocabularies: Vocabularies,
+    *,
+    absent_allowed: bool = False,
 ) -> LoadReport:
     """Fill this rank's part of every parameter and persistent buffer; call before sharding.
 
+    With `absent_allowed`, parts that the source lacks by its kind are no reason to refuse it; the caller must see to it
+    that they are not used.
+
     Raises:
-        ArtefactError: a tensor has another shape and no rule allows resizing it, or, with `rules.strict`,
-            a tensor is missing or unexpected. A CheckpointError if the source is a run's checkpoint.
+        ArtefactError: no tensor of the source fits; a tensor has another shape and no rule allows resizing it; or,
+            with `rules.strict`, a tensor is missing or unexpected. A CheckpointError if the source is a run's
+            checkpoint.
     """
     check_restore(rules)
     layouts = read_layouts(network, groups)
     plan = _Plan.of(network, layouts, stored, rules, vocabularies)
+    plan.check_fits(absent_allowed)
     for name, parameter in network.named_parameters():
         if name in plan.matched:
             fill_local_part(stored.tensors, name, layouts[name], parameter, parameter, groups)
@@ -123,7 +133,7 @@ class _Plan:
         plan = cls(stored, rules, vocabularies, getattr(options, "position_offset", 0))
         wanted = {name: layout.global_shape for name, layout in layouts.items()}
         wanted |= {name: tuple(buffer.shape) for name, buffer in persistent_buffers(network)}
-        names = stored.tensors.names
+        names = [name for name in stored.tensors.names if not stored.absent.cover(name)]
         for name, shape in wanted.items():
             plan._classify(name, shape, stored.tensors.shape(name) if name in names else None)
         for name in sorted(set(names) - wanted.keys()):
@@ -132,7 +142,6 @@ class _Plan:
             else:
                 plan.unexpected.append(name)
         plan.unexpected += stored.unexpected
-        plan._check_fits()
         return plan
 
     def _classify(self, name: str, wanted: tuple[int, ...], stored: tuple[int, ...] | None) -> None:
@@ -192,14 +201,23 @@ class _Plan:
             return f" for a vocabulary of {size} (restore.vocabulary=tile or mean resizes it)"
         return " (restore.positions=interpolate, tile or cut resizes it)" if _is_positional(name) else ""
 
-    def _check_fits(self) -> None:
-        partial = self.rules.strict and (self.missing or self.unexpected)
-        if not partial and not self.reshaped:
+    def check_fits(self, absent_allowed: bool) -> None:
+        """Refuse a source that does not fit under the rules."""
+        absent = self.stored.absent
+        missing = [name for name in self.missing if not (absent_allowed and absent.cover(name))]
+        partial = self.rules.strict and (missing or self.unexpected)
+        nothing = not self.matched and all(table.method == RESTART for table in self.resized.values())
+        useless = nothing and bool(self.missing or self.unexpected)
+        if not partial and not self.reshaped and not useless:
             return
         error: type[BioNeMoError] = CheckpointError if self.stored.format == "run" else ArtefactError
-        message = mismatch_message(self.stored.source, self.missing, self.unexpected, self.reshaped)
-        if partial and not self.reshaped:
+        message = mismatch_message(self.stored.source, missing, self.unexpected, self.reshaped)
+        if useless:
+            message += " None of its tensors fits, so there is nothing to load, whatever restore.strict is."
+        elif partial and not self.reshaped:
             message += " Or set restore.strict=false to load the tensors that fit and list the others."
+        if absent.note:
+            message += f" Note: {absent.note}."
         raise error(message)
 
     def report(self) -> LoadReport:
@@ -211,6 +229,7 @@ class _Plan:
             tuple(self.missing),
             tuple(self.unexpected),
             self.stored.notes,
+            self.stored.absent.note,
         )
 
 

@@ -17,7 +17,7 @@ from bionemo_core.config.spec import difference, from_json, to_json
 from bionemo_core.errors import ArtefactError, ConfigError, Preempted, Stopped
 from bionemo_core.interop.load_report import LoadReport
 from bionemo_core.interop.stored import StoredModel, Vocabulary
-from bionemo_core.io.atomic import write_json, write_text
+from bionemo_core.io.atomic import write_text
 from bionemo_core.models.compatibility import check_plugins, check_vocabulary
 from bionemo_core.models.locate import open_stored
 from bionemo_core.parallel.groups import ProcessGroups
@@ -207,7 +207,7 @@ def _vocabulary_of(stored: StoredModel, spec: RunSpec, registry: Registry) -> Vo
 def record_restore(folder: RunFolder, report: LoadReport) -> None:
     """Print the load report, and write it to the folder as `restore.json`."""
     print(report.text(), flush=True)
-    write_json(folder.path / "restore.json", report.facts())
+    report.write(folder.path)
 
 
 def last_session(folder: RunFolder, first: RunSpec) -> RunSpec:

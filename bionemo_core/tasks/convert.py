@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -13,11 +13,14 @@ from bionemo_core.errors import ConfigError
 from bionemo_core.interop.artefact import Artefact, write_artefact
 from bionemo_core.interop.connector import OurModel
 from bionemo_core.interop.huggingface import write_huggingface
+from bionemo_core.interop.load_report import preview_names
 from bionemo_core.interop.nemo import write_nemo
 from bionemo_core.interop.source_config import write_with_source_config
-from bionemo_core.interop.stored import StoredModel, Vocabulary
+from bionemo_core.interop.stored import ABSENT, StoredModel, Vocabulary
 from bionemo_core.models.load import DTYPES, OpenedModel, load_stored
 from bionemo_core.models.locate import list_connectors, open_stored
+from bionemo_core.nn.missing_weights import missing_parts, require_weights
+from bionemo_core.nn.residue_states import encoder_network, encoder_of
 from bionemo_core.parallel.transfer import persistent_buffers
 from bionemo_core.parallel.weights import network_of
 from bionemo_core.plugins.did_you_mean import did_you_mean
@@ -54,18 +57,34 @@ def convert(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> No
         stored.close()
     print(opened.report.text(), flush=True)
     network = network_of(opened.module)
-    tensors = network_tensors(network)
+    require_weights(encoder_network(network), "task=convert", _unread(network))
+    if opened.report.unfilled and form != "artefact":
+        raise ConfigError(
+            f"task.to={form}: the format needs tensors that {stored.source} does not have: "
+            f"{preview_names(opened.report.unfilled)}. Write an artefact of what is there with task.to=artefact."
+        )
+    absent = missing_parts(network)
+    tensors = {name: tensor for name, tensor in network_tensors(network).items() if not absent.cover(name)}
     shard_bytes = settings.max_shard_mib * MIB
     if form == "artefact":
         _write_artefact(target, stored, opened, tensors, DTYPES[settings.dtype], shard_bytes)
     else:
         _write_foreign(target, form, stored, opened, tensors, spec, registry, shard_bytes)
+    opened.report.write(target, beside=True)
     print(f"{'written':>10}  {target} ({form}, {sum(t.numel() for t in tensors.values()) / 1e6:,.1f}M numbers)")
 
 
 def network_tensors(network: nn.Module) -> dict[str, Tensor]:
     """Return the parameters and persistent buffers by name."""
     return {name: tensor.detach() for name, tensor in (*network.named_parameters(), *persistent_buffers(network))}
+
+
+def _unread(network: nn.Module) -> tuple[str, ...]:
+    """Return the parts without which a model still embeds; none may be absent from a model that cannot embed."""
+    try:
+        return encoder_of(network).unread
+    except ConfigError:
+        return ()
 
 
 def _choose_form(settings: Convert) -> str:
@@ -89,13 +108,13 @@ def _write_artefact(
     dtype: torch.dtype,
     shard_bytes: int,
 ) -> None:
-    artefact = Artefact(
-        opened.spec,
-        Vocabulary.of(opened.tokenizer.pieces),
-        training=opened.facts,
-        # Only the name: a full path would reveal folders of this machine.
-        origin={"format": stored.format, "name": Path(stored.source).name, "dtype": str(dtype).removeprefix("torch.")},
-    )
+    # Only the name: a full path would reveal folders of this machine.
+    name, dtype_name = Path(stored.source).name, str(dtype).removeprefix("torch.")
+    origin: dict[str, Any] = {"format": stored.format, "name": name, "dtype": dtype_name}
+    if absent := missing_parts(network_of(opened.module)).facts():
+        origin[ABSENT] = absent
+    vocabulary = Vocabulary.of(opened.tokenizer.pieces)
+    artefact = Artefact(opened.spec, vocabulary, training=opened.facts, origin=origin)
     cast = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
     write_artefact(target, artefact, cast, stored.carried, shard_bytes=shard_bytes)
 

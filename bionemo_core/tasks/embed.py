@@ -23,6 +23,7 @@ from bionemo_core.inference.embedding import EMBEDDINGS, RAGGED, Embedder, Embed
 from bionemo_core.inference.embedding import embed as embed_sequences
 from bionemo_core.inference.outputs import Part, Parts, PartStore, PartWriter, missing_ranges, part_bounds, saved_ranges
 from bionemo_core.inference.outputs_files import file_kind, write_output
+from bionemo_core.interop.load_report import LoadReport
 from bionemo_core.io.atomic import write_json
 from bionemo_core.io.hashing import fingerprint_of
 from bionemo_core.io.progress import Progress
@@ -134,6 +135,7 @@ class _Job:
     facts: dict[str, Any]
     long: NDArray[np.bool_]
     """Which sequences have more tokens than the model takes."""
+    loaded: LoadReport
 
     @classmethod
     def of(cls, task: Embed, output: Path, store: PreparedStore, embedder: Embedder, opened: OpenedModel) -> _Job:
@@ -161,7 +163,8 @@ class _Job:
         }
         fingerprint = fingerprint_of({**facts, "tokens_per_part": tokens})
         parts = PartStore(output.with_name(f"{output.name}.parts"), fingerprint)
-        return cls(task, output, store, embedder, parts, part_bounds(lengths, tokens, _PART_SEQUENCES), facts, long)
+        bounds = part_bounds(lengths, tokens, _PART_SEQUENCES)
+        return cls(task, output, store, embedder, parts, bounds, facts, long, opened.report)
 
     @property
     def record(self) -> Path:
@@ -262,6 +265,7 @@ class _Job:
         """
         marks = {TRUNCATED: self.long} if self.embedder.settings.on_long == "truncate" else {}
         write_output(self.output, Parts(self.parts, self.bounds, self.facts, marks))
+        self.loaded.write(self.output)
         write_json(self.record, self.facts, indent=2, sort_keys=True)
         self.parts.remove()
         outputs = ", ".join(self.embedder.settings.outputs)

@@ -24,7 +24,10 @@ from bionemo_core.inference.scoring import MaskedScorer
 from bionemo_core.inference.scoring_answers import Predictor
 from bionemo_core.io.atomic import whole_or_none, write_json, write_text
 from bionemo_core.models.load import OpenedModel
+from bionemo_core.nn.missing_weights import require_weights
+from bionemo_core.nn.residue_states import encoder_network, encoder_of
 from bionemo_core.parallel.groups import start_groups
+from bionemo_core.parallel.weights import network_of
 from bionemo_core.protocols import DataSplits, RecordDataset
 from bionemo_core.reporting.html import Figure, bars, confusion, histogram, page, points, scatter
 from bionemo_core.runs.device import Device, choose_device
@@ -61,6 +64,7 @@ def evaluate(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> N
         raise ConfigError(f"task.pseudo_perplexity: got {task.pseudo_perplexity}, expected a number of sequences.")
     device = choose_device(spec)
     opened = open_for_use(spec, registry, device, single_process(spec, device))
+    _check_weights(opened)
     data, seed = _choose_data(spec, opened)
     splits = _build_splits(data, seed, spec, registry, device, opened)
     records: RecordDataset | None = getattr(splits, task.split)
@@ -79,6 +83,19 @@ def evaluate(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> N
         if scorer is not None and task.pseudo_perplexity:
             evaluation.pseudo_perplexity(records, task.pseudo_perplexity, scorer)
         evaluation.write(folder, len(records))
+
+
+def _check_weights(opened: OpenedModel) -> None:
+    """Check that all weights are there that the loss, or the predictions of a fine-tuned model, depend on.
+
+    Raises:
+        ArtefactError: one was not loaded.
+    """
+    network = network_of(opened.module)
+    encoder = encoder_network(network)
+    require_weights(network, "task=evaluate")
+    if encoder is not network:
+        require_weights(encoder, "task=evaluate", encoder_of(encoder).unread)
 
 
 def _choose_data(spec: RunSpec, opened: OpenedModel) -> tuple[Choice, int]:
@@ -288,6 +305,7 @@ class _Evaluation:
             "metrics": self.metrics,
         }
         write_json(folder / "metrics.json", content, indent=2)
+        self.opened.report.write(folder)
         write_text(folder / "report.html", page(f"Evaluation of {facts['model']}", facts, self.metrics, self.figures))
         width = max(map(len, self.metrics), default=0)
         print("\n".join(f"{name:>{width}}  {value:.5g}" for name, value in self.metrics.items()))

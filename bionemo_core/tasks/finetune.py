@@ -45,9 +45,10 @@ from bionemo_core.finetuning.state_cache import load_or_compute_states, number_r
 from bionemo_core.inference.embedding import EMBEDDINGS, HIDDENS, Embedder, EmbeddingSettings
 from bionemo_core.interop.artefact import DOCUMENT, Artefact, write_artefact
 from bionemo_core.interop.load_report import LoadReport
-from bionemo_core.interop.stored import ModelSpec, Vocabulary
+from bionemo_core.interop.stored import ABSENT, AbsentParts, ModelSpec, Vocabulary
 from bionemo_core.io.atomic import move
 from bionemo_core.models.load import OpenedModel, open_model
+from bionemo_core.nn.missing_weights import missing_parts, note_missing
 from bionemo_core.parallel.layout import read_layouts
 from bionemo_core.parallel.ranks import Ranks
 from bionemo_core.parallel.sharding import reshard
@@ -147,6 +148,8 @@ class FineTuning(TrainingHooks):
         if reader:
             groups = strategy_of(trainer).groups
             load_weights(network, read_layouts(network, groups), groups, reader)
+            absent = AbsentParts.of_facts(reader.facts.get(ABSENT), str(reader.folder))
+            note_missing(network, absent.prefixes, str(reader.folder), absent.note)
             return None
         opened, self._opened = self._opened, None
         assert opened is not None
@@ -300,7 +303,10 @@ class FineTuning(TrainingHooks):
     def _write(self, parts: Built, tensors: dict[str, torch.Tensor], step: int | None) -> None:
         spec = ModelSpec(parts.spec.model, parts.spec.tokenizer)
         training = {"run": parts.spec.name, "step": step, "seed": parts.spec.seed}
-        artefact = Artefact(spec, Vocabulary.of(parts.tokenizer.pieces), training=training)
+        # What the pre-trained model lacked, such as its language-model head, has not been trained here either.
+        absent = missing_parts(strategy_of(parts.trainer).network).facts()
+        origin = {ABSENT: absent} if absent else {}
+        artefact = Artefact(spec, Vocabulary.of(parts.tokenizer.pieces), training=training, origin=origin)
         target = parts.folder.path / ARTEFACT
         _set_aside(target)
         write_artefact(target, artefact, tensors)

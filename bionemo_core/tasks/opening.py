@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 import torch
@@ -15,7 +15,9 @@ from bionemo_core.finetuning.adapters import fingerprint, named_weights, open_wi
 from bionemo_core.interop.load_report import LoadReport
 from bionemo_core.interop.stored import ModelSpec
 from bionemo_core.models.load import OpenedModel, open_model
+from bionemo_core.nn.missing_weights import missing_parts
 from bionemo_core.parallel.ranks import Ranks
+from bionemo_core.parallel.weights import network_of
 from bionemo_core.runs.device import Device
 from bionemo_core.runs.launch import Launch
 
@@ -59,7 +61,7 @@ def single_process(spec: RunSpec, device: Device) -> Ranks:
 
 
 def open_for_use(spec: RunSpec, registry: Registry, device: Device, ranks: Ranks) -> OpenedModel:
-    """Open the model at `restore_from_path`, or build a new one with random weights.
+    """Open the model at `restore_from_path` and print its load report, or build a new one with random weights.
 
     Raises:
         BioNeMoError: the model cannot be opened or built.
@@ -74,17 +76,16 @@ def open_for_use(spec: RunSpec, registry: Registry, device: Device, ranks: Ranks
                 f"model={spec.model.name} and restore_from_path={spec.restore_from_path}: the stored model "
                 f"defines its own architecture, so task={spec.task.name} takes no model=. Leave it out."
             )
+        adapter = spec.task.params.get("adapter")
+        options: Any = {"restore": spec.restore, "connector": spec.connector, "home": spec.home}
+        options |= {"device": ranks.device, "dtype": dtype}
         if adapter:
-            return open_with_adapter(spec.restore_from_path, adapter, registry, device=ranks.device, dtype=dtype)
-        return open_model(
-            spec.restore_from_path,
-            registry,
-            device=ranks.device,
-            dtype=dtype,
-            restore=spec.restore,
-            connector=spec.connector,
-            home=spec.home,
-        )
+            opened = open_with_adapter(spec.restore_from_path, adapter, registry, **options)
+        else:
+            opened = open_model(spec.restore_from_path, registry, **options)
+        if ranks.is_rank_zero:
+            print(opened.report.text(), flush=True)
+        return opened
     log.warning("model=%s without restore_from_path: its weights are random.", spec.model.name)
     context = replace(device.context(spec), dtype=dtype)
     tokenizer = registry.build(spec.tokenizer, context=context)
@@ -95,5 +96,10 @@ def open_for_use(spec: RunSpec, registry: Registry, device: Device, ranks: Ranks
 
 
 def weights_fingerprint(module: torch.nn.Module) -> str:
-    """Return a fingerprint of all weights of the model in their current dtype, 32 hexadecimal digits."""
-    return fingerprint(named_weights(module))
+    """Return a fingerprint of all weights of the model in their current dtype, 32 hexadecimal digits.
+
+    Tensors that the model's source lacked do not count.
+    """
+    missing = missing_parts(network_of(module))
+    weights = named_weights(module)
+    return fingerprint(one for one in weights if not missing.cover(one[0].removeprefix("network.")))

@@ -72,7 +72,7 @@ def optimize(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> N
     space = ModelLatents(inference)
     texts = read_texts(task, task.input, inference, device.context(spec))
     texts = usable_starts(texts, oracle, judge, task)
-    with results_folder(spec, task.output, composed_yaml) as folder:
+    with results_folder(spec, task.output, composed_yaml, opened.report) as folder:
         started = monotonic()
         searches = [settings, replace(settings, algorithm=BASELINE)] if task.baseline else [settings]
         results: list[SearchResult] = []

@@ -68,6 +68,7 @@ def predict(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> No
     else:
         header, rows = _predict_rows(task, opened, tokens, spec)
     count = write_csv(output, header, rows)
+    opened.report.write(output)
     print(f"{output}: {count:,} rows")
 
 

@@ -66,7 +66,7 @@ def sample(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> Non
     known = _read_known(task, inference, judge, context) if task.known else None
     if texts is None:
         _ = inference.latent_shape  # fail before a folder is made if the model has no prior
-    with results_folder(spec, task.output, composed_yaml) as folder:
+    with results_folder(spec, task.output, composed_yaml, opened.report) as folder:
         started = monotonic()
         counts = SampleCounts(judge, known)
         total = len(texts.texts) if texts else int(task.num_molecules or 0)

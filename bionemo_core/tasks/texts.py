@@ -14,6 +14,7 @@ import torch
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.errors import ConfigError, DataError, StorageError
 from bionemo_core.inference.sampling import Seq2SeqInference
+from bionemo_core.interop.load_report import LoadReport
 from bionemo_core.io.atomic import new_csv, whole_or_none
 from bionemo_core.models.load import OpenedModel
 from bionemo_core.nn.seq2seq import Seq2SeqLM
@@ -109,8 +110,8 @@ def read_texts(task: Any, path: str, inference: Seq2SeqInference, context: Build
 
 
 @contextmanager
-def results_folder(spec: RunSpec, output: str | None, composed_yaml: str) -> Iterator[RunFolder]:
-    """Create a folder for the results, and write the run specification to it; remove both if the block fails.
+def results_folder(spec: RunSpec, output: str | None, composed_yaml: str, loaded: LoadReport) -> Iterator[RunFolder]:
+    """Create a folder for the results, with the run specification and the load report; remove it if the block fails.
 
     Raises:
         ConfigError: the folder `output` is not empty.
@@ -132,6 +133,7 @@ def results_folder(spec: RunSpec, output: str | None, composed_yaml: str) -> Ite
         folder = RunFolder(path)
     with whole_or_none(folder.path, just_made=just_made):
         write_spec(folder, spec, composed_yaml)
+        loaded.write(folder.path)
         yield folder
 
 

@@ -21,7 +21,10 @@ from bionemo_core.data.store.prepare import record_prepared_stores
 from bionemo_core.data.store.report import summary
 from bionemo_core.errors import ConfigError, Preempted
 from bionemo_core.interop.load_report import LoadReport
+from bionemo_core.interop.stored import ABSENT
+from bionemo_core.nn.missing_weights import missing_parts
 from bionemo_core.parallel.strategy import strategy_of
+from bionemo_core.parallel.weights import network_of
 from bionemo_core.protocols import DataSplits, Tokenizer
 from bionemo_core.reporting.summary import SUMMARY, write_summary
 from bionemo_core.runs.device import Device, choose_device
@@ -162,7 +165,9 @@ class _Run:
         module = registry.build(spec.model, tokenizer=tokenizer, context=context)
         restored = hooks.load_weights(spec, module, trainer, registry, tokenizer, reader)
         parts = hooks.before_fit(Built(spec, device, folder, trainer, tokenizer, splits, module))
-        strategy_of(trainer).facts = {"run": spec.name, "data_fingerprint": splits.fingerprint}
+        absent = missing_parts(network_of(module)).facts()
+        facts = {"run": spec.name, "data_fingerprint": splits.fingerprint}
+        strategy_of(trainer).facts = {**facts, **({ABSENT: absent} if absent else {})}
         recipe = _recipe(spec, registry, device)
         splits, module = parts.splits, parts.module
         return cls(

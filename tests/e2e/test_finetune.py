@@ -9,6 +9,15 @@ import numpy as np
 import pytest
 from runs import Home, Run
 
+from bionemo_core.builtin import load_registry
+from bionemo_core.config.schema import Choice
+from bionemo_core.interop.connector import ForeignModel, OurModel
+from bionemo_core.interop.foreign_config import ForeignConfig
+from bionemo_core.interop.huggingface import write_huggingface
+from bionemo_core.models.locate import complete_choice
+from bionemo_core.protocols import BuildContext
+from bionemo_core.tasks.convert import network_tensors
+
 pytest.importorskip("bionemo_esm")
 
 RESIDUES = list("LAGVSERTIDPKQNFYMHWC")
@@ -263,3 +272,48 @@ def test_a_resumed_run_keeps_its_model_and_every_one_that_it_wrote(home, pretrai
         assert json.loads((folder / "run.json").read_text())["restore_from_path"] == str(pretrained)
     found = sorted(path.name for path in folder.glob("superseded-model-*"))
     assert found == ["superseded-model-10", "superseded-model-10-2", "superseded-model-5"]
+
+
+@pytest.fixture(scope="session")
+def headless(home: Home) -> Path:
+    """A small ESM-2 as `EsmModel` of transformers saves it: no `esm.` before its names, and no language-model head."""
+    registry = load_registry()
+    sizes = {"num_layers": 1, "hidden_size": 32, "num_attention_heads": 2, "ffn_hidden_size": 48, "seq_length": 96}
+    choice = complete_choice("model", "esm2_8m", sizes, "bionemo-esm", registry)
+    tokenizer = registry.build(Choice("tokenizer", "esm2"))
+    network = registry.build(choice, tokenizer=tokenizer, context=BuildContext()).network
+    connector = registry.build(Choice("connector", "esm_huggingface"))
+    whole = connector.write(OurModel("esm2_8m", choice.params, tokenizer, network_tensors(network)))
+    tensors = {name.removeprefix("esm."): one for name, one in whole.tensors.items() if name.startswith("esm.")}
+    config = ForeignConfig({**whole.config.values, "architectures": ["EsmModel"]}, "there")
+    write_huggingface(home.path / "headless", ForeignModel(config, tensors, whole.files))
+    return home.path / "headless"
+
+
+@pytest.mark.parametrize("encoder", ["frozen", "lora"])
+def test_a_model_without_a_head_never_gets_a_random_one(home, headless, tables, tmp_path, encoder):
+    """Not in the fine-tuned artefact, nor in a checkpoint of the run, nor after a resume."""
+    name = f"headless_{encoder}"
+    common = ("trainer.num_threads=1", "trainer.accelerator=cpu", "trainer.progress_bar=false", "batch.num_workers=0",
+              f"name={name}", "task.kind=token_classification", "task.head=mlp", f"task.encoder={encoder}",
+              f"restore_from_path={headless}", *data(tables, "state"))  # fmt: skip
+    for steps in ("trainer.max_steps=2", "trainer.max_steps=4"):
+        said = home.command("task=finetune", *common, steps, *(["resume=last"] if steps.endswith("4") else []))
+        assert ("EsmModel has no language-model head: embeds, fine-tunes" in said) == steps.endswith("2"), said
+    (folder,) = (home.path / "runs" / name).glob("*")
+    assert json.loads((folder / "restore.json").read_text())["missing"], "the head is listed"
+    (tmp_path / "in.fasta").write_text(">a\nMKTAYIAKQR\n")
+    sources = [(f"restore_from_path={folder / 'model'}",), (f"restore_from_path={folder}",)]
+    if encoder == "lora":
+        sources.append((f"restore_from_path={headless}", f"task.adapter={folder / 'adapter'}"))
+    for number, source in enumerate(sources):
+        given = (*source, f"task.input={tmp_path / 'in.fasta'}", "trainer.accelerator=cpu")
+        said = home.command("task=predict", *given, f"task.output={tmp_path}/{number}.csv")
+        assert "1 predictions" in said, said
+        assert (tmp_path / f"{number}.csv.restore.json").is_file()
+        if number == 2:  # task=embed takes no adapter
+            break
+        said = home.command("task=embed", *given, "task.outputs=[logits]", f"task.output={tmp_path}/{number}.npz")
+        assert "outputs=logits needs tensors that were not loaded" in said and "head.dense.weight" in said, said
+        said = home.command("task=embed", *given, f"task.output={tmp_path}/{number}.npz")
+        assert "embeddings of 1 sequences" in said, said

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from bionemo_core.errors import ConfigError
-from bionemo_core.interop.connector import ForeignModel, OurModel, Reading, check_pieces
+from bionemo_core.interop.connector import ForeignModel, OurModel, Reading, absent_by_kind, check_pieces
 from bionemo_core.interop.foreign_config import ForeignConfig
 from bionemo_core.interop.keys import Key, KeyTable, each_layer
 from bionemo_core.interop.nemo_models import (
@@ -33,6 +33,11 @@ _SWITCHES = {
 }
 _POSITION_OFFSET = 2
 """Rows before the first position in ESM's tables; Hugging Face counts them for rotary positions too."""
+
+_HALF_PRECISION = (
+    "rotary angles are computed from float32 frequencies; transformers rounds them (inv_freq) to the model's 16 bit, "
+    "so its hidden states differ from these by about 2e-3"
+)
 
 
 def nemo_keys(num_layers: int) -> KeyTable:
@@ -68,15 +73,15 @@ def _layer(ours: str, theirs: str) -> Key:
     return Key(f"encoder.layers.{{i}}.{ours}", f"model.language_model.encoder.layers.{{i}}.{theirs}")
 
 
-def huggingface_keys(num_layers: int, heads: int, *, absolute: bool) -> KeyTable:
-    """Names in a Hugging Face `EsmForMaskedLM`."""
-    theirs, layer = "esm.encoder", "esm.encoder.layer.{i}"
+def huggingface_keys(num_layers: int, heads: int, *, absolute: bool, body: str = "esm.", head: bool = True) -> KeyTable:
+    """Names in a Hugging Face `EsmForMaskedLM`; an `EsmModel` has an empty `body`, and only that one has the `head`."""
+    theirs, layer = f"{body}encoder", f"{body}encoder.layer.{{i}}"
     qkv = tuple(f"{layer}.attention.self.{part}" for part in ("query", "key", "value"))
     ours = "encoder.layers.{i}"
     keys = [
         Key(
             "embedding.word_embeddings",
-            "esm.embeddings.word_embeddings",
+            f"{body}embeddings.word_embeddings",
             ("weight",),
             vocabulary=True,
             also=("lm_head.decoder",),
@@ -91,17 +96,18 @@ def huggingface_keys(num_layers: int, heads: int, *, absolute: bool) -> KeyTable
             Key(f"{ours}.mlp.linear_fc2", f"{layer}.output.dense"),
         ),
         Key("encoder.final_layernorm", f"{theirs}.emb_layer_norm_after"),
-        Key("head.dense", "lm_head.dense"),
-        Key("head.layer_norm", "lm_head.layer_norm"),
-        Key("head.output", "lm_head", ("bias",), vocabulary=True),
     ]
+    if head:
+        keys.append(Key("head.dense", "lm_head.dense"))
+        keys.append(Key("head.layer_norm", "lm_head.layer_norm"))
+        keys.append(Key("head.output", "lm_head", ("bias",), vocabulary=True))
     if absolute:
-        keys.append(Key("embedding.position_embeddings", "esm.embeddings.position_embeddings", ("weight",)))
-        keys.append(Key("embedding.layer_norm", "esm.embeddings.layer_norm"))
-    # The contact head is no part of the language model; the rest is computed.
-    computed = ["esm.embeddings.position_ids", "*.rotary_embeddings.inv_freq"]
-    unused = [] if absolute else ["esm.embeddings.position_embeddings.weight"]
-    return KeyTable(keys, ignored=(*computed, *unused, "esm.contact_head.*"))
+        keys.append(Key("embedding.position_embeddings", f"{body}embeddings.position_embeddings", ("weight",)))
+        keys.append(Key("embedding.layer_norm", f"{body}embeddings.layer_norm"))
+    # Contact heads, poolers and classifiers are no part of the language model; the rest is computed.
+    computed = [f"{body}embeddings.position_ids", "*.rotary_embeddings.inv_freq"]
+    unused = [] if absolute else [f"{body}embeddings.position_embeddings.weight"]
+    return KeyTable(keys, ignored=(*computed, *unused, f"{body}contact_head.*", f"{body}pooler.*", "classifier.*"))
 
 
 class Esm1nvNemo:
@@ -168,7 +174,7 @@ class Esm1nvNemo:
 
 
 class EsmHuggingFace:
-    """ESM-2 and ESM-1b to and from Hugging Face's `EsmForMaskedLM`."""
+    """ESM-2 and ESM-1b to and from Hugging Face's `EsmForMaskedLM`; from `EsmModel` and classifiers, the encoder."""
 
     format = "huggingface"
     models = frozenset({*ESM2_SIZES, "esm1b"})
@@ -206,12 +212,27 @@ class EsmHuggingFace:
             "layernorm_epsilon": config.number("layer_norm_eps", 1e-12),
             "init_method_std": config.number("initializer_range", 0.02),
         }
-        table = huggingface_keys(params["num_layers"], params["num_attention_heads"], absolute=absolute)
+        absent = absent_by_kind(source, "EsmForMaskedLM", "lm_head.", ("head.",), "language-model head")
+        table = huggingface_keys(
+            params["num_layers"],
+            params["num_attention_heads"],
+            absolute=absolute,
+            body="esm." if any(name.startswith("esm.") for name in source.tensors) else "",
+            head=not absent.prefixes,
+        )
         found = table.to_ours(source.tensors, source.where)
         kept = {name: source.tensors[name] for name in found.left_out}
-        carried = Carried(self.format, kept, source.files)
-        model = "esm1b" if absolute else _esm2_name(params)
-        return Reading(model, params, "esm2", found.tensors, {}, found.unexpected, found.notes(), carried)
+        return Reading(
+            model="esm1b" if absolute else _esm2_name(params),
+            params=params,
+            tokenizer="esm2",
+            tensors=found.tensors,
+            unexpected=found.unexpected,
+            notes=found.notes(),
+            absent=absent,
+            half_precision_notes=() if absolute else (_HALF_PRECISION,),
+            carried=Carried(self.format, kept, source.files),
+        )
 
     def write(self, model: OurModel) -> ForeignModel:
         """Return the content of the folder.

@@ -166,6 +166,13 @@ def test_the_tokenizer_of_a_written_folder_is_theirs(theirs: tuple[torch.nn.Modu
         assert tokenizer(sequence)["input_ids"] == [0, *opened.tokenizer.encode(sequence).tolist(), 2]
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_report_says_how_half_precision_differs(theirs: tuple[torch.nn.Module, Path], dtype: str) -> None:
+    opened = open_model(str(theirs[1]), load_registry(), dtype=dtype)
+    rotary = opened.module.network.rotary is not None
+    assert ("transformers rounds them (inv_freq)" in opened.report.text()) == (rotary and dtype == "bfloat16")
+
+
 def test_a_torch_file_of_tensors_is_read_too(theirs: tuple[torch.nn.Module, Path], tmp_path: Path) -> None:
     model, folder = theirs
     shutil.copy(folder / "config.json", tmp_path / "config.json")

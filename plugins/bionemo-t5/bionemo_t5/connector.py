@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from bionemo_core.errors import ArtefactError, ConfigError
-from bionemo_core.interop.connector import ForeignModel, OurModel, Reading, check_pieces
+from bionemo_core.interop.connector import ForeignModel, OurModel, Reading, absent_by_kind, check_pieces
 from bionemo_core.interop.foreign_config import ForeignConfig
 from bionemo_core.interop.keys import Key, KeyTable, each_layer
 from bionemo_core.interop.nemo_models import (
@@ -39,6 +39,10 @@ _SENTENCEPIECE = "spiece.model"
 _WORD = "\N{LOWER ONE EIGHTH BLOCK}"
 """How SentencePiece writes the space before a word; in ProtT5 each residue is one."""
 
+_WHOLE = "T5ForConditionalGeneration"
+_DECODER = ("decoder.", "decoder_embedding.", "head.")
+"""What a folder with an encoder only does not have, by our names."""
+
 _ACTIVATIONS = {"relu": "relu", "gated-gelu": "geglu_tanh"}
 """Hugging Face's `feed_forward_proj` and our activation."""
 
@@ -64,23 +68,34 @@ def nemo_keys(
 
 
 def huggingface_keys(
-    num_layers: int, heads: int, *, gated: bool, tied_head: bool, num_decoder_layers: int | None = None
+    num_layers: int,
+    heads: int,
+    *,
+    gated: bool,
+    tied_head: bool,
+    num_decoder_layers: int | None = None,
+    body: str = "",
+    decoder: bool = True,
 ) -> KeyTable:
-    """Names in a Hugging Face `T5ForConditionalGeneration`."""
-    copies = ("encoder.embed_tokens", "decoder.embed_tokens", *(("lm_head",) if tied_head else ()))
+    """Names in a Hugging Face `T5ForConditionalGeneration`.
+
+    A `T5EncoderModel` has no `decoder`, and a classifier has everything but its head under the `body` "transformer.".
+    """
+    sides = {"encoder": num_layers} | ({"decoder": num_decoder_layers or num_layers} if decoder else {})
+    copies = (*(f"{body}{side}.embed_tokens" for side in sides), *(("lm_head",) if tied_head else ()))
     keys = [
-        Key("encoder_embedding.word_embeddings", "shared", ("weight",), vocabulary=True, also=copies),
-        *_side_keys("encoder", num_layers, heads, gated),
-        *_side_keys("decoder", num_decoder_layers or num_layers, heads, gated),
+        Key("encoder_embedding.word_embeddings", f"{body}shared", ("weight",), vocabulary=True, also=copies),
+        *(key for side, layers in sides.items() for key in _side_keys(side, layers, heads, gated, body)),
     ]
     if not tied_head:
         keys.append(Key("head.output", "lm_head", ("weight",), vocabulary=True))
-    # Written by early versions, and never used.
-    return KeyTable(keys, ignored=("decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",))
+    # The first is written by early versions and never used; classifiers are no part of the language model.
+    unused = f"{body}decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
+    return KeyTable(keys, ignored=(unused, "classifier.*", "classification_head.*"))
 
 
-def _side_keys(side: str, num_layers: int, heads: int, gated: bool) -> list[Key]:
-    ours, theirs = f"{side}.block.layers.{{i}}", f"{side}.block.{{i}}.layer"
+def _side_keys(side: str, num_layers: int, heads: int, gated: bool, body: str) -> list[Key]:
+    ours, theirs = f"{side}.block.layers.{{i}}", f"{body}{side}.block.{{i}}.layer"
     last = 2 if side == "decoder" else 1
     inner = f"{theirs}.{last}.DenseReluDense"
 
@@ -105,11 +120,11 @@ def _side_keys(side: str, num_layers: int, heads: int, gated: bool) -> list[Key]
             key("cross_attention.linear_kv", attention("1.EncDecAttention", "kv"), heads=heads),
             key("cross_attention.linear_proj", f"{theirs}.1.EncDecAttention.o"),
         ]
-    relative = f"{side}.block.0.layer.0.SelfAttention.relative_attention_bias"
+    relative = f"{body}{side}.block.0.layer.0.SelfAttention.relative_attention_bias"
     return [
         *each_layer(num_layers, *keys),
         Key(f"{side}.positions.relative", relative, ("weight",)),
-        Key(f"{side}.block.final_layernorm", f"{side}.final_layer_norm", ("weight",)),
+        Key(f"{side}.block.final_layernorm", f"{body}{side}.final_layer_norm", ("weight",)),
     ]
 
 
@@ -185,7 +200,7 @@ class ProtT5nvNemo:
 
 
 class T5HuggingFace:
-    """T5 and ProtT5 to and from Hugging Face's `T5ForConditionalGeneration`."""
+    """T5 and ProtT5 to and from Hugging Face's `T5ForConditionalGeneration`; from `T5EncoderModel`, the encoder."""
 
     format = "huggingface"
     models = frozenset({"prott5_xl"})
@@ -203,7 +218,13 @@ class T5HuggingFace:
         config = source.config
         config.must_be("feed_forward_proj", *_ACTIVATIONS, default="relu")
         layers = config.size("num_layers")
-        decoder_layers = config.size("num_decoder_layers", layers)
+        body = "transformer." if any(name.startswith("transformer.") for name in source.tensors) else ""
+        absent = absent_by_kind(source, _WHOLE, f"{body}decoder.block.", _DECODER, "decoder")
+        decoder = not absent.prefixes
+        decoder_layers = config.size("num_decoder_layers", layers) if decoder else layers
+        tied = not decoder or _is_tied(source, body)
+        if not tied:
+            absent = absent_by_kind(source, _WHOLE, "lm_head.", ("head.",), "language-model head")
         activation = _ACTIVATIONS[config.text("feed_forward_proj", "relu")]
         params: dict[str, Any] = {
             "num_layers": layers,
@@ -218,9 +239,9 @@ class T5HuggingFace:
             "hidden_dropout": config.number("dropout_rate", 0.1),
             "attention_dropout": config.number("dropout_rate", 0.1),
             "layernorm_epsilon": config.number("layer_norm_epsilon", 1e-6),
-            "share_decoder_tokens_head_embeddings": _is_tied(source),
+            "share_decoder_tokens_head_embeddings": tied,
         }
-        found = self._keys(params).to_ours(source.tensors, source.where)
+        found = self._keys(params, body, decoder).to_ours(source.tensors, source.where)
         rows = config.size("vocab_size")
         ours = _is_prott5(source, rows)
         return Reading(
@@ -230,6 +251,7 @@ class T5HuggingFace:
             tensors=found.tensors,
             unexpected=found.unexpected,
             notes=found.notes(),
+            absent=absent,
             carried=Carried(self.format, files=source.files),
             vocab_size=None if ours else rows,
         )
@@ -247,7 +269,7 @@ class T5HuggingFace:
             raise ConfigError(f"{where}: expected activation {' or '.join(words)} and one dropout for all.")
         tokenizer = model.tokenizer
         config: dict[str, Any] = {
-            "architectures": ["T5ForConditionalGeneration"],
+            "architectures": [_WHOLE],
             "model_type": "t5",
             "is_encoder_decoder": True,
             "num_layers": params["num_layers"],
@@ -278,13 +300,15 @@ class T5HuggingFace:
         return ForeignModel(ForeignConfig(config, where), tensors, files)
 
     @staticmethod
-    def _keys(params: Mapping[str, Any]) -> KeyTable:
+    def _keys(params: Mapping[str, Any], body: str = "", decoder: bool = True) -> KeyTable:
         return huggingface_keys(
             params["num_layers"],
             params["num_attention_heads"],
             gated=params["activation"] != "relu",
             tied_head=params["share_decoder_tokens_head_embeddings"],
             num_decoder_layers=params["num_decoder_layers"],
+            body=body,
+            decoder=decoder,
         )
 
 
@@ -300,15 +324,17 @@ def _check_alike(params: Mapping[str, Any], where: str) -> None:
         raise ConfigError(f"{where}: the format has no place for {', '.join(differing)}; both sides must be alike.")
 
 
-def _is_tied(source: ForeignModel) -> bool:
+def _is_tied(source: ForeignModel, body: str) -> bool:
     """Whether the head is the word table; the tensors say it, since configurations say so of a head of its own too.
 
     Raises:
         ArtefactError: a tied head's states are not scaled, or those of a head of its own are.
     """
     config, head = source.config, source.tensors.get("lm_head.weight")
-    tied = head is None or torch.equal(head, source.tensors.get("shared.weight", head))
+    tied = head is None or torch.equal(head, source.tensors.get(f"{body}shared.weight", head))
     scaled = config.flag("scale_decoder_outputs", config.flag("tie_word_embeddings", True))
+    if head is None and config.values.get("architectures") not in ([_WHOLE], None):
+        return scaled  # of a class without a head
     if scaled != tied:
         raise ArtefactError(
             f"{source.where}: scale_decoder_outputs is {scaled} and the head is {'tied' if tied else 'its own'}; ours "

@@ -115,7 +115,7 @@ def test_samples_of_a_file(opened, words, tmp_path, capsys):
     drawn = (folder / "samples.png").read_text().splitlines()
     assert [line.partition(":")[0] for line in drawn] == list(dict.fromkeys(valid))[:24]
     assert {path.name for path in folder.iterdir()} == {
-        "samples.csv", "summary.json", "samples.png", "run.json", "config.yaml",
+        "samples.csv", "summary.json", "samples.png", "run.json", "config.yaml", "restore.json",
     }  # fmt: skip
     assert f"validity  {summary['validity']:.4f}" in capsys.readouterr().out
 

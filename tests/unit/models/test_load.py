@@ -15,6 +15,11 @@ from bionemo_core.checkpoint.save import save
 from bionemo_core.config.schema import OPENED, Choice, Restore, RunSpec
 from bionemo_core.config.spec import to_json
 from bionemo_core.errors import ArtefactError, CheckpointError, ConfigError
+from bionemo_core.finetuning.adapters import pretrained_network
+from bionemo_core.inference.embedding import Embedder
+from bionemo_core.inference.scoring import MaskedScorer
+from bionemo_core.interop.artefact import Artefact, write_artefact
+from bionemo_core.interop.stored import Vocabulary
 from bionemo_core.models.load import open_model
 from bionemo_core.parallel.groups import start_groups
 from bionemo_core.parallel.layout import read_layouts
@@ -86,6 +91,55 @@ def test_a_run_folder_gives_its_newest_checkpoint(run: Path) -> None:
     assert opened.report.complete and opened.spec.model.name == "esm1nv"
     older = open_model(str(run / "checkpoints" / "step-00000010"), REGISTRY)
     assert (older.module.network.head.dense.bias == 10).all()
+
+
+def without(source: Path, target: Path, *names: str) -> Path:
+    """Write an artefact of `source` that lacks some tensors."""
+    opened = open_model(str(source), REGISTRY)
+    tensors = {name: one for name, one in network_tensors(opened.module.network).items() if name not in names}
+    write_artefact(target, Artefact(opened.spec, Vocabulary.of(opened.tokenizer.pieces)), tensors)
+    return target
+
+
+FIRST_NORM = "encoder.layers.0.input_layernorm.weight"
+
+
+def test_a_use_that_needs_a_missing_tensor_names_it(run: Path, tmp_path: Path) -> None:
+    source = str(without(run, tmp_path / "lacking", FIRST_NORM, "head.dense.bias"))
+    opened = open_model(source, REGISTRY, strict=False)
+    assert set(opened.report.missing) == {FIRST_NORM, "head.dense.bias"}
+    for use in (Embedder, MaskedScorer):
+        with pytest.raises(ArtefactError, match=rf"needs tensors that were not loaded: .*{FIRST_NORM}"):
+            use(opened.module, opened.tokenizer)
+    with pytest.raises(ArtefactError, match=rf"fine-tuning needs .*{FIRST_NORM}"):
+        pretrained_network(opened)
+    with pytest.raises(ArtefactError, match=rf"task=convert needs .*{FIRST_NORM}"):
+        convert(_convert_spec(source, tmp_path / "out"), REGISTRY)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_head_stays_missing_in_what_is_written(run: Path, tmp_path: Path) -> None:
+    source = without(run, tmp_path / "headless", "head.dense.bias")
+    convert(_convert_spec(str(source), tmp_path / "out"), REGISTRY)
+    opened = open_model(str(tmp_path / "out"), REGISTRY)
+    assert opened.report.missing == ("head.dense.bias",)
+    Embedder(opened.module, opened.tokenizer)
+    with pytest.raises(ArtefactError, match=r"scoring masked residues needs .*head\.dense\.bias"):
+        MaskedScorer(opened.module, opened.tokenizer)
+    record = json.loads((tmp_path / "out.restore.json").read_text())
+    assert record["missing"] == ["head.dense.bias"] and FIRST_NORM in record["matched"]
+
+
+def test_restarted_positions_cannot_be_used(run: Path) -> None:
+    opened = open_model(str(run), REGISTRY, restore=Restore(positions="restart"), overrides={"seq_length": 64})
+    with pytest.raises(ArtefactError, match=r"outputs=embeddings needs .*position_embeddings"):
+        Embedder(opened.module, opened.tokenizer)
+
+
+def _convert_spec(source: str, target: Path) -> RunSpec:
+    task = Choice("task", "convert", {"output": str(target)})
+    spec = spec_of(task=task, restore_from_path=source, restore=Restore(strict=False))
+    return replace(spec, model=Choice("model", OPENED))
 
 
 def test_every_form_holds_the_same_bits(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

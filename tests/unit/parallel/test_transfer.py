@@ -8,7 +8,7 @@ from torch import nn
 
 from bionemo_core.config.schema import Choice, Restore
 from bionemo_core.errors import ArtefactError, CheckpointError, ConfigError
-from bionemo_core.interop.stored import InMemoryTensors, ModelSpec, StoredModel
+from bionemo_core.interop.stored import AbsentParts, InMemoryTensors, ModelSpec, StoredModel
 from bionemo_core.parallel.groups import start_groups
 from bionemo_core.parallel.transfer import Vocabularies, transfer_weights
 
@@ -85,6 +85,35 @@ def test_a_load_that_is_not_strict_lists_what_it_left_out() -> None:
     assert report.missing == ("layer.bias",) and report.unexpected == ("other",)
     assert (network.layer.bias == INITIAL).all() and (network.layer.weight == 1).all()
     assert report.facts()["missing"] == ["layer.bias"] and "layer.bias" in report.text()
+
+
+def test_a_source_of_which_nothing_fits_is_always_refused() -> None:
+    nothing = stored({f"theirs.{name}": tensor for name, tensor in source().items()})
+    for rules in (Restore(strict=False), Restore(strict=False, positions="restart")):
+        network = Tiny()
+        with pytest.raises(ArtefactError, match=r"None of its tensors fits.*whatever restore.strict is") as refusal:
+            fit(network, nothing, rules)
+        assert "Or set restore.strict" not in str(refusal.value)
+        assert all((parameter == INITIAL).all() for parameter in network.parameters())
+
+
+def test_absent_parts_are_missing_and_refused_unless_the_caller_allows_them() -> None:
+    absent = AbsentParts(("layer.",), "theirs has no layer")
+    model = stored(source(), absent=absent)  # a checkpoint may hold random values of a part that its source lacked
+    with pytest.raises(ArtefactError, match=r"Missing: layer.weight, layer.bias.*theirs has no layer"):
+        fit(Tiny(), model)
+    network = Tiny()
+    report = transfer_weights(network, start_groups(), model, Restore(), Vocabularies(), absent_allowed=True)
+    assert set(report.missing) == set(report.unfilled) == {"layer.weight", "layer.bias"}
+    assert (network.layer.weight == INITIAL).all() and "theirs has no layer" in report.text()
+    with pytest.raises(ArtefactError, match=r"Missing: scale;"):
+        lacking = stored(source(scale=None), absent=absent)
+        transfer_weights(Tiny(), start_groups(), lacking, Restore(), Vocabularies(), absent_allowed=True)
+
+
+def test_restarted_positions_are_not_filled() -> None:
+    report = fit(Tiny(places=9), stored(source()), Restore(positions="restart"))
+    assert report.unfilled == (PLACES,) and not report.missing
 
 
 @pytest.mark.parametrize("strict", [True, False])
