@@ -153,7 +153,9 @@ def finetuned(
         form=reads.form,
     )
     objective: Any = LabelObjective(tokenizer, answers, form=reads.form, seq_length=base.seq_length)
-    module = LanguageModule(network, objective, seq_length=base.seq_length, probes=[AnswerMetrics(answers)])
+    unit = "nats per label" if answers.of_classes else "squared error of scaled labels"
+    metrics = [AnswerMetrics(answers)]
+    module = LanguageModule(network, objective, seq_length=base.seq_length, probes=metrics, loss_unit=unit)
     # The encoder decides whether sequences may share a row.
     module.capabilities = base.capabilities  # type: ignore[assignment]  # as below
     module.text_form = text_form  # type: ignore[assignment]  # as below

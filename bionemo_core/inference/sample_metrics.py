@@ -38,8 +38,8 @@ class SampleCounts:
     def __init__(self, judge: TextJudge | None, known: set[str] | None) -> None:
         self.judge, self.known = judge, known
         self.samples = self.valid = self.identical = self.novel = 0
-        self.seen: dict[str, str] = {}
-        """Canonical forms in the order of their first samples, each with the caption of its drawing."""
+        self.seen: dict[str, tuple[GeneratedText, float | None]] = {}
+        """Canonical forms by first appearance, each with that sample and its similarity to its input."""
         self._effective: set[str] = set()
         self._inputs: dict[str, str | None] = {}
         self._from_inputs = False
@@ -60,8 +60,7 @@ class SampleCounts:
                 self.valid += 1
                 self.identical += identical
                 self.novel += bool(novel)
-                caption = sample.input_id if similarity is None else f"{sample.input_id}  {similarity:.2f}"
-                self.seen.setdefault(form, caption)
+                self.seen.setdefault(form, (sample, similarity))
                 if not identical and novel is not False:
                     self._effective.add(form)
             same = identical if sample.input and form is not None else None
@@ -106,7 +105,7 @@ class SampleCounts:
         return ", ".join(["valid", "different", *also, *(["not known"] if self.known is not None else [])])
 
     def draw(self, path: Path, number: int) -> bool:
-        """Draw the first `number` different texts, if the judge can; return whether there is a picture.
+        """Draw the first `number` different texts, each after its input; return whether there is a picture.
 
         Raises:
             StorageError: the picture cannot be written.
@@ -114,7 +113,17 @@ class SampleCounts:
         chosen = list(self.seen.items())[:number]
         if self.judge is None or not chosen:
             return False
-        self.judge.draw_grid([text for text, _ in chosen], [caption for _, caption in chosen], str(path))
+        texts, captions, drawn = [], [], ""
+        for form, (sample, similarity) in chosen:
+            if sample.input != drawn:
+                drawn = sample.input
+                texts.append(sample.input)
+                captions.append(f"input {_shortened(sample.input_id)}")
+            texts.append(form)
+            captions.append(
+                f"sample {sample.sample_number + 1}" if similarity is None else f"similarity {similarity:.2f}"
+            )
+        self.judge.draw_grid(texts, captions, str(path))
         return path.is_file()
 
     def _canonical(self, text: str) -> str | None:
@@ -136,6 +145,10 @@ class SampleCounts:
         for (i, _, _), value in zip(pairs, values, strict=True):
             similarities[i] = float(value)
         return similarities
+
+
+def _shortened(name: str, most: int = 20) -> str:
+    return name if len(name) <= most else f"{name[: most - 3]}..."
 
 
 def _share(part: int, total: int) -> float:

@@ -21,6 +21,8 @@ tr + tr { border-top: 1px solid #eee; } td.number { text-align: right; font-vari
 figure { margin: 1.5rem 0; } img { max-width: 100%; } figcaption { color: #555; font-size: .9rem; }
 """
 _MOST_CLASSES = 40
+_FEWEST_VALUES = 5
+"""Below this a histogram shows less than the values themselves."""
 _MOST_LETTERS = 28
 """That fit side by side below a small matrix."""
 
@@ -86,25 +88,28 @@ def scatter(predicted: NDArray[np.float64], labels: NDArray[np.float64]) -> list
     axes.set_xlabel("label")
     axes.set_ylabel("predicted")
     errors = histogram(predicted - labels, "predicted - label", "Errors.")
-    return [Figure("Predicted values against labels; the line is where both agree.", to_png(figure)), errors]
+    return [Figure("Predicted values against labels; the line is where both agree.", to_png(figure)), *errors]
 
 
-def histogram(values: NDArray[np.floating], name: str, caption: str) -> Figure:
-    """Plot a histogram of the values."""
+def histogram(values: NDArray[np.floating], name: str, caption: str) -> list[Figure]:
+    """Plot a histogram of the values; return no figure of fewer than `_FEWEST_VALUES` different ones."""
+    if len(np.unique(values)) < _FEWEST_VALUES:
+        return []
     figure, axes = new_plot(5.5, 3.4)
     axes.hist(values, bins=min(50, max(5, len(values) // 4)), color=BLUE)
     set_count_ticks(axes.yaxis)
     axes.set_xlabel(name)
     axes.set_ylabel("how many")
-    return Figure(caption, to_png(figure))
+    return [Figure(caption, to_png(figure))]
 
 
-def bars(values: Mapping[str, float], name: str, caption: str) -> Figure:
+def bars(values: Mapping[str, float], names: tuple[str, str], caption: str) -> Figure:
     """Draw a bar for each name, highest first."""
     ordered = sorted(values.items(), key=lambda item: -item[1])
     figure, axes = new_plot(6.5, 3.4)
     axes.bar([key for key, _ in ordered], [value for _, value in ordered], color=BLUE)
-    axes.set_ylabel(name)
+    axes.set_xlabel(names[0])
+    axes.set_ylabel(names[1])
     return Figure(caption, to_png(figure))
 
 

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bionemo_core.io.plots import BLUE, RED, add_title, new_plot, save_png, set_count_ticks
+from bionemo_core.io.plots import BLUE, GREY, RED, add_title, new_plot, save_png, set_count_ticks
 
 Points = Sequence[tuple[int, float]]
 
 
-def draw(path: Path, train: Points, val: Points, samples: Points, title: str) -> None:
+def draw(path: Path, train: Points, val: Points, samples: Points, title: str, unit: str) -> None:
     """Write a PNG of the training loss, raw and smoothed, and the validation loss, by step.
 
     Args:
@@ -19,6 +19,7 @@ def draw(path: Path, train: Points, val: Points, samples: Points, title: str) ->
         val: step and validation loss, by step.
         samples: step and sequences consumed, by step, for the axis at the top.
         title: the title of the plot.
+        unit: what the loss is counted in; empty if that is not known.
 
     Raises:
         StorageError: the file cannot be written.
@@ -32,11 +33,15 @@ def draw(path: Path, train: Points, val: Points, samples: Points, title: str) ->
         axes.plot(steps, losses, color=BLUE, label=label, **style)
         if many:
             axes.plot(steps, smooth(losses), color=BLUE, linewidth=1.8, label="training (smoothed)")
+        if bad := [step for step, loss in train if not math.isfinite(loss)]:
+            label = f"{len(bad):,} training losses are not finite"
+            axes.axvline(bad[0], color=GREY, linewidth=1.0, linestyle="--", label=label)
+            axes.update_datalim([(steps[0], axes.dataLim.y0), (steps[-1], axes.dataLim.y1)])
     if val:
         steps, losses = zip(*val, strict=True)
         axes.plot(steps, losses, color=RED, linewidth=1.0, marker="o", markersize=4, label=_with_best(val), zorder=3)
     axes.set_xlabel("step")
-    axes.set_ylabel("loss (nats per token)")
+    axes.set_ylabel(f"loss ({unit})" if unit else "loss")
     add_title(axes, title)
     set_count_ticks(axes.xaxis)
     axes.margins(x=0.02)
@@ -46,20 +51,32 @@ def draw(path: Path, train: Points, val: Points, samples: Points, title: str) ->
 
 
 def smooth(values: Sequence[float]) -> list[float]:
-    """Average each value over a window of a fiftieth of them, narrower at the ends, ignoring non-finite values."""
-    # Centred and symmetric: a running mean of the past would lie above a falling curve.
-    widest = max(2, len(values) // 100)
-    sums, counts = [0.0], [0]
-    for value in values:
-        finite = math.isfinite(value)
-        sums.append(sums[-1] + (value if finite else 0.0))
-        counts.append(counts[-1] + finite)
-    result = []
-    for i in range(len(values)):
-        half = min(widest, i, len(values) - 1 - i)
-        start, stop = i - half, i + half + 1
-        count = counts[stop] - counts[start]
-        result.append((sums[stop] - sums[start]) / count if count else math.nan)
+    """Smooth values with a straight line through a twentieth of them around each; those that are not finite stay so.
+
+    A line follows a falling curve up to its ends, where a mean would lie above it, or would have to be of ever fewer
+    values and so end in a spike.
+    """
+    import numpy as np
+
+    y = np.asarray(values, dtype=np.float64)
+    weight = np.isfinite(y).astype(np.float64)
+    x = np.arange(len(y), dtype=np.float64)
+    half = max(2, len(y) // 40)
+    # At the ends the windows keep their size, so that no single value weighs more there.
+    first = np.clip(x - half, 0, max(0, len(y) - 2 * half - 1)).astype(int)
+    end = np.minimum(first + 2 * half + 1, len(y))
+
+    def window(terms: Any) -> Any:
+        sums = np.concatenate(([0.0], np.cumsum(terms)))
+        return sums[end] - sums[first]
+
+    filled = np.where(weight > 0, y, 0.0)
+    count = window(weight)
+    mean_x, mean_y = (window(terms) / np.maximum(count, 1) for terms in (weight * x, filled))
+    spread = window(weight * x * x) / np.maximum(count, 1) - mean_x**2
+    together = window(filled * x) / np.maximum(count, 1) - mean_x * mean_y
+    slope = np.where(spread > 1e-9, together / np.maximum(spread, 1e-9), 0.0)
+    result: list[float] = np.where(weight > 0, mean_y + slope * (x - mean_x), math.nan).tolist()
     return result
 
 

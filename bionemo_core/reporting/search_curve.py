@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from bionemo_core.inference.latent_search import SearchResult
-from bionemo_core.io.plots import BLUE, RED, add_title, new_plot, save_png, set_count_ticks
+from bionemo_core.io.plots import BLUE, GREY, RED, add_title, new_plot, save_png, set_count_ticks
 
 _MOST_LINES = 60
 
@@ -28,10 +28,13 @@ def draw_trajectory(path: Path, results: Sequence[SearchResult], oracle: str) ->
             axes.plot(calls, line, color=colour, linewidth=0.6, alpha=0.25)
         mean = scores.mean(axis=0)
         label = f"{result.settings.algorithm} (mean {mean[-1]:.3f})"
-        axes.plot(calls, mean, color=colour, linewidth=2.2, label=label, zorder=3)
+        marker = "o" if len(calls) == 1 else ""  # a line through one point is invisible
+        axes.plot(calls, mean, color=colour, linewidth=2.2, marker=marker, label=label, zorder=3)
+    axes.plot([], [], color=GREY, linewidth=0.6, alpha=0.6, label="single starts")
     axes.set_xlabel("oracle calls of a start")
     axes.set_ylabel(f"best {oracle} so far")
-    add_title(axes, f"{oracle} from {len(results[0].starts)} starts")
+    number = len(results[0].starts)
+    add_title(axes, f"{oracle} from {number} start{'s' if number != 1 else ''}")
     set_count_ticks(axes.xaxis)
     axes.margins(x=0.02)
     axes.legend(frameon=False, loc="lower right")

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
 from bionemo_core.checkpoint.folder_names import list_checkpoints
 from bionemo_core.errors import StorageError
@@ -48,12 +49,21 @@ class Summary:
     """The lines to print."""
 
 
+class LossPicture(NamedTuple):
+    """The words in the picture of the losses."""
+
+    title: str
+    unit: str = ""
+    """What the loss is counted in; empty if that is not known."""
+
+
 def write_summary(
     folder: Path,
     *,
     status: str = "done",
     wall_time_s: float | None = None,
     checkpoint: Path | None = None,
+    picture: LossPicture | None = None,
 ) -> Summary:
     """Write `summary.json` and `loss.png` to the run folder, from its `metrics.csv`.
 
@@ -62,6 +72,7 @@ def write_summary(
         status: how the session ended: done, or stopped by a signal.
         wall_time_s: how long it took, in seconds.
         checkpoint: the last checkpoint; None: the newest in `checkpoints`.
+        picture: its words; None: the name of the folder, and no unit.
 
     Raises:
         StorageError: a file cannot be read or written.
@@ -72,8 +83,8 @@ def write_summary(
             checkpoint = next(reversed(list_checkpoints(folder / "checkpoints").values()), None)
     except OSError as failure:
         raise StorageError(f"summary: {failure.filename or folder} cannot be read: {failure.strerror}.") from failure
-    picture = _draw(rows, folder / "loss.png", folder.name)
-    summary = _summarise(rows, folder, status, wall_time_s, checkpoint, picture)
+    drawn = _draw(rows, folder / "loss.png", picture or LossPicture(folder.name))
+    summary = _summarise(rows, folder, status, wall_time_s, checkpoint, drawn)
     content = {key: value for key, value in asdict(summary).items() if key != "text"}
     write_json(folder / SUMMARY, _spell_out(content))
     return summary
@@ -171,12 +182,12 @@ def _spell_out(value: object) -> object:
     return repr(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _draw(rows: Sequence[Row], path: Path, title: str) -> Path | None:
+def _draw(rows: Sequence[Row], path: Path, picture: LossPicture) -> Path | None:
     from bionemo_core.reporting.loss_curve import draw
 
     train, val = _points(rows, TRAIN_LOSS), _points(rows, VAL_LOSS)
     samples = _points(rows, "consumed_samples")
     if not train and not val:
         return None
-    draw(path, train, val, samples, title)
+    draw(path, train, val, samples, picture.title, picture.unit)
     return path

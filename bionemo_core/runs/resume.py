@@ -219,13 +219,21 @@ def last_session(folder: RunFolder, first: RunSpec) -> RunSpec:
     return from_json(folder.last_spec.read_text()) if folder.last_spec.is_file() else first
 
 
+def write_session(folder: RunFolder, spec: RunSpec) -> None:
+    """Write the specification of this session, in the place of that of the last.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    write_text(folder.last_spec, to_json(spec))
+
+
 def write_spec(folder: RunFolder, spec: RunSpec, composed_yaml: str) -> None:
-    """Write the specification of this session; at the first start also that of the run, and the composed configuration.
+    """Write the run specification and the composed configuration to the folder, once, at the first start.
 
     Raises:
         StorageError: a file cannot be written.
     """
-    write_text(folder.last_spec, to_json(spec))
     if folder.spec.exists():
         return
     write_text(folder.composed, composed_yaml)

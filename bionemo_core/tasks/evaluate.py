@@ -269,11 +269,11 @@ class _Evaluation:
                 of_residue.setdefault(letter, []).append(-value)
         lengths = np.array([len(text) for text in chosen])
         self.figures += [
-            histogram(each, "pseudo-perplexity", "Pseudo-perplexity of the sequences."),
+            *histogram(each, "pseudo-perplexity", "Pseudo-perplexity of the sequences."),
             points(lengths, each, ("residues", "pseudo-perplexity"), "Pseudo-perplexity by length."),
             bars(
                 {letter: float(np.mean(values)) for letter, values in of_residue.items()},
-                "nats",
+                ("residue", "mean of -log p (nats)"),
                 "Mean of -log p of each residue when it alone is masked.",
             ),
         ]

@@ -179,7 +179,7 @@ class _Report:
             draw_trajectory(folder / PICTURE, self.results, self.task.oracle)
             pairs = list(zip(self.results[0].first, self.results[0].best, strict=True))[: MOST_DRAWN // 2]
             drawn = [step for pair in pairs for step in pair]
-            captions = [f"{step.score:.3f}" if step.iteration == 0 else _caption(step) for step in drawn]
+            captions = [_caption(step, self.task.oracle) for step in drawn]
             self.judge.draw_grid([step.text for step in drawn], captions, str(folder / GRID))
 
     def _write_results(self, path: Path) -> None:
@@ -237,5 +237,7 @@ class _Report:
         return "\n".join(f"{name:>12}  {what}" for name, what in lines)
 
 
-def _caption(step: SearchStep) -> str:
-    return f"{step.score:.3f}, similarity {step.similarity:.2f}"
+def _caption(step: SearchStep, oracle: str) -> str:
+    if step.iteration == 0:
+        return f"start: {oracle} {step.score:.3f}"
+    return f"best: {oracle} {step.score:.3f}, similarity {step.similarity:.2f}"

@@ -122,7 +122,7 @@ class Sample:
     max_length: Optional[int] = None  # maximum number of decoded tokens; null: the model's
     known: Optional[str] = None  # a file of known texts, such as the training data; novelty is measured against it
     batch_size: Optional[int] = None  # rows decoded together; null: 256 on a CPU, 8,192 on a GPU
-    picture: int = 24  # number of distinct texts in the picture; 0: no picture
+    picture: int = 24  # number of distinct texts in the picture, besides their inputs; 0: no picture
     format: Optional[str] = None  # format of the files; null: by their extensions
     sequence_column: Optional[str] = None  # column of a table with the sequences; null: sequence, smiles and others
     id_column: Optional[str] = None  # column of a table with the ids; null: `id` if there is one

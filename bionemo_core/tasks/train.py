@@ -26,7 +26,7 @@ from bionemo_core.nn.missing_weights import missing_parts
 from bionemo_core.parallel.strategy import strategy_of
 from bionemo_core.parallel.weights import network_of
 from bionemo_core.protocols import DataSplits, Tokenizer
-from bionemo_core.reporting.summary import SUMMARY, write_summary
+from bionemo_core.reporting.summary import SUMMARY, LossPicture, Summary, write_summary
 from bionemo_core.runs.device import Device, choose_device
 from bionemo_core.runs.folder import RunFolder
 from bionemo_core.runs.hooks import Built, TrainingHooks
@@ -40,6 +40,7 @@ from bionemo_core.runs.resume import (
     last_session,
     open_run,
     record_restore,
+    write_session,
     write_spec,
 )
 from bionemo_core.runs.trainer import call_meet_run, explain_lost_ranks, make_trainer
@@ -90,10 +91,10 @@ def train(spec: RunSpec, registry: Registry, *, composed_yaml: str = "", hooks: 
             run.fit(hooks)
         except Preempted:
             if trainer.is_global_zero:
-                write_summary(folder.path, status="stopped", wall_time_s=monotonic() - started)
+                run.summarise(monotonic() - started, status="stopped")
             raise
         if trainer.is_global_zero:
-            print(write_summary(folder.path, wall_time_s=monotonic() - started).text)
+            print(run.summarise(monotonic() - started).text)
 
 
 def _check_task(spec: RunSpec) -> None:
@@ -183,6 +184,7 @@ class _Run:
         """Write the specification and print the derived plan; on the first rank only."""
         before = fill_defaults(last_session(self.folder, self.saved), registry) if self.saved else None
         write_spec(self.folder, self.spec, composed_yaml)
+        write_session(self.folder, self.spec)
         (self.folder.path / SUMMARY).unlink(missing_ok=True)  # it is true again at the end of this session
         rate = self._rate_line(registry)
         print_plan(self.spec, self.plan, self.module, self.splits, self.read, self.device, self.folder, rate)
@@ -191,6 +193,12 @@ class _Run:
         if self.reader and before:
             print_resume(self.reader, difference(before, self.spec), self._jump_since(before, registry))
             set_aside_after(self.reader.folder.parent, self.reader.step)
+
+    def summarise(self, wall_time_s: float, status: str = "done") -> Summary:
+        """Write the summary and the loss curve."""
+        title = f"{self.spec.name}: {self.spec.model.name}, {self.folder.path.name}"
+        picture = LossPicture(title, getattr(self.module, "loss_unit", ""))
+        return write_summary(self.folder.path, status=status, wall_time_s=wall_time_s, picture=picture)
 
     def _rate_line(self, registry: Registry) -> str:
         """Return what the learning rate does over the run; warn of a phase that leaves no room for the others."""

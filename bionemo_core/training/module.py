@@ -64,6 +64,7 @@ class LanguageModule(pl.LightningModule):
         seq_length: the longest sequence in tokens, BOS and EOS included; of an encoder-decoder the longest source.
         probes: metrics of an evaluation besides the loss.
         judge: evaluates the texts that the network generates; `task=sample` and `task=optimize` use it.
+        loss_unit: what the loss is counted in, for pictures.
     """
 
     input_types: Mapping[str, TensorType] = {
@@ -79,6 +80,7 @@ class LanguageModule(pl.LightningModule):
         seq_length: int,
         probes: Sequence[Probe] = (),
         judge: TextJudge | None = None,
+        loss_unit: str = "nats per token",
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -87,6 +89,7 @@ class LanguageModule(pl.LightningModule):
         self.seq_length = seq_length
         self.probes = tuple(probes)
         self.judge: TextJudge | None = judge
+        self.loss_unit = loss_unit
         if isinstance(objective, Seq2SeqObjective):
             self.input_types = {
                 f"{side}.{name}": TensorType(("rows", f"{side} length"), dtype)

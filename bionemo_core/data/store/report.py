@@ -17,7 +17,6 @@ from bionemo_core.io.plots import (
     save_png,
     set_count_ticks,
     set_log_ticks,
-    set_short_numbers,
 )
 from bionemo_core.io.progress import BYTES, Progress
 
@@ -95,7 +94,9 @@ def draw_lengths(manifest: Mapping[str, Any], path: Path, *, advice: str = ADVIC
         StorageError: it cannot be written.
     """
     lengths = manifest["lengths"]
-    edges = lengths["edges"]
+    edges, margin = lengths["edges"], 0.0
+    if len(lengths["counts"]) == 1:  # one length: a bar in the middle, not a picture full of it
+        edges, margin = [edges[0] - 0.5, edges[0] + 0.5], 5.0
     figure, axes = new_plot()
     axes.stairs(lengths["counts"], edges, fill=True, color=BLUE, alpha=0.85)
     axes.axvline(lengths["median"], color=INK, linewidth=1.0, linestyle="--")
@@ -104,8 +105,8 @@ def draw_lengths(manifest: Mapping[str, Any], path: Path, *, advice: str = ADVIC
         set_log_ticks(axes.xaxis)
     else:
         set_count_ticks(axes.xaxis)
-    axes.set_xlim(edges[0], edges[-1])
-    set_short_numbers(axes.yaxis)
+    axes.set_xlim(edges[0] - margin, edges[-1] + margin)
+    set_count_ticks(axes.yaxis)
     axes.set_xlabel("length (characters; residues of a protein)")
     axes.set_ylabel("sequences")
     typical = f"median {lengths['median']:,.0f}, mean {lengths['mean']:,.0f}"

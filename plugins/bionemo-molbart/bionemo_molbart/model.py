@@ -192,4 +192,6 @@ def trainable(
     spans = SpanMasking(tokenizer.mask_id, masking.mask_prob, masking.span_lambda) if masking.encoder_mask else None
     objective = MoleculeObjective(tokenizer, find_spelling(**asdict(spelling)), seq_length=seq_length, masking=spans)
     probes = (MoleculeProbe(tokenizer, seq_length, masking.val_molecules),) if masking.val_molecules else ()
-    return LanguageModule(network, objective, seq_length=seq_length, probes=probes, judge=MoleculeJudge())
+    unit = "nats per token" + (", plus the latent loss" if isinstance(network, LatentSeq2SeqLM) else "")
+    judge = MoleculeJudge()
+    return LanguageModule(network, objective, seq_length=seq_length, probes=probes, judge=judge, loss_unit=unit)

@@ -3,6 +3,7 @@
 import io
 import json
 import math
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +11,7 @@ from rich.console import Console
 
 from bionemo_core.reporting.loss_curve import smooth
 from bionemo_core.reporting.metrics_file import MetricsFile
-from bionemo_core.reporting.summary import duration, short_number, write_summary
+from bionemo_core.reporting.summary import LossPicture, duration, short_number, write_summary
 from bionemo_core.reporting.training_progress import RunProgress, status_line
 
 
@@ -98,6 +99,32 @@ def test_smoothing_keeps_a_straight_line_and_passes_over_nan():
     line = [float(i) for i in range(300)]
     assert smooth(line) == pytest.approx(line)
     assert all(map(math.isfinite, smooth([1.0, math.nan, 1.0, 1.0])[:1] + smooth([math.nan, 1.0, 1.0, 1.0])[1:]))
+
+
+def test_smoothing_does_not_end_in_a_spike():
+    noisy = [3 - step / 500 + (0.4 if step % 2 else -0.4) for step in range(300)]
+    noisy[0] += 1.0
+    noisy[-1] += 1.0
+    smoothed = smooth(noisy)
+    assert smoothed[0] == pytest.approx(3, abs=0.5)
+    assert smoothed[-1] == pytest.approx(3 - 299 / 500, abs=0.5)
+    assert max(abs(a - b) for a, b in pairwise(smoothed)) < 0.15
+
+
+def test_the_loss_curve_says_whose_loss_it_is_and_what_is_missing(folder, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("bionemo_core.reporting.loss_curve.save_png", lambda figure, path: drawn.append(figure))
+    file = MetricsFile(folder / "metrics.csv")
+    for step in (61, 62):
+        file.write(step, {"reduced_train_loss": math.nan})
+    write_summary(folder, picture=LossPicture("mine: esm1nv, 2026-11-29", "squared error of scaled labels"))
+    write_summary(folder)
+    named, bare = (figure.axes[0] for figure in drawn)
+    assert named.get_title(loc="left") == "mine: esm1nv, 2026-11-29"
+    assert named.get_ylabel() == "loss (squared error of scaled labels)"
+    assert bare.get_ylabel() == "loss"
+    assert "2 training losses are not finite" in [text.get_text() for text in named.get_legend().get_texts()]
+    assert named.get_xlim()[1] > 62
 
 
 @pytest.fixture
