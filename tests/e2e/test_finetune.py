@@ -251,10 +251,10 @@ def test_labels_are_checked_before_anything_is_computed(home, pretrained, tmp_pa
         (tmp_path / split).mkdir()
         (tmp_path / split / "x000.csv").write_text(f"id,sequence,target\na,MK,{label}\nb,MK,CH\n")
     said = home.command("task=finetune", *start, f"data.dataset_path={tmp_path}")
-    assert "record 'a': class 'X' is not among those trained on: C, H" in said
+    assert "unknown class 1 (test 'a': 'X' is not among those trained on: C, H)" in said
     (tmp_path / "test" / "x000.csv").write_text("id,sequence,target\nlong,MKV,CH\n")
     said = home.command("task=finetune", *start, f"data.dataset_path={tmp_path}")
-    assert "record 'long': 3 residues, 2 labels" in said
+    assert "test 'long': 3 residues, 2 labels" in said
 
 
 def test_a_resumed_run_keeps_its_model_and_every_one_that_it_wrote(home, pretrained, tables):
