@@ -15,6 +15,7 @@ from bionemo_core.plugins.configure import NO_VALUE, ConfigKey, keys_of_dataclas
 from bionemo_core.plugins.did_you_mean import did_you_mean
 from bionemo_core.plugins.help_text import description_of, key_help, key_help_of
 from bionemo_core.plugins.hookspecs import GROUPS
+from bionemo_core.ranges import ANY
 
 GROUP_ORDER = ("model", "tokenizer", "data", "optim", "scheduler", "logger", "callbacks", "connector", "head", "task")
 USAGE = {
@@ -142,7 +143,7 @@ def _schema_page(group: str) -> str:
 def _key_lines(prefix: str, key: ConfigKey, explanation: str | None) -> list[str]:
     """Return the lines of a key: its default and type, then its explanation if it has one."""
     wrapped = textwrap.wrap(explanation or "", 100, initial_indent="      ", subsequent_indent="      ")
-    return [f"  {prefix}.{key.name} = {_shown(key.default)}  ({_type(key.type)})", *wrapped]
+    return [f"  {prefix}.{key.name} = {_shown(key.default)}  ({type_of(key)})", *wrapped]
 
 
 def _shown(value: Any) -> str:
@@ -150,5 +151,7 @@ def _shown(value: Any) -> str:
     return words[value] if isinstance(value, bool | str | None) and value in words else str(value)
 
 
-def _type(kind: Any) -> str:
-    return kind.__name__ if isinstance(kind, type) else str(kind).replace("typing.", "")
+def type_of(key: ConfigKey) -> str:
+    """Return the type of a key as text, with its range: `int, 1 or more`."""
+    kind = key.type.__name__ if isinstance(key.type, type) else str(key.type).replace("typing.", "")
+    return f"{kind}, {key.limits}" if key.limits not in (None, ANY) else kind

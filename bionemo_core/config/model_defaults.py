@@ -1,6 +1,5 @@
 """A model's defaults for other groups: checked when its plugin is loaded, looked up when the model is chosen."""
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ from bionemo_core.plugins.component_checks import VALUE_GROUPS
 from bionemo_core.plugins.configure import keys_of_dataclass, structured_config
 from bionemo_core.plugins.did_you_mean import did_you_mean
 from bionemo_core.plugins.type_checks import plainly_fits
+from bionemo_core.ranges import check_range
 
 
 def effective_defaults(registered: RegisteredComponent) -> dict[str, str | Mapping[str, Any]]:
@@ -34,6 +34,7 @@ def problem_with_defaults(registered: RegisteredComponent, registry: Registry) -
                 base = registry.get(group, str(values["base"]))
                 refined = {key: value for key, value in values.items() if key != "base"}
                 kinds = {key.name: key.type for key in base.keys}
+                base.check_ranges(refined)
                 if not _plainly_fit(refined, kinds):
                     base.complete(refined)
         except ConfigError as error:
@@ -57,15 +58,18 @@ def schema_node(schema: type, values: Mapping[str, Any]) -> type:
 
 
 def _check_schema_values(schema: type, values: Mapping[str, Any]) -> None:
-    if _plainly_fit(values, {one.name: one.type for one in dataclasses.fields(schema)}):
+    keys = {key.name: key for key in keys_of_dataclass(schema)}
+    for name, value in values.items():
+        if name in keys:
+            check_range(name, value, keys[name].limits)
+    if _plainly_fit(values, {name: key.type for name, key in keys.items()}):
         return
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    known = [one.name for one in dataclasses.fields(schema)]
     for name in values:
-        if name not in known:
-            raise ConfigError(f"unknown key {name!r}.{did_you_mean(str(name), known)}")
+        if name not in keys:
+            raise ConfigError(f"unknown key {name!r}.{did_you_mean(str(name), list(keys))}")
     try:
         OmegaConf.structured(schema_node(schema, values))
     except OmegaConfBaseException as error:

@@ -4,7 +4,14 @@ No `from __future__ import annotations` here: OmegaConf reads these annotations 
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Optional
+from typing import Annotated, Any, Optional
+
+from bionemo_core.ranges import Count, Natural, Positive, Range, SequenceLength
+
+Workers = Annotated[int, Range(least=0, most=1024)]
+Threads = Annotated[int, Range(least=1, most=4096)]
+KeptLast = Annotated[int, Range(least=2)]
+"""The previous checkpoint must be kept until the next one is verified."""
 
 
 @dataclass(frozen=True)
@@ -12,18 +19,18 @@ class Trainer:
     """Length, devices and precision of training; the keys are named as in v1."""
 
     accelerator: str = "auto"  # auto, cpu, gpu
-    devices: int = 1  # GPUs per machine, or processes per machine on a CPU
-    num_nodes: int = 1  # number of machines
+    devices: Count = 1  # GPUs per machine, or processes per machine on a CPU
+    num_nodes: Count = 1  # number of machines
     precision: str = "auto"  # auto (bf16-mixed on a GPU, 32 on CPU), 32, bf16-mixed, 16-mixed
-    max_steps: int = 1_000_000  # optimizer steps of the whole run, resumes included; the schedule ends here
-    max_time_min: Optional[float] = None  # time limit in minutes, summed over all sessions of the run; null: no limit
-    log_every_n_steps: int = 10  # steps between logged metrics
-    val_check_interval: int = 1500  # steps between validations
-    limit_val_batches: int = 50  # at most this many steps per validation
-    limit_test_batches: int = 500  # at most this many steps per test
-    gradient_clip_val: Optional[float] = 1.0  # clip the global gradient norm to this value; null: no clipping
+    max_steps: Count = 1_000_000  # optimizer steps of the whole run, resumes included; the schedule ends here
+    max_time_min: Optional[Positive] = None  # limit in minutes, summed over all sessions of the run; null: none
+    log_every_n_steps: Count = 10  # steps between logged metrics
+    val_check_interval: Count = 1500  # steps between validations
+    limit_val_batches: Natural = 50  # at most this many steps per validation
+    limit_test_batches: Natural = 500  # at most this many steps per test
+    gradient_clip_val: Optional[Positive] = 1.0  # clip the global gradient norm to this value; null: no clipping
     deterministic: bool = False  # use torch's deterministic algorithms; slower on a GPU
-    num_threads: Optional[int] = None  # CPU threads per process; null: torch's default
+    num_threads: Optional[Threads] = None  # CPU threads per process; null: torch's default
     compile: Optional[bool] = None  # compile the layers; null: on a GPU only
     cuda_graphs: bool = True  # use CUDA graphs where possible: packing, one GPU, 16-bit, a network that supports them
     progress_bar: bool = True  # show a bar on a terminal; elsewhere print a line from time to time
@@ -33,22 +40,22 @@ class Trainer:
 class Batch:
     """The batch of one optimizer step, in rows; a row is one pack, or one sequence when `packing` is off."""
 
-    micro_batch_size: int = 8  # rows in one forward pass on one device
-    global_batch_size: Optional[int] = None  # rows per step on all devices; null: derived from the other settings
-    accumulate_grad_batches: int = 1  # micro batches per step on one device
-    seq_length: Optional[int] = None  # at most this many tokens per row; null: the model's length
+    micro_batch_size: Count = 8  # rows in one forward pass on one device
+    global_batch_size: Optional[Count] = None  # rows per step on all devices; null: derived from the other settings
+    accumulate_grad_batches: Count = 1  # micro batches per step on one device
+    seq_length: Optional[SequenceLength] = None  # at most this many tokens per row; null: the model's length
     packing: bool = True  # put several sequences end to end in one row
-    pack_window: int = 4096  # number of sequences considered together when packs are formed
+    pack_window: Count = 4096  # number of sequences considered together when packs are formed
     dynamic_padding: bool = True  # without packing: pad to the longest sequence of the batch, not to seq_length
-    num_workers: int = 2  # loader processes per device; 0: load in the main process
+    num_workers: Workers = 2  # loader processes per device; 0: load in the main process
 
 
 @dataclass(frozen=True)
 class Parallel:
     """Split of the model over devices; the remaining factor of the devices is data parallel."""
 
-    tensor_model_parallel_size: int = 1  # devices that share each layer
-    pipeline_model_parallel_size: int = 1  # must be 1: pipeline parallelism is not supported
+    tensor_model_parallel_size: Count = 1  # devices that share each layer
+    pipeline_model_parallel_size: Count = 1  # must be 1: pipeline parallelism is not supported
     sequence_parallel: bool = False  # must be false: splitting activations between layers is not supported
 
 
@@ -56,11 +63,11 @@ class Parallel:
 class Checkpoint:
     """When to save checkpoints, and how many to keep."""
 
-    every_n_steps: Optional[int] = None  # steps between saves; null: trainer.val_check_interval; also saved at the end
+    every_n_steps: Optional[Count] = None  # steps between saves; null: trainer.val_check_interval; the end is saved too
     monitor: str = "val_loss"  # the metric that ranks checkpoints
     mode: str = "min"  # min: lower is better; max: higher is better
-    save_top_k: int = 10  # number of best checkpoints to keep
-    keep_last: int = 2  # number of newest checkpoints to keep, at least 2
+    save_top_k: Natural = 10  # number of best checkpoints to keep
+    keep_last: KeptLast = 2  # number of newest checkpoints to keep, at least 2
 
 
 @dataclass(frozen=True)

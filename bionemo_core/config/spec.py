@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from bionemo_core.config.batch_plan import refuse_unsupported
 from bionemo_core.config.model_defaults import missing_defaults
 from bionemo_core.config.safe_json import check_keys, check_type, choice_from, parse_json, refuse_unsafe
-from bionemo_core.config.schema import CORE_GROUPS, LATER_SETTINGS, OPENED, Choice, RunSpec
+from bionemo_core.config.schema import CORE_GROUPS, LATER_SETTINGS, OPENED, SEVERAL_AT_ONCE, Choice, RunSpec
 from bionemo_core.config.store import COMPONENT_KEY
 from bionemo_core.config.task_spec import task_spec
 from bionemo_core.config.value_checks import check_values
@@ -178,6 +178,7 @@ def _choice_of(group: str, node: Any, registry: Registry) -> Choice:
         )
     registered = registry.get(group, node[COMPONENT_KEY])
     params = {str(key): value for key, value in node.items() if key != COMPONENT_KEY}
+    registered.check_ranges(params, f"{group}.{registered.name}" if group in SEVERAL_AT_ONCE else group)
     return Choice(group, registered.name, params, registered.distribution, registered.version)
 
 

@@ -5,6 +5,8 @@ No `from __future__ import annotations` and no torch at import: the configuratio
 
 from typing import TYPE_CHECKING, Any, Optional
 
+from bionemo_core.ranges import Count, Natural, NotNegative, Positive
+
 if TYPE_CHECKING:
     from bionemo_core.plugins.registry import Registry
 
@@ -17,12 +19,12 @@ def downstream(
     task_name: Optional[str] = None,
     head: Optional[str] = None,
     head_params: Any = None,
-    num_epochs: int = 10,
-    batch_size: int = 128,
-    lr: float = 1e-4,
-    weight_decay: float = 0.01,
-    max_sequences: Optional[int] = 2000,
-    random_seed: int = 1234,
+    num_epochs: Count = 10,
+    batch_size: Count = 128,
+    lr: Positive = 1e-4,
+    weight_decay: NotNegative = 0.01,
+    max_sequences: Optional[Count] = 2000,
+    random_seed: Natural = 1234,
     on_bad_label: str = "error",
     *,
     registry: "Registry",

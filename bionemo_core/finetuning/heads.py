@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from bionemo_core.errors import ConfigError
+from bionemo_core.ranges import Count, Dropout, Natural
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,8 +31,8 @@ class Head(Protocol):
 class Mlp:
     """Linear, ReLU, dropout, linear, over the mean of a sequence or over every residue (v1's MLPModel)."""
 
-    hidden_layer_size: int = 128  # width of the hidden layer; 0: one linear layer
-    dropout: float = 0.1  # dropout before the last layer
+    hidden_layer_size: Natural = 128  # width of the hidden layer; 0: one linear layer
+    dropout: Dropout = 0.1  # dropout before the last layer
 
     def __post_init__(self) -> None:
         _check(self.dropout, self.hidden_layer_size >= 0)
@@ -48,8 +49,8 @@ class Mlp:
 class ConvNet:
     """Two convolutions of 7 residues, with an answer for every residue (v1's ConvNet)."""
 
-    cnn_dim: int = 32  # channels between the convolutions
-    dropout: float = 0.25  # dropout between the convolutions
+    cnn_dim: Count = 32  # channels between the convolutions
+    dropout: Dropout = 0.25  # dropout between the convolutions
 
     def __post_init__(self) -> None:
         _check(self.dropout, self.cnn_dim >= 1)

@@ -12,6 +12,7 @@ from bionemo_core.config.schema import Choice
 from bionemo_core.data.model_input import PLAIN, input_form
 from bionemo_core.errors import ArtefactError, ConfigError
 from bionemo_core.protocols import BuildContext, Tokenizer
+from bionemo_core.ranges import Integer, NotNegative, Number
 
 if TYPE_CHECKING:
     from bionemo_core.plugins.registry import Registry
@@ -41,8 +42,8 @@ class LabelSpec:
 
     kind: str
     classes: tuple[str, ...] = ()
-    mean: float = 0.0
-    scale: float = 1.0
+    mean: Number = 0.0
+    scale: Number = 1.0
     """A value is `output * scale + mean`, because heads learn standardised values."""
 
     @property
@@ -78,11 +79,11 @@ def finetuned(
     kind: str,
     head: dict[str, Any],
     classes: list[str] = [],  # noqa: B006 - read only; hydra-zen copies it
-    mean: float = 0.0,
-    scale: float = 1.0,
-    class_weights: Optional[list[float]] = None,
+    mean: Number = 0.0,
+    scale: Number = 1.0,
+    class_weights: Optional[list[NotNegative]] = None,
     encoder_training: str = "frozen",
-    freeze_layers: int = 0,
+    freeze_layers: Integer = 0,
     lora: dict[str, Any] = {},  # noqa: B006 - as above
     base_weights: str = "",
     text_form: str = PLAIN,

@@ -16,6 +16,7 @@ from megatron.core.tensor_parallel.layers import set_tensor_model_parallel_attri
 from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor
 
+from bionemo_core.errors import ConfigError
 from bionemo_core.parallel.groups import ProcessGroups
 
 
@@ -54,6 +55,11 @@ class RelativeBias(torch.nn.Module):
         bidirectional: bool,
     ) -> None:
         super().__init__()
+        if max_distance <= num_buckets // 2:
+            raise ConfigError(
+                f"model.relative_attention_max_distance={max_distance}: expected more than half of "
+                f"model.relative_attention_num_buckets={num_buckets}, which are single distances."
+            )
         self.num_buckets, self.max_distance, self.bidirectional = num_buckets, max_distance, bidirectional
         table = torch.empty(num_buckets, config.num_attention_heads, dtype=config.params_dtype)
         config.init_method(table)

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Union, get_args, get_type_hints
 
 from bionemo_core.errors import ConfigError
 from bionemo_core.protocols import RUNTIME_ARGUMENTS
+from bionemo_core.ranges import Range, split_range
 
 TARGET = "_target_"
 NO_VALUE = "???"
@@ -32,6 +33,8 @@ class ConfigKey(NamedTuple):
     name: str
     type: Any
     default: Any = NO_VALUE
+    limits: Range | None = None
+    """The range of a number; None if its annotation declares none."""
 
     @property
     def field(self) -> Any:
@@ -98,7 +101,7 @@ def configure(
     keys: dict[str, ConfigKey] = {}
     owners: dict[str, str] = {}
     for name in parameters:
-        found = _group_keys(groups[name], where) if name in groups else [ConfigKey(name, types[name], values[name])]
+        found = _group_keys(groups[name], where) if name in groups else [_key(name, types[name], values[name])]
         for key in found:
             if key.name in keys:
                 raise ConfigError(
@@ -156,7 +159,8 @@ def unfitted(name: str) -> Any:
 
 def keys_of_dataclass(owner: type) -> tuple[ConfigKey, ...]:
     """Return the fields of a dataclass as keys."""
-    return tuple(_field_key(one) for one in dataclasses.fields(owner) if one.init and not one.name.startswith("_"))  # type: ignore[arg-type]  # a class is one too
+    found = dataclasses.fields(owner)  # type: ignore[arg-type]  # a class is one too
+    return tuple(_field_key(one, one.type) for one in found if one.init and not one.name.startswith("_"))
 
 
 def keys_of_config(config: Any) -> tuple[ConfigKey, ...]:
@@ -238,20 +242,26 @@ def _is_group(kind: Any) -> bool:
 
 def _group_keys(kind: type, where: str) -> Iterator[ConfigKey]:
     try:
-        types = get_type_hints(kind)
+        types = get_type_hints(kind, include_extras=True)
     except Exception as error:  # evaluating an annotation can raise anything
         raise ConfigError(f"{where}: an annotation of {kind.__name__} does not resolve ({error})") from error
     for one in dataclasses.fields(kind):  # type: ignore[arg-type]  # a class is one too
         if one.init:
-            yield _field_key(one)._replace(type=types[one.name])
+            yield _field_key(one, types[one.name])
 
 
-def _field_key(one: "dataclasses.Field[Any]") -> ConfigKey:
+def _field_key(one: "dataclasses.Field[Any]", kind: Any) -> ConfigKey:
     if one.default is not MISSING:
-        return ConfigKey(one.name, one.type, one.default)
+        return _key(one.name, kind, one.default)
     if one.default_factory is not MISSING:
-        return ConfigKey(one.name, one.type, one.default_factory())
-    return ConfigKey(one.name, one.type)
+        return _key(one.name, kind, one.default_factory())
+    return _key(one.name, kind, NO_VALUE)
+
+
+def _key(name: str, kind: Any, default: Any) -> ConfigKey:
+    """Return a key; a range in its annotation is taken out, because OmegaConf reads plain types."""
+    plain, limits = split_range(kind)
+    return ConfigKey(name, plain, default, limits)
 
 
 def _annotations(factory: Callable[..., Any], parameters: Mapping[str, Parameter], where: str) -> dict[str, Any]:
@@ -260,7 +270,7 @@ def _annotations(factory: Callable[..., Any], parameters: Mapping[str, Parameter
     holder = SimpleNamespace(__annotations__=written)
     namespace = getattr(factory, "__globals__", None) or vars(sys.modules[factory.__module__])
     try:
-        return get_type_hints(holder, globalns=namespace)
+        return get_type_hints(holder, globalns=namespace, include_extras=True)
     except Exception as error:  # evaluating an annotation can raise anything
         raise ConfigError(f"{where}: an annotation does not resolve ({type(error).__name__}: {error})") from error
 

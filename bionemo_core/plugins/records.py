@@ -11,6 +11,7 @@ from bionemo_core.errors import ConfigError
 from bionemo_core.plugins.component import Component
 from bionemo_core.plugins.configure import ConfigKey, factory_of, keys_of_config, structured_config
 from bionemo_core.plugins.did_you_mean import did_you_mean
+from bionemo_core.ranges import check_range
 
 CORE_DISTRIBUTION = "bionemo-run"
 
@@ -80,7 +81,19 @@ class RegisteredComponent:
         except OmegaConfBaseException as error:
             raise ConfigError(f"{where}: {str(error).splitlines()[0]}") from error
         assert isinstance(plain, dict)
-        return {str(name): value for name, value in plain.items()}
+        complete = {str(name): value for name, value in plain.items()}
+        self.check_ranges(complete)
+        return complete
+
+    def check_ranges(self, parameters: Mapping[str, Any], prefix: str = "") -> None:
+        """Check that every number of the parameters is in the range of its key; `prefix` is that of the keys.
+
+        Raises:
+            ConfigError: a number is not; the message names the key.
+        """
+        for key in self.keys:
+            if key.name in parameters:
+                check_range(f"{prefix or self.group}.{key.name}", parameters[key.name], key.limits)
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,12 @@ No `from __future__ import annotations` here: OmegaConf reads these annotations 
 """
 
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Annotated, Any, Optional
 
 from bionemo_core.inference.search_settings import SearchSettings
+from bionemo_core.ranges import Count, Dropout, Integer, Natural, NotNegative, Positive, Range, Share
+
+Population = Annotated[int, Range(least=2)]
 
 
 @dataclass(frozen=True)
@@ -27,15 +30,17 @@ class Embed:
     format: Optional[str] = None  # format of the input; null: by its extension
     sequence_column: Optional[str] = None  # column of a table with the sequences; null: sequence, smiles and others
     id_column: Optional[str] = None  # column of a table with the ids; null: `id` if there is one
-    header_lines: int = 1  # lines at the top of a CSV or TSV file; the last has the names of the columns
+    header_lines: Count = 1  # lines at the top of a CSV or TSV file; the last has the names of the columns
     separator: Optional[str] = None  # character between the columns; null: a comma in CSV, a tab in TSV
     on_invalid: str = "error"  # action for a letter outside the alphabet: error, skip the record, or unk to keep it
     canonicalize: bool = True  # convert texts to their canonical form, if they have one, as SMILES do
     on_long: str = "error"  # action for a sequence longer than the model: error, truncate or window
-    window_overlap: Optional[int] = None  # overlap of neighbouring windows in residues; null: half a window
+    window_overlap: Optional[Natural] = None  # overlap of neighbouring windows in residues; null: half a window
     text_form: Optional[str] = None  # how the model gets a text: tokenizer (its terminal tokens and letters) or plain
-    tokens_per_batch: Optional[int] = None  # tokens in one forward pass; null: 4,096 on a CPU, 32,768 on a GPU
-    tokens_per_part: Optional[int] = None  # save after this many, and each minute; null: 4,194,304; per residue 131,072
+    tokens_per_batch: Optional[Count] = None  # tokens in one forward pass; null: 4,096 on a CPU, 32,768 on a GPU
+    tokens_per_part: Optional[Count] = (
+        None  # save after this many, and each minute; null: 4,194,304; per residue 131,072
+    )
     adapter: Optional[str] = None  # the folder `adapter` of a LoRA fine-tuning of the model at restore_from_path
     overwrite: bool = False  # replace an existing output
 
@@ -48,21 +53,21 @@ class Finetune:
     encoder: str = "frozen"  # train only the head (frozen), all weights (full) or low-rank adapters (lora)
     head: Optional[str] = None  # the head; null: mlp for sequences, convnet for residues
     head_params: Any = None  # the head's keys, for example {hidden_layer_size: 256}
-    freeze_layers: int = 0  # encoder=full: freeze the first N layers and the embeddings; -N: all but the last N
-    lora_rank: int = 32  # rank of the low-rank adapters
-    lora_alpha: Optional[float] = None  # adapters are scaled by alpha / rank; null: the rank
-    lora_dropout: float = 0.0  # dropout of the input of an adapter
+    freeze_layers: Integer = 0  # encoder=full: freeze the first N layers and the embeddings; -N: all but the last N
+    lora_rank: Count = 32  # rank of the low-rank adapters
+    lora_alpha: Optional[Positive] = None  # adapters are scaled by alpha / rank; null: the rank
+    lora_dropout: Dropout = 0.0  # dropout of the input of an adapter
     lora_targets: Optional[list[str]] = None  # linear layers with adapters; null: qkv, proj, fc1, fc2
-    class_weights: Optional[list[float]] = None  # weights of the classes, in sorted order of their names
+    class_weights: Optional[list[NotNegative]] = None  # weights of the classes, in sorted order of their names
     balance_classes: bool = False  # weight the classes so that each counts the same in training
     standardise: bool = True  # train on values scaled to mean 0 and deviation 1; metrics keep the units of the labels
     on_bad_label: str = "error"  # a missing or unreadable label: error, skip it, or class if NA, - and such are classes
     text_form: str = "tokenizer"  # how the encoder gets a text: tokenizer (its terminal tokens and letters) or plain
     on_long: str = "skip"  # a sequence longer than the model: skip (as v1), error, truncate, or for residues window
     states_dtype: str = "float32"  # precision of the cached states of a frozen encoder: float32, float16
-    early_stopping: Optional[int] = None  # validations without a better checkpoint.monitor before stopping
+    early_stopping: Optional[Count] = None  # validations without a better checkpoint.monitor before stopping
     export: Optional[str] = None  # weights to test and write: last or best; null: best with early_stopping, else last
-    average_last: int = 0  # average this many newest checkpoints at the end; 0: none
+    average_last: Natural = 0  # average this many newest checkpoints at the end; 0: none
     do_testing: bool = True  # test on the test split after the training
 
 
@@ -73,7 +78,9 @@ class Evaluate:
     output: str  # output folder for metrics.json, report.html and, for a fine-tuned model, predictions.csv
     split: str = "test"  # train, val, test
     on_bad_label: str = "error"  # for a fine-tuned model, a label that is missing, unreadable or new: error or skip it
-    pseudo_perplexity: int = 0  # number of sequences for the pseudo-perplexity, which masks each residue alone; 0: none
+    pseudo_perplexity: Natural = (
+        0  # number of sequences for the pseudo-perplexity, which masks each residue alone; 0: none
+    )
     adapter: Optional[str] = None  # the folder `adapter` of a LoRA fine-tuning of the model at restore_from_path
     overwrite: bool = False  # replace an existing output
 
@@ -87,17 +94,17 @@ class Predict:
     variants: Optional[str] = None  # a CSV file of mutations such as A24G or A24G:K30R, for a masked model
     wild_type: Optional[str] = None  # the wild-type sequence, or a FASTA file with it as the first record
     variant_column: str = "mutant"  # column of task.variants with the substitutions, such as A24G:L30V
-    first_position: int = 1  # number of the first residue in the numbering of the variants
+    first_position: Integer = 1  # number of the first residue in the numbering of the variants
     scoring: str = "masked_marginals"  # masked_marginals or wild_type_marginals
     format: Optional[str] = None  # format of the input; null: by its extension
     sequence_column: Optional[str] = None  # column of a table with the sequences; null: sequence, smiles and others
     id_column: Optional[str] = None  # column of a table with the ids; null: `id` if there is one
-    header_lines: int = 1  # lines at the top of a CSV or TSV file; the last has the names of the columns
+    header_lines: Count = 1  # lines at the top of a CSV or TSV file; the last has the names of the columns
     separator: Optional[str] = None  # character between the columns; null: a comma in CSV, a tab in TSV
     on_invalid: str = "error"  # action for a letter outside the alphabet: error, skip (with the reason), or unk
     canonicalize: bool = True  # convert texts to their canonical form, if they have one, as SMILES do
     on_long: str = "error"  # action for a sequence longer than the model: error or truncate
-    tokens_per_batch: Optional[int] = None  # tokens in one forward pass; null: 4,096 on a CPU, 65,536 on a GPU
+    tokens_per_batch: Optional[Count] = None  # tokens in one forward pass; null: 4,096 on a CPU, 65,536 on a GPU
     adapter: Optional[str] = None  # the folder `adapter` of a LoRA fine-tuning of the model at restore_from_path
     overwrite: bool = False  # replace an existing output
 
@@ -107,26 +114,26 @@ class Sample:
     """Sample texts near those of a file, or from the model's prior."""
 
     input: Optional[str] = None  # texts to sample near, in any format that embed reads; null: sample from the prior
-    num_molecules: Optional[int] = None  # number of samples from the prior
+    num_molecules: Optional[Count] = None  # number of samples from the prior
     output: Optional[str] = None  # output folder; null: a new run folder
-    limit: Optional[int] = None  # use only this many texts, from the start of the file; null: all
-    num_samples: int = 1  # number of samples near each text
+    limit: Optional[Count] = None  # use only this many texts, from the start of the file; null: all
+    num_samples: Count = 1  # number of samples near each text
     sampling_method: str = "greedy-perturbate"  # or topkp-perturbate, beam-search-perturbate[-sample] and others
-    scaled_radius: float = 1.0  # standard deviation of the noise on the hidden states
-    top_k: Optional[int] = None  # topkp-perturbate: draw from this many tokens; null: the method's default
-    top_p: Optional[float] = None  # probability mass of the tokens to draw from; null: the method's default
-    temperature: Optional[float] = None  # divide the logits by this value; null: the method's default
-    beam_size: Optional[int] = None  # beams of each text; null: the method's default
+    scaled_radius: NotNegative = 1.0  # standard deviation of the noise on the hidden states
+    top_k: Optional[Natural] = None  # topkp-perturbate: draw from this many tokens; null: the method's default
+    top_p: Optional[Share] = None  # probability mass of the tokens to draw from; null: the method's default
+    temperature: Optional[Positive] = None  # divide the logits by this value; null: the method's default
+    beam_size: Optional[Count] = None  # beams of each text; null: the method's default
     keep_only_best_tokens: Optional[bool] = None  # keep only the best beam of each text; null: the method's default
-    beam_alpha: Optional[float] = None  # length penalty of beams; null: the method's default
-    max_length: Optional[int] = None  # maximum number of decoded tokens; null: the model's
+    beam_alpha: Optional[NotNegative] = None  # length penalty of beams; null: the method's default
+    max_length: Optional[Count] = None  # maximum number of decoded tokens; null: the model's
     known: Optional[str] = None  # a file of known texts, such as the training data; novelty is measured against it
-    batch_size: Optional[int] = None  # rows decoded together; null: 256 on a CPU, 8,192 on a GPU
-    picture: int = 24  # number of distinct texts in the picture, besides their inputs; 0: no picture
+    batch_size: Optional[Count] = None  # rows decoded together; null: 256 on a CPU, 8,192 on a GPU
+    picture: Natural = 24  # number of distinct texts in the picture, besides their inputs; 0: no picture
     format: Optional[str] = None  # format of the files; null: by their extensions
     sequence_column: Optional[str] = None  # column of a table with the sequences; null: sequence, smiles and others
     id_column: Optional[str] = None  # column of a table with the ids; null: `id` if there is one
-    header_lines: int = 1  # lines at the top of a CSV or TSV file; the last has the names of the columns
+    header_lines: Count = 1  # lines at the top of a CSV or TSV file; the last has the names of the columns
     separator: Optional[str] = None  # character between the columns; null: a comma in CSV, a tab in TSV
     on_invalid: str = "error"  # action for a token outside the vocabulary: error, skip the record, or unk to keep it
     canonicalize: bool = True  # convert texts to their canonical form, if they have one, as SMILES do
@@ -140,24 +147,24 @@ class Optimize:
     input: str  # start texts: a SMILES, CSV, TSV or Parquet file or another format, plain or compressed
     oracle: str  # score to maximise; for molecules: qed, logp, penalized_logp, tanimoto, molmim_qed_with_similarity
     output: Optional[str] = None  # output folder; null: a new run folder
-    limit: Optional[int] = None  # use only this many texts, from the start of the file; null: all
-    worst: Optional[int] = None  # use only this many of these texts, those with the worst scores; null: all
+    limit: Optional[Count] = None  # use only this many texts, from the start of the file; null: all
+    worst: Optional[Count] = None  # use only this many of these texts, those with the worst scores; null: all
     algorithm: str = SearchSettings.algorithm  # cma-es, or random: perturb the latent of the start repeatedly
-    population: int = SearchSettings.population  # candidates per start in one iteration
-    iterations: int = SearchSettings.iterations  # number of iterations for each start
-    sigma: float = SearchSettings.sigma  # standard deviation of the first candidates around the latent of the start
-    minimum_similarity: float = SearchSettings.minimum_similarity  # candidates less similar to their start never win
-    scaled_radius: float = SearchSettings.scaled_radius  # standard deviation of the random perturbation
+    population: Population = SearchSettings.population  # candidates per start in one iteration
+    iterations: Count = SearchSettings.iterations  # number of iterations for each start
+    sigma: Positive = SearchSettings.sigma  # standard deviation of the first candidates around the latent of the start
+    minimum_similarity: Share = SearchSettings.minimum_similarity  # candidates less similar to their start never win
+    scaled_radius: NotNegative = SearchSettings.scaled_radius  # standard deviation of the random perturbation
     diagonal: bool = SearchSettings.diagonal  # adapt only the variances of the dimensions, which is cheaper
     minimize: bool = SearchSettings.minimize  # minimise the score instead
     baseline: bool = False  # also search by random perturbation, with as many oracle calls
-    num_workers: int = 0  # processes that propose and score candidates while this one decodes
-    batch_size: Optional[int] = None  # rows decoded together; null: 256 on a CPU, 8,192 on a GPU
+    num_workers: Natural = 0  # processes that propose and score candidates while this one decodes
+    batch_size: Optional[Count] = None  # rows decoded together; null: 256 on a CPU, 8,192 on a GPU
     picture: bool = True  # draw the scores over the search and the best texts
     format: Optional[str] = None  # format of the input; null: by its extension
     sequence_column: Optional[str] = None  # column of a table with the sequences; null: sequence, smiles and others
     id_column: Optional[str] = None  # column of a table with the ids; null: `id` if there is one
-    header_lines: int = 1  # lines at the top of a CSV or TSV file; the last has the names of the columns
+    header_lines: Count = 1  # lines at the top of a CSV or TSV file; the last has the names of the columns
     separator: Optional[str] = None  # character between the columns; null: a comma in CSV, a tab in TSV
     on_invalid: str = "error"  # action for a token outside the vocabulary: error, skip the record, or unk to keep it
     on_long: str = "error"  # action for a text longer than the model: error or skip
@@ -167,7 +174,7 @@ class Optimize:
 class Prepare:
     """Prepare the data of a model or a tokenizer, and report how many records were used and rejected."""
 
-    num_workers: Optional[int] = None  # processes that filter records; null: one per CPU if filtering is slow, 0: none
+    num_workers: Optional[Natural] = None  # processes that filter; null: one per CPU if filtering is slow, 0: none
     picture: bool = True  # draw the length distribution of each store
 
 
@@ -178,4 +185,4 @@ class Convert:
     output: str  # the output, a folder or file that does not exist yet
     to: Optional[str] = None  # artefact, nemo or huggingface; null: nemo if the name ends in .nemo, else artefact
     dtype: str = "float32"  # precision of the tensors of an artefact: float32, bfloat16, float16
-    max_shard_mib: int = 5120  # split the tensors into files of at most this size in MiB
+    max_shard_mib: Count = 5120  # split the tensors into files of at most this size in MiB

@@ -15,7 +15,7 @@ from pytorch_lightning.utilities.model_helpers import is_overridden
 from bionemo_core.checkpoint.load import CheckpointReader
 from bionemo_core.checkpoint.retention import set_aside_after
 from bionemo_core.config.batch_plan import BatchPlan, batch_plan
-from bionemo_core.config.schema import RunSpec
+from bionemo_core.config.schema import OPENED, RunSpec
 from bionemo_core.config.spec import difference, from_json
 from bionemo_core.data.store.prepare import record_prepared_stores
 from bionemo_core.data.store.report import summary
@@ -31,6 +31,7 @@ from bionemo_core.runs.device import Device, choose_device
 from bionemo_core.runs.folder import RunFolder
 from bionemo_core.runs.hooks import Built, TrainingHooks
 from bionemo_core.runs.loaders import RunLoaders
+from bionemo_core.runs.memory_estimate import refuse_absurd
 from bionemo_core.runs.plan_text import print_plan, print_resume, quieten_libraries
 from bionemo_core.runs.resume import (
     check_resume,
@@ -79,6 +80,8 @@ def train(spec: RunSpec, registry: Registry, *, composed_yaml: str = "", hooks: 
     hooks = hooks or TrainingHooks()
     _check_task(spec)
     device = choose_device(spec)
+    if spec.model.name != OPENED and not spec.resume:  # a resumed run has its sizes from its first start
+        refuse_absurd(spec, batch_plan(spec), device)
     with StopSignal(remember=False) as stop, open_run(spec, device) as (folder, reader), explain_stop(folder):
         saver = CheckpointSaver(folder.checkpoints, spec.checkpoint, spec.trainer.val_check_interval)
         last = [*hooks.callbacks(spec), saver, StopOnSignal(stop, saver)]

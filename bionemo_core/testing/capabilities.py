@@ -145,7 +145,7 @@ def check_tensor_parallel(subject: Subject, registered: RegisteredComponent) -> 
     where = f"model {registered.name!r} declares 'tensor_parallel'"
     no_dropout = {
         f"model__{name}": 0.0
-        for name, _, default in registered.keys
+        for name, _, default, _ in registered.keys
         if name.endswith("dropout") and isinstance(default, float)
     }
     one_rank = run_spec(subject, registered.name, trainer__max_steps=RANKS_STEPS, **no_dropout)

@@ -27,7 +27,7 @@ def check_parameters(subject: Subject, registered: RegisteredComponent) -> None:
         fail(f"{where}: {error} Give `Component` the result of configure(factory).")
     accepted = signature(factory).parameters
     takes_any = any(one.kind is Parameter.VAR_KEYWORD for one in accepted.values())
-    for name, kind, default in registered.keys:
+    for name, kind, default, _ in registered.keys:
         if name not in accepted and not takes_any:
             fail(
                 f"{where}: the configuration has a key {name!r} that the factory {factory.__qualname__} does not "
@@ -67,7 +67,7 @@ def _check_reachable(where: str, factory: str, accepted: Any, keys: set[str]) ->
 def _check_enforced(where: str, registered: RegisteredComponent, subject: Subject) -> None:
     """Check that text in place of a number is refused before the factory is called."""
     given = subject.settings.parameters.get(f"{registered.group}/{registered.name}", {})
-    for name, _, default in registered.keys:
+    for name, _, default, _ in registered.keys:
         if type(default) not in (bool, int, float):
             continue
         try:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from bionemo_core.errors import ConfigError
+from bionemo_core.ranges import Dropout, NotNegative
 
 if TYPE_CHECKING:
     import torch
@@ -17,10 +18,10 @@ if TYPE_CHECKING:
 class AdamW:
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019); v1's `fused_adam` is this one."""
 
-    lr: float = 1e-4  # the rate that the schedule scales
-    weight_decay: float = 0.01  # decoupled weight decay; biases and norms are not decayed
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])  # decay of the two moments
-    eps: float = 1e-8  # added to the denominator
+    lr: NotNegative = 1e-4  # the rate that the schedule scales
+    weight_decay: NotNegative = 0.01  # decoupled weight decay; biases and norms are not decayed
+    betas: list[Dropout] = field(default_factory=lambda: [0.9, 0.999])  # decay of the two moments
+    eps: NotNegative = 1e-8  # added to the denominator
 
     def __post_init__(self) -> None:
         """Check the number of betas.

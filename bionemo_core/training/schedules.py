@@ -13,6 +13,7 @@ from typing import Optional, Protocol
 
 from bionemo_core.errors import ConfigError
 from bionemo_core.plugins.configure import fits_run, unfitted
+from bionemo_core.ranges import Count, Dropout, Natural, NotNegative, Share
 
 
 class Schedule(Protocol):
@@ -27,7 +28,7 @@ class Schedule(Protocol):
 class Constant:
     """A constant rate after an optional linear warm-up; v1's runs without `sched`."""
 
-    warmup_steps: int = 0  # steps of the linear warm-up
+    warmup_steps: Natural = 0  # steps of the linear warm-up
 
     def __post_init__(self) -> None:
         _check_count(self.warmup_steps, "warmup_steps")
@@ -44,9 +45,11 @@ class Cosine:
     A run that is shorter than warm-up and constant steps together has no cosine part.
     """
 
-    warmup_steps: int = fits_run(500)  # steps of the linear warm-up; the default is at most a tenth of the run
-    constant_steps: int = fits_run(50000)  # the last steps of the run, at min_lr; the default is at most a tenth of it
-    min_lr: float = 2e-5  # the rate at the end of the cosine
+    warmup_steps: Natural = fits_run(500)  # steps of the linear warm-up; the default is at most a tenth of the run
+    constant_steps: Natural = fits_run(
+        50000
+    )  # the last steps of the run, at min_lr; the default is at most a tenth of it
+    min_lr: NotNegative = 2e-5  # the rate at the end of the cosine
 
     def __post_init__(self) -> None:
         _check_count(self.warmup_steps, "warmup_steps")
@@ -73,9 +76,9 @@ class Cosine:
 class InverseSquareRoot:
     """Linear warm-up, then `lr * sqrt((warmup + 1) / (step + 1))`; v1's `InverseSquareRootAnnealing`."""
 
-    warmup_steps: int = fits_run(500)  # steps of the linear warm-up; the default is at most a tenth of the run
-    min_lr: float = 0.0  # the rate never falls below this value
-    warmup_ratio: Optional[float] = None  # the warm-up as a share of max_steps; overrides warmup_steps
+    warmup_steps: Natural = fits_run(500)  # steps of the linear warm-up; the default is at most a tenth of the run
+    min_lr: NotNegative = 0.0  # the rate never falls below this value
+    warmup_ratio: Optional[Dropout] = None  # the warm-up as a share of max_steps; overrides warmup_steps
 
     def __post_init__(self) -> None:
         _check_count(self.warmup_steps, "warmup_steps")
@@ -101,10 +104,10 @@ class Noam:
     keeps the rate of the recipe's own warm-up.
     """
 
-    d_model: int  # the hidden size of the model
-    warmup_steps: int = fits_run(8000)  # steps of the warm-up; the default is at most a tenth of the run
-    min_lr: float = 1e-5  # after the warm-up the rate never falls below this value
-    peak_steps: Optional[int] = unfitted("warmup_steps")  # the highest rate is that of this warm-up; null: warmup_steps
+    d_model: Count  # the hidden size of the model
+    warmup_steps: Natural = fits_run(8000)  # steps of the warm-up; the default is at most a tenth of the run
+    min_lr: NotNegative = 1e-5  # after the warm-up the rate never falls below this value
+    peak_steps: Optional[Count] = unfitted("warmup_steps")  # the highest rate is of this warm-up; null: warmup_steps
 
     def __post_init__(self) -> None:
         """Check the ranges.
@@ -134,9 +137,9 @@ class Noam:
 class WarmupAnnealing:
     """Linear warm-up, then linear decay to `min_lr` at the last step; v1's `WarmupAnnealing`."""
 
-    warmup_steps: int = fits_run(500)  # steps of the linear warm-up; the default is at most a tenth of the run
-    min_lr: float = 1e-5  # the rate at the last step
-    warmup_ratio: Optional[float] = None  # the warm-up as a share of max_steps; overrides warmup_steps
+    warmup_steps: Natural = fits_run(500)  # steps of the linear warm-up; the default is at most a tenth of the run
+    min_lr: NotNegative = 1e-5  # the rate at the last step
+    warmup_ratio: Optional[Dropout] = None  # the warm-up as a share of max_steps; overrides warmup_steps
 
     def __post_init__(self) -> None:
         _check_count(self.warmup_steps, "warmup_steps")
@@ -166,10 +169,10 @@ class WarmupAnnealHold:
     `LinearWarmupHoldDecayPolicy`.
     """
 
-    warmup_steps: int = fits_run(2000)  # steps of the linear warm-up; the default is at most a tenth of the run
-    min_lr: float = 4e-5  # the rate at the first step
-    hold_steps: int = fits_run(0)  # steps at the top
-    anneal_percentage: float = 0.10  # the share of the top at which the decay stops
+    warmup_steps: Natural = fits_run(2000)  # steps of the linear warm-up; the default is at most a tenth of the run
+    min_lr: NotNegative = 4e-5  # the rate at the first step
+    hold_steps: Natural = fits_run(0)  # steps at the top
+    anneal_percentage: Share = 0.10  # the share of the top at which the decay stops
 
     def __post_init__(self) -> None:
         _check_count(self.warmup_steps, "warmup_steps")

@@ -9,13 +9,14 @@ from typing import Any, Optional
 
 from bionemo_core.errors import ConfigError
 from bionemo_core.protocols import BuildContext, DataSplits, Tokenizer
+from bionemo_core.ranges import NotNegative
 
 log = logging.getLogger("bionemo")
 
 
 def blend(
     parts: list[Any],
-    weights: Optional[list[float]] = None,
+    weights: Optional[list[NotNegative]] = None,
     *,
     tokenizer: Tokenizer,
     context: BuildContext,

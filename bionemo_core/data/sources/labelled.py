@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Optional
 
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.protocols import BuildContext, DataSplits, Tokenizer
+from bionemo_core.ranges import Natural, Share
 
 if TYPE_CHECKING:
     from bionemo_core.data.labelled_records import LabelledRecords
@@ -24,11 +25,11 @@ def labelled_csv(
     mask_column: Optional[str] = None,
     id_column: Optional[str] = None,
     data_sep: str = ",",
-    val_fraction: float = 0.15,
-    test_fraction: float = 0.15,
+    val_fraction: Share = 0.15,
+    test_fraction: Share = 0.15,
     clusters: Optional[str] = None,
     split_column: Optional[str] = None,
-    split_seed: int = 0,
+    split_seed: Natural = 0,
     on_invalid: str = "skip",
     canonicalize: bool = True,
     *,

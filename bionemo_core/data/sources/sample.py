@@ -7,12 +7,13 @@ Numpy and pyarrow are imported in the bodies, because listing the components mus
 from importlib.resources import as_file, files
 
 from bionemo_core.protocols import BuildContext, DataSplits, Tokenizer
+from bionemo_core.ranges import Natural
 
 
 def sample(
-    seed: int = 0,
-    val_size: int = 32,
-    test_size: int = 32,
+    seed: Natural = 0,
+    val_size: Natural = 32,
+    test_size: Natural = 32,
     *,
     tokenizer: Tokenizer,
     context: BuildContext,

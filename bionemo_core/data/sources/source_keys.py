@@ -6,6 +6,8 @@ No `from __future__ import annotations` and no unions but `Optional` here: the c
 from dataclasses import dataclass
 from typing import Any, Optional
 
+from bionemo_core.ranges import Count, Natural, Share
+
 
 @dataclass(frozen=True)
 class PathOptions:
@@ -37,10 +39,10 @@ class FormatOptions:
     """
 
     format: Optional[str] = None
-    data_col: Optional[int] = None  # the column of the sequence in a CSV or TSV file, counted from 0
+    data_col: Optional[Natural] = None  # the column of the sequence in a CSV or TSV file, counted from 0
     column: Optional[str] = None
     id_column: Optional[str] = None
-    header_lines: Optional[int] = None  # lines to skip at the top of every CSV or TSV file; null: one
+    header_lines: Optional[Natural] = None  # lines to skip at the top of every CSV or TSV file; null: one
     data_sep: Optional[str] = None  # one character that separates the columns of a CSV file; null: a comma
 
 
@@ -53,15 +55,15 @@ class SplitKeys:
             split_column.
     """
 
-    val_fraction: Optional[float] = None  # the share for validation; null: 0.01 unless another option decides
-    test_fraction: Optional[float] = None  # the share for testing; null: 0.01 unless another option decides
-    val_size: Optional[int] = None  # the number of validation records, instead of a fraction
-    test_size: Optional[int] = None  # the number of test records, instead of a fraction
+    val_fraction: Optional[Share] = None  # the share for validation; null: 0.01 unless another option decides
+    test_fraction: Optional[Share] = None  # the share for testing; null: 0.01 unless another option decides
+    val_size: Optional[Natural] = None  # the number of validation records, instead of a fraction
+    test_size: Optional[Natural] = None  # the number of test records, instead of a fraction
     clusters: Optional[str] = None  # a table `cluster_id<TAB>member_id`; the members of a cluster stay in one split
     split_column: Optional[str] = None  # the column with train, val (valid, validation) or test for each record
     split_headers: bool = False  # split by the FASTA headers, written as in FLIP: `SET=train VALIDATION=False`
     split_file: Optional[str] = None
-    split_seed: int = 0  # the seed of the split; independent of the run's seed
+    split_seed: Natural = 0  # the seed of the split; independent of the run's seed
 
 
 @dataclass(frozen=True)
@@ -74,10 +76,10 @@ class FilterOptions:
     """
 
     on_invalid: str = "skip"
-    min_length: int = 1  # reject shorter sequences, in residues
-    max_length: Optional[int] = None
+    min_length: Count = 1  # reject shorter sequences, in residues
+    max_length: Optional[Count] = None
     on_long: str = "drop"  # action for more than max_length residues: drop, truncate, window or keep
-    window_overlap: int = 0  # the residues that neighbouring windows share
+    window_overlap: Natural = 0  # the residues that neighbouring windows share
     on_duplicate_id: str = "drop"  # action for a record that repeats an earlier id: drop, error or keep
     deduplicate: bool = False  # keep one of several identical sequences
     lower_case: str = "upper"  # action for lower-case residues: upper to convert them, reject, or keep as soft-masked

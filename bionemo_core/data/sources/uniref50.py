@@ -12,6 +12,7 @@ from bionemo_core.data.sources.source_keys import FilterOptions
 from bionemo_core.errors import DataError
 from bionemo_core.plugins.configure import configure
 from bionemo_core.protocols import BuildContext, DataSplits, Tokenizer
+from bionemo_core.ranges import Count, Natural
 
 URL = "https://ftp.uniprot.org/pub/databases/uniprot/uniref/uniref50/uniref50.fasta.gz"
 
@@ -22,10 +23,10 @@ def read_uniref50(
     url: str = URL,
     md5: Optional[str] = None,
     root: Optional[str] = None,
-    val_size: int = 5_000,
-    test_size: int = 1_000_000,
-    num_csv_files: int = 50,
-    split_seed: int = 0,
+    val_size: Natural = 5_000,
+    test_size: Natural = 1_000_000,
+    num_csv_files: Count = 50,
+    split_seed: Natural = 0,
     write_csv: bool = True,
     *,
     filters: FilterOptions,

@@ -4,7 +4,9 @@ No `from __future__ import annotations` here: the configuration reads these anno
 """
 
 from dataclasses import dataclass
-from typing import Optional
+from typing import Annotated, Optional
+
+from bionemo_core.ranges import Count, Dropout, NotNegative, Range, SequenceLength, Share
 
 # name: layers, hidden, heads (Lin et al. 2023, table S1)
 ESM2_SIZES = {
@@ -16,26 +18,28 @@ ESM2_SIZES = {
     "esm2_15b": (48, 5120, 40),
 }
 
+Offset = Annotated[int, Range(least=0, most=1_000_000)]
+
 
 @dataclass(frozen=True)
 class EsmShape:
     """Sizes and switches of one family member."""
 
-    num_layers: int = 6  # transformer layers
-    hidden_size: int = 320  # width of the hidden states
-    num_attention_heads: int = 20  # attention heads of each layer
-    ffn_hidden_size: Optional[int] = None  # width inside the MLP; null: four times hidden_size
-    seq_length: int = 1024  # the longest sequence in tokens, BOS and EOS included
+    num_layers: Count = 6  # transformer layers
+    hidden_size: Count = 320  # width of the hidden states
+    num_attention_heads: Count = 20  # attention heads of each layer
+    ffn_hidden_size: Optional[Count] = None  # width inside the MLP; null: four times hidden_size
+    seq_length: SequenceLength = 1024  # the longest sequence in tokens, BOS and EOS included
     activation: str = "gelu"  # activation of the MLP: gelu, geglu, swiglu, reglu and others
     bias_gelu_fusion: bool = False  # tanh gelu, as v1's fused kernel computes it; false: erf gelu
     rotary: bool = False
-    position_offset: int = 0
+    position_offset: Offset = 0
     embedding_norm: bool = False
     token_dropout: bool = False  # scale embeddings by the share of masked tokens, as ESM-2 does
-    hidden_dropout: float = 0.0  # dropout of hidden states
-    attention_dropout: float = 0.0  # dropout of attention probabilities
-    layernorm_epsilon: float = 1e-5  # epsilon of the layer norms
-    init_method_std: float = 0.02  # standard deviation of the initial weights
+    hidden_dropout: Dropout = 0.0  # dropout of hidden states
+    attention_dropout: Dropout = 0.0  # dropout of attention probabilities
+    layernorm_epsilon: NotNegative = 1e-5  # epsilon of the layer norms
+    init_method_std: NotNegative = 0.02  # standard deviation of the initial weights
 
     @property
     def mlp_activation(self) -> str:
@@ -47,7 +51,7 @@ class EsmShape:
 class Masking:
     """Shares of the masked-language objective, as v1 names them."""
 
-    modify_percent: float = 0.15  # share of the tokens to predict
-    mask_percent: float = 0.8  # share of these that become the mask token
-    perturb_percent: float = 0.1  # share of these that become another token
-    identity_percent: float = 0.1  # share of these that stay as they are
+    modify_percent: Share = 0.15  # share of the tokens to predict
+    mask_percent: Share = 0.8  # share of these that become the mask token
+    perturb_percent: Share = 0.1  # share of these that become another token
+    identity_percent: Share = 0.1  # share of these that stay as they are

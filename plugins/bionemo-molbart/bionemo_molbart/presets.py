@@ -10,13 +10,14 @@ from typing import Optional
 from bionemo_core import configure
 from bionemo_core.errors import ConfigError
 from bionemo_core.protocols import BuildContext, Tokenizer
+from bionemo_core.ranges import Count
 from bionemo_molbart.sizes import LatentOptions, MaskingOptions, Shape, SpellingOptions
 
 
 def smiles_vocabulary(
     vocab_file: Optional[str] = None,
     learn_from: Optional[str] = None,
-    min_count: int = 1,
+    min_count: Count = 1,
 ):
     """Return the SMILES tokenizer: v1's expression, and v1's 523 tokens unless a file says otherwise.
 

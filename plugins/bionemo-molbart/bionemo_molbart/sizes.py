@@ -4,7 +4,9 @@ No `from __future__ import annotations` here: the configuration reads these anno
 """
 
 from dataclasses import dataclass, fields, replace
-from typing import Optional
+from typing import Annotated, Optional
+
+from bionemo_core.ranges import Count, Dropout, Natural, NotNegative, Number, Range, SequenceLength, Share
 
 # name: layers, hidden, heads of v1's configs
 MEGAMOLBART_SIZES = {
@@ -24,22 +26,25 @@ MOLMIM_SIZES = {
     "molmim_large": (8, 1024, 16),
 }
 
+Latents = Annotated[int, Range(least=1, most=65_536)]
+SelfAttentions = Annotated[int, Range(least=0, most=1_024)]
+
 
 @dataclass(frozen=True)
 class Shape:
     """Sizes and switches of one family member; the decoder is like the encoder where it has no value of its own."""
 
-    num_layers: int = 6  # transformer layers of the encoder
-    hidden_size: int = 512  # width of the hidden states
-    num_attention_heads: int = 8  # attention heads of each layer
-    ffn_hidden_size: Optional[int] = None  # width inside the MLP; null: four times hidden_size
-    seq_length: int = 512  # the longest molecule in tokens, BOS and EOS included
+    num_layers: Count = 6  # transformer layers of the encoder
+    hidden_size: Count = 512  # width of the hidden states
+    num_attention_heads: Count = 8  # attention heads of each layer
+    ffn_hidden_size: Optional[Count] = None  # width inside the MLP; null: four times hidden_size
+    seq_length: SequenceLength = 512  # the longest molecule in tokens, BOS and EOS included
     activation: str = "gelu"  # activation of the MLP: gelu, geglu, swiglu, reglu and others
     bias_activation_fusion: bool = True  # tanh gelu, as v1's fused kernel computes it; false: erf gelu
-    hidden_dropout: float = 0.1  # dropout of hidden states
-    attention_dropout: float = 0.1  # dropout of attention probabilities
-    layernorm_epsilon: float = 1e-5  # epsilon of the norms
-    init_method_std: float = 0.02  # standard deviation of the initial weights
+    hidden_dropout: Dropout = 0.1  # dropout of hidden states
+    attention_dropout: Dropout = 0.1  # dropout of attention probabilities
+    layernorm_epsilon: NotNegative = 1e-5  # epsilon of the norms
+    init_method_std: NotNegative = 0.02  # standard deviation of the initial weights
     normalization: str = "layernorm"  # layernorm, rmsnorm and others
     bias: bool = True  # biases of linear layers
     transformer_block_type: str = "pre_ln"  # pre_ln, post_ln, normformer
@@ -47,14 +52,14 @@ class Shape:
     share_token_embeddings: bool = True  # encoder and decoder have one word table
     share_decoder_tokens_head_embeddings: bool = False  # the head's weight is the word table
     tokens_head_bias: bool = False  # a bias in the head
-    num_decoder_layers: Optional[int] = None  # transformer layers of the decoder; null: num_layers
-    decoder_num_attention_heads: Optional[int] = None  # attention heads of the decoder; null: num_attention_heads
-    decoder_ffn_hidden_size: Optional[int] = None  # width inside the decoder's MLP; null: as in the encoder
+    num_decoder_layers: Optional[Count] = None  # transformer layers of the decoder; null: num_layers
+    decoder_num_attention_heads: Optional[Count] = None  # attention heads of the decoder; null: num_attention_heads
+    decoder_ffn_hidden_size: Optional[Count] = None  # width inside the decoder's MLP; null: as in the encoder
     decoder_activation: Optional[str] = None  # activation of the decoder's MLP; null: activation
     decoder_bias_activation_fusion: Optional[bool] = None  # tanh gelu in the decoder; null: bias_activation_fusion
-    decoder_hidden_dropout: Optional[float] = None  # dropout of the decoder's hidden states; null: hidden_dropout
-    decoder_attention_dropout: Optional[float] = None  # dropout of its attention; null: attention_dropout
-    decoder_layernorm_epsilon: Optional[float] = None  # epsilon of the decoder's norms; null: layernorm_epsilon
+    decoder_hidden_dropout: Optional[Dropout] = None  # dropout of the decoder's hidden states; null: hidden_dropout
+    decoder_attention_dropout: Optional[Dropout] = None  # dropout of its attention; null: attention_dropout
+    decoder_layernorm_epsilon: Optional[NotNegative] = None  # epsilon of the decoder's norms; null: layernorm_epsilon
 
     @property
     def mlp_activation(self) -> str:
@@ -74,16 +79,16 @@ class Shape:
 class LatentOptions:
     """MolMIM's latent space and its loss, under v1's names."""
 
-    hidden_steps: int = 1  # latents of a molecule
-    num_self_attention_per_cross_attention: int = 1  # self attentions of the perceiver after each cross attention
+    hidden_steps: Latents = 1  # latents of a molecule
+    num_self_attention_per_cross_attention: SelfAttentions = 1  # self attentions after each cross attention
     hidden_transform: str = "sampled_var_cond_gaussian"  # or cond_gaussian, interp_var_cond_gaussian
-    min_logvar: float = -6.0  # least log variance of a latent
-    max_logvar: float = 0.0  # greatest log variance of a latent
+    min_logvar: Number = -6.0  # least log variance of a latent
+    max_logvar: Number = 0.0  # greatest log variance of a latent
     hidden_loss: str = "a_mim"  # the latent loss: a_mim, vae
     hidden_aggregation_method: str = "mean"  # the latent loss of a molecule: mean or sum over the hidden size
-    loss_weight: float = 1.0  # weight of the latent loss
-    loss_weight_ramp_steps: int = 1000  # steps over which that weight rises from 0
-    tokens_loss_weight: float = 1.0  # weight of the token loss
+    loss_weight: NotNegative = 1.0  # weight of the latent loss
+    loss_weight_ramp_steps: Natural = 1000  # steps over which that weight rises from 0
+    tokens_loss_weight: NotNegative = 1.0  # weight of the token loss
 
     def weight_at(self, step: int) -> float:
         """Return the weight of the latent loss at an optimizer step from 0: a straight ramp, then constant."""
@@ -100,7 +105,7 @@ class SpellingOptions:
     canonicalize_decoder_output: Optional[bool] = None  # the decoder writes the canonical spelling
     encoder_augment: Optional[bool] = None  # the encoder reads a random spelling
     decoder_independent_augment: Optional[bool] = None  # the decoder writes another random spelling
-    augmentation_prob: float = 1.0  # probability of a random spelling; else both sides get the molecule as stored
+    augmentation_prob: Share = 1.0  # probability of a random spelling; else both sides get the molecule as stored
 
 
 @dataclass(frozen=True)
@@ -108,6 +113,6 @@ class MaskingOptions:
     """Which tokens the encoder does not see, and what is decoded at a validation."""
 
     encoder_mask: bool = True  # mask spans of what the encoder reads
-    mask_prob: float = 0.1  # share of the tokens in masked spans
-    span_lambda: float = 3.0  # mean length of a span (Poisson)
-    val_molecules: int = 256  # molecules of each validation to decode on each rank; 0: leave these metrics out
+    mask_prob: Share = 0.1  # share of the tokens in masked spans
+    span_lambda: NotNegative = 3.0  # mean length of a span (Poisson)
+    val_molecules: Natural = 256  # molecules of each validation to decode on each rank; 0: leave these metrics out

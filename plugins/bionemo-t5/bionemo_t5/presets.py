@@ -6,10 +6,10 @@ signatures as configurations.
 
 from bionemo_core import configure
 from bionemo_core.protocols import BuildContext, Tokenizer
-from bionemo_t5.sizes import Spans, T5Shape
+from bionemo_t5.sizes import Sentinels, Spans, T5Shape
 
 
-def prott5nv_alphabet(num_sentinel_tokens: int = 96):
+def prott5nv_alphabet(num_sentinel_tokens: Sentinels = 96):
     """Return the tokenizer of ProtT5nv; its sentinels have the ids from 30 on."""
     from bionemo_t5.tokenizer import prott5nv_tokenizer
 

@@ -1,0 +1,122 @@
+"""A lower bound of the memory that a training needs, so that absurd sizes are refused before anything is built."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from bionemo_core.config.batch_plan import BatchPlan
+from bionemo_core.config.schema import RunSpec
+from bionemo_core.errors import ConfigError
+from bionemo_core.runs.device import Device
+
+GIB = 1024**3
+STATE_BYTES = 16
+"""Bytes of a parameter: its weight, its gradient and two moments of Adam, in float32."""
+
+WORKER_BYTES = 16 * 1024**2
+"""Bytes of a loader process that it does not share, without the records that it reads."""
+
+_SIZES = ("num_layers", "hidden_size", "num_attention_heads")
+_FEWEST_TOKENS = 3
+
+
+class Need(NamedTuple):
+    """One part of the memory that a process needs at least."""
+
+    what: str
+    arithmetic: str
+    num_bytes: float
+    keys: str
+
+
+def refuse_absurd(spec: RunSpec, plan: BatchPlan, device: Device) -> None:
+    """Check that the lower bounds fit into the memory of the device and of the machine.
+
+    Raises:
+        ConfigError: one does not; the message has the arithmetic.
+    """
+    host, processes = host_bytes(), spec.trainer.devices
+    own = torch.cuda.get_device_properties(0).total_memory if device.name == "cuda" else host / processes
+    where = "a GPU" if device.name == "cuda" else f"each of {processes} processes" if processes > 1 else "this machine"
+    for need in device_needs(spec, plan, device.dtype.itemsize):
+        _refuse(need, own, where)
+    for need in host_needs(spec, plan):
+        _refuse(need, host / processes, f"each of {processes} processes" if processes > 1 else "this machine")
+
+
+def device_needs(spec: RunSpec, plan: BatchPlan, bytes_per_number: int) -> list[Need]:
+    """Return what the device of a rank must hold: the state of the model, and the inputs of its layers.
+
+    Only models with the keys of a transformer are known well enough; for others the list is empty.
+    """
+    sizes = spec.model.params
+    if not all(isinstance(sizes.get(name), int) for name in _SIZES):
+        return []
+    layers, hidden, heads = (sizes[name] for name in _SIZES)
+    attention = heads * sizes["kv_channels"] if sizes.get("kv_channels") else hidden
+    inner = sizes.get("ffn_hidden_size") or hidden
+    ranks = plan.tensor_parallel_size * plan.data_parallel_size
+    state = Need(
+        "weights, gradients and Adam",
+        f"{STATE_BYTES} bytes x {layers:,} layers x (4 x {hidden:,} x {attention:,} + 2 x {hidden:,} x {inner:,}) "
+        f"/ {ranks:,} ranks",
+        STATE_BYTES * layers * (4 * hidden * attention + 2 * hidden * inner) / ranks,
+        "model.num_layers, model.hidden_size or model.ffn_hidden_size",
+    )
+    rows, tokens = plan.micro_batch_size, _tokens_per_row(spec)
+    inputs = Need(
+        "the inputs of the layers of one micro batch",
+        f"{bytes_per_number} bytes x {layers:,} layers x {rows:,} rows x {tokens:,} tokens x {hidden:,}",
+        bytes_per_number * layers * rows * tokens * hidden,
+        "batch.micro_batch_size or batch.seq_length",
+    )
+    return [state, inputs]
+
+
+def host_needs(spec: RunSpec, plan: BatchPlan) -> list[Need]:
+    """Return what the memory of the machine must hold for a rank: its loader processes, and a step's token ids."""
+    tokens, workers = _tokens_per_row(spec), spec.batch.num_workers
+    rows = plan.micro_batch_size * plan.accumulate_grad_batches
+    return [
+        Need(
+            "loader processes",
+            f"{workers:,} x {WORKER_BYTES // 1024**2} MiB",
+            workers * WORKER_BYTES,
+            "batch.num_workers",
+        ),
+        Need(
+            "the token ids of a step",
+            f"8 bytes x {rows:,} rows x {tokens:,} tokens",
+            8 * rows * tokens,
+            "batch.micro_batch_size, batch.accumulate_grad_batches or batch.global_batch_size",
+        ),
+    ]
+
+
+def host_bytes() -> float:
+    """Return the memory of this machine in bytes, or the limit of the control group that this process is in."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        return min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    except (OSError, ValueError):  # no control groups here, or no limit, which is written as a word
+        return total
+
+
+def _tokens_per_row(spec: RunSpec) -> int:
+    """Return the fewest tokens that a row takes; without packing, rows may be as short as their sequences."""
+    length = spec.batch.seq_length or spec.model.params.get("seq_length")
+    if not isinstance(length, int) or (spec.batch.dynamic_padding and not spec.batch.packing):
+        return _FEWEST_TOKENS
+    return length
+
+
+def _refuse(need: Need, available: float, where: str) -> None:
+    if need.num_bytes > available:
+        raise ConfigError(
+            f"this run needs at least {need.num_bytes / GIB:,.1f} GiB for {need.what} ({need.arithmetic}), and {where} "
+            f"has {available / GIB:,.1f} GiB. Lower {need.keys}."
+        )
