@@ -113,13 +113,14 @@ def theirs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         num_hidden_layers=2,
         num_attention_heads=4,
         intermediate_size=80,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
+        hidden_dropout_prob=0.03,
+        attention_probs_dropout_prob=0.07,
+        initializer_range=0.04,
         max_position_embeddings=66,
         position_embedding_type=request.param,
         emb_layer_norm_before=request.param == "absolute",
         token_dropout=True,
-        layer_norm_eps=1e-5,
+        layer_norm_eps=1e-2,  # large enough to be seen in the logits
     )
     model = transformers.EsmForMaskedLM(config).eval()
     with torch.no_grad():
@@ -137,6 +138,8 @@ def test_their_folder_and_ours_agree_in_logits_and_bits(
     model, folder = theirs
     opened = open_model(str(folder), load_registry())
     assert opened.report.complete
+    switches = ("hidden_dropout", "attention_dropout", "init_method_std", "layernorm_epsilon", "token_dropout")
+    assert [opened.spec.model.params[name] for name in switches] == [0.03, 0.07, 0.04, 1e-2, True]
     source = read_huggingface(folder)
     foreign = EsmHuggingFace().write(ours(opened, EsmHuggingFace().read(source).carried))
     assert_same_bits(dict(foreign.tensors), dict(source.tensors))

@@ -83,6 +83,9 @@ def theirs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         eos_token_id=1,
         decoder_start_token_id=0,
         dropout_rate=0.0,
+        layer_norm_epsilon=1e-2,  # large enough to be seen in the logits
+        relative_attention_num_buckets=12,
+        relative_attention_max_distance=20,
         **KINDS[request.param],
     )
     model = transformers.T5ForConditionalGeneration(config).eval()

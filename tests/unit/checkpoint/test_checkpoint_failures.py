@@ -12,7 +12,9 @@ import pytest
 import torch
 
 from bionemo_core.checkpoint import faults
+from bionemo_core.checkpoint import save as saving
 from bionemo_core.checkpoint.blocks import TensorPart, whole_part
+from bionemo_core.checkpoint.folder_names import shard_name
 from bionemo_core.checkpoint.load import open_checkpoint, open_newest_valid
 from bionemo_core.checkpoint.retention import best_steps, prune, set_aside_after
 from bionemo_core.checkpoint.save import save
@@ -131,6 +133,30 @@ def test_a_disk_that_returns_other_bytes_is_noticed_before_anything_is_called_sa
         patched.setattr(os, "write", lambda fd, data: real(fd, bytes(data).replace(b"\x00\x00\x80?", b"\x00\x00\x81?")))
         with pytest.raises(StorageError, match="does not read back"):
             save(root, 30, [whole_part("w", torch.ones(8))], {})
+    assert snapshot(root) == before
+
+
+@pytest.mark.parametrize("damaged", ["state.safetensors", "index.json", shard_name(0, 2), shard_name(1, 2)])
+def test_every_file_is_read_back(root, snapshot, on_ranks, monkeypatch, damaged):
+    """Every rank reads its own shard and the files that belong to all."""
+    before = snapshot(root)
+
+    def damage(point):
+        if point == "parent_synced":
+            path = root / "step-00000030" / damaged
+            content = path.read_bytes()
+            path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+    monkeypatch.setattr(saving, "check_fault_point", damage)
+    full, state = torch.arange(8.0), {"moments": torch.ones(3)}
+    results = on_ranks(
+        2,
+        lambda peers: save(
+            root, 30, [TensorPart("w", full[4 * peers.rank :][:4], (8,), (4 * peers.rank,))], state, peers=peers
+        ),
+    )
+    assert [type(result) for result in results] == [StorageError] * 2
+    assert any("does not read back" in str(result) and damaged in str(result) for result in results)
     assert snapshot(root) == before
 
 

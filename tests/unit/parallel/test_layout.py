@@ -1,11 +1,13 @@
 """On any layout every element of every parameter has one owner and the right offset."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
 
 from bionemo_core.checkpoint.blocks import Block, check_tiling
+from bionemo_core.parallel import layout as layouts
 from bionemo_core.parallel.layout import ParameterLayout, local_blocks, owned_parts
 
 
@@ -39,6 +41,46 @@ def test_tensor_parallel_parts_make_up_the_whole(dim: int, stride: int, size: in
             rebuilt[where] = part.tensor
             blocks.append(Block(part.offset, tuple(part.tensor.shape)))
     check_tiling("w", (16, 8), blocks)
+    assert torch.equal(rebuilt, whole)
+
+
+@dataclass
+class Sharded:
+    """The attributes of a DTensor that the layout reads; FSDP2 gives a rank its part of `torch.chunk`, or nothing."""
+
+    whole: torch.Tensor
+    rank: int
+    size: int
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.whole.shape
+
+    def to_local(self) -> torch.Tensor:
+        parts = self.whole.chunk(self.size)
+        return parts[self.rank] if self.rank < len(parts) else self.whole[:0]
+
+
+@pytest.mark.parametrize(("dim", "stride", "tensor_size"), [(None, 1, 1), (0, 1, 2), (0, 2, 2), (1, 1, 2)])
+@pytest.mark.parametrize("data_size", [2, 3, 4])
+def test_uneven_data_parallel_parts_make_up_the_whole(
+    monkeypatch: pytest.MonkeyPatch, dim: int | None, stride: int, tensor_size: int, data_size: int
+) -> None:
+    """A rank's rows do not divide by the ranks: the last ones get fewer, or none."""
+    monkeypatch.setattr(layouts, "DTensor", Sharded)
+    rows = 20 if dim == 0 else 5
+    whole = torch.arange(rows * 4).reshape(rows, 4)
+    layout = ParameterLayout((rows, 4), dim, stride)
+    rebuilt, blocks = torch.full_like(whole, -1), []
+    for tensor_rank, shard in enumerate([whole] if dim is None else shards(whole, layout, tensor_size)):
+        for data_rank in range(data_size):
+            parameter: Any = Sharded(shard, data_rank, data_size)
+            ranks: Any = Ranks(tensor_rank, tensor_size, data_rank, data_size)
+            for part in owned_parts("w", layout, parameter, parameter, ranks):
+                where = tuple(slice(o, o + s) for o, s in zip(part.offset, part.tensor.shape, strict=True))
+                rebuilt[where] = part.tensor
+                blocks.append(Block(part.offset, tuple(part.tensor.shape)))
+    check_tiling("w", (rows, 4), blocks)
     assert torch.equal(rebuilt, whole)
 
 
