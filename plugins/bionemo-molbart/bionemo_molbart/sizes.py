@@ -3,7 +3,7 @@
 No `from __future__ import annotations` here: the configuration reads these annotations at run time.
 """
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Annotated, Optional
 
 from bionemo_core.ranges import Count, Dropout, Natural, NotNegative, Number, Range, SequenceLength, Share
@@ -69,10 +69,17 @@ class Shape:
     @property
     def decoder(self) -> "Shape":
         """The shape of the decoder: its own values, and those of the encoder where it has none."""
-        names = {one.name: one.name.removeprefix("decoder_") for one in fields(self) if one.name.startswith("decoder_")}
-        names["num_decoder_layers"] = "num_layers"
-        own = {name: getattr(self, key) for key, name in names.items() if getattr(self, key) is not None}
-        return replace(self, **own)
+        own = {
+            "num_layers": self.num_decoder_layers,
+            "num_attention_heads": self.decoder_num_attention_heads,
+            "ffn_hidden_size": self.decoder_ffn_hidden_size,
+            "activation": self.decoder_activation,
+            "bias_activation_fusion": self.decoder_bias_activation_fusion,
+            "hidden_dropout": self.decoder_hidden_dropout,
+            "attention_dropout": self.decoder_attention_dropout,
+            "layernorm_epsilon": self.decoder_layernorm_epsilon,
+        }
+        return replace(self, **{name: value for name, value in own.items() if value is not None})
 
 
 @dataclass(frozen=True)

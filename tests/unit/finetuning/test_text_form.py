@@ -64,7 +64,7 @@ def test_labels_stay_on_their_residues(build) -> None:
     tuned, tokenizer = build(text_form="tokenizer")
     example = tuned.objective.record_example(LabelledRecord(0, b"MU", "1 2", "10"))
     assert example.tokens.tolist() == [*tokenizer.encode("MX"), tokenizer.eos_id]
-    assert example.labels.view(np.float32).tolist() == [1.0, 2.0, 0.0]
+    assert example.labels.view(np.float32).tolist() == [1.0, 0.0, 0.0]
     assert example.loss_mask.tolist() == [True, False, False]
 
 
