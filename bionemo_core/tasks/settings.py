@@ -76,9 +76,7 @@ class Evaluate:
     output: str  # output folder for metrics.json, report.html and, for a fine-tuned model, predictions.csv
     split: str = "test"  # train, val, test
     on_bad_label: str = "error"  # for a fine-tuned model, a label that is missing, unreadable or new: error or skip it
-    pseudo_perplexity: Natural = (
-        0  # number of sequences for the pseudo-perplexity, which masks each residue alone; 0: none
-    )
+    pseudo_perplexity: Natural = 0  # sequences for the pseudo-perplexity, which masks each residue alone; 0: none
     adapter: Optional[str] = None  # the folder `adapter` of a LoRA fine-tuning of the model at restore_from_path
     overwrite: bool = False  # replace an existing output
 

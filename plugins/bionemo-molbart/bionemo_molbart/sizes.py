@@ -4,7 +4,7 @@ No `from __future__ import annotations` here: the configuration reads these anno
 """
 
 from dataclasses import dataclass, replace
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 from bionemo_core.ranges import Count, Dropout, Natural, NotNegative, Number, Range, SequenceLength, Share
 
@@ -69,7 +69,7 @@ class Shape:
     @property
     def decoder(self) -> "Shape":
         """The shape of the decoder: its own values, and those of the encoder where it has none."""
-        own = {
+        own: dict[str, Any] = {
             "num_layers": self.num_decoder_layers,
             "num_attention_heads": self.decoder_num_attention_heads,
             "ffn_hidden_size": self.decoder_ffn_hidden_size,

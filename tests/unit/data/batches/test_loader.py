@@ -15,7 +15,7 @@ from bionemo_core.data.batches.loader import eval_loader, train_loader
 from bionemo_core.data.batches.masking import MaskedLanguageObjective
 from bionemo_core.data.batches.rows import RowShape, collate, round_up_segments
 from bionemo_core.data.tokenizer import CharacterTokenizer
-from bionemo_core.errors import ConfigError, DataError
+from bionemo_core.errors import ConfigError, DataError, ResourceError
 from bionemo_core.protocols import Example
 
 SHAPE: dict[str, Any] = {"seq_length": 64, "micro_batch_size": 2, "global_batch_size": 8, "pack_window": 32, "seed": 3}
@@ -246,7 +246,7 @@ def test_a_bad_record_keeps_its_message(parts: tuple[Any, ...], num_workers: int
 
 @pytest.mark.processes
 def test_a_dead_worker_is_an_error(parts: tuple[Any, ...]) -> None:
-    with pytest.raises(DataError, match=r"data loader: DataLoader worker \(pid.*num_workers"):
+    with pytest.raises(ResourceError, match=r"DataLoader worker \(pid.*num_workers"):
         list(train_loader(Deadly(), *parts[1:], **SHAPE, last_step=1, num_workers=1))
 
 
