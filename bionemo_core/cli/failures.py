@@ -4,6 +4,7 @@ import signal
 import sys
 import traceback
 
+from bionemo_core.config.v1.range_quoting import spelling
 from bionemo_core.errors import EXIT_BUG, BioNeMoError, ConfigError, DataError, Stopped, StorageError
 from bionemo_core.io.exhaustion import find_exhaustion
 
@@ -90,8 +91,12 @@ def _classify(error: Exception) -> BioNeMoError | None:
 def _text(error: Exception) -> str:
     lines = [line for line in str(error).splitlines() if line.strip()]
     override = getattr(error, "override", None)  # the override that Hydra's parser could not read
-    if override and lines and override not in lines[0]:
-        lines[0] = f"{override}: {lines[0]}"
+    if override and lines:
+        key, _, value = str(override).partition("=")
+        return (
+            f"{key}: the value {value} cannot be read. To give it as one text, type {spelling(key, value)}; in a list "
+            "or a mapping, put such a text in quotes."
+        )
     cause = error.__cause__
     if cause is not None and str(cause).splitlines():
         first_of_cause = str(cause).splitlines()[0]

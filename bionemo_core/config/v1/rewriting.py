@@ -12,6 +12,7 @@ from bionemo_core.errors import ConfigError
 _OVERRIDE = re.compile(r"(?P<prefix>\+\+|\+)?(?P<key>[A-Za-z_][\w./@-]*)=(?P<value>.*)", re.DOTALL)
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][\w.]*)\}")
 _LOGGER_GROUP = "logger"
+SWEEP_FLAGS = ("-m", "--multirun")
 
 
 @dataclass
@@ -32,7 +33,7 @@ class Effects:
 def rewrite_command_line(
     arguments: Iterable[str], own_keys: frozenset[str] = frozenset()
 ) -> tuple[list[str], list[str]]:
-    """Return the arguments with today's keys and quoted ranges, and notes to show.
+    """Return the arguments with today's keys and with quotes where Hydra needs them, and notes to show.
 
     Rewriting twice changes nothing, so another process may repeat the command line.
 
@@ -41,12 +42,14 @@ def rewrite_command_line(
     """
     effects = Effects()
     rewritten: list[str] = []
+    arguments = list(arguments)
+    sweep = any(argument in SWEEP_FLAGS for argument in arguments)
     for argument in arguments:
         match = _OVERRIDE.fullmatch(argument)
         if match is None or argument.startswith("hydra."):
             rewritten.append(argument)
             continue
-        prefix, key, value = match["prefix"] or "", match["key"], quote_value(match["value"])
+        prefix, key, value = match["prefix"] or "", match["key"], quote_value(match["value"], sweep=sweep)
         if key in CHOICE_VALUES:
             value = _map_words(value, CHOICE_VALUES[key])
         moved = _rewrite_key(key, value, own_keys, effects)

@@ -78,7 +78,7 @@ def test_lightnings_repeated_command_line_is_understood(runs_seen, home):
         (["model=esm1nv", "home=${oc.env:SURELY_UNSET_VARIABLE}"], "SURELY_UNSET_VARIABLE"),
         (["model=esm1nv", "trainer.devices=[0,1]"], "CUDA_VISIBLE_DEVICES"),
         (["model=esm1nv", "--config-dir", "nowhere"], "nowhere is not a folder"),
-        (["model=esm1nv", "x=[1"], "x=[1"),
+        (["model=esm1nv", "x=[a#b]"], "x: the value [a#b] cannot be read"),
         (["plugins", "--trcae"], "Usage"),
         (["help", "modle"], "Did you mean 'model'"),
         (["completion", "tcsh"], "bash, zsh, fish"),
