@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # Hydra and hydra-zen are imported in the bodies, so that an error about a misspelt name does not wait for them.
 
-_UNKNOWN_KEY = re.compile(r"(?:Could not override '(?P<key>[\w.]+)'|Key '(?P<leaf>\w+)' (?:is )?not in)")
+_UNKNOWN_KEY = re.compile(r"(?:(?:Could not override|the key) '(?P<key>[\w.]+)'|Key '(?P<leaf>\w+)' (?:is )?not in)")
 
 
 def run(arguments: list[str]) -> int:
@@ -80,10 +80,25 @@ def _suggestions(registry: Registry) -> Iterator[None]:
     try:
         yield
     except HydraException as error:
-        suggestion = _suggestion(str(error), registry)
+        message = _with_key(error)
+        suggestion = _suggestion(message, registry)
         if suggestion:
-            raise ConfigError(f"{str(error).splitlines()[0]}{suggestion}") from None
+            raise ConfigError(f"{message.splitlines()[0]}{suggestion}") from None
+        if message != str(error):
+            raise ConfigError(message) from error
         raise
+
+
+def _with_key(error: Exception) -> str:
+    """Return Hydra's message; one about a key of a file names the file and the key, which Hydra leaves to its cause."""
+    message = str(error)
+    place, composing, _ = message.partition("ConfigKeyError raised while composing config")
+    cause: BaseException | None = error.__cause__ or error.__context__
+    while composing and cause is not None:
+        if key := getattr(cause, "full_key", None):
+            return f"{place}the key '{key}' does not exist."
+        cause = cause.__cause__ or cause.__context__
+    return message
 
 
 def _suggestion(message: str, registry: Registry) -> str:

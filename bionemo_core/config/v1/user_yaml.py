@@ -10,9 +10,10 @@ from hydra.core.object_type import ObjectType
 from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from bionemo_core.config.v1.rewriting import rewrite_mapping
+from bionemo_core.config.v1.yaml_reading import read_yaml, refuse_hydra_keys
 from bionemo_core.errors import ConfigError
 
 SCHEME = "user"
@@ -40,23 +41,19 @@ class UserYaml(ConfigSource):
 
         Raises:
             ConfigLoadError: the file does not exist.
-            ConfigError: it is not a mapping, or a v1 key is not supported or belongs to another group.
+            ConfigError: it cannot be read, sets keys of Hydra, or a v1 key is not supported or of another group.
         """
         path = self._file(config_path)
         if not path.is_file():
             raise ConfigLoadError(f"{path}: the file does not exist")
-        text = path.read_text(encoding="utf-8")
-        config = OmegaConf.load(path)
-        if not isinstance(config, DictConfig):
-            raise ConfigError(f"{path}: expected a mapping of keys to values")
+        text, plain = read_yaml(path)
         group = path.relative_to(self.path).parent.as_posix()
         header = {"package": None, **_header(text)}
         if group == "experiment" and not header["package"]:
             header["package"] = "_global_"
         everywhere = header["package"] == "_global_" or group == "."
-        content = OmegaConf.to_container(config, resolve=False)
-        assert isinstance(content, dict)
-        plain = {str(key): value for key, value in content.items()}
+        package = header["package"] if header["package"] not in (None, "_global_") else ""
+        refuse_hydra_keys(plain, package if package or everywhere else group.replace("/", "."), path)
         rewritten = self._rewrite(plain, "" if everywhere else group.replace("/", "."), str(path))
         return ConfigResult(self.provider, f"{SCHEME}://{self.path}", OmegaConf.create(rewritten), header)
 
