@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from bionemo_core.config.batch_plan import refuse_unsupported
+from bionemo_core.config.environment_values import check_environment_values
 from bionemo_core.config.model_defaults import missing_defaults
 from bionemo_core.config.safe_json import check_keys, check_type, choice_from, parse_json, refuse_unsafe
 from bionemo_core.config.schema import CORE_GROUPS, LATER_SETTINGS, OPENED, SEVERAL_AT_ONCE, Choice, RunSpec
@@ -43,6 +44,7 @@ def make_spec(config: DictConfig, registry: Registry) -> RunSpec:
         missing = sorted(OmegaConf.missing_keys(config))
         if missing:
             raise ConfigError(f"these keys need a value: {', '.join(missing)}. Give each as KEY=VALUE.")
+        check_environment_values(OmegaConf.to_container(config, resolve=False))
         plain = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
         raise ConfigError(explain(error)) from error
