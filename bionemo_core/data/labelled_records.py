@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from bionemo_core.data.tokenizer import unit_of
 from bionemo_core.errors import DataError
 from bionemo_core.io.hashing import fingerprint_of
 from bionemo_core.protocols import DataSplits, Tokenizer
@@ -98,16 +99,18 @@ class LabelledRecords:
         rows = np.flatnonzero(fits)
         if len(rows) == len(self):
             return self
+        unit = "letters" if tokenizer is None else unit_of(tokenizer)
         log.warning(
-            "%s: dropped %d of %d sequences, which are longer than the model's limit of %d residues.",
+            "%s: dropped %d of %d sequences, which are longer than the model's limit of %d %s.",
             what,
             len(self) - len(rows),
             len(self),
             max_residues,
+            unit,
         )
         if not len(rows):
             raise DataError(
-                f"{what}: every sequence is longer than the model's limit of {max_residues} residues. Shorten them."
+                f"{what}: every sequence is longer than the model's limit of {max_residues} {unit}. Shorten them."
             )
         return self.select(rows)
 

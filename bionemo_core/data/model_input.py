@@ -7,6 +7,7 @@ with BOS and EOS always gets both; any other gets those that the tokenizer's `in
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,15 @@ def input_form(tokenizer: Tokenizer, text_form: str = TOKENIZER) -> InputForm:
         raise ConfigError(f"text_form: got {text_form!r}, expected one of {', '.join(TEXT_FORMS)}.")
     form: InputForm = getattr(tokenizer, "input_form", InputForm()) if text_form == TOKENIZER else InputForm()
     return form
+
+
+def max_text_tokens(module: Any, num_terminals: int) -> int:
+    """Return the tokens of the longest text that a model takes, without terminal tokens; the same for every use.
+
+    An objective that cuts its texts shorter than `seq_length` says so by `max_tokens`: later positions are untrained.
+    """
+    room: int = module.seq_length - num_terminals
+    return min(room, getattr(getattr(module, "objective", None), "max_tokens", room))
 
 
 @dataclass(frozen=True)

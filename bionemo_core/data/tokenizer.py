@@ -74,6 +74,17 @@ class CharacterTokenizer:
         return "".join(text)
 
 
+def reads_residues(tokenizer: Tokenizer) -> bool:
+    """Return whether a tokenizer reads residues: its pieces are single characters, none in lower case."""
+    ordinary = [piece for i, piece in enumerate(tokenizer.pieces) if i not in tokenizer.special_ids]
+    return all(len(piece) == 1 for piece in ordinary) and not any("a" <= piece <= "z" for piece in ordinary)
+
+
+def unit_of(tokenizer: Tokenizer) -> str:
+    """Return the word for what a tokenizer cuts a text into, in the plural: residues, or tokens."""
+    return "residues" if reads_residues(tokenizer) else "tokens"
+
+
 def describe_unknown(tokenizer: Tokenizer, text: str | bytes, ids: NDArray[np.int32]) -> str:
     """Return the place and the letters of the first unknown token of a text whose ids are `ids`: `token 3 'J'`.
 

@@ -146,7 +146,7 @@ class DownstreamValidation(pl.Callback):
             objective = LabelObjective(self._tokenizer, self._answers, form=InputForm(), seq_length=2**31 - 1)
             result = {}
             for name, records in self._splits.items():
-                kept = records.drop_longer(embedder.long_rule.max_residues, name)
+                kept = records.drop_longer(embedder.long_rule.max_residues, name, self._tokenizer)
                 arrays = _compute_states(embedder, kept, output, strategy.groups)
                 targets = [objective.targets(kept[row], len(arrays[row])) for row in range(len(kept))]
                 kind = torch.int64 if self.of_classes else torch.float32

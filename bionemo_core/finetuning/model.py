@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Optional
 
 from bionemo_core.config.schema import Choice
-from bionemo_core.data.model_input import PLAIN, input_form
+from bionemo_core.data.model_input import PLAIN, input_form, max_text_tokens
 from bionemo_core.errors import ArtefactError, ConfigError
 from bionemo_core.protocols import BuildContext, Tokenizer
 from bionemo_core.ranges import Integer, NotNegative, Number
@@ -153,7 +153,9 @@ def finetuned(
         frozen=encoder_training == "frozen",
         form=reads.form,
     )
-    objective: Any = LabelObjective(tokenizer, answers, form=reads.form, seq_length=base.seq_length)
+    terminals = sum(reads.form.terminals)
+    longest = max_text_tokens(base, terminals) + terminals
+    objective: Any = LabelObjective(tokenizer, answers, form=reads.form, seq_length=longest)
     unit = "nats per label" if answers.of_classes else "squared error of scaled labels"
     metrics = [AnswerMetrics(answers)]
     module = LanguageModule(network, objective, seq_length=base.seq_length, probes=metrics, loss_unit=unit)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from bionemo_core.data.labelled_records import LabelledRecord, LabelledRecords
 from bionemo_core.data.model_input import ModelInput
+from bionemo_core.data.tokenizer import unit_of
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.protocols import Example, InputForm, Tokenizer
 
@@ -68,6 +69,7 @@ class LabelObjective:
         self.input = ModelInput(tokenizer, form)
         self.answers = answers
         self.seq_length = seq_length
+        self.max_tokens = seq_length - self.input.num_terminals
         self._numbers = {name: number for number, name in enumerate(answers.classes)}
 
     def record_example(self, record: LabelledRecord, draw: RecordRng | None = None) -> Example:
@@ -77,7 +79,7 @@ class LabelObjective:
             DataError: the label is bad, or the sequence is too long.
         """
         ids = self.input.encode(record.sequence)
-        if len(ids) + self.input.num_terminals > self.seq_length:
+        if len(ids) > self.max_tokens:
             raise DataError(f"record {record.display_name}: has {len(ids)} tokens, too many for the model.")
         return self.make_example(self.input.add_terminals(ids), record, len(ids), first=self.input.form.terminals[0])
 
@@ -98,7 +100,7 @@ class LabelObjective:
         """
         words = label_words(record.label, self.answers)
         if self.answers.per_residue:
-            _check_lengths(record, len(words), num_residues)
+            _check_lengths(record, len(words), num_residues, unit_of(self.input.tokenizer))
         counts = np.ones(len(words), dtype=np.bool_)
         if record.mask and self.answers.per_residue:
             counts &= np.array([letter != "0" for letter in record.mask])
@@ -120,7 +122,7 @@ class LabelObjective:
         return ((values_read - self.answers.mean) / self.answers.scale).astype(np.float32).view(np.int32), counts
 
 
-def _check_lengths(record: LabelledRecord, num_labels: int, num_residues: int) -> None:
+def _check_lengths(record: LabelledRecord, num_labels: int, num_residues: int, unit: str) -> None:
     """Check that there is a label, and a mask letter if there are any, for each residue.
 
     Raises:
@@ -130,7 +132,7 @@ def _check_lengths(record: LabelledRecord, num_labels: int, num_residues: int) -
         return
     if num_labels != num_residues and record.label.strip().lower() in MISSING_WORDS:
         raise BadLabel(MISSING_VALUE, record, f": {record.label!r}")
-    numbers = f": {num_residues} residues, {num_labels} labels, {len(record.mask) or 'no'} mask letters"
+    numbers = f": {num_residues} {unit}, {num_labels} labels, {len(record.mask) or 'no'} mask letters"
     raise BadLabel("not one label for each residue", record, numbers)
 
 
@@ -145,6 +147,11 @@ class StoredStatesObjective:
     def __init__(self, inner: LabelObjective, offsets: NDArray[np.int64]) -> None:
         self.inner = inner
         self.offsets = offsets
+
+    @property
+    def one_state_per_sequence(self) -> bool:
+        """Whether a sequence is one row of the table, the mean of its states."""
+        return not self.inner.answers.per_residue
 
     def record_example(self, record: LabelledRecord, draw: RecordRng | None = None) -> Example:
         """Make the example of one record."""

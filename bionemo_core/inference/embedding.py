@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from bionemo_core.data.batches.batch import TokenBatch
 from bionemo_core.data.batches.packing import balanced_bins
 from bionemo_core.data.batches.rows import RowShape, collate
-from bionemo_core.data.model_input import TOKENIZER, ModelInput, input_form
+from bionemo_core.data.model_input import TOKENIZER, ModelInput, input_form, max_text_tokens
 from bionemo_core.data.store.text_filter import clean_texts
 from bionemo_core.data.tokenizer import describe_unknown
 from bionemo_core.errors import ConfigError, DataError
@@ -123,7 +123,7 @@ class Embedder:
             )
         require_weights(self.network, f"outputs={', '.join(settings.outputs)}", () if ragged else self.encoder.unread)
         seq_length: int = self.module.seq_length  # type: ignore[assignment]  # torch's stub allows modules only
-        limit = seq_length - self.input.num_terminals
+        limit = max_text_tokens(self.module, self.input.num_terminals)
         overlap = settings.window_overlap
         # The states of windows cannot be joined if a model has the same number of states for any length.
         actions = ("window", "truncate") if self.encoder.fixed_states is None else ("truncate",)

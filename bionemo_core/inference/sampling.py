@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from bionemo_core.data.batches.batch import TokenBatch
 from bionemo_core.data.batches.rows import RowShape, collate
-from bionemo_core.data.model_input import ModelInput, input_form
+from bionemo_core.data.model_input import ModelInput, input_form, max_text_tokens
 from bionemo_core.data.store.text_filter import clean_texts
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.inference.batched import BatchedDecoding
@@ -95,8 +95,7 @@ class Seq2SeqInference:
             )
         require_weights(network, "decoding")
         objective = getattr(module, "objective", None)
-        room = module.seq_length - sum(input_form(opened.tokenizer).terminals)
-        source = min(room, getattr(objective, "max_tokens", room))
+        source = max_text_tokens(module, sum(input_form(opened.tokenizer).terminals))
         longest = max_length or getattr(objective, "target_length", module.seq_length)
         if batch_size < 1 or longest < 1:
             raise ConfigError(f"sampling: got batch_size={batch_size} and max_length={longest}, expected 1 or more.")

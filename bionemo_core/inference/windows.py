@@ -34,7 +34,7 @@ def split_windows(num_residues: int, length: int, overlap: int) -> list[Window]:
     """
     if not 0 <= overlap < length:
         raise ConfigError(
-            f"window_overlap: got {overlap} residues, expected 0 to {length - 1}, since a window has {length}."
+            f"window_overlap: got {overlap} tokens, expected 0 to {length - 1}, since a window has {length}."
         )
     if num_residues <= length:
         return [Window(0, num_residues)]

@@ -53,7 +53,9 @@ def plan_text(
     parameters = sum(p.numel() for p in module.parameters()) * plan.tensor_parallel_size
     seq_length: int = spec.batch.seq_length or getattr(module, "seq_length", None) or 0
     rows = "packs" if spec.batch.packing else "sequences"
-    tokens = plan.global_batch_size * seq_length
+    size, total = f"of up to {seq_length} tokens a step", f"; up to {plan.global_batch_size * seq_length:,} tokens"
+    if getattr(getattr(module, "objective", None), "one_state_per_sequence", False):
+        size, total = "a step, from cached states of the encoder", ""
     lines = [
         ("model", f"{spec.model.name} of {spec.model.distribution}, {parameters / 1e6:,.1f}M parameters"),
         ("tokenizer", f"{spec.tokenizer.name}"),
@@ -67,9 +69,9 @@ def plan_text(
         ),
         (
             "batch",
-            f"{plan.global_batch_size} {rows} of up to {seq_length} tokens a step = "
+            f"{plan.global_batch_size} {rows} {size} = "
             f"{plan.micro_batch_size} micro x {plan.accumulate_grad_batches} accumulated x "
-            f"{plan.data_parallel_size} ranks; up to {tokens:,} tokens",
+            f"{plan.data_parallel_size} ranks{total}",
         ),
         ("memory", f"about {state_bytes(parameters, plan) / GIB:,.2f} GiB a rank for weights, gradients and Adam"),
         ("steps", f"{spec.trainer.max_steps:,}, validation every {spec.trainer.val_check_interval:,}"),

@@ -18,6 +18,7 @@ from bionemo_core._version import __version__
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.data.store.record_store import PreparedStore
 from bionemo_core.data.store.report import count_summary
+from bionemo_core.data.tokenizer import reads_residues
 from bionemo_core.errors import ConfigError, Preempted, Stopped
 from bionemo_core.inference.embedding import EMBEDDINGS, RAGGED, Embedder, EmbeddingSettings
 from bionemo_core.inference.embedding import embed as embed_sequences
@@ -198,21 +199,17 @@ class _Job:
         if total < own:
             log.info("%d of %d sequences were computed before.", own - total, own)
         tokens = 0
-        unit = "sequences of the first rank" if ranks.size > 1 else "sequences"
+        of_rank = "sequences of the first rank" if ranks.size > 1 else "sequences"
+        unit = "residues" if reads_residues(self.embedder.tokenizer) else "characters"
         shown = progress_bar and ranks.is_rank_zero and total > 0
-        with Progress("embed", total, unit=unit, shown=shown, final_line=True) as progress:
+        with Progress("embed", total, unit=of_rank, shown=shown, final_line=True) as progress:
             for first, last in remaining:
                 with PartWriter(self.parts, first) as writer:
                     for start, stop in self._steps(first, last):
                         ids = [self.store.id(row) for row in range(start, stop)]
                         writer.add(Part(ids, self.embedder.run([self.store[row] for row in range(start, stop)], ids)))
                         tokens += int(self.store.lengths[start:stop].sum())
-                        progress.advance(stop - start, f", {tokens / progress.elapsed_s:,.0f} {self._unit}/s")
-
-    @property
-    def _unit(self) -> str:
-        """The word for the letters of a sequence."""
-        return "characters" if getattr(self.embedder.tokenizer, "canonical", None) else "residues"
+                        progress.advance(stop - start, f", {tokens / progress.elapsed_s:,.0f} {unit}/s")
 
     def _remaining(self, blocks: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
         """Return the sequences of these blocks that no undamaged part has, as first sequences and ends."""

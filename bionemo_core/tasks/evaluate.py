@@ -17,6 +17,7 @@ from bionemo_core.config.schema import OPENED, Choice, RunSpec
 from bionemo_core.data.batches.cuts import count_cuts
 from bionemo_core.data.batches.loader import eval_loader
 from bionemo_core.data.labelled_records import LabelledRecords
+from bionemo_core.data.model_input import max_text_tokens
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.finetuning.label_checks import LabelCheck
 from bionemo_core.inference.embedding import EmbeddingSettings
@@ -169,7 +170,7 @@ class _Evaluation:
     @property
     def max_residues(self) -> int:
         """The length in residues of the longest sequence that a fine-tuned model takes without truncation."""
-        return int(self.module.seq_length) - sum(self.module.network.encoder.form.terminals)
+        return max_text_tokens(self.module, sum(self.module.network.encoder.form.terminals))
 
     @torch.inference_mode()
     def measure(self, records: RecordDataset) -> None:

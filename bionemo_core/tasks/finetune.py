@@ -19,7 +19,7 @@ from bionemo_core.checkpoint.folder_names import list_checkpoints, parse_step
 from bionemo_core.checkpoint.retention import best_steps
 from bionemo_core.config.schema import Choice, RunSpec
 from bionemo_core.data.labelled_records import LabelledSplits
-from bionemo_core.data.model_input import PLAIN
+from bionemo_core.data.model_input import PLAIN, max_text_tokens
 from bionemo_core.errors import ConfigError
 from bionemo_core.finetuning.adapters import (
     BASE_WEIGHTS,
@@ -159,8 +159,9 @@ class FineTuning(TrainingHooks):
     def before_fit(self, parts: Built) -> Built:
         """Drop sequences that are too long; with a frozen encoder, compute its states and train on them."""
         network = _network(parts.module)
-        seq_length: int = parts.module.seq_length  # type: ignore[assignment]  # torch's stub allows modules only
-        limit = parts.spec.batch.seq_length or seq_length
+        terminals = sum(network.encoder.form.terminals)
+        longest = max_text_tokens(parts.module, terminals)
+        limit = min(longest, (parts.spec.batch.seq_length or longest + terminals) - terminals)
         if self.task.early_stopping is not None and (
             parts.splits.val is None or parts.spec.trainer.limit_val_batches == 0
         ):
@@ -169,14 +170,11 @@ class FineTuning(TrainingHooks):
                 "Give the data a validation split, or leave task.early_stopping out."
             )
         answers: LabelSpec = parts.module.answers  # type: ignore[assignment]  # as above
-        splits = self._check_labels(
-            _check_labelled(parts.splits), answers, parts.tokenizer, quiet=not parts.trainer.is_global_zero
-        )
-        if parts.trainer.is_global_zero:
-            print(f"{'classes' if self.of_classes else 'labels':>10}  {labels_text(splits, answers)}")
-        room = limit - sum(network.encoder.form.terminals)
         quiet = not parts.trainer.is_global_zero
-        splits = shorten(splits, room, self.task.on_long, parts.tokenizer, answers, quiet=quiet)
+        splits = self._check_labels(_check_labelled(parts.splits), answers, parts.tokenizer, quiet=quiet)
+        if not quiet:
+            print(f"{'classes' if self.of_classes else 'labels':>10}  {labels_text(splits, answers)}")
+        splits = shorten(splits, limit, self.task.on_long, parts.tokenizer, answers, quiet=quiet)
         if self.task.encoder != "frozen":
             return replace(parts, splits=splits)
         splits, records = number_records(splits)

@@ -145,7 +145,8 @@ def test_a_regression_on_kept_states_resumes_exactly_and_keeps_them(home, pretra
         *data(tables, "share"),
     )
     start = f"restore_from_path={pretrained}"
-    whole, _ = run(home, "reg_whole", start, "trainer.max_steps=10", *settings)
+    whole, planned = run(home, "reg_whole", start, "trainer.max_steps=10", *settings)
+    assert "8 sequences a step, from cached states of the encoder = 8 micro" in planned
     run(home, "reg_cut", start, "resume=auto", "trainer.max_steps=5", *settings)
     tables_kept = {path: path.stat().st_mtime_ns for path in (home.path / "states").glob("*/states.npy")}
     cut, said = run(home, "reg_cut", start, "resume=auto", "trainer.max_steps=10", *settings)

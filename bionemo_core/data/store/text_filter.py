@@ -8,7 +8,7 @@ import numpy as np
 
 from bionemo_core.data.readers.records import Record
 from bionemo_core.data.store.residue_filter import FilterResult, RecordFilter, ResidueFilter
-from bionemo_core.data.tokenizer import describe_unknown
+from bionemo_core.data.tokenizer import describe_unknown, reads_residues
 from bionemo_core.errors import DataError
 from bionemo_core.io.hashing import hash_bytes
 from bionemo_core.protocols import CanonicalForm, Tokenizer
@@ -96,10 +96,8 @@ def filter_for(
     Raises:
         ConfigError: `on_invalid` is not error, skip or unk.
     """
-    ordinary = [piece for i, piece in enumerate(tokenizer.pieces) if i not in tokenizer.special_ids]
-    residues = all(len(piece) == 1 for piece in ordinary) and not any("a" <= piece <= "z" for piece in ordinary)
     options: dict[str, Any] = {"on_invalid": on_invalid, "on_duplicate_id": "keep"}
-    if residues:
+    if reads_residues(tokenizer):
         return ResidueFilter.of(tokenizer, on_long="keep", key=key, gap_key="", advice=advice, **options)
     return TextFilter(tokenizer, canonicalize=canonicalize, key=key, advice=advice, **options)
 

@@ -10,14 +10,18 @@ import numpy as np
 import pytest
 import torch
 
+from bionemo_core.builtin import load_registry
+from bionemo_core.data.labelled_records import LabelledRecord, LabelledRecords
 from bionemo_core.data.sources.labelled import labelled_csv
 from bionemo_core.data.store.report import count_summary
 from bionemo_core.data.store.text_filter import clean_texts
 from bionemo_core.errors import DataError
-from bionemo_core.inference.embedding import embed
+from bionemo_core.finetuning.model import LabelSpec, finetuned
+from bionemo_core.finetuning.objective import LabelObjective
+from bionemo_core.inference.embedding import Embedder, embed
 from bionemo_core.inference.latent_search import ModelLatents
 from bionemo_core.inference.sampling import Seq2SeqInference
-from bionemo_core.protocols import BuildContext, CanonicalForm
+from bionemo_core.protocols import BuildContext, CanonicalForm, InputForm
 from bionemo_core.tasks.input_file import open_input
 from bionemo_core.tasks.settings import Optimize
 from bionemo_molbart import presets
@@ -144,3 +148,39 @@ def test_texts_that_a_task_has_read_are_not_read_again(small: SimpleNamespace) -
     assert not torch.equal(model.seq_to_embeddings(["OCC"]), model.seq_to_embeddings(["CCO"]))
     with pytest.raises(DataError, match=r"sequence 8 .* has 70 tokens"):
         model.sample(seqs=["C", "C" * 70], first_sequence=6)
+
+
+def test_every_use_takes_molecules_as_long_as_training_does(small: SimpleNamespace, tmp_path: Path) -> None:
+    longest = small.module.objective.max_tokens
+    assert longest == 62  # BOS and EOS of the decoder take the others of seq_length
+    model = Seq2SeqInference.of(small)
+    for ask in (lambda texts: embed(small.module, TOKENIZER, texts), model.seq_to_embeddings):
+        assert len(ask(["C" * longest])) == 1
+        with pytest.raises(DataError, match=r"63 tokens, the model takes (1 to )?62"):
+            ask(["C" * (longest + 1)])
+    # In a fine-tuned model too, whose objective is another.
+    registry = load_registry()
+    made = [registry.get("model", "molmim"), registry.get("head", "mlp")]
+    sizes = {"num_layers": 1, "hidden_size": 32, "num_attention_heads": 2, "hidden_steps": 2, "seq_length": 64}
+    encoder, head = (
+        {"name": one.name, "params": params, "distribution": one.distribution, "version": one.version}
+        for one, params in zip(made, (sizes, {}), strict=True)
+    )
+    tuned = finetuned(
+        encoder, "sequence_regression", head, tokenizer=TOKENIZER, context=BuildContext(), registry=registry
+    )
+    assert Embedder(tuned, TOKENIZER).long_rule.max_residues == longest
+    labelled = LabelledRecords(("a", "b"), (b"C" * 62, b"C" * 63), ("1", "2"), (), np.arange(2))
+    assert len(tuned.objective.record_example(labelled[0]).tokens) == longest
+    with pytest.raises(DataError, match="has 63 tokens, too many"):
+        tuned.objective.record_example(labelled[1])
+
+
+def test_molecules_are_said_to_have_tokens(caplog: pytest.LogCaptureFixture) -> None:
+    records = LabelledRecords(("a", "b"), (b"[nH]1cccc1", b"C" * 9), ("1", "2"), (), np.arange(2))
+    with caplog.at_level(logging.WARNING, logger="bionemo"):
+        assert records.drop_longer(7, "train", TOKENIZER).ids == ("a",)
+    assert "longer than the model's limit of 7 tokens" in caplog.text
+    per_token = LabelObjective(TOKENIZER, LabelSpec("token_regression"), form=InputForm(), seq_length=24)
+    with pytest.raises(DataError, match="3 tokens, 2 labels"):
+        per_token.record_example(LabelledRecord(0, b"CCO", "1 2", ""))

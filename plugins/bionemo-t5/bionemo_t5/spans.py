@@ -53,7 +53,7 @@ class SpanCorruption:
         _check_room(seq_length, seq_length_dec, masked_lm_prob, len(sentinels))
         self.tokenizer = tokenizer
         self.input = ModelInput(tokenizer, input_form(tokenizer))
-        self.max_tokens = seq_length - ENDS
+        self._max_tokens = seq_length - ENDS  # of training; v1 embeds `seq_length` tokens
         self.target_length = seq_length_dec
         self.masked_lm_prob = masked_lm_prob
         self.max_ngram_size = max_ngram_size
@@ -63,7 +63,7 @@ class SpanCorruption:
 
     def laid_lengths(self, lengths: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Upper bounds of the tokens of source and target for records of `lengths` tokens, shape [records] each."""
-        source = np.minimum(lengths, self.max_tokens).astype(np.int64)
+        source = np.minimum(lengths, self._max_tokens).astype(np.int64)
         return source + self.input.num_terminals, 1 + 2 * self._num_taken(source)
 
     def _num_taken(self, lengths: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -71,7 +71,7 @@ class SpanCorruption:
 
     def record_example(self, record: str | bytes, draw: RecordRng) -> Seq2SeqExample:
         """Return the example for a record's residues; every random choice comes from `draw`."""
-        ids = self.input.encode(record)[: self.max_tokens]
+        ids = self.input.encode(record)[: self._max_tokens]
         taken, begins = self._spans(len(ids), draw)
         sentinels = self._sentinels[: int(begins.sum())]
         marked = ids.copy()

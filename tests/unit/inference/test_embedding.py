@@ -159,7 +159,7 @@ def test_windows_cover_every_residue_and_are_full(residues, length, overlap):
 
 
 def test_windows_must_advance():
-    with pytest.raises(ConfigError, match="window_overlap: got 10 residues, expected 0 to 9"):
+    with pytest.raises(ConfigError, match="window_overlap: got 10 tokens, expected 0 to 9"):
         LongRule("window", 10, 10).check()
 
 

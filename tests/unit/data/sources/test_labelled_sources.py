@@ -161,7 +161,7 @@ def test_dropped_long_sequences_are_logged(tmp_path, tokenizer, context, caplog)
     splits = labelled_csv(str(root), target_column="3state", tokenizer=tokenizer, context=context)
     kept = splits.drop_longer(3)
     assert kept.train.ids == ("a",)
-    assert "dropped 1 of 2 sequences, which are longer than the model's limit of 3 residues" in caplog.text
+    assert "dropped 1 of 2 sequences, which are longer than the model's limit of 3 letters" in caplog.text
     with pytest.raises(DataError, match="every sequence is longer"):
         splits.drop_longer(2)
     assert splits.drop_longer(3, _TwoLetters()) is not None
