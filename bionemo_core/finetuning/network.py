@@ -88,6 +88,7 @@ class StoredStates:
     """
 
     form = NO_FORM
+    terminal_rows = False
     fixed_states: int | None = None
     unread: tuple[str, ...] = ()
     largest_on_device = 8 * 2**30

@@ -24,7 +24,7 @@ from bionemo_core.data.tokenizer import describe_unknown
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.inference.windows import LongRule, Window, average_windows
 from bionemo_core.nn.missing_weights import require_weights
-from bionemo_core.nn.residue_states import ResidueEncoder, encoder_network, encoder_of, may_pack
+from bionemo_core.nn.residue_states import ResidueEncoder, drop_terminals, encoder_network, encoder_of, may_pack
 from bionemo_core.parallel.weights import network_of
 from bionemo_core.protocols import Example, Tokenizer
 
@@ -66,6 +66,8 @@ class EmbeddingSettings:
     """Tokens that go through the network at once; a batch always has room for one sequence."""
     text_form: str | None = None
     """How a text is fed: tokenizer or plain (`data.model_input`); None: as the model was fine-tuned, else tokenizer."""
+    terminal_rows: bool = False
+    """Whether the hidden states have rows for the terminal tokens as well; embeddings are means without them."""
     unknown: str = "error"
     """What to do with a letter that the tokenizer does not know: error, or unk."""
     key_prefix: str = ""
@@ -112,6 +114,7 @@ class Embedder:
         own = getattr(self.module, "text_form", TOKENIZER)
         form = input_form(self.tokenizer, settings.text_form or own)
         self.encoder: ResidueEncoder = encoder_of(network, form)
+        self.encoder.terminal_rows = settings.terminal_rows
         self.input = ModelInput(self.tokenizer, self.encoder.form)
         self.packing = self.encoder.fixed_states is None and may_pack(self.module)
         self.network = encoder_network(network)
@@ -129,8 +132,19 @@ class Embedder:
         actions = ("window", "truncate") if self.encoder.fixed_states is None else ("truncate",)
         overlap = limit // 2 if overlap is None else overlap
         self.long_rule = LongRule(settings.on_long, limit, overlap, actions, settings.key_prefix).check()
+        if settings.terminal_rows and not self._has_terminal_rows():
+            raise ConfigError(
+                f"{settings.key_prefix}terminal_rows=true: only hidden states of a model with terminal tokens have such "
+                f"rows. Request {settings.key_prefix}outputs=[hiddens] without {settings.key_prefix}on_long=window, or set "
+                f"{settings.key_prefix}terminal_rows=false."
+            )
         self.seq_length = seq_length
         self.num_packs = max(1, settings.tokens_per_batch // seq_length)
+
+    def _has_terminal_rows(self) -> bool:
+        chosen = self.settings
+        possible = self.input.num_terminals > 0 and self.encoder.fixed_states is None and chosen.on_long != "window"
+        return possible and HIDDENS in chosen.outputs and not {LOGITS, LIKELIHOODS}.intersection(chosen.outputs)
 
     @property
     def device(self) -> torch.device:
@@ -170,7 +184,7 @@ class Embedder:
                 collected.add(pending[0], pending[1].wait())
         finally:
             self.module.train(was_training)
-        return collected.result(self.encoder.fixed_states)
+        return collected.result(self.encoder.fixed_states, self.input.num_terminals * self.settings.terminal_rows)
 
     def make_parts(self, sequences: Sequence[str | bytes], names: Sequence[str] = ()) -> list[SequencePart]:
         """Tokenize the sequences and cut them into the parts that the network gets, in order.
@@ -214,7 +228,10 @@ class Embedder:
         encoded_batch = self.encoder(batch)
         arrays: dict[str, Tensor] = {}
         wanted = self.settings.outputs
-        arrays[EMBEDDINGS] = encoded_batch.mean()
+        of_residues = encoded_batch
+        if self.settings.terminal_rows:
+            of_residues = drop_terminals(encoded_batch, batch, self.encoder.form.terminals)
+        arrays[EMBEDDINGS] = of_residues.mean()
         if HIDDENS in wanted or self.settings.on_long == "window":
             arrays[HIDDENS] = encoded_batch.states.float()
         if LOGITS in wanted or LIKELIHOODS in wanted:
@@ -304,15 +321,18 @@ class _ResultCollector:
                 name: array[index] if name == EMBEDDINGS else array[rows] for name, array in computed.arrays.items()
             }
 
-    def result(self, fixed_states: int | None) -> Embedded:
-        """Return all results, in the order of the sequences."""
+    def result(self, fixed_states: int | None, extra_rows: int) -> Embedded:
+        """Return all results, in the order of the sequences; each has `extra_rows` for its terminal tokens."""
         of_owner: list[list[int]] = []
         for number, part in enumerate(self.parts):
             if part.owner == len(of_owner):
                 of_owner.append([])
             of_owner[part.owner].append(number)
         results = [self._join_windows(numbers) for numbers in of_owner]
-        lengths = [fixed_states or max(self.parts[number].window.stop for number in numbers) for numbers in of_owner]
+        lengths = [
+            fixed_states or max(self.parts[number].window.stop for number in numbers) + extra_rows
+            for numbers in of_owner
+        ]
         arrays = {
             name: np.stack([result[name] for result in results]) if name == EMBEDDINGS
             else np.concatenate([result[name] for result in results])

@@ -40,7 +40,9 @@ class ResidueEncoder(Protocol):
     """The residue encoder of a network."""
 
     form: InputForm
-    """The form of its input; terminal tokens are left out of the residue states."""
+    """The form of its input."""
+    terminal_rows: bool
+    """Whether the states of the terminal tokens are among the residue states; by default they are left out."""
     fixed_states: int | None
     """The number of states of every sequence if it is fixed (a perceiver's latents); None: one per residue."""
     unread: tuple[str, ...]
@@ -54,6 +56,7 @@ class TokenEncoder:
 
     fixed_states: int | None = None
     unread: tuple[str, ...] = ("head",)
+    terminal_rows = False
 
     def __init__(self, network: nn.Module, form: InputForm) -> None:
         self.network: Any = network
@@ -61,13 +64,15 @@ class TokenEncoder:
 
     def __call__(self, batch: TokenBatch) -> ResidueStates:
         """Return the hidden states at residues."""
-        return select_residues(self.network.hidden_states(batch), batch, self.form.terminals)
+        terminals = (0, 0) if self.terminal_rows else self.form.terminals
+        return select_residues(self.network.hidden_states(batch), batch, terminals)
 
 
 class MemoryEncoder:
     """The encoder of a network with `encode(batch)`, a memory for its decoder, over what the form asks for."""
 
     unread: tuple[str, ...] = ("decoder", "decoder_embedding", "head")
+    terminal_rows = False
 
     def __init__(self, network: nn.Module, form: InputForm) -> None:
         self.network: Any = network
@@ -78,7 +83,7 @@ class MemoryEncoder:
         """Return the states of the memory: one per residue, or the perceiver's latents."""
         states_LBH = self.network.encode(batch).states
         if self.fixed_states is None:
-            return select_residues(states_LBH, batch, self.form.terminals)
+            return select_residues(states_LBH, batch, (0, 0) if self.terminal_rows else self.form.terminals)
         steps, rows, hidden = states_LBH.shape
         rows = min(rows, len(batch.lengths))
         states = states_LBH[:, :rows].transpose(0, 1).reshape(-1, hidden)
@@ -121,6 +126,16 @@ def select_residues(hidden_LBH: Tensor, batch: TokenBatch, terminals: tuple[int,
     )
 
 
+def drop_terminals(encoded: ResidueStates, batch: TokenBatch, terminals: tuple[int, int]) -> ResidueStates:
+    """Return the states at residues of `encoded`, which has the states of all tokens of the batch."""
+    tokens = torch.tensor(batch.lengths, dtype=torch.int64)
+    indices, lengths = _between(tokens.cumsum(0) - tokens, tokens, terminals)
+    device = encoded.states.device
+    return ResidueStates(
+        encoded.states.index_select(0, copy_to_device(indices, device)), copy_to_device(lengths, device)
+    )
+
+
 def residue_indices(batch: TokenBatch, terminals: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Return the indices of residues in the concatenated rows, int64[R], and the residues per sequence, int64[N].
 
@@ -131,6 +146,11 @@ def residue_indices(batch: TokenBatch, terminals: tuple[int, int]) -> tuple[Tens
     starts = torch.arange(len(tokens)) * batch.tokens.shape[1]
     if batch.packed:
         starts = tokens.cumsum(0) - tokens
+    return _between(starts, tokens, terminals)
+
+
+def _between(starts: Tensor, tokens: Tensor, terminals: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Return the indices between the terminal tokens of sequences of `tokens` tokens from `starts`, and their counts."""
     first, last = terminals
     lengths = (tokens - first - last).clamp(min=0)
     before = lengths.cumsum(0) - lengths

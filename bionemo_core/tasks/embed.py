@@ -116,6 +116,7 @@ def settings_of(task: Embed, on_gpu: bool) -> EmbeddingSettings:
         on_long=task.on_long,
         window_overlap=task.window_overlap,
         text_form=task.text_form,
+        terminal_rows=task.terminal_rows,
         tokens_per_batch=task.tokens_per_batch or (GPU_BATCH if on_gpu else CPU_BATCH),
         key_prefix="task.",
         unknown="unk",  # the store holds such records only where the user has said so
@@ -156,6 +157,7 @@ class _Job:
                 "on_long": settings.on_long,
                 "window_overlap": embedder.long_rule.overlap,
                 "text": asdict(embedder.encoder.form),
+                "terminal_rows": settings.terminal_rows,
                 "pooling": "mean over residues, without special tokens",
             },
             "input": store.fingerprint,

@@ -37,6 +37,7 @@ class Embed:
     on_long: str = "error"  # action for a sequence longer than the model: error, truncate or window
     window_overlap: Optional[Natural] = None  # overlap of neighbouring windows in residues; null: half a window
     text_form: Optional[str] = None  # how the model gets a text: tokenizer (its terminal tokens and letters) or plain
+    terminal_rows: bool = False  # hiddens have rows for terminal tokens, such as <cls> and </s>, too
     tokens_per_batch: Optional[Count] = None  # tokens in one forward pass; null: 4,096 on a CPU, 32,768 on a GPU
     tokens_per_part: Optional[Count] = None  # tokens between saves, besides each minute; null: 4,194,304 or 131,072
     adapter: Optional[str] = None  # the folder `adapter` of a LoRA fine-tuning of the model at restore_from_path

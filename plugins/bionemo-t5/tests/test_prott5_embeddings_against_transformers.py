@@ -74,6 +74,23 @@ def test_states_of_residues_against_the_published_recipe(folder: Path, on_long: 
         assert error(rows, published(folder, sequence)) < TOLERANCE
 
 
+@torch.no_grad()
+def test_terminal_rows_are_shown_if_asked_for(folder: Path) -> None:
+    opened = open_model(str(folder), load_registry())
+    settings = EmbeddingSettings(outputs=(EMBEDDINGS, HIDDENS), terminal_rows=True)
+    embedded = Embedder(opened.module, opened.tokenizer, settings).run(SEQUENCES)
+    model = transformers.T5EncoderModel.from_pretrained(folder).eval()
+    assert embedded.lengths.tolist() == [len(sequence) + 1 for sequence in SEQUENCES]
+    for vector, rows, sequence in zip(embedded.arrays[EMBEDDINGS], embedded.rows(HIDDENS), SEQUENCES, strict=True):
+        letters = sequence.translate(str.maketrans("UZOB", "XXXX"))
+        ids = torch.tensor([[PROTT5_PIECES.index(letter) for letter in letters] + [1]])
+        assert error(rows, model(input_ids=ids).last_hidden_state[0].numpy()) < TOLERANCE
+        assert error(vector, published(folder, sequence).mean(axis=0)) < TOLERANCE
+    plain = EmbeddingSettings(outputs=(HIDDENS,), terminal_rows=True, text_form="plain")
+    with pytest.raises(ConfigError, match="only hidden states of a model with terminal tokens"):
+        Embedder(opened.module, opened.tokenizer, plain)
+
+
 def test_the_inference_interface_follows_the_recipe_too(folder: Path) -> None:
     model = Seq2SeqInference.of(open_model(str(folder), load_registry()))
     got = model.seq_to_embeddings(SEQUENCES).detach().numpy()

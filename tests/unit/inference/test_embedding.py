@@ -208,3 +208,25 @@ def test_lists_of_sequences_are_read_as_the_command_reads_files(model):
     assert len(embed(module, tokenizer, ["MKV", "mk!v"], unknown="unk")) == 2
     with pytest.raises(ConfigError, match="unknown: got 'skip', expected error or unk"):
         embed(module, tokenizer, ["MKV"], unknown="skip")
+
+
+@torch.no_grad()
+def test_terminal_rows_are_those_of_the_network(model, sequences):
+    module, tokenizer = model
+    settings = EmbeddingSettings(outputs=("embeddings", "hiddens"), terminal_rows=True)
+    got = Embedder(module, tokenizer, settings).run(sequences)
+    usual = Embedder(module, tokenizer, EmbeddingSettings(outputs=("embeddings", "hiddens"))).run(sequences)
+    assert relative(got.arrays["embeddings"], usual.arrays["embeddings"]) < 1e-6
+    assert got.lengths.tolist() == [len(sequence) + 2 for sequence in sequences]
+    for rows, inner in zip(got.rows("hiddens"), usual.rows("hiddens"), strict=True):
+        assert relative(rows[1:-1], inner) < 1e-6
+        assert np.abs(rows[0] - rows[-1]).max() > 1e-3
+    ids = np.concatenate([[tokenizer.bos_id], tokenizer.encode(sequences[0]), [tokenizer.eos_id]]).astype(np.int32)
+    alone = collate([Example(ids, ids, np.ones(len(ids), dtype=bool))], 1, RowShape(SEQ_LENGTH, 1, tokenizer.pad_id))
+    was_training = module.training
+    expected = module.eval().network.hidden_states(TokenBatch.of(alone))[: len(ids), 0].numpy()
+    module.train(was_training)
+    assert relative(got.rows("hiddens")[0], expected) < 1e-5
+    for wrong in ({"outputs": ("embeddings",)}, {"outputs": OUTPUTS}, {"outputs": ("hiddens",), "on_long": "window"}):
+        with pytest.raises(ConfigError, match=r"terminal_rows=true: .*set terminal_rows=false"):
+            Embedder(module, tokenizer, EmbeddingSettings(**wrong, terminal_rows=True))
