@@ -133,10 +133,10 @@ class Embedder:
         overlap = limit // 2 if overlap is None else overlap
         self.long_rule = LongRule(settings.on_long, limit, overlap, actions, settings.key_prefix).check()
         if settings.terminal_rows and not self._has_terminal_rows():
+            task = settings.key_prefix
             raise ConfigError(
-                f"{settings.key_prefix}terminal_rows=true: only hidden states of a model with terminal tokens have such "
-                f"rows. Request {settings.key_prefix}outputs=[hiddens] without {settings.key_prefix}on_long=window, or set "
-                f"{settings.key_prefix}terminal_rows=false."
+                f"{task}terminal_rows=true: only hidden states of a model with terminal tokens have such rows. Request "
+                f"{task}outputs=[hiddens] without {task}on_long=window, or set {task}terminal_rows=false."
             )
         self.seq_length = seq_length
         self.num_packs = max(1, settings.tokens_per_batch // seq_length)

@@ -150,7 +150,7 @@ def residue_indices(batch: TokenBatch, terminals: tuple[int, int]) -> tuple[Tens
 
 
 def _between(starts: Tensor, tokens: Tensor, terminals: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Return the indices between the terminal tokens of sequences of `tokens` tokens from `starts`, and their counts."""
+    """Return the indices between the terminal tokens of sequences that begin at `starts`, and their counts."""
     first, last = terminals
     lengths = (tokens - first - last).clamp(min=0)
     before = lengths.cumsum(0) - lengths
