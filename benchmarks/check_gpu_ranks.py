@@ -3,7 +3,7 @@
 Everything is run by the command, as a user's run, on the sequences that come with the core. Exits with status 1 if a
 loss differs by more than 1e-4 of itself in float32 or 1e-2 in bfloat16, or if other sequences were seen.
 
-    python benchmarks/check_gpu_ranks.py [--steps 20] [--fast esm2_650m] [--accelerator gpu]
+    python benchmarks/check_gpu_ranks.py [--steps 20] [--models molmim_xsmall] [--precisions 32-true] [--fast esm2_650m] [--accelerator gpu]
 """
 
 import argparse
@@ -21,6 +21,8 @@ TOLERANCE = {"32-true": 1e-4, "bf16-mixed": 1e-2}
 MODELS = {
     "esm2_8m": (),
     "prott5nv_tiny": ("model.hidden_dropout=0", "model.attention_dropout=0"),
+    "megamolbart_xsmall": ("model.hidden_dropout=0", "model.attention_dropout=0"),
+    "molmim_xsmall": ("model.hidden_dropout=0", "model.attention_dropout=0"),
 }
 LAYOUTS = {
     "one": ("trainer.devices=1",),
@@ -96,13 +98,15 @@ def main() -> None:
     """Print a line a case."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--models", default=",".join(MODELS))
+    parser.add_argument("--precisions", default=",".join(TOLERANCE))
     parser.add_argument("--fast", help="a model whose tokens a second are wanted as well")
     parser.add_argument("--accelerator", choices=("gpu", "cpu"), default="gpu")
     arguments = parser.parse_args()
     with TemporaryDirectory() as home:
         runs = Runs(Path(home), arguments.accelerator)
-        precisions = ["32-true"] if arguments.accelerator == "cpu" else list(TOLERANCE)
-        cases = [(model, precision) for precision in precisions for model in MODELS]
+        precisions = ["32-true"] if arguments.accelerator == "cpu" else arguments.precisions.split(",")
+        cases = [(model, precision) for precision in precisions for model in arguments.models.split(",")]
         agree = [layouts_agree(runs, model, precision, arguments.steps) for model, precision in cases]
         if arguments.fast:
             speeds(runs, arguments.fast, arguments.steps)
