@@ -5,11 +5,13 @@ import pytest
 import torch
 
 from bionemo_core.builtin import load_registry
-from bionemo_core.data.labelled_records import LabelledRecord
+from bionemo_core.data.labelled_records import LabelledRecord, LabelledRecords
 from bionemo_core.errors import ConfigError
 from bionemo_core.finetuning.model import finetuned, read_choice
+from bionemo_core.finetuning.state_cache import load_or_compute_states
 from bionemo_core.inference.embedding import Embedder, EmbeddingSettings
 from bionemo_core.inference.scoring_answers import Predictor
+from bionemo_core.parallel.ranks import Ranks
 from bionemo_core.protocols import BuildContext
 from bionemo_core.tasks.finetune_checks import check_settings
 from bionemo_core.tasks.settings import Finetune
@@ -71,3 +73,19 @@ def test_labels_stay_on_their_residues(build) -> None:
 def test_a_form_that_does_not_exist_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"task\.text_form: got 'raw', expected tokenizer or plain"):
         check_settings(Finetune(kind="sequence_regression", text_form="raw"))
+
+
+def test_cached_states_of_another_form_are_not_used(build, tmp_path) -> None:
+    module, tokenizer = build()
+    base = module.network.encoder_network
+    base.seq_length = module.seq_length
+    records = LabelledRecords(("a",), (b"MKU",), ("1",), (), np.arange(1))
+
+    def states(form: str) -> np.ndarray:
+        embedder = Embedder(base, tokenizer, EmbeddingSettings(outputs=("embeddings",), text_form=form))
+        return load_or_compute_states(tmp_path, records, embedder, "weights", False, "float32", Ranks()).table.numpy()
+
+    plain_states = states("plain")
+    assert np.abs(states("tokenizer") - plain_states).max() > 1e-3
+    assert np.array_equal(states("plain"), plain_states)
+    assert len(list((tmp_path / "states").iterdir())) == 2
