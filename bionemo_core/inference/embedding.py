@@ -124,7 +124,11 @@ class Embedder:
                 f"{settings.key_prefix}outputs: {', '.join(ragged)} need a masked-language head, which "
                 f"{type(self.network).__name__} does not have. Request embeddings or hiddens."
             )
-        require_weights(self.network, f"outputs={', '.join(settings.outputs)}", () if ragged else self.encoder.unread)
+        require_weights(
+            self.network,
+            f"{settings.key_prefix}outputs={', '.join(settings.outputs)}",
+            () if ragged else self.encoder.unread,
+        )
         seq_length: int = self.module.seq_length  # type: ignore[assignment]  # torch's stub allows modules only
         limit = max_text_tokens(self.module, self.input.num_terminals)
         overlap = settings.window_overlap

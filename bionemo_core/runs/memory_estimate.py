@@ -60,11 +60,16 @@ def device_needs(spec: RunSpec, plan: BatchPlan, bytes_per_number: int) -> list[
     attention = heads * sizes["kv_channels"] if sizes.get("kv_channels") else hidden
     inner = sizes.get("ffn_hidden_size") or hidden
     ranks = plan.tensor_parallel_size * plan.data_parallel_size
+    stacks = [(layers, inner)]
+    if "num_decoder_layers" in sizes:
+        stacks.append((sizes["num_decoder_layers"] or layers, sizes.get("decoder_ffn_hidden_size") or inner))
+    terms = [
+        f"{number:,} layers x (4 x {hidden:,} x {attention:,} + 2 x {hidden:,} x {width:,})" for number, width in stacks
+    ]
     state = Need(
         "weights, gradients and Adam",
-        f"{STATE_BYTES} bytes x {layers:,} layers x (4 x {hidden:,} x {attention:,} + 2 x {hidden:,} x {inner:,}) "
-        f"/ {ranks:,} ranks",
-        STATE_BYTES * layers * (4 * hidden * attention + 2 * hidden * inner) / ranks,
+        f"{STATE_BYTES} bytes x ({' + '.join(terms)}) / {ranks:,} ranks",
+        STATE_BYTES * sum(number * (4 * hidden * attention + 2 * hidden * width) for number, width in stacks) / ranks,
         "model.num_layers, model.hidden_size or model.ffn_hidden_size",
     )
     rows, tokens = plan.micro_batch_size, _tokens_per_row(spec)

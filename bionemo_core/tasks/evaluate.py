@@ -36,6 +36,7 @@ from bionemo_core.runs.plan_text import quieten_libraries
 from bionemo_core.tasks.opening import open_for_use, single_process, weights_fingerprint
 from bionemo_core.tasks.predict import write_csv
 from bionemo_core.tasks.settings import Evaluate
+from bionemo_core.tasks.unread_keys import refuse_unread
 from bionemo_core.training.losses import Losses, LossSums
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ def evaluate(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> N
     device = choose_device(spec)
     opened = open_for_use(spec, registry, device, single_process(spec, device))
     _check_weights(opened)
+    if not getattr(opened.module, "answers", None):
+        refuse_unread(task, ("on_bad_label",), "by a model that was not fine-tuned")
     data, seed = _choose_data(spec, opened)
     splits = _build_splits(data, seed, spec, registry, device, opened)
     records: RecordDataset | None = getattr(splits, task.split)

@@ -44,7 +44,7 @@ _OPTIONS = ("top_k", "top_p", "temperature", "beam_size", "keep_only_best_tokens
 NEAR_KEYS = ("limit", "num_samples", "scaled_radius", "on_long", "on_invalid")
 """Keys of sampling near texts; samples from the prior do not use them."""
 
-READING_KEYS = ("format", "sequence_column", "id_column", "canonicalize")
+READING_KEYS = ("format", "sequence_column", "id_column", "header_lines", "separator", "canonicalize")
 """Keys of reading `task.input` and `task.known`."""
 
 

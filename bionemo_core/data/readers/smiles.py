@@ -24,21 +24,24 @@ class SmilesSource:
     kind = "smiles"
     columns: tuple[str, ...] = ()
 
-    def __init__(self, paths: Path | Sequence[Path], header: bool | None = None) -> None:
+    def __init__(self, paths: Path | Sequence[Path], header: bool | None = None, *, whole_names: bool = True) -> None:
         """Take the files.
 
         Args:
             paths: the files.
             header: whether the first line names the columns; None: it does if its first word is `smiles`, `smi`,
                 `canonical_smiles` or `isomeric_smiles`.
+            whole_names: False for files whose ids are known to be single words: only the first word is read.
         """
         self.paths = path_list(paths)
         self._header = header
+        self._whole_names = whole_names
 
     @property
     def options(self) -> dict[str, object]:
         """Return the header option and the names of the files, because ids contain them."""
-        return {"header": self._header, "names": [path.name for path in self.paths], "version": _VERSION}
+        version = {"version": _VERSION} if self._whole_names else {}
+        return {"header": self._header, "names": [path.name for path in self.paths], **version}
 
     def records(self, path: Path) -> Iterator[Record]:
         """Yield the molecules of one file as text, without blank lines.
@@ -55,7 +58,10 @@ class SmilesSource:
                 if number == 1 and self._is_header(words[0]):
                     columns = 0 if b"\t" in line else len(line.split())
                     continue
-                name, note = _parse_name(words[1] if len(words) > 1 else b"", columns)
+                rest = words[1] if len(words) > 1 else b""
+                name, note = (
+                    _parse_name(rest, columns) if self._whole_names else (b"".join(rest.split(None, 1)[:1]), "")
+                )
                 name = name or f"{path.name}:{number}".encode()
                 if line.startswith(b"\t"):
                     yield Record(words[0], b"", number, "no SMILES before the name")

@@ -47,7 +47,7 @@ def sample_molecules(
             "pip, or name molecules of your own with data=smiles data.path=..."
         )
     options = MoleculeOptions(max_length=max_length, deduplicate=True)
-    store = prepare(SmilesSource(path), MoleculeFilter(tokenizer, options), context)
+    store = prepare(SmilesSource(path, whole_names=False), MoleculeFilter(tokenizer, options), context)
     return split_at_random(len(store), val_size, test_size, seed).of(store)
 
 

@@ -252,7 +252,7 @@ def test_ramp_of_the_latent_weight() -> None:
         ({"hidden_aggregation_method": "max"}, r"model\.hidden_aggregation_method: 'max'"),
         ({"loss_weight_ramp_steps": -1}, r"model\.loss_weight_ramp_steps: -1"),
         ({"max_logvar": -7.0}, r"model\.max_logvar: -7"),
-        ({"num_attention_heads": 12}, "hidden_size=32 is not a multiple of num_attention_heads=12"),
+        ({"num_attention_heads": 12}, "hidden_size=32 is not a multiple of model.num_attention_heads=12"),
         ({"hidden_steps": 0}, "hidden_steps=0"),
     ],
 )

@@ -33,7 +33,7 @@ def commands(home: Home, model: Path) -> dict[str, Callable[[str], list[str]]]:
     sequences = ["MKTAYIAKQRQISFVKSHFSRQ"[: 5 + number % 17] for number in range(60)]
     table = "".join(f"{sequence},{len(sequence) % 7}\n" for sequence in sequences)
     for split in ("train", "val", "test"):
-        (labelled / split).mkdir(parents=True)
+        (labelled / split).mkdir(parents=True, exist_ok=True)
         (labelled / split / "x000.csv").write_text("sequence,target\n" + table)
     molecules.write_text(MOLECULES)
     small = ("task.tokens_per_batch=1024",)

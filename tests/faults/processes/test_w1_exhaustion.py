@@ -63,7 +63,7 @@ def test_w1_a_machine_that_runs_out(home: Home, reference: Path) -> None:
 
 
 def test_w1_a_model_that_does_not_fit_into_memory(home: Home) -> None:
-    run = home.start("name=too-large", "model.hidden_size=16384", "model.num_attention_heads=16")
+    run = home.start("name=too-large", "model.hidden_size=8192", "model.num_attention_heads=16")
     status = Path(f"/proc/{run.pid}/status").read_text()
     has = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmSize")) * 1024
     resource.prlimit(run.pid, resource.RLIMIT_AS, (has + 2**30, has + 2**30))

@@ -56,7 +56,7 @@ def test_all_variants_that_cannot_be_used_are_listed(opened, variants):
     task = Predict(output="", variants=variants.variants, wild_type="AKTAY")
     with pytest.raises(DataError, match=r"(?s)v.csv:3: .*K99A.*v.csv:5: too few columns.*task.on_invalid=skip"):
         _score_variants(task, opened, 4096)
-    with pytest.raises(ConfigError, match="expected error or skip"):
+    with pytest.raises(ConfigError, match="expected one of error, skip"):
         _score_variants(Predict(output="", variants=variants.variants, wild_type="A", on_invalid="unk"), opened, 64)
 
 
