@@ -17,7 +17,7 @@ TOKENIZER = molbart_tokenizer()
 MOLECULES = ["CCO", "c1ccccc1", "CC(=O)O", "CN", "[Cl-].[Na+]", "FC(F)F", "C1CC1", "CCS"]
 SMALL = {"num_layers": 1, "hidden_size": 64, "num_attention_heads": 4, "seq_length": 64}
 STILL = {"hidden_dropout": 0.0, "attention_dropout": 0.0}
-STEPS = 200
+STEPS = 400
 
 
 class Records:
