@@ -6,7 +6,7 @@ import traceback
 
 from bionemo_core.config.v1.range_quoting import spelling
 from bionemo_core.errors import EXIT_BUG, BioNeMoError, ConfigError, DataError, Stopped, StorageError
-from bionemo_core.io.exhaustion import find_exhaustion
+from bionemo_core.io.exhaustion import exhaustion_advice, find_exhaustion
 
 SIGNAL_EXIT = 128
 """A shell's status of a command that a signal ended is this plus the number of the signal: 130 for Ctrl-C."""
@@ -54,7 +54,8 @@ def _report(error: Exception) -> int:
             "error[bug]: this is a bug in bionemo-run or in a plugin; please report it together with the lines above.\n"
         )
         return EXIT_BUG
-    sys.stderr.write(f"error[{classified.code}]: {classified}{_removal_advice(classified)}\n")
+    text = f"{classified}{_removal_advice(classified)}{exhaustion_advice(classified)}"
+    sys.stderr.write(f"error[{classified.code}]: {text}\n")
     return classified.exit_status
 
 

@@ -59,6 +59,15 @@ def find_exhaustion(error: BaseException) -> ResourceError | None:
     return None
 
 
+def exhaustion_advice(error: BaseException) -> str:
+    """Return what to do about an error that an exhausted machine has caused, if its message does not say so yet."""
+    for one in _chain(error):
+        advice = _advice(one) if one is not error else None
+        if advice:
+            return "" if advice in str(error) else f" {advice}"
+    return ""
+
+
 def _advice(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.errno in ADVICE_OF_ERRNO:
         return ADVICE_OF_ERRNO[error.errno]

@@ -29,7 +29,7 @@ def model(home: Home) -> Path:
 def commands(home: Home, model: Path) -> dict[str, Callable[[str], list[str]]]:
     """The command line of each task, for an output of this name; the quickest to come to an end last."""
     (fasta,) = Path(str(PROTEINS)).glob("*.fasta")
-    labelled, molecules = home.path / "labelled", home.path / "molecules.smi"
+    labelled, molecules = home.path / "labels_of_r7", home.path / "molecules.smi"
     sequences = ["MKTAYIAKQRQISFVKSHFSRQ"[: 5 + number % 17] for number in range(60)]
     table = "".join(f"{sequence},{len(sequence) % 7}\n" for sequence in sequences)
     for split in ("train", "val", "test"):

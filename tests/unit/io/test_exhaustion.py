@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from bionemo_core.cli import failures
-from bionemo_core.errors import NetworkError, ResourceError
+from bionemo_core.errors import NetworkError, ResourceError, StorageError
 from bionemo_core.io.atomic import storage_error
-from bionemo_core.io.exhaustion import find_exhaustion
+from bionemo_core.io.exhaustion import ADVICE_OF_ERRNO, find_exhaustion
 
 
 @pytest.mark.parametrize(
@@ -66,3 +66,14 @@ def test_a_file_that_cannot_be_opened_for_want_of_descriptors_is_not_told_to_fre
     error = storage_error(tmp_path, OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
     assert "ulimit -n" in str(error)
     assert "Free space" not in str(error)
+
+
+def test_a_message_without_the_advice_gets_it_once(capsys):
+    for text in ("index.json cannot be read", f"index.json: {ADVICE_OF_ERRNO[errno.EMFILE]}"):
+        with failures.ExitStatus() as status:
+            raise StorageError(text) from OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        assert status.value == StorageError.exit_status
+        assert capsys.readouterr().err.count("ulimit -n") == 1
+    with failures.ExitStatus():
+        raise StorageError("index.json cannot be read") from OSError(errno.EACCES, "no")
+    assert "ulimit" not in capsys.readouterr().err
