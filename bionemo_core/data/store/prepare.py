@@ -88,7 +88,7 @@ def prepare(source: Source, rules: RecordFilter, context: BuildContext) -> Prepa
                 with worker_pool(context.preparation_workers, rules, num_bytes) as pool:
                     _build(_Preparation(source, rules, before, pool), facts, folder)
         store = store or PreparedStore(folder, fingerprint, verify=False)  # it was hashed while it was written
-    log.info("%s", summary(store.manifest))
+    log.log(logging.DEBUG if _recorders else logging.INFO, "%s", summary(store.manifest))  # who records shows it
     _warn_of_repeated_ids(store.manifest)
     for stores in _recorders:
         stores.append(store)
