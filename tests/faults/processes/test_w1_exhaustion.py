@@ -1,6 +1,7 @@
 """W1: a killed loader worker, memory, descriptors: classified with advice, and the run goes on to the same losses."""
 
 import os
+import re
 import resource
 import signal
 import time
@@ -58,7 +59,10 @@ def test_w1_a_machine_that_runs_out(home: Home, reference: Path) -> None:
             assert named in run.output()
             assert "resume=last" in run.output()
             assert "error[bug]" not in run.output()
-            assert_same_metrics(home.finish(name, "resume=last").folder, reference)
+            # A worker of the validation may be the one that is killed: its step is saved, its loss is lost.
+            failed = re.search(r"The validation after step (\d+) failed", run.output())
+            lost = int(failed[1]) if failed else None
+            assert_same_metrics(home.finish(name, "resume=last").folder, reference, failed_validation=lost)
     matrix.check()
 
 
