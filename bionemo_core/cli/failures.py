@@ -6,7 +6,7 @@ import traceback
 
 from bionemo_core.config.v1.range_quoting import spelling
 from bionemo_core.errors import EXIT_BUG, BioNeMoError, ConfigError, DataError, Stopped, StorageError
-from bionemo_core.io.exhaustion import exhaustion_advice, find_exhaustion
+from bionemo_core.io.exhaustion import chain_of, exhaustion_advice, find_exhaustion
 
 SIGNAL_EXIT = 128
 """A shell's status of a command that a signal ended is this plus the number of the signal: 130 for Ctrl-C."""
@@ -31,8 +31,8 @@ class ExitStatus:
             error = error or failure
         if error is None:
             return True
-        if isinstance(error, KeyboardInterrupt):
-            error = Stopped(signal.SIGINT)
+        if not isinstance(error, BioNeMoError):
+            error = _find_stop(error) or error
         if isinstance(error, Stopped):
             sys.stderr.write(
                 f"error[stopped]: {error.name} stopped the command. Nothing of its result was written; the same "
@@ -44,6 +44,16 @@ class ExitStatus:
         else:  # such as SystemExit
             return False
         return True
+
+
+def _find_stop(error: BaseException) -> Stopped | None:
+    """Return the signal that an error comes from; a library may raise something else where a signal interrupts it."""
+    for one in chain_of(error):
+        if isinstance(one, KeyboardInterrupt):
+            return Stopped(signal.SIGINT)
+        if isinstance(one, Stopped):
+            return one
+    return None
 
 
 def _report(error: Exception) -> int:

@@ -50,7 +50,7 @@ def find_exhaustion(error: BaseException) -> ResourceError | None:
     Torch reports a dead loader worker from a signal handler, so that it may come up anywhere, also as the cause of
     another error.
     """
-    for one in _chain(error):
+    for one in chain_of(error):
         if isinstance(one, ResourceError):
             return one
         advice = _advice(one)
@@ -61,7 +61,7 @@ def find_exhaustion(error: BaseException) -> ResourceError | None:
 
 def exhaustion_advice(error: BaseException) -> str:
     """Return what to do about an error that an exhausted machine has caused, if its message does not say so yet."""
-    for one in _chain(error):
+    for one in chain_of(error):
         advice = _advice(one) if one is not error else None
         if advice:
             return "" if advice in str(error) else f" {advice}"
@@ -84,7 +84,8 @@ def _first_line(error: BaseException) -> str:
     return f"{lines[0].rstrip('. ')}."
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
+def chain_of(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error, and what it came from or came up beside."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
