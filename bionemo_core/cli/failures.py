@@ -4,6 +4,7 @@ import signal
 import sys
 import traceback
 
+from bionemo_core.cli.blame import describe_bug
 from bionemo_core.config.v1.range_quoting import spelling
 from bionemo_core.errors import EXIT_BUG, BioNeMoError, ConfigError, DataError, Stopped, StorageError
 from bionemo_core.io.exhaustion import chain_of, exhaustion_advice, find_exhaustion
@@ -60,9 +61,7 @@ def _report(error: Exception) -> int:
     classified = _classify(error)
     if classified is None:
         traceback.print_exception(error)
-        sys.stderr.write(
-            "error[bug]: this is a bug in bionemo-run or in a plugin; please report it together with the lines above.\n"
-        )
+        sys.stderr.write(f"error[bug]: {describe_bug(error)}\n")
         return EXIT_BUG
     text = f"{classified}{_removal_advice(classified)}{exhaustion_advice(classified)}"
     sys.stderr.write(f"error[{classified.code}]: {text}\n")

@@ -13,7 +13,9 @@ from bionemo_core.checkpoint.shards import tensor_bytes
 from bionemo_core.errors import ArtefactError, ConfigError
 from bionemo_core.finetuning.lora import adapter_names, merge_adapters
 from bionemo_core.finetuning.model import FINETUNED
+from bionemo_core.interop.stored import StoredModel
 from bionemo_core.io.hashing import fingerprint_chunks
+from bionemo_core.models.compatibility import check_plugins
 from bionemo_core.models.load import DTYPES, OpenedModel, open_model
 from bionemo_core.models.locate import open_stored
 from bionemo_core.nn.missing_weights import missing_parts, pass_on_missing, require_weights
@@ -115,20 +117,26 @@ def open_with_adapter(
             raise ArtefactError(f"{adapter}: not an adapter; expected the folder `adapter` of a fine-tuning run.")
         if stored.facts[BASE_WEIGHTS] != base_fingerprint:
             raise ArtefactError(f"{adapter}: was trained on other weights than those at {base}.")
+        versions, names = check_plugins(stored.spec, registry, adapter), stored.tensors.names
         context = BuildContext(device=device.partition(":")[0], dtype=dtype)
         module: Any = registry.build(stored.spec.model, tokenizer=opened.tokenizer, context=context)
         copy_weights(source, module.network.encoder_network)
-        for name, tensor in named_weights(module.network):
-            if name in stored.tensors.names:
-                tensor.copy_(stored.tensors.read(name))
-            elif adapter_names([name]) or not name.startswith(ENCODER):
-                raise ArtefactError(f"{adapter}: lacks {name}.")
+        _fill_adapters(module.network, stored)
     finally:
         stored.close()
     if merge:
         merge_adapters(module.network)
     module.to(device=torch.device(device), dtype=DTYPES[dtype]).eval()
-    note = f"adapters and head: {len(stored.tensors.names)} tensors, from {adapter}"
-    report = replace(opened.report, notes=(*opened.report.notes, note))
+    notes = (*opened.report.notes, f"adapters and head: {len(names)} tensors, from {adapter}", *versions)
+    report = replace(opened.report, notes=notes)
     # The training data of the adapter are not recorded.
     return replace(opened, module=module, spec=stored.spec, report=report, data=None)
+
+
+def _fill_adapters(network: nn.Module, stored: StoredModel) -> None:
+    """Fill adapters and head; the encoder's own weights are those of the base."""
+    for name, tensor in named_weights(network):
+        if name in stored.tensors.names:
+            tensor.copy_(stored.tensors.read(name))
+        elif adapter_names([name]) or not name.startswith(ENCODER):
+            raise ArtefactError(f"{stored.source}: lacks {name}.")

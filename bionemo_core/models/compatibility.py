@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from bionemo_core.config.schema import Choice
 from bionemo_core.errors import ArtefactError
 from bionemo_core.interop.stored import ModelSpec, StoredModel, Vocabulary
+from bionemo_core.plugins.hookspecs import GROUPS
 from bionemo_core.protocols import Tokenizer
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ def check_plugins(spec: ModelSpec, registry: Registry, source: str) -> list[str]
         ArtefactError: a plugin is missing; the message names the distribution to install.
     """
     notes = []
-    for choice in (spec.model, spec.tokenizer):
+    for choice in (spec.model, *_nested(spec.model), spec.tokenizer):
         found = registry.find(choice.group, f"{choice.distribution}/{choice.name}")
         if found is None:
             raise ArtefactError(f"{source}: {_describe_missing(choice, registry)}")
@@ -45,6 +47,17 @@ def check_plugins(spec: ModelSpec, registry: Registry, source: str) -> list[str]
                 f"{found.version} is installed"
             )
     return notes
+
+
+def _nested(choice: Choice) -> list[Choice]:
+    """Return the components that a component is made of, such as encoder and head of a fine-tuned model."""
+    keys = {"name", "params", "distribution", "version"}
+    nested = []
+    for key, value in choice.params.items():
+        if isinstance(value, Mapping) and value.keys() >= keys:
+            content = {name: value[name] for name in sorted(keys)}
+            nested.append(Choice(key if key in GROUPS else choice.group, **content))
+    return nested
 
 
 def _describe_missing(choice: Choice, registry: Registry) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from bionemo_core.errors import ConfigError, StorageError
 from bionemo_core.io.atomic import write_json
-from bionemo_core.io.locks import lock_folder
+from bionemo_core.io.locks import LOCK, lock_folder
 
 FOLDER_VARIABLE = "BIONEMO_RUN_FOLDER"
 """The environment variable that names the folder of a new run, for a program that must know it beforehand."""
@@ -154,6 +155,13 @@ def _started(path: Path) -> float:
 def _job() -> str | None:
     """Return the id of the cluster's job that this process belongs to; a requeued job keeps it."""
     return os.environ.get("SLURM_JOB_ID")
+
+
+def remove_unused(folder: RunFolder) -> None:
+    """Remove a folder into which nothing was written, because its run failed before it began."""
+    kept = {LOCK, folder.session.name}
+    if not any(path.name not in kept for path in folder.path.rglob("*") if not path.is_dir()):
+        shutil.rmtree(folder.path, ignore_errors=True)
 
 
 def lock(folder: RunFolder) -> AbstractContextManager[None]:

@@ -24,7 +24,7 @@ from bionemo_core.parallel.groups import ProcessGroups
 from bionemo_core.parallel.transfer import Vocabularies, transfer_weights
 from bionemo_core.protocols import BuildContext, DataSplits, Tokenizer
 from bionemo_core.runs.device import Device
-from bionemo_core.runs.folder import RunFolder, find_folder, lock, new_folder, record_session
+from bionemo_core.runs.folder import RunFolder, find_folder, lock, new_folder, record_session, remove_unused
 from bionemo_core.runs.launch import Launch, agree, keep_environment
 
 if TYPE_CHECKING:
@@ -61,7 +61,8 @@ def open_folder(spec: RunSpec) -> tuple[RunFolder, CheckpointReader | None]:
 def open_run(spec: RunSpec, device: Device) -> Iterator[tuple[RunFolder, CheckpointReader | None]]:
     """Start or join the ranks of a run, and open the same folder and checkpoint on each of them; rank 0 chooses.
 
-    The folder is locked, and the environment restored afterwards.
+    The folder is locked, and the environment restored afterwards. A run that fails before it writes anything leaves no
+    folder.
 
     Raises:
         ConfigError: `resume` names no run, another process writes to the folder, or the launcher does not fit.
@@ -72,6 +73,7 @@ def open_run(spec: RunSpec, device: Device) -> Iterator[tuple[RunFolder, Checkpo
         def choose() -> tuple[RunFolder, CheckpointReader | None]:
             folder, reader = open_folder(spec)
             held.enter_context(lock(folder))
+            held.push(lambda failure, *_: remove_unused(folder) if failure else None)
             record_session(folder)
             return folder, reader
 
@@ -178,6 +180,8 @@ def restore_weights(
     assert spec.restore_from_path
     stored = open_stored(spec.restore_from_path, registry, spec.connector, home=spec.home)
     try:
+        if stored.foreign_vocab_size is None:
+            stored = replace(stored, notes=(*stored.notes, *check_plugins(stored.spec, registry, stored.source)))
         theirs = _vocabulary_of(stored, spec, registry)
         other = theirs != Vocabulary.of(tokenizer.pieces)
         if other and spec.restore.vocabulary is None:
@@ -198,7 +202,6 @@ def restore_weights(
 def _vocabulary_of(stored: StoredModel, spec: RunSpec, registry: Registry) -> Vocabulary:
     if stored.foreign_vocab_size is not None:
         return Vocabulary(stored.foreign_vocab_size, "")
-    check_plugins(stored.spec, registry, stored.source)
     tokenizer = registry.build(stored.spec.tokenizer, context=BuildContext(home=spec.home))
     check_vocabulary(stored, tokenizer)
     return Vocabulary.of(tokenizer.pieces)

@@ -19,7 +19,7 @@ from bionemo_core.config.schema import OPENED, RunSpec
 from bionemo_core.config.spec import difference, from_json
 from bionemo_core.data.store.prepare import record_prepared_stores
 from bionemo_core.data.store.report import summary
-from bionemo_core.errors import ConfigError, Preempted
+from bionemo_core.errors import ConfigError, DataError, Preempted
 from bionemo_core.interop.load_report import LoadReport
 from bionemo_core.interop.stored import ABSENT
 from bionemo_core.nn.missing_weights import missing_parts
@@ -162,6 +162,7 @@ class _Run:
         call_meet_run(trainer, tokenizer, context)
         with record_prepared_stores() as stores:
             splits = registry.build(spec.data, tokenizer=tokenizer, context=context)
+        _check_records(splits, spec)
         read = tuple(dict.fromkeys(summary(store.manifest) for store in stores))
         if saved and reader:
             check_resume(saved, spec, reader, splits)
@@ -171,6 +172,7 @@ class _Run:
         parts = hooks.before_fit(Built(spec, device, folder, trainer, tokenizer, splits, module))
         absent = missing_parts(network_of(module)).facts()
         facts = {"run": spec.name, "data_fingerprint": splits.fingerprint}
+        _check_records(parts.splits, spec)
         strategy_of(trainer).facts = {**facts, **({ABSENT: absent} if absent else {})}
         recipe = _recipe(spec, registry, device)
         splits, module = parts.splits, parts.module
@@ -273,6 +275,19 @@ class _Run:
         first = AnyModuleCallback(self.spec.seed, batches)
         self.trainer.callbacks.insert(0, first)  # type: ignore[attr-defined]  # Lightning does not declare it
         return batches, *(None if steps is None else EvaluationMicroBatches(steps) for steps in evaluations)
+
+
+def _check_records(splits: DataSplits, spec: RunSpec) -> None:
+    """Check that there is something to train on.
+
+    Raises:
+        DataError: the training split has no record.
+    """
+    if not len(splits.train):
+        raise DataError(
+            f"data={spec.data.name} of {spec.data.distribution}: its training split has no record, so there is nothing "
+            "to train on. Check its files, its filter and its splits."
+        )
 
 
 def _learning_rate(spec: RunSpec, registry: Registry) -> Callable[[int], float]:

@@ -1,13 +1,71 @@
 """How a failure becomes a message and an exit status."""
 
+import re
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from bionemo_core import cli
+from bionemo_core.builtin import load_registry
 from bionemo_core.cli.failures import ExitStatus
 from bionemo_core.errors import DataError, Stopped
 from bionemo_core.io.download import fetch
+from bionemo_core.io.hashing import hash_bytes
+from bionemo_core.testing import installed, make_plugin
+
+PLUGIN = """
+from bionemo_core import Component, configure, hookimpl
+BIONEMO_PLUGIN_API = 1
+
+
+class Records(list):
+    def __getitem__(self, row):
+        return {"no": "sequence"}["sequence"]
+
+
+def nothing(*, tokenizer, context):
+    from bionemo_core.protocols import DataSplits
+    return DataSplits(train=[])
+
+
+def divides(*, tokenizer, context):
+    return 1 / 0
+
+
+def misuses(*, tokenizer, context):
+    from bionemo_core.io.hashing import hash_bytes
+    return hash_bytes(1)
+
+
+def lacks(*, tokenizer, context):
+    import numpy as np
+    from bionemo_core.protocols import DataSplits
+    records = Records(range(50))
+    records.lengths = np.full(50, 20)
+    return DataSplits(train=records)
+
+
+@hookimpl
+def bionemo_datasets():
+    for factory in (nothing, divides, misuses, lacks):
+        yield Component(factory.__name__, configure(factory), "broken data")
+"""
+SMALL = (
+    "model=esm1nv_tiny", "model.num_layers=1", "trainer.max_steps=1", "trainer.accelerator=cpu", "batch.seq_length=64",
+    "trainer.progress_bar=false", "trainer.num_threads=1",
+)  # fmt: skip
+NAMED = "this is a bug in the plugin bionemo-broken 1.0"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A process reads its plugins once, so the broken one is there for all tests."""
+    with installed(make_plugin(tmp_path_factory.mktemp("plugin") / "site", "broken", PLUGIN)):
+        load_registry.cache_clear()
+        yield
+    load_registry.cache_clear()
 
 
 def test_a_broken_download_is_said_to_be_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -28,3 +86,42 @@ def test_a_signal_that_a_library_turns_into_an_error_is_no_bug(capsys):
             raise UnboundLocalError("a clean-up that the signal interrupted")
     assert status.value == 128 + signal.SIGTERM
     assert "SIGTERM stopped the command" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("data", "workers", "said"),
+    [
+        ("divides", 0, f"{NAMED}, at .*__init__.py:\\d+, not in bionemo-run"),
+        ("misuses", 0, f"{NAMED}, or in bionemo-run, which the plugin calls at .*__init__.py:\\d+"),
+        ("lacks", 0, f"{NAMED}, at .*__init__.py:\\d+, not in"),
+        ("lacks", 1, f"{NAMED}, at .*__init__.py:\\d+, not in"),
+    ],
+)
+def test_a_bug_of_a_plugin_names_it(
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    data: str,
+    workers: int,
+    said: str,
+) -> None:
+    monkeypatch.setenv("BIONEMO_HOME", str(tmp_path / "home"))
+    assert cli.main([*SMALL, f"data={data}", "name=x", f"batch.num_workers={workers}"]) == 70
+    error = capfd.readouterr().err
+    assert "Traceback" in error and re.search(said, error.splitlines()[-1]), error
+
+
+def test_a_bug_of_the_core_blames_no_plugin(capsys: pytest.CaptureFixture[str]) -> None:
+    with ExitStatus() as status:
+        hash_bytes(1)  # type: ignore[arg-type]
+    assert status.value == 70
+    assert capsys.readouterr().err.splitlines()[-1].startswith("error[bug]: this is a bug in bionemo-run; please")
+
+
+def test_data_without_records_are_refused_and_leave_no_folder(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BIONEMO_HOME", str(tmp_path / "home"))
+    assert cli.main([*SMALL, "data=nothing", "name=x", "batch.num_workers=0"]) == 3
+    assert "data=nothing of bionemo-broken: its training split has no record" in capfd.readouterr().err
+    assert not list((tmp_path / "home" / "runs" / "x").iterdir())

@@ -19,7 +19,8 @@ from bionemo_core.finetuning.adapters import pretrained_network
 from bionemo_core.inference.embedding import Embedder
 from bionemo_core.inference.scoring import MaskedScorer
 from bionemo_core.interop.artefact import Artefact, write_artefact
-from bionemo_core.interop.stored import Vocabulary
+from bionemo_core.interop.stored import ModelSpec, Vocabulary
+from bionemo_core.models.compatibility import check_plugins
 from bionemo_core.models.load import open_model
 from bionemo_core.parallel.groups import start_groups
 from bionemo_core.parallel.layout import read_layouts
@@ -201,6 +202,26 @@ def test_a_missing_plugin_is_named(run: Path, tmp_path: Path) -> None:
 def test_another_version_of_a_plugin_is_noted(run: Path, tmp_path: Path) -> None:
     opened = open_model(str(edited(run, tmp_path / "run", model__version="0.0.1")), REGISTRY)
     assert any("was saved with bionemo-esm 0.0.1" in note for note in opened.report.notes)
+
+
+def test_training_from_another_version_of_a_plugin_is_noted(run: Path, tmp_path: Path) -> None:
+    folder = edited(run, tmp_path / "run", model__version="0.0.1", tokenizer__version="0.0.2")
+    spec = spec_of(restore_from_path=str(folder))
+    network, tokenizer = built(spec)
+    notes = " ".join(restore_weights(spec, network, start_groups(), REGISTRY, tokenizer).notes)
+    assert "model 'esm1nv' was saved with bionemo-esm 0.0.1" in notes
+    assert "tokenizer 'esm1nv' was saved with bionemo-esm 0.0.2" in notes
+
+
+def test_the_plugins_inside_a_model_are_checked_too() -> None:
+    encoder = {"name": "esm1nv", "params": SIZES, "distribution": ESM, "version": "0.0.1"}
+    head = {"name": "mlp", "params": {}, "distribution": "bionemo-heads", "version": "2.0"}
+    tokenizer = Choice("tokenizer", "esm1nv", {}, ESM)
+    notes = check_plugins(ModelSpec(Choice("model", "finetuned", {"encoder": encoder}), tokenizer), REGISTRY, "there")
+    assert len(notes) == 1 and notes[0].startswith("model 'esm1nv' was saved with bionemo-esm 0.0.1")
+    lacking = ModelSpec(Choice("model", "finetuned", {"encoder": encoder, "head": head}), tokenizer)
+    with pytest.raises(ArtefactError, match=r"there: it needs head 'mlp' .*Install bionemo-heads"):
+        check_plugins(lacking, REGISTRY, "there")
 
 
 def test_a_tokenizer_that_changed_is_refused(run: Path, tmp_path: Path) -> None:
