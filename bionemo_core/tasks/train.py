@@ -22,7 +22,7 @@ from bionemo_core.data.store.report import summary
 from bionemo_core.errors import ConfigError, DataError, Preempted
 from bionemo_core.interop.load_report import LoadReport
 from bionemo_core.interop.stored import ABSENT
-from bionemo_core.nn.missing_weights import missing_parts
+from bionemo_core.nn.missing_weights import missing_parts, note_missing, require_weights
 from bionemo_core.parallel.strategy import strategy_of
 from bionemo_core.parallel.weights import network_of
 from bionemo_core.protocols import DataSplits, Tokenizer
@@ -169,6 +169,9 @@ class _Run:
         torch.manual_seed(spec.seed)  # for a LightningModule that does not seed itself
         module = registry.build(spec.model, tokenizer=tokenizer, context=context)
         restored = hooks.load_weights(spec, module, trainer, registry, tokenizer, reader)
+        if restored and not spec.task.params.get("do_training", True):
+            note_missing(network_of(module), restored.unfilled, restored.source, restored.absent_note)
+            require_weights(network_of(module), "task.do_training=false")
         parts = hooks.before_fit(Built(spec, device, folder, trainer, tokenizer, splits, module))
         absent = missing_parts(network_of(module)).facts()
         facts = {"run": spec.name, "data_fingerprint": splits.fingerprint}

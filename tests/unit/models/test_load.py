@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from bionemo_core import cli
 from bionemo_core.builtin import load_registry
 from bionemo_core.checkpoint.save import save
 from bionemo_core.config.schema import OPENED, Choice, Restore, RunSpec
@@ -117,6 +118,17 @@ def test_a_use_that_needs_a_missing_tensor_names_it(run: Path, tmp_path: Path) -
     with pytest.raises(ArtefactError, match=rf"task=convert needs .*{FIRST_NORM}"):
         convert(_convert_spec(source, tmp_path / "out"), REGISTRY)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_test_without_training_needs_every_tensor(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("BIONEMO_HOME", str(tmp_path / "home"))
+    source = without(run, tmp_path / "headless", "head.dense.bias")
+    sizes = [f"model.{key}={value}" for key, value in SIZES.items()]
+    given = [f"restore_from_path={source}", "restore.strict=false", "task.do_training=false", "task.do_testing=true"]
+    assert cli.main(["model=esm1nv", *sizes, *given, "trainer.accelerator=cpu", "batch.num_workers=0"]) == 4
+    assert "task.do_training=false needs tensors that were not loaded: head.dense.bias" in capsys.readouterr().err
 
 
 def test_a_missing_head_stays_missing_in_what_is_written(run: Path, tmp_path: Path) -> None:
