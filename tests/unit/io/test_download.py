@@ -1,5 +1,6 @@
 """A download arrives whole and checked, or not at all; what has arrived is not fetched twice."""
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -16,7 +17,7 @@ from file_server import Answer, serving, serving_ftp
 from bionemo_core.errors import ConfigError, DataError, NetworkError, StorageError
 from bionemo_core.io import download
 from bionemo_core.io.download import fetch, removal_advice
-from bionemo_core.io.http import hide_secrets
+from bionemo_core.io.http import Body, Version, hide_secrets
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -290,6 +291,21 @@ def test_a_stream_without_a_size_leaves_the_disk_some_space(tmp_path: Path, monk
     answer = Answer(headers={"Content-Length": ""})
     with serving(CONTENT, answers=[answer]) as server, pytest.raises(StorageError, match=r"more than 1\.0 MB and did"):
         fetch(server.url(), tmp_path / "data.bin")
+    assert _names(tmp_path) == []
+
+
+def test_an_endless_stream_is_cut_off_at_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = []
+
+    def read(size: int) -> bytes:
+        given.append(min(size, 100_000))
+        assert sum(given) < 2_000_000, "it goes on reading"
+        return bytes(given[-1])
+
+    body = Body(0, None, Version(), read)
+    monkeypatch.setattr(download, "open_url", lambda *_: contextlib.nullcontext(body))
+    with pytest.raises(NetworkError, match=r"more than 1\.0 MB and did not announce a size"):
+        fetch("http://there/data.bin", tmp_path / "data.bin", max_bytes=1_000_000)
     assert _names(tmp_path) == []
 
 
