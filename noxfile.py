@@ -113,10 +113,11 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Check types with mypy: strictly in plugins, config and data, normally in the layers that touch torch."""
+    """Check types with mypy: strictly in plugins, config, data and examples."""
     _install(session, PLUGINS, also=_requirements("mypy", "pytest>"))
     packages = ["bionemo_core", *(name.replace("-", "_") for name in PLUGINS)]
     session.run("mypy", *(argument for package in packages for argument in ("-p", package)), *session.posargs)
+    session.run("mypy", "--strict", *map(str, sorted((ROOT / "examples").glob("*.py"))))
 
 
 @nox.session

@@ -1,6 +1,8 @@
-"""The core of bionemo-run, with what a plugin author imports most. Importing it does not import torch."""
+"""The core of bionemo-run: what a plugin's author imports most, and the functions of `bionemo_core.api`.
 
-from collections.abc import Sequence
+Importing it does not import torch.
+"""
+
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -9,25 +11,50 @@ from bionemo_core._version import __version__
 from bionemo_core.plugins import PLUGIN_API, Component, configure, hookimpl
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    from bionemo_core.api import (
+        build,
+        convert,
+        embed,
+        evaluate,
+        finetune,
+        open_model,
+        predict,
+        sample,
+        score,
+        train,
+    )
 
 _moved.install()
 
-__all__ = ["PLUGIN_API", "Component", "__version__", "configure", "embed", "hookimpl"]
+_OF_API = frozenset(
+    {"build", "convert", "embed", "evaluate", "finetune", "open_model", "predict", "sample", "score", "train"}
+)
+
+__all__ = [
+    "PLUGIN_API",
+    "Component",
+    "__version__",
+    "build",
+    "configure",
+    "convert",
+    "embed",
+    "evaluate",
+    "finetune",
+    "hookimpl",
+    "open_model",
+    "predict",
+    "sample",
+    "score",
+    "train",
+]
 
 
-def embed(
-    model: str, sequences: "Sequence[str | bytes]", *, device: str = "cpu", **settings: Any
-) -> "NDArray[np.float32]":
-    """Return the embeddings of sequences by the model at a path, float32[sequences, hidden]; see `docs/embeddings.md`.
+def __getattr__(name: str) -> Any:
+    # By name and late: this package may not depend on the layers above it, and plugins import it at every start.
+    if name in _OF_API:
+        return getattr(import_module("bionemo_core.api"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
-    Raises:
-        BioNeMoError: the model cannot be loaded, or a sequence cannot be used.
-    """
-    # Imported by name, because this package may not depend on the layers above it.
-    registry = import_module("bionemo_core.builtin").load_registry()
-    result: NDArray[np.float32] = import_module("bionemo_core.tasks.embed").embed_with(
-        model, sequences, registry, device=device, **settings
-    )
-    return result
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -4,7 +4,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bionemo_core.builtin import load_registry
 from bionemo_core.cli.overrides import component_keys, keys_of, prepare_command_line
@@ -28,27 +28,48 @@ def run(arguments: list[str]) -> int:
         ConfigError: the command line or a user's file is invalid.
     """
     registry = load_registry()
+    typed = _prepare(arguments, registry)
+    if any(argument.startswith("-") for argument in typed):
+        from bionemo_core.config.hydra_session import launch
+
+        with _suggestions(registry):
+            launch(_sweep_job, typed)
+        return 0
+    run_task(_compose(typed, registry))
+    return 0
+
+
+def compose(arguments: list[str], registry: Registry) -> "DictConfig":
+    """Return the configuration of the settings that would be typed after `bionemo-run`.
+
+    Raises:
+        ConfigError: a setting or a user's file is invalid.
+    """
+    return _compose(_prepare(arguments, registry), registry)
+
+
+def _prepare(arguments: list[str], registry: Registry) -> list[str]:
+    """Return the settings with today's keys, and make components and folders known to Hydra."""
     command = prepare_command_line(arguments, registry)
     for note in command.notes:
         sys.stderr.write(f"note: {note}\n")
-    from bionemo_core.config.hydra_session import composer, launch
     from bionemo_core.config.store import fill_store
     from bionemo_core.config.v1.user_yaml import use_folders
 
     fill_store(registry)
     use_folders(command.folders, component_keys(registry))
-    with _suggestions(registry):
-        if any(argument.startswith("-") for argument in command.arguments):
-            launch(_sweep_job, command.arguments)
-            return 0
-        with composer() as compose:
-            config = compose(command.arguments)
-    run_task(config)
-    return 0
+    return command.arguments
 
 
-def run_task(config: "DictConfig") -> None:
-    """Run the task of a composed configuration.
+def _compose(typed: list[str], registry: Registry) -> "DictConfig":
+    from bionemo_core.config.hydra_session import composer
+
+    with _suggestions(registry), composer() as compose_typed:
+        return compose_typed(typed)
+
+
+def run_task(config: "DictConfig") -> Any:
+    """Run the task of a composed configuration, and return what its function returns.
 
     Raises:
         BioNeMoError: every failure that a user can meet.
@@ -60,7 +81,7 @@ def run_task(config: "DictConfig") -> None:
     registry = load_registry()
     spec = make_spec(config, registry)
     run = task_spec(registry, f"{spec.task.distribution}/{spec.task.name}").load()
-    run(spec, registry, composed_yaml=composed_yaml(config))
+    return run(spec, registry, composed_yaml=composed_yaml(config))
 
 
 def _sweep_job(config: "DictConfig") -> None:

@@ -30,10 +30,10 @@ class TaskSpec(Component):
         """Return the task whose keys are the fields of the dataclass `settings`, named after its function."""
         return cls(entry.rpartition(":")[2], configure(settings), summary, entry=entry, **options)
 
-    def load(self) -> Callable[..., None]:
+    def load(self) -> Callable[..., Any]:
         """Import the module of the task and return the function that runs it."""
         module, _, function = self.entry.partition(":")
-        run: Callable[..., None] = getattr(import_module(module), function)
+        run: Callable[..., Any] = getattr(import_module(module), function)
         return run
 
 

@@ -21,14 +21,13 @@ from bionemo_core.data.store.report import count_summary
 from bionemo_core.data.tokenizer import reads_residues
 from bionemo_core.errors import ConfigError, Preempted, Stopped
 from bionemo_core.inference.embedding import EMBEDDINGS, RAGGED, Embedder, EmbeddingSettings
-from bionemo_core.inference.embedding import embed as embed_sequences
 from bionemo_core.inference.outputs import Part, Parts, PartStore, PartWriter, missing_ranges, part_bounds, saved_ranges
 from bionemo_core.inference.outputs_files import file_kind, write_output
 from bionemo_core.interop.load_report import LoadReport
 from bionemo_core.io.atomic import write_json
 from bionemo_core.io.hashing import fingerprint_of
 from bionemo_core.io.progress import Progress
-from bionemo_core.models.load import OpenedModel, open_model
+from bionemo_core.models.load import OpenedModel
 from bionemo_core.parallel.ranks import Ranks
 from bionemo_core.parallel.strategy import compile_layers
 from bionemo_core.runs.device import choose_device
@@ -87,26 +86,6 @@ def embed(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> None
             if ranks.is_rank_zero:
                 job.finish()
             ranks.barrier()
-
-
-def embed_with(
-    model: str,
-    sequences: Sequence[str | bytes],
-    registry: Registry,
-    *,
-    device: str = "cpu",
-    canonicalize: bool = True,
-    **settings: Any,
-) -> NDArray[np.float32]:
-    """Return embeddings of `sequences` from the model at the path `model`, float32 [sequences, hidden].
-
-    Like the task, it reads residues in upper case, and texts in canonical form if the tokenizer has one.
-
-    Raises:
-        BioNeMoError: the model cannot be opened, or a sequence cannot be used.
-    """
-    opened = open_model(model, registry, device=device)
-    return embed_sequences(opened.module, opened.tokenizer, sequences, canonicalize=canonicalize, **settings)
 
 
 def settings_of(task: Embed, on_gpu: bool) -> EmbeddingSettings:

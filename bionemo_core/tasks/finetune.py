@@ -78,8 +78,8 @@ ADAPTER = "adapter"
 _SHORTEST = 3
 
 
-def finetune(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> None:
-    """Run the task until it ends or a signal stops it; write a run folder with the fine-tuned model.
+def finetune(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> Path:
+    """Run the task until it ends or a signal stops it; write a run folder with the fine-tuned model; return its path.
 
     Raises:
         BioNeMoError: the task failed.
@@ -92,7 +92,7 @@ def finetune(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> N
     check_settings(task)
     if spec.parallel.tensor_model_parallel_size > 1:
         raise ConfigError("task=finetune: parallel.tensor_model_parallel_size must be 1; use trainer.devices.")
-    train(spec, registry, composed_yaml=composed_yaml, hooks=FineTuning(task, registry))
+    return train(spec, registry, composed_yaml=composed_yaml, hooks=FineTuning(task, registry))
 
 
 class FineTuning(TrainingHooks):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from bionemo_core.config.schema import OPENED, RunSpec
 from bionemo_core.config.spec import difference, from_json
 from bionemo_core.data.store.prepare import record_prepared_stores
 from bionemo_core.data.store.report import summary
-from bionemo_core.errors import ConfigError, DataError, Preempted
+from bionemo_core.errors import ConfigError, Preempted
 from bionemo_core.interop.load_report import LoadReport
 from bionemo_core.interop.stored import ABSENT
 from bionemo_core.nn.missing_weights import missing_parts, note_missing, require_weights
@@ -45,6 +45,7 @@ from bionemo_core.runs.resume import (
     write_spec,
 )
 from bionemo_core.runs.trainer import call_meet_run, explain_lost_ranks, make_trainer
+from bionemo_core.tasks.training_parts import check_records, learning_rate_of, make_recipe
 from bionemo_core.training.any_lightning_module import (
     AnyModuleCallback,
     EvaluationMicroBatches,
@@ -53,7 +54,6 @@ from bionemo_core.training.any_lightning_module import (
     configure_any_module,
 )
 from bionemo_core.training.callbacks import CheckpointSaver, StopOnSignal
-from bionemo_core.training.gradients import LossScaler
 from bionemo_core.training.module import Recipe
 from bionemo_core.training.rate_course import RateCourse, describe_jump, describe_misfit
 from bionemo_core.training.signals import StopSignal
@@ -64,8 +64,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("bionemo")
 
 
-def train(spec: RunSpec, registry: Registry, *, composed_yaml: str = "", hooks: TrainingHooks | None = None) -> None:
-    """Run the task until it ends or a signal stops it, and write a run folder.
+def train(spec: RunSpec, registry: Registry, *, composed_yaml: str = "", hooks: TrainingHooks | None = None) -> Path:
+    """Run the task until it ends or a signal stops it, write a run folder, and return its path.
 
     Args:
         spec: the run.
@@ -98,6 +98,7 @@ def train(spec: RunSpec, registry: Registry, *, composed_yaml: str = "", hooks: 
             raise
         if trainer.is_global_zero:
             print(run.summarise(monotonic() - started).text)
+    return folder.path
 
 
 def _check_task(spec: RunSpec) -> None:
@@ -162,7 +163,7 @@ class _Run:
         call_meet_run(trainer, tokenizer, context)
         with record_prepared_stores() as stores:
             splits = registry.build(spec.data, tokenizer=tokenizer, context=context)
-        _check_records(splits, spec)
+        check_records(splits, spec)
         read = tuple(dict.fromkeys(summary(store.manifest) for store in stores))
         if saved and reader:
             check_resume(saved, spec, reader, splits)
@@ -175,9 +176,9 @@ class _Run:
         parts = hooks.before_fit(Built(spec, device, folder, trainer, tokenizer, splits, module))
         absent = missing_parts(network_of(module)).facts()
         facts = {"run": spec.name, "data_fingerprint": splits.fingerprint}
-        _check_records(parts.splits, spec)
+        check_records(parts.splits, spec)
         strategy_of(trainer).facts = {**facts, **({ABSENT: absent} if absent else {})}
-        recipe = _recipe(spec, registry, device)
+        recipe = make_recipe(spec, registry, device)
         splits, module = parts.splits, parts.module
         return cls(
             spec, saved, plan, device, folder, reader, trainer, tokenizer, splits, read, module, recipe, restored
@@ -221,7 +222,7 @@ class _Run:
         """Return what the learning rate does between the last session and this one."""
         assert self.reader
         try:
-            rates_before = _learning_rate(before, registry)
+            rates_before = learning_rate_of(before, registry)
         except ConfigError:  # a component of the last session is no longer here, or has other keys
             return ""
         lengths = before.trainer.max_steps, self.spec.trainer.max_steps
@@ -278,41 +279,3 @@ class _Run:
         first = AnyModuleCallback(self.spec.seed, batches)
         self.trainer.callbacks.insert(0, first)  # type: ignore[attr-defined]  # Lightning does not declare it
         return batches, *(None if steps is None else EvaluationMicroBatches(steps) for steps in evaluations)
-
-
-def _check_records(splits: DataSplits, spec: RunSpec) -> None:
-    """Check that there is something to train on.
-
-    Raises:
-        DataError: the training split has no record.
-    """
-    if not len(splits.train):
-        raise DataError(
-            f"data={spec.data.name} of {spec.data.distribution}: its training split has no record, so there is nothing "
-            "to train on. Check its files, its filter and its splits."
-        )
-
-
-def _learning_rate(spec: RunSpec, registry: Registry) -> Callable[[int], float]:
-    """Return the learning rate of each step of a run, counted from 0.
-
-    Raises:
-        ConfigError: a component is missing, or the schedule does not fit the optimizer.
-    """
-    base_lr, schedule = registry.build(spec.optim).lr, registry.build(spec.scheduler)
-
-    def learning_rate(step: int) -> float:
-        return float(schedule(step, base_lr=base_lr, max_steps=spec.trainer.max_steps))
-
-    learning_rate(0)  # fails now if the schedule does not fit the optimizer
-    return learning_rate
-
-
-def _recipe(spec: RunSpec, registry: Registry, device: Device) -> Recipe:
-    return Recipe(
-        optim=registry.build(spec.optim),
-        learning_rate=_learning_rate(spec, registry),
-        seed=spec.seed,
-        gradient_clip_val=spec.trainer.gradient_clip_val,
-        scaler=LossScaler.for_dtype(device.dtype),
-    )
