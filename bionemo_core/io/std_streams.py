@@ -40,7 +40,7 @@ def guard() -> None:
             sys,
             name,
             io.TextIOWrapper(
-                io.BufferedWriter(raw),
+                raw,  # type: ignore[arg-type]  # no BufferedWriter: it refuses a write while another one is under way
                 encoding=getattr(stream, "encoding", None) or "utf-8",
                 errors="backslashreplace",
                 line_buffering=name == "stderr" or raw.isatty(),
@@ -113,10 +113,13 @@ class _Guard(io.RawIOBase):
         if self._said or os.getpid() != self._process:  # a loader worker
             return
         self._said = True
-        other = sys.stderr if self._name == "stdout" else sys.stdout
-        if other is not None:
-            other.write(f"warning: {self._name}: {reason}; what is printed there is dropped, the work goes on.\n")
-            other.flush()
+        text = f"warning: {self._name}: {reason}; what is printed there is dropped, the work goes on.\n"
+        other = "stderr" if self._name == "stdout" else "stdout"
+        if other in _guards:  # not through `sys`, whose stream a library may have wrapped, and may be writing to
+            _guards[other].write(text.encode())
+        elif (stream := getattr(sys, other)) is not None:
+            stream.write(text)
+            stream.flush()
 
 
 def _open_closed_descriptors() -> None:
