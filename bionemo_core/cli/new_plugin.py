@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import re
 import sys
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -10,11 +9,10 @@ from pathlib import Path
 from string import Template
 from typing import NoReturn
 
-from bionemo_core.builtin import load_registry
+from bionemo_core.cli.plugin_name import check_plugin_name
 from bionemo_core.errors import ConfigError
 from bionemo_core.io.atomic import new_folder
 
-_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _USAGE = "Usage: bionemo-run new-plugin NAME [--folder FOLDER]"
 
 
@@ -34,15 +32,9 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("name")
     parser.add_argument("--folder", type=Path)
     chosen = parser.parse_args(arguments)
-    name = chosen.name.removeprefix("bionemo-")
-    if not _NAME.fullmatch(name):
-        raise ConfigError(
-            f"new-plugin: {chosen.name!r} is not a valid package name. Use lower-case letters, digits and single "
-            "hyphens, for example bionemo-run new-plugin antibody"
-        )
+    name = check_plugin_name(chosen.name, "model")
     words = {"name": name, "model": name.replace("-", "_"), "package": f"bionemo_{name.replace('-', '_')}"}
     words["test_class"] = "".join(part.capitalize() for part in name.split("-"))
-    _check_free(words["model"])
     folder = chosen.folder or Path(f"bionemo-{name}")
     _write(folder, words)
     sys.stdout.write(
@@ -52,12 +44,6 @@ def run(arguments: list[str]) -> int:
         f"  pytest {folder}\n"
     )
     return 0
-
-
-def _check_free(model: str) -> None:
-    owners = [one.distribution for one in load_registry().components() if (one.group, one.name) == ("model", model)]
-    if owners:
-        raise ConfigError(f"new-plugin: {owners[0]} already has a model {model!r}. Choose another name.")
 
 
 def _write(folder: Path, words: dict[str, str]) -> None:
