@@ -40,7 +40,7 @@ def run(arguments: list[str]) -> int:
     sys.stdout.write(
         f"{folder} holds a plugin with one model. Install it next to bionemo-run, train it and test it:\n"
         f"  pip install -e {folder}\n"
-        f"  bionemo-run model={words['model']} trainer.max_steps=100\n"
+        f"  bionemo-run model={words['model']}\n"
         f"  pytest {folder}\n"
     )
     return 0

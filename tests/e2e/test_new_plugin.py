@@ -31,13 +31,18 @@ def test_what_it_writes_passes_the_kit(bionemo_run, tmp_path: Path):
         capture_output=True,
     )
     assert tested.returncode == 0, tested.stdout + tested.stderr
-    assert "bionemo-run model=night_owl trainer.max_steps=100\n" in (folder / "README.md").read_text()
-    small = ("model.num_layers=1", "model.hidden_size=32", "batch.micro_batch_size=2", "batch.num_workers=0")
-    trained = bionemo_run("model=night_owl", "trainer.max_steps=100", *small, PYTHONPATH=python_path(folder))
+    assert "bionemo-run model=night_owl\n" in (folder / "README.md").read_text()
+    trained = bionemo_run("model=night_owl", "batch.num_workers=0", PYTHONPATH=python_path(folder))
     assert trained.returncode == 0, trained.stderr
-    assert "highest 1.00e-03 at step 11" in trained.stdout
-    losses = [float(value) for value in re.findall(r"^step .*loss ([\d.]+)", trained.stdout, re.MULTILINE)]
-    assert losses[-1] < losses[0] - 0.05
+    assert "highest 4.00e-03 at step 11, 2.00e-05 at the end" in trained.stdout
+    losses = [float(value) for value in re.findall(r"^step .*\d  val_loss ([\d.]+)$", trained.stdout, re.MULTILINE)]
+    assert len(losses) == 5
+    assert losses == sorted(losses, reverse=True), "the README says that the loss falls at each validation"
+    assert losses[0] - losses[-1] > 0.05
+    for key, value in (("hidden_size", "0"), ("hidden_dropout", "1.5")):
+        refused = bionemo_run("model=night_owl", f"model.{key}={value}", PYTHONPATH=python_path(folder))
+        assert refused.returncode == 2, refused.stderr
+        assert f"model.{key}: got {value}, expected" in refused.stderr
 
 
 def test_a_name_or_folder_that_cannot_be_used_is_refused(bionemo_run, tmp_path: Path):
