@@ -32,6 +32,7 @@ def check_callback(subject: Subject, registered: RegisteredComponent, model: Reg
     _check_state(where, built, subject.build(registered))
     if model is None:
         _train_linear_layer(where, registry.watch(built))
+        _check_state(f"{where}, after training", built, subject.build(registered))
     else:
         params = registered.complete(subject.parameters(registered))
         choice = Choice("callbacks", registered.name, params, registered.distribution, registered.version)
@@ -94,6 +95,11 @@ def _train_linear_layer(where: str, callback: Any) -> None:
         def training_step(self, batch: Any, batch_idx: int) -> Any:
             return self.layer(batch).square().mean()
 
+        def validation_step(self, batch: Any, batch_idx: int) -> Any:
+            self.log("val_loss", self.layer(batch).square().mean())
+
+        test_step = validation_step
+
         def configure_optimizers(self) -> Any:
             return torch.optim.SGD(self.parameters(), lr=0.1)
 
@@ -107,6 +113,7 @@ def _train_linear_layer(where: str, callback: Any) -> None:
     try:
         with alone_in_process(), kept_generators():
             trainer = pl.Trainer(accelerator="cpu", max_steps=PLAIN_STEPS, callbacks=[callback], **quiet)
-            trainer.fit(Linear(), rows)
+            trainer.fit(Linear(), rows, rows)
+            trainer.test(Linear(), rows, verbose=False)
     except Exception as error:
         raise failure_of(f"{where}: training with it", error) from error

@@ -9,6 +9,7 @@ import numpy as np
 from bionemo_core.config.schema import Choice, Restore
 from bionemo_core.errors import BioNeMoError, ConfigError
 from bionemo_core.plugins import RegisteredComponent
+from bionemo_core.protocols import BuildContext
 from bionemo_core.testing.capabilities import batch_of, examples_of
 from bionemo_core.testing.networks import largest_difference
 from bionemo_core.testing.references import Outputs, Reference, from_transformers, our_outputs
@@ -26,7 +27,7 @@ TOLERANCE = 1e-5
 REFERENCE_TOLERANCE = 1e-4
 SMALL_VALUE, CLEAR_VALUE = 1e-3, 0.05
 """A parameter below the first, such as an epsilon, is set to the second, so that its loss would change what a model
-computes; any other number is halved."""
+computes; any other number is halved, a whole one too."""
 
 
 def check_connector(
@@ -85,7 +86,7 @@ def _check_model(
     _check_config(where, connector, foreign)
     reading = connector.read(foreign)
     _check_reading(where, connector, built, reading)
-    _compare(where, built, _open(where, subject, connector, model, reading))
+    _compare(where, built, _open(where, subject, connector, model, built, reading))
     _check_parameters(where, subject, connector, model)
     if reference is not None:
         _compare_outputs(where, reference(foreign, *_ids(built)), our_outputs(built, *_ids(built)))
@@ -155,7 +156,14 @@ def _check_reading(where: str, connector: "Connector", built: BuiltModel, readin
             fail(f"{where}: the parameter {key}={given!r} is {value!r} after writing and reading it.")
 
 
-def _open(where: str, subject: Subject, connector: "Connector", model: RegisteredComponent, reading: "Reading") -> Any:
+def _open(
+    where: str,
+    subject: Subject,
+    connector: "Connector",
+    model: RegisteredComponent,
+    built: BuiltModel,
+    reading: "Reading",
+) -> Any:
     """Return the module that the reading describes, with its weights, as `open_model` does."""
     from bionemo_core.interop.stored import InMemoryTensors, ModelSpec, StoredModel
     from bionemo_core.models.load import load_stored
@@ -168,10 +176,25 @@ def _open(where: str, subject: Subject, connector: "Connector", model: Registere
     tokenizer = complete_choice(
         "tokenizer", reading.tokenizer, reading.tokenizer_params, distribution, subject.registry
     )
+    _check_alphabet(where, subject, tokenizer, built)
     stored = StoredModel(
         "the foreign model", connector.format, ModelSpec(chosen, tokenizer), InMemoryTensors(reading.tensors)
     )
     return load_stored(stored, subject.registry, overrides={}, restore=Restore()).module
+
+
+def _check_alphabet(where: str, subject: Subject, choice: Choice, built: BuiltModel) -> None:
+    """Check that the tokenizer that the reading names has the ids of the model's own."""
+    read = subject.registry.build(choice, context=BuildContext(home=built.spec.home))
+    pairs = enumerate(zip(built.tokenizer.pieces, read.pieces, strict=False))
+    wrong = next((f"id {i} is {theirs!r}, not {ours!r}" for i, (ours, theirs) in pairs if ours != theirs), None)
+    if wrong is None and read.vocab_size != built.tokenizer.vocab_size:
+        wrong = f"it has {read.vocab_size} pieces, not {built.tokenizer.vocab_size}"
+    if wrong:
+        fail(
+            f"{where}: `read` names the tokenizer {choice.name!r}, which is not that of the model: {wrong}. The model "
+            "would read every text wrongly."
+        )
 
 
 def _compare(where: str, built: BuiltModel, module: Any) -> None:
@@ -200,6 +223,8 @@ def _check_parameters(where: str, subject: Subject, connector: "Connector", mode
     for name, value in base.spec.model.params.items():
         if type(value) is bool:
             changed: Any = not value
+        elif type(value) is int and value > 1:
+            changed = value // 2
         elif type(value) is float and value > 0:
             changed = CLEAR_VALUE if value < SMALL_VALUE else value / 2
         else:
@@ -214,7 +239,7 @@ def _check_parameters(where: str, subject: Subject, connector: "Connector", mode
         reading = connector.read(foreign)
         varied = f"{where} with {name}={changed}"
         _check_reading(varied, connector, built, reading)
-        _compare(varied, built, _open(varied, subject, connector, model, reading))
+        _compare(varied, built, _open(varied, subject, connector, model, built, reading))
 
 
 def _ids(built: BuiltModel) -> tuple[list[int], list[int]]:

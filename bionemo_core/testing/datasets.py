@@ -1,5 +1,9 @@
 """Checks of a dataset: the same records every time, with the lengths that it declares."""
 
+import json
+import os
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -11,6 +15,7 @@ from bionemo_core.testing.subject import Subject, fail, failure_of
 
 NUM_RECORDS = 64
 NUM_PASSES = 4
+PROCESS_TIMEOUT_S = 300
 RESIDUES = "ACDEFGHIKLMNPQRSTVWYXBZUO"
 
 
@@ -22,7 +27,7 @@ def check_dataset(subject: Subject, registered: RegisteredComponent) -> None:
     """
     where = f"data {registered.name!r}"
     tokenizer = tokenizer_for(subject, registered)
-    once, again = (_build_splits(subject, registered, tokenizer, home) for home in ("once", "again"))
+    once, again = (build_splits(subject, registered, tokenizer, home) for home in ("once", "again"))
     try:
         for split in ("train", "val", "test"):
             records, others = getattr(once, split), getattr(again, split)
@@ -41,6 +46,46 @@ def check_dataset(subject: Subject, registered: RegisteredComponent) -> None:
             f"{where}: built twice, its fingerprints differ ({once.fingerprint}, {again.fingerprint}), so no run could "
             "be resumed. Compute the fingerprint from the records alone, without paths or times."
         )
+    _check_other_process(where, subject, registered, once)
+
+
+def _check_other_process(where: str, subject: Subject, registered: RegisteredComponent, here: DataSplits) -> None:
+    """Check that another process, which orders its sets and hashes otherwise, gets the same records."""
+    asked = json.dumps([subject.settings.plugin, registered.name, subject.settings.parameters, str(subject.folder)])
+    other_seed = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
+    done = subprocess.run(  # noqa: S603 - this interpreter, with a module of ours
+        [sys.executable, "-m", "bionemo_core.testing.records_seen", asked],
+        env={**os.environ, **subject.environment, "PYTHONHASHSEED": other_seed},
+        text=True,
+        capture_output=True,
+        timeout=PROCESS_TIMEOUT_S,
+    )
+    if done.returncode:
+        fail(f"{where}: another process cannot build it:\n{done.stderr[-2000:]}")
+    there = json.loads(done.stdout.splitlines()[-1])
+    for split, seen in records_seen(here).items():
+        if there[split] != seen:
+            what = "another fingerprint" if split == "fingerprint" else f"other records in the split {split!r}"
+            fail(
+                f"{where}: another process gets {what}: {str(there[split])[:60]}, here {str(seen)[:60]}. A resumed run "
+                "and other ranks are other processes. Do not depend on the order of a set, on hash() or on id(): sort, "
+                "or use hashlib."
+            )
+
+
+def records_seen(splits: DataSplits) -> dict[str, Any]:
+    """Return the fingerprint of a dataset and some records of each split, as another process compares them."""
+    seen: dict[str, Any] = {"fingerprint": splits.fingerprint}
+    for split in ("train", "val", "test"):
+        records = getattr(splits, split)
+        seen[split] = [] if records is None else [repr(records[i]) for i in _some_of(records)]
+    return seen
+
+
+def _some_of(records: RecordDataset) -> list[int]:
+    """Return the indices of some records, evenly spaced."""
+    size = len(records)
+    return np.unique(np.linspace(0, size - 1, NUM_RECORDS, dtype=int)).tolist() if size else []
 
 
 def tokenizer_for(subject: Subject, registered: RegisteredComponent) -> Any:
@@ -63,7 +108,12 @@ def tokenizer_for(subject: Subject, registered: RegisteredComponent) -> Any:
     return CharacterTokenizer((*special, *RESIDUES), unk_id=0, bos_id=1, eos_id=2, pad_id=3, mask_id=4)
 
 
-def _build_splits(subject: Subject, registered: RegisteredComponent, tokenizer: Tokenizer, home: str) -> DataSplits:
+def build_splits(subject: Subject, registered: RegisteredComponent, tokenizer: Tokenizer, home: str) -> DataSplits:
+    """Build a dataset with a home folder of its own.
+
+    Raises:
+        ConformanceError: it cannot be built, or has no record.
+    """
     context = BuildContext(home=str(subject.folder / f"data-{registered.name}-{home}"))
     splits = subject.build(registered, tokenizer=tokenizer, context=context)
     if not isinstance(splits, DataSplits):
@@ -91,7 +141,7 @@ def check_split(where: str, records: RecordDataset, others: RecordDataset, token
         fail(
             f"{where}: `lengths` has the shape {np.shape(lengths)}, expected ({len(records)},): one length per record."
         )
-    for index in np.unique(np.linspace(0, len(records) - 1, NUM_RECORDS, dtype=int)).tolist() if len(records) else ():
+    for index in _some_of(records):
         record = records[index]
         if not isinstance(record, str | bytes):
             fail(f"{where}: record {index} is {type(record).__name__}, expected str or bytes.")

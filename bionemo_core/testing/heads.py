@@ -73,7 +73,11 @@ def _check_kind(where: str, settings: Any, per_residue: bool) -> None:
                 f"{where}: the answers of a sequence differ by {distance:.3f} of the largest if other sequences are in "
                 "the batch. `states` holds all sequences end to end; `lengths` says where each ends."
             )
+        _check_leaves_states(where, head, sequences, together)
         _check_repeats(where, settings, per_residue, head, _states(sequences))
+        _check_shape(
+            f"{where} and outputs=1", settings.build(HIDDEN, 1, per_residue)(_states(sequences)), per_residue, 1
+        )
 
 
 def _states(sequences: "list[Tensor]") -> "ResidueStates":
@@ -84,10 +88,21 @@ def _states(sequences: "list[Tensor]") -> "ResidueStates":
     return ResidueStates(torch.cat(sequences), torch.tensor([len(states) for states in sequences]))
 
 
-def _check_shape(where: str, answers: Any, per_residue: bool) -> None:
+def _check_leaves_states(where: str, head: Any, sequences: "list[Tensor]", answers: "Tensor") -> None:
+    """Check that a head changes no state in place, and answers in the type of the states."""
+    states = _states(sequences)
+    before = states.states.clone()
+    head(states)
+    if not states.states.equal(before):
+        fail(f"{where}: it changes the states in place, and other callers use them too. Compute new ones.")
+    if answers.dtype != before.dtype:
+        fail(f"{where}: its answers are {answers.dtype}, expected {before.dtype}, the type of the states.")
+
+
+def _check_shape(where: str, answers: Any, per_residue: bool, outputs: int = OUTPUTS) -> None:
     import torch
 
-    expected = [sum(LENGTHS) if per_residue else len(LENGTHS), OUTPUTS]
+    expected = [sum(LENGTHS) if per_residue else len(LENGTHS), outputs]
     got = list(answers.shape) if isinstance(answers, torch.Tensor) else type(answers).__name__
     if got != expected:
         fail(

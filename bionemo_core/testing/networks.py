@@ -22,6 +22,8 @@ STATES_TOLERANCE = 1e-4
 SEQUENCES = 6
 LEAST_DISTINCT = 16
 """A parameter with at least so many different values was drawn at random."""
+DRAWS = 20
+"""Examples of each record, of which a few hundred tokens are replaced."""
 
 
 def check_loss_is_a_sum(subject: Subject, registered: RegisteredComponent) -> None:
@@ -189,12 +191,33 @@ def check_objective(subject: Subject, registered: RegisteredComponent) -> None:
                     f"{where}: its objective makes another example of record {number} when it is asked again with the "
                     "same draw, so a resumed run would differ. Take every random choice from `draw`."
                 )
+            _check_replaced(where, built, number)
 
 
-def _example(built: BuiltModel, number: int) -> "Sequence[NDArray[Any]]":
+def _check_replaced(where: str, built: BuiltModel, number: int) -> None:
+    """Check that an objective that replaces tokens of a record takes the mask or ordinary tokens."""
     from bionemo_core.data.batches.loader import add_bos_eos
 
-    draw = RecordRng(1, 0, number, "masking")
+    if hasattr(built.module.objective, "record_example"):
+        return
+    ids = add_bos_eos(built.tokenizer, built.splits.train[number], built.module.seq_length)
+    others = set(built.tokenizer.special_ids) - {built.tokenizer.mask_id}
+    for data_pass in range(DRAWS):
+        tokens = np.asarray(_example(built, number, data_pass)[0])
+        if tokens.shape != ids.shape:
+            return  # no such objective
+        wrong = sorted(set(tokens[tokens != ids].tolist()) & others)
+        if wrong:
+            fail(
+                f"{where}: its objective replaces tokens by {built.tokenizer.pieces[wrong[0]]!r} (id {wrong[0]}), a "
+                "special token that is not the mask. Give it `tokenizer.mask_id` and `tokenizer.special_ids`."
+            )
+
+
+def _example(built: BuiltModel, number: int, data_pass: int = 0) -> "Sequence[NDArray[Any]]":
+    from bionemo_core.data.batches.loader import add_bos_eos
+
+    draw = RecordRng(1, data_pass, number, "masking")
     objective, record = built.module.objective, built.splits.train[number]
     whole = getattr(objective, "record_example", None)
     if whole is not None:

@@ -17,6 +17,7 @@ from bionemo_core.testing import (
     decoding,
     heads,
     imports,
+    keys_read,
     networks,
     tokenizers,
     training,
@@ -103,6 +104,9 @@ class PluginConformance:
 
     def test_parameters_are_typed(self, subject: Subject, any_component: RegisteredComponent) -> None:
         configs.check_parameters(subject, any_component)
+
+    def test_keys_have_an_effect(self, any_component: RegisteredComponent) -> None:
+        keys_read.check_keys_are_read(any_component)
 
     def test_defaults_exist(self, subject: Subject, any_model: RegisteredComponent) -> None:
         configs.check_defaults(subject, any_model)

@@ -53,6 +53,7 @@ TABLE ="""
         ("tensors = TABLE", 'tensors = {"extra": model.tensors["key.bias"]} | TABLE', ["no counterpart for 'extra'"]),
         ('config.values.get("model_type") == "bag"', "True", ["recognises an empty configuration"]),
         ('config.values.get("model_type") == "bag"', 'config.values.get("type") == "bag"', ["`recognises` is false"]),
+        ('config.size("max_position_embeddings")', "64", ["with seq_length=32: the parameter seq_length=32 is 64"]),
         ('format = "huggingface"', 'format = "onnx"', ["format is 'onnx'", "nemo, huggingface"]),
         ('frozenset({"bag"})', 'frozenset({"bog"})', ["models is ['bog']"]),
         ("    def recognises", "    def knows", ["lacks a member of interop.Connector"]),
@@ -61,8 +62,8 @@ TABLE ="""
         ("        params = model.params\n", "        raise_if(model)\n", ["refuses the model", "`parameters = "]),
     ],
     ids=[
-        "no effect in use", "constant", "tensor without a name", "stranger", "claims all", "knows nothing", "format",
-        "models", "member", "tokenizer", "keys", "refuses",
+        "no effect in use", "constant", "tensor without a name", "stranger", "claims all", "knows nothing",
+        "whole number", "format", "models", "member", "tokenizer", "keys", "refuses",
     ],
 )  # fmt: skip
 def test_a_connector_with_a_fault(small_plugin: MakeSubject, old: str, new: str, message: list[str]):
@@ -71,6 +72,27 @@ def test_a_connector_with_a_fault(small_plugin: MakeSubject, old: str, new: str,
         check_connector(subject)  # a parameter that the reading leaves out, and that changes no output
         return
     with finds("connector 'bag_folder'", *message):
+        check_connector(subject)
+
+
+def test_a_connector_that_names_another_alphabet(small_plugin: MakeSubject):
+    """It has as many letters, so that only their order shows it."""
+    reversed_letters = """def reversed_letters():
+    from .alphabet import Letters
+
+    tokenizer = Letters()
+    special, letters = tokenizer.pieces[:5], tokenizer.pieces[5:]
+    return type(tokenizer).__base__((*special, *reversed(letters)), unk_id=0, bos_id=1, eos_id=2, pad_id=3, mask_id=4)
+
+
+def peptides("""
+    offered = 'yield Component("letters", configure(letters), "twenty residues")'
+    another = '    yield Component("reversed", configure(reversed_letters), "from the last to the first")'
+    subject = small_plugin(
+        *("def peptides(", reversed_letters, offered, f"{offered}\n{another}"),
+        also={"connector.py": ('"letters", found', '"reversed", found')},
+    )
+    with finds("`read` names the tokenizer 'reversed'", "id 5 is 'Y', not 'A'", "read every text wrongly"):
         check_connector(subject)
 
 
@@ -140,6 +162,13 @@ HEAD_FAULTS = {
         ["no gradient reaches spare.weight, spare.bias"],
     ),
     "hidden state": (LINEAR, "self.linear(states) + self.shift", ["same state_dict", "answers differently"]),
+    "one output": (LINEAR, "self.linear(states).squeeze(-1)", ["outputs=1", "returns [4], expected [4, 1]"]),
+    "in place": (
+        LINEAR,
+        "self.linear(residues.states.mul_(2) if self.per_residue and not self.training else states)",
+        ["changes the states in place"],
+    ),
+    "type": (LINEAR, "self.linear(states).double()", ["its answers are torch.float64, expected torch.float32"]),
     "no module": ("return Head(hidden_size, outputs, per_residue, self.dropout)", "return 3", ["build returns int"]),
     "no build": ("    def build(", "    def make(", ["returns Answer, expected settings with a method"]),
     "raises": ("return Head(", "return hidden_size.nothing(", ["build(24, 3, False) failed with AttributeError"]),
@@ -186,13 +215,23 @@ def test_a_callback_with_a_fault(small_plugin: MakeSubject, old: str, new: str, 
         check_callback(small_plugin(old, new, where="extras.py"))
 
 
+def hook(name: str) -> str:
+    """Source that adds a hook that fails."""
+    return (
+        f"{STEP}\n    def {name}(self, trainer, pl_module):\n        raise KeyError('gone')\n\n    def unused(self):\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("new", "message"),
     [
         ("        raise KeyError('gone')\n", ["training with it failed with KeyError", "gone"]),
         (f"{STEP}        pl_module.eval()\n", ["from batch 2 on, the model is not in training mode"]),
+        (hook("on_validation_end"), ["training with it failed with KeyError"]),
+        (hook("on_test_start"), ["training with it failed with KeyError"]),
+        (f"{STEP}        self.state_dict = None\n", ["after training: load_state_dict(state_dict()) failed"]),
     ],
-    ids=["raises", "evaluates"],
+    ids=["raises", "evaluates", "validation", "test", "state"],
 )
 def test_a_callback_of_a_plugin_without_models(small_plugin: MakeSubject, new: str, message: list[str]):
     with finds("callbacks 'slower'", *message):

@@ -16,6 +16,7 @@ from bionemo_core.testing import (
     heads,
     imports,
     installed,
+    keys_read,
     make_plugin,
     networks,
     tokenizers,
@@ -33,6 +34,7 @@ def test_the_plugin_without_a_fault_passes(small_plugin: MakeSubject):
     imports.check_names(subject)
     for component in subject.components():
         configs.check_parameters(subject, component)
+        keys_read.check_keys_are_read(component)
     model = subject.component("model", "bag")
     configs.check_defaults(subject, model)
     configs.check_round_trip(subject, model)
@@ -174,6 +176,29 @@ def test_a_key_that_the_factory_does_not_accept(small_plugin: MakeSubject):
         check_model_parameters(small_plugin(API, code))
 
 
+@pytest.mark.parametrize(
+    ("changes", "place"),
+    [
+        (("return Slower(factor)", "return Slower(0.9)"), "slower"),
+        (("return splits(size)", "return splits(128)"), "peptides"),
+    ],
+    ids=["callback", "dataset"],
+)
+def test_a_key_that_its_factory_ignores(small_plugin: MakeSubject, changes: tuple[str, str], place: str):
+    subject = small_plugin(*changes)
+    name = "factor" if place == "slower" else "size"
+    with finds(f"nothing reads the key {name!r}, which {place} gets"):
+        for component in subject.components():
+            keys_read.check_keys_are_read(component)
+
+
+def test_a_key_that_is_lost_further_on(small_plugin: MakeSubject):
+    """The factory passes it to `build`, which forgets it."""
+    subject = small_plugin("Bag(width, dropout, seq", "Bag(width, 0.1, seq", where="network.py")
+    with finds("model 'bag': nothing reads the key 'dropout', which build gets"):
+        keys_read.check_keys_are_read(subject.component("model", "bag"))
+
+
 def test_an_argument_that_nobody_gives(small_plugin: MakeSubject):
     with finds("needs 'vocabulary'", "tokenizer, context, run"):
         code = BY_HAND.replace("FIELDS", "[]")
@@ -269,6 +294,7 @@ def test_a_parameter_that_is_not_plain(small_plugin: MakeSubject, parameter: str
     [
         ("vocab_size = 128", ["vocab_size is 128, but there are 25 pieces"]),
         ("bos_id = property(lambda self: 2, lambda self, value: None)", ["bos_id and eos_id are both 2"]),
+        ("mask_id = property(lambda self: 0, lambda self, value: None)", ["unk_id and mask_id are both 0"]),
         ("mask_id = property(lambda self: 40, lambda self, value: None)", ["mask_id is 40", "0 to 24"]),
         ("decode = lambda self, ids: ' '.join(self.pieces[i] for i in ids)", ["is decoded as", "(ids ["]),
         ("decode = lambda self, ids: ''.join(self.pieces[i] for i in ids)", ["leaves special tokens", "<s>"]),
@@ -284,7 +310,18 @@ def test_a_parameter_that_is_not_plain(small_plugin: MakeSubject, parameter: str
             ["special ids [2]", "adds BOS and EOS itself"],
         ),
     ],
-    ids=["size", "twins", "outside", "spaces", "special text", "list", "raises", "drops unknown", "adds EOS"],
+    ids=[
+        "size",
+        "twins",
+        "mask is unknown",
+        "outside",
+        "spaces",
+        "special text",
+        "list",
+        "raises",
+        "drops unknown",
+        "adds EOS",
+    ],
 )
 def test_a_tokenizer_that_breaks_the_contract(small_plugin: MakeSubject, method: str, message: list[str]):
     subject = small_plugin("    def __init__", f"    {method}\n\n    def __init__", where="alphabet.py")
@@ -292,9 +329,12 @@ def test_a_tokenizer_that_breaks_the_contract(small_plugin: MakeSubject, method:
         tokenizers.check_tokenizer(subject, subject.component("tokenizer", "letters"))
 
 
-def test_a_special_token_that_masking_would_touch(small_plugin: MakeSubject):
-    subject = small_plugin("mask_id=4)", "mask_id=4)\n        self.special_ids = {0, 1, 2, 3}", where="alphabet.py")
-    with finds("tokenizer 'letters': mask_id 4 is not in special_ids [0, 1, 2, 3]"):
+@pytest.mark.parametrize(
+    ("ids", "message"), [("{0, 1, 2, 3}", "mask_id 4 is not in special_ids [0, 1, 2, 3]"), ("()", "pad_id 3 is not in")]
+)
+def test_a_special_token_that_masking_would_touch(small_plugin: MakeSubject, ids: str, message: str):
+    subject = small_plugin("mask_id=4)", f"mask_id=4)\n        self.special_ids = {ids}", where="alphabet.py")
+    with finds(f"tokenizer 'letters': {message}"):
         tokenizers.check_tokenizer(subject, subject.component("tokenizer", "letters"))
 
 
@@ -394,10 +434,24 @@ def test_an_order_that_is_not_pure(small_plugin: MakeSubject, old: str, new: str
             ["fingerprints differ", "without paths or times"],
         ),
         (', fingerprint=f"peptides of {size}"', "", ["no fingerprint", "resume"]),
+        (
+            "for _ in range(size)]",
+            "for _ in range(size)]\n        self.texts = list(set(self.texts))",
+            ["another process"],
+        ),
         ("Peptides(0, size), val", "Peptides(0, 0), val", ["'train' is empty"]),
         ("return self.texts[index]", "return self.texts[index].split()", ["record 0 is list, expected str or bytes"]),
     ],
-    ids=["random", "other lengths", "a length too many", "other fingerprint", "no fingerprint", "empty", "no text"],
+    ids=[
+        "random",
+        "other lengths",
+        "a length too many",
+        "other fingerprint",
+        "no fingerprint",
+        "order of a set",
+        "empty",
+        "no text",
+    ],
 )
 def test_a_dataset_that_breaks_the_contract(small_plugin: MakeSubject, old: str, new: str, message: list[str]):
     subject = small_plugin(old, new, where="records.py")

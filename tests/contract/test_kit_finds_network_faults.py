@@ -110,6 +110,19 @@ def test_an_objective_that_is_not_pure(small_plugin: MakeSubject, body: str, mes
         networks.check_objective(*model_of(subject))
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "piece"),
+    [
+        ("mask_id=tokenizer.mask_id", "mask_id=tokenizer.unk_id", "'<unk>' (id 0)"),
+        ("special_ids=tokenizer.special_ids", "special_ids=()", "(id "),
+    ],
+    ids=["unknown for mask", "nothing is special"],
+)
+def test_an_objective_that_replaces_tokens_by_special_ones(small_plugin: MakeSubject, old: str, new: str, piece: str):
+    with finds("its objective replaces tokens by", piece, "a special token that is not the mask"):
+        networks.check_objective(*model_of(small_plugin(old, new, where="network.py")))
+
+
 def undeclare(registered, capability: str):
     component = registered.component
     return replace(registered, component=replace(component, capabilities=component.capabilities - {capability}))

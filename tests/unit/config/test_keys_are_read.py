@@ -1,11 +1,6 @@
 """Every key has an effect: some code reads it, or another value than the default is refused."""
 
-import ast
 import dataclasses
-import inspect
-import sys
-from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +11,8 @@ from bionemo_core.builtin import load_registry
 from bionemo_core.config.schema import CORE_GROUPS
 from bionemo_core.errors import ConfigError
 from bionemo_core.plugins.configure import ComponentConfig
-from bionemo_core.protocols import RUNTIME_ARGUMENTS
 from bionemo_core.tasks.settings import Embed
+from bionemo_core.testing.keys_read import names_read, package_of, unread_keys
 
 CORE = Path(bionemo_core.__file__).parent
 NOT_READERS = (CORE / "config/schema.py", CORE / "config/value_checks.py", CORE / "config/batch_plan.py")
@@ -27,43 +22,8 @@ NEUTRAL = {("parallel", "pipeline_model_parallel_size"): 2, ("parallel", "sequen
 """Keys of the core with one possible value, and a value that is refused."""
 
 
-@cache
-def names_read(path: Path) -> frozenset[str]:
-    """Attributes and variables that a module reads, and texts of it that are names, as in `getattr`."""
-    found = set()
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
-            found.add(node.attr)
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
-            found.add(node.id)
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.isidentifier():
-            found.add(node.value)
-    return frozenset(found)
-
-
-def modules_beside(owner: Any) -> list[Path]:
-    """The modules of a plugin, or those of the folder of the core in which `owner` is."""
-    package = Path(inspect.getfile(sys.modules[owner.__module__.partition(".")[0]])).parent
-    folder = package / Path(inspect.getfile(owner)).relative_to(package).parts[0] if package == CORE else package
-    return list(folder.rglob("*.py"))
-
-
-def unread(owner: Any, modules: Sequence[Path]) -> list[str]:
-    """The keys of a factory or a dataclass that nothing reads; those of a dataclass may be read in `modules`."""
-    if dataclasses.is_dataclass(owner):
-        read = frozenset().union(*(names_read(path) for path in modules))
-        return [one.name for one in dataclasses.fields(owner) if one.name not in read]
-    body = ast.parse(inspect.getsource(owner)).body[0]
-    assert isinstance(body, ast.FunctionDef)
-    loaded = {
-        node.id
-        for statement in body.body
-        for node in ast.walk(statement)
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
-    }
-    keys = [name for name in inspect.signature(owner).parameters if name not in RUNTIME_ARGUMENTS]
-    return [name for name in keys if name not in loaded]
+def unread(owner: Any) -> list[str]:
+    return [name for name, _ in unread_keys(owner, list(package_of(owner).rglob("*.py")))]
 
 
 def owners() -> list[Any]:
@@ -78,7 +38,7 @@ RECORDED = {"finetuned": ["base_weights"]}
 
 @pytest.mark.parametrize("owner", owners(), ids=lambda owner: f"{owner.__module__}.{owner.__qualname__}")
 def test_every_key_of_a_component_or_a_task_is_read(owner):
-    assert unread(owner, modules_beside(owner)) == RECORDED.get(owner.__name__, [])
+    assert unread(owner) == RECORDED.get(owner.__name__, [])
 
 
 @pytest.mark.parametrize(
@@ -115,5 +75,5 @@ def uses_one(kept: int, the_forgotten_one: int) -> int:
 
 
 def test_a_forgotten_key_is_found():
-    assert unread(uses_one, []) == ["the_forgotten_one"]
-    assert unread(Forgotten, modules_beside(Embed)) == ["the_forgotten_one"]
+    assert unread(uses_one) == ["the_forgotten_one"]
+    assert unread_keys(Forgotten, list(package_of(Embed).rglob("*.py"))) == [("the_forgotten_one", "Forgotten")]
