@@ -17,6 +17,7 @@ SUBCOMMANDS = {
     "runs": "list the runs, and how far each got",
     "cluster": "group similar sequences of a FASTA file, for a split without leakage",
     "new-plugin": "write a working plugin as a starting point for your own",
+    "check-plugin": "check an installed plugin with the conformance kit",
     "completion": "print a script that completes choices and keys in your shell",
 }
 

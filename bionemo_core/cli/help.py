@@ -24,6 +24,7 @@ USAGE = {
     "runs": "bionemo-run runs [NAME] [home=DIR]",
     "cluster": "bionemo-run cluster IN.fasta OUT.tsv [--identity 0.3]",
     "new-plugin": "bionemo-run new-plugin NAME [--folder FOLDER]",
+    "check-plugin": "bionemo-run check-plugin NAME [GROUP.KEY=VALUE ...] [--models A,B] [--only WORDS] [--slow]",
     "completion": "bionemo-run completion bash|zsh|fish",
     "help": "bionemo-run help [GROUP | GROUP=NAME | aliases]",
 }
@@ -85,7 +86,7 @@ def _overview(registry: Registry) -> str:
         lines.append(f"  {group}.  {', '.join(one.name for one in dataclasses.fields(schema))}")
     lines.append("  name, home, seed, resume=last|auto|PATH, restore_from_path")
     lines += ["", "Commands:"]
-    lines += [f"  {name:<11} {summary}" for name, summary in SUBCOMMANDS.items()]
+    lines += [f"  {name:<12} {summary}" for name, summary in SUBCOMMANDS.items()]
     lines += ["", "Examples:"]
     for command, explanation in EXAMPLES:
         lines.append(f"  {command}" + f"\n      {explanation}")
