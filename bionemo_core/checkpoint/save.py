@@ -27,9 +27,9 @@ from bionemo_core.checkpoint.load import CheckpointReader
 from bionemo_core.checkpoint.rank_agreement import Disagreement, Peers, SingleProcess
 from bionemo_core.checkpoint.shards import DTYPE_NAMES, check_storable, write_tensors
 from bionemo_core.checkpoint.state import encode
-from bionemo_core.errors import BioNeMoError, CheckpointError, StorageError
+from bionemo_core.errors import BioNeMoError, CheckpointError, ResourceError, StorageError
 from bionemo_core.io import atomic
-from bionemo_core.io.exhaustion import ADVICE_OF_ERRNO
+from bionemo_core.io.exhaustion import ADVICE_OF_ERRNO, kind_of_failure
 from bionemo_core.io.hashing import FileFacts
 from bionemo_core.machine import disk_free_bytes
 
@@ -54,6 +54,7 @@ def save(
 
     Raises:
         StorageError: the file system failed; nothing is left behind, and older checkpoints are intact.
+        ResourceError: the machine has run out of something; the same holds.
         CheckpointError: the parts do not make up whole tensors, or `state` holds a value of an unsupported type.
         NetworkError: a rank was lost.
     """
@@ -102,7 +103,8 @@ class _Saving:
         try:
             self.peers.agree(True)
         except Disagreement as other:
-            kind = StorageError if str(other).startswith(StorageError.code) else CheckpointError
+            kinds = {kind.code: kind for kind in (StorageError, ResourceError)}
+            kind = kinds.get(str(other).partition(":")[0], CheckpointError)
             raise kind(f"checkpoint: step {self.step} was not saved, because of {other}") from None
 
     def prepare(self, parts: Iterable[TensorPart], state: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
@@ -214,7 +216,7 @@ class _Saving:
             return
         with contextlib.suppress(OSError):
             # If only another rank was lost, the published folder is complete, and a reader verifies it anyway.
-            if self.published and isinstance(failure, (StorageError, CheckpointError)):
+            if self.published and isinstance(failure, (StorageError, ResourceError, CheckpointError)):
                 atomic.move(self.folder, self.temporary)
             if self.replaced.exists() and not self.folder.exists():
                 atomic.move(self.replaced, self.folder)
@@ -235,7 +237,7 @@ class _Saving:
         advice = ADVICE_OF_ERRNO.get(
             failure.errno or 0, "Free space or mend the permissions of that folder, then resume with resume=last."
         )
-        return StorageError(
+        return kind_of_failure(failure, StorageError)(
             f"checkpoint: step {self.step} was not saved: {failure.strerror or failure} "
             f"({errno.errorcode.get(failure.errno or 0, 'no code')}) at {failure.filename or self.temporary}. "
             f"Needed {self.needed_bytes:,} bytes, free {_free_bytes(self.root)}. Older checkpoints are untouched. "

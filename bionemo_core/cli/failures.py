@@ -6,8 +6,8 @@ import traceback
 
 from bionemo_core.cli.blame import describe_bug
 from bionemo_core.config.v1.range_quoting import spelling
-from bionemo_core.errors import EXIT_BUG, BioNeMoError, ConfigError, DataError, Stopped, StorageError
-from bionemo_core.io.exhaustion import chain_of, exhaustion_advice, find_exhaustion
+from bionemo_core.errors import EXIT_BUG, BioNeMoError, ConfigError, DataError, ResourceError, Stopped, StorageError
+from bionemo_core.io.exhaustion import chain_of, comes_from_exhaustion, exhaustion_advice, find_exhaustion
 
 SIGNAL_EXIT = 128
 """A shell's status of a command that a signal ended is this plus the number of the signal: 130 for Ctrl-C."""
@@ -64,8 +64,9 @@ def _report(error: Exception) -> int:
         sys.stderr.write(f"error[bug]: {describe_bug(error)}\n")
         return EXIT_BUG
     text = f"{classified}{_removal_advice(classified)}{exhaustion_advice(classified)}"
-    sys.stderr.write(f"error[{classified.code}]: {text}\n")
-    return classified.exit_status
+    kind = ResourceError if comes_from_exhaustion(classified) else type(classified)
+    sys.stderr.write(f"error[{kind.code}]: {text}\n")
+    return kind.exit_status
 
 
 def _removal_advice(error: BioNeMoError) -> str:

@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
-from bionemo_core.errors import ConfigError, StorageError
-from bionemo_core.io.exhaustion import ADVICE_OF_ERRNO
+from bionemo_core.errors import BioNeMoError, ConfigError, StorageError
+from bionemo_core.io.exhaustion import ADVICE_OF_ERRNO, kind_of_failure
 from bionemo_core.io.hashing import CHUNK_BYTES, FileFacts, naming_errors, start_hash
 
 ADVICE = (
@@ -260,10 +260,11 @@ def sync(path: Path) -> None:
             os.close(descriptor)
 
 
-def storage_error(path: Path, error: OSError, advice: str = ADVICE) -> StorageError:
-    """Return the error for what the file system said when `path` was to be written."""
+def storage_error(path: Path, error: OSError, advice: str = ADVICE) -> BioNeMoError:
+    """Return the error for what the system said when `path` was to be written: of storage, or of resources."""
     advice = ADVICE_OF_ERRNO.get(error.errno or 0, advice)
-    return StorageError(f"{error.filename or path} cannot be written: {error.strerror or error}. {advice}")
+    text = f"{error.filename or path} cannot be written: {error.strerror or error}. {advice}"
+    return kind_of_failure(error, StorageError)(text)
 
 
 def _prefix(path: Path) -> str:

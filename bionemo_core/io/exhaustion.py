@@ -4,7 +4,7 @@ import errno
 import re
 from collections.abc import Iterator
 
-from bionemo_core.errors import ResourceError
+from bionemo_core.errors import BioNeMoError, ResourceError
 
 _AGAIN = "Then run the same command again; a training goes on with resume=last."
 _SHARED_MEMORY = (
@@ -34,6 +34,8 @@ ADVICE_OF_ERRNO = {
     errno.ENOMEM: _HOST,
     errno.EAGAIN: _PROCESSES,
 }
+_USED_UP = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""What no file, address or record is to blame for, whoever meets it; EAGAIN may also be a lock that another holds."""
 _ADVICE_OF_TEXT = (
     (re.compile(r"bus error|shared memory|/dev/shm|</torch_", re.IGNORECASE), _SHARED_MEMORY),
     (re.compile(r"DataLoader worker .* (killed by signal|exited unexpectedly)"), _KILLED),
@@ -59,9 +61,22 @@ def find_exhaustion(error: BaseException) -> ResourceError | None:
     return None
 
 
+def kind_of_failure(error: OSError, kind: type[BioNeMoError]) -> type[BioNeMoError]:
+    """Return the class of the error for what the system said: `ResourceError` for a limit, whoever met it."""
+    return ResourceError if error.errno in _USED_UP else kind
+
+
+def comes_from_exhaustion(error: BioNeMoError) -> bool:
+    """Return whether a classified error was raised from an error of the system about a limit."""
+    cause = error.__cause__
+    while cause is not None and not (isinstance(cause, OSError) and cause.errno in _USED_UP):
+        cause = cause.__cause__
+    return cause is not None
+
+
 def exhaustion_advice(error: BaseException) -> str:
     """Return what to do about an error that an exhausted machine has caused, if its message does not say so yet."""
-    for one in chain_of(error):
+    for one in chain_of(error, hidden=False):
         advice = _advice(one) if one is not error else None
         if advice:
             return "" if advice in str(error) else f" {advice}"
@@ -70,7 +85,8 @@ def exhaustion_advice(error: BaseException) -> str:
 
 def _advice(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.errno in ADVICE_OF_ERRNO:
-        return ADVICE_OF_ERRNO[error.errno]
+        # A lock that another process holds has the number of a process that cannot be started, and names its file.
+        return None if error.errno == errno.EAGAIN and error.filename else ADVICE_OF_ERRNO[error.errno]
     if isinstance(error, MemoryError):
         return _HOST
     if isinstance(error, OSError | RuntimeError):
@@ -84,10 +100,11 @@ def _first_line(error: BaseException) -> str:
     return f"{lines[0].rstrip('. ')}."
 
 
-def chain_of(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error, and what it came from or came up beside."""
+def chain_of(error: BaseException | None, *, hidden: bool = True) -> Iterator[BaseException]:
+    """Yield an error, and what it came from or came up beside; also what it hides by `from None`, if asked to."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
         yield error
-        error = error.__cause__ or error.__context__
+        beside = error.__context__ if hidden or not error.__suppress_context__ else None
+        error = error.__cause__ or beside

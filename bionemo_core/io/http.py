@@ -18,6 +18,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import HTTPRedirectHandler, OpenerDirector, Request, build_opener, url2pathname
 
 from bionemo_core.errors import ConfigError, DataError, NetworkError
+from bionemo_core.io.exhaustion import find_exhaustion
 
 _BUSY = (408, 425, 429)
 _PASSING = (OSError, EOFError, http.client.HTTPException, ftplib.error_temp, ftplib.error_proto, ftplib.error_reply)
@@ -91,6 +92,7 @@ def open_url(url: str, offset: int, version: Version, timeout_s: float) -> Abstr
         ConfigError: no http, https, ftp or file address.
         DataError: a file: address names no file.
         NetworkError: the server does not give it.
+        ResourceError: this machine cannot open the connection.
         Interrupted: it may at another try.
     """
     try:
@@ -189,7 +191,7 @@ def _send(request: Request, name: str, timeout_s: float) -> Iterator[Any]:
     except http.client.InvalidURL:
         raise ConfigError(f"download: {name}: is not an address. Write spaces and the like as %20.") from None
     except _PASSING as error:
-        raise Interrupted(f"the connection failed ({_reason(error)})") from None
+        raise _interruption("failed", error) from None
     with response:
         yield response
 
@@ -218,7 +220,7 @@ def _connection_failure(reason: Any, name: str) -> Exception:
             "or set SSL_CERT_FILE to the certificates of your site."
         )
     if isinstance(reason, OSError):
-        return Interrupted(f"the connection failed ({_reason(reason)})")
+        return _interruption("failed", reason)
     return NetworkError(f"download: {name}: cannot be opened ({reason}). Check the address.")
 
 
@@ -245,9 +247,14 @@ def _guard_reads(read: Callable[[int], bytes]) -> Callable[[int], bytes]:
         try:
             return read(size)
         except _PASSING as error:
-            raise Interrupted(f"the connection broke ({_reason(error)})") from None
+            raise _interruption("broke", error) from None
 
     return guarded
+
+
+def _interruption(what: str, error: BaseException) -> Exception:
+    """Return the error for a connection that failed or broke; another try does not help a machine at its limits."""
+    return find_exhaustion(error) or Interrupted(f"the connection {what} ({_reason(error)})")
 
 
 def _reason(error: BaseException) -> str:
@@ -277,7 +284,7 @@ def _open_ftp(url: str, parts: SplitResult, offset: int, version: Version, timeo
         except ValueError:
             raise ConfigError(f"download: {name}: is not an address; it holds a line break.") from None
         except _PASSING as error:
-            raise Interrupted(f"the connection failed ({_reason(error)})") from None
+            raise _interruption("failed", error) from None
         with connection:
             yield Body(start, total, now, _guard_reads(connection.recv))
 
