@@ -1,9 +1,14 @@
 """What the tests of the core and of every plugin share."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
+
+# Under `nohup`, or in the background of a script, tests would inherit signals as ignored, and so would what they start.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _PROJECT = Path(__file__).resolve().parent
 

@@ -3,7 +3,8 @@
 A run then starts in about a second, and many can be killed. Read one JSON request a line from
 standard input, answer one JSON line each:
 
-    {"start": [arguments], "environment": {...}, "log": "path", "streams": {"1": "closed"}} -> {"pid": 123}
+    {"start": [arguments], "environment": {...}, "log": "path", "streams": {"1": "closed"}, "ignored": [1]}
+                                                                -> {"pid": 123}
     {"wait": 123, "timeout_s": 60}                              -> {"status": 0} (negative: signal; null: still runs)
 """
 
@@ -12,6 +13,7 @@ import fcntl
 import json
 import os
 import select
+import signal
 import struct
 import sys
 import termios
@@ -30,15 +32,20 @@ def prepare() -> None:
     import bionemo_esm.model  # noqa: F401
 
 
-def start(arguments: list[str], environment: dict[str, str], log: str, streams: dict[str, str]) -> int:
+def start(
+    arguments: list[str], environment: dict[str, str], log: str, streams: dict[str, str], ignored: list[int]
+) -> int:
     """The process id of a child that runs the command line in a session of its own.
 
-    Its output goes to the log, but for those streams that have a listener of `LISTENERS`.
+    Its output goes to the log, but for those streams that have a listener of `LISTENERS`. It inherits these signals
+    as ignored.
     """
     pid = os.fork()
     if pid:
         return pid
     os.setsid()
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     nothing = os.open(os.devnull, os.O_RDONLY)
     for source, target in ((nothing, 0), (output, 1), (output, 2)):
@@ -142,9 +149,8 @@ def main() -> None:
     for line in sys.stdin:
         request = json.loads(line)
         if "start" in request:
-            answer = {
-                "pid": start(request["start"], request["environment"], request["log"], request.get("streams", {}))
-            }
+            told = [request[key] for key in ("start", "environment", "log", "streams", "ignored")]
+            answer = {"pid": start(*told)}
         else:
             answer = {"status": wait(request["wait"], request["timeout_s"])}
         print(json.dumps(answer), flush=True)

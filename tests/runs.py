@@ -43,17 +43,24 @@ class Home:
     path: Path
     server: subprocess.Popen[str]
 
-    def start(self, *arguments: str, streams: Mapping[str, str] | None = None, **environment: str) -> "Run":
+    def start(
+        self,
+        *arguments: str,
+        streams: Mapping[str, str] | None = None,
+        ignored: Sequence[int] = (),
+        **environment: str,
+    ) -> "Run":
         """Start a run of the tiny model; `name=` is among the arguments, and later ones take the place of earlier.
 
-        `streams` says who listens to descriptors 1 and 2, by the words of `fork_server.LISTENERS`.
+        `streams` says who listens to descriptors 1 and 2, by the words of `fork_server.LISTENERS`; `ignored` are the
+        signals that it inherits as ignored.
         """
         chosen = {argument.partition("=")[0].lstrip("~"): argument for argument in (*TINY, *arguments)}
         # `~key` takes a setting back that the model at hand does not have.
         typed = [argument for argument in chosen.values() if not argument.startswith("~")]
         name = chosen["name"].removeprefix("name=")
         log = self.path / f"{name}.log"
-        return Run(self, name, log, self._start(typed, log, environment, streams))
+        return Run(self, name, log, self._start(typed, log, environment, streams, ignored))
 
     def command(self, *arguments: str, **environment: str) -> str:
         """What the command prints for these arguments and no others."""
@@ -74,10 +81,11 @@ class Home:
         log: Path,
         environment: Mapping[str, str],
         streams: Mapping[str, str] | None = None,
+        ignored: Sequence[int] = (),
     ) -> int:
         variables = {"BIONEMO_HOME": str(self.path), **environment}
         request = {"start": list(arguments), "environment": variables, "log": str(log), "streams": dict(streams or {})}
-        return self.ask(request)["pid"]
+        return self.ask({**request, "ignored": list(ignored)})["pid"]
 
     def finish(self, *arguments: str, status: int = 0, **environment: str) -> "Run":
         """Start a run and wait for this exit status."""

@@ -34,3 +34,11 @@ def test_r3_told_to_stop(home: Home, reference: Path) -> None:
             assert run.last_step() == saved, "nothing may be done after the save"
             assert_same_metrics(home.finish(name, "resume=last").folder, reference)
     matrix.check()
+
+
+@pytest.mark.parametrize(("ignored", "status"), [((signal.SIGHUP,), 0), ((), 75)], ids=["nohup", "terminal"])
+def test_r3_the_end_of_the_terminal_ends_no_run_of_nohup(home: Home, ignored: tuple[int, ...], status: int) -> None:
+    run = home.start(f"name=hangup-{status}", "trainer.max_steps=20", ignored=ignored)
+    assert run.wait_for(lambda run: run.last_step() >= 1)
+    run.signal(signal.SIGHUP)
+    assert run.wait() == status, run.output()

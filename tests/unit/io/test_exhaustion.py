@@ -103,7 +103,6 @@ PLACES: dict[str, Callable[[Path], object]] = {
     "the list of checkpoints": open_newest_valid,
     "metrics": lambda folder: read_rows(folder / "metrics.csv"),
     "records": lambda folder: open_bytes(folder / "a.fasta", "fasta").__enter__(),
-    "a download": lambda folder: open_url("http://127.0.0.1:9/a.fasta", 0, Version(), 1.0).__enter__(),
 }
 
 
@@ -116,6 +115,11 @@ def test_no_more_files_is_one_failure_wherever_it_strikes(tmp_path, capsys, plac
     error = capsys.readouterr().err
     assert status.value == 9, error
     assert error.startswith("error[resources]: ") and error.count("ulimit -n") == 1
+
+
+def test_no_more_files_is_not_tried_again_as_a_connection():
+    with pytest.raises(ResourceError, match="Too many open files"), no_more_files():
+        open_url("http://127.0.0.1:9/a.fasta", 0, Version(), 1.0).__enter__()
 
 
 def test_a_lock_that_another_holds_is_no_exhaustion(tmp_path, capsys):
