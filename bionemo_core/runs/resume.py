@@ -14,10 +14,11 @@ from torch import nn
 from bionemo_core.checkpoint.load import CheckpointReader, open_checkpoint, open_newest_valid
 from bionemo_core.config.schema import Choice, RunSpec
 from bionemo_core.config.spec import difference, from_json, to_json
-from bionemo_core.errors import ArtefactError, ConfigError, Preempted, Stopped
+from bionemo_core.errors import ArtefactError, BioNeMoError, ConfigError, Preempted, Stopped
 from bionemo_core.interop.load_report import LoadReport
 from bionemo_core.interop.stored import StoredModel, Vocabulary
 from bionemo_core.io.atomic import write_text
+from bionemo_core.io.exhaustion import find_exhaustion
 from bionemo_core.models.compatibility import check_plugins, check_vocabulary
 from bionemo_core.models.locate import open_stored
 from bionemo_core.parallel.groups import ProcessGroups
@@ -93,21 +94,33 @@ def open_run(spec: RunSpec, device: Device) -> Iterator[tuple[RunFolder, Checkpo
 
 @contextmanager
 def explain_stop(folder: RunFolder) -> Iterator[None]:
-    """Say what is left when a signal stops a run outside of its training steps.
+    """Say what is left when a signal stops a run outside of its training steps, or an error before any checkpoint.
 
     Raises:
         Preempted: a signal has stopped it.
+        BioNeMoError: the error, of its own class, which no longer promises that resume=last goes on.
     """
     try:
         yield
     except Stopped as stop:
-        saved = any(folder.checkpoints.glob("step-*"))
         kept = (
             f"its checkpoints are in {folder.checkpoints}. Continue with resume=last."
-            if saved
+            if _has_checkpoint(folder)
             else f"no step was done, and {folder.path} has no checkpoint. Run the same command again."
         )
         raise Preempted(f"training: stopped by {stop.name}; {kept}") from None
+    except Exception as error:
+        failure = error if isinstance(error, BioNeMoError) else find_exhaustion(error)
+        if failure is None or "resume" not in str(failure) or _has_checkpoint(folder):
+            raise
+        raise type(failure)(
+            f"{failure} But nothing of this run was saved before, so there is nothing to resume from: run the same "
+            "command again without resume."
+        ) from error
+
+
+def _has_checkpoint(folder: RunFolder) -> bool:
+    return any(folder.checkpoints.glob("step-*"))
 
 
 def fill_defaults(saved: RunSpec, registry: Registry) -> RunSpec:

@@ -74,7 +74,8 @@ def _log(trainer: pl.Trainer, metrics: dict[str, float], step: int) -> None:
 class CheckpointSaver(StepCallback):
     """The callback that saves every `every_n_steps`, after that step's validation if there is one, and at the end.
 
-    A failing validation does not lose the training before it: on one rank, a checkpoint is saved before the run ends.
+    A failing step or validation does not lose the training before it: on one rank, a checkpoint is saved before the run
+    ends. A loss that is not finite stops all ranks; if there is no checkpoint yet, the step before it is saved.
     A callback that swaps in other weights for validation must restore them in its own `on_exception`, which runs first.
     """
 
@@ -86,7 +87,12 @@ class CheckpointSaver(StepCallback):
         self.best: dict[int, float] = {}
         """The monitored value after each step that has one."""
         self.last_saved = -1
+        self._first_step = 0
         self._warned_of_monitor = False
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        self._first_step = trainer.global_step
 
     def after_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.global_step % self.every_n_steps == 0 and not self.validation_follows(trainer):
@@ -117,24 +123,40 @@ class CheckpointSaver(StepCallback):
         self.save(trainer)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        in_validation = trainer.state.fn == "fit" and trainer.state.stage == "validate"
-        # Non-finite weights must not be saved, Preempted has saved already, and a storage error would occur again.
-        pointless = isinstance(exception, (NonFiniteError, Preempted, StorageError))
-        if not in_validation or pointless or trainer.world_size > 1:  # the other ranks would have to take part
+        # Preempted has saved already, and a storage error would occur again.
+        if trainer.state.fn != "fit" or isinstance(exception, (Preempted, StorageError)):
             return
+        step = trainer.global_step
+        if trainer.state.stage == "validate":
+            if not isinstance(exception, NonFiniteError) and trainer.world_size == 1:  # others would have to take part
+                done = f"The validation after step {step} failed"
+                self._save_before_leaving(
+                    trainer, done, "Correct the cause; resume=last then continues after this validation."
+                )
+        elif self._may_save_last_step(trainer, pl_module, exception):
+            _pretend_step_end(trainer)
+            self._save_before_leaving(trainer, f"Step {step + 1} failed", "resume=last continues with that step.")
+
+    def _may_save_last_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, error: BaseException) -> bool:
+        """Return whether weights, optimizer and data position are those after the last step, and all ranks are here."""
+        step = trainer.global_step
+        batches: Any = trainer.fit_loop.epoch_loop.batch_progress.total  # Lightning declares only a part of it
+        updates = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress.total
+        whole = hasattr(pl_module, "network") and step == self._done and updates.ready == updates.completed
+        if not whole or step in (self._first_step, self.last_saved):
+            return False
+        if isinstance(error, NonFiniteError):
+            # All ranks stop at it together. The weights may be no good already, so an older checkpoint is the better.
+            return batches.started == batches.processed + 1 and self._first_step == 0 and self.last_saved < 0
+        return trainer.world_size == 1
+
+    def _save_before_leaving(self, trainer: pl.Trainer, failed: str, advice: str) -> None:
         try:
             self.save(trainer)
         except Exception as error:
-            log.warning(
-                "The validation after step %d failed, and so did saving a checkpoint: %s", trainer.global_step, error
-            )
-            return
-        log.warning(
-            "The validation after step %d failed; that step's checkpoint is in %s. Correct the cause; resume=last then "
-            "continues after this validation.",
-            trainer.global_step,
-            self.root,
-        )
+            log.warning("%s, and so did saving a checkpoint: %s", failed, error)
+        else:
+            log.warning("%s; the checkpoint of step %d is in %s. %s", failed, self.last_saved, self.root, advice)
 
     def save(self, trainer: pl.Trainer) -> None:
         """Save a checkpoint of the last step unless it has one; delete checkpoints that need not be kept."""
@@ -157,6 +179,18 @@ class CheckpointSaver(StepCallback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best = dict(state_dict["best"])
+
+
+def _pretend_step_end(trainer: pl.Trainer) -> None:
+    """Set Lightning's counters back to the end of the last step, where all other checkpoints are saved.
+
+    A step that failed is counted as begun already, and a resume takes its batch for read.
+    """
+    progress = trainer.fit_loop.epoch_loop.batch_progress
+    counts: Any
+    for counts in (progress.total, progress.current):
+        counts.ready = counts.started = counts.processed
+        counts.completed = counts.processed - 1
 
 
 class StopOnSignal(StepCallback):

@@ -285,6 +285,6 @@ def _non_finite_message(step: int, loss: float, norm: float, scaler: LossScaler)
     skipped = f" after {scaler.skipped_in_a_row} skipped steps in a row" if scaler.dynamic else ""
     return (
         f"training: step {step}: got loss {loss} and gradient norm {norm}{skipped}; stopped before the update. "
-        "The newest checkpoint is from before this step. Lower optim.lr, raise scheduler.warmup_steps, "
-        "or train with trainer.precision=bf16-mixed or 32; then continue with resume=last."
+        "Lower optim.lr, raise scheduler.warmup_steps, or train with trainer.precision=bf16-mixed or 32; then continue "
+        "with resume=last, from the newest checkpoint, which is from before this step."
     )

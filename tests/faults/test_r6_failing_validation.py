@@ -53,7 +53,7 @@ def test_r6_a_failing_validation(home: Home, reference: Path, tmp_path: Path) ->
             options = (f"name=failing-{step}", "callbacks=failing", "checkpoint.every_n_steps=1000")
             run = home.finish(*options, status=70, FAILS_AT=str(step), **plugins)
             assert "the probe is broken" in run.output()
-            assert f"The validation after step {step} failed; that step's checkpoint is in" in run.output()
+            assert f"The validation after step {step} failed; the checkpoint of step {step} is in" in run.output()
             assert run.checkpoints == [step]
             assert losses(home.finish(*options, "resume=last", **plugins).folder) == losses(reference)
     matrix.check()

@@ -63,6 +63,19 @@ def test_w1_a_machine_that_runs_out(home: Home, reference: Path) -> None:
     matrix.check()
 
 
+def test_w1_before_the_first_checkpoint(home: Home, reference: Path) -> None:
+    options = ("name=early", "batch.num_workers=2", "checkpoint.every_n_steps=1000")
+    run = home.start(*options)
+    assert run.wait_for(lambda run: run.last_step() >= 3)
+    kill_worker(signal.SIGKILL)(run)
+    assert run.wait() == STATUS, run.output()
+    assert "nothing to resume from" not in run.output()
+    (saved,) = run.checkpoints
+    assert f"the checkpoint of step {saved} is in" in run.output()
+    failed = saved if "The validation after" in run.output() else None
+    assert_same_metrics(home.finish(*options, "resume=last").folder, reference, failed_validation=failed)
+
+
 def test_w1_a_model_that_does_not_fit_into_memory(home: Home) -> None:
     run = home.start("name=too-large", "model.hidden_size=8192", "model.num_attention_heads=16")
     status = Path(f"/proc/{run.pid}/status").read_text()
