@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from bionemo_core.config.recompute_options import Recompute
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.errors import ConfigError
 
@@ -56,11 +57,12 @@ def batch_plan(
 
 
 def refuse_unsupported(spec: RunSpec) -> None:
-    """Check that the run asks for no parallel layout that is not supported.
+    """Check that the run asks for no parallel layout and no recomputation that is not supported.
 
     Raises:
-        ConfigError: it asks for pipeline parallelism or sequence parallelism.
+        ConfigError: it asks for pipeline parallelism, sequence parallelism or an unknown kind of recomputation.
     """
+    Recompute.of(spec.trainer)
     pipeline = spec.parallel.pipeline_model_parallel_size
     if pipeline > 1:
         raise ConfigError(

@@ -33,6 +33,9 @@ class Trainer:
     num_threads: Optional[Threads] = None  # CPU threads per process; null: torch's default
     compile: Optional[bool] = None  # compile the layers; null: on a GPU only
     cuda_graphs: bool = True  # use CUDA graphs where possible: packing, one GPU, 16-bit, a network that supports them
+    activations_checkpoint_granularity: str = "none"  # compute again in the backward pass: none, selective, full
+    activations_checkpoint_method: Optional[str] = None  # layers that full means: uniform (all), block; null: uniform
+    activations_checkpoint_num_layers: Count = 1  # with block: the first so many layers of each stack
     progress_bar: bool = True  # show a bar on a terminal; elsewhere print a line from time to time
 
 
@@ -89,7 +92,8 @@ CORE_GROUPS = {"trainer": Trainer, "batch": Batch, "parallel": Parallel, "checkp
 """The groups with one fixed schema; every other group has one entry per component."""
 
 
-LATER_SETTINGS = {"trainer": frozenset({"cuda_graphs"})}
+_RECOMPUTE = ("granularity", "method", "num_layers")
+LATER_SETTINGS = {"trainer": frozenset({"cuda_graphs", *(f"activations_checkpoint_{key}" for key in _RECOMPUTE)})}
 """Settings added since format 1; an older run.json gets their defaults."""
 
 

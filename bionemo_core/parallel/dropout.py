@@ -8,7 +8,7 @@ whose seed also depends on the tensor-parallel rank.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
@@ -49,3 +49,19 @@ def tensor_parallel_stream(device: torch.device) -> Iterator[None]:
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(_mix(_region_seed, _region_draws))
         yield
+
+
+def replay_region() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """Return contexts for a computation and for its repetition, which draws the same from this rank's own stream."""
+    return nullcontext(), _region_at(_region_seed, _region_draws)
+
+
+@contextmanager
+def _region_at(seed: int, draws: int) -> Iterator[None]:
+    global _region_seed, _region_draws
+    before = _region_seed, _region_draws
+    _region_seed, _region_draws = seed, draws
+    try:
+        yield
+    finally:
+        _region_seed, _region_draws = before

@@ -18,10 +18,12 @@ from bionemo_core.checkpoint.blocks import TensorPart
 from bionemo_core.checkpoint.load import CheckpointReader, open_checkpoint
 from bionemo_core.checkpoint.rank_agreement import Disagreement
 from bionemo_core.checkpoint.save import save
+from bionemo_core.config.recompute_options import Recompute
 from bionemo_core.errors import NetworkError, NonFiniteError
 from bionemo_core.io.exhaustion import find_exhaustion
 from bionemo_core.parallel.groups import ProcessGroups, start_groups
 from bionemo_core.parallel.layout import ParameterLayout, read_layouts
+from bionemo_core.parallel.recompute import is_recomputed, recompute_layers
 from bionemo_core.parallel.sharding import needs_sharding, reshard, shard
 from bionemo_core.parallel.weights import adam_parts, adam_steps, load_adam, load_weights, network_of, weight_parts
 
@@ -40,6 +42,7 @@ class MegatronStrategy(DDPStrategy):
         dtype: the dtype in which layers compute.
         compile_layers: compile each transformer layer.
         use_cuda_graphs: run forward and backward passes as CUDA graphs where possible.
+        recompute: which activations are computed again in the backward pass.
         timeout_s: how long a rank waits for the others.
     """
 
@@ -50,6 +53,7 @@ class MegatronStrategy(DDPStrategy):
         compile_layers: bool = False,
         use_cuda_graphs: bool = False,
         timeout_s: float = 600.0,
+        recompute: Recompute | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(timeout=timedelta(seconds=timeout_s), **kwargs)
@@ -57,6 +61,7 @@ class MegatronStrategy(DDPStrategy):
         self.dtype = dtype
         self.compile_layers = compile_layers
         self.use_cuda_graphs = use_cuda_graphs
+        self.recompute = recompute or Recompute()
         self.facts: dict[str, Any] = {}
         """Plain values that are written into each checkpoint's manifest."""
         self.layouts: dict[str, ParameterLayout] = {}
@@ -66,9 +71,10 @@ class MegatronStrategy(DDPStrategy):
     def uses_cuda_graphs(self) -> bool:
         """Whether passes run as CUDA graphs.
 
-        Without compiled layers there are too many shapes, and 32-bit attention synchronises with the GPU.
+        Without compiled layers there are too many shapes, and 32-bit attention synchronises with the GPU. A
+        recomputation reads the state of the generator of random numbers, which no capture allows.
         """
-        return self.use_cuda_graphs and self.compile_layers and self.dtype.itemsize < 4
+        return self.use_cuda_graphs and self.compile_layers and self.dtype.itemsize < 4 and not self.recompute.any
 
     @property
     def groups(self) -> ProcessGroups:
@@ -97,6 +103,7 @@ class MegatronStrategy(DDPStrategy):
     def configure_ddp(self) -> None:
         """Compile and shard the network; wrap any other `LightningModule` for data parallelism."""
         self.layouts = read_layouts(self.network, self.groups)
+        recompute_layers(self.network, self.recompute, compiled=self.compile_layers)
         if not self._saves_parts:
             if self.groups.data_size > 1:
                 super().configure_ddp()
@@ -194,7 +201,8 @@ def compile_layers(network: nn.Module) -> None:
     """
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _MAX_RECOMPILES)  # type: ignore[attr-defined]
     for layer in getattr(network, "layers", ()):
-        layer.compile(dynamic=False)
+        if not is_recomputed(layer):  # it compiles its own inside
+            layer.compile(dynamic=False)
 
 
 def strategy_of(trainer: pl.Trainer) -> MegatronStrategy:

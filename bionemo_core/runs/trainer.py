@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytorch_lightning as pl
 
 from bionemo_core.checkpoint.load import CheckpointReader
+from bionemo_core.config.recompute_options import Recompute
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.errors import NetworkError
 from bionemo_core.io.exhaustion import find_exhaustion
@@ -42,6 +43,7 @@ def make_trainer(
         dtype=device.dtype,
         compile_layers=device.accelerator == "gpu" if settings.compile is None else settings.compile,
         use_cuda_graphs=settings.cuda_graphs,
+        recompute=Recompute.of(settings),
     )
     if reader:
         strategy.resume_from(reader)

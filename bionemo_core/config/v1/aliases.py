@@ -118,6 +118,13 @@ ALIASES: tuple[Alias, ...] = (
     _moved("model.tensor_model_parallel_size", "parallel.tensor_model_parallel_size"),
     _moved("model.pipeline_model_parallel_size", "parallel.pipeline_model_parallel_size"),
     _moved("model.sequence_parallel", "parallel.sequence_parallel"),
+    _moved(
+        "model.activations_checkpoint_granularity",
+        "trainer.activations_checkpoint_granularity",
+        values={"null": "none"},
+    ),
+    _moved("model.activations_checkpoint_method", "trainer.activations_checkpoint_method"),
+    _moved("model.activations_checkpoint_num_layers", "trainer.activations_checkpoint_num_layers"),
     _refused("model.pipeline_model_parallel_split_rank", "pipeline parallelism is not supported", "0", "null"),
     _moved("model.seed", "seed"),
     _moved("model.resume_from_checkpoint", "resume"),
@@ -210,7 +217,7 @@ ALIASES: tuple[Alias, ...] = (
     *(
         _ignored(f"model.{key}", _ENGINE)
         for key in (
-            "activations_checkpoint_method", "activations_checkpoint_num_layers", "apply_query_key_layer_scaling",
+            "apply_query_key_layer_scaling",
             "bias_activation_fusion", "bias_dropout_add_fusion", "fp16_lm_cross_entropy", "fp32_residual_connection",
             "grad_div_ar_fusion", "gradient_as_bucket_view", "hysteresis", "make_vocab_size_divisible_by",
             "masked_softmax_fusion", "megatron_amp_O2", "native_amp_growth_interval", "native_amp_init_scale",
