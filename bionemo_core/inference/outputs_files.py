@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bionemo_core.errors import ConfigError
-from bionemo_core.inference.embedding import EMBEDDINGS, RAGGED
+from bionemo_core.inference.embedding import is_per_sequence
 from bionemo_core.inference.outputs import ADVICE, Parts
 from bionemo_core.io.atomic import new_path
 from bionemo_core.machine import has_package
@@ -79,11 +79,11 @@ class _Totals:
 
     @property
     def is_ragged(self) -> bool:
-        return any(name in RAGGED for name in self.widths)
+        return not all(is_per_sequence(name) for name in self.widths)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the shape of an output as one array."""
-        return (self.sequences if name == EMBEDDINGS else self.rows, *self.widths[name])
+        return (self.sequences if is_per_sequence(name) else self.rows, *self.widths[name])
 
 
 def _write_hdf5(path: Path, parts: Parts, totals: _Totals) -> None:
@@ -112,7 +112,7 @@ def _write_parquet(path: Path, parts: Parts, totals: _Totals) -> None:
     def kind(name: str) -> Any:
         value = pa.float32()
         row = pa.list_(value, totals.widths[name][0]) if totals.widths[name] else value
-        return row if name == EMBEDDINGS else pa.list_(row)
+        return row if is_per_sequence(name) else pa.list_(row)
 
     fields = [pa.field("id", pa.string()), pa.field("length", pa.int64())]
     fields += [pa.field(name, pa.bool_()) for name in parts.marks]
@@ -131,7 +131,7 @@ def _write_parquet(path: Path, parts: Parts, totals: _Totals) -> None:
                 values = pa.array(array.reshape(-1), pa.float32())
                 if totals.widths[name]:
                     values = pa.FixedSizeListArray.from_arrays(values, totals.widths[name][0])
-                columns.append(values if name == EMBEDDINGS else pa.ListArray.from_arrays(offsets, values))
+                columns.append(values if is_per_sequence(name) else pa.ListArray.from_arrays(offsets, values))
             writer.write_table(pa.table(columns, schema=schema))
 
 

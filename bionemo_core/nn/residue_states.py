@@ -32,8 +32,16 @@ class ResidueStates(NamedTuple):
 
     def mean(self) -> Tensor:
         """Return the mean over the states of each sequence, float32 [N, H] (v1's embedding)."""
+        return self.pool("mean")
+
+    def pool(self, reduction: str) -> Tensor:
+        """Return the `mean` or the `max` over the states of each sequence, float32 [N, H]."""
         # unsafe=True skips the check of the lengths, which would wait for the device.
-        return torch.segment_reduce(self.states.float(), "mean", lengths=self.lengths, axis=0, unsafe=True)
+        return torch.segment_reduce(self.states.float(), reduction, lengths=self.lengths, axis=0, unsafe=True)
+
+    def first(self) -> Tensor:
+        """Return the first state of each sequence, float32 [N, H]."""
+        return self.states.index_select(0, self.lengths.cumsum(0) - self.lengths).float()
 
 
 class ResidueEncoder(Protocol):

@@ -20,7 +20,7 @@ from bionemo_core.data.store.record_store import PreparedStore
 from bionemo_core.data.store.report import count_summary
 from bionemo_core.data.tokenizer import reads_residues
 from bionemo_core.errors import ConfigError, Preempted, Stopped
-from bionemo_core.inference.embedding import EMBEDDINGS, RAGGED, Embedder, EmbeddingSettings
+from bionemo_core.inference.embedding import EMBEDDINGS, Embedder, EmbeddingSettings, is_per_sequence
 from bionemo_core.inference.outputs import Part, Parts, PartStore, PartWriter, missing_ranges, part_bounds, saved_ranges
 from bionemo_core.inference.outputs_files import file_kind, write_output
 from bionemo_core.interop.load_report import LoadReport
@@ -50,6 +50,11 @@ _FEW_BATCHES, _MANY_BATCHES = 4, 32
 GPU, and for a perceiver, whose texts are sorted by length before they are put into batches."""
 TRUNCATED = "truncated"
 """The mark of sequences that were cut, in the output and in the record beside it."""
+_POOLINGS = {
+    "mean": "mean over residues, without special tokens",
+    "max": "maximum over residues, without special tokens",
+    "cls": "state of the first terminal token",
+}
 _MADE_OF_LONG = {"truncate": TRUNCATED, "window": "read_in_windows"}
 
 
@@ -68,7 +73,8 @@ def embed(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> None
     opened = open_for_use(spec, registry, device, ranks)
     embedder = Embedder(opened.module, opened.tokenizer, settings_of(task, device.name == "cuda"))
     fixed_shapes = embedder.encoder.fixed_states is None  # a perceiver pads each batch to its own length
-    if device.name == "cuda" and spec.trainer.compile is not False and fixed_shapes:
+    captures = embedder.layers is not None  # by hooks, which compiled layers would be compiled with again and again
+    if device.name == "cuda" and spec.trainer.compile is not False and fixed_shapes and not captures:
         compile_layers(embedder.network)
     store = open_input(task.input, task, opened.tokenizer, device.context(spec))
     job = _Job.of(task, output, store, embedder, opened)
@@ -92,6 +98,8 @@ def settings_of(task: Embed, on_gpu: bool) -> EmbeddingSettings:
     """Return the settings of the embedder."""
     return EmbeddingSettings(
         outputs=tuple(task.outputs or (EMBEDDINGS,)),
+        layers=task.layers,
+        pooling=task.pooling,
         on_long=task.on_long,
         window_overlap=task.window_overlap,
         text_form=task.text_form,
@@ -124,7 +132,7 @@ class _Job:
         settings = embedder.settings
         long = _find_long(store, embedder)
         cut = {_MADE_OF_LONG[settings.on_long]: int(long.sum())} if long.any() else {}
-        ragged = settings.on_long == "window" or any(name in RAGGED for name in settings.outputs)
+        ragged = settings.on_long == "window" or not all(map(is_per_sequence, settings.outputs))
         tokens = task.tokens_per_part or (_RAGGED_PART_TOKENS if ragged else _PART_TOKENS)
         facts = {
             "bionemo_run": __version__,
@@ -137,7 +145,8 @@ class _Job:
                 "window_overlap": embedder.long_rule.overlap,
                 "text": asdict(embedder.encoder.form),
                 "terminal_rows": settings.terminal_rows,
-                "pooling": "mean over residues, without special tokens",
+                "pooling": _POOLINGS[settings.pooling],
+                **({} if embedder.layers is None else {"layers": list(embedder.layers)}),
             },
             "input": store.fingerprint,
             "records": store.manifest["records"],
@@ -246,7 +255,7 @@ class _Job:
         self.loaded.write(self.output)
         write_json(self.record, self.facts, indent=2, sort_keys=True)
         self.parts.remove()
-        outputs = ", ".join(self.embedder.settings.outputs)
+        outputs = ", ".join(self.embedder.output_names)
         cut = ""
         if self.long.any():
             made = _MADE_OF_LONG[self.embedder.settings.on_long].replace("_", " ")

@@ -1,13 +1,16 @@
 """ESM-2 and ESM-1b against Hugging Face `EsmForMaskedLM` from the same random weights, in float32."""
 
+import numpy as np
 import pytest
 import torch
 from batches import batch, example
 from foreign_weights import from_transformers, padded_rows
 
 from bionemo_core.data.batches.batch import TokenBatch
+from bionemo_core.inference.embedding import Embedder, EmbeddingSettings
 from bionemo_core.nn.encoder import EncoderLM
 from bionemo_core.protocols import BuildContext
+from bionemo_core.training.module import LanguageModule
 from bionemo_esm import presets
 from bionemo_esm.tokenizer import esm2_tokenizer
 
@@ -102,3 +105,29 @@ def test_loss_and_gradients_against_transformers(pair: tuple[torch.nn.Module, En
     rows = torch.arange(128) != TOKENIZER.pad_id
     assert (got - tied)[rows].abs().max() / tied.abs().max() < TOLERANCE
     assert got[TOKENIZER.vocab_size :].abs().max() == 0, "padded columns must take no part in training"
+
+
+def relative(got: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.abs(got - expected).max() / np.abs(expected).max())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("terminal_rows", [False, True])
+def test_layers_and_poolings_against_transformers(pair: tuple[torch.nn.Module, EncoderLM], terminal_rows: bool) -> None:
+    theirs, ours = pair
+    module = LanguageModule(ours, None, seq_length=1026)
+    kept = slice(None) if terminal_rows else slice(1, -1)
+    for pooling in ("mean", "max", "bos"):
+        outputs = ("embeddings", "hiddens")
+        settings = EmbeddingSettings(outputs, layers=[-1, 0, 2, 6], pooling=pooling, terminal_rows=terminal_rows)
+        got = Embedder(module, TOKENIZER, settings).run(SEQUENCES)
+        assert list(got.arrays) == [f"{name}_layer{number}" for name in outputs for number in (6, 0, 2)]
+        for number in (6, 0, 2):
+            hiddens = got.rows(f"hiddens_layer{number}")
+            for row, sequence in enumerate(SEQUENCES):
+                ids = torch.tensor([[0, *TOKENIZER.encode(sequence).tolist(), 2]])
+                states = theirs(input_ids=ids, output_hidden_states=True).hidden_states[number][0].numpy()
+                assert relative(hiddens[row], states[kept]) < TOLERANCE
+                residues = states[1:-1]
+                expected = {"mean": residues.mean(0), "max": residues.max(0), "bos": states[0]}[pooling]
+                assert relative(got.arrays[f"embeddings_layer{number}"][row], expected) < TOLERANCE

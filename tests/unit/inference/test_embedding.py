@@ -230,3 +230,35 @@ def test_terminal_rows_are_those_of_the_network(model, sequences):
     for wrong in ({"outputs": ("embeddings",)}, {"outputs": OUTPUTS}, {"outputs": ("hiddens",), "on_long": "window"}):
         with pytest.raises(ConfigError, match=r"terminal_rows=true: .*set terminal_rows=false"):
             Embedder(module, tokenizer, EmbeddingSettings(**wrong, terminal_rows=True))
+
+
+def test_layers_in_windows_and_what_a_choice_refuses(model):
+    module, tokenizer = model
+    draw = np.random.default_rng(5)
+    texts = ["".join(draw.choice(RESIDUES, size=150)), "MKTAYIAK"]
+
+    def compute(**settings):
+        return Embedder(module, tokenizer, EmbeddingSettings(**settings)).run(texts)
+
+    settings = {"outputs": ("embeddings", "hiddens"), "on_long": "window", "layers": [1, -1]}
+    got = compute(**settings, pooling="max")
+    for layer in (1, 2):
+        for vector, rows in zip(got.arrays[f"embeddings_layer{layer}"], got.rows(f"hiddens_layer{layer}"), strict=True):
+            assert np.array_equal(vector, rows.max(axis=0))
+    plain = compute(outputs=("hiddens",), on_long="window")
+    assert relative(got.arrays["hiddens_layer2"], plain.arrays["hiddens"]) < 1e-6
+    assert relative(got.arrays["hiddens_layer1"], plain.arrays["hiddens"]) > 1e-2
+    one = embed(module, tokenizer, ["MKTAYIAK"], layers=[1], pooling="max")
+    assert relative(one[0], got.arrays["embeddings_layer1"][1]) < 1e-5
+    for wrong, said in (
+        ({"layers": [3]}, r"layers: got 3, expected 0 \(the embedding\) to 2 \(the last layer\), or -1"),
+        ({"layers": []}, "layers: got no layer"),
+        ({"layers": [1], "outputs": ("logits",)}, "layers: not used without embeddings or hiddens"),
+        ({"pooling": "median"}, "pooling: got 'median', expected one of mean, max, cls, bos"),
+        ({"pooling": "max", "outputs": ("hiddens",)}, "pooling=max: not used without embeddings"),
+        ({"pooling": "bos", "on_long": "window"}, "pooling=bos: a protein in several windows"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            compute(**wrong)
+    with pytest.raises(ConfigError, match="returns one array"):
+        embed(module, tokenizer, ["MKV"], layers=[1, 2])

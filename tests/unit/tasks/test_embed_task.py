@@ -1,5 +1,6 @@
 """An interrupted `task=embed` keeps what it has computed, says so, and goes on."""
 
+import json
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ pytest.importorskip("bionemo_esm")
 
 
 @pytest.fixture
-def embed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], int]:
+def embed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """Return a function that embeds eight proteins, one at a time, and returns the exit status of the command."""
     monkeypatch.setenv("BIONEMO_HOME", str(tmp_path / "home"))
     draw = np.random.default_rng(0)
@@ -24,7 +25,7 @@ def embed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], in
     (tmp_path / "in.csv").write_text("id,sequence\n" + "".join(f"p{i},{text}\n" for i, text in enumerate(proteins)))
     model = ["model=esm1nv", "model.num_layers=1", "model.hidden_size=16", "model.num_attention_heads=2"]
     common = ["task=embed", "trainer.accelerator=cpu", "task.tokens_per_batch=1", f"task.input={tmp_path / 'in.csv'}"]
-    return lambda name: cli.main([*common, *model, f"task.output={tmp_path / name}"])
+    return lambda name, *more: cli.main([*common, *model, f"task.output={tmp_path / name}", *more])
 
 
 def interrupt_at(call: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -82,3 +83,15 @@ def test_an_interrupt_before_anything_is_computed_says_so(embed, monkeypatch, ca
     interrupt_at(0, monkeypatch)
     assert embed("none.npz") == 130
     assert "Nothing of its result was written" in capsys.readouterr().err
+
+
+def test_the_command_writes_the_chosen_layers_under_their_names(embed, tmp_path, capsys):
+    assert embed("layers.npz", "task.layers=[-1,0]", "task.pooling=cls") == 0
+    assert "embeddings_layer1, embeddings_layer0 of 8 sequences" in capsys.readouterr().out
+    with np.load(tmp_path / "layers.npz") as got:
+        assert got["embeddings_layer1"].shape == got["embeddings_layer0"].shape == (8, 16)
+        facts = json.loads(str(got["facts"]))
+    assert facts["settings"]["layers"] == [1, 0]
+    assert facts["settings"]["pooling"] == "state of the first terminal token"
+    assert embed("wrong.npz", "task.layers=[2]") == 2
+    assert "task.layers: got 2" in capsys.readouterr().err

@@ -7,8 +7,8 @@ sequence and the model. While a GPU computes one batch, the CPU prepares the nex
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,35 +22,36 @@ from bionemo_core.data.model_input import TOKENIZER, ModelInput, input_form, max
 from bionemo_core.data.store.text_filter import clean_texts
 from bionemo_core.data.tokenizer import describe_unknown
 from bionemo_core.errors import ConfigError, DataError
-from bionemo_core.inference.windows import LongRule, Window, average_windows
+from bionemo_core.inference.embedding.embedding_results import (
+    EMBEDDINGS,
+    HIDDENS,
+    LIKELIHOODS,
+    LOGITS,
+    OUTPUTS,
+    POOLINGS,
+    BatchOutputs,
+    Embedded,
+    ResultCollector,
+    SequencePart,
+    layer_output,
+)
+from bionemo_core.inference.windows import LongRule
+from bionemo_core.nn.captures import capture_layers, encoder_layers
 from bionemo_core.nn.missing_weights import require_weights
-from bionemo_core.nn.residue_states import ResidueEncoder, drop_terminals, encoder_network, encoder_of, may_pack
+from bionemo_core.nn.residue_states import (
+    ResidueEncoder,
+    ResidueStates,
+    drop_terminals,
+    encoder_network,
+    encoder_of,
+    may_pack,
+    select_residues,
+)
 from bionemo_core.parallel.weights import network_of
 from bionemo_core.protocols import Example, Tokenizer
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
-
-EMBEDDINGS, HIDDENS, LOGITS, LIKELIHOODS = OUTPUTS = ("embeddings", "hiddens", "logits", "log_likelihoods")
-"""The possible outputs: a vector per sequence; per residue a vector, the logits, and the log-likelihood of the residue
-in nats."""
-
-RAGGED = (HIDDENS, LOGITS, LIKELIHOODS)
-"""Outputs with one row per residue."""
-
-
-class Embedded(NamedTuple):
-    """The requested outputs of some sequences, in their order."""
-
-    lengths: NDArray[np.int64]
-    """Number of rows of each sequence in the ragged outputs, shape [sequences]."""
-    arrays: dict[str, NDArray[np.float32]]
-    """By output: `embeddings` [sequences, hidden]; `hiddens` [rows, hidden]; `logits` [rows, vocabulary];
-    `log_likelihoods` [rows]; the rows of all sequences are concatenated."""
-
-    def rows(self, output: str) -> list[NDArray[np.float32]]:
-        """Return a ragged output as one array per sequence."""
-        return np.split(self.arrays[output], np.cumsum(self.lengths)[:-1])
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,12 @@ class EmbeddingSettings:
     """The outputs to compute, and how to compute them."""
 
     outputs: tuple[str, ...] = (EMBEDDINGS,)
+    layers: Sequence[int] | None = None
+    """Layers whose embeddings and hidden states to return: 0 is the embedding of the tokens, -1 the last layer after
+    the final norm, which is what None returns. Their outputs are named by layer: `embeddings_layer20`."""
+    pooling: str = "mean"
+    """How an embedding is made of hidden states: mean or max over the residues, or cls, the state of the first terminal
+    token; bos is another name for cls."""
     on_long: str = "error"
     """error, truncate, or window (see `inference.windows`)."""
     window_overlap: int | None = None
@@ -79,8 +86,8 @@ class EmbeddingSettings:
         """Check the settings, and return them.
 
         Raises:
-            ConfigError: an output or the word of `unknown` is unknown, no output is requested, or tokens_per_batch is
-                below 1.
+            ConfigError: an output, the pooling or the word of `unknown` is unknown, no output is requested,
+                tokens_per_batch is below 1, or layers or a pooling are chosen for outputs that have none.
         """
         unknown = [name for name in self.outputs if name not in OUTPUTS]
         if unknown or not self.outputs:
@@ -91,7 +98,29 @@ class EmbeddingSettings:
             raise ConfigError(f"{self.key_prefix}tokens_per_batch: got {self.tokens_per_batch}, expected 1 or more.")
         if self.unknown not in ("error", "unk"):
             raise ConfigError(f"{self.key_prefix}unknown: got {self.unknown!r}, expected error or unk.")
-        return self
+        self._check_pooling()
+        return self if self.pooling != "bos" else replace(self, pooling="cls")
+
+    def _check_pooling(self) -> None:
+        key = self.key_prefix
+        if self.pooling not in (*POOLINGS, "bos"):
+            raise ConfigError(f"{key}pooling: got {self.pooling!r}, expected one of {', '.join(POOLINGS)}, bos.")
+        if self.pooling != "mean" and EMBEDDINGS not in self.outputs:
+            raise ConfigError(
+                f"{key}pooling={self.pooling}: not used without embeddings in {key}outputs. Request "
+                "them, or leave it out."
+            )
+        if self.pooling in ("cls", "bos") and self.on_long == "window":
+            raise ConfigError(
+                f"{key}pooling={self.pooling}: a protein in several windows has several first tokens. Use "
+                f"{key}pooling=mean, or {key}on_long=truncate."
+            )
+        if self.layers is not None and not {EMBEDDINGS, HIDDENS}.intersection(self.outputs):
+            raise ConfigError(
+                f"{key}layers: not used without embeddings or hiddens in {key}outputs. Request them, or leave it out."
+            )
+        if self.layers is not None and not self.layers:
+            raise ConfigError(f"{key}layers: got no layer, expected some, such as [-1,20]. Leave it out for the last.")
 
 
 @dataclass
@@ -109,15 +138,19 @@ class Embedder:
             ArtefactError: the model was loaded from a source without a tensor that they need.
             ConfigError: it does not, or a setting is out of its range.
         """
-        settings = self.settings.check()
+        settings = self.settings = self.settings.check()
         network: nn.Module = network_of(self.module)
         own = getattr(self.module, "text_form", TOKENIZER)
         form = input_form(self.tokenizer, settings.text_form or own)
         self.encoder: ResidueEncoder = encoder_of(network, form)
-        self.encoder.terminal_rows = settings.terminal_rows
+        # The state of the first token is among the states only if those of all tokens are.
+        self.encoder.terminal_rows = settings.terminal_rows or settings.pooling == "cls"
         self.input = ModelInput(self.tokenizer, self.encoder.form)
         self.packing = self.encoder.fixed_states is None and may_pack(self.module)
         self.network = encoder_network(network)
+        self.layers = self._resolve_layers()
+        self.output_names = tuple(name for output in settings.outputs for name in self._names_of(output))
+        self._check_first_token()
         ragged = [name for name in settings.outputs if name in (LOGITS, LIKELIHOODS)]
         if ragged and not (hasattr(self.network, "head") and hasattr(self.network, "embedding")):
             raise ConfigError(
@@ -144,6 +177,44 @@ class Embedder:
             )
         self.seq_length = seq_length
         self.num_packs = max(1, settings.tokens_per_batch // seq_length)
+
+    def _resolve_layers(self) -> tuple[int, ...] | None:
+        """Return the numbers of the chosen layers, from 0 for the embedding, each once; None if none is chosen.
+
+        Raises:
+            ConfigError: the model has no such layer, or none that can be chosen.
+        """
+        chosen, key = self.settings.layers, f"{self.settings.key_prefix}layers"
+        if chosen is None:
+            return None
+        if self.encoder.fixed_states is not None:
+            raise ConfigError(f"{key}: the layers of a perceiver have no states at residues. Leave it out.")
+        count = len(encoder_layers(self.network))
+        wrong = [number for number in chosen if not -count - 1 <= number <= count]
+        if wrong:
+            raise ConfigError(
+                f"{key}: got {wrong[0]}, expected 0 (the embedding) to {count} (the last layer), or -1 (the last) to "
+                f"{-count - 1}."
+            )
+        return tuple(dict.fromkeys(number % (count + 1) for number in chosen))
+
+    def _names_of(self, output: str) -> list[str]:
+        """Return the names of the arrays of an output."""
+        if self.layers is None or output not in (EMBEDDINGS, HIDDENS):
+            return [output]
+        return [layer_output(output, layer) for layer in self.layers]
+
+    def _check_first_token(self) -> None:
+        """Check that the model has a first terminal token, if embeddings are its state.
+
+        Raises:
+            ConfigError: it has none.
+        """
+        if self.settings.pooling == "cls" and not (self.encoder.fixed_states is None and self.input.form.bos):
+            key = self.settings.key_prefix
+            raise ConfigError(
+                f"{key}pooling=cls: this model reads no terminal token before a text. Use {key}pooling=mean or max."
+            )
 
     def _has_terminal_rows(self) -> bool:
         chosen = self.settings
@@ -174,11 +245,11 @@ class Embedder:
             DataError: a sequence is empty, too long, or has a letter that the tokenizer does not know.
         """
         parts = self.make_parts(sequences, names)
-        collected = _ResultCollector(self.settings.outputs, parts)
+        collected = ResultCollector(self.output_names, parts, self.settings.pooling)
         was_training = self.module.training
         self.module.eval()
         try:
-            pending: tuple[list[int], _Outputs] | None = None
+            pending: tuple[list[int], BatchOutputs] | None = None
             for batch, owners in self.batches(parts):
                 outputs = self._compute(_to_device(batch, self.device))
                 if pending is not None:
@@ -228,19 +299,44 @@ class Embedder:
         tokens = self.input.add_terminals(ids)
         return Example(tokens, tokens, np.ones(len(tokens), dtype=np.bool_))
 
-    def _compute(self, batch: TokenBatch) -> _Outputs:
-        encoded_batch = self.encoder(batch)
+    def _compute(self, batch: TokenBatch) -> BatchOutputs:
+        numbers = self.layers or ()
+        with capture_layers(self.network, numbers) as captured:
+            last = self.encoder(batch)
         arrays: dict[str, Tensor] = {}
-        wanted = self.settings.outputs
-        of_residues = encoded_batch
-        if self.settings.terminal_rows:
-            of_residues = drop_terminals(encoded_batch, batch, self.encoder.form.terminals)
-        arrays[EMBEDDINGS] = of_residues.mean()
-        if HIDDENS in wanted or self.settings.on_long == "window":
-            arrays[HIDDENS] = encoded_batch.states.float()
-        if LOGITS in wanted or LIKELIHOODS in wanted:
-            arrays[LOGITS] = self._logits(encoded_batch.states)
-        return _Outputs.of(encoded_batch.lengths, arrays)
+        if self.layers is None:
+            returned = self._add_states(arrays, last, batch, EMBEDDINGS, HIDDENS)
+        for number in numbers:
+            states = last
+            if number in captured:
+                terminals = (0, 0) if self.encoder.terminal_rows else self.encoder.form.terminals
+                states = select_residues(captured[number], batch, terminals)
+            names = (layer_output(EMBEDDINGS, number), layer_output(HIDDENS, number))
+            returned = self._add_states(arrays, states, batch, *names)
+        if LOGITS in self.settings.outputs or LIKELIHOODS in self.settings.outputs:
+            arrays[LOGITS] = self._logits(self._returned_rows(last, batch).states)
+        return BatchOutputs.of(returned.lengths, arrays)
+
+    def _add_states(
+        self, arrays: dict[str, Tensor], encoded: ResidueStates, batch: TokenBatch, embeddings: str, hiddens: str
+    ) -> ResidueStates:
+        """Add the embeddings and the hidden states of one layer to `arrays`; return the states with their lengths."""
+        settings = self.settings
+        of_residues = encoded
+        if self.encoder.terminal_rows:
+            of_residues = drop_terminals(encoded, batch, self.encoder.form.terminals)
+        if EMBEDDINGS in settings.outputs:
+            arrays[embeddings] = encoded.first() if settings.pooling == "cls" else of_residues.pool(settings.pooling)
+        returned = encoded if settings.terminal_rows else of_residues
+        if HIDDENS in settings.outputs or settings.on_long == "window":
+            arrays[hiddens] = returned.states.float()
+        return returned
+
+    def _returned_rows(self, encoded: ResidueStates, batch: TokenBatch) -> ResidueStates:
+        """Return the states without those of terminal tokens, unless these are asked for."""
+        if self.encoder.terminal_rows and not self.settings.terminal_rows:
+            return drop_terminals(encoded, batch, self.encoder.form.terminals)
+        return encoded
 
     def _logits(self, states: Tensor) -> Tensor:
         network: Any = self.network
@@ -259,122 +355,9 @@ def _bins_of_similar_length(sizes: NDArray[np.int64], capacity: int) -> list[NDA
     return bins
 
 
-class SequencePart(NamedTuple):
-    """A sequence, or one window of it."""
-
-    owner: int
-    """Number of the sequence."""
-    window: Window
-    """The residues of the sequence that the part covers."""
-    ids: NDArray[np.int32]
-
-
 def _to_device(batch: TokenBatch, device: torch.device) -> TokenBatch:
     """Copy a batch to a device, without waiting for the device."""
     return batch.pin_memory().to(device) if device.type == "cuda" else batch.to(device)
-
-
-@dataclass(frozen=True)
-class _Outputs:
-    """The outputs of one batch, while they are copied from the device to the CPU."""
-
-    lengths: Tensor
-    arrays: dict[str, Tensor]
-    done: torch.cuda.Event | None
-
-    @classmethod
-    def of(cls, lengths: Tensor, arrays: dict[str, Tensor]) -> _Outputs:
-        """Start copying the values to the CPU, before any work that is launched later."""
-        if not lengths.is_cuda:
-            return cls(lengths, arrays, None)
-        lengths, *values = (_copy_to_pinned(tensor) for tensor in (lengths, *arrays.values()))
-        done = torch.cuda.Event()
-        done.record()
-        return cls(lengths, dict(zip(arrays, values, strict=True)), done)
-
-    def wait(self) -> _Computed:
-        """Wait for the copies, and return the values."""
-        if self.done is not None:
-            self.done.synchronize()
-        return _Computed(self.lengths.tolist(), {name: array.numpy() for name, array in self.arrays.items()})
-
-
-def _copy_to_pinned(tensor: Tensor) -> Tensor:
-    return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)
-
-
-class _Computed(NamedTuple):
-    lengths: list[int]
-    arrays: dict[str, NDArray[np.float32]]
-
-
-class _ResultCollector:
-    """A collector of results that come in any order, and are returned in the order of the sequences."""
-
-    def __init__(self, outputs: Sequence[str], parts: Sequence[SequencePart]) -> None:
-        self.outputs = outputs
-        self.parts = parts
-        self.computed: list[dict[str, NDArray[np.float32]]] = [{} for _ in parts]
-
-    def add(self, numbers: Sequence[int], computed: _Computed) -> None:
-        """Store the results of these parts."""
-        ends = np.cumsum(computed.lengths)
-        for index, number in enumerate(numbers):
-            rows = slice(int(ends[index]) - computed.lengths[index], int(ends[index]))
-            self.computed[number] = {
-                name: array[index] if name == EMBEDDINGS else array[rows] for name, array in computed.arrays.items()
-            }
-
-    def result(self, fixed_states: int | None, extra_rows: int) -> Embedded:
-        """Return all results, in the order of the sequences; each has `extra_rows` for its terminal tokens."""
-        of_owner: list[list[int]] = []
-        for number, part in enumerate(self.parts):
-            if part.owner == len(of_owner):
-                of_owner.append([])
-            of_owner[part.owner].append(number)
-        results = [self._join_windows(numbers) for numbers in of_owner]
-        lengths = [
-            fixed_states or max(self.parts[number].window.stop for number in numbers) + extra_rows
-            for numbers in of_owner
-        ]
-        arrays = {
-            name: np.stack([result[name] for result in results]) if name == EMBEDDINGS
-            else np.concatenate([result[name] for result in results])
-            for name in self.outputs
-        } if results else {}  # fmt: skip
-        return Embedded(np.array(lengths, dtype=np.int64), arrays)
-
-    def _join_windows(self, numbers: Sequence[int]) -> dict[str, NDArray[np.float32]]:
-        """Return the results of one sequence; if it has several windows, the means over them."""
-        computed = [self.computed[number] for number in numbers]
-        joined = computed[0]
-        if len(computed) > 1:
-            windows = [self.parts[number].window for number in numbers]
-            length = windows[-1].stop
-            joined = {
-                name: average_windows([arrays[name] for arrays in computed], windows, length)
-                for name in (HIDDENS, LOGITS)
-                if name in computed[0]
-            }
-            joined[EMBEDDINGS] = joined[HIDDENS].mean(axis=0, dtype=np.float64).astype(np.float32)
-        if LIKELIHOODS in self.outputs:
-            joined = {**joined, LIKELIHOODS: log_likelihoods(joined[LOGITS], self._ids(numbers))}
-        return {name: joined[name] for name in self.outputs}
-
-    def _ids(self, numbers: Sequence[int]) -> NDArray[np.int32]:
-        last = self.parts[numbers[-1]].window.stop
-        ids = np.empty(last, dtype=np.int32)
-        for number in numbers:
-            part = self.parts[number]
-            ids[part.window.start : part.window.stop] = part.ids
-        return ids
-
-
-def log_likelihoods(logits: NDArray[np.float32], ids: NDArray[np.int32]) -> NDArray[np.float32]:
-    """Return the log-probability in nats of each residue `ids` [rows] under its `logits` [rows, vocabulary]."""
-    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
-    chosen = shifted[np.arange(len(ids)), ids]
-    return (chosen - np.log(np.exp(shifted).sum(axis=-1))).astype(np.float32)
 
 
 def check_known_tokens(ids: NDArray[np.int32], tokenizer: Tokenizer, sequence: str | bytes, name: str) -> None:
@@ -401,7 +384,8 @@ def embed(
     """Return the embedding of every sequence, float32 [sequences, hidden]: the mean of its residues' states.
 
     Sequences are cleaned and checked as `task=embed` does: residues in upper case, texts in the tokenizer's canonical
-    form unless `canonicalize` is false. `settings` are the fields of `EmbeddingSettings` except `outputs`.
+    form unless `canonicalize` is false. `settings` are the fields of `EmbeddingSettings` except `outputs`; with
+    `layers=[20]` the embeddings are those of this layer.
 
     Raises:
         ConfigError: the model cannot embed, or a setting is out of its range.
@@ -412,6 +396,10 @@ def embed(
     if not len(sequences):
         raise DataError("embed: the list of sequences is empty. Pass at least one.")
     embedder = Embedder(module, tokenizer, EmbeddingSettings(**settings))
+    if len(embedder.output_names) > 1:
+        raise ConfigError(
+            f"embed: returns one array, but got {len(embedder.output_names)} layers. Pass one layer a call."
+        )
     cleaned = clean_texts(
         tokenizer,
         sequences,
@@ -419,4 +407,4 @@ def embed(
         canonicalize=canonicalize,
         advice="Leave it out, or keep it with unknown='unk'.",
     )
-    return embedder.run(cleaned).arrays[EMBEDDINGS]
+    return embedder.run(cleaned).arrays[embedder.output_names[0]]

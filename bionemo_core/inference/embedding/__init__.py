@@ -1,0 +1,37 @@
+"""Embeddings of sequences: `embedder` computes them, `embedding_results` puts them in the order of the input."""
+
+from bionemo_core.inference.embedding.embedder import (
+    Embedder,
+    EmbeddingSettings,
+    check_known_tokens,
+    embed,
+)
+from bionemo_core.inference.embedding.embedding_results import (
+    EMBEDDINGS,
+    HIDDENS,
+    LIKELIHOODS,
+    LOGITS,
+    OUTPUTS,
+    RAGGED,
+    Embedded,
+    SequencePart,
+    is_per_sequence,
+    log_likelihoods,
+)
+
+__all__ = [
+    "EMBEDDINGS",
+    "HIDDENS",
+    "LIKELIHOODS",
+    "LOGITS",
+    "OUTPUTS",
+    "RAGGED",
+    "Embedded",
+    "Embedder",
+    "EmbeddingSettings",
+    "SequencePart",
+    "check_known_tokens",
+    "embed",
+    "is_per_sequence",
+    "log_likelihoods",
+]
