@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bionemo_core.errors import ConfigError
-from bionemo_core.inference.embedding import is_per_sequence
+from bionemo_core.inference.embedding import SQUARES, is_per_sequence
 from bionemo_core.inference.outputs import ADVICE, Parts
 from bionemo_core.io.atomic import new_path
 from bionemo_core.machine import has_package
@@ -78,8 +78,13 @@ class _Totals:
         return np.concatenate([[0], np.cumsum(self.lengths)]).astype(np.int64)
 
     @property
+    def joined(self) -> list[str]:
+        """The outputs that are one array over all sequences; the others have an array for each."""
+        return [name for name in self.widths if name not in SQUARES]
+
+    @property
     def is_ragged(self) -> bool:
-        return not all(is_per_sequence(name) for name in self.widths)
+        return not all(is_per_sequence(name) for name in self.joined)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the shape of an output as one array."""
@@ -97,12 +102,25 @@ def _write_hdf5(path: Path, parts: Parts, totals: _Totals) -> None:
             file.create_dataset(name, data=mark)
         if totals.is_ragged:
             file.create_dataset("offsets", data=totals.offsets)
-        written = dict.fromkeys(totals.widths, 0)
-        targets = {name: file.create_dataset(name, totals.shape(name), np.float32) for name in totals.widths}
+        written = dict.fromkeys(totals.joined, 0)
+        targets = {name: file.create_dataset(name, totals.shape(name), np.float32) for name in totals.joined}
         for part in parts:
-            for name, array in part.embedded.arrays.items():
+            for name in totals.joined:
+                array = part.embedded.arrays[name]
                 targets[name][written[name] : written[name] + len(array)] = array
                 written[name] += len(array)
+        for name, square in _number_squares(parts, totals):
+            file.create_dataset(name, data=square)
+
+
+def _number_squares(parts: Parts, totals: _Totals) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """Yield the maps of each sequence with their names: `contacts/0` of the first."""
+    squares = [name for name in totals.widths if name in SQUARES]
+    first = 0
+    for part in parts if squares else ():
+        for name in squares:
+            yield from ((f"{name}/{first + row}", square) for row, square in enumerate(part.embedded.maps(name)))
+        first += len(part.ids)
 
 
 def _write_parquet(path: Path, parts: Parts, totals: _Totals) -> None:
@@ -111,6 +129,8 @@ def _write_parquet(path: Path, parts: Parts, totals: _Totals) -> None:
 
     def kind(name: str) -> Any:
         value = pa.float32()
+        if name in SQUARES:
+            return pa.list_(value)
         row = pa.list_(value, totals.widths[name][0]) if totals.widths[name] else value
         return row if is_per_sequence(name) else pa.list_(row)
 
@@ -128,6 +148,9 @@ def _write_parquet(path: Path, parts: Parts, totals: _Totals) -> None:
             columns = [pa.array(part.ids, pa.string()), pa.array(lengths)]
             columns += [pa.array(mark[rows]) for mark in parts.marks.values()]
             for name, array in part.embedded.arrays.items():
+                if name in SQUARES:
+                    columns.append(pa.array([square.ravel() for square in part.embedded.maps(name)], kind(name)))
+                    continue
                 values = pa.array(array.reshape(-1), pa.float32())
                 if totals.widths[name]:
                     values = pa.FixedSizeListArray.from_arrays(values, totals.widths[name][0])
@@ -149,8 +172,10 @@ def _write_npz(path: Path, parts: Parts, totals: _Totals) -> None:
             ("facts", np.array(json.dumps(parts.facts, sort_keys=True))),
         ):
             _write_npy(archive, name, array.shape, array.dtype, iter([array.tobytes()]))
-        for name in totals.widths:
+        for name in totals.joined:
             _write_npy(archive, name, totals.shape(name), np.dtype(np.float32), blocks(name))
+        for name, square in _number_squares(parts, totals):
+            _write_npy(archive, name, square.shape, square.dtype, iter([square.tobytes()]))
 
 
 def _write_npy(

@@ -10,6 +10,7 @@ import torch
 
 from bionemo_core.config.schema import Choice, Restore
 from bionemo_core.errors import ArtefactError, ConfigError
+from bionemo_core.inference.embedding.contact_head import note_contact_head
 from bionemo_core.interop.load_report import LoadReport
 from bionemo_core.interop.stored import ModelSpec, StoredModel
 from bionemo_core.models.compatibility import check_plugins, check_vocabulary
@@ -128,5 +129,6 @@ def load_stored(
         absent_allowed=True,
     )
     note_missing(network, report.unfilled, report.source, report.absent_note)
+    note_contact_head(network, stored.carried.tensors)
     module.to(device=torch.device(device), dtype=DTYPES[dtype]).eval()
     return OpenedModel(module, tokenizer, spec, dict(stored.facts), report, stored.data)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor, nn
 
 from bionemo_core.errors import ConfigError
+from bionemo_core.nn.attention import SdpaCoreAttention
+from bionemo_core.nn.relative import PackedBias
+from bionemo_core.nn.residue_states import sequence_bounds
+
+if TYPE_CHECKING:
+    from bionemo_core.data.batches.batch import TokenBatch
 
 
 def encoder_layers(network: nn.Module) -> Sequence[nn.Module]:
@@ -47,3 +53,64 @@ def capture_layers(network: nn.Module, numbers: Sequence[int]) -> Iterator[dict[
     finally:
         for hook in hooks:
             hook.remove()
+
+
+class AttentionInput(NamedTuple):
+    """What an attention layer is given, from which its probabilities are computed once more."""
+
+    query: Tensor
+    """Shape [length, rows, heads, width], rotated by position."""
+    key: Tensor
+    bias: Tensor | PackedBias | None
+    scale: float
+
+    def probabilities(self, batch: TokenBatch) -> Iterator[Tensor]:
+        """Yield the attention probabilities of each sequence, terminal tokens included, float32 [heads, L, L]."""
+        query, key = (x.transpose(0, 1).flatten(0, 1).transpose(0, 1).float() for x in (self.query, self.key))
+        starts, lengths = sequence_bounds(batch)
+        for row, (start, length) in enumerate(zip(starts.tolist(), lengths.tolist(), strict=True)):
+            tokens = slice(start, start + length)
+            scores = query[:, tokens] @ key[:, tokens].transpose(-1, -2) * self.scale
+            if isinstance(self.bias, PackedBias):
+                scores = scores + self.bias.dense[0, :, :length, :length]
+            elif self.bias is not None:
+                scores = scores + self.bias[row % self.bias.shape[0], :, :length, :length]
+            yield scores.softmax(-1)
+
+
+def attention_layers(network: nn.Module) -> list[SdpaCoreAttention]:
+    """Return the self attention of each layer of a network's encoder.
+
+    Raises:
+        ConfigError: a layer has another kind of attention, whose probabilities cannot be computed.
+    """
+    layers = encoder_layers(network)
+    found = [getattr(getattr(layer, "self_attention", None), "core_attention", None) for layer in layers]
+    attention = [one for one in found if isinstance(one, SdpaCoreAttention)]
+    if len(attention) < len(layers):
+        raise ConfigError(f"{type(network).__name__}: its attention is of its own kind, so its maps cannot be read.")
+    return attention
+
+
+@contextmanager
+def capture_attention(network: nn.Module, receive: Callable[[int, AttentionInput], None]) -> Iterator[None]:
+    """Call `receive` with the number of a layer, from 0, and its attention's input, in every pass within the block.
+
+    The probabilities are computed once more, since no fast kernel returns them: it is slow, and for evaluation only.
+    """
+
+    def hook(number: int) -> Any:
+        def keep(module: SdpaCoreAttention, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            query, key = args[:2]
+            scale = query.shape[-1] ** -0.5 if module.scale is None else module.scale
+            receive(number, AttentionInput(query, key, kwargs.get("attention_bias"), scale))
+
+        return keep
+
+    attention = attention_layers(network)
+    hooks = [one.register_forward_pre_hook(hook(number), with_kwargs=True) for number, one in enumerate(attention)]
+    try:
+        yield
+    finally:
+        for one in hooks:
+            one.remove()

@@ -150,11 +150,15 @@ def residue_indices(batch: TokenBatch, terminals: tuple[int, int]) -> tuple[Tens
     Residues are the real tokens without the terminal tokens, `terminals` before and after each sequence. Both tensors
     are on the CPU, computed from lengths alone, so that nothing waits for the device.
     """
+    return _between(*sequence_bounds(batch), terminals)
+
+
+def sequence_bounds(batch: TokenBatch) -> tuple[Tensor, Tensor]:
+    """Return the first token of each sequence in the concatenated rows, and its tokens, int64[N] each on the CPU."""
     tokens = torch.tensor(batch.lengths, dtype=torch.int64)
-    starts = torch.arange(len(tokens)) * batch.tokens.shape[1]
     if batch.packed:
-        starts = tokens.cumsum(0) - tokens
-    return _between(starts, tokens, terminals)
+        return tokens.cumsum(0) - tokens, tokens
+    return torch.arange(len(tokens)) * batch.tokens.shape[1], tokens
 
 
 def _between(starts: Tensor, tokens: Tensor, terminals: tuple[int, int]) -> tuple[Tensor, Tensor]:

@@ -20,7 +20,15 @@ from bionemo_core.data.store.record_store import PreparedStore
 from bionemo_core.data.store.report import count_summary
 from bionemo_core.data.tokenizer import reads_residues
 from bionemo_core.errors import ConfigError, Preempted, Stopped
-from bionemo_core.inference.embedding import EMBEDDINGS, Embedder, EmbeddingSettings, is_per_sequence
+from bionemo_core.inference.embedding import (
+    ATTENTIONS,
+    CONTACTS,
+    EMBEDDINGS,
+    SQUARES,
+    Embedder,
+    EmbeddingSettings,
+    is_per_sequence,
+)
 from bionemo_core.inference.outputs import Part, Parts, PartStore, PartWriter, missing_ranges, part_bounds, saved_ranges
 from bionemo_core.inference.outputs_files import file_kind, write_output
 from bionemo_core.interop.load_report import LoadReport
@@ -30,6 +38,7 @@ from bionemo_core.io.progress import Progress
 from bionemo_core.models.load import OpenedModel
 from bionemo_core.parallel.ranks import Ranks
 from bionemo_core.parallel.strategy import compile_layers
+from bionemo_core.reporting.contact_maps import draw_contacts
 from bionemo_core.runs.device import choose_device
 from bionemo_core.runs.plan_text import quieten_libraries
 from bionemo_core.tasks.input_file import open_input
@@ -44,6 +53,8 @@ log = logging.getLogger("bionemo")
 CPU_BATCH, GPU_BATCH = 4_096, 32_768
 """Tokens in one forward pass."""
 _PART_TOKENS, _RAGGED_PART_TOKENS = 1 << 22, 1 << 17
+_SQUARE_PART_TOKENS = {ATTENTIONS: 1 << 10, CONTACTS: 1 << 15}
+"""Residues in a part of outputs with a value for each pair of residues."""
 _PART_SEQUENCES = 1 << 14
 _FEW_BATCHES, _MANY_BATCHES = 4, 32
 """Batches that are computed together: few for a slow model on a CPU, so that results are saved soon enough; many on a
@@ -73,10 +84,11 @@ def embed(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> None
     opened = open_for_use(spec, registry, device, ranks)
     embedder = Embedder(opened.module, opened.tokenizer, settings_of(task, device.name == "cuda"))
     fixed_shapes = embedder.encoder.fixed_states is None  # a perceiver pads each batch to its own length
-    captures = embedder.layers is not None  # by hooks, which compiled layers would be compiled with again and again
-    if device.name == "cuda" and spec.trainer.compile is not False and fixed_shapes and not captures:
+    if device.name == "cuda" and spec.trainer.compile is not False and fixed_shapes and not embedder.reads_layers:
         compile_layers(embedder.network)
     store = open_input(task.input, task, opened.tokenizer, device.context(spec))
+    if task.heatmaps and CONTACTS not in embedder.settings.outputs:
+        raise ConfigError("task.heatmaps=true: draws contacts. Request them with task.outputs=[contacts].")
     job = _Job.of(task, output, store, embedder, opened)
     if job.is_done():
         print(f"{output}: already complete; the same command wrote it before.")
@@ -134,6 +146,8 @@ class _Job:
         cut = {_MADE_OF_LONG[settings.on_long]: int(long.sum())} if long.any() else {}
         ragged = settings.on_long == "window" or not all(map(is_per_sequence, settings.outputs))
         tokens = task.tokens_per_part or (_RAGGED_PART_TOKENS if ragged else _PART_TOKENS)
+        tokens = min([tokens, *(most for name, most in _SQUARE_PART_TOKENS.items() if name in settings.outputs)])
+        head = embedder.contact_head
         facts = {
             "bionemo_run": __version__,
             "model": asdict(opened.spec.model),
@@ -147,6 +161,7 @@ class _Job:
                 "terminal_rows": settings.terminal_rows,
                 "pooling": _POOLINGS[settings.pooling],
                 **({} if embedder.layers is None else {"layers": list(embedder.layers)}),
+                **({"contact_head": head.fingerprint} if head else {}),
             },
             "input": store.fingerprint,
             "records": store.manifest["records"],
@@ -213,7 +228,10 @@ class _Job:
     def _steps(self, first: int, last: int) -> Iterator[tuple[int, int]]:
         """Divide sequences into steps of a few batches; interrupted work continues with the same steps."""
         many = self.embedder.device.type == "cuda" or self.embedder.encoder.fixed_states is not None
-        tokens = self.embedder.settings.tokens_per_batch * (_MANY_BATCHES if many else _FEW_BATCHES)
+        batches = _MANY_BATCHES if many else _FEW_BATCHES
+        if any(name in SQUARES for name in self.embedder.settings.outputs):
+            batches = 1
+        tokens = self.embedder.settings.tokens_per_batch * batches
         bounds = part_bounds(self.store.lengths[first:last], tokens, last - first)
         return ((first + start, first + stop) for start, stop in itertools.pairwise(bounds))
 
@@ -251,7 +269,10 @@ class _Job:
             StorageError: a file cannot be written.
         """
         marks = {TRUNCATED: self.long} if self.embedder.settings.on_long == "truncate" else {}
-        write_output(self.output, Parts(self.parts, self.bounds, self.facts, marks))
+        parts = Parts(self.parts, self.bounds, self.facts, marks)
+        write_output(self.output, parts)
+        if self.task.heatmaps:
+            draw_contacts(self.output.with_name(f"{self.output.name}.contacts"), parts)
         self.loaded.write(self.output)
         write_json(self.record, self.facts, indent=2, sort_keys=True)
         self.parts.remove()

@@ -1,4 +1,7 @@
-"""Embeddings of sequences: `embedder` computes them, `embedding_results` puts them in the order of the input."""
+"""Embeddings of sequences: `embedder` computes them, `embedding_results` puts them in the order of the input.
+
+`contact_head` predicts contacts from attention maps.
+"""
 
 from bionemo_core.inference.embedding.embedder import (
     Embedder,
@@ -7,12 +10,15 @@ from bionemo_core.inference.embedding.embedder import (
     embed,
 )
 from bionemo_core.inference.embedding.embedding_results import (
+    ATTENTIONS,
+    CONTACTS,
     EMBEDDINGS,
     HIDDENS,
     LIKELIHOODS,
     LOGITS,
     OUTPUTS,
     RAGGED,
+    SQUARES,
     Embedded,
     SequencePart,
     is_per_sequence,
@@ -20,12 +26,15 @@ from bionemo_core.inference.embedding.embedding_results import (
 )
 
 __all__ = [
+    "ATTENTIONS",
+    "CONTACTS",
     "EMBEDDINGS",
     "HIDDENS",
     "LIKELIHOODS",
     "LOGITS",
     "OUTPUTS",
     "RAGGED",
+    "SQUARES",
     "Embedded",
     "Embedder",
     "EmbeddingSettings",

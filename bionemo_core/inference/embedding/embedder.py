@@ -7,6 +7,7 @@ sequence and the model. While a GPU computes one batch, the CPU prepares the nex
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,13 +23,18 @@ from bionemo_core.data.model_input import TOKENIZER, ModelInput, input_form, max
 from bionemo_core.data.store.text_filter import clean_texts
 from bionemo_core.data.tokenizer import describe_unknown
 from bionemo_core.errors import ConfigError, DataError
+from bionemo_core.inference.embedding.attention_maps import AttentionMaps
+from bionemo_core.inference.embedding.contact_head import ContactHead, contact_head_of
 from bionemo_core.inference.embedding.embedding_results import (
+    ATTENTIONS,
+    CONTACTS,
     EMBEDDINGS,
+    EVERY_OUTPUT,
     HIDDENS,
     LIKELIHOODS,
     LOGITS,
-    OUTPUTS,
     POOLINGS,
+    SQUARES,
     BatchOutputs,
     Embedded,
     ResultCollector,
@@ -36,7 +42,7 @@ from bionemo_core.inference.embedding.embedding_results import (
     layer_output,
 )
 from bionemo_core.inference.windows import LongRule
-from bionemo_core.nn.captures import capture_layers, encoder_layers
+from bionemo_core.nn.captures import attention_layers, capture_attention, capture_layers, encoder_layers
 from bionemo_core.nn.missing_weights import require_weights
 from bionemo_core.nn.residue_states import (
     ResidueEncoder,
@@ -89,16 +95,22 @@ class EmbeddingSettings:
             ConfigError: an output, the pooling or the word of `unknown` is unknown, no output is requested,
                 tokens_per_batch is below 1, or layers or a pooling are chosen for outputs that have none.
         """
-        unknown = [name for name in self.outputs if name not in OUTPUTS]
+        unknown = [name for name in self.outputs if name not in EVERY_OUTPUT]
         if unknown or not self.outputs:
             raise ConfigError(
-                f"{self.key_prefix}outputs: got {list(self.outputs)}, expected some of {', '.join(OUTPUTS)}."
+                f"{self.key_prefix}outputs: got {list(self.outputs)}, expected some of {', '.join(EVERY_OUTPUT)}."
             )
         if self.tokens_per_batch < 1:
             raise ConfigError(f"{self.key_prefix}tokens_per_batch: got {self.tokens_per_batch}, expected 1 or more.")
         if self.unknown not in ("error", "unk"):
             raise ConfigError(f"{self.key_prefix}unknown: got {self.unknown!r}, expected error or unk.")
         self._check_pooling()
+        squares = [name for name in self.outputs if name in SQUARES]
+        if squares and self.on_long == "window":
+            raise ConfigError(
+                f"{self.key_prefix}outputs=[{squares[0]}]: residues in different windows are no pair. "
+                f"Use {self.key_prefix}on_long=truncate or error."
+            )
         return self if self.pooling != "bos" else replace(self, pooling="cls")
 
     def _check_pooling(self) -> None:
@@ -151,6 +163,7 @@ class Embedder:
         self.layers = self._resolve_layers()
         self.output_names = tuple(name for output in settings.outputs for name in self._names_of(output))
         self._check_first_token()
+        self._attention_maps = self._plan_attention()
         ragged = [name for name in settings.outputs if name in (LOGITS, LIKELIHOODS)]
         if ragged and not (hasattr(self.network, "head") and hasattr(self.network, "embedding")):
             raise ConfigError(
@@ -176,7 +189,9 @@ class Embedder:
                 f"{task}outputs=[hiddens] without {task}on_long=window, or set {task}terminal_rows=false."
             )
         self.seq_length = seq_length
-        self.num_packs = max(1, settings.tokens_per_batch // seq_length)
+        # The attention maps of a single protein may take a gigabyte.
+        tokens_per_batch = 1 if ATTENTIONS in settings.outputs else settings.tokens_per_batch
+        self.num_packs = max(1, tokens_per_batch // seq_length)
 
     def _resolve_layers(self) -> tuple[int, ...] | None:
         """Return the numbers of the chosen layers, from 0 for the embedding, each once; None if none is chosen.
@@ -197,6 +212,37 @@ class Embedder:
                 f"{-count - 1}."
             )
         return tuple(dict.fromkeys(number % (count + 1) for number in chosen))
+
+    def _plan_attention(self) -> AttentionMaps | None:
+        """Return what is needed to compute attention maps and contacts; None if neither is requested.
+
+        Raises:
+            ArtefactError: the contact head does not fit the model.
+            ConfigError: the model has no attention maps, or no contact head.
+        """
+        key = f"{self.settings.key_prefix}outputs"
+        squares = [name for name in self.settings.outputs if name in SQUARES]
+        if not squares:
+            return None
+        if self.encoder.fixed_states is not None:
+            raise ConfigError(f"{key}=[{squares[0]}]: a perceiver's attention has no pairs of residues. Leave it out.")
+        layers = attention_layers(self.network)
+        head = None
+        if CONTACTS in squares:
+            network: Any = self.network
+            head = contact_head_of(network, key).check(len(layers), network.config.num_attention_heads)
+        terminals = (0, 0) if self.settings.terminal_rows else self.encoder.form.terminals
+        return AttentionMaps(head, ATTENTIONS in squares, terminals)
+
+    @property
+    def reads_layers(self) -> bool:
+        """Whether layers are read on the way, by hooks that a compiled layer would be compiled with."""
+        return self.layers is not None or self._attention_maps is not None
+
+    @property
+    def contact_head(self) -> ContactHead | None:
+        """The contact head, if contacts are requested."""
+        return None if self._attention_maps is None else self._attention_maps.head
 
     def _names_of(self, output: str) -> list[str]:
         """Return the names of the arrays of an output."""
@@ -219,7 +265,8 @@ class Embedder:
     def _has_terminal_rows(self) -> bool:
         chosen = self.settings
         possible = self.input.num_terminals > 0 and self.encoder.fixed_states is None and chosen.on_long != "window"
-        return possible and HIDDENS in chosen.outputs and not {LOGITS, LIKELIHOODS}.intersection(chosen.outputs)
+        others = {LOGITS, LIKELIHOODS, CONTACTS}.intersection(chosen.outputs)
+        return possible and not others and bool({HIDDENS, ATTENTIONS}.intersection(chosen.outputs))
 
     @property
     def device(self) -> torch.device:
@@ -301,9 +348,11 @@ class Embedder:
 
     def _compute(self, batch: TokenBatch) -> BatchOutputs:
         numbers = self.layers or ()
-        with capture_layers(self.network, numbers) as captured:
+        maps = None if self._attention_maps is None else self._attention_maps.of(batch)
+        attention = nullcontext() if maps is None else capture_attention(self.network, maps.add)
+        with capture_layers(self.network, numbers) as captured, attention:
             last = self.encoder(batch)
-        arrays: dict[str, Tensor] = {}
+        arrays = {} if maps is None else maps.arrays()
         if self.layers is None:
             returned = self._add_states(arrays, last, batch, EMBEDDINGS, HIDDENS)
         for number in numbers:

@@ -14,8 +14,13 @@ from torch import Tensor
 from bionemo_core.inference.windows import Window, average_windows
 
 EMBEDDINGS, HIDDENS, LOGITS, LIKELIHOODS = OUTPUTS = ("embeddings", "hiddens", "logits", "log_likelihoods")
-"""The possible outputs: a vector per sequence; per residue a vector, the logits, and the log-likelihood of the residue
-in nats."""
+"""A vector per sequence; per residue a vector, the logits, and the log-likelihood of the residue in nats."""
+
+CONTACTS, ATTENTIONS = SQUARES = ("contacts", "attentions")
+"""Outputs with a value, or a value per layer and head, for each pair of residues."""
+
+EVERY_OUTPUT = (*OUTPUTS, *SQUARES)
+"""The possible outputs."""
 
 RAGGED = (HIDDENS, LOGITS, LIKELIHOODS)
 """Outputs with one row per residue."""
@@ -32,7 +37,7 @@ def layer_output(output: str, layer: int) -> str:
 
 
 def is_per_sequence(output: str) -> bool:
-    """Return whether an output has one row per sequence; the others have one per residue."""
+    """Return whether an output has one row per sequence; the others have one per residue, or per pair of residues."""
     return output.partition(_LAYER)[0] == EMBEDDINGS
 
 
@@ -51,11 +56,23 @@ class Embedded(NamedTuple):
     arrays: dict[str, NDArray[np.float32]]
     """By output: `embeddings` [sequences, hidden]; `hiddens` [rows, hidden]; `logits` [rows, vocabulary];
     `log_likelihoods` [rows]; the rows of all sequences are concatenated. With chosen layers, `embeddings_layer20` and
-    `hiddens_layer20` in place of the first two."""
+    `hiddens_layer20` in place of the first two. `contacts` [pairs] and `attentions` [pairs, layers, heads] have the
+    pairs of each sequence row by row."""
 
     def rows(self, output: str) -> list[NDArray[np.float32]]:
         """Return a ragged output as one array per sequence."""
-        return np.split(self.arrays[output], np.cumsum(self.lengths)[:-1])
+        return self.split(output)
+
+    def split(self, output: str) -> list[NDArray[np.float32]]:
+        """Return the rows of each sequence, one for each residue or for each pair of residues."""
+        sizes = self.lengths**2 if output in SQUARES else self.lengths
+        return np.split(self.arrays[output], np.cumsum(sizes)[:-1])
+
+    def maps(self, output: str) -> list[NDArray[np.float32]]:
+        """Return `contacts` as [L, L] of each sequence, or `attentions` as [layers, heads, L, L]."""
+        sides = zip(self.lengths, self.split(output), strict=True)
+        squares = (pairs.reshape(length, length, *pairs.shape[1:]) for length, pairs in sides)
+        return [np.moveaxis(square, (0, 1), (-2, -1)) for square in squares]
 
 
 class SequencePart(NamedTuple):
@@ -115,12 +132,11 @@ class ResultCollector:
 
     def add(self, numbers: Sequence[int], computed: ComputedBatch) -> None:
         """Store the results of these parts."""
-        ends = np.cumsum(computed.lengths)
-        for index, number in enumerate(numbers):
-            rows = slice(int(ends[index]) - computed.lengths[index], int(ends[index]))
-            self.computed[number] = {
-                name: array[index] if is_per_sequence(name) else array[rows] for name, array in computed.arrays.items()
-            }
+        lengths = np.array(computed.lengths, dtype=np.int64)
+        for name, array in computed.arrays.items():
+            split = array if is_per_sequence(name) else Embedded(lengths, {name: array}).split(name)
+            for number, own in zip(numbers, split, strict=False):
+                self.computed[number][name] = own
 
     def result(self, fixed_states: int | None, extra_rows: int) -> Embedded:
         """Return all results, in the order of the sequences; each has `extra_rows` for its terminal tokens."""

@@ -8,6 +8,7 @@ from foreign_weights import from_transformers, padded_rows
 
 from bionemo_core.data.batches.batch import TokenBatch
 from bionemo_core.inference.embedding import Embedder, EmbeddingSettings
+from bionemo_core.inference.embedding.contact_head import note_contact_head
 from bionemo_core.nn.encoder import EncoderLM
 from bionemo_core.protocols import BuildContext
 from bionemo_core.training.module import LanguageModule
@@ -131,3 +132,30 @@ def test_layers_and_poolings_against_transformers(pair: tuple[torch.nn.Module, E
                 residues = states[1:-1]
                 expected = {"mean": residues.mean(0), "max": residues.max(0), "bos": states[0]}[pooling]
                 assert relative(got.arrays[f"embeddings_layer{number}"][row], expected) < TOLERANCE
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("packing", [True, False])
+def test_contacts_and_attention_maps_against_transformers(
+    pair: tuple[torch.nn.Module, EncoderLM], packing: bool
+) -> None:
+    theirs, ours = pair
+    module = LanguageModule(ours, None, seq_length=1026)
+    module.capabilities = frozenset({"packing"} if packing else ())
+    note_contact_head(ours, theirs.state_dict())
+    theirs.set_attn_implementation("eager")
+    for terminal_rows in (False, True):
+        outputs = ("attentions", "contacts")[: 2 - terminal_rows]
+        settings = EmbeddingSettings(outputs, terminal_rows=terminal_rows)
+        got = Embedder(module, TOKENIZER, settings).run(SEQUENCES)
+        kept = slice(None) if terminal_rows else slice(1, -1)
+        for row, sequence in enumerate(SEQUENCES):
+            ids = torch.tensor([[0, *TOKENIZER.encode(sequence).tolist(), 2]])
+            attentions = theirs(input_ids=ids, output_attentions=True).attentions
+            expected = torch.stack(attentions)[:, 0, :, kept, kept].numpy()
+            assert relative(got.maps("attentions")[row], expected) < TOLERANCE
+            if not terminal_rows:
+                contacts = theirs.predict_contacts(ids, torch.ones_like(ids))[0].numpy()
+                assert got.maps("contacts")[row].shape == (len(sequence),) * 2
+                assert np.abs(got.maps("contacts")[row] - contacts).max() < TOLERANCE
+                assert np.ptp(contacts) > 0.01
