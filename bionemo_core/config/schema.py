@@ -32,7 +32,7 @@ class Trainer:
     deterministic: bool = False  # use torch's deterministic algorithms; slower on a GPU
     num_threads: Optional[Threads] = None  # CPU threads per process; null: torch's default
     compile: Optional[bool] = None  # compile the layers; null: on a GPU only
-    cuda_graphs: bool = True  # use CUDA graphs where possible: packing, one GPU, 16-bit, a network that supports them
+    cuda_graphs: bool = True  # use CUDA graphs where possible: packing, a GPU, 16-bit, a network that supports them
     activations_checkpoint_granularity: str = "none"  # compute again in the backward pass: none, selective, full
     activations_checkpoint_method: Optional[str] = None  # layers that full means: uniform (all), block; null: uniform
     activations_checkpoint_num_layers: Count = 1  # with block: the first so many layers of each stack
@@ -60,6 +60,9 @@ class Parallel:
     tensor_model_parallel_size: Count = 1  # devices that share each layer
     pipeline_model_parallel_size: Count = 1  # must be 1: pipeline parallelism is not supported
     sequence_parallel: bool = False  # must be false: splitting activations between layers is not supported
+    sharding_strategy: str = "auto"  # weights and Adam on data-parallel ranks: auto (by size), full, hybrid, none
+    shard_size: Optional[Count] = None  # ranks that share one copy, with hybrid and auto; null: those of one machine
+    reduce_dtype: str = "float32"  # dtype in which gradients are summed over ranks: float32, bfloat16
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,10 @@ CORE_GROUPS = {"trainer": Trainer, "batch": Batch, "parallel": Parallel, "checkp
 
 
 _RECOMPUTE = ("granularity", "method", "num_layers")
-LATER_SETTINGS = {"trainer": frozenset({"cuda_graphs", *(f"activations_checkpoint_{key}" for key in _RECOMPUTE)})}
+LATER_SETTINGS = {
+    "trainer": frozenset({"cuda_graphs", *(f"activations_checkpoint_{key}" for key in _RECOMPUTE)}),
+    "parallel": frozenset({"sharding_strategy", "shard_size", "reduce_dtype"}),
+}
 """Settings added since format 1; an older run.json gets their defaults."""
 
 

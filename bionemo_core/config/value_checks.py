@@ -2,7 +2,7 @@
 
 import re
 
-from bionemo_core.config.schema import CORE_GROUPS, Checkpoint, Restore, RunSpec, Trainer
+from bionemo_core.config.schema import CORE_GROUPS, Checkpoint, Parallel, Restore, RunSpec, Trainer
 from bionemo_core.errors import ConfigError
 from bionemo_core.plugins.did_you_mean import did_you_mean
 from bionemo_core.ranges import check_fields
@@ -10,6 +10,8 @@ from bionemo_core.ranges import check_fields
 ACCELERATORS = ("auto", "cpu", "gpu")
 PRECISIONS = ("auto", "32", "bf16-mixed", "16-mixed")
 MODES = ("min", "max")
+SHARDING_STRATEGIES = ("auto", "full", "hybrid", "none")
+REDUCE_DTYPES = ("float32", "bfloat16")
 VOCABULARY_METHODS = ("tile", "mean")
 POSITION_METHODS = ("tile", "cut", "interpolate", "restart")
 MAX_SEED = 2**32 - 1
@@ -31,6 +33,7 @@ def check_values(spec: RunSpec) -> None:
     for group in CORE_GROUPS:
         check_fields(getattr(spec, group), f"{group}.")
     _check_words(spec.trainer, spec.checkpoint)
+    _check_sharding(spec.parallel)
     check_restore(spec.restore)
 
 
@@ -52,6 +55,17 @@ def _check_words(trainer: Trainer, checkpoint: Checkpoint) -> None:
     _one_of("checkpoint.mode", checkpoint.mode, MODES)
     if not checkpoint.monitor:
         raise ConfigError("checkpoint.monitor: got '', expected the name of a metric such as val_loss.")
+
+
+def _check_sharding(parallel: Parallel) -> None:
+    _one_of("parallel.sharding_strategy", parallel.sharding_strategy, SHARDING_STRATEGIES)
+    _one_of("parallel.reduce_dtype", parallel.reduce_dtype, REDUCE_DTYPES)
+    if parallel.shard_size is not None and parallel.sharding_strategy in ("full", "none"):
+        raise ConfigError(
+            f"parallel.shard_size={parallel.shard_size} is not used with "
+            f"parallel.sharding_strategy={parallel.sharding_strategy}. Leave it out, or use "
+            "parallel.sharding_strategy=hybrid."
+        )
 
 
 def _one_of(key: str, value: str, words: tuple[str, ...]) -> None:

@@ -1,8 +1,8 @@
 """The part of each parameter that this rank holds, and the parts that it writes.
 
 A parameter is split in two ways: by tensor parallelism along one dim, which megatron-core marks on the
-parameter, and by data-parallel sharding (FSDP2) along dim 0 of the rank's part. Sharding replaces the
-parameters, so the marks are read before it.
+parameter, and by data-parallel sharding (FSDP2) along dim 0 of the rank's part, over all data-parallel ranks or within
+groups of them. Sharding replaces the parameters, so the marks are read before it.
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ def local_blocks(layout: ParameterLayout, parameter: Tensor, groups: ProcessGrou
         return
     first_row = 0
     if isinstance(parameter, DTensor):
-        first_row = groups.data_rank * -(-shape[0] // groups.data_size)
+        mesh = parameter.device_mesh
+        first_row = mesh.get_local_rank(mesh.ndim - 1) * -(-shape[0] // mesh.size(mesh.ndim - 1))
     if not shape:
         yield LocalBlock((), ())
         return
@@ -99,9 +100,16 @@ def owned_parts(
     `values` has the layout of `parameter`: the parameter itself, or an optimizer state of it.
     """
     replicated = layout.dim is None and groups.tensor_rank != 0
-    unsharded_copy = not isinstance(parameter, DTensor) and groups.data_rank != 0
-    if replicated or unsharded_copy:
+    if replicated or _is_data_copy(parameter, groups):
         return
     local = values.to_local() if isinstance(values, DTensor) else values
     for block in local_blocks(layout, parameter, groups):
         yield TensorPart(name, local[block.local].detach(), layout.global_shape, block.offset)
+
+
+def _is_data_copy(parameter: Tensor, groups: ProcessGroups) -> bool:
+    """Return whether a lower data-parallel rank holds the same part of `parameter`."""
+    if not isinstance(parameter, DTensor):
+        return groups.data_rank != 0
+    mesh = parameter.device_mesh
+    return mesh.ndim > 1 and mesh.get_local_rank(0) != 0

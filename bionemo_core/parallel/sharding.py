@@ -1,7 +1,8 @@
-"""Data parallelism and mixed precision: by FSDP2 on several data-parallel ranks, by `HalfWeights` on one.
+"""Data parallelism and mixed precision.
 
-The same code runs on CPU and GPU. Parameters and optimizer state stay in float32, sharded over the data-parallel
-ranks; layers compute in `dtype`; gradients are summed in float32.
+Several data-parallel ranks shard the weights by FSDP2, over all ranks or within groups of them, or hold all weights
+each (`Replicas`). Ranks that hold all weights compute in 16 bit with `HalfWeights`. The same code runs on CPU and GPU.
+Parameters and optimizer state stay in float32; layers compute in `dtype`.
 """
 
 from __future__ import annotations
@@ -9,51 +10,108 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 
 from bionemo_core.parallel.groups import ProcessGroups
 from bionemo_core.parallel.half_weights import HalfWeights
+from bionemo_core.parallel.replicas import Replicas, copy_to_replicas
+from bionemo_core.parallel.sharding_choice import Sharding
 
 _METHODS = ("hidden_states", "logits", "encode", "decoder_logits", "decoder_loss", "start", "step")
 """Methods besides `forward` in which a network uses its weights."""
 
-
-def needs_sharding(groups: ProcessGroups, dtype: torch.dtype) -> bool:
-    """Return whether `shard` has an effect: it has none for one data-parallel rank that computes in float32."""
-    return groups.data_size > 1 or dtype != torch.float32
+_PREFETCHED_LAYERS = 2
+"""While a layer computes, the weights of this many layers after it are gathered."""
 
 
-def shard(network: nn.Module, groups: ProcessGroups, dtype: torch.dtype, device: torch.device) -> None:
-    """Change `network` in place so that it computes in `dtype`, with parameters and optimizer state in float32.
+def shard(
+    network: nn.Module,
+    groups: ProcessGroups,
+    dtype: torch.dtype,
+    device: torch.device,
+    sharding: Sharding | None = None,
+    *,
+    reduce_dtype: torch.dtype = torch.float32,
+) -> None:
+    """Change `network` in place so that it computes in `dtype`, on all data-parallel ranks.
 
-    Over several data-parallel ranks the parameters are sharded, each of the `layers` separately and the rest together,
-    and gradients become means over the ranks (gloo supports no other scaling). A single rank uses 16-bit copies.
+    Gradients become means over the ranks, after the last backward pass of a step and `average_gradients`.
+
+    Args:
+        network: the network; each of its `layers` is sharded separately, and the rest together.
+        groups: the process groups of the job.
+        dtype: the dtype in which layers compute; parameters and optimizer state stay in float32.
+        device: the device of this rank.
+        sharding: how the data-parallel ranks share the weights; by default over all of them.
+        reduce_dtype: the dtype in which gradients are summed over ranks.
     """
-    if groups.data_size == 1:
+    if sharding is None:
+        sharding = Sharding("full" if groups.data_size > 1 else "none", groups.data_size)
+    if sharding.strategy == "none":
         if hasattr(network, "_half_weights"):
             reshard(network)
-        else:
+        elif dtype != torch.float32:
             HalfWeights(network, dtype, _METHODS)
+        if groups.data_size > 1:
+            Replicas(network, groups, reduce_dtype)
         return
-    mesh = DeviceMesh.from_group(groups.data, device.type)
+    mesh = _mesh(groups, device, sharding)
+    if mesh.ndim > 1:
+        copy_to_replicas(network, groups.data)
     # Inputs are not cast: rotary angles must stay float32, and hidden states already have the layers' dtype.
     policy = MixedPrecisionPolicy(
-        param_dtype=None if dtype == torch.float32 else dtype, reduce_dtype=torch.float32, cast_forward_inputs=False
+        param_dtype=None if dtype == torch.float32 else dtype,
+        reduce_dtype=reduce_dtype,
+        cast_forward_inputs=False,
     )
-    for part in (*getattr(network, "layers", ()), network):
+    layers = getattr(network, "layers", ())
+    for part in (*layers, network):
         fully_shard(part, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
+    # Weights that are prefetched must be used: in one stack of layers, and not in two of which a call may run one.
+    for number, layer in enumerate(layers if isinstance(layers, nn.ModuleList) else ()):
+        layer.set_modules_to_forward_prefetch(list(layers[number + 1 : number + 1 + _PREFETCHED_LAYERS]))  # type: ignore[operator]  # FSDP2 adds it
     for method in _METHODS:
         if hasattr(network, method):
             register_fsdp_forward_method(network, method)
 
 
+def _mesh(groups: ProcessGroups, device: torch.device, sharding: Sharding) -> DeviceMesh:
+    """Return the data-parallel ranks as a mesh whose last axis is sharded, and whose first of two is replicated."""
+    if sharding.strategy == "full":
+        return DeviceMesh.from_group(groups.data, device.type)
+    ranks = torch.tensor(dist.get_process_group_ranks(groups.data)).view(-1, sharding.shard_size)
+    replica, place = divmod(groups.data_rank, sharding.shard_size)
+    parts = [
+        dist.new_group(members.tolist(), use_local_synchronization=True)
+        for members in (ranks[:, place], ranks[replica])
+    ]
+    return DeviceMesh.from_group(parts, device.type, mesh=ranks, mesh_dim_names=("replicate", "shard"))
+
+
+def average_gradients(network: nn.Module) -> None:
+    """Average the gradients of a step over ranks that hold all weights; FSDP2 has done so in the backward pass."""
+    replicas: Replicas | None = getattr(network, "_replicas", None)
+    if replicas is not None:
+        replicas.average_gradients()
+
+
+def is_sharded(network: nn.Module) -> bool:
+    """Return whether the passes of the network gather weights of other data-parallel ranks."""
+    return isinstance(network, FSDPModule)
+
+
 def reduce_gradients_now(network: nn.Module, now: bool) -> None:
-    """Set whether the next backward pass reduces gradients over ranks (`now`) or only accumulates them."""
+    """Set whether the next backward pass reduces gradients over ranks (`now`) or only accumulates them.
+
+    Gathered weights stay until the backward pass that reduces, so that a step gathers them once.
+    """
     if isinstance(network, FSDPModule):
         network.set_requires_gradient_sync(now)
         network.set_is_last_backward(now)
+        network.set_reshard_after_backward(now)
 
 
 def gather(network: nn.Module) -> None:

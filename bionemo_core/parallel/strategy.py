@@ -19,12 +19,13 @@ from bionemo_core.checkpoint.load import CheckpointReader, open_checkpoint
 from bionemo_core.checkpoint.rank_agreement import Disagreement
 from bionemo_core.checkpoint.save import save
 from bionemo_core.config.recompute_options import Recompute
-from bionemo_core.errors import NetworkError, NonFiniteError
+from bionemo_core.errors import ConfigError, NetworkError, NonFiniteError
 from bionemo_core.io.exhaustion import find_exhaustion
 from bionemo_core.parallel.groups import ProcessGroups, start_groups
 from bionemo_core.parallel.layout import ParameterLayout, read_layouts
 from bionemo_core.parallel.recompute import is_recomputed, recompute_layers
-from bionemo_core.parallel.sharding import needs_sharding, reshard, shard
+from bionemo_core.parallel.sharding import reshard, shard
+from bionemo_core.parallel.sharding_choice import STATE_BYTES, Sharding, SharedRanks, choose_sharding
 from bionemo_core.parallel.weights import adam_parts, adam_steps, load_adam, load_weights, network_of, weight_parts
 
 _MAX_RECOMPILES = 64
@@ -40,6 +41,10 @@ class MegatronStrategy(DDPStrategy):
     Args:
         tensor_model_parallel_size: ranks that share one copy of the model.
         dtype: the dtype in which layers compute.
+        reduce_dtype: the dtype in which gradients are summed over ranks.
+        sharding_strategy: how data-parallel ranks share weights and optimizer state, see `choose_sharding`.
+        shard_size: with hybrid and auto, the ranks that share one copy; None: those of one machine.
+        device_bytes: the memory of the device, with which `auto` compares the size of the model.
         compile_layers: compile each transformer layer.
         use_cuda_graphs: run forward and backward passes as CUDA graphs where possible.
         recompute: which activations are computed again in the backward pass.
@@ -53,6 +58,10 @@ class MegatronStrategy(DDPStrategy):
         compile_layers: bool = False,
         use_cuda_graphs: bool = False,
         timeout_s: float = 600.0,
+        reduce_dtype: torch.dtype = torch.float32,
+        sharding_strategy: str = "full",
+        shard_size: int | None = None,
+        device_bytes: float = 0.0,
         recompute: Recompute | None = None,
         **kwargs: Any,
     ) -> None:
@@ -65,6 +74,10 @@ class MegatronStrategy(DDPStrategy):
         self.facts: dict[str, Any] = {}
         """Plain values that are written into each checkpoint's manifest."""
         self.layouts: dict[str, ParameterLayout] = {}
+        self.reduce_dtype = reduce_dtype
+        self._wanted_sharding = sharding_strategy, shard_size
+        self._device_bytes = device_bytes
+        self._sharding: Sharding | None = None
         self._reader: CheckpointReader | None = None
 
     @property
@@ -100,8 +113,40 @@ class MegatronStrategy(DDPStrategy):
             self.set_world_ranks()
         start_groups(self.tensor_model_parallel_size)
 
+    def decide_sharding(self, module: nn.Module) -> Sharding:
+        """Return how the data-parallel ranks share the weights of `module`; all ranks must call it together.
+
+        Raises:
+            ConfigError: the ranks do not divide as requested, or the module can only be replicated.
+        """
+        if self._sharding is None:
+            self._sharding = self._choose_sharding(module)
+        return self._sharding
+
+    def _choose_sharding(self, module: nn.Module) -> Sharding:
+        wanted, shard_size = self._wanted_sharding
+        groups = self.groups
+        if not hasattr(module, "network"):
+            if wanted in ("full", "hybrid") and groups.data_size > 1 and self._device_bytes:
+                raise ConfigError(
+                    f"parallel.sharding_strategy={wanted}: this model is a LightningModule without a `network`, which "
+                    "Lightning replicates. Use parallel.sharding_strategy=none."
+                )
+            return Sharding("none", 1, "a LightningModule without a `network`" if groups.data_size > 1 else "")
+        smallest = torch.tensor(self._device_bytes, dtype=torch.float64, device=self.root_device)
+        if dist.get_world_size() > 1:
+            dist.all_reduce(smallest, dist.ReduceOp.MIN)
+        copies = self.dtype.itemsize if self.dtype != torch.float32 else 0
+        state = sum(one.numel() for one in network_of(module).parameters()) * (STATE_BYTES + copies)
+        local = max(1, dist.get_world_size() // self.num_nodes // groups.tensor_size)
+        ranks = SharedRanks(groups.data_size, min(local, groups.data_size))
+        return choose_sharding(wanted, shard_size, ranks, float(state), smallest.item())
+
     def configure_ddp(self) -> None:
         """Compile and shard the network; wrap any other `LightningModule` for data parallelism."""
+        module = self.lightning_module
+        assert module is not None
+        sharding = self.decide_sharding(module)
         self.layouts = read_layouts(self.network, self.groups)
         recompute_layers(self.network, self.recompute, compiled=self.compile_layers)
         if not self._saves_parts:
@@ -110,12 +155,10 @@ class MegatronStrategy(DDPStrategy):
             return
         if self.compile_layers:
             compile_layers(self.network)
-        if needs_sharding(self.groups, self.dtype):
-            shard(self.network, self.groups, self.dtype, self.root_device)
-            # Otherwise Lightning would copy rank 0's weights to all ranks before a test; each rank has its own part.
-            module = self.lightning_module
-            kept = [name for name, _ in (*module.named_parameters(), *module.named_buffers())]
-            DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(module, kept)
+        shard(self.network, self.groups, self.dtype, self.root_device, sharding, reduce_dtype=self.reduce_dtype)
+        # Otherwise Lightning would copy rank 0's weights to all ranks before a test; each rank may have its own part.
+        kept = [name for name, _ in (*module.named_parameters(), *module.named_buffers())]
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(module, kept)
 
     @property
     def restore_checkpoint_after_setup(self) -> bool:

@@ -11,12 +11,10 @@ import torch
 from bionemo_core.config.batch_plan import BatchPlan
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.errors import ConfigError
+from bionemo_core.parallel.sharding_choice import STATE_BYTES
 from bionemo_core.runs.device import Device
 
 GIB = 1024**3
-STATE_BYTES = 16
-"""Bytes of a parameter: its weight, its gradient and two moments of Adam, in float32."""
-
 WORKER_BYTES = 16 * 1024**2
 """Bytes of a loader process that it does not share, without the records that it reads."""
 
@@ -40,7 +38,7 @@ def refuse_absurd(spec: RunSpec, plan: BatchPlan, device: Device) -> None:
         ConfigError: one does not; the message has the arithmetic.
     """
     host, processes = host_bytes(), spec.trainer.devices
-    own = torch.cuda.get_device_properties(0).total_memory if device.name == "cuda" else host / processes
+    own = device_bytes(device, processes)
     where = "a GPU" if device.name == "cuda" else f"each of {processes} processes" if processes > 1 else "this machine"
     for need in device_needs(spec, plan, device.dtype.itemsize):
         _refuse(need, own, where)
@@ -100,6 +98,11 @@ def host_needs(spec: RunSpec, plan: BatchPlan) -> list[Need]:
             "batch.micro_batch_size, batch.accumulate_grad_batches or batch.global_batch_size",
         ),
     ]
+
+
+def device_bytes(device: Device, processes: int) -> float:
+    """Return the memory of a rank's device in bytes: of its GPU, or its share of the machine's memory."""
+    return torch.cuda.get_device_properties(0).total_memory if device.name == "cuda" else host_bytes() / processes
 
 
 def host_bytes() -> float:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from bionemo_core.data.batches.cuts import count_cuts
+from bionemo_core.parallel.sharding_choice import STATE_BYTES, Sharding
 
 if TYPE_CHECKING:
     from bionemo_core.checkpoint.load import CheckpointReader
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from bionemo_core.runs.folder import RunFolder
 
 GIB = 1024**3
+UNSHARDED = Sharding("none", 1)
 
 
 def print_plan(
@@ -31,12 +33,13 @@ def print_plan(
     device: Device,
     folder: RunFolder,
     rate: str,
+    sharding: Sharding = UNSHARDED,
 ) -> None:
     """Print the values derived from the configuration; `read` has a line with the counts of each file.
 
     `rate` says what the learning rate does over the run.
     """
-    print(plan_text(spec, plan, module, splits, read, device, folder, rate), flush=True)
+    print(plan_text(spec, plan, module, splits, read, device, folder, rate, sharding), flush=True)
 
 
 def plan_text(
@@ -48,6 +51,7 @@ def plan_text(
     device: Device,
     folder: RunFolder,
     rate: str,
+    sharding: Sharding = UNSHARDED,
 ) -> str:
     """Return the derived plan of a run as aligned lines."""
     parameters = sum(p.numel() for p in module.parameters()) * plan.tensor_parallel_size
@@ -67,13 +71,17 @@ def plan_text(
             f"{plan.data_parallel_size * plan.tensor_parallel_size} x {device.name} "
             f"(data {plan.data_parallel_size}, tensor {plan.tensor_parallel_size}), {device.precision}",
         ),
+        *((("sharding", _sharding_line(sharding, plan)),) if sharding.reason else ()),
         (
             "batch",
             f"{plan.global_batch_size} {rows} {size} = "
             f"{plan.micro_batch_size} micro x {plan.accumulate_grad_batches} accumulated x "
             f"{plan.data_parallel_size} ranks{total}",
         ),
-        ("memory", f"about {state_bytes(parameters, plan) / GIB:,.2f} GiB a rank for weights, gradients and Adam"),
+        (
+            "memory",
+            f"about {state_bytes(parameters, plan, sharding) / GIB:,.2f} GiB a rank for weights, gradients and Adam",
+        ),
         ("steps", f"{spec.trainer.max_steps:,}, validation every {spec.trainer.val_check_interval:,}"),
         ("rate", rate),
         ("folder", str(folder.path)),
@@ -81,9 +89,18 @@ def plan_text(
     return "\n".join(f"{name:>10}  {text}" for name, text in lines)
 
 
-def state_bytes(parameters: int, plan: BatchPlan) -> float:
+def state_bytes(parameters: int, plan: BatchPlan, sharding: Sharding = UNSHARDED) -> float:
     """Return the bytes a rank needs besides activations: weights, gradients and two Adam moments in float32."""
-    return 16.0 * parameters / (plan.tensor_parallel_size * plan.data_parallel_size)
+    return float(STATE_BYTES) * parameters / (plan.tensor_parallel_size * sharding.shard_size)
+
+
+def _sharding_line(sharding: Sharding, plan: BatchPlan) -> str:
+    shared = {
+        "full": f"over all {plan.data_parallel_size} data-parallel ranks",
+        "hybrid": f"over groups of {sharding.shard_size} of the {plan.data_parallel_size} data-parallel ranks",
+        "none": f"none, each of the {plan.data_parallel_size} data-parallel ranks has all weights",
+    }[sharding.strategy]
+    return f"{shared}: {sharding.reason}"
 
 
 def _data_line(spec: RunSpec, splits: DataSplits) -> str:

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytorch_lightning as pl
+import torch
 
 from bionemo_core.checkpoint.load import CheckpointReader
 from bionemo_core.config.recompute_options import Recompute
@@ -20,6 +21,7 @@ from bionemo_core.reporting.loggers import RunContext
 from bionemo_core.reporting.training_progress import RunProgress
 from bionemo_core.runs.device import Device
 from bionemo_core.runs.folder import RunFolder
+from bionemo_core.runs.memory_estimate import device_bytes
 from bionemo_core.training.callbacks import LogMetrics, StopOnBadValidation
 
 if TYPE_CHECKING:
@@ -43,6 +45,10 @@ def make_trainer(
         dtype=device.dtype,
         compile_layers=device.accelerator == "gpu" if settings.compile is None else settings.compile,
         use_cuda_graphs=settings.cuda_graphs,
+        reduce_dtype=getattr(torch, spec.parallel.reduce_dtype),
+        sharding_strategy=spec.parallel.sharding_strategy,
+        shard_size=spec.parallel.shard_size,
+        device_bytes=device_bytes(device, settings.devices),
         recompute=Recompute.of(settings),
     )
     if reader:

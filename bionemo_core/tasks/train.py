@@ -174,6 +174,7 @@ class _Run:
             note_missing(network_of(module), restored.unfilled, restored.source, restored.absent_note)
             require_weights(network_of(module), "task.do_training=false")
         parts = hooks.before_fit(Built(spec, device, folder, trainer, tokenizer, splits, module))
+        strategy_of(trainer).decide_sharding(parts.module)
         absent = missing_parts(network_of(module)).facts()
         facts = {"run": spec.name, "data_fingerprint": splits.fingerprint}
         check_records(parts.splits, spec)
@@ -196,7 +197,8 @@ class _Run:
         write_session(self.folder, self.spec)
         (self.folder.path / SUMMARY).unlink(missing_ok=True)  # it is true again at the end of this session
         rate = self._rate_line(registry)
-        print_plan(self.spec, self.plan, self.module, self.splits, self.read, self.device, self.folder, rate)
+        sharding = strategy_of(self.trainer).decide_sharding(self.module)
+        print_plan(self.spec, self.plan, self.module, self.splits, self.read, self.device, self.folder, rate, sharding)
         if self.restored:
             record_restore(self.folder, self.restored)
         if self.reader and before:

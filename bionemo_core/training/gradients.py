@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 
 from bionemo_core.parallel.groups import ProcessGroups
@@ -23,17 +24,18 @@ def gradient_norm(
     """Return the 2-norm of the whole model's gradient, a float32 scalar, equal on every rank."""
     split: list[Tensor] = []
     replicated: list[Tensor] = []
-    sharded = False
+    mesh: DeviceMesh | None = None
     for name, parameter in named_parameters:
         if parameter.grad is None:
             continue
-        sharded |= isinstance(parameter.grad, DTensor)
+        if isinstance(parameter.grad, DTensor):
+            mesh = parameter.grad.device_mesh
         (replicated if layouts[name].dim is None else split).append(_local(parameter.grad))
     total = _sum_of_squares(split, device)
     if groups.tensor_rank == 0:  # gradients that every tensor-parallel rank holds are counted once
         total = total + _sum_of_squares(replicated, device)
-    if sharded and groups.data_size > 1:
-        dist.all_reduce(total, group=groups.data)
+    if mesh is not None:  # its last axis is sharded, an axis before that is replicated
+        dist.all_reduce(total, group=mesh.get_group(mesh.ndim - 1))
     if groups.tensor_size > 1:
         dist.all_reduce(total, group=groups.tensor)
     return total.sqrt()

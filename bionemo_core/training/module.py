@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from bionemo_core.errors import ConfigError, NonFiniteError
 from bionemo_core.parallel.dropout import seed_micro_batch
-from bionemo_core.parallel.sharding import reduce_gradients_now, reshard
+from bionemo_core.parallel.sharding import average_gradients, reduce_gradients_now, reshard
 from bionemo_core.parallel.strategy import MegatronStrategy, strategy_of
 from bionemo_core.protocols import AnyObjective, Seq2SeqObjective, TensorType, TextJudge
 from bionemo_core.training.cuda_graphs import make_pass_runner
@@ -183,6 +183,7 @@ class LanguageModule(pl.LightningModule):
             names = result.logged if names is None else names
             check_logged_names(result.logged, names)
         reshard(self.network)  # needed if a backward pass reached no parameter
+        average_gradients(self.network)
         return sums, names or (), backward_s
 
     def _reduce(self, sums: Tensor, counts: dict[str, float]) -> tuple[float, float, list[float]]:

@@ -18,7 +18,6 @@ class Ranks:
     tensor_rank: int
     tensor_size: int
     data_rank: int = 0
-    data_size: int = 1
 
 
 def shards(whole: torch.Tensor, layout: ParameterLayout, size: int) -> list[torch.Tensor]:
@@ -45,12 +44,35 @@ def test_tensor_parallel_parts_make_up_the_whole(dim: int, stride: int, size: in
 
 
 @dataclass
+class Mesh:
+    """The attributes of a device mesh that the layout reads: each axis has a rank and a size."""
+
+    axes: tuple[tuple[int, int], ...]
+
+    @property
+    def ndim(self) -> int:
+        return len(self.axes)
+
+    def get_local_rank(self, axis: int) -> int:
+        return self.axes[axis][0]
+
+    def size(self, axis: int) -> int:
+        return self.axes[axis][1]
+
+
+@dataclass
 class Sharded:
     """The attributes of a DTensor that the layout reads; FSDP2 gives a rank its part of `torch.chunk`, or nothing."""
 
     whole: torch.Tensor
     rank: int
     size: int
+    replica: tuple[tuple[int, int], ...] = ()
+    """The rank and size of an axis of copies, for a mesh of two axes."""
+
+    @property
+    def device_mesh(self) -> Mesh:
+        return Mesh((*self.replica, (self.rank, self.size)))
 
     @property
     def shape(self) -> torch.Size:
@@ -63,8 +85,9 @@ class Sharded:
 
 @pytest.mark.parametrize(("dim", "stride", "tensor_size"), [(None, 1, 1), (0, 1, 2), (0, 2, 2), (1, 1, 2)])
 @pytest.mark.parametrize("data_size", [2, 3, 4])
+@pytest.mark.parametrize("copies", [1, 2])
 def test_uneven_data_parallel_parts_make_up_the_whole(
-    monkeypatch: pytest.MonkeyPatch, dim: int | None, stride: int, tensor_size: int, data_size: int
+    monkeypatch: pytest.MonkeyPatch, copies: int, dim: int | None, stride: int, tensor_size: int, data_size: int
 ) -> None:
     """A rank's rows do not divide by the ranks: the last ones get fewer, or none."""
     monkeypatch.setattr(layouts, "DTensor", Sharded)
@@ -73,9 +96,10 @@ def test_uneven_data_parallel_parts_make_up_the_whole(
     layout = ParameterLayout((rows, 4), dim, stride)
     rebuilt, blocks = torch.full_like(whole, -1), []
     for tensor_rank, shard in enumerate([whole] if dim is None else shards(whole, layout, tensor_size)):
-        for data_rank in range(data_size):
-            parameter: Any = Sharded(shard, data_rank, data_size)
-            ranks: Any = Ranks(tensor_rank, tensor_size, data_rank, data_size)
+        for data_rank in range(copies * data_size):
+            copy, place = divmod(data_rank, data_size)
+            parameter: Any = Sharded(shard, place, data_size, ((copy, copies),) if copies > 1 else ())
+            ranks: Any = Ranks(tensor_rank, tensor_size, data_rank)
             for part in owned_parts("w", layout, parameter, parameter, ranks):
                 where = tuple(slice(o, o + s) for o, s in zip(part.offset, part.tensor.shape, strict=True))
                 rebuilt[where] = part.tensor

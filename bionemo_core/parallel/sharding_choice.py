@@ -1,0 +1,87 @@
+"""The choice of how data-parallel ranks share the weights, from the size of the model and of a device."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from bionemo_core.errors import ConfigError
+
+GIB = 1024**3
+STATE_BYTES = 16
+"""Bytes of a parameter: its weight, its gradient and two moments of Adam, in float32."""
+
+REPLICATED_SHARE = 0.25
+"""Weights are replicated while they, their gradients and Adam take at most this share of a device."""
+
+
+class Sharding(NamedTuple):
+    """How the data-parallel ranks share weights, gradients and optimizer state."""
+
+    strategy: str
+    """full: shard over all ranks. hybrid: shard within groups of `shard_size`. none: each rank has all."""
+    shard_size: int
+    """The number of ranks that share one copy."""
+    reason: str = ""
+    """Why it was chosen, for the plan; empty if there is only one data-parallel rank."""
+
+
+class SharedRanks(NamedTuple):
+    """The data-parallel ranks among which the weights are shared."""
+
+    size: int
+    on_one_machine: int
+    """How many of them are on one machine."""
+
+
+def choose_sharding(
+    wanted: str, shard_size: int | None, ranks: SharedRanks, state_bytes: float, device_bytes: float
+) -> Sharding:
+    """Return how data-parallel ranks share the weights.
+
+    Args:
+        wanted: `parallel.sharding_strategy`.
+        shard_size: `parallel.shard_size`.
+        ranks: the data-parallel ranks.
+        state_bytes: bytes of all weights, gradients and optimizer state of one tensor-parallel rank.
+        device_bytes: memory of the smallest device.
+
+    Raises:
+        ConfigError: `shard_size` does not divide the number of ranks.
+    """
+    if ranks.size == 1:
+        return Sharding("none", 1)
+    group = _group_size(shard_size, ranks, must_divide=wanted == "hybrid")
+    if wanted != "auto":
+        size = {"full": ranks.size, "none": 1, "hybrid": group}[wanted]
+        return _normal(size, ranks.size, f"parallel.sharding_strategy={wanted}")
+    limit = REPLICATED_SHARE * device_bytes
+    needs = f"weights, gradients and Adam take {state_bytes / GIB:,.2f} GiB"
+    if state_bytes <= limit:
+        return Sharding("none", 1, f"{needs}, at most a quarter of a device ({limit / GIB:,.1f} GiB)")
+    if group < ranks.size and state_bytes / group <= limit:
+        return _normal(group, ranks.size, f"{needs}, and a share of 1/{group} is at most a quarter of a device")
+    return _normal(ranks.size, ranks.size, f"{needs}, more than a quarter of a device ({limit / GIB:,.1f} GiB)")
+
+
+def _group_size(shard_size: int | None, ranks: SharedRanks, *, must_divide: bool) -> int:
+    """Return how many ranks share one copy under `hybrid`."""
+    if shard_size is not None:
+        if ranks.size % shard_size:
+            raise ConfigError(
+                f"parallel.shard_size={shard_size} does not divide the {ranks.size} data-parallel ranks. Choose a "
+                "divisor, or leave it out."
+            )
+        return shard_size
+    if ranks.size % ranks.on_one_machine == 0:
+        return ranks.on_one_machine
+    if must_divide:
+        raise ConfigError(
+            f"parallel.sharding_strategy=hybrid: {ranks.size} data-parallel ranks do not divide into groups of the "
+            f"{ranks.on_one_machine} on one machine. Set parallel.shard_size to a divisor of {ranks.size}."
+        )
+    return ranks.size
+
+
+def _normal(size: int, ranks: int, reason: str) -> Sharding:
+    strategy = "full" if size == ranks else "none" if size == 1 else "hybrid"
+    return Sharding(strategy, size, reason)
