@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from bionemo_core.cli.hydra_keys import refuse_keys_without_effect
 from bionemo_core.config.task_spec import TaskSpec
 from bionemo_core.config.v1.rewriting import rewrite_command_line
 from bionemo_core.errors import ConfigError
@@ -29,8 +30,10 @@ def prepare_command_line(typed: list[str], registry: Registry) -> CommandLine:
     """Return the command line with today's keys, after checking that every component in it exists.
 
     Raises:
-        ConfigError: a name is unknown or ambiguous, a v1 key is not supported, or a folder is missing.
+        ConfigError: a name is unknown or ambiguous, a v1 key is not supported, a key of Hydra has no effect, or a folder
+            is missing.
     """
+    refuse_keys_without_effect(typed)
     arguments, folders = _split_folders(typed)
     arguments, notes = rewrite_command_line(arguments, component_keys(registry))
     arguments = [_none_as_list(argument) for argument in [*arguments, *_null_choices(arguments, registry)]]

@@ -59,6 +59,13 @@ def test_a_sweep_runs_every_combination(runs_seen):
     ]  # fmt: skip
 
 
+def test_keys_of_hydra_that_a_sweep_needs_still_work(runs_seen, tmp_path):
+    assert cli.main(["-m", "model=esm1nv_tiny", "seed=1,2", "hydra/launcher=basic", "hydra.sweep.dir=jobs"]) == 0
+    assert [spec.seed for spec in runs_seen] == [1, 2]
+    assert (tmp_path / "jobs").is_dir()
+    assert cli.main(["model=esm1nv_tiny", "--cfg", "hydra", "hydra.job.chdir=true"]) == 0
+
+
 def test_lightnings_repeated_command_line_is_understood(runs_seen, home):
     repeated = [f'hydra.run.dir="{home}"', "hydra.job.name=train_ddp_process_1", "hydra.output_subdir=null"]
     assert cli.main(["model=esm1nv_tiny", "data.dataset.train=x[0..1]", "data.dataset_path=/x", *repeated]) == 0
@@ -79,6 +86,17 @@ def test_lightnings_repeated_command_line_is_understood(runs_seen, home):
         (["model=esm1nv", "trainer.devices=[0,1]"], "CUDA_VISIBLE_DEVICES"),
         (["model=esm1nv", "--config-dir", "nowhere"], "nowhere is not a folder"),
         (["model=esm1nv", "x=[a#b]"], "x: the value [a#b] cannot be read"),
+        (
+            ["model=esm1nv", "hydra.run.dir=out"],
+            "hydra.run.dir: this key of Hydra has no effect. home=DIR and name=NAME",
+        ),
+        (["model=esm1nv", "-m", "hydra.run.dir=out"], "hydra.run.dir: this key of Hydra has no effect. home=DIR"),
+        (["model=esm1nv", "hydra.job.chdir=true"], "hydra.job.chdir: this key of Hydra has no effect without -m"),
+        (
+            ["model=esm1nv", "+hydra.mode=MULTIRUN"],
+            "hydra.mode: this key of Hydra has no effect. For a sweep, type -m.",
+        ),
+        (["model=esm1nv", "hydra/launcher=basic"], "hydra/launcher: this key of Hydra has no effect without -m"),
         (["plugins", "--trcae"], "Usage"),
         (["help", "modle"], "Did you mean 'model'"),
         (["completion", "tcsh"], "bash, zsh, fish"),
