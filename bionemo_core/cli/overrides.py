@@ -30,8 +30,8 @@ def prepare_command_line(typed: list[str], registry: Registry) -> CommandLine:
     """Return the command line with today's keys, after checking that every component in it exists.
 
     Raises:
-        ConfigError: a name is unknown or ambiguous, a v1 key is not supported, a key of Hydra has no effect, or a folder
-            is missing.
+        ConfigError: a name is unknown or ambiguous, a v1 key is not supported, a key of Hydra has no effect, or a
+            folder is missing.
     """
     refuse_keys_without_effect(typed)
     arguments, folders = _split_folders(typed)

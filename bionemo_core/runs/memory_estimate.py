@@ -101,8 +101,10 @@ def host_needs(spec: RunSpec, plan: BatchPlan) -> list[Need]:
 
 
 def device_bytes(device: Device, processes: int) -> float:
-    """Return the memory of a rank's device in bytes: of its GPU, or its share of the machine's memory."""
-    return torch.cuda.get_device_properties(0).total_memory if device.name == "cuda" else host_bytes() / processes
+    """Return the memory that one rank can use: of its GPU, or its share of this machine's."""
+    if device.name == "cuda":
+        return torch.cuda.get_device_properties(0).total_memory
+    return host_bytes() / processes
 
 
 def host_bytes() -> float:

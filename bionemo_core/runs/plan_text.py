@@ -11,6 +11,8 @@ from torch import nn
 
 from bionemo_core.data.batches.cuts import count_cuts
 from bionemo_core.parallel.sharding_choice import STATE_BYTES, Sharding
+from bionemo_core.runs.memory_estimate import device_bytes
+from bionemo_core.runs.peak_memory import estimate_peak, ways_to_fit
 
 if TYPE_CHECKING:
     from bionemo_core.checkpoint.load import CheckpointReader
@@ -78,15 +80,34 @@ def plan_text(
             f"{plan.micro_batch_size} micro x {plan.accumulate_grad_batches} accumulated x "
             f"{plan.data_parallel_size} ranks{total}",
         ),
-        (
-            "memory",
-            f"about {state_bytes(parameters, plan, sharding) / GIB:,.2f} GiB a rank for weights, gradients and Adam",
-        ),
+        *_memory_lines(spec, plan, module, device, parameters, sharding),
         ("steps", f"{spec.trainer.max_steps:,}, validation every {spec.trainer.val_check_interval:,}"),
         ("rate", rate),
         ("folder", str(folder.path)),
     ]
     return "\n".join(f"{name:>10}  {text}" for name, text in lines)
+
+
+def _memory_lines(
+    spec: RunSpec, plan: BatchPlan, module: Any, device: Device, parameters: int, sharding: Sharding
+) -> list[tuple[str, str]]:
+    """Return the expected memory of a rank; if the device has less, also what would make the run fit."""
+    network = getattr(module, "network", None)
+    vocab_size = getattr(network, "vocab_size", None)
+    peak = None
+    if isinstance(vocab_size, int) and all(parameter.requires_grad for parameter in module.parameters()):
+        rotary = getattr(network, "rotary", None) is not None
+        peak = estimate_peak(spec, plan, device, parameters, vocab_size, shards=sharding.shard_size, rotary=rotary)
+    state = f"{state_bytes(parameters, plan, sharding) / GIB:,.2f} GiB a rank for weights, gradients and Adam"
+    if peak is None:
+        return [("memory", f"about {state}")]
+    lines = [("memory", f"about {peak.total / GIB:,.2f} GiB at the peak of a step, of a full batch; {state}")]
+    available = device_bytes(device, spec.trainer.devices)
+    if peak.total > available:
+        ways = ways_to_fit(spec, plan, device, parameters, vocab_size or 0, sharding.shard_size, available)
+        advice = f"; it would with {', or '.join(ways)}" if ways else "; take a smaller model or more devices"
+        lines.append(("", f"this will hardly fit: there are {available / GIB:,.2f} GiB{advice}"))
+    return lines
 
 
 def state_bytes(parameters: int, plan: BatchPlan, sharding: Sharding = UNSHARDED) -> float:
