@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from megatron.core.transformer.transformer_block import TransformerBlock
+from megatron.core.transformer.transformer_block import TransformerBlock, TransformerBlockSubmodules
 from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor
 
@@ -27,7 +27,7 @@ def padded_vocab_size(vocab_size: int, multiple: int = 128) -> int:
 
 
 class EncoderLM(torch.nn.Module):
-    """Embedding, pre-norm transformer layers, final norm, masked-language head with tied weights.
+    """Embedding, pre-norm transformer layers, final norm, masked-language head.
 
     Args:
         config: from `bionemo_core.nn.layers.transformer_config`.
@@ -35,6 +35,8 @@ class EncoderLM(torch.nn.Module):
         embedding: options of the embedding.
         rotary: whether to rotate queries and keys by position.
         groups: the process groups to split over.
+        block: the spec of the layers and the final norm; None: `bionemo_core.nn.layers.block_spec`.
+        tied_head: whether the head uses the embedding's table as its weight.
     """
 
     def __init__(
@@ -45,6 +47,8 @@ class EncoderLM(torch.nn.Module):
         *,
         rotary: bool,
         groups: ProcessGroups,
+        block: TransformerBlockSubmodules | None = None,
+        tied_head: bool = True,
     ) -> None:
         super().__init__()
         self.config = config
@@ -53,8 +57,8 @@ class EncoderLM(torch.nn.Module):
         columns = padded_vocab_size(vocab_size)
         self.embedding = TokenEmbedding(config, columns, embedding, groups)
         self.rotary = RotaryAngles(config.kv_channels) if rotary else None
-        self.encoder = TransformerBlock(config, block_spec(config), pg_collection=groups.collection)
-        self.head = MaskedLanguageHead(config, columns, groups)
+        self.encoder = TransformerBlock(config, block or block_spec(config), pg_collection=groups.collection)
+        self.head = MaskedLanguageHead(config, columns, groups, tied=tied_head)
 
     @property
     def layers(self) -> torch.nn.ModuleList:

@@ -19,10 +19,13 @@ if TYPE_CHECKING:
 
 
 class MaskedLanguageHead(torch.nn.Module):
-    """The head of BERT and ESM: dense, erf gelu, norm, then the tied embedding with a separate bias."""
+    """The head of BERT and ESM: dense, erf gelu, norm, then the embedding's or a weight of its own, and a bias."""
 
-    def __init__(self, config: TransformerConfig, padded_vocab_size: int, groups: ProcessGroups) -> None:
+    def __init__(
+        self, config: TransformerConfig, padded_vocab_size: int, groups: ProcessGroups, *, tied: bool = True
+    ) -> None:
         super().__init__()
+        self.tied = tied
         self.dense = torch.nn.Linear(config.hidden_size, config.hidden_size, dtype=config.params_dtype)
         config.init_method(self.dense.weight)
         torch.nn.init.zeros_(self.dense.bias)
@@ -33,13 +36,14 @@ class MaskedLanguageHead(torch.nn.Module):
             config=config,
             init_method=config.init_method,
             bias=True,
-            skip_weight_param_allocation=True,
+            skip_weight_param_allocation=tied,
             tp_group=groups.tensor,
         )
 
     def forward(self, hidden: Tensor, tied_weight: Tensor) -> Tensor:
         """Return the logits of this rank's columns, shape [..., padded vocabulary / tensor ranks]."""
-        return self.output(self.layer_norm(F.gelu(self.dense(hidden))), weight=tied_weight)[0]
+        weight = tied_weight if self.tied else None
+        return self.output(self.layer_norm(F.gelu(self.dense(hidden))), weight=weight)[0]
 
 
 class TokensHead(torch.nn.Module):

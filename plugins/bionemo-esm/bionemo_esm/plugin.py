@@ -5,7 +5,7 @@ from typing import Any
 
 from bionemo_core import Component, configure, hookimpl
 from bionemo_esm import presets
-from bionemo_esm.sizes import ESM2_SIZES
+from bionemo_esm.sizes import ESM2_SIZES, ESMC_SIZES
 
 BIONEMO_PLUGIN_API = 1
 
@@ -35,13 +35,15 @@ _ESM2_RECIPE: _Recipe = {
     "trainer": {"max_steps": 500_000},
     "batch": {"micro_batch_size": 2},
 }
+_ESMC_RECIPE: _Recipe = {**_ESM2_RECIPE, "tokenizer": "esmc"}
 
 
 @hookimpl
 def bionemo_tokenizers() -> Iterator[Component]:
-    """Offer the alphabets of ESM-1nv and of ESM-1b and ESM-2."""
+    """Offer the alphabets of ESM-1nv, of ESM-1b and ESM-2, and of ESM C."""
     yield Component("esm1nv", configure(presets.esm1nv_alphabet), "30 pieces of ESM-1nv and ProtT5nv (v1 ids)")
     yield Component("esm2", configure(presets.esm2_alphabet), "33 tokens of ESM-1b and ESM-2")
+    yield Component("esmc", configure(presets.esmc_alphabet), "64 tokens of ESM C, 31 of them unused")
 
 
 @hookimpl
@@ -55,6 +57,12 @@ def bionemo_models() -> Iterator[Component]:
         config = presets.esm2.refine(num_layers=layers, hidden_size=hidden, num_attention_heads=heads)
         yield _model(name, config, f"ESM-2, {layers} layers, {hidden} hidden", _ESM2_RECIPE)
     yield _model("esm1b", presets.esm1b, "ESM-1b, 650M: 33 layers, 1280 hidden", _ESM2_RECIPE)
+    small = presets.esmc.refine(num_layers=3, hidden_size=192, num_attention_heads=3)
+    whole = _CAPABILITIES - {"tensor_parallel"}
+    yield _model("esmc_tiny", small, "ESM C for a laptop, 1.4M: 3 layers, 192 hidden", _ESMC_RECIPE, whole)
+    for name, (layers, hidden, heads) in ESMC_SIZES.items():
+        config = presets.esmc.refine(num_layers=layers, hidden_size=hidden, num_attention_heads=heads)
+        yield _model(name, config, f"ESM C, {layers} layers, {hidden} hidden", _ESMC_RECIPE, whole)
 
 
 @hookimpl
@@ -62,7 +70,10 @@ def bionemo_connectors() -> Iterator[Component]:
     """Between the family's models and their forms elsewhere."""
     yield Component("esm1nv_nemo", configure(presets.esm1nv_nemo), "ESM-1nv as a v1 .nemo archive")
     yield Component("esm_huggingface", configure(presets.esm_huggingface), "ESM-2 and ESM-1b as Hugging Face folders")
+    yield Component("esmc_huggingface", configure(presets.esmc_huggingface), "ESM C as Hugging Face folders")
 
 
-def _model(name: str, config: object, summary: str, recipe: _Recipe) -> Component:
-    return Component(name, config, summary, defaults=recipe, capabilities=_CAPABILITIES)
+def _model(
+    name: str, config: object, summary: str, recipe: _Recipe, capabilities: frozenset[str] = _CAPABILITIES
+) -> Component:
+    return Component(name, config, summary, defaults=recipe, capabilities=capabilities)

@@ -6,7 +6,7 @@ signatures as configurations.
 
 from bionemo_core import configure
 from bionemo_core.protocols import BuildContext, Tokenizer
-from bionemo_esm.sizes import EsmShape, Masking
+from bionemo_esm.sizes import EsmcShape, EsmShape, Masking
 
 
 def esm1nv_alphabet():
@@ -23,11 +23,25 @@ def esm2_alphabet():
     return esm2_tokenizer()
 
 
+def esmc_alphabet():
+    """Return the tokenizer of ESM C."""
+    from bionemo_esm.tokenizer import esmc_tokenizer
+
+    return esmc_tokenizer()
+
+
 def esm(shape: EsmShape, masking: Masking, *, tokenizer: Tokenizer, context: BuildContext):
     """Build a model of the family."""
     from bionemo_esm.model import build
 
     return build(shape, masking, tokenizer, context)
+
+
+def esmc_model(shape: EsmcShape, masking: Masking, *, tokenizer: Tokenizer, context: BuildContext):
+    """Build an ESM C."""
+    from bionemo_esm.model import build_esmc
+
+    return build_esmc(shape, masking, tokenizer, context)
 
 
 esm1nv = configure(
@@ -59,6 +73,10 @@ esm1b = configure(
 """ESM-1b (Rives et al. 2021): learned positions from 2, a norm on the embeddings, erf gelu, token dropout."""
 
 
+esmc = configure(esmc_model)
+"""ESM C (EvolutionaryScale 2024): rotary positions, swiglu, norms of queries and keys, scaled residual sums."""
+
+
 def esm1nv_nemo():
     """Return the connector to v1's archives."""
     from bionemo_esm.connector import Esm1nvNemo
@@ -71,3 +89,10 @@ def esm_huggingface():
     from bionemo_esm.connector import EsmHuggingFace
 
     return EsmHuggingFace()
+
+
+def esmc_huggingface():
+    """Return the connector to Hugging Face folders of ESM C."""
+    from bionemo_esm.esmc_connector import EsmcHuggingFace
+
+    return EsmcHuggingFace()

@@ -18,6 +18,13 @@ ESM2_SIZES = {
     "esm2_15b": (48, 5120, 40),
 }
 
+# name: layers, hidden, heads (EvolutionaryScale 2024); heads are 64 wide
+ESMC_SIZES = {
+    "esmc_300m": (30, 960, 15),
+    "esmc_600m": (36, 1152, 18),
+    "esmc_6b": (80, 2560, 40),
+}
+
 Offset = Annotated[int, Range(least=0, most=1_000_000)]
 
 
@@ -45,6 +52,31 @@ class EsmShape:
     def mlp_activation(self) -> str:
         """The activation of the MLP as the core names it."""
         return "gelu_tanh" if self.activation == "gelu" and self.bias_gelu_fusion else self.activation
+
+
+@dataclass(frozen=True)
+class EsmcShape:
+    """Sizes and switches of an ESM C."""
+
+    num_layers: Count = 30  # transformer layers
+    hidden_size: Count = 960  # width of the hidden states
+    num_attention_heads: Count = 15  # attention heads of each layer
+    ffn_hidden_size: Optional[Count] = None  # width inside the MLP; null: 8/3 of hidden_size, up to a multiple of 256
+    seq_length: SequenceLength = 2048  # the longest sequence in tokens, BOS and EOS included
+    hidden_dropout: Dropout = 0.0  # dropout of hidden states
+    attention_dropout: Dropout = 0.0  # dropout of attention probabilities
+    layernorm_epsilon: NotNegative = 1e-5  # epsilon of the layer norms
+    init_method_std: NotNegative = 0.02  # standard deviation of the initial weights
+
+    @property
+    def mlp_width(self) -> int:
+        """The width inside the MLP."""
+        return self.ffn_hidden_size or -(-8 * self.hidden_size // (3 * 256)) * 256
+
+    @property
+    def residual_divisor(self) -> float:
+        """What the output of each attention and MLP is divided by before it is added: 1 at 36 layers, as in ESM3."""
+        return float((self.num_layers / 36) ** 0.5)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The two residue alphabets of the family, in the order of their published ids."""
+"""The residue alphabets of the family, in the order of their published ids."""
 
 from bionemo_core.data.tokenizer import CharacterTokenizer
 
@@ -7,6 +7,9 @@ ESM1NV_PIECES = ("<unk>", "<s>", "</s>", "<pad>", "<mask>", *"LASGVERTDIPKNFQYHM
 
 # ESM-1b and ESM-2 (fair-esm's alphabet, as Hugging Face ships it).
 ESM2_PIECES = ("<cls>", "<pad>", "<eos>", "<unk>", *"LAGVSERTIDPKQNFYMHWCXBUZO.-", "<null_1>", "<mask>")
+
+# ESM C: ESM-2's, with a sign between chains; its tables have rows for 31 tokens that nothing uses.
+ESMC_PIECES = (*ESM2_PIECES[:31], "|", "<mask>", *(f"<unused_{row}>" for row in range(33, 64)))
 
 
 def esm1nv_tokenizer() -> CharacterTokenizer:
@@ -17,3 +20,8 @@ def esm1nv_tokenizer() -> CharacterTokenizer:
 def esm2_tokenizer() -> CharacterTokenizer:
     """Return the 33 tokens of ESM-1b and ESM-2."""
     return CharacterTokenizer(ESM2_PIECES, bos_id=0, pad_id=1, eos_id=2, unk_id=3, mask_id=32)
+
+
+def esmc_tokenizer() -> CharacterTokenizer:
+    """Return the 64 tokens of ESM C, 31 of them unused."""
+    return CharacterTokenizer(ESMC_PIECES, bos_id=0, pad_id=1, eos_id=2, unk_id=3, mask_id=32)
