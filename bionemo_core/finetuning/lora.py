@@ -22,7 +22,7 @@ TARGETS: Mapping[str, tuple[str, ...]] = {
     "fc1": ("linear_fc1",),
     "fc2": ("linear_fc2",),
 }
-"""Names of the linear layers of a transformer block, with megatron-core's names."""
+"""Names of the linear layers of a transformer block, with megatron-core's names; a network may have its own."""
 
 
 @dataclass(frozen=True)
@@ -73,16 +73,20 @@ class Adapter(nn.Module):
 def add_adapters(network: nn.Module, settings: LoraSettings) -> int:
     """Add an adapter to every target layer in `network.layers`, freeze all else, and return the number of adapters.
 
+    A network whose layers have other names than megatron-core's lists them as `lora_targets`: by target, the last part
+    of a layer's name, or its whole name within a block.
+
     Raises:
         ConfigError: the network has no such layer.
     """
-    names = {name for target in settings.check().targets for name in TARGETS[target]}
+    named = getattr(network, "lora_targets", TARGETS)
+    names = {name for target in settings.check().targets for name in named.get(target, ())}
     for parameter in network.parameters():
         parameter.requires_grad_(False)
     count = 0
     for block in getattr(network, "layers", ()):
         for name, layer in list(block.named_modules()):
-            if name.rpartition(".")[2] not in names:
+            if name not in names and name.rpartition(".")[2] not in names:
                 continue
             outputs, inputs = layer.weight.shape
             layer.lora = Adapter(inputs, outputs, settings).to(layer.weight.device)

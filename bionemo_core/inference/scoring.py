@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from bionemo_core.data.batches.batch import TokenBatch
 from bionemo_core.data.batches.rows import RowShape, collate
+from bionemo_core.data.model_input import input_form
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.inference.embedding import check_known_tokens
 from bionemo_core.nn.missing_weights import require_weights
@@ -138,7 +139,7 @@ class MaskedScorer:
         Raises:
             DataError: as for `log_probabilities`.
         """
-        tokens = self.tokenizer.encode(sequence)
+        tokens = self._encode(sequence)
         rows = self.log_probabilities(sequence, [[position] for position in range(len(tokens))])
         return np.array([row[0, token] for row, token in zip(rows, tokens, strict=True)], dtype=np.float32)
 
@@ -180,13 +181,16 @@ class MaskedScorer:
             total += float(rows[mutation.position][after]) - float(rows[mutation.position][before])
         return total
 
+    def _encode(self, text: str) -> NDArray[np.int32]:
+        return self.tokenizer.encode(input_form(self.tokenizer).spell(text))
+
     def _id(self, letter: str) -> int:
-        ids = self.tokenizer.encode(letter)
+        ids = self._encode(letter)
         check_known_tokens(ids, self.tokenizer, letter, letter)
         return int(ids[0])
 
     def _ids(self, sequence: str) -> NDArray[np.int32]:
-        ids = self.tokenizer.encode(sequence)
+        ids = self._encode(sequence)
         check_known_tokens(ids, self.tokenizer, sequence, sequence[:20])
         if not 1 <= len(ids) <= self.seq_length - 2:
             raise DataError(f"scoring: got a sequence of {len(ids)} residues, expected 1 to {self.seq_length - 2}.")

@@ -71,7 +71,11 @@ class OurModel:
 
 @runtime_checkable
 class Connector(Protocol):
-    """A translator between one foreign format and one family of models; built from its own parameters only."""
+    """A translator between one foreign format and one family of models; built from its own parameters only.
+
+    One with an attribute `fallback` that is true is asked only about models that no other connector recognises; the
+    user can choose it for any model with `connector=NAME`.
+    """
 
     format: str
     """The foreign format: nemo or huggingface."""

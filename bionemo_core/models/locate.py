@@ -176,7 +176,10 @@ def _find_connector(
     offered = list_connectors(format_, registry, chosen)
     if chosen is not None:
         return offered[0]
-    found = [(registered, connector) for registered, connector in offered if connector.recognises(foreign.config)]
+    found: list[tuple[RegisteredComponent, Connector]] = []
+    for fallback in (False, True):  # one for any model is asked only about those that have no plugin of their own
+        asked = [one for one in offered if getattr(one[1], "fallback", False) is fallback]
+        found = found or [one for one in asked if one[1].recognises(foreign.config)]
     if len(found) == 1:
         return found[0]
     if found:

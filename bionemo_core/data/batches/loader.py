@@ -17,6 +17,7 @@ from bionemo_core.data.batches.packing import RowLengths
 from bionemo_core.data.batches.plans import MicroPlan, Planner, StepPlan
 from bionemo_core.data.batches.rng import RecordRng
 from bionemo_core.data.batches.rows import RowArrays, RowShape, Seq2SeqArrays, collate, collate_pairs
+from bionemo_core.data.model_input import input_form
 from bionemo_core.errors import BioNeMoError, ConfigError, DataError
 from bionemo_core.io.exhaustion import find_exhaustion
 from bionemo_core.protocols import (
@@ -147,8 +148,11 @@ def _lengths_of_sides(examples: Sequence[Example | Seq2SeqExample]) -> dict[str,
 
 
 def add_bos_eos(tokenizer: Tokenizer, record: str | bytes, seq_length: int) -> NDArray[np.int32]:
-    """Encode a record with BOS and EOS, then truncate it to `seq_length`; a long one loses its EOS, as in v1."""
-    ids = tokenizer.encode(record)
+    """Encode a record with BOS and EOS, then truncate it to `seq_length`; a long one loses its EOS, as in v1.
+
+    Letters are replaced as the tokenizer's `input_form` says.
+    """
+    ids = tokenizer.encode(input_form(tokenizer).spell(record))
     result = np.empty(len(ids) + 2, dtype=np.int32)
     result[0] = tokenizer.bos_id
     result[1:-1] = ids

@@ -59,7 +59,9 @@ def load() -> Load:
     """Return a function that loads a registry with all installed plugins but the throw-away ones blocked."""
 
     def _load(**environ: str) -> Registry:
-        blocked = environ.pop("BIONEMO_BLOCK_PLUGINS", "") + ",bionemo-esm,bionemo-t5,bionemo-molbart"
+        blocked = (
+            environ.pop("BIONEMO_BLOCK_PLUGINS", "") + ",bionemo-esm,bionemo-huggingface,bionemo-t5,bionemo-molbart"
+        )
         return Registry.load(
             builtin, environ={"BIONEMO_BLOCK_PLUGINS": blocked, **environ}, check_defaults=problem_with_defaults
         )

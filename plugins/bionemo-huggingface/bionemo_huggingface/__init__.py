@@ -1,0 +1,1 @@
+"""Encoders of Hugging Face as a bionemo-run plugin."""
