@@ -10,6 +10,7 @@ import torch
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.errors import ConfigError
 from bionemo_core.protocols import BuildContext
+from bionemo_core.runs.cores import refuse_oversubscription
 
 DTYPES = {"32": torch.float32, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
@@ -47,7 +48,8 @@ def choose_device(spec: RunSpec) -> Device:
     """Choose the device of the run; set threads and determinism of this process.
 
     Raises:
-        ConfigError: the device is not available, or does not support the precision.
+        ConfigError: the device is not available, or does not support the precision; or the run would start far more
+            processes or threads than there are cores.
     """
     accelerator, precision = spec.trainer.accelerator, spec.trainer.precision
     if accelerator == "auto":
@@ -60,6 +62,7 @@ def choose_device(spec: RunSpec) -> Device:
         precision = "bf16-mixed" if accelerator == "gpu" else "32"
     if precision == "16-mixed" and accelerator == "cpu":
         raise ConfigError("trainer.precision=16-mixed needs a GPU; on a CPU use 32 or bf16-mixed.")
+    refuse_oversubscription(spec, ranks_use_cores=accelerator == "cpu")
     if spec.trainer.num_threads:
         torch.set_num_threads(spec.trainer.num_threads)
     if spec.trainer.deterministic:

@@ -18,6 +18,12 @@ GIB = 1024**3
 WORKER_BYTES = 16 * 1024**2
 """Bytes of a loader process that it does not share, without the records that it reads."""
 
+RANK_BYTES = 96 * 1024**2
+"""Bytes of a rank that it does not share, before it has a model: the libraries that it has imported."""
+
+PACKED_BYTES, UNPACKED_BYTES = 256, 32
+"""Bytes of a sequence while its window is packed (position, pass, record, length, its pack), and without packing."""
+
 _SIZES = ("num_layers", "hidden_size", "num_attention_heads")
 _FEWEST_TOKENS = 3
 
@@ -40,10 +46,13 @@ def refuse_absurd(spec: RunSpec, plan: BatchPlan, device: Device) -> None:
     host, processes = host_bytes(), spec.trainer.devices
     own = device_bytes(device, processes)
     where = "a GPU" if device.name == "cuda" else f"each of {processes} processes" if processes > 1 else "this machine"
+    ranks = Need("ranks", f"{processes:,} x {RANK_BYTES // 1024**2} MiB", processes * RANK_BYTES, "trainer.devices")
+    _refuse(ranks, host, "this machine")
     for need in device_needs(spec, plan, device.dtype.itemsize):
-        _refuse(need, own, where)
+        _refuse(need, own, where, whole=host)
     for need in host_needs(spec, plan):
-        _refuse(need, host / processes, f"each of {processes} processes" if processes > 1 else "this machine")
+        share = f"each of {processes} processes" if processes > 1 else "this machine"
+        _refuse(need, host / processes, share, whole=host)
 
 
 def device_needs(spec: RunSpec, plan: BatchPlan, bytes_per_number: int) -> list[Need]:
@@ -81,15 +90,22 @@ def device_needs(spec: RunSpec, plan: BatchPlan, bytes_per_number: int) -> list[
 
 
 def host_needs(spec: RunSpec, plan: BatchPlan) -> list[Need]:
-    """Return what the memory of the machine must hold for a rank: its loader processes, and a step's token ids."""
+    """Return what the memory of the machine must hold for a rank: loader processes, a window of packs, token ids."""
     tokens, workers = _tokens_per_row(spec), spec.batch.num_workers
     rows = plan.micro_batch_size * plan.accumulate_grad_batches
+    per_sequence = PACKED_BYTES if spec.batch.packing else UNPACKED_BYTES
     return [
         Need(
             "loader processes",
             f"{workers:,} x {WORKER_BYTES // 1024**2} MiB",
             workers * WORKER_BYTES,
             "batch.num_workers",
+        ),
+        Need(
+            "the sequences that are packed together",
+            f"{spec.batch.pack_window:,} x {per_sequence} bytes",
+            spec.batch.pack_window * per_sequence,
+            "batch.pack_window",
         ),
         Need(
             "the token ids of a step",
@@ -124,9 +140,10 @@ def _tokens_per_row(spec: RunSpec) -> int:
     return length
 
 
-def _refuse(need: Need, available: float, where: str) -> None:
+def _refuse(need: Need, available: float, where: str, whole: float = 0.0) -> None:
     if need.num_bytes > available:
+        fewer = " or trainer.devices" if need.num_bytes <= whole else ""  # then the number of shares is to blame
         raise ConfigError(
             f"this run needs at least {need.num_bytes / GIB:,.1f} GiB for {need.what} ({need.arithmetic}), and {where} "
-            f"has {available / GIB:,.1f} GiB. Lower {need.keys}."
+            f"has {available / GIB:,.1f} GiB. Lower {need.keys}{fewer}."
         )

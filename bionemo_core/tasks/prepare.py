@@ -10,6 +10,7 @@ from bionemo_core.data.store.prepare import record_prepared_stores
 from bionemo_core.data.store.report import PICTURE, draw_lengths, summary
 from bionemo_core.errors import BioNeMoError, ConfigError, Preempted, Stopped
 from bionemo_core.protocols import BuildContext
+from bionemo_core.runs.cores import refuse_oversubscription
 from bionemo_core.tasks.settings import Prepare
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def prepare(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> No
         BioNeMoError: the task failed.
     """
     settings = Prepare(**spec.task.params)
+    refuse_oversubscription(spec, ranks_use_cores=False)
     context = BuildContext(seed=spec.seed, home=spec.home, preparation_workers=settings.num_workers)
     tokenizer = registry.build(spec.tokenizer, context=context)
     with record_prepared_stores() as stores:

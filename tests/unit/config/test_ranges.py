@@ -16,7 +16,8 @@ from bionemo_core.plugins import Component, RegisteredComponent, configure
 from bionemo_core.plugins.configure import NO_VALUE, ConfigKey, keys_of_dataclass
 from bionemo_core.protocols import BuildContext
 from bionemo_core.ranges import ANY, Count, Dropout, Natural, Range, check_range
-from bionemo_core.runs import memory_estimate
+from bionemo_core.runs import cores, memory_estimate
+from bionemo_core.runs.cores import refuse_oversubscription
 from bionemo_core.runs.device import Device
 
 pytest.importorskip("bionemo_molbart")
@@ -146,6 +147,37 @@ def test_absurd_sizes_are_refused_with_the_arithmetic(changes, words, spec_of):
     spec = spec_of("model=esm1nv_tiny", *(f"{key}={value}" for key, value in changes.items()))
     with pytest.raises(ConfigError, match=words):
         memory_estimate.refuse_absurd(spec, batch_plan(spec), Device("cpu", "32"))
+
+
+def test_a_window_of_packs_and_the_ranks_are_counted(spec_of, monkeypatch):
+    monkeypatch.setattr(memory_estimate, "host_bytes", lambda: 64 * memory_estimate.GIB)
+    for changes, words in (
+        (["batch.pack_window=1000000000"], r"238\.4 GiB .*1,000,000,000 x 256 bytes.*Lower batch\.pack_window\.$"),
+        (["trainer.devices=1000"], r"93\.8 GiB for ranks \(1,000 x 96 MiB\).*Lower trainer\.devices\.$"),
+        (["trainer.devices=64", "batch.num_workers=100"], r"has 1\.0 GiB\. Lower batch.num_workers or trainer.devices"),
+    ):
+        spec = spec_of("model=esm1nv_tiny", *changes)
+        with pytest.raises(ConfigError, match=words):
+            memory_estimate.refuse_absurd(spec, batch_plan(spec), Device("cpu", "32"))
+    spec = spec_of("model=esm1nv_tiny")
+    memory_estimate.refuse_absurd(spec, batch_plan(spec), Device("cpu", "32"))
+
+
+def test_processes_and_threads_are_counted_against_the_cores(spec_of, monkeypatch, caplog):
+    monkeypatch.setattr(cores, "cpu_threads", lambda: 2)
+    for changes, words in (
+        (["trainer.devices=1000"], r"trainer\.devices: 1,000 processes, and this machine has 2 CPU cores.*: 32"),
+        (["batch.num_workers=1000"], r"batch\.num_workers: 1,000 loader processes.*Lower batch\.num_workers\."),
+        (["trainer.num_threads=4096"], r"trainer\.num_threads: 4,096 threads.*Lower trainer\.num_threads\."),
+        (["trainer.num_threads=17", "trainer.devices=2"], "17 x 2 devices = 34 threads.*or trainer.devices"),
+        (["task=prepare", "task.num_workers=33"], "task.num_workers: 33 processes"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            refuse_oversubscription(spec_of("model=esm1nv_tiny", *changes), ranks_use_cores=True)
+    refuse_oversubscription(spec_of("model=esm1nv_tiny", "trainer.devices=16"), ranks_use_cores=True)
+    assert not caplog.records
+    refuse_oversubscription(spec_of("model=esm1nv_tiny", "trainer.num_threads=32"), ranks_use_cores=True)
+    assert "more threads than the 2 CPU cores" in caplog.text
 
 
 def test_loader_processes_are_counted(spec_of, monkeypatch):
