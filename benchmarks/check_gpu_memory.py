@@ -51,7 +51,7 @@ def measure(case: str) -> None:
     from bionemo_core.parallel.dropout import seed_micro_batch
     from bionemo_core.parallel.groups import start_groups
     from bionemo_core.parallel.recompute import recompute_layers
-    from bionemo_core.parallel.sharding import needs_sharding, shard
+    from bionemo_core.parallel.sharding import shard
     from bionemo_core.parallel.strategy import compile_layers
     from bionemo_core.runs.device import choose_device
     from bionemo_core.runs.peak_memory import GIB, estimate_peak
@@ -73,8 +73,7 @@ def measure(case: str) -> None:
     recompute_layers(network, Recompute.of(spec.trainer), compiled=compiled)
     if compiled:
         compile_layers(network)
-    if needs_sharding(start_groups(), device.dtype):
-        shard(network, start_groups(), device.dtype, torch.device("cuda"))
+    shard(network, start_groups(), device.dtype, torch.device("cuda"))
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=True)
     batch = full_packs(plan.micro_batch_size, tokenizer.pad_id)
     for step in range(3):
