@@ -73,8 +73,21 @@ def _layer(ours: str, theirs: str) -> Key:
     return Key(f"encoder.layers.{{i}}.{ours}", f"model.language_model.encoder.layers.{{i}}.{theirs}")
 
 
-def huggingface_keys(num_layers: int, heads: int, *, absolute: bool, body: str = "esm.", head: bool = True) -> KeyTable:
-    """Names in a Hugging Face `EsmForMaskedLM`; an `EsmModel` has an empty `body`, and only that one has the `head`."""
+def huggingface_keys(
+    num_layers: int,
+    heads: int,
+    *,
+    absolute: bool,
+    norm: bool | None = None,
+    body: str = "esm.",
+    head: bool = True,
+    tied: bool = True,
+) -> KeyTable:
+    """Names in a Hugging Face `EsmForMaskedLM`; an `EsmModel` has an empty `body`, and only that one has the `head`.
+
+    `absolute` is for learned positions; `norm` for a norm on the embeddings, by default with learned positions only;
+    `tied` for a head whose weight is the word embeddings.
+    """
     theirs, layer = f"{body}encoder", f"{body}encoder.layer.{{i}}"
     qkv = tuple(f"{layer}.attention.self.{part}" for part in ("query", "key", "value"))
     ours = "encoder.layers.{i}"
@@ -84,7 +97,7 @@ def huggingface_keys(num_layers: int, heads: int, *, absolute: bool, body: str =
             f"{body}embeddings.word_embeddings",
             ("weight",),
             vocabulary=True,
-            also=("lm_head.decoder",),
+            also=("lm_head.decoder",) if tied else (),
         ),
         *each_layer(
             num_layers,
@@ -98,16 +111,24 @@ def huggingface_keys(num_layers: int, heads: int, *, absolute: bool, body: str =
         Key("encoder.final_layernorm", f"{theirs}.emb_layer_norm_after"),
     ]
     if head:
-        keys.append(Key("head.dense", "lm_head.dense"))
-        keys.append(Key("head.layer_norm", "lm_head.layer_norm"))
-        keys.append(Key("head.output", "lm_head", ("bias",), vocabulary=True))
+        keys += _head_keys(tied)
     if absolute:
         keys.append(Key("embedding.position_embeddings", f"{body}embeddings.position_embeddings", ("weight",)))
+    if absolute if norm is None else norm:
         keys.append(Key("embedding.layer_norm", f"{body}embeddings.layer_norm"))
     # Contact heads, poolers and classifiers are no part of the language model; the rest is computed.
     computed = [f"{body}embeddings.position_ids", "*.rotary_embeddings.inv_freq"]
     unused = [] if absolute else [f"{body}embeddings.position_embeddings.weight"]
     return KeyTable(keys, ignored=(*computed, *unused, f"{body}contact_head.*", f"{body}pooler.*", "classifier.*"))
+
+
+def _head_keys(tied: bool) -> list[Key]:
+    keys = [
+        Key("head.dense", "lm_head.dense"),
+        Key("head.layer_norm", "lm_head.layer_norm"),
+        Key("head.output", "lm_head", ("bias",), vocabulary=True),
+    ]
+    return keys if tied else [*keys, Key("head.output", "lm_head.decoder", ("weight",), vocabulary=True)]
 
 
 class Esm1nvNemo:
@@ -197,26 +218,16 @@ class EsmHuggingFace:
         config.must_be("pad_token_id", ESM2_PIECES.index("<pad>"))
         config.must_be("position_embedding_type", "rotary", "absolute", default="absolute")
         absolute = config.text("position_embedding_type", "absolute") == "absolute"
-        config.must_be("emb_layer_norm_before", *((True,) if absolute else (False, None)))
         if "vocab.txt" in source.files:
             check_pieces(_lines(source.files["vocab.txt"]), ESM2_PIECES, source.where)
-        params: dict[str, Any] = {
-            "num_layers": config.size("num_hidden_layers"),
-            "hidden_size": config.size("hidden_size"),
-            "num_attention_heads": config.size("num_attention_heads"),
-            "ffn_hidden_size": config.size("intermediate_size"),
-            "seq_length": max(1, config.size("max_position_embeddings", 1026) - _POSITION_OFFSET),
-            "token_dropout": config.flag("token_dropout", False),
-            "hidden_dropout": config.number("hidden_dropout_prob", 0.1),
-            "attention_dropout": config.number("attention_probs_dropout_prob", 0.1),
-            "layernorm_epsilon": config.number("layer_norm_eps", 1e-12),
-            "init_method_std": config.number("initializer_range", 0.02),
-        }
+        params = _params_of(config)
         absent = absent_by_kind(source, "EsmForMaskedLM", "lm_head.", ("head.",), "language-model head")
         table = huggingface_keys(
             params["num_layers"],
             params["num_attention_heads"],
             absolute=absolute,
+            norm=params["embedding_norm"],
+            tied=params["tied_head"],
             body="esm." if any(name.startswith("esm.") for name in source.tensors) else "",
             head=not absent.prefixes,
         )
@@ -253,23 +264,47 @@ class EsmHuggingFace:
             "intermediate_size": params["ffn_hidden_size"] or 4 * params["hidden_size"],
             "max_position_embeddings": params["seq_length"] + _POSITION_OFFSET,
             "position_embedding_type": "absolute" if absolute else "rotary",
-            "emb_layer_norm_before": absolute,
+            "emb_layer_norm_before": params["embedding_norm"],
             "hidden_act": "gelu",
             "is_folding_model": False,
             "vocab_size": len(ESM2_PIECES),
             "mask_token_id": model.tokenizer.mask_id,
             "pad_token_id": model.tokenizer.pad_id,
-            "tie_word_embeddings": True,
+            "tie_word_embeddings": params["tied_head"],
             "dtype": "float32",
             **{theirs: params[ours] for ours, theirs in _SWITCHES.items()},
         }
-        table = huggingface_keys(params["num_layers"], params["num_attention_heads"], absolute=absolute)
+        table = huggingface_keys(
+            params["num_layers"],
+            params["num_attention_heads"],
+            absolute=absolute,
+            norm=params["embedding_norm"],
+            tied=params["tied_head"],
+        )
         tensors = table.to_theirs(model.tensors, model.tokenizer.vocab_size) | dict(model.carried.tensors)
         files = dict(model.carried.files) or {
             "vocab.txt": "\n".join(ESM2_PIECES).encode(),
             "tokenizer_config.json": json.dumps({"tokenizer_class": "EsmTokenizer"}).encode(),
         }
         return ForeignModel(ForeignConfig(config, where), tensors, files)
+
+
+def _params_of(config: ForeignConfig) -> dict[str, Any]:
+    """Return the parameters that a folder of ESM-2 or ESM-1b states."""
+    return {
+        "num_layers": config.size("num_hidden_layers"),
+        "hidden_size": config.size("hidden_size"),
+        "num_attention_heads": config.size("num_attention_heads"),
+        "ffn_hidden_size": config.size("intermediate_size"),
+        "seq_length": max(1, config.size("max_position_embeddings", 1026) - _POSITION_OFFSET),
+        "embedding_norm": config.flag("emb_layer_norm_before", False),
+        "tied_head": config.flag("tie_word_embeddings", True),
+        "token_dropout": config.flag("token_dropout", False),
+        "hidden_dropout": config.number("hidden_dropout_prob", 0.1),
+        "attention_dropout": config.number("attention_probs_dropout_prob", 0.1),
+        "layernorm_epsilon": config.number("layer_norm_eps", 1e-12),
+        "init_method_std": config.number("initializer_range", 0.02),
+    }
 
 
 def _esm2_name(params: dict[str, Any]) -> str:

@@ -39,7 +39,9 @@ def build(shape: EsmShape, masking: Masking, tokenizer: Tokenizer, context: Buil
         dropout=shape.hidden_dropout,
     )
     torch.manual_seed(context.seed)
-    network = EncoderLM(config, tokenizer.vocab_size, embedding, rotary=shape.rotary, groups=groups)
+    network = EncoderLM(
+        config, tokenizer.vocab_size, embedding, rotary=shape.rotary, groups=groups, tied_head=shape.tied_head
+    )
     return LanguageModule(network, _objective(masking, tokenizer), seq_length=shape.seq_length)
 
 

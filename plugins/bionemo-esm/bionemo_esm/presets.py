@@ -52,11 +52,11 @@ esm1nv = configure(
     bias_gelu_fusion=True,
     hidden_dropout=0.1,
     attention_dropout=0.1,
-    fixed=("rotary", "position_offset", "embedding_norm", "token_dropout"),
+    fixed=("rotary", "position_offset", "embedding_norm", "token_dropout", "tied_head"),
 )
 """ESM-1nv as v1 trained it: learned positions from 0, pre-norm, tanh gelu (v1's fused kernel) in the MLP."""
 
-_NOT_OF_ESM2 = ("bias_gelu_fusion", "rotary", "position_offset", "embedding_norm")
+_NOT_OF_ESM2 = ("bias_gelu_fusion", "rotary", "position_offset")
 
 esm2 = configure(esm, token_dropout=True, rotary=True, fixed=_NOT_OF_ESM2)
 """ESM-2 (Lin et al. 2023): rotary positions, erf gelu, token dropout."""

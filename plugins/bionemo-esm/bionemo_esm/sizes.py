@@ -41,8 +41,9 @@ class EsmShape:
     bias_gelu_fusion: bool = False  # tanh gelu, as v1's fused kernel computes it; false: erf gelu
     rotary: bool = False
     position_offset: Offset = 0
-    embedding_norm: bool = False
+    embedding_norm: bool = False  # a norm on the embeddings, before the first layer
     token_dropout: bool = False  # scale embeddings by the share of masked tokens, as ESM-2 does
+    tied_head: bool = True  # the head uses the word embeddings as its weight; false: a weight of its own
     hidden_dropout: Dropout = 0.0  # dropout of hidden states
     attention_dropout: Dropout = 0.0  # dropout of attention probabilities
     layernorm_epsilon: NotNegative = 1e-5  # epsilon of the layer norms

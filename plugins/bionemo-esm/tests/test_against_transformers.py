@@ -120,7 +120,9 @@ def test_layers_and_poolings_against_transformers(pair: tuple[torch.nn.Module, E
     kept = slice(None) if terminal_rows else slice(1, -1)
     for pooling in ("mean", "max", "bos"):
         outputs = ("embeddings", "hiddens")
-        settings = EmbeddingSettings(outputs, layers=[-1, 0, 2, 6], pooling=pooling, terminal_rows=terminal_rows)
+        settings = EmbeddingSettings(
+            outputs, layers=[-1, 0, 2, 6], pooling=pooling, terminal_rows=terminal_rows, static_shapes=True
+        )
         got = Embedder(module, TOKENIZER, settings).run(SEQUENCES)
         assert list(got.arrays) == [f"{name}_layer{number}" for name in outputs for number in (6, 0, 2)]
         for number in (6, 0, 2):
@@ -146,7 +148,7 @@ def test_contacts_and_attention_maps_against_transformers(
     theirs.set_attn_implementation("eager")
     for terminal_rows in (False, True):
         outputs = ("attentions", "contacts")[: 2 - terminal_rows]
-        settings = EmbeddingSettings(outputs, terminal_rows=terminal_rows)
+        settings = EmbeddingSettings(outputs, terminal_rows=terminal_rows, static_shapes=packing)
         got = Embedder(module, TOKENIZER, settings).run(SEQUENCES)
         kept = slice(None) if terminal_rows else slice(1, -1)
         for row, sequence in enumerate(SEQUENCES):

@@ -101,7 +101,7 @@ def test_an_archive_that_computes_something_else_is_refused(
         Esm1nvNemo().read(edited)
 
 
-@pytest.fixture(scope="module", params=["rotary", "absolute"])
+@pytest.fixture(scope="module", params=["rotary", "absolute", "rotary-norm-untied", "absolute-untied"])
 def theirs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[torch.nn.Module, Path]:
     """A Hugging Face ESM-2 or ESM-1b with random weights, and the folder that it saved itself to."""
     torch.manual_seed(1)
@@ -117,8 +117,9 @@ def theirs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         attention_probs_dropout_prob=0.07,
         initializer_range=0.04,
         max_position_embeddings=66,
-        position_embedding_type=request.param,
-        emb_layer_norm_before=request.param == "absolute",
+        position_embedding_type=request.param.partition("-")[0],
+        emb_layer_norm_before="norm" in request.param or request.param == "absolute",
+        tie_word_embeddings="untied" not in request.param,
         token_dropout=True,
         layer_norm_eps=1e-2,  # large enough to be seen in the logits
     )
@@ -141,6 +142,7 @@ def test_their_folder_and_ours_agree_in_logits_and_bits(
     switches = ("hidden_dropout", "attention_dropout", "init_method_std", "layernorm_epsilon", "token_dropout")
     assert [opened.spec.model.params[name] for name in switches] == [0.03, 0.07, 0.04, 1e-2, True]
     source = read_huggingface(folder)
+    assert ("lm_head.decoder.weight" in source.tensors) == (not model.config.tie_word_embeddings)
     foreign = EsmHuggingFace().write(ours(opened, EsmHuggingFace().read(source).carried))
     assert_same_bits(dict(foreign.tensors), dict(source.tensors))
 
