@@ -87,7 +87,8 @@ def check_range(key: str, value: Any, limits: Range | None) -> None:
         if isinstance(number, bool) or not isinstance(number, int | float):
             continue
         if not (limits or ANY).admits(number):
-            raise ConfigError(f"{key}: got {number}, expected {limits or ANY}.")
+            finite = "" if math.isfinite(number) or (limits or ANY) == ANY else "a finite number, "
+            raise ConfigError(f"{key}: got {number}, expected {finite}{limits or ANY}.")
 
 
 def check_fields(owner: Any, prefix: str = "") -> None:

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bionemo_core.cli.hydra_keys import refuse_keys_without_effect
+from bionemo_core.config.schema import CORE_GROUPS
 from bionemo_core.config.task_spec import TaskSpec
 from bionemo_core.config.v1.rewriting import rewrite_command_line
+from bionemo_core.config.value_checks import refuse_null_group
 from bionemo_core.errors import ConfigError
 from bionemo_core.plugins import RegisteredComponent, Registry
 from bionemo_core.plugins.hookspecs import GROUPS
@@ -30,8 +32,8 @@ def prepare_command_line(typed: list[str], registry: Registry) -> CommandLine:
     """Return the command line with today's keys, after checking that every component in it exists.
 
     Raises:
-        ConfigError: a name is unknown or ambiguous, a v1 key is not supported, a key of Hydra has no effect, or a
-            folder is missing.
+        ConfigError: a name is unknown or ambiguous, a v1 key is not supported, a key of Hydra has no effect, a group
+            is null, or a folder is missing.
     """
     refuse_keys_without_effect(typed)
     arguments, folders = _split_folders(typed)
@@ -39,6 +41,8 @@ def prepare_command_line(typed: list[str], registry: Registry) -> CommandLine:
     arguments = [_none_as_list(argument) for argument in [*arguments, *_null_choices(arguments, registry)]]
     for argument in arguments:
         key, separator, value = argument.partition("=")
+        if separator and key.lstrip("+") in CORE_GROUPS and value in NO_NAME:
+            refuse_null_group(key.lstrip("+"))
         if separator and key in GROUPS:
             _check_names(key, value, folders, registry)
     return CommandLine(_overrides_first(arguments), folders, notes)

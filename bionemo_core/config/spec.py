@@ -16,7 +16,7 @@ from bionemo_core.config.safe_json import check_keys, check_type, choice_from, p
 from bionemo_core.config.schema import CORE_GROUPS, LATER_SETTINGS, OPENED, SEVERAL_AT_ONCE, Choice, RunSpec
 from bionemo_core.config.store import COMPONENT_KEY
 from bionemo_core.config.task_spec import task_spec
-from bionemo_core.config.value_checks import check_values
+from bionemo_core.config.value_checks import check_values, refuse_null_group
 from bionemo_core.errors import ArtefactError, ConfigError
 from bionemo_core.plugins import Registry
 
@@ -40,6 +40,9 @@ def make_spec(config: DictConfig, registry: Registry) -> RunSpec:
     Raises:
         ConfigError: a value is missing, out of range or cannot be resolved, or a component does not exist.
     """
+    for group in CORE_GROUPS:
+        if config.get(group) is None:
+            refuse_null_group(group)
     try:
         missing = sorted(OmegaConf.missing_keys(config))
         if missing:

@@ -1,5 +1,6 @@
 """Checks of values beyond their types: ranges, allowed words, and names that become folders."""
 
+import dataclasses
 import re
 
 from bionemo_core.config.schema import CORE_GROUPS, Checkpoint, Parallel, Restore, RunSpec, Trainer
@@ -16,6 +17,18 @@ VOCABULARY_METHODS = ("tile", "mean")
 POSITION_METHODS = ("tile", "cut", "interpolate", "restart")
 MAX_SEED = 2**32 - 1
 _RUN_NAME = re.compile(r"[\w][\w.+=@ -]*")
+
+
+def refuse_null_group(group: str) -> None:
+    """Refuse null in the place of a group of the core's keys.
+
+    Raises:
+        ConfigError: always.
+    """
+    first = dataclasses.fields(CORE_GROUPS[group])[0].name
+    raise ConfigError(
+        f"{group}: got null, expected keys such as {group}.{first}. Leave {group} out to have the default of each."
+    )
 
 
 def check_values(spec: RunSpec) -> None:

@@ -30,9 +30,12 @@ def read_yaml(path: Path) -> tuple[str, dict[str, Any]]:
         ) from error
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror or error}.") from error
+    content = None
     try:
-        config = OmegaConf.create(text)
-        content = OmegaConf.to_container(config, resolve=False) if isinstance(config, DictConfig) else None
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        if root is None or isinstance(root, yaml.MappingNode):
+            config = OmegaConf.create(text)
+            content = OmegaConf.to_container(config, resolve=False) if isinstance(config, DictConfig) else None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
@@ -43,7 +46,7 @@ def read_yaml(path: Path) -> tuple[str, dict[str, Any]]:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ConfigError(f"{path}: not readable as YAML of plain values: {reason}.") from error
     if not isinstance(content, dict):
-        raise ConfigError(f"{path}: expected a mapping of keys to values")
+        raise ConfigError(f"{path}: expected keys with values, one a line, such as `seed: 1`.")
     return text, {str(key): value for key, value in content.items()}
 
 
@@ -88,6 +91,8 @@ def _keys(content: Any, prefix: str) -> Iterator[str]:
 
 def _reason(error: yaml.MarkedYAMLError, text: str, mark: Any) -> str:
     problem = error.problem or error.context or type(error).__name__
+    if "another document" in problem:
+        return "a second document begins here; keep one, and remove the line of three hyphens"
     line = text.splitlines()[mark.line] if mark and mark.line < len(text.splitlines()) else ""
     if "\t" in line[: (mark.column if mark else 0) + 1]:
         return f"{problem}; indent with spaces, not with tabs"

@@ -97,6 +97,8 @@ def test_lightnings_repeated_command_line_is_understood(runs_seen, home):
             "hydra.mode: this key of Hydra has no effect. For a sweep, type -m.",
         ),
         (["model=esm1nv", "hydra/launcher=basic"], "hydra/launcher: this key of Hydra has no effect without -m"),
+        (["model=esm1nv", "trainer=null"], "trainer: got null, expected keys such as trainer."),
+        (["model=esm1nv", "optim.lr=inf"], "optim.lr: got inf, expected a finite number, 0 or more."),
         (["plugins", "--trcae"], "Usage"),
         (["help", "modle"], "Did you mean 'model'"),
         (["completion", "tcsh"], "bash, zsh, fish"),

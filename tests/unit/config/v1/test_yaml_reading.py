@@ -19,7 +19,10 @@ UNREADABLE = {
     "a key twice": (b"seed: 1\nseed: 2\n", ":2:1: .*duplicate key seed"),
     "a zero byte": (b"name: x\0y\n", "special characters are not allowed"),
     "a loop": (b"a: &x [*x]\n", "refers to itself"),
-    "a list": (b"- 1\n", "expected a mapping"),
+    "a list": (b"- 1\n", "expected keys with values"),
+    "a number": (b"5\n", "expected keys with values"),
+    "words": (b"just words\n", "expected keys with values"),
+    "two documents": (b"seed: 1\n---\nseed: 2\n", ":2:1: .*a second document begins here"),
 }
 
 
@@ -61,8 +64,15 @@ def test_a_group_of_hydra_in_the_users_folder_is_refused_too(composed, tmp_path)
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "hydra/callbacks/mine.yaml").write_text("x: {a: 1}\n")
     (tmp_path / "experiment/mine.yaml").write_text("trainer: {max_steps: 3}\n")
-    with pytest.raises(ConfigError, match=r"hydra\.callbacks"):
+    with pytest.raises(ConfigError, match=r"hydra[./]callbacks"):
         composed("+experiment=mine", "model=esm1nv_tiny", "+hydra/callbacks=mine", folder=tmp_path)
+
+
+def test_a_group_that_is_null_is_named(tmp_path, capsys):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment/mine.yaml").write_text("trainer: null\n")
+    assert cli.main(["--config-dir", str(tmp_path), "+experiment=mine", "model=esm1nv_tiny"]) == 2
+    assert "error[config]: trainer: got null, expected keys such as trainer." in capsys.readouterr().err
 
 
 def test_keys_of_sweeps_are_taken(composed, tmp_path):
