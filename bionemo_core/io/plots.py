@@ -17,6 +17,8 @@ BLUE, RED, INK, GREY = "#2166ac", "#d6604d", "#333333", "#999999"
 
 _GRID = "#dddddd"
 _DOTS_PER_INCH = 150
+_FONT = "DejaVu Sans"
+"""The font that matplotlib ships, so that a picture is the same everywhere."""
 _NICE_STEPS = (1, 2, 5, 10)
 
 
@@ -39,10 +41,25 @@ def new_plot(width: float = 8.0, height: float = 4.8) -> tuple[Figure, Axes]:
 
 
 def add_title(axes: Axes, left: str, right: str = "") -> None:
-    """Put a line above the axes."""
+    """Put a line above the axes, as it stands: no `$` begins a formula, and letters without a glyph are escaped."""
     for text, place in ((left, "left"), (right, "right")):
         if text:
-            axes.set_title(text, loc=place, fontsize=10, color=INK)  # type: ignore[arg-type]  # a Literal, known as such
+            axes.set_title(
+                escape_without_glyph(text),
+                loc=place,  # type: ignore[arg-type]  # a Literal, known as such
+                fontsize=10,
+                color=INK,
+                fontfamily=_FONT,
+                parse_math=False,
+            )
+
+
+def escape_without_glyph(text: str) -> str:
+    """Return a text in which letters that the font lacks, such as Chinese ones, are escaped as in Python, not boxes."""
+    from matplotlib.font_manager import findfont, get_font
+
+    glyphs = get_font(findfont(_FONT)).get_charmap()
+    return "".join(one if ord(one) in glyphs else one.encode("unicode_escape").decode() for one in text)
 
 
 def set_count_ticks(axis: Axis, most: int = 8) -> None:

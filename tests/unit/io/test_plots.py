@@ -22,6 +22,20 @@ def test_a_picture_is_a_png_of_the_size_that_was_asked_for(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
 
+def test_a_title_has_no_boxes_and_no_formula(tmp_path, recwarn):
+    figure, axes = plots.new_plot(4, 2)
+    plots.add_title(axes, "\u6f22-run caf\u00e9 \u03b1 $x$")
+    plots.save_png(figure, tmp_path / "a.png")
+    assert axes.get_title(loc="left") == "\\u6f22-run caf\u00e9 \u03b1 $x$"
+    assert not [one for one in recwarn if "missing" in str(one.message)]
+    plain, other = plots.new_plot(4, 2)
+    plots.add_title(other, "\\u6f22-run caf\u00e9 \u03b1 $x$")
+    assert plots.to_png(plain) == plots.to_png(figure)
+    mathematical, third = plots.new_plot(4, 2)
+    third.set_title("\\u6f22-run caf\u00e9 \u03b1 $x$", loc="left", fontsize=10, color=plots.INK)
+    assert plots.to_png(mathematical) != plots.to_png(figure), "$x$ stands as it was typed"
+
+
 def test_axes_are_marked_with_short_numbers():
     figure, axes = plots.new_plot()
     axes.plot([0, 20_000], [1, 3_000_000])
