@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from bionemo_core.runs.device import Device
     from bionemo_core.runs.folder import RunFolder
 
+MIB = 1024**2
 GIB = 1024**3
 UNSHARDED = Sharding("none", 1)
 
@@ -80,9 +81,7 @@ def plan_text(
             f"{plan.micro_batch_size} micro x {plan.accumulate_grad_batches} accumulated x "
             f"{plan.data_parallel_size} ranks{total}",
         ),
-        *_memory_lines(spec, plan, module, device, parameters, sharding),
-        ("steps", f"{spec.trainer.max_steps:,}, validation every {spec.trainer.val_check_interval:,}"),
-        ("rate", rate),
+        *_training_lines(spec, _memory_lines(spec, plan, module, device, parameters, sharding), rate),
         ("folder", str(folder.path)),
     ]
     return "\n".join(f"{name:>10}  {text}" for name, text in lines)
@@ -98,15 +97,15 @@ def _memory_lines(
     if isinstance(vocab_size, int) and all(parameter.requires_grad for parameter in module.parameters()):
         rotary = getattr(network, "rotary", None) is not None
         peak = estimate_peak(spec, plan, device, parameters, vocab_size, shards=sharding.shard_size, rotary=rotary)
-    state = f"{state_bytes(parameters, plan, sharding) / GIB:,.2f} GiB a rank for weights, gradients and Adam"
+    state = f"{_size(state_bytes(parameters, plan, sharding))} a rank for weights, gradients and Adam"
     if peak is None:
         return [("memory", f"about {state}")]
-    lines = [("memory", f"about {peak.total / GIB:,.2f} GiB at the peak of a step, of a full batch; {state}")]
+    lines = [("memory", f"about {_size(peak.total)} at the peak of a step, of a full batch; {state}")]
     available = device_bytes(device, spec.trainer.devices)
     if peak.total > available:
         ways = ways_to_fit(spec, plan, device, parameters, vocab_size or 0, sharding.shard_size, available)
         advice = f"; it would with {', or '.join(ways)}" if ways else "; take a smaller model or more devices"
-        lines.append(("", f"this will hardly fit: there are {available / GIB:,.2f} GiB{advice}"))
+        lines.append(("", f"this will hardly fit: there are {_size(available)}{advice}"))
     return lines
 
 
@@ -122,6 +121,21 @@ def _sharding_line(sharding: Sharding, plan: BatchPlan) -> str:
         "none": f"none, each of the {plan.data_parallel_size} data-parallel ranks has all weights",
     }[sharding.strategy]
     return f"{shared}: {sharding.reason}"
+
+
+def _training_lines(spec: RunSpec, memory: list[tuple[str, str]], rate: str) -> list[tuple[str, str]]:
+    """Return the lines about memory, steps and rate; of a run that only tests, one line that says so."""
+    if not spec.task.params.get("do_training", True):
+        return [("steps", "none: task.do_training=false only tests")]
+    return [
+        *memory,
+        ("steps", f"{spec.trainer.max_steps:,}, validation every {spec.trainer.val_check_interval:,}"),
+        ("rate", rate),
+    ]
+
+
+def _size(num_bytes: float) -> str:
+    return f"{num_bytes / GIB:,.2f} GiB" if num_bytes >= GIB else f"{num_bytes / MIB:,.0f} MiB"
 
 
 def _data_line(spec: RunSpec, splits: DataSplits) -> str:

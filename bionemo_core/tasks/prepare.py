@@ -71,7 +71,7 @@ def _report(store: PreparedStore, picture: bool) -> str:
     for reason, examples in sorted(manifest["examples"].items()):
         lines += [f"  {reason}: {example}" for example in examples[:_EXAMPLES]]
     lines.append(
-        f"  lengths {lengths['shortest']:,} to {lengths['longest']:,}, mean {lengths['mean']:,}, "
+        f"  lengths in characters: {lengths['shortest']:,} to {lengths['longest']:,}, mean {lengths['mean']:,}, "
         f"{lengths['total']:,} in all{f'; drawn in {PICTURE}' if picture else ''}"
     )
     lines.append(f"  store {store.folder}")
