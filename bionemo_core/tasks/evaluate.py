@@ -26,7 +26,7 @@ from bionemo_core.inference.scoring_answers import Predictor
 from bionemo_core.io.atomic import whole_or_none, write_json, write_text
 from bionemo_core.models.load import OpenedModel
 from bionemo_core.nn.missing_weights import require_weights
-from bionemo_core.nn.residue_states import encoder_network, encoder_of
+from bionemo_core.nn.residue_states import encoder_network, encoder_of, may_pack
 from bionemo_core.parallel.groups import start_groups
 from bionemo_core.parallel.weights import network_of
 from bionemo_core.protocols import DataSplits, RecordDataset
@@ -195,7 +195,7 @@ class _Evaluation:
             seq_length=batch.seq_length or module.seq_length,
             micro_batch_size=batch.micro_batch_size,
             global_batch_size=batch.micro_batch_size,
-            packing=batch.packing,
+            packing=batch.packing and may_pack(module),
             pack_window=batch.pack_window,
             dynamic_padding=batch.dynamic_padding,
             seed=self.seed,
