@@ -130,7 +130,12 @@ def _load(settings: Any, source: ForeignModel) -> _Loaded:
         for name, tensor in (*model.named_parameters(), *_kept_buffers(model))
         if _our_name(name, body) not in missing
     }
-    left_out = sorted(name for name in found["unexpected_keys"] if any(fnmatchcase(name, one) for one in _UNUSED))
+    with_heads = bool(body) and any(name.startswith(body) for name in source.tensors)
+    left_out = sorted(
+        name
+        for name in found["unexpected_keys"]
+        if (with_heads and not name.startswith(body)) or any(fnmatchcase(name, one) for one in _UNUSED)
+    )
     unexpected = tuple(sorted(set(found["unexpected_keys"]) - set(left_out)))
     notes = (f"not used: {', '.join(left_out[:5])}{' and others' if len(left_out) > 5 else ''}",) if left_out else ()
     encoder = getattr(model, model.base_model_prefix) if body else model

@@ -91,6 +91,8 @@ def _open(source: ForeignModel) -> Any:
     from transformers import AutoTokenizer
 
     settings = {key: value for key, value in _settings(source).items() if key in _READ_SETTINGS}
+    if any(line.isupper() and not _is_special(line) for line in source.files.get("vocab.txt", b"").decode().split()):
+        settings.setdefault("do_lower_case", False)  # else the library's default would make every residue unknown
     kind = source.config.values.get("model_type")
     with TemporaryDirectory() as name:
         folder = Path(name)

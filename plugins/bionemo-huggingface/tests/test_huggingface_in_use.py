@@ -10,6 +10,7 @@ import pytest
 import torch
 import transformers
 from huggingface_folders import PROTEINS, disturb, save_bert, save_t5
+from safetensors.torch import load_file, save_file
 
 from bionemo_core import cli
 from bionemo_core.builtin import load_registry
@@ -17,6 +18,7 @@ from bionemo_core.inference.embedding import Embedder
 from bionemo_core.inference.scoring import MaskedScorer
 from bionemo_core.models.load import open_model
 from bionemo_core.models.locate import open_stored
+from bionemo_huggingface.sizes import PROTBERT_PIECES
 
 QUICK = ("trainer.accelerator=cpu", "trainer.num_threads=1", "trainer.progress_bar=false", "batch.num_workers=0")
 
@@ -160,3 +162,20 @@ def test_code_beside_a_known_model_is_not_run(bert: Path, tmp_path: Path) -> Non
 def test_packing_is_refused(tmp_path: Path, monkeypatch: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert command(monkeypatch, tmp_path, "model=huggingface_encoder", "batch.packing=true") == 2
     assert "does not declare 'packing'" in capsys.readouterr().err
+
+
+def test_further_heads_are_left_out_and_a_bare_vocabulary_keeps_its_capitals(bert: Path, tmp_path: Path) -> None:
+    """As in the folder of AntiBERTy: heads of its own beside the language model's, and a vocab.txt alone."""
+    folder = tmp_path / "heads"
+    shutil.copytree(bert, folder)
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+    (folder / "vocab.txt").write_text("\n".join(PROTBERT_PIECES))
+    tensors = load_file(folder / "model.safetensors")
+    save_file({**tensors, "cls.species.weight": torch.ones(6, 32)}, folder / "model.safetensors", {"format": "pt"})
+    opened = open_model(str(folder), load_registry())
+    assert "not used: cls.species.weight" in opened.report.text()
+    assert opened.tokenizer.unk_id not in opened.tokenizer.encode(PROTEINS[0])
+    save_file({**tensors, "bert.encoder.extra": torch.ones(6)}, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(Exception, match=r"unexpected: bert\.encoder\.extra"):
+        open_model(str(folder), load_registry())
