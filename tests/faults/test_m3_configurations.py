@@ -128,7 +128,7 @@ HUGGING_FACE: dict[str, tuple[Callable[[dict[str, object]], object], str]] = {
     ),
     "a stranger's class": (
         lambda config: config | {"model_type": "custom", "auto_map": {"AutoModel": "evil--x.Model"}},
-        "no installed plugin recognises",
+        "no installed plugin recognises|computed by code in its own folder",
     ),
     "a list": (lambda config: [config], "expected .*mapping|got list|got a list"),
 }

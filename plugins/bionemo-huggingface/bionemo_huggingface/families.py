@@ -7,6 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from bionemo_core.errors import ArtefactError, ConfigError
+from bionemo_core.interop.foreign_config import MAX_SIZE
+
+MAX_LAYERS = 1_000
+"""The most layers of a model that is read; a larger number is a mistake or an attack on memory, as is `MAX_SIZE`."""
 
 MASKED = frozenset(
     {
@@ -74,6 +78,10 @@ def refuse(values: Mapping[str, Any], where: str) -> None:
         raise ArtefactError(f"{where}: is_decoder is true: it reads from left to right. Expected an encoder.")
     if values.get("quantization_config"):
         raise ArtefactError(f"{where}: its weights are quantized (quantization_config). Expected plain weights.")
+    for key, value in values.items():
+        most = MAX_LAYERS if "layers" in key else MAX_SIZE
+        if isinstance(value, int) and not -MAX_SIZE <= value <= most:
+            raise ArtefactError(f"{where}: {key} is {value}, expected at most {most:,}.")
 
 
 def kept_values(values: Mapping[str, Any]) -> dict[str, Any]:

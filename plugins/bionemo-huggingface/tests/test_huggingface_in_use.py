@@ -135,6 +135,8 @@ def test_weights_in_a_pickle_are_read_by_the_safe_reader(bert: Path, tmp_path: P
         ({"quantization_config": {"bits": 4}}, "quantized"),
         ({"num_hidden_layers": 3}, "does not fit this model. Missing: encoder.encoder.layer.2"),
         ({"hidden_size": 36}, "its tensors do not fit BertForMaskedLM"),
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000, expected at most 1,000"),
+        ({"intermediate_size": 2**40}, "intermediate_size is 1099511627776, expected at most"),
         ({"hidden_size": "wide"}, "bert does not accept it"),
     ],
 )
