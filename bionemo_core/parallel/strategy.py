@@ -26,7 +26,15 @@ from bionemo_core.parallel.layout import ParameterLayout, read_layouts
 from bionemo_core.parallel.recompute import is_recomputed, recompute_layers
 from bionemo_core.parallel.sharding import reshard, shard
 from bionemo_core.parallel.sharding_choice import STATE_BYTES, Sharding, SharedRanks, choose_sharding
-from bionemo_core.parallel.weights import adam_parts, adam_steps, load_adam, load_weights, network_of, weight_parts
+from bionemo_core.parallel.weights import (
+    adam_parts,
+    adam_steps,
+    load_adam,
+    load_weights,
+    names_with_moments,
+    network_of,
+    weight_parts,
+)
 
 _MAX_RECOMPILES = 64
 
@@ -180,6 +188,7 @@ class MegatronStrategy(DDPStrategy):
         reshard(self.network)
         step = checkpoint["global_step"]
         self._check_finite(step)
+        checkpoint["adam_parameters"] = self._adam_parameters()
         checkpoint["adam_steps"] = max(map(adam_steps, self.optimizers), default=0.0)
         seen = checkpoint.get("consumed_samples", 0)
         save(
@@ -190,6 +199,11 @@ class MegatronStrategy(DDPStrategy):
         yield from weight_parts(self.network, self.layouts, self.groups)
         for optimizer in self.optimizers if self._saves_parts else ():
             yield from adam_parts(self.network, self.layouts, self.groups, optimizer)
+
+    def _adam_parameters(self) -> list[str]:
+        """Return the names of the parameters that have moments; one that got no gradient has none."""
+        optimizers = self.optimizers if self._saves_parts else ()
+        return [name for optimizer in optimizers for name in names_with_moments(self.network, optimizer)]
 
     def _check_finite(self, step: int) -> None:
         """Check, over all ranks, that no value to be saved is a NaN or an infinity.

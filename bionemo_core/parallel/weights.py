@@ -10,6 +10,7 @@ from torch import nn
 from bionemo_core.checkpoint.blocks import TensorPart, whole_part
 from bionemo_core.checkpoint.load import CheckpointReader
 from bionemo_core.errors import CheckpointError
+from bionemo_core.interop.load_report import preview_names
 from bionemo_core.parallel.groups import ProcessGroups
 from bionemo_core.parallel.layout import ParameterLayout, owned_parts
 from bionemo_core.parallel.transfer import fill_local_part, mismatch_message, persistent_buffers
@@ -44,6 +45,11 @@ def adam_parts(
                 yield from owned_parts(f"optim.{name}.{state}", layouts[name], parameter, values, groups)
 
 
+def names_with_moments(network: nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:
+    """Return the names of the parameters whose moments `adam_parts` yields; one that never got a gradient has none."""
+    return [name for name, parameter in network.named_parameters() if optimizer.state.get(parameter)]
+
+
 @torch.no_grad()
 def load_weights(network: nn.Module, layouts: Layouts, groups: ProcessGroups, reader: CheckpointReader) -> None:
     """Fill this rank's part of every parameter and persistent buffer.
@@ -66,8 +72,15 @@ def load_adam(
     optimizer: torch.optim.Optimizer,
     reader: CheckpointReader,
 ) -> None:
-    """Fill this rank's part of Adam's moments, and its step count."""
+    """Fill this rank's part of Adam's moments, and its step count.
+
+    A parameter that had none when the checkpoint was saved, because it got no gradient or was frozen, starts with none.
+
+    Raises:
+        CheckpointError: the checkpoint lacks a moment that it was saved with.
+    """
     steps = reader.state["adam_steps"]
+    _check_moments(reader)
     for name, parameter in network.named_parameters():
         if f"optim.{name}.exp_avg" not in reader.names:
             continue
@@ -76,6 +89,20 @@ def load_adam(
         for key in ADAM_STATES:
             state[key] = torch.zeros_like(parameter)
             fill_local_part(reader, f"optim.{name}.{key}", layouts[name], parameter, state[key], groups)
+
+
+def _check_moments(reader: CheckpointReader) -> None:
+    """Check that each parameter that was saved with moments has both; earlier versions did not list them."""
+    stored = {name.removeprefix("optim.").rpartition(".")[0] for name in reader.names if name.startswith("optim.")}
+    saved = stored.union(reader.state.get("adam_parameters", ()))
+    wanted = [f"optim.{name}.{key}" for name in sorted(saved) for key in ADAM_STATES]
+    missing = [name for name in wanted if name not in reader.names]
+    if missing:
+        raise CheckpointError(
+            f"checkpoint {reader.folder}: it lacks moments of Adam that it was saved with: {preview_names(missing)}. "
+            "Resume from an older checkpoint with resume=PATH, or start a new run from its weights with "
+            "restore_from_path."
+        )
 
 
 def adam_steps(optimizer: torch.optim.Optimizer) -> float:
