@@ -6,10 +6,11 @@ import itertools
 import json
 import logging
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from bionemo_core.data.labelled_records import LabelledRecords, LabelledSplits
 from bionemo_core.inference.embedding import EMBEDDINGS, HIDDENS, Embedder
 from bionemo_core.inference.outputs import part_bounds
-from bionemo_core.io.atomic import publish, storage_error
+from bionemo_core.io.atomic import own_name, publish, remove_left_behind, storage_error
 from bionemo_core.io.hashing import canonical, fingerprint_of, hash_file
 from bionemo_core.nn.residue_states import NO_FORM
 from bionemo_core.parallel.ranks import Ranks
@@ -88,18 +89,17 @@ def load_or_compute_states(
     folder = home / "states" / fingerprint_of(facts)
     try:
         # The first rank decides for all, because another run may publish the same states meanwhile.
-        own_name = _broadcast_first("" if ranks.is_rank_zero and _is_whole(folder) else uuid4().hex, ranks)
-        if not own_name:
+        found = ranks.is_rank_zero and _is_whole(folder)
+        name = _broadcast_first("" if found else own_name(folder).name, ranks)
+        if ranks.is_rank_zero:
+            remove_left_behind(folder.parent)
+        if not name:
             log.info("Using cached encoder states from %s.", folder)
         else:
-            own = folder.with_name(f"{folder.name}.{own_name}")
-            try:
+            with _removed_on_failure(own := folder.with_name(name)):
                 _compute(own, records, embedder, per_residue, dtype, ranks)
                 if ranks.is_rank_zero:
                     _publish(own, folder)
-            except BaseException:
-                shutil.rmtree(own, ignore_errors=True)
-                raise
             ranks.barrier()
         # Copy on write, because torch does not take read-only arrays; nothing writes to these.
         table = np.load(folder / _TABLE, mmap_mode="c", allow_pickle=False)
@@ -107,6 +107,15 @@ def load_or_compute_states(
     except OSError as error:
         raise storage_error(folder, error) from error
     return StatesTable(torch.from_numpy(table), offsets)
+
+
+@contextmanager
+def _removed_on_failure(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def _broadcast_first(value: str, ranks: Ranks) -> str:

@@ -267,6 +267,22 @@ def storage_error(path: Path, error: OSError, advice: str = ADVICE) -> BioNeMoEr
     return kind_of_failure(error, StorageError)(text)
 
 
+def own_name(path: Path) -> Path:
+    """Return a name beside `path` that says which process of which machine works on it; see `remove_left_behind`."""
+    return path.with_name(f"{path.name}.{os.uname().nodename}.{os.getpid()}")
+
+
+def remove_left_behind(folder: Path) -> None:
+    """Remove what processes of this machine that have ended left in `folder` under names of `own_name`.
+
+    What has the number of this process is of an earlier one: it has not begun.
+    """
+    for leftover in folder.glob(f"*.{glob.escape(os.uname().nodename)}.*"):
+        process = leftover.name.rpartition(".")[2]
+        if process.isdecimal() and (int(process) == os.getpid() or not _is_running(int(process))):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
 def _prefix(path: Path) -> str:
     """Return the prefix of temporary files for `path` on this machine."""
     return f".{path.name}.{os.uname().nodename}."

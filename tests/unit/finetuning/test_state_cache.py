@@ -1,5 +1,9 @@
 """Kept states are published whole, taken again, and made anew where they are damaged."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -60,3 +64,15 @@ def test_a_failure_leaves_nothing_behind(job, tmp_path, monkeypatch):
     with pytest.raises(Exception, match="No space left"):
         job()
     assert list((tmp_path / "states").iterdir()) == []
+
+
+def test_what_a_killed_run_has_left_goes_at_the_next_start_and_what_a_live_one_makes_stays(job, tmp_path):
+    with subprocess.Popen([sys.executable, "-c", ""]) as killed:
+        killed.wait()
+    machine = os.uname().nodename
+    for process in (killed.pid, os.getppid(), os.getpid()):
+        (tmp_path / "states" / f"abc.{machine}.{process}").mkdir(parents=True)
+    (tmp_path / "states" / f"abc.another-{machine}.{killed.pid}").mkdir()
+    job()
+    left = {path.name for path in (tmp_path / "states").iterdir() if path.name.startswith("abc.")}
+    assert left == {f"abc.{machine}.{os.getppid()}", f"abc.another-{machine}.{killed.pid}"}
