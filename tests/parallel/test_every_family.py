@@ -29,7 +29,8 @@ COMMON = (
 MOLMIM = ("model=molmim_xsmall", "model.loss_weight_ramp_steps=0")
 MODELS = {
     "prott5nv": ("model=prott5nv_tiny",),
-    "megamolbart": ("model=megamolbart_xsmall",),
+    # Fewer molecules than a rank sees, so that the ranks have to agree on which ones count.
+    "megamolbart": ("model=megamolbart_xsmall", "model.val_molecules=5"),
     "molmim": MOLMIM,
     "molmim-interpolated": (*MOLMIM, "model.hidden_transform=interp_var_cond_gaussian", "model.hidden_steps=2"),
 }

@@ -30,12 +30,13 @@ class MoleculeProbe:
     """Character accuracy, molecular accuracy and the share of invalid SMILES, of the first molecules of a validation.
 
     The molecules are kept until the end of the evaluation and decoded together, so that every rank runs the network
-    as often as any other does, however many molecules it saw.
+    as often as any other does, however many molecules it saw. They are the same molecules for any number of ranks: the
+    ranks take micro batches in turn, and the first ones in that order count.
 
     Args:
         tokenizer: the model's.
         max_length: the most tokens to decode.
-        num_molecules: how many to look at on each rank.
+        num_molecules: how many to look at, over all ranks.
 
     Raises:
         ConfigError: `num_molecules` is not positive.
@@ -52,7 +53,8 @@ class MoleculeProbe:
     def reset(self) -> None:
         """Forget what was seen; an evaluation begins."""
         self._kept: list[Seq2SeqExample] = []
-        self._counted = 0
+        self._counts: list[int] = []
+        """The molecules kept of each micro batch; ranks have as many micro batches as any other."""
         self._network: Any = None
 
     def update(self, network: torch.nn.Module, micro_batch: Any) -> None:
@@ -62,21 +64,26 @@ class MoleculeProbe:
                 "model: MoleculeProbe looks at the molecules of an encoder-decoder, got one-sided batches."
             )
         self._network = network
-        wanted = self._num_molecules - self._counted
+        counted = sum(self._counts)
+        wanted, found = self._num_molecules - counted, []
         if micro_batch.num_sequences == 0:  # a copy that keeps ranks in step: one of it will do, if there is no other
             self._kept = self._kept or _examples(micro_batch, 1)
         elif wanted > 0:
             found = _examples(micro_batch, wanted)
-            self._kept = [*self._kept[: self._counted], *found]
-            self._counted += len(found)
+            self._kept = [*self._kept[:counted], *found]
+        self._counts.append(len(found))
 
     @torch.no_grad()
     def compute(self, groups: ProcessGroups) -> dict[str, float]:
         """Compute the shares over all ranks, from 0 to 1; NaN if no rank saw a molecule."""
         sums = torch.zeros(5, dtype=torch.float64)
-        if self._network is not None and self._kept:
-            sums = self._sums(self._kept, self._counted)
         device = torch.device("cpu") if self._network is None else next(self._network.parameters()).device
+        counted = self._first_of_all(groups, device)
+        kept = self._kept[: max(1, counted)]
+        # The longest answer of all ranks, so that no decoded text ends earlier on one of them.
+        longest = _row_of_each_rank([max((len(one.labels) for one in kept), default=0)], groups, device).max()
+        if kept:
+            sums = self._sums(kept, counted, min(self._max_length, int(longest) + ROOM))
         tokens, right_tokens, molecules, right, invalid = groups.sum_over_data(sums.to(device)).tolist()
         if self._network is not None:
             reshard(self._network)
@@ -88,7 +95,15 @@ class MoleculeProbe:
             "percent_invalid": invalid / molecules,
         }
 
-    def _sums(self, kept: Sequence[Seq2SeqExample], counted: int) -> Tensor:
+    def _first_of_all(self, groups: ProcessGroups, device: torch.device) -> int:
+        """Return how many of this rank's molecules are among the first ones of all ranks."""
+        counts = _row_of_each_rank(self._counts, groups, device)  # [ranks, micro batches]
+        in_turn = counts.T.reshape(-1)  # a micro batch of each rank, then the next of each
+        before = in_turn.cumsum(0) - in_turn
+        taken = torch.minimum(in_turn, (self._num_molecules - before).clamp(min=0))
+        return int(taken.reshape(-1, groups.data_size)[:, groups.data_rank].sum())
+
+    def _sums(self, kept: Sequence[Seq2SeqExample], counted: int, room: int) -> Tensor:
         """Tokens, right ones, molecules, right ones and invalid ones; float64 [5]."""
         network, tokenizer = self._network, self._tokenizer
         device = next(network.parameters()).device
@@ -97,7 +112,6 @@ class MoleculeProbe:
         answers = [Example(one.decoder_input, one.labels, one.loss_mask) for one in kept]
         target = _in_rows(answers, tokenizer).to(device)
         hit = _hits(network, memory, target)[:counted]
-        room = min(self._max_length, target.tokens.shape[1] + ROOM)
         decoded = greedy(network, memory, tokenizer, max_length=room)[:counted].tolist()
         right = invalid = 0
         for example, ids in zip(kept, decoded, strict=False):
@@ -108,6 +122,13 @@ class MoleculeProbe:
             right += got is not None and got == wanted
         tokens = int(target.loss_mask[:counted].sum())
         return torch.tensor([tokens, int(hit.sum()), counted, right, invalid], dtype=torch.float64)
+
+
+def _row_of_each_rank(values: Sequence[int], groups: ProcessGroups, device: torch.device) -> Tensor:
+    """Return the values of every data-parallel rank, all of them as many; float64 [ranks, values]."""
+    rows = torch.zeros(groups.data_size, len(values), dtype=torch.float64)
+    rows[groups.data_rank] = torch.tensor(values, dtype=torch.float64)
+    return groups.sum_over_data(rows.to(device)).cpu()
 
 
 def _examples(batch: Seq2SeqBatch, limit: int) -> list[Seq2SeqExample]:

@@ -122,4 +122,4 @@ class MaskingOptions:
     encoder_mask: bool = True  # mask spans of what the encoder reads
     mask_prob: Share = 0.1  # share of the tokens in masked spans
     span_lambda: NotNegative = 3.0  # mean length of a span (Poisson)
-    val_molecules: Natural = 256  # molecules of each validation to decode on each rank; 0: leave these metrics out
+    val_molecules: Natural = 256  # molecules of each validation to decode, over all ranks; 0: leave these metrics out
