@@ -24,6 +24,7 @@ from bionemo_core.io.exhaustion import find_exhaustion
 from bionemo_core.parallel.groups import ProcessGroups, start_groups
 from bionemo_core.parallel.layout import ParameterLayout, read_layouts
 from bionemo_core.parallel.recompute import is_recomputed, recompute_layers
+from bionemo_core.parallel.rendezvous import START_TIMEOUT_S, wait_for_ranks
 from bionemo_core.parallel.sharding import reshard, shard
 from bionemo_core.parallel.sharding_choice import STATE_BYTES, Sharding, SharedRanks, choose_sharding
 from bionemo_core.parallel.weights import (
@@ -74,6 +75,7 @@ class MegatronStrategy(DDPStrategy):
         **kwargs: Any,
     ) -> None:
         super().__init__(timeout=timedelta(seconds=timeout_s), **kwargs)
+        self._timeout_s = timeout_s
         self.tensor_model_parallel_size = tensor_model_parallel_size
         self.dtype = dtype
         self.compile_layers = compile_layers
@@ -114,8 +116,15 @@ class MegatronStrategy(DDPStrategy):
         return hasattr(self.lightning_module, "network")
 
     def setup_distributed(self) -> None:
-        """Start the process groups if they do not run yet."""
+        """Start the process groups if they do not run yet.
+
+        Raises:
+            NetworkError: not all ranks came.
+        """
         if not dist.is_initialized():
+            self.set_world_ranks()
+            assert self.cluster_environment is not None
+            wait_for_ranks(self.cluster_environment, self.num_nodes, min(self._timeout_s, START_TIMEOUT_S))
             super().setup_distributed()
         else:
             self.set_world_ranks()
