@@ -60,7 +60,8 @@ def refuse_unsupported(spec: RunSpec) -> None:
     """Check that the run asks for no parallel layout and no recomputation that is not supported.
 
     Raises:
-        ConfigError: it asks for pipeline parallelism, sequence parallelism or an unknown kind of recomputation.
+        ConfigError: it asks for pipeline parallelism, for sequence parallelism on one rank, or for an unknown
+            recomputation.
     """
     Recompute.of(spec.trainer)
     pipeline = spec.parallel.pipeline_model_parallel_size
@@ -69,10 +70,10 @@ def refuse_unsupported(spec: RunSpec) -> None:
             f"parallel.pipeline_model_parallel_size={pipeline}: pipeline parallelism is not supported. "
             "Use parallel.tensor_model_parallel_size and data parallelism."
         )
-    if spec.parallel.sequence_parallel:
+    if spec.parallel.sequence_parallel and spec.parallel.tensor_model_parallel_size == 1:
         raise ConfigError(
-            "parallel.sequence_parallel=true: splitting activations over the tensor-parallel ranks is not supported. "
-            "Leave it out."
+            "parallel.sequence_parallel=true splits tokens over the tensor-parallel ranks, and "
+            "parallel.tensor_model_parallel_size=1. Leave it out, or set parallel.tensor_model_parallel_size=2 or more."
         )
 
 

@@ -59,7 +59,7 @@ class Parallel:
 
     tensor_model_parallel_size: Count = 1  # devices that share each layer
     pipeline_model_parallel_size: Count = 1  # must be 1: pipeline parallelism is not supported
-    sequence_parallel: bool = False  # must be false: splitting activations between layers is not supported
+    sequence_parallel: bool = False  # split tokens between the layers over these devices too: less memory; encoders
     sharding_strategy: str = "auto"  # weights and Adam on data-parallel ranks: auto (by size), full, hybrid, none
     shard_size: Optional[Count] = None  # ranks that share one copy, with hybrid and auto; null: those of one machine
     reduce_dtype: str = "float32"  # dtype in which gradients are summed over ranks: float32, bfloat16

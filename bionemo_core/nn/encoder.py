@@ -13,9 +13,10 @@ from bionemo_core.nn.attention import packed_params
 from bionemo_core.nn.cuda_graph_safe import cuda_graph_safe
 from bionemo_core.nn.embedding import EmbeddingOptions, TokenEmbedding
 from bionemo_core.nn.heads import MaskedLanguageHead, sum_token_losses
-from bionemo_core.nn.layers import block_spec
+from bionemo_core.nn.layers import ColumnLinear, RowLinear, block_spec
 from bionemo_core.nn.rotary import RotaryAngles
 from bionemo_core.parallel.groups import ProcessGroups
+from bionemo_core.parallel.sequence import SequenceShards
 
 if TYPE_CHECKING:
     from bionemo_core.data.batches.batch import TokenBatch
@@ -59,6 +60,7 @@ class EncoderLM(torch.nn.Module):
         self.rotary = RotaryAngles(config.kv_channels) if rotary else None
         self.encoder = TransformerBlock(config, block or block_spec(config), pg_collection=groups.collection)
         self.head = MaskedLanguageHead(config, columns, groups, tied=tied_head)
+        self.shards: SequenceShards | None = None
 
     @property
     def layers(self) -> torch.nn.ModuleList:
@@ -68,6 +70,13 @@ class EncoderLM(torch.nn.Module):
     def hidden_states(self, batch: TokenBatch) -> Tensor:
         """Return the hidden states after the final norm, shape [length, rows, hidden]."""
         hidden = self.embedding(batch)
+        if self.shards is None:
+            return self._run_layers(hidden, batch)
+        with self.shards.dropout_stream(hidden.device, self.training and self.config.hidden_dropout > 0):
+            part = self._run_layers(self.shards.scatter(hidden), batch)
+        return self.shards.collect(part)
+
+    def _run_layers(self, hidden: Tensor, batch: TokenBatch) -> Tensor:
         angles = None if self.rotary is None else self.rotary(batch.position_ids)
         if batch.packed:
             bounds = packed_params(batch.cu_seqlens, batch.max_seqlen)
@@ -75,6 +84,13 @@ class EncoderLM(torch.nn.Module):
         hidden_keys = ~batch.padding_mask[:, None, None, :]
         mask = None if batch.num_tokens == batch.tokens.numel() else hidden_keys
         return self.encoder(hidden, mask, rotary_pos_emb=angles)
+
+    def split_sequences(self) -> None:
+        """Split the tokens between the layers over the tensor-parallel ranks; see `bionemo_core.parallel.sequence`."""
+        self.shards = SequenceShards(self.groups.tensor, [self.encoder])
+        for module in self.encoder.modules():
+            if isinstance(module, ColumnLinear | RowLinear):
+                module.shards = self.shards
 
     def logits(self, batch: TokenBatch) -> Tensor:
         """Return this rank's columns of the logits, shape [rows, length, padded vocabulary / tensor ranks]."""

@@ -27,12 +27,18 @@ from torch import Tensor
 from bionemo_core.errors import ConfigError
 from bionemo_core.nn.attention import SdpaCoreAttention
 from bionemo_core.parallel.groups import ProcessGroups
+from bionemo_core.parallel.sequence import SequenceShards
 
 
 class ColumnLinear(ColumnParallelLinear):
     """A column-parallel linear layer that is one fused `F.linear` on a single tensor-parallel rank."""
 
+    shards: SequenceShards | None = None
+    """The split of the input's tokens over the ranks; None if every rank has all tokens."""
+
     def forward(self, input_: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        if self.shards is not None:
+            return self.shards.gathered_linear(input_, self.weight if weight is None else weight, self.bias), None
         if self.tp_group.size() > 1:
             return super().forward(input_, weight)
         return F.linear(input_, self.weight if weight is None else weight, self.bias), None
@@ -41,7 +47,13 @@ class ColumnLinear(ColumnParallelLinear):
 class RowLinear(RowParallelLinear):
     """A row-parallel linear layer that is one fused `F.linear` on a single tensor-parallel rank."""
 
+    shards: SequenceShards | None = None
+    """The split of the output's tokens over the ranks; None if every rank gets all tokens."""
+
     def forward(self, input_: Tensor) -> tuple[Tensor, Tensor | None]:
+        if self.shards is not None:
+            output = self.shards.sum_and_scatter(F.linear(input_, self.weight))
+            return (output if self.bias is None else output + self.bias), None
         if self.tp_group.size() > 1:
             return super().forward(input_)
         return F.linear(input_, self.weight, self.bias), None

@@ -25,6 +25,7 @@ from bionemo_core.parallel.groups import ProcessGroups, start_groups
 from bionemo_core.parallel.layout import ParameterLayout, read_layouts
 from bionemo_core.parallel.recompute import is_recomputed, recompute_layers
 from bionemo_core.parallel.rendezvous import START_TIMEOUT_S, wait_for_ranks
+from bionemo_core.parallel.sequence import split_sequences
 from bionemo_core.parallel.sharding import reshard, shard
 from bionemo_core.parallel.sharding_choice import STATE_BYTES, Sharding, SharedRanks, choose_sharding
 from bionemo_core.parallel.weights import (
@@ -57,6 +58,7 @@ class MegatronStrategy(DDPStrategy):
         compile_layers: compile each transformer layer.
         use_cuda_graphs: run forward and backward passes as CUDA graphs where possible.
         recompute: which activations are computed again in the backward pass.
+        sequence_parallel: split the tokens between the layers over the tensor-parallel ranks.
         timeout_s: how long a rank waits for the others.
     """
 
@@ -72,6 +74,7 @@ class MegatronStrategy(DDPStrategy):
         shard_size: int | None = None,
         device_bytes: float = 0.0,
         recompute: Recompute | None = None,
+        sequence_parallel: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(timeout=timedelta(seconds=timeout_s), **kwargs)
@@ -81,6 +84,7 @@ class MegatronStrategy(DDPStrategy):
         self.compile_layers = compile_layers
         self.use_cuda_graphs = use_cuda_graphs
         self.recompute = recompute or Recompute()
+        self.sequence_parallel = sequence_parallel
         self.facts: dict[str, Any] = {}
         """Plain values that are written into each checkpoint's manifest."""
         self.layouts: dict[str, ParameterLayout] = {}
@@ -165,6 +169,8 @@ class MegatronStrategy(DDPStrategy):
         assert module is not None
         sharding = self.decide_sharding(module)
         self.layouts = read_layouts(self.network, self.groups)
+        if self.sequence_parallel:
+            split_sequences(self.network)
         recompute_layers(self.network, self.recompute, compiled=self.compile_layers)
         if not self._saves_parts:
             if self.groups.data_size > 1:

@@ -50,6 +50,7 @@ def make_trainer(
         shard_size=spec.parallel.shard_size,
         device_bytes=device_bytes(device, settings.devices),
         recompute=Recompute.of(settings),
+        sequence_parallel=spec.parallel.sequence_parallel,
     )
     if reader:
         strategy.resume_from(reader)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from bionemo_core.errors import ConfigError, NonFiniteError
 from bionemo_core.parallel.dropout import seed_micro_batch
+from bionemo_core.parallel.sequence import sum_shard_gradients
 from bionemo_core.parallel.sharding import average_gradients, reduce_gradients_now, reshard
 from bionemo_core.parallel.strategy import MegatronStrategy, strategy_of
 from bionemo_core.protocols import AnyObjective, Seq2SeqObjective, TensorType, TextJudge
@@ -184,6 +185,7 @@ class LanguageModule(pl.LightningModule):
             check_logged_names(result.logged, names)
         reshard(self.network)  # needed if a backward pass reached no parameter
         average_gradients(self.network)
+        sum_shard_gradients(self.network)
         return sums, names or (), backward_s
 
     def _reduce(self, sums: Tensor, counts: dict[str, float]) -> tuple[float, float, list[float]]:

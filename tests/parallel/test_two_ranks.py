@@ -21,9 +21,10 @@ COMMON = (
 LAYOUTS = {
     "data": ("trainer.devices=2",),
     "tensor": ("trainer.devices=2", "parallel.tensor_model_parallel_size=2"),
+    "sequence": ("trainer.devices=2", "parallel.tensor_model_parallel_size=2", "parallel.sequence_parallel=true"),
     "bf16": ("trainer.devices=2", "trainer.precision=bf16-mixed"),
 }
-TOLERANCE = {"data": 1e-5, "tensor": 1e-5, "bf16": 3e-3}
+TOLERANCE = {"data": 1e-5, "tensor": 1e-5, "sequence": 1e-5, "bf16": 3e-3}
 """Relative tolerances of losses; bf16 has 8 bits of mantissa and is compared with float32."""
 
 

@@ -18,7 +18,7 @@ CORE = Path(bionemo_core.__file__).parent
 NOT_READERS = (CORE / "config/schema.py", CORE / "config/value_checks.py", CORE / "config/batch_plan.py")
 """They declare or check the core's keys."""
 
-NEUTRAL = {("parallel", "pipeline_model_parallel_size"): 2, ("parallel", "sequence_parallel"): True}
+NEUTRAL = {("parallel", "pipeline_model_parallel_size"): 2}
 """Keys of the core with one possible value, and a value that is refused."""
 
 

@@ -137,7 +137,7 @@ def test_layouts_that_are_not_supported_are_refused_by_name(spec):
     with pytest.raises(ConfigError, match="pipeline_model_parallel_size=2"):
         refuse_unsupported(replace(spec, parallel=Parallel(pipeline_model_parallel_size=2)))
     with pytest.raises(ConfigError, match="sequence_parallel=true"):
-        refuse_unsupported(replace(spec, parallel=Parallel(2, sequence_parallel=True)))
+        refuse_unsupported(replace(spec, parallel=Parallel(1, sequence_parallel=True)))
 
 
 def test_every_task_names_a_function_that_is_there():

@@ -1,0 +1,58 @@
+"""Tokens split over two tensor-parallel ranks between the layers: the same gradients, in less memory."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bionemo_core.errors import ConfigError
+from bionemo_core.parallel.sequence import split_sequences
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What each of two ranks found."""
+    store = tmp_path_factory.mktemp("store") / "store"
+    script = Path(__file__).with_name("sequence_ranks.py")
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-W", "ignore", script, str(rank), store], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    outputs = [process.communicate(timeout=300) for process in started]
+    assert [process.returncode for process in started] == [0, 0], outputs
+    lines = [line for out, _ in outputs for line in out.splitlines() if line.startswith("FOUND ")]
+    return [json.loads(line.removeprefix("FOUND ")) for line in lines]
+
+
+@pytest.mark.parametrize("kind", ["packed", "padded"])
+def test_gradients_are_those_of_tensor_parallelism_alone(ranks, kind: str) -> None:
+    assert max(rank[kind]["worst"] for rank in ranks) < 1e-5
+
+
+@pytest.mark.parametrize("kind", ["packed", "padded"])
+def test_sums_are_scattered_and_less_is_kept(ranks, kind: str) -> None:
+    for rank in ranks:
+        assert rank[kind]["scatters"] == [False, True]
+        whole, part = rank[kind]["kept"]
+        assert part < 0.95 * whole
+
+
+def test_recomputed_parts_drop_the_same(ranks) -> None:
+    assert [rank["recomputed"] for rank in ranks] == [0.0, 0.0]
+
+
+def test_each_rank_drops_out_its_own_tokens(ranks) -> None:
+    assert ranks[0]["draw"] != ranks[1]["draw"]
+
+
+def test_a_network_that_cannot_split_its_sequences_is_refused() -> None:
+    import torch
+
+    with pytest.raises(ConfigError, match="Linear cannot split its sequences"):
+        split_sequences(torch.nn.Linear(2, 2))
