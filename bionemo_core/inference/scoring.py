@@ -1,15 +1,18 @@
-"""Likelihoods of residues under masks: pseudo-perplexity, and zero-shot scores of mutations.
+"""Likelihoods of residues under masks: pseudo-likelihoods, and zero-shot scores of variants (Meier et al. 2021).
 
-A score is `sum over mutated positions of log p(mutant residue) - log p(wild-type residue)` (Meier et al. 2021):
+Strategies, with positions `M` that a variant changes, `wt` the wild type and `mt` the variant; logs are natural:
 
-- masked marginals: both log-probabilities from the wild type with all mutated positions of the variant masked;
-- wild-type marginals: both from the unmasked wild type, with one pass for all variants.
+- `masked_marginals`: sum over M of `log p(mt_i) - log p(wt_i)` given the wild type with all of M masked;
+- `wild_type_marginals`: the same given the wild type without masks, so that one pass serves all variants;
+- `mutant_marginals`: the same given the variant without masks;
+- `pseudo_log_likelihood`: `PLL(mt) - PLL(wt)`, where PLL sums the log-probability of each residue when it alone is
+  masked (Salazar et al. 2020); sequences may differ in length, and nothing is divided by it;
+- `pseudo_perplexity`: the same with means in place of sums: `log(pseudo-perplexity(wt) / pseudo-perplexity(mt))`.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,8 +23,12 @@ from numpy.typing import NDArray
 from bionemo_core.data.batches.batch import TokenBatch
 from bionemo_core.data.batches.rows import RowShape, collate
 from bionemo_core.data.model_input import input_form
+from bionemo_core.data.mutations import Mutation as Mutation
+from bionemo_core.data.mutations import mutate
+from bionemo_core.data.mutations import read_variant as read_variant
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.inference.embedding import check_known_tokens
+from bionemo_core.inference.windows import Window, centred_window
 from bionemo_core.nn.missing_weights import require_weights
 from bionemo_core.nn.residue_states import encoder_network, encoder_of, may_pack
 from bionemo_core.parallel.weights import network_of
@@ -30,49 +37,56 @@ from bionemo_core.protocols import Example, Tokenizer
 if TYPE_CHECKING:
     import pytorch_lightning as pl
 
-MASKED, WILD_TYPE = METHODS = ("masked_marginals", "wild_type_marginals")
+MASKED, WILD_TYPE, MUTANT = MARGINALS = ("masked_marginals", "wild_type_marginals", "mutant_marginals")
+"""Strategies for substitutions alone."""
 
-_MUTATION = re.compile(r"([A-Za-z])(\d+)([A-Za-z])")
+PSEUDO_LIKELIHOOD, PSEUDO_PERPLEXITY = LIKELIHOODS = ("pseudo_log_likelihood", "pseudo_perplexity")
+"""Strategies for insertions and deletions too."""
+
+METHODS = (*MARGINALS, *LIKELIHOODS)
+
+ALIASES = {"masked-marginals": MASKED, "wt-marginals": WILD_TYPE, "pseudo-ppl": PSEUDO_LIKELIHOOD}
+"""The names of these strategies in ESM's own script; its `pseudo-ppl` is a sum, not a perplexity."""
+
 _MAX_COPIES_PER_ROW = 256
 
 
-class Mutation(NamedTuple):
-    """The substitution of one residue by another."""
+class Query(NamedTuple):
+    """A question to the model: the log-probabilities at some positions of a sequence."""
 
-    wild_type: str
-    position: int
-    """Position in the wild type, from 0."""
-    mutant: str
+    text: str
+    positions: tuple[int, ...]
+    masked: bool
+    """Whether the positions are masked."""
 
 
-def read_variant(text: str, wild_type: str, first_position: int = 1) -> list[Mutation]:
-    """Parse a variant such as `A24G` or `A24G:K30R`; the wild type (`WT`) has no mutations.
+class _Use(NamedTuple):
+    """A variant that needs the answer to a query, for some of its mutations."""
+
+    variant: int
+    mutations: tuple[Mutation, ...]
+    start: int
+    """The position of the first residue of the query's text in the wild type."""
+
+
+class VariantScores(NamedTuple):
+    """The scores of variants, and the parts of the wild type that they were computed from."""
+
+    scores: NDArray[np.float64]
+    windows: list[list[Window]]
+    """The windows of each variant; none if the model got the whole protein."""
+
+
+def check_method(method: str) -> str:
+    """Return the name of a strategy, of which aliases are known.
 
     Raises:
-        DataError: the text cannot be parsed, or does not fit the wild type.
+        ConfigError: it is unknown.
     """
-    if text.strip().upper() in ("WT", "_WT"):
-        return []
-    if not text.strip():
-        raise DataError("variant '': is empty, expected mutations such as A24G, or WT for the wild type itself.")
-    mutations: list[Mutation] = []
-    for word in re.split(r"[:,;/\s]+", text.strip()):
-        match = _MUTATION.fullmatch(word)
-        if match is None:
-            raise DataError(f"variant {text!r}: cannot read {word!r}, expected mutations such as A24G or A24G:K30R.")
-        before, position, after = match[1].upper(), int(match[2]) - first_position, match[3].upper()
-        if not 0 <= position < len(wild_type):
-            last = first_position + len(wild_type) - 1
-            raise DataError(f"variant {text!r}: position {match[2]} is not within {first_position} to {last}.")
-        if wild_type[position] != before:
-            raise DataError(
-                f"variant {text!r}: the wild type has {wild_type[position]} at position {match[2]}, not {before}. If "
-                "the numbering does not start at 1, set task.first_position."
-            )
-        if any(other.position == position for other in mutations):
-            raise DataError(f"variant {text!r}: position {match[2]} is mutated twice.")
-        mutations.append(Mutation(before, position, after))
-    return mutations
+    name = ALIASES.get(method, method)
+    if name not in METHODS:
+        raise ConfigError(f"task.scoring: got {method!r}, expected one of {', '.join(METHODS)}.")
+    return name
 
 
 @dataclass
@@ -105,19 +119,18 @@ class MaskedScorer:
         require_weights(self.network, "scoring masked residues")
         self.seq_length: int = self.module.seq_length  # type: ignore[assignment]  # torch's stub allows modules only
 
+    @property
+    def max_residues(self) -> int:
+        """The residues of the longest sequence that the model takes at once."""
+        return self.seq_length - 2
+
     def log_probabilities(self, sequence: str, masked: Sequence[Sequence[int]]) -> list[NDArray[np.float32]]:
         """Mask each set of positions, and return the log-probabilities there, float32 [positions, vocabulary].
 
         Raises:
             DataError: the sequence is empty, too long, or has a letter that the tokenizer does not know.
         """
-        ids = self._ids(sequence)
-        results: list[NDArray[np.float32]] = []
-        for batch, positions in self._batches(ids, masked):
-            with torch.inference_mode():
-                predicted = self._predict_at(batch, positions)
-            results += predicted
-        return results
+        return list(self.answer(Query(sequence, tuple(positions), True) for positions in masked))
 
     def log_probabilities_unmasked(self, sequence: str) -> NDArray[np.float32]:
         """Return the log-probabilities at every residue without masks, float32 [residues, vocabulary].
@@ -125,61 +138,104 @@ class MaskedScorer:
         Raises:
             DataError: as for `log_probabilities`.
         """
-        ids = self._ids(sequence)
-        shape = RowShape(self.seq_length, 1, self.tokenizer.pad_id)
-        batch = TokenBatch.of(collate([_example(ids)], 1, shape))
-        with torch.inference_mode():
-            return self._predict_at(batch, [np.arange(1, len(ids) - 1)])[0]
+        return next(self.answer([Query(sequence, tuple(range(len(sequence))), False)]))
 
-    def pseudo_log_likelihood(self, sequence: str) -> NDArray[np.float32]:
+    def pseudo_log_likelihood(self, sequence: str, *, window: bool = False) -> NDArray[np.float32]:
         """Return the log-probability of each residue with only that residue masked, in nats, float32 [residues].
 
-        The negative mean is the logarithm of the pseudo-perplexity (Salazar et al. 2020).
+        The negative mean is the logarithm of the pseudo-perplexity (Salazar et al. 2020). With `window`, a residue of
+        a sequence that is longer than the model has the context of a window around it.
 
         Raises:
             DataError: as for `log_probabilities`.
         """
         tokens = self._encode(sequence)
-        rows = self.log_probabilities(sequence, [[position] for position in range(len(tokens))])
+        limit = self.max_residues if window else len(sequence)
+        windows = [centred_window(position, len(sequence), limit) for position in range(len(tokens))]
+        rows = self.answer(
+            Query(sequence[start:stop], (position - start,), True) for position, (start, stop) in enumerate(windows)
+        )
         return np.array([row[0, token] for row, token in zip(rows, tokens, strict=True)], dtype=np.float32)
 
     def score_variants(
         self, wild_type: str, variants: Sequence[Sequence[Mutation]], method: str
     ) -> NDArray[np.float64]:
-        """Return the score of every variant; higher is better, and the wild type has 0.
+        """Return the score of every variant; higher is better, and the wild type has 0. See `score_in_windows`."""
+        return self.score_in_windows(wild_type, variants, method).scores
+
+    def score_in_windows(
+        self, wild_type: str, variants: Sequence[Sequence[Mutation]], method: str, *, window: bool = False
+    ) -> VariantScores:
+        """Return the score of every variant by a strategy; higher is better, and the wild type has 0.
+
+        With `window`, the model gets a window of a longer protein: around the mean of the mutated positions, or, for
+        marginals, around each of them if they are too far apart.
 
         Raises:
-            ConfigError: the method is unknown.
+            ConfigError: the strategy is unknown, or cannot score an insertion or deletion.
             DataError: as for `log_probabilities`, or a mutant residue is unknown.
         """
-        if method not in METHODS:
-            raise ConfigError(f"task.scoring: got {method!r}, expected one of {', '.join(METHODS)}.")
-        if method == WILD_TYPE:
-            table = self.log_probabilities_unmasked(wild_type)
-            predicted: dict[tuple[int, ...], NDArray[np.float32]] = {(p,): table[[p]] for p in range(len(table))}
-            sets: list[tuple[tuple[int, ...], ...]] = [
-                tuple((mutation.position,) for mutation in variant) for variant in variants
-            ]
-        else:
-            masked = sorted({tuple(sorted(m.position for m in variant)) for variant in variants if variant})
-            predicted = dict(zip(masked, self.log_probabilities(wild_type, masked), strict=True))
-            sets = [(tuple(sorted(m.position for m in variant)),) if variant else () for variant in variants]
-        return np.array(
-            [
-                self._score(variant, [(positions, predicted[positions]) for positions in own])
-                for variant, own in zip(variants, sets, strict=True)
-            ]
-        )
+        method = check_method(method)
+        self._ids(wild_type[: self.max_residues] if window else wild_type)
+        limit = self.max_residues if window else len(wild_type) + sum(len(m.mutant) for v in variants for m in v)
+        if method in LIKELIHOODS:
+            return self._compare_likelihoods(wild_type, variants, method, limit)
+        if not all(one.is_substitution for variant in variants for one in variant):
+            raise ConfigError(
+                f"task.scoring={method}: insertions and deletions have no marginals. Set "
+                f"task.scoring={PSEUDO_LIKELIHOOD} to compare the likelihoods of whole sequences."
+            )
+        return self._sum_marginals(wild_type, variants, method, limit)
 
-    def _score(
-        self, variant: Sequence[Mutation], tables: Sequence[tuple[tuple[int, ...], NDArray[np.float32]]]
-    ) -> float:
-        rows = {position: table[row] for positions, table in tables for row, position in enumerate(positions)}
-        total = 0.0
-        for mutation in variant:
-            before, after = (self._id(letter) for letter in (mutation.wild_type, mutation.mutant))
-            total += float(rows[mutation.position][after]) - float(rows[mutation.position][before])
-        return total
+    def _sum_marginals(
+        self, wild_type: str, variants: Sequence[Sequence[Mutation]], method: str, limit: int
+    ) -> VariantScores:
+        uses: dict[Query, list[_Use]] = {}
+        windows: list[list[Window]] = []
+        for number, variant in enumerate(variants):
+            groups = _group_by_window(variant, len(wild_type), limit)
+            windows.append([window for window, _ in groups] if len(wild_type) > limit else [])
+            for window, mutations in groups:
+                text = wild_type[window.start : window.stop]
+                positions = [one.position - window.start for one in mutations]
+                if method == MUTANT:
+                    letters = dict(zip(positions, (one.mutant for one in mutations), strict=True))
+                    text = "".join(letters.get(at, letter) for at, letter in enumerate(text))
+                asked = tuple(range(len(text))) if method == WILD_TYPE else tuple(sorted(positions))
+                query = Query(text, asked, method == MASKED)
+                uses.setdefault(query, []).append(_Use(number, tuple(mutations), window.start))
+        scores = np.zeros(len(variants))
+        for (query, wanted), table in zip(uses.items(), self.answer(uses), strict=True):
+            row_of = {position: row for row, position in enumerate(query.positions)}
+            for use in wanted:
+                scores[use.variant] += sum(
+                    self._ratio(table[row_of[one.position - use.start]], one) for one in use.mutations
+                )
+        return VariantScores(scores, windows)
+
+    def _compare_likelihoods(
+        self, wild_type: str, variants: Sequence[Sequence[Mutation]], method: str, limit: int
+    ) -> VariantScores:
+        summarise = np.sum if method == PSEUDO_LIKELIHOOD else np.mean
+        known: dict[str, float] = {}
+
+        def likelihood(text: str) -> float:
+            if text not in known:
+                known[text] = float(summarise(self.pseudo_log_likelihood(text).astype(np.float64)))
+            return known[text]
+
+        scores: list[float] = []
+        windows: list[list[Window]] = []
+        for variant in variants:
+            own, mutant_window = pair_windows(variant, wild_type, limit)
+            mutant = mutate(wild_type, variant)[mutant_window.start : mutant_window.stop]
+            scores.append(likelihood(mutant) - likelihood(wild_type[own.start : own.stop]) if variant else 0.0)
+            windows.append([own] if variant and own != Window(0, len(wild_type)) else [])
+        return VariantScores(np.array(scores), windows)
+
+    def _ratio(self, row: NDArray[np.float32], mutation: Mutation) -> float:
+        before, after = (self._id(letter) for letter in (mutation.wild_type, mutation.mutant))
+        return float(row[after]) - float(row[before])
 
     def _encode(self, text: str) -> NDArray[np.int32]:
         return self.tokenizer.encode(input_form(self.tokenizer).spell(text))
@@ -196,26 +252,48 @@ class MaskedScorer:
             raise DataError(f"scoring: got a sequence of {len(ids)} residues, expected 1 to {self.seq_length - 2}.")
         return np.concatenate([[self.tokenizer.bos_id], ids, [self.tokenizer.eos_id]]).astype(np.int32)
 
-    def _batches(
-        self, ids: NDArray[np.int32], masked: Sequence[Sequence[int]]
-    ) -> Iterator[tuple[TokenBatch, list[NDArray[np.int64]]]]:
-        """Yield copies of the sequence with their masks, packed if the model can, and each copy's masked positions."""
-        copies = max(1, min(self.tokens_per_batch // len(ids), _MAX_COPIES_PER_ROW))
-        for start in range(0, len(masked), copies):
-            sets = [np.array(positions, dtype=np.int64) + 1 for positions in masked[start : start + copies]]
-            examples = []
-            for positions in sets:
-                tokens = ids.copy()
+    def answer(self, queries: Iterable[Query]) -> Iterator[NDArray[np.float32]]:
+        """Yield the log-probabilities that each query asks for, float32 [positions, vocabulary]; many at once.
+
+        Raises:
+            DataError: as for `log_probabilities`.
+        """
+        for batch, positions in self._batches(queries):
+            with torch.inference_mode():
+                predicted = self._predict_at(batch, positions)
+            yield from predicted
+
+    def _batches(self, queries: Iterable[Query]) -> Iterator[tuple[TokenBatch, list[NDArray[np.int64]]]]:
+        """Yield the sequences with their masks, packed if the model can, and the positions of tokens in each."""
+        examples: list[Example] = []
+        sets: list[NDArray[np.int64]] = []
+        longest, text, ids = 0, "", np.zeros(0, dtype=np.int32)
+        for query in queries:
+            if query.text != text:
+                text, ids = query.text, self._ids(query.text)
+            full = (len(sets) + 1) * max(longest, len(ids)) > self.tokens_per_batch or len(sets) == _MAX_COPIES_PER_ROW
+            if sets and full:
+                yield self._collate(examples), sets
+                examples, sets, longest = [], [], 0
+            positions = np.array(query.positions, dtype=np.int64) + 1
+            tokens = ids.copy()
+            if query.masked:
                 tokens[positions] = self.tokenizer.mask_id
-                examples.append(_example(tokens))
-            shape = RowShape(self.seq_length, len(sets), self.tokenizer.pad_id, packing=may_pack(self.module))
-            yield TokenBatch.of(collate(examples, len(sets), shape)), sets
+            examples.append(_example(tokens))
+            sets.append(positions)
+            longest = max(longest, len(ids))
+        if sets:
+            yield self._collate(examples), sets
+
+    def _collate(self, examples: list[Example]) -> TokenBatch:
+        shape = RowShape(self.seq_length, len(examples), self.tokenizer.pad_id, packing=may_pack(self.module))
+        return TokenBatch.of(collate(examples, len(examples), shape))
 
     def _predict_at(self, batch: TokenBatch, sets: Sequence[NDArray[np.int64]]) -> list[NDArray[np.float32]]:
         """Return the log-probabilities at a set of token positions of each sequence of a batch."""
         self.module.eval()
-        width = batch.lengths[0] if batch.packed else batch.tokens.shape[1]  # the copies are equally long
-        starts = np.arange(len(sets)) * width
+        widths = batch.lengths[: len(sets)] if batch.packed else [batch.tokens.shape[1]] * len(sets)
+        starts = np.cumsum([0, *widths[:-1]])
         rows = np.concatenate([positions + start for positions, start in zip(sets, starts, strict=True)])
         device = next(self.network.parameters()).device
         states = self.network.hidden_states(batch.to(device)).transpose(0, 1).flatten(0, 1)
@@ -227,3 +305,30 @@ class MaskedScorer:
 
 def _example(tokens: NDArray[np.int32]) -> Example:
     return Example(tokens, tokens, np.zeros(len(tokens), dtype=np.bool_))
+
+
+def _group_by_window(variant: Sequence[Mutation], length: int, limit: int) -> list[tuple[Window, list[Mutation]]]:
+    """Return the windows that score a variant's substitutions: one if they all fit, else one for each."""
+    if not variant:
+        return []
+    window = centred_window(sum(one.position for one in variant) // len(variant), length, limit)
+    if all(window.start <= one.position < window.stop for one in variant):
+        return [(window, list(variant))]
+    return [(centred_window(one.position, length, limit), [one]) for one in variant]
+
+
+def pair_windows(variant: Sequence[Mutation], wild_type: str, limit: int) -> tuple[Window, Window]:
+    """Return the windows of wild type and variant with the same residues before and after what is changed.
+
+    Raises:
+        DataError: what lies between the first and the last change is longer than the model.
+    """
+    first = min((one.position for one in variant), default=0)
+    end = max((one.end for one in variant), default=0)
+    growth = sum(len(one.mutant) - len(one.wild_type) for one in variant)
+    longer = len(wild_type) + max(growth, 0)
+    changed = end - first + max(growth, 0)
+    if longer > limit and changed > limit:
+        raise DataError(f"the changed residues span {changed:,}, the model takes {limit:,}.")
+    start, stop = centred_window(first + changed // 2, longer, limit)
+    return Window(start, stop - max(growth, 0)), Window(start, stop - max(-growth, 0))

@@ -42,6 +42,17 @@ def split_windows(num_residues: int, length: int, overlap: int) -> list[Window]:
     return [Window(start, start + length) for start in starts]
 
 
+def centred_window(centre: int, num_residues: int, length: int) -> Window:
+    """Return the window around a residue, moved to lie within the sequence; all of it if that is short enough.
+
+    The rule is ProteinGym's: half of the window lies before the residue, unless an end of the sequence is closer.
+    """
+    if num_residues <= length:
+        return Window(0, num_residues)
+    start = min(max(centre - length // 2, 0), num_residues - length)
+    return Window(start, start + length)
+
+
 class LongRule(NamedTuple):
     """The rule for sequences that are longer than the model's limit."""
 

@@ -40,6 +40,16 @@ def new_plot(width: float = 8.0, height: float = 4.8) -> tuple[Figure, Axes]:
     return figure, axes
 
 
+def new_panels(count: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    """Return a figure with `count` pairs of axes, one below the other, each of `width` x `height` inches."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height * count), dpi=_DOTS_PER_INCH, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, list(figure.subplots(count, 1, squeeze=False)[:, 0])
+
+
 def add_title(axes: Axes, left: str, right: str = "") -> None:
     """Put a line above the axes, as it stands: no `$` begins a formula, and letters without a glyph are escaped."""
     for text, place in ((left, "left"), (right, "right")):

@@ -1,4 +1,4 @@
-"""The task `predict`: a CSV file of predictions of a fine-tuned model, or of zero-shot scores of mutations."""
+"""The task `predict`: a CSV file of predictions of a fine-tuned model, or of scores by a masked language model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from bionemo_core.data.store.residue_filter import RecordFilter
 from bionemo_core.errors import ConfigError
 from bionemo_core.inference.embedding import EmbeddingSettings
 from bionemo_core.inference.outputs import part_bounds
-from bionemo_core.inference.scoring import MaskedScorer
 from bionemo_core.inference.scoring_answers import Predictor
 from bionemo_core.io.atomic import new_csv
 from bionemo_core.models.load import OpenedModel
@@ -22,18 +21,16 @@ from bionemo_core.runs.device import choose_device
 from bionemo_core.runs.plan_text import quieten_libraries
 from bionemo_core.tasks.input_file import prepare_input, read_input
 from bionemo_core.tasks.opening import open_for_use, single_process
+from bionemo_core.tasks.score import describe_use, score
 from bionemo_core.tasks.settings import Predict
 from bionemo_core.tasks.unread_keys import refuse_unread
-from bionemo_core.tasks.variants import REJECTED, read_variants, read_wild_type
+from bionemo_core.tasks.variants import REJECTED
 
 if TYPE_CHECKING:
     from bionemo_core.plugins.registry import Registry
 
-INPUT_KEYS = ("format", "sequence_column", "id_column", "canonicalize", "on_long")
-"""Keys that only `task.input` uses."""
-
-VARIANT_KEYS = ("wild_type", "variant_column", "first_position", "scoring")
-"""Keys that only `task.variants` uses."""
+_FILE_KEYS = ("format", "sequence_column", "id_column", "canonicalize")
+_VARIANT_KEYS = ("wild_type", "variant_column", "first_position")
 
 _PART_TOKENS, _PART_SEQUENCES = 1 << 18, 1 << 13
 
@@ -49,56 +46,37 @@ def predict(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> No
     output = Path(task.output).expanduser()
     if output.exists() and not task.overwrite:
         raise ConfigError(f"task.output={output}: already exists. Choose another name, or set task.overwrite=true.")
-    if (task.input is None) == (task.variants is None):
+    if [task.input is not None, task.variants is not None, task.scan].count(True) != 1:
         raise ConfigError(
-            "task=predict: give either task.input, for a fine-tuned model, or task.variants with task.wild_type, for "
-            "a masked language model."
+            "task=predict: give either task.input, for a fine-tuned model or with task.scoring for likelihoods, or for "
+            "a masked language model task.variants or task.scan=true, with task.wild_type."
         )
-    if task.variants is not None:
-        refuse_unread(task, INPUT_KEYS, "with task.variants")
-    else:
-        refuse_unread(task, VARIANT_KEYS, "without task.variants")
+    refuse_unread(task, *_find_unread(task))
     device = choose_device(spec)
     ranks = single_process(spec, device)
     opened = open_for_use(spec, registry, device, ranks)
     tokens = task.tokens_per_batch or (65_536 if device.name == "cuda" else 4_096)
-    rows: Iterable[list[str]]
-    if task.variants is not None:
-        header, rows = _score_variants(task, opened, tokens)
-    else:
+    if task.input is not None and task.scoring is None:
         header, rows = _predict_rows(task, opened, tokens, spec)
-    count = write_csv(output, header, rows)
+        count = write_csv(output, header, rows)
+    else:
+        scores = score(task, opened, tokens)
+        count = write_csv(output, scores.header, scores.rows)
+        scores.write_beside(output, describe_use(opened, spec))
     opened.report.write(output)
     print(f"{output}: {count:,} rows")
 
 
-def _score_variants(task: Predict, opened: OpenedModel, tokens: int) -> tuple[list[str], list[list[str]]]:
-    if task.wild_type is None or task.variants is None:
-        raise ConfigError("task.variants: the sequence before mutation is missing. Set task.wild_type.")
-    wild_type = read_wild_type(task.wild_type)
-    table = read_variants(task, wild_type, opened.tokenizer)
-    if table.left_out:
-        print(f"{task.variants}: {table.left_out}")
-    scorer = MaskedScorer(opened.module, opened.tokenizer, tokens)
-    scores = iter(scorer.score_variants(wild_type, [row.mutations for row in table.scored], task.scoring))
-    header = ["variant", "num_mutations", "score"]
-    header += _unused(table.other_columns, (*header, REJECTED))
-    with_reasons = task.on_invalid == "skip"
-    rows = [
-        [
-            row.text,
-            *(["", ""] if row.reason else [str(len(row.mutations)), f"{next(scores):.6f}"]),
-            *row.columns,
-            *([row.reason] if with_reasons else []),
-        ]
-        for row in table.rows
-    ]
-    return [*header, *([REJECTED] if with_reasons else [])], rows
-
-
-def _unused(names: Sequence[str], taken: Sequence[str]) -> list[str]:
-    """Return the names of further columns, changed where the output has a column of that name."""
-    return [f"{name}_in_table" if name in taken else name for name in names]
+def _find_unread(task: Predict) -> tuple[tuple[str, ...], str]:
+    """Return the keys that the mode of the task does not read, and the words for the mode."""
+    if task.variants is not None:
+        return _FILE_KEYS, "with task.variants"
+    if task.scan:
+        table_keys = ("variant_column", "measured", "header_lines", "separator", "on_invalid")
+        return (*_FILE_KEYS, *table_keys), "with task.scan"
+    if task.scoring is not None:
+        return _VARIANT_KEYS, "with task.input and task.scoring"
+    return (*_VARIANT_KEYS, "measured"), "without task.variants"
 
 
 def _predict_rows(

@@ -89,15 +89,17 @@ class Evaluate:
 
 @dataclass(frozen=True)
 class Predict:
-    """Predict with a fine-tuned model, or score mutations with a masked language model."""
+    """Predict with a fine-tuned model, or score mutations and whole sequences with a masked language model."""
 
     output: str  # the output, a CSV file
-    input: Optional[str] = None  # sequences for a fine-tuned model, in any format that embed reads
-    variants: Optional[str] = None  # a CSV file of mutations such as A24G or A24G:K30R, for a masked model
-    wild_type: Optional[str] = None  # the wild-type sequence, or a FASTA file with it as the first record
-    variant_column: str = "mutant"  # column of task.variants with the substitutions, such as A24G:L30V
+    input: Optional[str] = None  # sequences for a fine-tuned model, or for task.scoring, in any format that embed reads
+    variants: Optional[str] = None  # a CSV file of variants such as A24G:K30R or p.Lys24del, for a masked model
+    scan: bool = False  # score all 20 residues at every position of task.wild_type: a table, and a heat map beside it
+    wild_type: Optional[str] = None  # the wild type, a FASTA file with it as the first record, or ProteinGym's table
+    variant_column: str = "mutant"  # column of task.variants, such as A24G:L30V; without it mutated_sequence is read
     first_position: Integer = 1  # number of the first residue in the numbering of the variants
-    scoring: str = "masked_marginals"  # masked_marginals or wild_type_marginals
+    scoring: Optional[str] = None  # the strategy, such as masked_marginals; null: what suits all variants of the table
+    measured: Optional[str] = None  # column of measured values for Spearman; null: DMS_score if there is one
     format: Optional[str] = None  # format of the input; null: by its extension
     sequence_column: Optional[str] = None  # column of a table with the sequences; null: sequence, smiles and others
     id_column: Optional[str] = None  # column of a table with the ids; null: `id` if there is one
@@ -105,7 +107,7 @@ class Predict:
     separator: Optional[str] = None  # character between the columns; null: a comma in CSV, a tab in TSV
     on_invalid: str = "error"  # action for a letter outside the alphabet: error, skip (with the reason), or unk
     canonicalize: bool = True  # convert texts to their canonical form, if they have one, as SMILES do
-    on_long: str = "error"  # action for a sequence longer than the model: error or truncate
+    on_long: str = "error"  # action for a sequence longer than the model: error, truncate, or for scores window
     tokens_per_batch: Optional[Count] = None  # tokens in one forward pass; null: 4,096 on a CPU, 65,536 on a GPU
     adapter: Optional[str] = None  # the folder `adapter` of a LoRA fine-tuning of the model at restore_from_path
     overwrite: bool = False  # replace an existing output

@@ -97,6 +97,10 @@ CASES = {
         ("task=predict", *PROTEIN, "task.output=o.csv", "task.variants=v.csv", "task.wild_type=MKTA"),
         r"task\.variant_column",
     ),
+    "long wild type": (
+        ("task=predict", *PROTEIN, "task.output=o.csv", "task.scan=true", f"task.wild_type={'MKTA' * 10}"),
+        r"task\.on_long=window",
+    ),
     "column": ((*EMBED, *PROTEIN, "task.input=column.csv"), r"task\.sequence_column"),
     "format": ((*EMBED, *PROTEIN, "task.input=fasta.txt"), r"task\.format"),
 }

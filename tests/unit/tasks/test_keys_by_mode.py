@@ -24,6 +24,8 @@ MOLECULE = ("model=molmim_xsmall", "model.num_layers=1", "model.hidden_size=32",
 MODES = {
     "embed": ("embed", PROTEIN, ("task.input=p.csv", "task.output=out.h5")),
     "variants": ("predict", PROTEIN, ("task.variants=v.csv", "task.wild_type=MKTA", "task.output=out.csv")),
+    "scan": ("predict", PROTEIN, ("task.scan=true", "task.wild_type=MK", "task.output=out.csv")),
+    "likelihoods": ("predict", PROTEIN, ("task.input=p.csv", "task.scoring=pseudo-ppl", "task.output=out.csv")),
     "near": ("sample", MOLECULE, ("task.input=m.csv",)),
     "prior": ("sample", MOLECULE, ("task.num_molecules=2",)),
     "optimize": ("optimize", MOLECULE, ("task.input=m.csv", "task.oracle=qed", "task.iterations=1")),
@@ -59,7 +61,7 @@ def record_reads(task: str, monkeypatch: pytest.MonkeyPatch) -> set[str]:
 
 
 def clear_results() -> None:
-    for path in (Path("out.h5"), Path("out.csv"), Path("out.h5.json")):
+    for path in (Path("out.h5"), Path("out.csv"), Path("out.csv.json"), Path("out.h5.json")):
         path.unlink(missing_ok=True)
     if Path("report").is_dir():
         shutil.rmtree("report")

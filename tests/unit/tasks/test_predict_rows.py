@@ -14,7 +14,8 @@ from bionemo_core.inference.embedding import Embedder, EmbeddingSettings
 from bionemo_core.protocols import BuildContext
 from bionemo_core.tasks.embed import _find_long
 from bionemo_core.tasks.input_file import read_input
-from bionemo_core.tasks.predict import _score_variants, _with_rejected
+from bionemo_core.tasks.predict import _with_rejected
+from bionemo_core.tasks.score import score
 from bionemo_core.tasks.settings import Predict
 from bionemo_core.tasks.texts import Texts
 
@@ -39,8 +40,9 @@ def variants(tmp_path: Path) -> Predict:
 
 
 def test_a_table_of_variants_keeps_its_rows_and_columns(opened, variants, capsys):
-    header, rows = _score_variants(variants, opened, 4096)
-    assert header == ["variant", "num_mutations", "score", "note", "score_in_table", "rejected"]
+    result = score(variants, opened, 4096)
+    rows = result.rows
+    assert result.header == ["variant", "num_mutations", "score", "note", "score_in_table", "strategy", "rejected"]
     assert [(row[0], row[1], row[3], row[4]) for row in rows] == [
         ("A1G", "1", "first", "0.5"),
         ("K99A", "", "far", "0.6"),
@@ -48,16 +50,17 @@ def test_a_table_of_variants_keeps_its_rows_and_columns(opened, variants, capsys
         ("", "", "", ""),
     ]
     assert [bool(row[2]) for row in rows] == [True, False, True, False]
-    assert "position 99 is not within 1 to 5" in rows[1][5] and "too few columns" in rows[3][5]
+    assert "position 99 is not within 1 to 5" in rows[1][6] and "too few columns" in rows[3][6]
+    assert [row[5] for row in rows] == ["masked_marginals", "", "masked_marginals", ""]
     assert "2 rows have no score" in capsys.readouterr().out
 
 
 def test_all_variants_that_cannot_be_used_are_listed(opened, variants):
     task = Predict(output="", variants=variants.variants, wild_type="AKTAY")
     with pytest.raises(DataError, match=r"(?s)v.csv:3: .*K99A.*v.csv:5: too few columns.*task.on_invalid=skip"):
-        _score_variants(task, opened, 4096)
+        score(task, opened, 4096)
     with pytest.raises(ConfigError, match="expected one of error, skip"):
-        _score_variants(Predict(output="", variants=variants.variants, wild_type="A", on_invalid="unk"), opened, 64)
+        score(Predict(output="", variants=variants.variants, wild_type="A", on_invalid="unk"), opened, 64)
 
 
 def test_rejected_records_have_a_row_with_their_reason(opened, tmp_path):
