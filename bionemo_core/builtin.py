@@ -11,7 +11,7 @@ from bionemo_core.data.sources import fasta, records, sample, uniref50, uniref90
 from bionemo_core.data.sources.blend import blend
 from bionemo_core.data.sources.labelled import flip_fasta, labelled_csv
 from bionemo_core.finetuning.downstream import downstream
-from bionemo_core.finetuning.heads import ConvNet, Mlp
+from bionemo_core.finetuning.heads import ConvNet, Linear, Mlp
 from bionemo_core.finetuning.model import FINETUNED, finetuned
 from bionemo_core.plugins import Component, Registry, configure, hookimpl
 from bionemo_core.reporting.loggers import csv, tensorboard, wandb
@@ -87,6 +87,7 @@ def bionemo_callbacks() -> Iterator[Component]:
 def bionemo_heads() -> Iterator[Component]:
     """Yield heads that can be put on an encoder."""
     yield Component("mlp", configure(Mlp), "linear layers on the sequence mean or on each residue (v1: MLPModel)")
+    yield Component("linear", configure(Linear), "ridge or logistic regression on frozen states (not trained)")
     yield Component("convnet", configure(ConvNet), "two convolutions along the sequence (v1: ConvNet)")
 
 

@@ -4,10 +4,10 @@ No `from __future__ import annotations` and no torch at import: the configuratio
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Optional, Protocol
 
 from bionemo_core.errors import ConfigError
-from bionemo_core.ranges import Count, Dropout, Natural
+from bionemo_core.ranges import Count, Dropout, Natural, Positive
 
 if TYPE_CHECKING:
     from torch import nn
@@ -66,6 +66,19 @@ class ConvNet:
         if not per_residue:
             raise ConfigError("task.head=convnet answers for every residue; for whole sequences use task.head=mlp.")
         return ConvHead(hidden_size, outputs, self.cnn_dim, self.dropout)
+
+
+@dataclass(frozen=True)
+class Linear:
+    """One linear layer, solved without training steps: ridge or logistic regression on states of a frozen encoder."""
+
+    penalty: Optional[Positive] = None  # scikit-learn's alpha, or 1 / C; null: the best of a grid on the val split
+
+    def build(self, hidden_size: int, outputs: int, per_residue: bool) -> "nn.Module":
+        """Make the head; see `Head`."""
+        from bionemo_core.finetuning.network import MlpHead
+
+        return MlpHead([hidden_size, outputs], 0.0, per_residue=per_residue)
 
 
 def _check(dropout: float, sized: bool) -> None:

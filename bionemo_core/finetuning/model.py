@@ -87,6 +87,8 @@ def finetuned(
     lora: dict[str, Any] = {},  # noqa: B006 - as above
     base_weights: str = "",
     text_form: str = PLAIN,
+    scaled_states: bool = False,
+    linear_start: bool = False,
     *,
     tokenizer: Tokenizer,
     context: BuildContext,
@@ -107,6 +109,8 @@ def finetuned(
         lora: rank, alpha, dropout and targets of the adapters.
         base_weights: fingerprint of the weights that the adapters were trained on.
         text_form: how the encoder gets a text: tokenizer or plain; models of before have none, and got it plain.
+        scaled_states: standardise the states before the head; models of before do not.
+        linear_start: add the head's outputs to those of a linear layer; models of before do not.
         tokenizer: reads the sequences.
         context: the run that the model is built for.
         registry: where encoder and head are looked up.
@@ -119,7 +123,7 @@ def finetuned(
 
     from bionemo_core.finetuning.lora import LoraSettings, add_adapters
     from bionemo_core.finetuning.metrics import AnswerMetrics
-    from bionemo_core.finetuning.network import FineTunedNetwork
+    from bionemo_core.finetuning.network import FineTunedNetwork, StateScaler
     from bionemo_core.finetuning.objective import LabelObjective
     from bionemo_core.nn.residue_states import encoder_of
     from bionemo_core.training.module import LanguageModule
@@ -138,7 +142,10 @@ def finetuned(
     settings = registry.build(read_choice(head, "head"))
     torch.manual_seed(context.seed)
     outputs = len(classes) if answers.of_classes else 1
-    built = settings.build(hidden_size_of(base.network), outputs, answers.per_residue)
+    hidden_size = hidden_size_of(base.network)
+    built = settings.build(hidden_size, outputs, answers.per_residue)
+    if linear_start and hasattr(built, "start_at_zero"):
+        built.start_at_zero()
     if encoder_training == "lora":
         given = {**lora, "targets": tuple(lora["targets"])} if "targets" in lora else dict(lora)
         add_adapters(base.network, LoraSettings(**given))
@@ -152,6 +159,8 @@ def finetuned(
         class_weights=class_weights,
         frozen=encoder_training == "frozen",
         form=reads.form,
+        scaler=StateScaler(hidden_size, whiten=not answers.per_residue) if scaled_states else None,
+        start=torch.nn.Linear(hidden_size, outputs) if linear_start else None,
     )
     terminals = sum(reads.form.terminals)
     longest = max_text_tokens(base, terminals) + terminals

@@ -6,7 +6,7 @@ Shape letters: R residues of all sequences end to end, N sequences, H hidden wid
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -49,6 +49,10 @@ class MlpHead(nn.Module):
             x = F.dropout(F.relu(linear(x)), self.dropout, self.training)
         return self.linears[-1](x)
 
+    def start_at_zero(self) -> None:
+        """Make every answer 0."""
+        _zero(self.linears[-1])
+
 
 class ConvHead(nn.Module):
     """Two convolutions over 7 residues with ReLU and dropout between them (v1's ConvNet)."""
@@ -72,6 +76,10 @@ class ConvHead(nn.Module):
         # Zero the gaps again, so that the second convolution does not see the first one's outputs there.
         without_gaps = torch.zeros_like(middle).index_copy(2, places, middle.index_select(2, places))
         return self.last(without_gaps)[0].index_select(1, places).T
+
+    def start_at_zero(self) -> None:
+        """Make every answer 0."""
+        _zero(self.last)
 
     def _pad_positions(self, lengths: Tensor) -> Tensor:
         """Return the position of each residue with `reach` zeros before, between and after the sequences, [R]."""
@@ -106,6 +114,45 @@ class StoredStates:
         return ResidueStates(states.float(), copy_to_device(lengths, tokens.device))
 
 
+class StateScaler(nn.Module):
+    """Standardises states, so that a head learns from small differences between large numbers.
+
+    The columns get mean 0 and deviation 1. With `whiten` they also become uncorrelated: the means of related sequences
+    differ in a few directions only, in which gradient descent would hardly move.
+
+    The buffers stay in float32 when the module around them is cast, because half precision would round the mean by
+    more than the differences.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, hidden_size: int, *, whiten: bool) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(hidden_size))
+        self.register_buffer("scale", torch.ones(hidden_size))
+        self.whitens = whiten
+        if whiten:
+            self.register_buffer("whitening", torch.eye(hidden_size))
+
+    def forward(self, residues: ResidueStates) -> ResidueStates:
+        """Return the states, float32 and scaled."""
+        if not self.whitens:
+            return residues._replace(states=(residues.states.float() - self.mean) / self.scale)
+        # In float64, because large weights of opposite signs cancel.
+        scaled = (residues.states.double() - self.mean) / self.scale
+        return residues._replace(states=(scaled @ self.get_buffer("whitening").double()).float())
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        kept = {name: buffer for name, buffer in self._buffers.items() if buffer is not None}
+        super()._apply(fn, recurse)
+        for name, buffer in kept.items():
+            moved = self.get_buffer(name)
+            if not moved.is_meta and not buffer.is_meta:
+                self._buffers[name] = buffer.to(moved.device)
+        return self
+
+
 class FineTunedNetwork(nn.Module):
     """The encoder of a pre-trained network with a head.
 
@@ -117,6 +164,8 @@ class FineTunedNetwork(nn.Module):
         num_classes: None for a regression.
         frozen: do not train the encoder, and run it without dropout.
         form: the form of the encoder's input.
+        scaler: standardises the states before the head; None: the head gets them as they are.
+        start: a linear layer that is not trained; the head learns what to add to it. None: the head answers alone.
     """
 
     def __init__(
@@ -129,9 +178,13 @@ class FineTunedNetwork(nn.Module):
         class_weights: list[float] | None = None,
         frozen: bool = False,
         form: InputForm = NO_FORM,
+        scaler: StateScaler | None = None,
+        start: nn.Linear | None = None,
     ) -> None:
         super().__init__()
         self.encoder_network = encoder_network
+        self.scaler = scaler
+        self.start = None if start is None else start.requires_grad_(False)
         self.head = head
         self.per_residue = per_residue
         self.num_classes = num_classes
@@ -163,7 +216,13 @@ class FineTunedNetwork(nn.Module):
         """Return the head's outputs, float32 [R or N, O]: logits of classes, or values."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             residues = self.encoder(batch)
-        return self.head(residues).float()
+        if self.scaler is not None:
+            residues = self.scaler(residues)
+        answers = self.head(residues).float()
+        if self.start is None:
+            return answers
+        states = residues.states if self.per_residue else residues.mean()
+        return answers + self.start(states.to(self.start.weight.dtype)).float()
 
     def targets(self, batch: TokenBatch) -> tuple[Tensor, Tensor]:
         """Return the labels of these outputs and whether each counts, both [R or N]; values as float32."""
@@ -188,6 +247,12 @@ class FineTunedNetwork(nn.Module):
         if self.class_weights is not None:
             losses = losses * self.get_buffer("class_weights")[chosen]
         return (losses * counts).sum()
+
+
+@torch.no_grad()
+def _zero(layer: nn.Module) -> None:
+    for parameter in layer.parameters():
+        parameter.zero_()
 
 
 def _at_residues(batch: TokenBatch, values: Tensor, form: InputForm) -> Tensor:

@@ -6,11 +6,11 @@ import itertools
 import json
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ _TABLE, _OFFSETS, _RECORD = "states.npy", "offsets.npy", "states.json"
 _PART_BYTES, _PART_SEQUENCES = 1 << 29, 1 << 14
 """Bytes of float32 states, and number of sequences, that are computed together."""
 _VERSION = 1
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,15 @@ def _removed_on_failure(folder: Path) -> Iterator[None]:
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
+
+
+def on_first_rank(compute: Callable[[], Result]) -> Result:
+    """Compute on the first rank only, and return its result on every rank."""
+    values: list[Any] = [compute() if dist.get_rank() == 0 else None]
+    if dist.get_world_size() > 1:
+        dist.broadcast_object_list(values, src=0)
+    result: Result = values[0]
+    return result
 
 
 def _broadcast_first(value: str, ranks: Ranks) -> str:

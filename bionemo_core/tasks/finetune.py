@@ -31,6 +31,16 @@ from bionemo_core.finetuning.adapters import (
 from bionemo_core.finetuning.averaging import AveragedCheckpoints, newest_checkpoints
 from bionemo_core.finetuning.early_stopping import StopEarly
 from bionemo_core.finetuning.label_checks import LabelCheck, labels_text
+from bionemo_core.finetuning.linear.baseline import (
+    LINEAR,
+    Baseline,
+    fill_network,
+    read_baseline,
+    sampled,
+    solve_baseline,
+    split_rows,
+)
+from bionemo_core.finetuning.linear.solve import StateRows
 from bionemo_core.finetuning.long_sequences import shorten
 from bionemo_core.finetuning.lora import TARGETS, adapter_names
 from bionemo_core.finetuning.model import ENCODERS, FINETUNED, KINDS, V1_KINDS, LabelSpec, check_kind, read_choice
@@ -41,7 +51,7 @@ from bionemo_core.finetuning.objective import (
     classes_of,
     mean_and_scale,
 )
-from bionemo_core.finetuning.state_cache import load_or_compute_states, number_records
+from bionemo_core.finetuning.state_cache import StatesTable, load_or_compute_states, number_records, on_first_rank
 from bionemo_core.inference.embedding import EMBEDDINGS, HIDDENS, Embedder, EmbeddingSettings
 from bionemo_core.interop.artefact import DOCUMENT, Artefact, write_artefact
 from bionemo_core.interop.load_report import LoadReport
@@ -92,7 +102,20 @@ def finetune(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> P
     check_settings(task)
     if spec.parallel.tensor_model_parallel_size > 1:
         raise ConfigError("task=finetune: parallel.tensor_model_parallel_size must be 1; use trainer.devices.")
+    if task.head == LINEAR:
+        spec = _without_training(spec, registry)
     return train(spec, registry, composed_yaml=composed_yaml, hooks=FineTuning(task, registry))
+
+
+def _without_training(spec: RunSpec, registry: Registry) -> RunSpec:
+    """Return the specification of a run whose head is solved: one step at a learning rate of 0, then validation."""
+    constant = registry.get("scheduler", "constant")
+    return replace(
+        spec,
+        trainer=replace(spec.trainer, max_steps=1, val_check_interval=1),
+        optim=replace(spec.optim, params={**spec.optim.params, "lr": 0.0}),
+        scheduler=Choice("scheduler", constant.name, {}, constant.distribution, constant.version),
+    )
 
 
 class FineTuning(TrainingHooks):
@@ -103,6 +126,8 @@ class FineTuning(TrainingHooks):
         self.registry = registry
         self.per_residue, self.of_classes = KINDS[task.kind]
         self._opened: OpenedModel | None = None
+        self._resumed = False
+        self._baseline: Baseline | None = None
 
     def resolve_spec(self, spec: RunSpec, saved: RunSpec | None, registry: Registry, device: Device) -> RunSpec:
         """Replace the pre-trained model by the fine-tuned one in the specification.
@@ -145,6 +170,7 @@ class FineTuning(TrainingHooks):
     ) -> LoadReport | None:
         """Copy the pre-trained weights; for a resumed run load its own, as the frozen states are computed next."""
         network = _network(module)
+        self._resumed = reader is not None
         if reader:
             groups = strategy_of(trainer).groups
             load_weights(network, read_layouts(network, groups), groups, reader)
@@ -176,7 +202,20 @@ class FineTuning(TrainingHooks):
             print(f"{'classes' if self.of_classes else 'labels':>10}  {labels_text(splits, answers)}")
         splits = shorten(splits, limit, self.task.on_long, parts.tokenizer, answers, quiet=quiet)
         if self.task.encoder != "frozen":
+            if self.task.baseline:
+                self._measure_baseline(parts, splits)
             return replace(parts, splits=splits)
+        splits, kept = self._cached_states(parts, splits)
+        objective = StoredStatesObjective(parts.module.objective, kept.offsets)  # type: ignore[arg-type]
+        self._solve_linear(parts, split_rows(splits, objective, kept))
+        network.stored = StoredStates(kept.table)
+        parts.module.objective = objective  # type: ignore[assignment]  # as below
+        if not self.per_residue:
+            parts.module.seq_length = max(_SHORTEST, parts.spec.batch.seq_length or 0)  # type: ignore[assignment]  # as above
+        return replace(parts, splits=splits)
+
+    def _cached_states(self, parts: Built, splits: LabelledSplits) -> tuple[LabelledSplits, StatesTable]:
+        """Return the splits with consecutive numbers, and the encoder's states of all their records."""
         splits, records = number_records(splits)
         ranks = Ranks(dist.get_rank(), dist.get_world_size(), str(strategy_of(parts.trainer).root_device))
         embedder = self._embedder(parts, ranks)
@@ -189,11 +228,42 @@ class FineTuning(TrainingHooks):
             self.task.states_dtype,
             ranks,
         )
-        network.stored = StoredStates(kept.table)
-        parts.module.objective = StoredStatesObjective(parts.module.objective, kept.offsets)  # type: ignore
-        if not self.per_residue:
-            parts.module.seq_length = max(_SHORTEST, parts.spec.batch.seq_length or 0)  # type: ignore[assignment]  # as above
-        return replace(parts, splits=splits)
+        return splits, kept
+
+    def _measure_baseline(self, parts: Built, splits: LabelledSplits) -> None:
+        """Solve a linear head on the states of the encoder before it is trained, if that is little work."""
+        number = sum(map(len, splits.parts().values()))
+        steps = parts.spec.trainer.max_steps
+        if not self._resumed and number > steps * (parts.spec.batch.global_batch_size or 1):
+            self._say(parts, f"none: the states of {number:,} sequences take longer than {steps:,} steps of training")
+            return
+        splits, kept = self._cached_states(parts, splits)
+        objective = StoredStatesObjective(parts.module.objective, kept.offsets)  # type: ignore[arg-type]
+        self._solve_linear(parts, split_rows(splits, objective, kept))
+
+    def _solve_linear(self, parts: Built, rows: dict[str, StateRows]) -> None:
+        """Solve a linear head, for the scaling of the states, as head or its start, and as the run's baseline."""
+        network, solved = _network(parts.module), self.task.head == LINEAR
+        if self._resumed:  # the weights are those of the checkpoint
+            self._baseline = read_baseline(parts.folder.path)
+            return
+        if not (solved or self.task.baseline or network.scaler or network.start):
+            return
+        if not solved:
+            rows = {**rows, "train": sampled(rows["train"], parts.spec.seed)}
+        params, answers = parts.spec.model.params, parts.module.answers
+        penalty = params["head"]["params"].get("penalty") if solved else None
+        fit = on_first_rank(lambda: solve_baseline(rows, answers, params.get("class_weights"), penalty))  # type: ignore[arg-type]
+        fill_network(network, fit, solved=solved)
+        if self.task.baseline:
+            self._baseline = Baseline.of(fit, rows, answers)  # type: ignore[arg-type]
+            if parts.trainer.is_global_zero:
+                self._baseline.write(parts.folder.path)
+            self._say(parts, self._baseline.text)
+
+    def _say(self, parts: Built, text: str) -> None:
+        if parts.trainer.is_global_zero:
+            print(f"{'baseline':>10}  {text}")
 
     def after_fit(self, parts: Built) -> None:
         """Average checkpoints if set; write the model and, with LoRA, the adapters."""
@@ -208,6 +278,8 @@ class FineTuning(TrainingHooks):
             if parts.trainer.is_global_zero:
                 print(f"{'weights':>10}  {names_text}")
         tensors = {name: _full_tensor(tensor) for name, tensor in named_weights(strategy.network)}
+        if self._baseline is not None and self.task.head != LINEAR:
+            self._say(parts, self._baseline.text)
         if parts.trainer.is_global_zero:
             self._write(parts, tensors, parse_step(folders[-1].name) if folders else parts.trainer.global_step)
 
@@ -251,6 +323,11 @@ class FineTuning(TrainingHooks):
             "encoder_training": task.encoder,
             "freeze_layers": task.freeze_layers,
             "text_form": task.text_form,
+            "scaled_states": task.encoder == "frozen" and (task.scale_states or task.head == LINEAR),
+            "linear_start": task.encoder == "frozen"
+            and task.scale_states
+            and task.linear_start
+            and task.head != LINEAR,
         }
         if task.encoder == "lora":
             params["lora"] = {

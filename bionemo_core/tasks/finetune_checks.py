@@ -15,6 +15,7 @@ EXPORTS = (None, "last", "best")
 _MODEL_KEYS = (
     *("kind", "encoder", "head", "head_params", "freeze_layers", "lora_rank", "lora_alpha", "lora_dropout"),
     *("lora_targets", "class_weights", "balance_classes", "standardise", "on_bad_label", "on_long", "text_form"),
+    *("scale_states", "linear_start"),
 )
 """Keys of the task that define the model; a resumed run may not change them."""
 
@@ -41,6 +42,19 @@ def check_settings(task: Finetune) -> None:
         (
             task.freeze_layers != 0 and task.encoder != "full",
             f"freeze_layers={task.freeze_layers} needs task.encoder=full, got {task.encoder}",
+        ),
+        (
+            task.head == "linear" and task.encoder != "frozen",
+            f"head=linear is solved on frozen states and needs task.encoder=frozen, got {task.encoder}; "
+            "task.head=mlp with task.head_params={hidden_layer_size: 0} is a linear layer that is trained",
+        ),
+        (
+            not task.scale_states and (task.encoder != "frozen" or task.head == "linear"),
+            "scale_states=false has no effect here. It is for task.encoder=frozen and heads that are trained",
+        ),
+        (
+            task.head == "linear" and (task.early_stopping is not None or task.average_last > 0),
+            "head=linear is solved, not trained: leave task.early_stopping and task.average_last out",
         ),
     ]
     for is_wrong, message in wrong:

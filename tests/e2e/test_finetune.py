@@ -157,6 +157,24 @@ def test_a_regression_on_kept_states_resumes_exactly_and_keeps_them(home, pretra
     assert last[0] == last[1]
 
 
+def test_a_linear_head_is_solved_and_opens_like_any_other(home, pretrained, tables, tmp_path):
+    labels = data(tables, "share")
+    settings = (f"restore_from_path={pretrained}", "task.kind=sequence_regression", *labels)
+    folder, said = run(home, "solved", *settings, "task.head=linear")
+    baseline = json.loads((folder / "baseline.json").read_text())
+    assert f"penalty {baseline['penalty']:g}" in said
+    tested = float(metrics(folder)[-1]["test_r2"])
+    assert abs(tested - baseline["metrics"]["test"]["r2"]) < 1e-3
+    report = tmp_path / "report"
+    home.command("task=evaluate", f"restore_from_path={folder / 'model'}", f"task.output={report}", *labels)
+    assert abs(json.loads((report / "metrics.json").read_text())["metrics"]["r2"] - tested) < 1e-3
+    trained, said = run(home, "beside", *settings, "trainer.max_steps=2", "trainer.val_check_interval=2")
+    assert json.loads((trained / "baseline.json").read_text()) == baseline
+    assert said.count("linear head on 48 frozen states") == 2
+    without, _ = run(home, "without", *settings, "trainer.max_steps=1", "task.baseline=false")
+    assert not (without / "baseline.json").exists()
+
+
 @pytest.mark.slow
 def test_two_ranks_train_as_one(home, pretrained, tables):
     settings = (
