@@ -98,11 +98,6 @@ def average_gradients(network: nn.Module) -> None:
         replicas.average_gradients()
 
 
-def is_sharded(network: nn.Module) -> bool:
-    """Return whether the passes of the network gather weights of other data-parallel ranks."""
-    return isinstance(network, FSDPModule)
-
-
 def reduce_gradients_now(network: nn.Module, now: bool) -> None:
     """Set whether the next backward pass reduces gradients over ranks (`now`) or only accumulates them.
 

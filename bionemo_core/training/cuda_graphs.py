@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from bionemo_core.errors import ConfigError
 from bionemo_core.nn.cuda_graph_safe import Graph, is_cuda_graph_safe
 from bionemo_core.parallel.groups import ProcessGroups
-from bionemo_core.parallel.sharding import is_sharded
 from bionemo_core.training.losses import Pass, RunPass, run_pass
 
 if TYPE_CHECKING:
@@ -46,10 +45,10 @@ A graph keeps all the memory of a pass, and passes that need much memory keep th
 def make_pass_runner(network: nn.Module, groups: ProcessGroups, *, use_graphs: bool) -> RunPass:
     """Return the function that runs this network's passes: with CUDA graphs if wanted and possible.
 
-    They are possible with a network that is marked `@cuda_graph_safe` and whose passes need no other rank: ranks that
-    hold all weights average their gradients between the passes. They help if the batches have few different shapes.
+    They are possible on a single GPU with a network that is marked `@cuda_graph_safe`. They help if the batches have
+    few different shapes. (Ranks that hold all weights could use them too; that has not been tried on several GPUs.)
     """
-    alone = groups.tensor_size == 1 and not is_sharded(network)
+    alone = groups.data_size == groups.tensor_size == 1
     if use_graphs and alone and is_cuda_graph_safe(network) and next(network.parameters()).is_cuda:
         return CudaGraphPasses(network)
     return partial(run_pass, network)
