@@ -21,6 +21,6 @@ class KeyNames(NamedTuple):
 
 
 DATA_KEYS = KeyNames()
-LABELLED_KEYS = KeyNames("data.sequence_column, and the labels with data.target_column", "", "data.data_sep", "", "")
+LABELLED_KEYS = KeyNames("data.sequence_column, and the labels with data.target_column", "", format="")
 TASK_KEYS = KeyNames("task.sequence_column", "", "task.separator", "task.header_lines", "task.format")
 VARIANT_KEYS = KeyNames("task.variant_column", "", "task.separator", "task.header_lines", "")

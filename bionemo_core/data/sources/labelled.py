@@ -4,11 +4,11 @@ No `from __future__ import annotations` and no unions but `Optional` here: the c
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.protocols import BuildContext, DataSplits, Tokenizer
-from bionemo_core.ranges import Natural, Share
+from bionemo_core.ranges import Count, Natural, Share
 
 if TYPE_CHECKING:
     from bionemo_core.data.labelled_records import LabelledRecords
@@ -25,10 +25,12 @@ def labelled_csv(
     mask_column: Optional[str] = None,
     id_column: Optional[str] = None,
     data_sep: str = ",",
+    header_lines: Count = 1,
     val_fraction: Share = 0.15,
     test_fraction: Share = 0.15,
     clusters: Optional[str] = None,
     split_column: Optional[str] = None,
+    validation_column: Optional[str] = None,
     split_seed: Natural = 0,
     on_invalid: str = "skip",
     canonicalize: bool = True,
@@ -48,11 +50,13 @@ def labelled_csv(
         mask_column: the column of a string of 0 and 1, one per residue; null: every label counts.
         id_column: the column of the id; null: `id` if there is one, else `file:line`.
         data_sep: one character that separates columns.
+        header_lines: lines at the top of each file; the last has the names of the columns.
         val_fraction: the share of one table for validation, if no column names the split.
         test_fraction: the share of one table for testing, if no column names the split.
         clusters: keep relatives in one split: a table `cluster_id<TAB>member_id`, `identical` for equal sequences, or
             a family of the tokenizer such as `scaffold` for molecules; null: split rows at random.
         split_column: the column of one table with train, val (valid, validation) or test.
+        validation_column: with `split_column`, training rows with True in this column validate, as in FLIP's tables.
         split_seed: the seed of the split; independent of the run's seed.
         on_invalid: action for a letter outside the tokenizer's alphabet: skip the record, error, or unk to keep it.
         canonicalize: convert texts such as SMILES to their canonical form; set false for labels of single tokens.
@@ -66,10 +70,15 @@ def labelled_csv(
     from bionemo_core.data.splits.shared import warn_of_shared_sequences
     from bionemo_core.data.splits.table import TableSplit
 
-    columns = [sequence_column, target_column, mask_column, id_column, split_column]
+    if validation_column and not split_column:
+        raise ConfigError("data.validation_column: it divides the training rows of data.split_column. Set that too.")
+    columns = _Columns(
+        sequence_column, target_column, mask_column or "", id_column or "", split_column or "", validation_column or ""
+    )
+    layout = {"separator": data_sep, "header_lines": header_lines}
 
     def read_table(paths: list[Path]) -> "tuple[LabelledRecords, list[bytes]]":
-        return _read_table(paths, columns, data_sep, on_invalid, canonicalize, tokenizer)
+        return _read_table(paths, columns, layout, on_invalid, canonicalize, tokenizer)
 
     root = Path(dataset_path).expanduser()
     split = TableSplit(val_fraction, test_fraction, clusters or None, split_column or None, split_seed)
@@ -186,10 +195,21 @@ def _parse_split(header: str, name: str, where: str) -> str:
     return "val" if validation else split
 
 
+class _Columns(NamedTuple):
+    """The names of the columns of a table; empty: there is none."""
+
+    sequence: str
+    target: str
+    mask: str
+    id: str
+    split: str
+    validation: str
+
+
 def _read_table(
     paths: list[Path],
-    columns: list[Optional[str]],
-    separator: str,
+    columns: _Columns,
+    layout: dict[str, Any],
     on_invalid: str,
     canonicalize: bool,
     tokenizer: Tokenizer,
@@ -200,14 +220,9 @@ def _read_table(
     from bionemo_core.data.readers.key_names import LABELLED_KEYS
     from bionemo_core.data.readers.tables import read_column_names
 
-    sequence_column, target_column, mask_column, id_column, split_column = columns
-    assert sequence_column
-    assert target_column
-    kept = [target_column, *(column for column in (mask_column, split_column) if column)]
-    name_column = id_column or ("id" if "id" in read_column_names(paths[0], "csv", separator) else None)
-    source = CsvSource(
-        paths, sequence_column, separator=separator, id_column=name_column, columns=kept, keys=LABELLED_KEYS
-    )
+    kept = [name for name in (columns.target, columns.mask, columns.split, columns.validation) if name]
+    name_column = columns.id or ("id" if "id" in read_column_names(paths[0], "csv", **layout) else None)
+    source = CsvSource(paths, columns.sequence, id_column=name_column, columns=kept, keys=LABELLED_KEYS, **layout)
     clean = _Cleaner(tokenizer, on_invalid, f"csv: {paths[0]}", canonicalize)
     rows, words = [], []
     for path in paths:
@@ -216,17 +231,25 @@ def _read_table(
             if record.problem:
                 clean.reject(record.problem, name)
                 continue
-            label = record.columns[0].decode("latin-1").strip()
+            values = dict(zip(kept, record.columns, strict=True))
+            label = values[columns.target].decode("latin-1").strip()
             if not label:
                 clean.reject("no label", name)
                 continue
             sequence = clean(name, record.sequence)
-            mask = record.columns[1].decode("latin-1").strip() if mask_column else ""
+            mask = values.get(columns.mask, b"").decode("latin-1").strip()
             if sequence is not None:
                 rows.append((name, sequence, label, mask))
-                words += [record.columns[-1]] if split_column else []
+                words += [_split_word(values, columns)] if columns.split else []
     clean.report(len(rows))
     return LabelledRecords.of(rows, f"csv: {paths[0]}"), words
+
+
+def _split_word(values: dict[str, bytes], columns: _Columns) -> bytes:
+    """Return the name of the split; a training row is for validation if the table says so in a column of its own."""
+    word = values[columns.split]
+    of_training = word.strip().lower() == b"train"
+    return b"val" if of_training and values.get(columns.validation, b"").strip().lower() == b"true" else word
 
 
 def _length_problems(name: str, sequence: bytes, label: str, mask: str) -> list[str]:

@@ -70,6 +70,37 @@ def test_a_column_of_one_table_names_the_split(tmp_path, tokenizer, context):
         labelled_csv(str(path), split_column="part", tokenizer=tokenizer, context=context)
 
 
+FLIP = """sequence,target,set,validation
+MKT,1.5,train,
+MKV,2.5,train,True
+MKA,0.5,test,
+MKL,3.5,train,False
+"""
+"""A table as the FLIP benchmark publishes its splits."""
+
+
+def test_a_table_of_flip_is_split_as_published(tmp_path, tokenizer, context):
+    path = tmp_path / "one_vs_rest.csv"
+    path.write_text(FLIP)
+    options = {"split_column": "set", "tokenizer": tokenizer, "context": context}
+    splits = labelled_csv(str(path), validation_column="validation", **options)
+    parts = {name: list(part.labels) for name, part in splits.parts().items()}
+    assert parts == {"train": ["1.5", "3.5"], "val": ["2.5"], "test": ["0.5"]}
+    without = labelled_csv(str(path), **options)
+    assert (len(without.train), without.val, len(without.test)) == (3, None, 1)
+    with pytest.raises(ConfigError, match=r"data\.validation_column.*data\.split_column"):
+        labelled_csv(str(path), validation_column="validation", tokenizer=tokenizer, context=context)
+
+
+def test_lines_above_the_header_are_skipped(tmp_path, tokenizer, context):
+    path = tmp_path / "table.csv"
+    path.write_text('{"made by": "a robot"}\n' + FLIP)
+    options = {"split_column": "set", "tokenizer": tokenizer, "context": context}
+    assert len(labelled_csv(str(path), header_lines=2, **options).train) == 3
+    with pytest.raises(DataError, match=r"Set data\.header_lines=2"):
+        labelled_csv(str(path), **options)
+
+
 def test_clusters_of_one_table_lie_in_one_split(tmp_path, tokenizer, context):
     path, table = one_table(tmp_path), tmp_path / "clusters.tsv"
     table.write_text("".join(f"c{n // 2}\tr{n}\n" for n in range(40)))
