@@ -149,7 +149,8 @@ def main() -> None:
     for line in sys.stdin:
         request = json.loads(line)
         if "start" in request:
-            told = [request[key] for key in ("start", "environment", "log", "streams", "ignored")]
+            full = {"streams": {}, "ignored": [], **request}
+            told = [full[key] for key in ("start", "environment", "log", "streams", "ignored")]
             answer = {"pid": start(*told)}
         else:
             answer = {"status": wait(request["wait"], request["timeout_s"])}

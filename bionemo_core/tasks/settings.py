@@ -26,9 +26,7 @@ class Embed:
 
     input: str  # a FASTA, FASTQ, CSV, TSV, SMILES or Parquet file or another format, plain or compressed
     output: str  # the output file; its name ends in .h5, .parquet or .npz
-    outputs: Optional[list[str]] = (
-        None  # embeddings, hiddens, logits, log_likelihoods, contacts, attentions; null: first
-    )
+    outputs: Optional[list[str]] = None  # embeddings (default), hiddens, logits, log_likelihoods, contacts, attentions
     layers: Optional[list[Integer]] = None  # layers of embeddings and hiddens: 0 is the input, -1 the last; null: -1
     pooling: str = "mean"  # how an embedding is made of hidden states: mean, max or cls, the first token's state
     heatmaps: bool = False  # draw the contacts of each protein as PNG, in the folder OUTPUT.contacts

@@ -31,6 +31,7 @@ PREFIXED = "tasks/finetune_checks.py", "interop/hub.py"
 NO_KEYS = {
     *("data.pkl", "callbacks.downstream", "logger.wandb", "logger.wandb.offline", "callbacks.downstream.dataset"),
     "model.language_model.encoder.layers",
+    "tokenizer.json",  # a file
 }
 _DOTTED = re.compile(r"(?<![\w./<{}-])([a-z_]+(?:\.[a-z_]\w*)+)\b")
 _BARE = re.compile(r"(?<![\w./{}-])([a-z_]+)=[^=]")
