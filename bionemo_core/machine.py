@@ -8,6 +8,8 @@ from pathlib import Path
 
 from bionemo_core._metadata import PackageNotFoundError, version
 
+MIB, GIB = 1024**2, 1024**3
+
 PACKAGE_OF_MODULE = {
     "h5py": "h5py",
     "matplotlib": "matplotlib",

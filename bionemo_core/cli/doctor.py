@@ -11,8 +11,7 @@ from bionemo_core import __version__, machine
 from bionemo_core.builtin import load_registry
 from bionemo_core.errors import ConfigError
 
-GIB = 2**30
-LOW_DISK_BYTES = 10 * GIB
+LOW_DISK_BYTES = 10 * machine.GIB
 OPTIONAL = {
     "tensorboard": "logger=tensorboard",
     "wandb": "logger=wandb",
@@ -121,6 +120,6 @@ def _home() -> Iterable[Finding]:
     level = "ok" if free >= LOW_DISK_BYTES else "note"
     yield Finding(
         level,
-        f"{free / GIB:.1f} GiB free on its disk",
+        f"{free / machine.GIB:.1f} GiB free on its disk",
         "" if level == "ok" else "Checkpoints of large models need more space.",
     )

@@ -1,7 +1,7 @@
 """Data-parallel ranks that hold all weights: their gradients are averaged once a step.
 
-The passes of a step need no other rank, so they run as on one device, CUDA graphs included. FSDP2 with one shard would
-compute the same, but its hooks cost host time in every layer.
+The passes of a step need no other rank, so they run as on one device. FSDP2 with one shard would compute the same,
+but its hooks cost host time in every layer.
 """
 
 from __future__ import annotations

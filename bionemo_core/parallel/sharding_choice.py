@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from bionemo_core.errors import ConfigError
+from bionemo_core.machine import GIB
 
-GIB = 1024**3
 STATE_BYTES = 16
 """Bytes of a parameter: its weight, its gradient and two moments of Adam, in float32."""
 

@@ -11,10 +11,10 @@ import torch
 from bionemo_core.config.batch_plan import BatchPlan
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.errors import ConfigError
+from bionemo_core.machine import GIB
 from bionemo_core.parallel.sharding_choice import STATE_BYTES
 from bionemo_core.runs.device import Device
 
-GIB = 1024**3
 WORKER_BYTES = 16 * 1024**2
 """Bytes of a loader process that it does not share, without the records that it reads."""
 

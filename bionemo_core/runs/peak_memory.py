@@ -14,7 +14,6 @@ from bionemo_core.config.recompute_options import Recompute
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.runs.device import Device
 
-GIB = 1024**3
 _GATED = ("geglu", "geglu_tanh", "swiglu", "reglu")
 _CUDA_WORKSPACE = 64 * 1024**2
 """Bytes that matrix products reserve on a GPU."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from bionemo_core.data.batches.cuts import count_cuts
+from bionemo_core.machine import GIB, MIB
 from bionemo_core.parallel.sharding_choice import STATE_BYTES, Sharding
 from bionemo_core.runs.memory_estimate import device_bytes
 from bionemo_core.runs.peak_memory import estimate_peak, ways_to_fit
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from bionemo_core.runs.device import Device
     from bionemo_core.runs.folder import RunFolder
 
-MIB = 1024**2
-GIB = 1024**3
 UNSHARDED = Sharding("none", 1)
 
 

@@ -66,7 +66,7 @@ class Finetune:
     on_bad_label: str = "error"  # a missing or unreadable label: error, skip it, or class if NA, - and such are classes
     text_form: str = "tokenizer"  # how the encoder gets a text: tokenizer (its terminal tokens and letters) or plain
     on_long: str = "skip"  # a sequence longer than the model: skip (as v1), error, truncate, or for residues window
-    scale_states: bool = True  # encoder=frozen: standardise the states before the head
+    scale_states: bool = True  # encoder=frozen: standardise the states, of whole sequences also decorrelate them
     linear_start: bool = True  # encoder=frozen: the head learns what to add to a linear head that was solved before
     baseline: bool = True  # also solve a linear head on frozen states, and print its metrics beside those of the run
     states_dtype: str = "float32"  # precision of the cached states of a frozen encoder: float32, float16

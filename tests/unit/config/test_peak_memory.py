@@ -10,9 +10,10 @@ from bionemo_core.builtin import load_registry
 from bionemo_core.config.batch_plan import batch_plan
 from bionemo_core.config.recompute_options import Recompute
 from bionemo_core.config.schema import RunSpec
+from bionemo_core.machine import GIB
 from bionemo_core.protocols import BuildContext, Example, Seq2SeqExample
 from bionemo_core.runs.device import Device
-from bionemo_core.runs.peak_memory import GIB, estimate_peak, ways_to_fit
+from bionemo_core.runs.peak_memory import estimate_peak, ways_to_fit
 
 pytest.importorskip("bionemo_t5")
 

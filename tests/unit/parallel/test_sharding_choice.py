@@ -3,7 +3,8 @@
 import pytest
 
 from bionemo_core.errors import ConfigError
-from bionemo_core.parallel.sharding_choice import GIB, SharedRanks, choose_sharding
+from bionemo_core.machine import GIB
+from bionemo_core.parallel.sharding_choice import SharedRanks, choose_sharding
 
 ONE_MACHINE, TWO_MACHINES = SharedRanks(8, 8), SharedRanks(16, 8)
 

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from bionemo_core.runs.plan_text import GIB, MIB, _size, _training_lines
+from bionemo_core.machine import GIB, MIB
+from bionemo_core.runs.plan_text import _size, _training_lines
 
 
 def lines(**task: Any) -> dict[str, str]:
