@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from bionemo_core.errors import ArtefactError, ConfigError
@@ -14,7 +15,13 @@ from bionemo_core.interop.connector import ForeignModel, OurModel, Reading
 from bionemo_core.interop.foreign_config import ForeignConfig
 from bionemo_core.interop.stored import AbsentParts, Carried
 from bionemo_huggingface.families import MASKED, class_of, kept_values, read_config, refuse
-from bionemo_huggingface.folder_tokenizer import FolderVocabulary, read_vocabulary, tokenizer_files
+from bionemo_huggingface.folder_tokenizer import (
+    FolderVocabulary,
+    longest_text,
+    read_vocabulary,
+    tokenizer_files,
+    with_longest_text,
+)
 from bionemo_huggingface.model import quiet_transformers
 from bionemo_huggingface.network import positions_of
 from bionemo_huggingface.sizes import plain_text
@@ -64,7 +71,9 @@ class EncoderFolders:
         with quiet_transformers():
             loaded = _load(settings, source)
             vocabulary = read_vocabulary(source, self.replaced)
-        length = self.seq_length or _longest(loaded.positions, settings, vocabulary)
+        length = self.seq_length or _longest(
+            loaded.positions, settings, None if vocabulary is None else vocabulary.max_length
+        )
         return Reading(
             model="huggingface_encoder",
             params={"config": text, "seq_length": max(3, length)},
@@ -90,6 +99,9 @@ class EncoderFolders:
         body = kind.base_model_prefix if settings.model_type in MASKED else ""
         tensors = {_their_name(name, body): tensor for name, tensor in model.tensors.items()}
         files = dict(model.carried.files) or tokenizer_files(model.tokenizer, where)
+        length = model.params["seq_length"]
+        if length != _longest(_positions(settings), settings, longest_text(files, where)):
+            files = with_longest_text(files, length, where)
         return ForeignModel(ForeignConfig(values, where), tensors, files)
 
 
@@ -109,8 +121,6 @@ def _load(settings: Any, source: ForeignModel) -> _Loaded:
     Raises:
         ArtefactError: the tensors do not fit the configuration.
     """
-    import torch
-
     kind = class_of(settings)
     try:
         model, found = kind.from_pretrained(
@@ -170,14 +180,21 @@ def _their_name(name: str, body: str) -> str:
     return f"{body}.{inner}" if body else inner
 
 
-def _longest(positions: int | None, settings: Any, vocabulary: FolderVocabulary | None) -> int:
-    """Return the longest sequence in tokens that a folder admits."""
-    if positions is not None:
-        return positions
+def _positions(settings: Any) -> int | None:
+    """Return how many positions a model of this configuration has; None if it has no table of them."""
+    with torch.device("meta"), quiet_transformers():
+        model = class_of(settings)(settings)
+    masked = settings.model_type in MASKED
+    return positions_of(getattr(model, model.base_model_prefix) if masked else model)
+
+
+def _longest(positions: int | None, settings: Any, max_length: int | None) -> int:
+    """Return the longest sequence in tokens that a folder admits: what both model and tokenizer can take."""
     stated = getattr(settings, "max_position_embeddings", None)
-    if isinstance(stated, int) and stated > 0:
-        return stated
-    return (vocabulary.max_length if vocabulary is not None else None) or _DEFAULT_LENGTH
+    if positions is None and isinstance(stated, int) and stated > 0:
+        positions = stated
+    known = [length for length in (positions, max_length) if length is not None]
+    return min(known, default=_DEFAULT_LENGTH)
 
 
 def _notes(vocabulary: FolderVocabulary | None) -> tuple[str, ...]:

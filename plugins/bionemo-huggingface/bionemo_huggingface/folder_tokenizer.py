@@ -57,8 +57,7 @@ def read_vocabulary(source: ForeignModel, replaced: str | None) -> FolderVocabul
     special = {*tokenizer.all_special_ids, *(i for i, piece in enumerate(pieces) if _is_special(piece))}
     named = {ids[key] for key in ("pad_id", "unk_id", "bos_id", "eos_id", "mask_id")}
     params: dict[str, Any] = {**ids, "other_special_ids": sorted(special - named)}
-    limit = _settings(source).get("model_max_length")
-    max_length = int(limit) if isinstance(limit, int | float) and 0 < limit <= _MANY else None
+    max_length = longest_text(source.files, source.where)
     ordinary = [piece.removeprefix(_SPACE) for i, piece in enumerate(pieces) if i not in special | named]
     if all(len(piece) == 1 and piece.isascii() for piece in ordinary if piece):
         letter_ids = _ids_of_letters(tokenizer, ids["unk_id"])
@@ -90,7 +89,7 @@ def _open(source: ForeignModel) -> Any:
     """
     from transformers import AutoTokenizer
 
-    settings = {key: value for key, value in _settings(source).items() if key in _READ_SETTINGS}
+    settings = {key: value for key, value in _settings(source.files, source.where).items() if key in _READ_SETTINGS}
     if any(line.isupper() and not _is_special(line) for line in source.files.get("vocab.txt", b"").decode().split()):
         settings.setdefault("do_lower_case", False)  # else the library's default would make every residue unknown
     kind = source.config.values.get("model_type")
@@ -106,11 +105,27 @@ def _open(source: ForeignModel) -> Any:
             raise ArtefactError(f"{source.where}: transformers cannot read its tokenizer: {error}") from error
 
 
-def _settings(source: ForeignModel) -> Mapping[str, Any]:
+def longest_text(files: Mapping[str, bytes], where: str) -> int | None:
+    """Return the longest text in tokens that the tokenizer's files state; None if they state none.
+
+    Raises:
+        ArtefactError: tokenizer_config.json is not JSON.
+    """
+    limit = _settings(files, where).get("model_max_length")
+    return int(limit) if isinstance(limit, int | float) and 0 < limit <= _MANY else None
+
+
+def with_longest_text(files: Mapping[str, bytes], length: int, where: str) -> dict[str, bytes]:
+    """Return the tokenizer's files with `length` as the longest text in tokens."""
+    settings = {**_settings(files, where), "model_max_length": length}
+    return {**files, SETTINGS: json.dumps(settings).encode()}
+
+
+def _settings(files: Mapping[str, bytes], where: str) -> Mapping[str, Any]:
     try:
-        found = json.loads(source.files.get(SETTINGS, b"{}"))
+        found = json.loads(files.get(SETTINGS, b"{}"))
     except ValueError as error:
-        raise ArtefactError(f"{source.where}: {SETTINGS} beside it is not JSON: {error}.") from error
+        raise ArtefactError(f"{where}: {SETTINGS} beside it is not JSON: {error}.") from error
     return found if isinstance(found, dict) else {}
 
 
