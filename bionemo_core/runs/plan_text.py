@@ -71,7 +71,7 @@ def plan_text(
         (
             "layout",
             f"{plan.data_parallel_size * plan.tensor_parallel_size} x {device.name} "
-            f"(data {plan.data_parallel_size}, tensor {plan.tensor_parallel_size}), {device.precision}",
+            f"(data {plan.data_parallel_size}, tensor {plan.tensor_parallel_size}), precision {device.precision}",
         ),
         *((("sharding", _sharding_line(sharding, plan)),) if sharding.reason else ()),
         (
@@ -99,12 +99,12 @@ def _memory_lines(
     state = f"{_size(state_bytes(parameters, plan, sharding))} a rank for weights, gradients and Adam"
     if peak is None:
         return [("memory", f"about {state}")]
-    lines = [("memory", f"about {_size(peak.total)} at the peak of a step, of a full batch; {state}")]
+    lines = [("memory", f"about {_size(peak.total)} at the peak of a step with a full batch; {state}")]
     available = device_bytes(device, spec.trainer.devices)
     if peak.total > available:
         ways = ways_to_fit(spec, plan, device, parameters, vocab_size or 0, sharding.shard_size, available)
-        advice = f"; it would with {', or '.join(ways)}" if ways else "; take a smaller model or more devices"
-        lines.append(("", f"this will hardly fit: there are {_size(available)}{advice}"))
+        advice = f"; it would fit with {', or '.join(ways)}" if ways else "; use a smaller model or more devices"
+        lines.append(("", f"this is unlikely to fit: the device has {_size(available)}{advice}"))
     return lines
 
 
@@ -140,7 +140,7 @@ def _size(num_bytes: float) -> str:
 def _data_line(spec: RunSpec, splits: DataSplits) -> str:
     counts = [("train", splits.train), ("val", splits.val), ("test", splits.test)]
     sizes = ", ".join(f"{len(part):,} {name}" for name, part in counts if part is not None)
-    note = " (the embedded sample; name your own with data=fasta data.path=...)" if spec.data.name == "sample" else ""
+    note = " (the bundled sample; use your own with data=fasta data.path=...)" if spec.data.name == "sample" else ""
     return f"{spec.data.name}: {sizes}{note}"
 
 

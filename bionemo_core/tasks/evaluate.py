@@ -106,7 +106,7 @@ def _choose_data(spec: RunSpec, opened: OpenedModel) -> tuple[Choice, int]:
     """Return the chosen data, else the training data of the model, and the seed of the splits."""
     if spec.data.name != OPENED:
         if opened.data is not None and spec.data.name == "sample" != opened.data.name:  # it may be the default
-            log.warning("Evaluating on the embedded sample, but the model was trained on data=%s.", opened.data.name)
+            log.warning("Evaluating on the bundled sample, but the model was trained on data=%s.", opened.data.name)
         return spec.data, spec.seed
     if opened.data is None:
         source = spec.task.params.get("adapter") or spec.restore_from_path
