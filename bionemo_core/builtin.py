@@ -131,7 +131,7 @@ def bionemo_tasks() -> Iterator[Component]:
     here = "bionemo_core.tasks"
     yield TaskSpec.of(settings.Train, f"{here}.train:train", "pre-train a model")
     yield TaskSpec.of(
-        settings.Embed, f"{here}.embed:embed", "write the embeddings of the sequences in a file", opens_model=True
+        settings.Embed, f"{here}.embed:embed", "write embeddings of the sequences in a file", opens_model=True
     )
     yield TaskSpec.of(
         settings.Finetune,

@@ -26,7 +26,7 @@ USAGE = {
     "new-plugin": "bionemo-run new-plugin NAME [--folder FOLDER]",
     "check-plugin": "bionemo-run check-plugin NAME [GROUP.KEY=VALUE ...] [--models A,B] [--only WORDS] [--slow]",
     "completion": "bionemo-run completion bash|zsh|fish",
-    "help": "bionemo-run help [GROUP | GROUP=NAME | aliases]",
+    "help": "bionemo-run help [GROUP | GROUP=NAME | NAME | aliases]",
 }
 EXAMPLES = (
     ("bionemo-run model=esm1nv_tiny", "train on the proteins that ship with the core"),
@@ -44,7 +44,7 @@ EXAMPLES = (
 
 
 def run(arguments: list[str]) -> int:
-    """Print the overview, or the pages of the given topics: a group, a component, a subcommand, or `aliases`.
+    """Print the overview, or the pages of the given topics: a group, GROUP=NAME or NAME, a subcommand, or `aliases`.
 
     Raises:
         ConfigError: a topic has no page.
@@ -69,8 +69,11 @@ def _page(topic: str, registry: Registry) -> str:
         return _schema_page(topic)
     if topic in GROUPS:
         return _group_page(topic, registry)
+    if named := [one for one in registry.components() if one.name == topic]:
+        return "\n".join(map(_component_page, named))
     pages = [*GROUPS, *CORE_GROUPS, *SUBCOMMANDS, "aliases"]
-    raise ConfigError(f"help: there is no page {topic!r}.{did_you_mean(topic, pages)} Pages: {', '.join(pages)}.")
+    hint = did_you_mean(topic, [*pages, *(one.name for one in registry.components())])
+    raise ConfigError(f"help: there is no page {topic!r}.{hint} Pages: {', '.join(pages)}, and each choice.")
 
 
 def _overview(registry: Registry) -> str:
@@ -80,7 +83,7 @@ def _overview(registry: Registry) -> str:
         lines += [f"{group}=", *_choices(group, registry)]
     lines += [
         "",
-        "Keys of the core (bionemo-run help trainer shows the keys of trainer with their defaults, and so on):",
+        "Keys of the core (`bionemo-run help trainer` shows each key of trainer with its default):",
     ]
     for group, schema in CORE_GROUPS.items():
         lines.append(f"  {group}.  {', '.join(one.name for one in dataclasses.fields(schema))}")
@@ -92,8 +95,8 @@ def _overview(registry: Registry) -> str:
         lines.append(f"  {command}" + f"\n      {explanation}")
     failed = registry.failures()
     if failed:
-        lines += ["", f"{len(failed)} plugin(s) are not loaded; bionemo-run plugins shows why."]
-    lines += ["", "Most keys of v1 still work: bionemo-run help aliases"]
+        lines += ["", f"{len(failed)} plugin(s) could not be loaded; `bionemo-run plugins` shows why."]
+    lines += ["", "Most keys of v1 still work: `bionemo-run help aliases` lists them."]
     return "\n".join(lines) + "\n"
 
 

@@ -21,7 +21,7 @@ class Trainer:
     accelerator: str = "auto"  # auto, cpu, gpu
     devices: Count = 1  # GPUs per machine, or processes per machine on a CPU
     num_nodes: Count = 1  # number of machines
-    precision: str = "auto"  # auto (bf16-mixed on a GPU, 32 on CPU), 32, bf16-mixed, 16-mixed
+    precision: str = "auto"  # auto (bf16-mixed on a GPU, 32 on a CPU), 32, bf16-mixed, 16-mixed
     max_steps: Count = 1_000_000  # optimizer steps of the whole run, resumes included; the schedule ends here
     max_time_min: Optional[Positive] = None  # limit in minutes, summed over all sessions of the run; null: none
     log_every_n_steps: Count = 10  # steps between logged metrics
@@ -32,10 +32,10 @@ class Trainer:
     deterministic: bool = False  # use torch's deterministic algorithms; slower on a GPU
     num_threads: Optional[Threads] = None  # CPU threads per process; null: torch's default
     compile: Optional[bool] = None  # compile the layers; null: on a GPU only
-    cuda_graphs: bool = True  # use CUDA graphs where possible: packing, one GPU, 16-bit, a network that supports them
-    activations_checkpoint_granularity: str = "none"  # compute again in the backward pass: none, selective, full
-    activations_checkpoint_method: Optional[str] = None  # layers that full means: uniform (all), block; null: uniform
-    activations_checkpoint_num_layers: Count = 1  # with block: the first so many layers of each stack
+    cuda_graphs: bool = True  # use CUDA graphs where possible: one GPU, 16-bit, packing, a network that supports them
+    activations_checkpoint_granularity: str = "none"  # recompute in the backward pass: none, selective, full
+    activations_checkpoint_method: Optional[str] = None  # layers to recompute: uniform (all), block; null: uniform
+    activations_checkpoint_num_layers: Count = 1  # with block: recompute the first N layers of each stack
     progress_bar: bool = True  # show a bar on a terminal; elsewhere print a line from time to time
 
 
@@ -59,9 +59,9 @@ class Parallel:
 
     tensor_model_parallel_size: Count = 1  # devices that share each layer
     pipeline_model_parallel_size: Count = 1  # must be 1: pipeline parallelism is not supported
-    sequence_parallel: bool = False  # split tokens between the layers over these devices too: less memory; encoders
-    sharding_strategy: str = "auto"  # weights and Adam on data-parallel ranks: auto (by size), full, hybrid, none
-    shard_size: Optional[Count] = None  # ranks that share one copy, with hybrid and auto; null: those of one machine
+    sequence_parallel: bool = False  # split norms and dropout over tensor-parallel ranks, to save memory; encoders only
+    sharding_strategy: str = "auto"  # how data-parallel ranks share weights: auto (by size), full, hybrid, none
+    shard_size: Optional[Count] = None  # with hybrid or auto: ranks that share one copy; null: those of a machine
     reduce_dtype: str = "float32"  # dtype in which gradients are summed over ranks: float32, bfloat16
 
 

@@ -98,7 +98,7 @@ def finetuned(
 
     Args:
         encoder: the pre-trained model as a choice: name, params, distribution, version.
-        kind: the kind of prediction, one of `KINDS`.
+        kind: sequence_regression, sequence_classification, token_classification or token_regression.
         head: the head as a choice of group `head`.
         classes: the names of the classes, in the order of the head's outputs.
         mean: added to the outputs of a regression, after scaling.
@@ -108,9 +108,9 @@ def finetuned(
         freeze_layers: with `full`, freeze the first N blocks and the embeddings; -N: all blocks but the last N.
         lora: rank, alpha, dropout and targets of the adapters.
         base_weights: fingerprint of the weights that the adapters were trained on.
-        text_form: how the encoder gets a text: tokenizer or plain; models of before have none, and got it plain.
-        scaled_states: standardise the states before the head; models of before do not.
-        linear_start: add the head's outputs to those of a linear layer; models of before do not.
+        text_form: how the encoder gets a text: tokenizer or plain; older models lack this key, and got it plain.
+        scaled_states: standardise the states before the head; older models do not.
+        linear_start: add the head's outputs to those of a linear layer; older models do not.
         tokenizer: reads the sequences.
         context: the run that the model is built for.
         registry: where encoder and head are looked up.

@@ -66,6 +66,14 @@ def wandb(
     `offline=null` means online if a key is found: in `WANDB_API_KEY`, in the file `.env` of the current
     directory (its other variables are ignored), or in netrc. A resumed run keeps its W&B id.
 
+    Args:
+        run: the run that logs.
+        project: W&B's project; null: bionemo.
+        name: the name that W&B shows; null: the name of the run.
+        entity: the user or team that owns the project; null: your default.
+        offline: write to the run folder only; null: only if no API key is found.
+        tags: W&B's tags of the run.
+
     Raises:
         ConfigError: wandb is not installed, or `offline=false` and there is no key.
     """

@@ -28,7 +28,7 @@ class Embed:
     output: str  # the output file; its name ends in .h5, .parquet or .npz
     outputs: Optional[list[str]] = None  # embeddings (default), hiddens, logits, log_likelihoods, contacts, attentions
     layers: Optional[list[Integer]] = None  # layers of embeddings and hiddens: 0 is the input, -1 the last; null: -1
-    pooling: str = "mean"  # how an embedding is made of hidden states: mean, max or cls, the first token's state
+    pooling: str = "mean"  # how hidden states become an embedding: mean, max or cls, the first token's state
     heatmaps: bool = False  # draw the contacts of each protein as PNG, in the folder OUTPUT.contacts
     format: Optional[str] = None  # format of the input; null: by its extension
     sequence_column: Optional[str] = None  # column of a table with the sequences; null: sequence, smiles and others
@@ -40,9 +40,9 @@ class Embed:
     on_long: str = "error"  # action for a sequence longer than the model: error, truncate or window
     window_overlap: Optional[Natural] = None  # overlap of neighbouring windows in residues; null: half a window
     text_form: Optional[str] = None  # how the model gets a text: tokenizer (its terminal tokens and letters) or plain
-    terminal_rows: bool = False  # hiddens have rows for terminal tokens, such as <cls> and </s>, too
+    terminal_rows: bool = False  # also write hidden states of terminal tokens, such as <cls> and </s>
     tokens_per_batch: Optional[Count] = None  # tokens in one forward pass; null: 4,096 on a CPU, 32,768 on a GPU
-    tokens_per_part: Optional[Count] = None  # tokens between saves, besides each minute; null: 4,194,304 or 131,072
+    tokens_per_part: Optional[Count] = None  # save after this many tokens; null: 4,194,304, of residues 131,072
     adapter: Optional[str] = None  # the folder `adapter` of a LoRA fine-tuning of the model at restore_from_path
     overwrite: bool = False  # replace an existing output
 
@@ -63,11 +63,11 @@ class Finetune:
     class_weights: Optional[list[NotNegative]] = None  # weights of the classes, in sorted order of their names
     balance_classes: bool = False  # weight the classes so that each counts the same in training
     standardise: bool = True  # train on values scaled to mean 0 and deviation 1; metrics keep the units of the labels
-    on_bad_label: str = "error"  # a missing or unreadable label: error, skip it, or class if NA, - and such are classes
+    on_bad_label: str = "error"  # for a missing or unreadable label: error, skip, or class (NA, - and such are classes)
     text_form: str = "tokenizer"  # how the encoder gets a text: tokenizer (its terminal tokens and letters) or plain
-    on_long: str = "skip"  # a sequence longer than the model: skip (as v1), error, truncate, or for residues window
-    scale_states: bool = True  # encoder=frozen: standardise the states, of whole sequences also decorrelate them
-    linear_start: bool = True  # encoder=frozen: the head learns what to add to a linear head that was solved before
+    on_long: str = "skip"  # for a sequence longer than the model: skip (as v1), error, truncate; per residue: window
+    scale_states: bool = True  # encoder=frozen: standardise the states; those of whole sequences, decorrelate too
+    linear_start: bool = True  # encoder=frozen: solve a linear head first; the trained head learns a correction to it
     baseline: bool = True  # also solve a linear head on frozen states, and print its metrics beside those of the run
     states_dtype: str = "float32"  # precision of the cached states of a frozen encoder: float32, float16
     early_stopping: Optional[Count] = None  # validations without a better checkpoint.monitor before stopping
@@ -82,7 +82,7 @@ class Evaluate:
 
     output: str  # output folder for metrics.json, report.html and, for a fine-tuned model, predictions.csv
     split: str = "test"  # train, val, test
-    on_bad_label: str = "error"  # for a fine-tuned model, a label that is missing, unreadable or new: error or skip it
+    on_bad_label: str = "error"  # fine-tuned model: for a label that is missing, unreadable or new: error or skip
     pseudo_perplexity: Natural = 0  # sequences for the pseudo-perplexity, which masks each residue alone; 0: none
     adapter: Optional[str] = None  # the folder `adapter` of a LoRA fine-tuning of the model at restore_from_path
     overwrite: bool = False  # replace an existing output
@@ -96,10 +96,10 @@ class Predict:
     input: Optional[str] = None  # sequences for a fine-tuned model, or for task.scoring, in any format that embed reads
     variants: Optional[str] = None  # a CSV file of variants such as A24G:K30R or p.Lys24del, for a masked model
     scan: bool = False  # score all 20 residues at every position of task.wild_type: a table, and a heat map beside it
-    wild_type: Optional[str] = None  # the wild type, a FASTA file with it as the first record, or ProteinGym's table
-    variant_column: str = "mutant"  # column of task.variants, such as A24G:L30V; without it mutated_sequence is read
+    wild_type: Optional[str] = None  # the wild-type sequence, a FASTA file that begins with it, or ProteinGym's table
+    variant_column: str = "mutant"  # column of the variants (A24G:L30V); if it is missing, mutated_sequence is read
     first_position: Integer = 1  # number of the first residue in the numbering of the variants
-    scoring: Optional[str] = None  # the strategy, such as masked_marginals; null: what suits all variants of the table
+    scoring: Optional[str] = None  # the strategy, such as masked_marginals; null: one that suits all the variants
     measured: Optional[str] = None  # column of measured values for Spearman; null: DMS_score if there is one
     format: Optional[str] = None  # format of the input; null: by its extension
     sequence_column: Optional[str] = None  # column of a table with the sequences; null: sequence, smiles and others
@@ -123,7 +123,7 @@ class Sample:
     output: Optional[str] = None  # output folder; null: a new run folder
     limit: Optional[Count] = None  # use only this many texts, from the start of the file; null: all
     num_samples: Count = 1  # number of samples near each text
-    sampling_method: str = "greedy-perturbate"  # or topkp-perturbate, beam-search-perturbate[-sample] and others
+    sampling_method: str = "greedy-perturbate"  # also topkp-perturbate, beam-search-perturbate[-sample] and others
     scaled_radius: NotNegative = 1.0  # standard deviation of the noise on the hidden states
     top_k: Optional[Natural] = None  # topkp-perturbate: draw from this many tokens; null: the method's default
     top_p: Optional[Share] = None  # probability mass of the tokens to draw from; null: the method's default
@@ -153,7 +153,7 @@ class Optimize:
     oracle: str  # score to maximise; for molecules: qed, logp, penalized_logp, tanimoto, molmim_qed_with_similarity
     output: Optional[str] = None  # output folder; null: a new run folder
     limit: Optional[Count] = None  # use only this many texts, from the start of the file; null: all
-    worst: Optional[Count] = None  # use only this many of these texts, those with the worst scores; null: all
+    worst: Optional[Count] = None  # of these texts, use only this many with the worst scores; null: all
     algorithm: str = SearchSettings.algorithm  # cma-es, or random: perturb the latent of the start repeatedly
     population: Population = SearchSettings.population  # candidates per start in one iteration
     iterations: Count = SearchSettings.iterations  # number of iterations for each start

@@ -107,7 +107,7 @@ class Noam:
     d_model: Count  # the hidden size of the model
     warmup_steps: Natural = fits_run(8000)  # steps of the warm-up; the default is at most a tenth of the run
     min_lr: NotNegative = 1e-5  # after the warm-up the rate never falls below this value
-    peak_steps: Optional[Count] = unfitted("warmup_steps")  # the highest rate is of this warm-up; null: warmup_steps
+    peak_steps: Optional[Count] = unfitted("warmup_steps")  # warm-up that sets the top rate; null: warmup_steps
 
     def __post_init__(self) -> None:
         """Check the ranges.
@@ -163,16 +163,16 @@ class WarmupAnnealing:
 class WarmupAnnealHold:
     """Linear warm-up from `min_lr`, hold at the top, linear decay, hold at a share of the top.
 
-    The decay aims at 0 at the end of the run and stops at `anneal_percentage` of the top. Without a hold at the top
-    and with 0.10 it is ESM-2's: 2,000 steps up, then down to a tenth over 90 % of the rest (Lin et al. 2023,
-    supplementary; formula as in the public successor of v1). v1's `WarmupAnnealDecayHold`; with `hold_steps` its
-    `LinearWarmupHoldDecayPolicy`.
+    The decay aims at 0 at the end of the run and stops at `anneal_percentage` of the top rate. With `hold_steps=0` and
+    `anneal_percentage=0.10` this is ESM-2's schedule: 2,000 steps up, then down to a tenth over 90 % of the rest (Lin
+    et al. 2023, supplementary; formula as in the public successor of v1). v1 called it `WarmupAnnealDecayHold`, and
+    `LinearWarmupHoldDecayPolicy` with `hold_steps`.
     """
 
     warmup_steps: Natural = fits_run(2000)  # steps of the linear warm-up; the default is at most a tenth of the run
     min_lr: NotNegative = 4e-5  # the rate at the first step
-    hold_steps: Natural = fits_run(0)  # steps at the top
-    anneal_percentage: Share = 0.10  # the share of the top at which the decay stops
+    hold_steps: Natural = fits_run(0)  # steps at the top rate
+    anneal_percentage: Share = 0.10  # the share of the top rate at which the decay stops
 
     def __post_init__(self) -> None:
         _check_count(self.warmup_steps, "warmup_steps")

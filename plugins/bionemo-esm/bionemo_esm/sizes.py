@@ -85,6 +85,6 @@ class Masking:
     """Shares of the masked-language objective, as v1 names them."""
 
     modify_percent: Share = 0.15  # share of the tokens to predict
-    mask_percent: Share = 0.8  # share of these that become the mask token
-    perturb_percent: Share = 0.1  # share of these that become another token
-    identity_percent: Share = 0.1  # share of these that stay as they are
+    mask_percent: Share = 0.8  # share of the predicted tokens that become the mask token
+    perturb_percent: Share = 0.1  # share of the predicted tokens that become another token
+    identity_percent: Share = 0.1  # share of the predicted tokens that stay as they are

@@ -71,8 +71,8 @@ def connector(seq_length: Optional[SequenceLength] = None, replaced: Optional[st
     """Return the connector to Hugging Face folders.
 
     Args:
-        seq_length: the longest sequence in tokens; null: as many as the folder says
-        replaced: letters that are read as X, such as UZOB; null: as the authors of a known vocabulary publish
+        seq_length: the longest sequence in tokens; null: the folder's own limit
+        replaced: letters to read as X, such as UZOB; null: UZOB for the vocabularies of ProtBert and ProtT5, else none
     """
     from bionemo_huggingface.connector import EncoderFolders
 

@@ -49,9 +49,9 @@ class MaskingShares:
     """Shares of the masked-language objective."""
 
     modify_percent: Share = 0.15  # share of the tokens to predict
-    mask_percent: Share = 0.8  # share of these that become the mask token
-    perturb_percent: Share = 0.1  # share of these that become another token
-    identity_percent: Share = 0.1  # share of these that stay as they are
+    mask_percent: Share = 0.8  # share of the predicted tokens that become the mask token
+    perturb_percent: Share = 0.1  # share of the predicted tokens that become another token
+    identity_percent: Share = 0.1  # share of the predicted tokens that stay as they are
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class VocabularyForm:
     """The special tokens of a vocabulary, and the form in which its models want a text."""
 
     pad_id: Natural = 0  # id of the padding
-    unk_id: Natural = 1  # id of what the vocabulary lacks
+    unk_id: Natural = 1  # id of letters that the vocabulary lacks
     bos_id: Natural = 2  # id of the token before a text, such as [CLS]
     eos_id: Natural = 3  # id of the token after a text, such as [SEP]
     mask_id: Natural = 4  # id of the mask
@@ -67,4 +67,4 @@ class VocabularyForm:
     has_bos: bool = True  # a text is preceded by the token bos_id
     has_eos: bool = True  # a text is followed by the token eos_id
     replaced: str = ""  # letters that are read as the letter `replacement`, such as UZOB
-    replacement: str = ""  # the letter that they are read as, such as X
+    replacement: str = ""  # the letter as which those in `replaced` are read, such as X

@@ -59,9 +59,9 @@ def bionemo_tokenizers() -> Iterator[Component]:
 @hookimpl
 def bionemo_datasets() -> Iterator[Component]:
     """Molecules."""
-    yield Component("sample_molecules", configure(sources.sample_molecules), "5,000 NCI molecules that RDKit ships")
+    yield Component("sample_molecules", configure(sources.sample_molecules), "5,000 NCI molecules that ship with RDKit")
     yield Component("smiles", configure(sources.smiles), "SMI, CSV or Parquet files, or v1's folder of shards")
-    yield Component("zinc15", configure(sources.zinc15), "ZINC15 by a list of its tranches (v1: Zinc15Preprocess)")
+    yield Component("zinc15", configure(sources.zinc15), "ZINC15, from a list of its tranches (v1: Zinc15Preprocess)")
 
 
 @hookimpl

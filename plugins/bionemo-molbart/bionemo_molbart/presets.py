@@ -22,9 +22,9 @@ def smiles_vocabulary(
     """Return the SMILES tokenizer: v1's expression, and v1's 523 tokens unless a file says otherwise.
 
     Args:
-        vocab_file: a vocabulary, one piece a line in the order of the ids, such as v1's `megamolbart.vocab`.
-        learn_from: a SMILES file to make a vocabulary of, its tokens by falling frequency.
-        min_count: how often a token must occur there.
+        vocab_file: a vocabulary, one piece per line in the order of the ids, such as v1's `megamolbart.vocab`.
+        learn_from: a SMILES file to learn a vocabulary from; the most frequent tokens come first.
+        min_count: with learn_from, leave out tokens that occur less often.
 
     Raises:
         ConfigError: both files are given, or a vocabulary lacks what it needs.

@@ -49,8 +49,8 @@ class Shape:
     bias: bool = True  # biases of linear layers
     transformer_block_type: str = "pre_ln"  # pre_ln, post_ln, normformer
     position_embedding_type: str = "learned_absolute"  # learned_absolute, relative, rope
-    share_token_embeddings: bool = True  # encoder and decoder have one word table
-    share_decoder_tokens_head_embeddings: bool = False  # the head's weight is the word table
+    share_token_embeddings: bool = True  # encoder and decoder share one table of token embeddings
+    share_decoder_tokens_head_embeddings: bool = False  # the head's weight is the table of token embeddings
     tokens_head_bias: bool = False  # a bias in the head
     num_decoder_layers: Optional[Count] = None  # transformer layers of the decoder; null: num_layers
     decoder_num_attention_heads: Optional[Count] = None  # attention heads of the decoder; null: num_attention_heads
@@ -88,13 +88,13 @@ class LatentOptions:
 
     hidden_steps: Latents = 1  # latents of a molecule
     num_self_attention_per_cross_attention: SelfAttentions = 1  # self attentions after each cross attention
-    hidden_transform: str = "sampled_var_cond_gaussian"  # or cond_gaussian, interp_var_cond_gaussian
-    min_logvar: Number = -6.0  # least log variance of a latent
-    max_logvar: Number = 0.0  # greatest log variance of a latent
+    hidden_transform: str = "sampled_var_cond_gaussian"  # also cond_gaussian, interp_var_cond_gaussian
+    min_logvar: Number = -6.0  # lower bound of a latent's log variance
+    max_logvar: Number = 0.0  # upper bound of a latent's log variance
     hidden_loss: str = "a_mim"  # the latent loss: a_mim, vae
-    hidden_aggregation_method: str = "mean"  # the latent loss of a molecule: mean or sum over the hidden size
+    hidden_aggregation_method: str = "mean"  # how a molecule's latent loss is reduced over the hidden size: mean, sum
     loss_weight: NotNegative = 1.0  # weight of the latent loss
-    loss_weight_ramp_steps: Natural = 1000  # steps over which that weight rises from 0
+    loss_weight_ramp_steps: Natural = 1000  # steps over which loss_weight rises from 0
     tokens_loss_weight: NotNegative = 1.0  # weight of the token loss
 
     def weight_at(self, step: int) -> float:
@@ -106,7 +106,7 @@ class LatentOptions:
 class SpellingOptions:
     """Which spelling of a molecule the encoder reads and the decoder writes; v1's flags, if given, override `mode`."""
 
-    mode: str = "equivariant"  # canonicalized, equivariant, invariant or independent
+    mode: str = "equivariant"  # spellings to read and write: canonicalized, equivariant, invariant, independent
     canonicalize_target_smile: Optional[bool] = None  # canonicalise each record as it is loaded
     canonicalize_encoder_input: Optional[bool] = None  # the encoder reads the canonical spelling
     canonicalize_decoder_output: Optional[bool] = None  # the decoder writes the canonical spelling
@@ -122,4 +122,4 @@ class MaskingOptions:
     encoder_mask: bool = True  # mask spans of what the encoder reads
     mask_prob: Share = 0.1  # share of the tokens in masked spans
     span_lambda: NotNegative = 3.0  # mean length of a span (Poisson)
-    val_molecules: Natural = 256  # molecules of each validation to decode, over all ranks; 0: leave these metrics out
+    val_molecules: Natural = 256  # molecules to decode per validation, over all ranks; 0: no metrics of decoding

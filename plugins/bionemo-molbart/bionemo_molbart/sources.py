@@ -24,10 +24,10 @@ def sample_molecules(
     """5,000 molecules of the NCI that RDKit ships with: enough to try a model, not to judge one.
 
     Args:
-        seed: decides which molecules are split off.
-        val_size: molecules to validate on.
-        test_size: molecules to test on.
-        max_length: molecules of more tokens are rejected.
+        seed: the seed of the split.
+        val_size: the number of validation molecules.
+        test_size: the number of test molecules.
+        max_length: reject longer molecules, in tokens; null: keep them all.
 
     Raises:
         ConfigError: the two sizes leave nothing to train on.
@@ -43,8 +43,8 @@ def sample_molecules(
     path = Path(RDConfig.RDDataDir) / "NCI" / "first_5K.smi"
     if not path.is_file():
         raise DataError(
-            f"data: {path} is not there: this RDKit was installed without its data. Install the `rdkit` wheel with "
-            "pip, or name molecules of your own with data=smiles data.path=..."
+            f"data: {path} is missing: this RDKit was installed without its data. Install the `rdkit` wheel with "
+            "pip, or name your own molecules with data=smiles data.path=..."
         )
     options = MoleculeOptions(max_length=max_length, deduplicate=True)
     store = prepare(SmilesSource(path, whole_names=False), MoleculeFilter(tokenizer, options), context)
@@ -99,46 +99,46 @@ def smiles(
     `test`.
 
     Args:
-        path: the molecules to train on, and to split where no other file is named: a file, a range such as
+        path: the molecules to train on, and to split if no other files are named: a file, a range such as
             `x[000..049].csv`, a pattern with `*`, an http(s) or ftp address, or a list of these.
-        val_path: files of their own for validation; nothing is then split off for it.
-        test_path: the same for testing.
+        val_path: separate validation files, instead of a part of `path`.
+        test_path: separate test files, instead of a part of `path`.
         dataset_path: v1's layout, `<dataset_path>/{train,val,test}/x000.csv` with the header `zinc_id,smiles`.
-        train: the shards of `dataset_path` to train on: `x000`, `x[000..049]`, `x_OP_000..049_CL_` and so on.
-        val: the shards to validate on; empty: none.
-        test: the shards to test on; empty: none.
-        format: smiles, csv, tsv or parquet; null: as the extension tells.
-        data_col: the column of a CSV or TSV file that holds the SMILES, counted from 0; v1's shards have 1.
-        column: that column by its name in the header; overrides `data_col`. `smiles` where neither is given.
-        id_column: the column of the ids, in a table or in split_file; null: file and line, in split_file the first.
-        header_lines: lines to leave out at the top of every CSV or TSV file; null: one.
-        data_sep: what separates the columns of a CSV file, one character; null: a comma.
-        val_fraction: the share of molecules that validation gets; null: 0.01 unless another option decides.
-        test_fraction: the same for testing.
-        val_size: what validation gets as a number of molecules.
-        test_size: the same for testing.
-        clusters: `scaffold`, or a table `cluster_id<TAB>member_id`; molecules of one Bemis-Murcko scaffold, or of one
-            cluster, then lie wholly in one split; files of their own are compared by scaffold, and it is said.
-        split_column: a column that says train, val (valid, validation) or test for each molecule.
-        split_file: another table says it for the same ids, in its column split_column.
-        split_seed: decides which molecules go where; independent of the run's seed.
+        train: the training shards of `dataset_path`, such as `x000`, `x[000..049]` or `x_OP_000..049_CL_`.
+        val: the validation shards; empty: none.
+        test: the test shards; empty: none.
+        format: smiles, csv, tsv or parquet; null: by the extension.
+        data_col: the column of the SMILES in a CSV or TSV file, counted from 0; v1's shards have 1.
+        column: the name of that column in the header; overrides `data_col`; null without `data_col`: smiles.
+        id_column: the column of the ids in a table or in split_file; null: file and line, in split_file the first.
+        header_lines: lines to skip at the top of every CSV or TSV file; null: one.
+        data_sep: one character that separates the columns of a CSV file; null: a comma.
+        val_fraction: the share for validation; null: 0.01 unless another option decides.
+        test_fraction: the share for testing; null: 0.01 unless another option decides.
+        val_size: the number of validation molecules, instead of a fraction.
+        test_size: the number of test molecules, instead of a fraction.
+        clusters: `scaffold` for Bemis-Murcko scaffolds, or a table `cluster_id<TAB>member_id`; the molecules of a
+            scaffold or cluster stay in one split. A warning counts the scaffolds that separate files share.
+        split_column: the column with train, val (valid, validation) or test for each molecule.
+        split_file: a separate table with the splits of the same ids in its column split_column.
+        split_seed: the seed of the split; independent of the run's seed.
         canonicalize: store RDKit's canonical SMILES.
-        on_invalid: what to do with text that is not the SMILES of a molecule: skip or error.
-        unknown_tokens: what to do with a token that the tokenizer lacks: skip the molecule, error, or unk.
-        salts: what to do with several fragments: keep, strip to the largest one, or reject.
+        on_invalid: action for text that is not the SMILES of a molecule: skip or error.
+        unknown_tokens: action for a token that the tokenizer lacks: skip the molecule, error, or unk.
+        salts: action for several fragments: keep them, strip to the largest one, or reject.
         neutralize: add protons to anions and take them from cations, after stripping, so that an acid and its salt
             become one molecule.
-        max_smiles_length: longer texts are rejected, in characters.
-        min_length: shorter molecules are rejected, in tokens.
-        max_length: longer molecules are rejected, in tokens; null keeps them all (training cuts them).
-        lipinski: reject what breaks the rule of five (weight 500, logP 5, 5 donors, 10 acceptors).
-        max_weight: heavier molecules are rejected, in g/mol.
-        max_logp: molecules of a higher logP (Crippen) are rejected.
-        min_qed: molecules of a lower drug-likeness (QED) are rejected.
+        max_smiles_length: reject longer texts, in characters.
+        min_length: reject shorter molecules, in tokens.
+        max_length: reject longer molecules, in tokens; null: keep them all (training cuts them).
+        lipinski: reject molecules that break the rule of five (weight 500, logP 5, 5 donors, 10 acceptors).
+        max_weight: reject heavier molecules, in g/mol.
+        max_logp: reject molecules of a higher logP (Crippen).
+        min_qed: reject molecules of a lower drug-likeness (QED).
         deduplicate: keep one of several molecules with the same canonical SMILES.
-        on_duplicate_id: what to do with the id of an earlier molecule: drop, error or keep; null: keep for the names
+        on_duplicate_id: action for a molecule that repeats an earlier id: drop, error or keep; null: keep for the names
             of SMI files, which need not be ids, and drop for tables.
-        parsed: store each molecule as RDKit has parsed it beside its SMILES, ten times the size: random spellings are
+        parsed: store each molecule also as RDKit has parsed it, which takes ten times the space; random spellings are
             then drawn 1.4 times as fast.
 
     Raises:
@@ -219,25 +219,25 @@ def zinc15(
     """ZINC15 from a list of its tranches: downloaded, canonicalised, merged and split as v1 did it.
 
     Args:
-        links_file: a file or an address with the tranches to fetch, one a line; ZINC's own lists of commands do.
-        output_dir: where `raw/` and `processed/` go; null: `<home>/zinc15`.
-        download_workers: tranches that are fetched at a time.
-        train_samples_per_file: training molecules of one number of shard.
-        val_samples_per_file: validation molecules of it.
-        test_samples_per_file: test molecules of it; within each number the split is random.
-        seed: decides which molecules go where; independent of the run's seed.
-        max_smiles_length: longer texts are rejected, in characters.
-        max_weight: heavier molecules are rejected, in g/mol.
-        max_logp: molecules of a higher logP (Crippen) are rejected.
-        lipinski: reject what breaks the rule of five (weight 500, logP 5, 5 donors, 10 acceptors).
-        min_qed: molecules of a lower drug-likeness (QED) are rejected.
-        salts: what to do with several fragments: keep, strip to the largest one, or reject.
+        links_file: a file or an address with one tranche per line; ZINC's own lists of wget commands work too.
+        output_dir: the folder for `raw/` and `processed/`; null: `<home>/zinc15`.
+        download_workers: number of tranches to download at a time.
+        train_samples_per_file: training molecules per shard number, such as x000.
+        val_samples_per_file: validation molecules per shard number.
+        test_samples_per_file: test molecules per shard number; within each number the split is random.
+        seed: the seed of the split; independent of the run's seed.
+        max_smiles_length: reject longer texts, in characters.
+        max_weight: reject heavier molecules, in g/mol.
+        max_logp: reject molecules of a higher logP (Crippen).
+        lipinski: reject molecules that break the rule of five (weight 500, logP 5, 5 donors, 10 acceptors).
+        min_qed: reject molecules of a lower drug-likeness (QED).
+        salts: action for several fragments: keep them, strip to the largest one, or reject.
         neutralize: add protons to anions and take them from cations, after stripping, so that an acid and its salt
             become one molecule.
-        on_invalid: what to do with text that is not the SMILES of a molecule: skip or error.
-        unknown_tokens: what to do with a token that the tokenizer lacks: skip the molecule, error, or unk.
-        min_length: shorter molecules are rejected, in tokens.
-        max_length: longer molecules are rejected, in tokens; null keeps them all (training cuts them).
+        on_invalid: action for text that is not the SMILES of a molecule: skip or error.
+        unknown_tokens: action for a token that the tokenizer lacks: skip the molecule, error, or unk.
+        min_length: reject shorter molecules, in tokens.
+        max_length: reject longer molecules, in tokens; null: keep them all (training cuts them).
         deduplicate: keep one of several molecules of a split with the same canonical SMILES.
 
     Raises:

@@ -10,7 +10,11 @@ from bionemo_t5.sizes import Sentinels, Spans, T5Shape
 
 
 def prott5nv_alphabet(num_sentinel_tokens: Sentinels = 96):
-    """Return the tokenizer of ProtT5nv; its sentinels have the ids from 30 on."""
+    """Return the tokenizer of ProtT5nv; its sentinels have the ids from 30 on.
+
+    Args:
+        num_sentinel_tokens: number of sentinels, which stand for spans; v1 used 96.
+    """
     from bionemo_t5.tokenizer import prott5nv_tokenizer
 
     return prott5nv_tokenizer(num_sentinel_tokens)

@@ -28,8 +28,8 @@ class T5Shape:
     seq_length: SequenceLength = 512  # the longest source in tokens
     seq_length_dec: TargetLength = 256  # the longest target in tokens
     position_embedding_type: str = "learned_absolute"  # learned_absolute, relative, rope
-    relative_attention_num_buckets: Buckets = 32  # buckets of the relative bias
-    relative_attention_max_distance: Count = 128  # distances from here on share a bucket
+    relative_attention_num_buckets: Buckets = 32  # buckets of the relative position bias
+    relative_attention_max_distance: Count = 128  # distances from this one on share a bucket
     transformer_block_type: str = "pre_ln"  # pre_ln, post_ln, normformer
     normalization: str = "layernorm"  # layernorm, rmsnorm and others
     activation: str = "gelu"  # activation of the MLP: gelu, relu, geglu, geglu_tanh, swiglu, reglu and others
@@ -39,8 +39,8 @@ class T5Shape:
     attention_dropout: Dropout = 0.1  # dropout of attention probabilities
     layernorm_epsilon: NotNegative = 1e-5  # epsilon of the norms
     init_method_std: NotNegative = 0.015  # standard deviation of the initial weights
-    share_token_embeddings: bool = True  # encoder and decoder have one word table
-    share_decoder_tokens_head_embeddings: bool = True  # the head's weight is the word table
+    share_token_embeddings: bool = True  # encoder and decoder share one table of token embeddings
+    share_decoder_tokens_head_embeddings: bool = True  # the head's weight is the table of token embeddings
     tokens_head_bias: bool = True  # a bias in the head
     num_decoder_layers: Optional[Count] = None  # transformer layers of the decoder; null: num_layers
     decoder_num_attention_heads: Optional[Count] = None  # attention heads of the decoder; null: num_attention_heads

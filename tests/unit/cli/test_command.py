@@ -145,6 +145,13 @@ def test_every_page_of_help_exists(capsys, topic):
     assert capsys.readouterr().out.strip()
 
 
+def test_help_of_a_name_shows_each_choice_of_that_name(capsys):
+    assert cli.main(["help", "esm1nv"]) == 0
+    shown = capsys.readouterr().out
+    assert "model=esm1nv  (" in shown
+    assert "tokenizer=esm1nv  (" in shown
+
+
 def test_completion_prints_a_script(capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["bionemo-run"])
     assert cli.main(["completion", "bash"]) == 0
