@@ -25,7 +25,7 @@ LEAVES = {key.partition(".")[2] for key in KEYS} - GROUPS - {"name", "home", "se
 IN_PYTHON = ("inference/methods.py", "inference/sampling.py", "parallel/groups.py", "testing/", "config/v1/aliases.py")
 """Their messages name the arguments of Python functions, or keys of v1."""
 
-PREFIXED = "tasks/finetune_checks.py", "interop/hub.py"
+PREFIXED = "tasks/finetuning/setting_checks.py", "interop/hub.py"
 """A function of theirs puts `task.` before each message, or makes the query of an address."""
 
 NO_KEYS = {

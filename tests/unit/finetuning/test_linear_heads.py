@@ -13,7 +13,7 @@ from bionemo_core.finetuning.linear.solve import RIDGE_PENALTIES, LinearFit, Sta
 from bionemo_core.finetuning.model import LabelSpec
 from bionemo_core.finetuning.network import FineTunedNetwork, MlpHead, StateScaler
 from bionemo_core.nn.residue_states import ResidueStates
-from bionemo_core.tasks.finetune_checks import check_settings
+from bionemo_core.tasks.finetuning.setting_checks import check_settings
 from bionemo_core.tasks.settings import Finetune
 
 NUM, WIDTH = 300, 12

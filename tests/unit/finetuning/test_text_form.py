@@ -13,7 +13,7 @@ from bionemo_core.inference.embedding import Embedder, EmbeddingSettings
 from bionemo_core.inference.scoring_answers import Predictor
 from bionemo_core.parallel.ranks import Ranks
 from bionemo_core.protocols import BuildContext
-from bionemo_core.tasks.finetune_checks import check_settings
+from bionemo_core.tasks.finetuning.setting_checks import check_settings
 from bionemo_core.tasks.settings import Finetune
 
 pytest.importorskip("bionemo_t5")

@@ -1,0 +1,73 @@
+"""The states of the encoder before training, for all records of a run, from the cache or computed now."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytorch_lightning as pl
+import torch
+import torch.distributed as dist
+
+from bionemo_core.data.labelled_records import LabelledSplits
+from bionemo_core.data.model_input import PLAIN
+from bionemo_core.finetuning.adapters import copy_weights
+from bionemo_core.finetuning.model import KINDS, read_choice
+from bionemo_core.finetuning.network import FineTunedNetwork
+from bionemo_core.finetuning.state_cache import StatesTable, load_or_compute_states, number_records
+from bionemo_core.inference.embedding import EMBEDDINGS, HIDDENS, Embedder, EmbeddingSettings
+from bionemo_core.parallel.ranks import Ranks
+from bionemo_core.parallel.strategy import strategy_of
+from bionemo_core.runs.hooks import Built
+from bionemo_core.tasks.embed import CPU_BATCH, GPU_BATCH
+from bionemo_core.tasks.opening import weights_fingerprint
+
+if TYPE_CHECKING:
+    from bionemo_core.plugins.registry import Registry
+
+
+def cached_states(
+    parts: Built, splits: LabelledSplits, registry: Registry, dtype: str
+) -> tuple[LabelledSplits, StatesTable]:
+    """Return the splits with consecutive numbers, and the encoder's states of all their records, kept as `dtype`."""
+    splits, records = number_records(splits)
+    ranks = Ranks(dist.get_rank(), dist.get_world_size(), str(strategy_of(parts.trainer).root_device))
+    embedder = _embedder(parts, registry, ranks)
+    kept = load_or_compute_states(
+        Path(parts.spec.home),
+        records,
+        embedder,
+        weights_fingerprint(embedder.module),
+        _is_per_residue(parts),
+        dtype,
+        ranks,
+    )
+    return splits, kept
+
+
+def finetuned_network(module: Any) -> FineTunedNetwork:
+    """Return the network of the module of a fine-tuning run."""
+    network = module.network
+    assert isinstance(network, FineTunedNetwork)
+    return network
+
+
+def _is_per_residue(parts: Built) -> bool:
+    return KINDS[parts.spec.model.params["kind"]][0]
+
+
+def _embedder(parts: Built, registry: Registry, ranks: Ranks) -> Embedder:
+    """Return a copy of the encoder in the precision of the run; training keeps its own in float32."""
+    chosen = read_choice(parts.spec.model.params["encoder"], "model")
+    context = parts.device.context(parts.spec)
+    module: pl.LightningModule = registry.build(chosen, tokenizer=parts.tokenizer, context=context)
+    copy_weights(finetuned_network(parts.module).encoder_network, module.network)  # type: ignore[arg-type]
+    module.to(device=torch.device(ranks.device), dtype=parts.device.dtype).eval()
+    on_gpu = parts.device.name == "cuda"
+    settings = EmbeddingSettings(
+        outputs=(HIDDENS if _is_per_residue(parts) else EMBEDDINGS,),
+        tokens_per_batch=GPU_BATCH if on_gpu else CPU_BATCH,
+        unknown="unk",
+        text_form=parts.spec.model.params.get("text_form", PLAIN),  # a run of before has none
+    )
+    return Embedder(module, parts.tokenizer, settings)

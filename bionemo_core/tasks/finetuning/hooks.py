@@ -1,0 +1,175 @@
+"""The hooks that turn a training run into fine-tuning."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytorch_lightning as pl
+
+from bionemo_core._version import __version__
+from bionemo_core.config.schema import Choice, RunSpec
+from bionemo_core.data.labelled_records import LabelledSplits
+from bionemo_core.data.model_input import max_text_tokens
+from bionemo_core.errors import ConfigError
+from bionemo_core.finetuning.adapters import copy_weights, pretrained_network
+from bionemo_core.finetuning.early_stopping import StopEarly
+from bionemo_core.finetuning.label_checks import LabelCheck, labels_text
+from bionemo_core.finetuning.long_sequences import shorten
+from bionemo_core.finetuning.model import FINETUNED, LabelSpec
+from bionemo_core.finetuning.network import StoredStates
+from bionemo_core.interop.load_report import LoadReport
+from bionemo_core.interop.stored import ABSENT, AbsentParts
+from bionemo_core.models.load import OpenedModel, open_model
+from bionemo_core.nn.missing_weights import note_missing
+from bionemo_core.parallel.layout import read_layouts
+from bionemo_core.parallel.ranks import Ranks
+from bionemo_core.parallel.strategy import strategy_of
+from bionemo_core.parallel.weights import load_weights
+from bionemo_core.plugins.records import CORE_DISTRIBUTION
+from bionemo_core.runs.device import Device
+from bionemo_core.runs.hooks import Built, TrainingHooks
+from bionemo_core.tasks.finetuning.export import gather_weights, load_final_weights, write_model
+from bionemo_core.tasks.finetuning.frozen_states import cached_states, finetuned_network
+from bionemo_core.tasks.finetuning.linear_head import LinearHead
+from bionemo_core.tasks.finetuning.model_params import model_params
+from bionemo_core.tasks.finetuning.setting_checks import check_same_model
+from bionemo_core.tasks.opening import open_for_use
+from bionemo_core.tasks.settings import Finetune
+
+if TYPE_CHECKING:
+    from bionemo_core.checkpoint.load import CheckpointReader
+    from bionemo_core.plugins.registry import Registry
+    from bionemo_core.protocols import Tokenizer
+
+_SHORTEST = 3
+
+
+class FineTuning(TrainingHooks):
+    """The hooks that turn a training run into fine-tuning."""
+
+    def __init__(self, task: Finetune, registry: Registry) -> None:
+        self.task = task
+        self.registry = registry
+        self._opened: OpenedModel | None = None
+        self._linear = LinearHead(task)
+
+    def resolve_spec(self, spec: RunSpec, saved: RunSpec | None, registry: Registry, device: Device) -> RunSpec:
+        """Replace the pre-trained model by the fine-tuned one in the specification.
+
+        Raises:
+            ConfigError: the data has no labels.
+        """
+        # Averaging needs this many checkpoints.
+        keep_last = max(spec.checkpoint.keep_last, self.task.average_last)
+        spec = replace(spec, checkpoint=replace(spec.checkpoint, keep_last=keep_last))
+        if saved is not None:
+            check_same_model(spec, saved)
+            return replace(spec, model=saved.model, tokenizer=saved.tokenizer)
+        opened = self._open(spec, registry, device)
+        tokenizer = opened.spec.tokenizer
+        splits = _check_labelled(registry.build(spec.data, tokenizer=opened.tokenizer, context=device.context(spec)))
+        splits = self._check_labels(splits, LabelSpec(self.task.kind), opened.tokenizer, quiet=True)
+        params = model_params(self.task, opened, splits, registry)
+        answers = LabelSpec(self.task.kind, tuple(params.get("classes", ())))
+        self._check_labels(splits, answers, opened.tokenizer, quiet=True)
+        self._opened = opened
+        return replace(
+            spec, model=Choice("model", FINETUNED, params, CORE_DISTRIBUTION, __version__), tokenizer=tokenizer
+        )
+
+    def callbacks(self, spec: RunSpec) -> list[pl.Callback]:
+        """Return the callback for early stopping, if it is on."""
+        if self.task.early_stopping is None:
+            return []
+        return [StopEarly(spec.checkpoint.monitor, spec.checkpoint.mode, self.task.early_stopping)]
+
+    def load_weights(
+        self,
+        spec: RunSpec,
+        module: pl.LightningModule,
+        trainer: pl.Trainer,
+        registry: Registry,
+        tokenizer: Tokenizer,
+        reader: CheckpointReader | None,
+    ) -> LoadReport | None:
+        """Copy the pre-trained weights; for a resumed run load its own, as the frozen states are computed next."""
+        network = finetuned_network(module)
+        self._linear.resumed = reader is not None
+        if reader:
+            groups = strategy_of(trainer).groups
+            load_weights(network, read_layouts(network, groups), groups, reader)
+            absent = AbsentParts.of_facts(reader.facts.get(ABSENT), str(reader.folder))
+            note_missing(network, absent.prefixes, str(reader.folder), absent.note)
+            return None
+        opened, self._opened = self._opened, None
+        assert opened is not None
+        copy_weights(pretrained_network(opened), network.encoder_network)
+        return opened.report if opened.report.matched else None
+
+    def before_fit(self, parts: Built) -> Built:
+        """Drop sequences that are too long; with a frozen encoder, compute its states and train on them."""
+        network = finetuned_network(parts.module)
+        self._check_validation(parts)
+        splits = self._usable_splits(parts)
+        if self.task.encoder != "frozen":
+            if self.task.baseline and self._linear.is_affordable(parts, splits):
+                self._linear.solve(parts, *cached_states(parts, splits, self.registry, self.task.states_dtype))
+            return replace(parts, splits=splits)
+        splits, kept = cached_states(parts, splits, self.registry, self.task.states_dtype)
+        objective = self._linear.solve(parts, splits, kept)
+        network.stored = StoredStates(kept.table)
+        parts.module.objective = objective  # type: ignore[assignment]  # torch's stub allows tensors and modules only
+        if not objective.inner.answers.per_residue:
+            parts.module.seq_length = max(_SHORTEST, parts.spec.batch.seq_length or 0)  # type: ignore[assignment]  # as above
+        return replace(parts, splits=splits)
+
+    def after_fit(self, parts: Built) -> None:
+        """Average checkpoints if set; write the model and, with LoRA, the adapters."""
+        step = load_final_weights(self.task, parts)
+        tensors = gather_weights(parts)
+        self._linear.repeat(parts)
+        if parts.trainer.is_global_zero:
+            write_model(self.task, parts, tensors, step)
+
+    def _check_validation(self, parts: Built) -> None:
+        if self.task.early_stopping is not None and (
+            parts.splits.val is None or parts.spec.trainer.limit_val_batches == 0
+        ):
+            raise ConfigError(
+                f"task.early_stopping={self.task.early_stopping}: there is no validation to decide when to stop. "
+                "Give the data a validation split, or leave task.early_stopping out."
+            )
+
+    def _usable_splits(self, parts: Built) -> LabelledSplits:
+        """Return the splits without what cannot be used, and say what they hold."""
+        terminals = sum(finetuned_network(parts.module).encoder.form.terminals)
+        longest = max_text_tokens(parts.module, terminals)
+        limit = min(longest, (parts.spec.batch.seq_length or longest + terminals) - terminals)
+        answers: LabelSpec = parts.module.answers  # type: ignore[assignment]  # as above
+        quiet = not parts.trainer.is_global_zero
+        splits = self._check_labels(_check_labelled(parts.splits), answers, parts.tokenizer, quiet=quiet)
+        if not quiet:
+            print(f"{'classes' if answers.of_classes else 'labels':>10}  {labels_text(splits, answers)}")
+        return shorten(splits, limit, self.task.on_long, parts.tokenizer, answers, quiet=quiet)
+
+    def _open(self, spec: RunSpec, registry: Registry, device: Device) -> OpenedModel:
+        if spec.restore_from_path:
+            return open_model(
+                spec.restore_from_path, registry, restore=spec.restore, connector=spec.connector, home=spec.home
+            )
+        return open_for_use(spec, registry, replace(device, precision="32"), Ranks())
+
+    def _check_labels(
+        self, splits: LabelledSplits, answers: LabelSpec, tokenizer: Tokenizer, *, quiet: bool
+    ) -> LabelledSplits:
+        return LabelCheck(tokenizer, answers, self.task.on_bad_label).splits(splits, quiet=quiet)
+
+
+def _check_labelled(splits: Any) -> LabelledSplits:
+    if isinstance(splits, LabelledSplits):
+        return splits
+    raise ConfigError(
+        "data: task=finetune needs sequences with labels, and this data set has none. Choose data=labelled_csv or "
+        "data=flip_fasta."
+    )

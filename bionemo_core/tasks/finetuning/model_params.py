@@ -1,0 +1,73 @@
+"""The parameters of the fine-tuned model, from the settings of the task, the pre-trained model and the labels."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from bionemo_core.data.labelled_records import LabelledSplits
+from bionemo_core.errors import ConfigError
+from bionemo_core.finetuning.adapters import opened_fingerprint
+from bionemo_core.finetuning.linear.baseline import LINEAR
+from bionemo_core.finetuning.lora import TARGETS
+from bionemo_core.finetuning.model import FINETUNED, KINDS
+from bionemo_core.finetuning.objective import class_counts, classes_of, mean_and_scale
+from bionemo_core.models.load import OpenedModel
+from bionemo_core.tasks.settings import Finetune
+
+if TYPE_CHECKING:
+    from bionemo_core.plugins.registry import Registry
+
+
+def model_params(task: Finetune, opened: OpenedModel, splits: LabelledSplits, registry: Registry) -> dict[str, Any]:
+    """Return the parameters of the fine-tuned model: encoder, head and labels.
+
+    Raises:
+        ConfigError: the head is unknown, or the labels do not fit the task.
+    """
+    base = asdict(opened.spec.model)
+    if base["name"] == FINETUNED:  # put a new head on the encoder of an earlier fine-tuning
+        base = {"group": "model", **base["params"]["encoder"]}
+    head = registry.get("head", task.head or ("convnet" if KINDS[task.kind][0] else "mlp"))
+    frozen = task.encoder == "frozen"
+    params: dict[str, Any] = {
+        "encoder": {key: base[key] for key in ("name", "params", "distribution", "version")},
+        "kind": task.kind,
+        "head": {
+            "name": head.name,
+            "params": dict(task.head_params or {}),
+            "distribution": head.distribution,
+            "version": head.version,
+        },
+        "encoder_training": task.encoder,
+        "freeze_layers": task.freeze_layers,
+        "text_form": task.text_form,
+        "scaled_states": frozen and (task.scale_states or task.head == LINEAR),
+        "linear_start": frozen and task.scale_states and task.linear_start and task.head != LINEAR,
+    }
+    if task.encoder == "lora":
+        params["lora"] = {
+            "rank": task.lora_rank,
+            "alpha": task.lora_alpha,
+            "dropout": task.lora_dropout,
+            "targets": list(task.lora_targets or TARGETS),
+        }
+        params["base_weights"] = opened_fingerprint(opened)
+    return params | _label_params(task, splits)
+
+
+def _label_params(task: Finetune, splits: LabelledSplits) -> dict[str, Any]:
+    per_residue, of_classes = KINDS[task.kind]
+    if not of_classes:
+        mean, scale = mean_and_scale(splits.train, per_residue) if task.standardise else (0.0, 1.0)
+        return {"mean": mean, "scale": scale}
+    classes = classes_of(splits.train, per_residue)
+    weights = task.class_weights
+    if weights is not None and len(weights) != len(classes):
+        raise ConfigError(
+            f"task.class_weights: got {len(weights)} numbers for {len(classes)} classes: {', '.join(classes)}."
+        )
+    if task.balance_classes:
+        counts = class_counts(splits.train, classes, per_residue)
+        weights = [float(counts.sum() / (len(classes) * count)) for count in counts]
+    return {"classes": classes, "class_weights": weights}
