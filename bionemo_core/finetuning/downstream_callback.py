@@ -19,7 +19,7 @@ from bionemo_core.data.labelled_records import LabelledRecords, LabelledSplits
 from bionemo_core.errors import ConfigError
 from bionemo_core.finetuning.heads import ConvNet
 from bionemo_core.finetuning.label_checks import LabelCheck
-from bionemo_core.finetuning.metrics import metrics_of
+from bionemo_core.finetuning.metrics import metrics_and_table
 from bionemo_core.finetuning.model import KINDS, LabelSpec
 from bionemo_core.finetuning.network import MlpHead
 from bionemo_core.finetuning.objective import (
@@ -180,8 +180,7 @@ class DownstreamValidation(pl.Callback):
         found = [_predict_labelled(head, test, [row], device) for row in range(len(test.states))]
         answers, labels = (torch.cat([pair[side].detach().cpu() for pair in found]) for side in (0, 1))
         metrics = {"loss": float(self._losses(answers, labels).mean())} if len(labels) else {}
-        predicted = answers.argmax(-1) if self.of_classes else answers[:, 0]
-        return metrics | metrics_of(self._answers, predicted, labels)
+        return metrics | metrics_and_table(self._answers, answers, labels)[0]
 
     def _losses(self, answers: Tensor, labels: Tensor) -> Tensor:
         if self.of_classes:

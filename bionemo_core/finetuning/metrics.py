@@ -10,6 +10,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from bionemo_core.finetuning.class_metrics import macro_averages, one_against_the_rest, table_rows
 from bionemo_core.parallel.groups import ProcessGroups
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class AnswerMetrics:
-    """The evaluation metrics of fine-tuned networks: accuracy, F1 and MCC of classes; MSE, R2 and Spearman of values.
+    """The evaluation metrics of fine-tuned networks: accuracy, F1, areas and others of classes; errors of values.
 
     They are computed from all predictions together, not averaged over batches.
     """
@@ -26,6 +27,8 @@ class AnswerMetrics:
     def __init__(self, answers: LabelSpec) -> None:
         self.answers = answers
         self._seen: list[tuple[Tensor, Tensor]] = []
+        self.table: list[dict[str, str]] = []
+        """The metrics of each class, of the evaluation that was computed last."""
 
     def reset(self) -> None:
         """Drop the predictions seen so far."""
@@ -38,47 +41,66 @@ class AnswerMetrics:
         labels, counts = tuned.targets(micro_batch)
         if micro_batch.num_sequences == 0:
             counts = torch.zeros_like(counts)
-        answers = answers.argmax(-1) if self.answers.of_classes else answers[:, 0]
         self._seen.append((answers[counts].cpu(), labels[counts].cpu()))
 
     def compute(self, groups: ProcessGroups) -> dict[str, float]:
-        """Compute the metrics over all ranks."""
-        kind = torch.int64 if self.answers.of_classes else torch.float32
-        sides = [
-            torch.cat([torch.zeros(0, dtype=kind), *(pair[side].to(kind) for pair in self._seen)]) for side in (0, 1)
-        ]
+        """Compute the metrics over all ranks, and fill `table`."""
+        outputs, kind = (len(self.answers.classes), torch.int64) if self.answers.of_classes else (1, torch.float32)
+        none = torch.zeros(0, outputs), torch.zeros(0, dtype=kind)
+        sides = [torch.cat([none[side], *(pair[side].to(none[side].dtype) for pair in self._seen)]) for side in (0, 1)]
         if groups.data_size > 1:
             gathered: list[Any] = [None] * groups.data_size
             dist.all_gather_object(gathered, [side.numpy() for side in sides], group=groups.data)
             sides = [torch.cat([torch.from_numpy(one[side]) for one in gathered]) for side in (0, 1)]
-        return metrics_of(self.answers, *sides)
+        metrics, self.table = metrics_and_table(self.answers, *sides)
+        return metrics
+
+
+def metrics_and_table(
+    answers: LabelSpec, outputs: Tensor, labels: Tensor
+) -> tuple[dict[str, float], list[dict[str, str]]]:
+    """Compute the metrics of a model's outputs [n, outputs], logits or standardised values, and those of each class.
+
+    Without labels there are none. They have scikit-learn's definitions. A table without a correlation, such as one
+    predicted class, has MCC 0, and constant predictions have Spearman 0. R2 and Spearman are left out if there are no
+    two different labels, and the areas under curves if no class has labels for and against it.
+    """
+    if not answers.of_classes:
+        return metrics_of(answers, outputs[:, 0], labels), []
+    if not len(labels):
+        return {}, []
+    predicted, numbers = outputs.argmax(-1).numpy(), labels.numpy()
+    # In float64, because in float32 the probabilities of sure predictions are all 1.
+    probabilities = outputs.double().softmax(-1).numpy()
+    classes = one_against_the_rest(predicted, numbers, probabilities, len(answers.classes))
+    metrics = _class_metrics(predicted, numbers, len(answers.classes)) | macro_averages(classes)
+    return metrics, table_rows(answers.classes, classes)
 
 
 def metrics_of(answers: LabelSpec, predicted: Tensor, labels: Tensor) -> dict[str, float]:
-    """Compute metrics of classes as int64[n], or of standardised values as float32[n]; without labels there are none.
+    """Compute metrics of predicted classes as int64[n], or of standardised values as float32[n]; see above.
 
-    They have scikit-learn's definitions. A table without a correlation, such as one predicted class, has MCC 0, and
-    constant predictions have Spearman 0. R2 and Spearman are left out if there are no two different labels.
+    A class alone has no probability, and so no area under a curve.
     """
     if not len(labels):
         return {}
     if answers.of_classes:
-        return _class_metrics(predicted.numpy(), labels.numpy(), len(answers.classes))
+        sides = predicted.numpy(), labels.numpy()
+        classes = one_against_the_rest(*sides, None, len(answers.classes))
+        return _class_metrics(*sides, len(answers.classes)) | macro_averages(classes)
     first, second = (side.double().numpy() * answers.scale + answers.mean for side in (predicted, labels))
     return _value_metrics(first, second)
 
 
 def _class_metrics(predicted: NDArray[np.int64], labels: NDArray[np.int64], num_classes: int) -> dict[str, float]:
-    """Compute accuracy, F1 (the mean over classes that were predicted or labelled) and MCC."""
+    """Compute accuracy and MCC."""
     table = np.bincount(labels * num_classes + predicted, minlength=num_classes**2).astype(np.float64)
     table = table.reshape(num_classes, num_classes)
     of_labels, of_predictions, right, total = table.sum(1), table.sum(0), table.diagonal(), table.sum()
-    present = of_labels + of_predictions > 0
-    f1 = 2 * right[present] / (of_labels + of_predictions)[present]
     variances = [total**2 - (side**2).sum() for side in (of_labels, of_predictions)]
     covariance = right.sum() * total - (of_labels * of_predictions).sum()
     mcc = covariance / np.sqrt(variances[0] * variances[1]) if min(variances) > 0 else 0.0
-    return {"accuracy": float(right.sum() / total), "f1": float(f1.mean()), "mcc": float(mcc)}
+    return {"accuracy": float(right.sum() / total), "mcc": float(mcc)}
 
 
 def _value_metrics(predicted: NDArray[np.float64], labels: NDArray[np.float64]) -> dict[str, float]:

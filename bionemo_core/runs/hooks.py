@@ -67,3 +67,6 @@ class TrainingHooks:
 
     def after_fit(self, parts: Built) -> None:
         """Run on every rank after a complete training, before the test."""
+
+    def after_test(self, parts: Built) -> None:
+        """Run on every rank after the test, if there is one."""

@@ -19,6 +19,7 @@ from bionemo_core.data.batches.loader import eval_loader
 from bionemo_core.data.labelled_records import LabelledRecords
 from bionemo_core.data.model_input import max_text_tokens
 from bionemo_core.errors import ConfigError, DataError
+from bionemo_core.finetuning.class_metrics import CLASSES, write_table
 from bionemo_core.finetuning.label_checks import LabelCheck
 from bionemo_core.inference.embedding import EmbeddingSettings
 from bionemo_core.inference.scoring import MaskedScorer
@@ -155,6 +156,8 @@ class _Evaluation:
     seed: int
     """The seed of the splits and of the masks."""
     metrics: dict[str, float] = field(default_factory=dict)
+    classes: list[dict[str, str]] = field(default_factory=list)
+    """The metrics of each class."""
     figures: list[Figure] = field(default_factory=list)
     cuts: str = ""
     """How many sequences the objective cuts; empty: none."""
@@ -222,6 +225,7 @@ class _Evaluation:
                 self.metrics["perplexity"] = math.exp(min(means.tokens, 700.0))
         for probe in probes:
             self.metrics |= probe.compute(groups)
+            self.classes += getattr(probe, "table", [])
 
     def predict(self, records: LabelledRecords, folder: Path) -> None:
         """Write every prediction beside its label; plot those of untruncated sequences, which the metrics cover."""
@@ -313,6 +317,8 @@ class _Evaluation:
         write_text(folder / "report.html", page(f"Evaluation of {facts['model']}", facts, self.metrics, self.figures))
         width = max(map(len, self.metrics), default=0)
         print("\n".join(f"{name:>{width}}  {value:.5g}" for name, value in self.metrics.items()))
+        if self.classes:
+            print(write_table(folder / CLASSES, self.classes))
         if self.cuts:
             print(f"cut: {self.cuts}")
         print(f"{folder / 'report.html'}")

@@ -21,6 +21,7 @@ from bionemo_core.data.readers.key_names import TASK_KEYS
 from bionemo_core.data.readers.tables import match_column, read_column_names
 from bionemo_core.data.store.residue_filter import RecordFilter
 from bionemo_core.errors import ConfigError, DataError
+from bionemo_core.finetuning.class_metrics import roc_auc
 from bionemo_core.finetuning.metrics import metrics_of
 from bionemo_core.finetuning.model import LabelSpec
 from bionemo_core.inference.scoring import LIKELIHOODS, MASKED, MaskedScorer, check_method
@@ -265,14 +266,13 @@ def _class_metrics(
     predicted: NDArray[np.float64], classes: NDArray[np.float64], used: NDArray[np.bool_]
 ) -> dict[str, float]:
     predicted, classes = predicted[used], classes[used]
-    above, below = predicted[classes == 1], np.sort(predicted[classes == 0])
-    if not (len(above) and len(below)):
+    of_class = classes == 1
+    if of_class.all() or not of_class.any():
         return {}
-    lower = np.searchsorted(below, above, "left") + np.searchsorted(below, above, "right")
     chosen = torch.from_numpy((predicted >= np.median(predicted)).astype(np.int64))
     labels = torch.from_numpy(classes.astype(np.int64))
     mcc = metrics_of(LabelSpec("sequence_classification", ("0", "1")), chosen, labels)["mcc"]
-    return {"auc": float(lower.mean() / 2 / len(below)), "mcc": mcc}
+    return {"auc": roc_auc(predicted, of_class), "mcc": mcc}
 
 
 def _facts(strategy: str, scorer: MaskedScorer, scored: int, rows: int, windowed: int) -> dict[str, Any]:

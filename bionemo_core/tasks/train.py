@@ -252,6 +252,7 @@ class _Run:
             hooks.after_fit(self.parts)
         if test is not None:
             self.trainer.test(self.module, dataloaders=test, verbose=False)
+            hooks.after_test(self.parts)
 
     def _train(self, train: Any, val: Any) -> None:
         saved: Any = {"ckpt_path": str(self.reader.folder), "weights_only": False} if self.reader else {}

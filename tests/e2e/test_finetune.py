@@ -101,6 +101,11 @@ def test_it_learns_and_opens_everywhere(home, pretrained, tables, encoder, tmp_p
     home.command("task=evaluate", model, f"task.output={report}", "batch.num_workers=0", *labels)
     found = json.loads((report / "metrics.json").read_text())["metrics"]
     assert abs(found["accuracy"] - float(tested["test_accuracy"])) < 1e-6
+    classes = rows_of(folder / "test_classes.csv")
+    assert [row["class"] for row in classes] == ["C", "H"]
+    assert classes == rows_of(report / "classes.csv")
+    assert np.mean([float(row["roc_auc"]) for row in classes]) == pytest.approx(found["roc_auc"], abs=1e-5)
+    assert "support  precision" in said
     assert "data:image/png;base64," in (report / "report.html").read_text()
     assert {row["truncated"] for row in rows_of(report / "predictions.csv")} == {"0"}
     if encoder == "frozen":

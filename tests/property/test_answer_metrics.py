@@ -8,9 +8,16 @@ import pytest
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
+from sklearn.metrics import (
+    average_precision_score,
+    precision_recall_fscore_support,
+    precision_score,
+    recall_score,
+    roc_auc_score,
+)
 
 from bionemo_core.data.labelled_records import LabelledRecords
-from bionemo_core.finetuning.metrics import metrics_of
+from bionemo_core.finetuning.metrics import metrics_and_table, metrics_of
 from bionemo_core.finetuning.model import LabelSpec
 from bionemo_core.finetuning.objective import mean_and_scale
 
@@ -61,6 +68,7 @@ def test_metrics_of_classes(pairs: list[tuple[int, int]], num_classes: int) -> N
     predicted, labels = (torch.tensor(side) for side in zip(*pairs, strict=True))
     answers = LabelSpec("sequence_classification", tuple(map(str, range(num_classes))))
     got = metrics_of(answers, predicted, labels)
+    averages = {name: got.pop(name) for name in ("precision", "recall")}
     present = sorted({name for pair in pairs for name in pair})
     columns = [[[int(name == one) for name in side] for one in present] for side in zip(*pairs, strict=True)]
     assert got == {
@@ -68,6 +76,53 @@ def test_metrics_of_classes(pairs: list[tuple[int, int]], num_classes: int) -> N
         "f1": pytest.approx(sum(f1_of(name, pairs) for name in present) / len(present), abs=1e-12),
         "mcc": pytest.approx(correlation(*columns), abs=1e-12),
     }
+    sides = labels.numpy(), predicted.numpy()
+    assert averages == {
+        "precision": pytest.approx(precision_score(*sides, average="macro", zero_division=0), abs=1e-12),
+        "recall": pytest.approx(recall_score(*sides, average="macro", zero_division=0), abs=1e-12),
+    }
+
+
+@st.composite
+def outputs_and_labels(draw) -> tuple[np.ndarray, np.ndarray]:
+    """Outputs [n, classes] with many ties, and labels that may lack any of the classes."""
+    number, classes = draw(st.integers(1, 25)), draw(st.integers(2, CLASSES))
+    of_one = st.lists(st.integers(-3, 3), min_size=classes, max_size=classes)
+    outputs = draw(st.lists(of_one, min_size=number, max_size=number))
+    kinds = draw(st.sets(st.integers(0, classes - 1), min_size=1))
+    labels = draw(st.lists(st.sampled_from(sorted(kinds)), min_size=number, max_size=number))
+    return np.array(outputs, dtype=np.float32), np.array(labels)
+
+
+@given(outputs_and_labels())
+@example((np.zeros((4, 2), dtype=np.float32), np.array([0, 1, 1, 0])))
+@example((np.array([[90, 0], [60, 0], [-60, 0], [-90, 0]], dtype=np.float32), np.array([1, 0, 0, 1])))
+@example((np.ones((3, 2), dtype=np.float32), np.array([1, 1, 1])))
+def test_each_class_is_measured_as_scikit_learn_does(drawn: tuple[np.ndarray, np.ndarray]) -> None:
+    outputs, labels = drawn
+    number = outputs.shape[1]
+    answers = LabelSpec("sequence_classification", tuple(map(str, range(number))))
+    got, table = metrics_and_table(answers, torch.tensor(outputs), torch.tensor(labels))
+    predicted, probabilities = outputs.argmax(1), torch.tensor(outputs).double().softmax(-1).numpy()
+    names = list(range(number))
+    each = precision_recall_fscore_support(labels, predicted, labels=names, zero_division=0)
+    areas: dict[str, list[float]] = {"roc_auc": [], "pr_auc": []}
+    for name in names:
+        row = table[name]
+        assert (row["class"], int(row["support"])) == (str(name), each[3][name])
+        for key, values in zip(("precision", "recall", "f1"), each, strict=False):
+            absent = name not in labels and name not in predicted
+            assert row[key] == "" if absent else float(row[key]) == pytest.approx(values[name], abs=1e-5)
+        of_class = labels == name
+        if of_class.any() and not of_class.all():
+            areas["roc_auc"].append(roc_auc_score(of_class, probabilities[:, name]))
+            areas["pr_auc"].append(average_precision_score(of_class, probabilities[:, name]))
+            assert float(row["roc_auc"]) == pytest.approx(areas["roc_auc"][-1], abs=1e-5)
+            assert float(row["pr_auc"]) == pytest.approx(areas["pr_auc"][-1], abs=1e-5)
+        else:
+            assert row["roc_auc"] == row["pr_auc"] == "", "there is nothing to compare with"
+    expected = {name: pytest.approx(np.mean(values), abs=1e-12) for name, values in areas.items() if values}
+    assert {name: value for name, value in got.items() if name in areas} == expected
 
 
 @given(pairs_of(st.integers(-50, 50).map(lambda number: number / 8)), st.sampled_from([0.0, 1e6]))

@@ -12,7 +12,7 @@ import torch
 
 from bionemo_core.data.labelled_records import LabelledRecords, LabelledSplits
 from bionemo_core.finetuning.linear.solve import LinearFit, StateRows, fit_linear
-from bionemo_core.finetuning.metrics import metrics_of
+from bionemo_core.finetuning.metrics import metrics_and_table
 from bionemo_core.finetuning.model import LabelSpec
 from bionemo_core.finetuning.network import FineTunedNetwork
 from bionemo_core.finetuning.objective import StoredStatesObjective
@@ -123,6 +123,4 @@ def fill_network(network: FineTunedNetwork, fit: LinearFit, *, solved: bool) -> 
 
 
 def _metrics(fit: LinearFit, rows: StateRows, answers: LabelSpec) -> dict[str, float]:
-    outputs = fit.outputs(rows)
-    predicted = outputs.argmax(-1) if answers.of_classes else outputs[:, 0]
-    return metrics_of(answers, predicted, rows.labels)
+    return metrics_and_table(answers, fit.outputs(rows), rows.labels)[0]

@@ -13,9 +13,11 @@ from bionemo_core.data.labelled_records import LabelledSplits
 from bionemo_core.data.model_input import max_text_tokens
 from bionemo_core.errors import ConfigError
 from bionemo_core.finetuning.adapters import copy_weights, pretrained_network
+from bionemo_core.finetuning.class_metrics import CLASSES, write_table
 from bionemo_core.finetuning.early_stopping import StopEarly
 from bionemo_core.finetuning.label_checks import LabelCheck, labels_text
 from bionemo_core.finetuning.long_sequences import shorten
+from bionemo_core.finetuning.metrics import AnswerMetrics
 from bionemo_core.finetuning.model import FINETUNED, LabelSpec
 from bionemo_core.finetuning.network import StoredStates
 from bionemo_core.interop.load_report import LoadReport
@@ -131,6 +133,12 @@ class FineTuning(TrainingHooks):
         self._linear.repeat(parts)
         if parts.trainer.is_global_zero:
             write_model(self.task, parts, tensors, step)
+
+    def after_test(self, parts: Built) -> None:
+        """Write the metrics of each class beside those of the run."""
+        metrics = next(probe for probe in parts.module.probes if isinstance(probe, AnswerMetrics))  # type: ignore[union-attr]  # as above
+        if metrics.table and parts.trainer.is_global_zero:
+            print(write_table(parts.folder.path / f"test_{CLASSES}", metrics.table))
 
     def _check_validation(self, parts: Built) -> None:
         if self.task.early_stopping is not None and (
