@@ -1,14 +1,10 @@
 """Embeddings of sequences: `embedder` computes them, `embedding_results` puts them in the order of the input.
 
-`contact_head` predicts contacts from attention maps.
+`embedding_settings` says what is asked, `model_request` whether the model has it; `text_embedding` does all of it for a
+list of texts. `contact_head` predicts contacts from attention maps.
 """
 
-from bionemo_core.inference.embedding.embedder import (
-    Embedder,
-    EmbeddingSettings,
-    check_known_tokens,
-    embed,
-)
+from bionemo_core.inference.embedding.embedder import Embedder, check_known_tokens
 from bionemo_core.inference.embedding.embedding_results import (
     ATTENTIONS,
     CONTACTS,
@@ -24,6 +20,8 @@ from bionemo_core.inference.embedding.embedding_results import (
     is_per_sequence,
     log_likelihoods,
 )
+from bionemo_core.inference.embedding.embedding_settings import EmbeddingSettings
+from bionemo_core.inference.embedding.text_embedding import embed
 
 __all__ = [
     "ATTENTIONS",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,30 +20,24 @@ from bionemo_core.data.batches.batch import TokenBatch
 from bionemo_core.data.batches.packing import balanced_bins
 from bionemo_core.data.batches.rows import RowShape, collate
 from bionemo_core.data.model_input import TOKENIZER, ModelInput, input_form, max_text_tokens
-from bionemo_core.data.store.text_filter import clean_texts
 from bionemo_core.data.tokenizer import describe_unknown
-from bionemo_core.errors import ConfigError, DataError
-from bionemo_core.inference.embedding.attention_maps import AttentionMaps
-from bionemo_core.inference.embedding.contact_head import ContactHead, contact_head_of
+from bionemo_core.errors import DataError
+from bionemo_core.inference.embedding.contact_head import ContactHead
 from bionemo_core.inference.embedding.embedding_results import (
     ATTENTIONS,
-    CONTACTS,
     EMBEDDINGS,
-    EVERY_OUTPUT,
     HIDDENS,
     LIKELIHOODS,
     LOGITS,
-    POOLINGS,
-    SQUARES,
     BatchOutputs,
     Embedded,
     ResultCollector,
     SequencePart,
     layer_output,
 )
-from bionemo_core.inference.windows import LongRule
-from bionemo_core.nn.captures import attention_layers, capture_attention, capture_layers, encoder_layers
-from bionemo_core.nn.missing_weights import require_weights
+from bionemo_core.inference.embedding.embedding_settings import EmbeddingSettings
+from bionemo_core.inference.embedding.model_request import ModelRequest
+from bionemo_core.nn.captures import capture_attention, capture_layers
 from bionemo_core.nn.residue_states import (
     ResidueEncoder,
     ResidueStates,
@@ -58,81 +52,6 @@ from bionemo_core.protocols import Example, Tokenizer
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
-
-
-@dataclass(frozen=True)
-class EmbeddingSettings:
-    """The outputs to compute, and how to compute them."""
-
-    outputs: tuple[str, ...] = (EMBEDDINGS,)
-    layers: Sequence[int] | None = None
-    """Layers whose embeddings and hidden states to return: 0 is the embedding of the tokens, -1 the last layer after
-    the final norm, which is what None returns. Their outputs are named by layer: `embeddings_layer20`."""
-    pooling: str = "mean"
-    """How an embedding is made of hidden states: mean or max over the residues, or cls, the state of the first terminal
-    token; bos is another name for cls."""
-    on_long: str = "error"
-    """error, truncate, or window (see `inference.windows`)."""
-    window_overlap: int | None = None
-    """Residues that neighbouring windows share; None: half of the model's limit."""
-    tokens_per_batch: int = 4096
-    """Tokens that go through the network at once; a batch always has room for one sequence."""
-    text_form: str | None = None
-    """How a text is fed: tokenizer or plain (`data.model_input`); None: as the model was fine-tuned, else tokenizer."""
-    terminal_rows: bool = False
-    """Whether the hidden states have rows for the terminal tokens as well; embeddings are means without them."""
-    unknown: str = "error"
-    """What to do with a letter that the tokenizer does not know: error, or unk."""
-    key_prefix: str = ""
-    """What the keys begin with in messages: `task.` on the command line."""
-    static_shapes: bool = False
-    """Give packed batches one of few shapes, so that compiled layers are compiled for few shapes."""
-
-    def check(self) -> EmbeddingSettings:
-        """Check the settings, and return them.
-
-        Raises:
-            ConfigError: an output, the pooling or the word of `unknown` is unknown, no output is requested,
-                tokens_per_batch is below 1, or layers or a pooling are chosen for outputs that have none.
-        """
-        unknown = [name for name in self.outputs if name not in EVERY_OUTPUT]
-        if unknown or not self.outputs:
-            raise ConfigError(
-                f"{self.key_prefix}outputs: got {list(self.outputs)}, expected some of {', '.join(EVERY_OUTPUT)}."
-            )
-        if self.tokens_per_batch < 1:
-            raise ConfigError(f"{self.key_prefix}tokens_per_batch: got {self.tokens_per_batch}, expected 1 or more.")
-        if self.unknown not in ("error", "unk"):
-            raise ConfigError(f"{self.key_prefix}unknown: got {self.unknown!r}, expected error or unk.")
-        self._check_pooling()
-        squares = [name for name in self.outputs if name in SQUARES]
-        if squares and self.on_long == "window":
-            raise ConfigError(
-                f"{self.key_prefix}outputs=[{squares[0]}]: residues in different windows are no pair. "
-                f"Use {self.key_prefix}on_long=truncate or error."
-            )
-        return self if self.pooling != "bos" else replace(self, pooling="cls")
-
-    def _check_pooling(self) -> None:
-        key = self.key_prefix
-        if self.pooling not in (*POOLINGS, "bos"):
-            raise ConfigError(f"{key}pooling: got {self.pooling!r}, expected one of {', '.join(POOLINGS)}, bos.")
-        if self.pooling != "mean" and EMBEDDINGS not in self.outputs:
-            raise ConfigError(
-                f"{key}pooling={self.pooling}: not used without embeddings in {key}outputs. Request "
-                "them, or leave it out."
-            )
-        if self.pooling in ("cls", "bos") and self.on_long == "window":
-            raise ConfigError(
-                f"{key}pooling={self.pooling}: a protein in several windows has several first tokens. Use "
-                f"{key}pooling=mean, or {key}on_long=truncate."
-            )
-        if self.layers is not None and not {EMBEDDINGS, HIDDENS}.intersection(self.outputs):
-            raise ConfigError(
-                f"{key}layers: not used without embeddings or hiddens in {key}outputs. Request them, or leave it out."
-            )
-        if self.layers is not None and not self.layers:
-            raise ConfigError(f"{key}layers: got no layer, expected some, such as [-1,20]. Leave it out for the last.")
 
 
 @dataclass
@@ -160,79 +79,18 @@ class Embedder:
         self.input = ModelInput(self.tokenizer, self.encoder.form)
         self.packing = self.encoder.fixed_states is None and may_pack(self.module)
         self.network = encoder_network(network)
-        self.layers = self._resolve_layers()
+        request = ModelRequest(settings, self.network, self.encoder, self.input)
+        self.layers = request.resolve_layers()
         self.output_names = tuple(name for output in settings.outputs for name in self._names_of(output))
-        self._check_first_token()
-        self._attention_maps = self._plan_attention()
-        ragged = [name for name in settings.outputs if name in (LOGITS, LIKELIHOODS)]
-        if ragged and not (hasattr(self.network, "head") and hasattr(self.network, "embedding")):
-            raise ConfigError(
-                f"{settings.key_prefix}outputs: {', '.join(ragged)} need a masked-language head, which "
-                f"{type(self.network).__name__} does not have. Request embeddings or hiddens."
-            )
-        require_weights(
-            self.network,
-            f"{settings.key_prefix}outputs={', '.join(settings.outputs)}",
-            () if ragged else self.encoder.unread,
-        )
-        seq_length: int = self.module.seq_length  # type: ignore[assignment]  # torch's stub allows modules only
-        limit = max_text_tokens(self.module, self.input.num_terminals)
-        overlap = settings.window_overlap
-        # The states of windows cannot be joined if a model has the same number of states for any length.
-        actions = ("window", "truncate") if self.encoder.fixed_states is None else ("truncate",)
-        overlap = limit // 2 if overlap is None else overlap
-        self.long_rule = LongRule(settings.on_long, limit, overlap, actions, settings.key_prefix).check()
-        if settings.terminal_rows and not self._has_terminal_rows():
-            task = settings.key_prefix
-            raise ConfigError(
-                f"{task}terminal_rows=true: only hidden states of a model with terminal tokens have such rows. Request "
-                f"{task}outputs=[hiddens] without {task}on_long=window, or set {task}terminal_rows=false."
-            )
-        self.seq_length = seq_length
+        request.check_first_token()
+        self._attention_maps = request.plan_attention()
+        request.check_weights()
+        self.seq_length: int = self.module.seq_length  # type: ignore[assignment]  # torch's stub allows modules only
+        self.long_rule = request.long_rule(max_text_tokens(self.module, self.input.num_terminals))
+        request.check_terminal_rows()
         # The attention maps of a single protein may take a gigabyte.
         tokens_per_batch = 1 if ATTENTIONS in settings.outputs else settings.tokens_per_batch
-        self.num_packs = max(1, tokens_per_batch // seq_length)
-
-    def _resolve_layers(self) -> tuple[int, ...] | None:
-        """Return the numbers of the chosen layers, from 0 for the embedding, each once; None if none is chosen.
-
-        Raises:
-            ConfigError: the model has no such layer, or none that can be chosen.
-        """
-        chosen, key = self.settings.layers, f"{self.settings.key_prefix}layers"
-        if chosen is None:
-            return None
-        if self.encoder.fixed_states is not None:
-            raise ConfigError(f"{key}: the layers of a perceiver have no states at residues. Leave it out.")
-        count = len(encoder_layers(self.network))
-        wrong = [number for number in chosen if not -count - 1 <= number <= count]
-        if wrong:
-            raise ConfigError(
-                f"{key}: got {wrong[0]}, expected 0 (the embedding) to {count} (the last layer), or -1 (the last) to "
-                f"{-count - 1}."
-            )
-        return tuple(dict.fromkeys(number % (count + 1) for number in chosen))
-
-    def _plan_attention(self) -> AttentionMaps | None:
-        """Return what is needed to compute attention maps and contacts; None if neither is requested.
-
-        Raises:
-            ArtefactError: the contact head does not fit the model.
-            ConfigError: the model has no attention maps, or no contact head.
-        """
-        key = f"{self.settings.key_prefix}outputs"
-        squares = [name for name in self.settings.outputs if name in SQUARES]
-        if not squares:
-            return None
-        if self.encoder.fixed_states is not None:
-            raise ConfigError(f"{key}=[{squares[0]}]: a perceiver's attention has no pairs of residues. Leave it out.")
-        layers = attention_layers(self.network)
-        head = None
-        if CONTACTS in squares:
-            network: Any = self.network
-            head = contact_head_of(network, key).check(len(layers), network.config.num_attention_heads)
-        terminals = (0, 0) if self.settings.terminal_rows else self.encoder.form.terminals
-        return AttentionMaps(head, ATTENTIONS in squares, terminals)
+        self.num_packs = max(1, tokens_per_batch // self.seq_length)
 
     @property
     def reads_layers(self) -> bool:
@@ -249,24 +107,6 @@ class Embedder:
         if self.layers is None or output not in (EMBEDDINGS, HIDDENS):
             return [output]
         return [layer_output(output, layer) for layer in self.layers]
-
-    def _check_first_token(self) -> None:
-        """Check that the model has a first terminal token, if embeddings are its state.
-
-        Raises:
-            ConfigError: it has none.
-        """
-        if self.settings.pooling == "cls" and not (self.encoder.fixed_states is None and self.input.form.bos):
-            key = self.settings.key_prefix
-            raise ConfigError(
-                f"{key}pooling=cls: this model reads no terminal token before a text. Use {key}pooling=mean or max."
-            )
-
-    def _has_terminal_rows(self) -> bool:
-        chosen = self.settings
-        possible = self.input.num_terminals > 0 and self.encoder.fixed_states is None and chosen.on_long != "window"
-        others = {LOGITS, LIKELIHOODS, CONTACTS}.intersection(chosen.outputs)
-        return possible and not others and bool({HIDDENS, ATTENTIONS}.intersection(chosen.outputs))
 
     @property
     def device(self) -> torch.device:
@@ -420,40 +260,3 @@ def check_known_tokens(ids: NDArray[np.int32], tokenizer: Tokenizer, sequence: s
             f"sequence {name!r}: {describe_unknown(tokenizer, sequence, ids)} is not in the tokenizer's alphabet "
             f"({tokenizer.vocab_size} tokens)."
         )
-
-
-def embed(
-    module: pl.LightningModule,
-    tokenizer: Tokenizer,
-    sequences: Sequence[str | bytes],
-    *,
-    canonicalize: bool = True,
-    **settings: Any,
-) -> NDArray[np.float32]:
-    """Return the embedding of every sequence, float32 [sequences, hidden]: the mean of its residues' states.
-
-    Sequences are cleaned and checked as `task=embed` does: residues in upper case, texts in the tokenizer's canonical
-    form unless `canonicalize` is false. `settings` are the fields of `EmbeddingSettings` except `outputs`; with
-    `layers=[20]` the embeddings are those of this layer.
-
-    Raises:
-        ConfigError: the model cannot embed, or a setting is out of its range.
-        DataError: there is no sequence, or one is empty, too long, or has an unknown letter.
-    """
-    if isinstance(sequences, str | bytes):
-        raise DataError("embed: got one text, expected a list of sequences. For a single one, pass [sequence].")
-    if not len(sequences):
-        raise DataError("embed: the list of sequences is empty. Pass at least one.")
-    embedder = Embedder(module, tokenizer, EmbeddingSettings(**settings))
-    if len(embedder.output_names) > 1:
-        raise ConfigError(
-            f"embed: returns one array, but got {len(embedder.output_names)} layers. Pass one layer a call."
-        )
-    cleaned = clean_texts(
-        tokenizer,
-        sequences,
-        on_invalid=embedder.settings.unknown,
-        canonicalize=canonicalize,
-        advice="Leave it out, or keep it with unknown='unk'.",
-    )
-    return embedder.run(cleaned).arrays[embedder.output_names[0]]
