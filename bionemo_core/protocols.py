@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
+    from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
@@ -233,6 +234,26 @@ class BuildContext:
     deterministic: bool = False
     home: str = ""  # folder of prepared data and runs; empty: $BIONEMO_HOME, else ~/.bionemo
     preparation_workers: int | None = None  # processes that filter records; None: one per CPU for long inputs
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """The facts about a run that the factory of a logger gets as `run`."""
+
+    folder: Path
+    """The run folder; a logger writes its files there."""
+    name: str
+    resumed_step: int | None = None
+    """The step of the checkpoint that the run resumes from; None for a new run."""
+
+
+@runtime_checkable
+class Schedule(Protocol):
+    """A pure function that gives the learning rate of every step; the result of a schedule component's factory."""
+
+    def __call__(self, step: int, *, base_lr: float, max_steps: int) -> float:
+        """Return the learning rate of step `step`, from 0, in a run of `max_steps` whose optimizer has `base_lr`."""
+        ...
 
 
 class Oracle(Protocol):

@@ -1,4 +1,4 @@
-"""The hooks: six for plugins, and four more that only the core implements for its own groups.
+"""The hooks: five that name the framework, optional ones, and two that only the core implements for its own groups.
 
 Each is a function without arguments that yields `Component`s. A plugin's module marks its
 functions with `@hookimpl`, sets `BIONEMO_PLUGIN_API = 1`, and imports nothing heavy.
@@ -14,7 +14,7 @@ hookspec = pluggy.HookspecMarker("bionemo")
 
 
 class PluginHooks:
-    """The hooks that a plugin may implement."""
+    """The hooks that a plugin may implement; the first five are the framework, the others are optional."""
 
     @hookspec
     def bionemo_tokenizers(self) -> Iterable[Component]:  # type: ignore[empty-body]
@@ -40,6 +40,14 @@ class PluginHooks:
     def bionemo_heads(self) -> Iterable[Component]:  # type: ignore[empty-body]
         """Yield heads for fine-tuning; a factory returns settings with `build(hidden_size, outputs, per_residue)`."""
 
+    @hookspec
+    def bionemo_schedulers(self) -> Iterable[Component]:  # type: ignore[empty-body]
+        """Yield learning-rate schedules; a factory returns a `Schedule`, a pure function of the step."""
+
+    @hookspec
+    def bionemo_loggers(self) -> Iterable[Component]:  # type: ignore[empty-body]
+        """Yield metric loggers; a factory takes `run`, a `RunContext`, and returns a Lightning logger."""
+
 
 class CoreHooks(PluginHooks):
     """The hooks of plugins, and those that only the core implements."""
@@ -47,14 +55,6 @@ class CoreHooks(PluginHooks):
     @hookspec
     def bionemo_optimizers(self) -> Iterable[Component]:  # type: ignore[empty-body]
         """Yield optimizer settings."""
-
-    @hookspec
-    def bionemo_schedulers(self) -> Iterable[Component]:  # type: ignore[empty-body]
-        """Yield learning-rate schedules."""
-
-    @hookspec
-    def bionemo_loggers(self) -> Iterable[Component]:  # type: ignore[empty-body]
-        """Yield metric loggers."""
 
     @hookspec
     def bionemo_tasks(self) -> Iterable[Component]:  # type: ignore[empty-body]
@@ -68,11 +68,14 @@ GROUP_OF_HOOK = {
     "bionemo_connectors": "connector",
     "bionemo_callbacks": "callbacks",
     "bionemo_heads": "head",
-    "bionemo_optimizers": "optim",
     "bionemo_schedulers": "scheduler",
     "bionemo_loggers": "logger",
+    "bionemo_optimizers": "optim",
     "bionemo_tasks": "task",
 }
 """The configuration group of the components that a hook yields."""
+
+MAIN_HOOKS = tuple(GROUP_OF_HOOK)[:5]
+"""The five hooks that name the framework."""
 
 GROUPS = tuple(GROUP_OF_HOOK.values())

@@ -13,7 +13,7 @@ from bionemo_core.plugins.component import PLUGIN_API
 from bionemo_core.plugins.component_checks import check_component
 from bionemo_core.plugins.did_you_mean import did_you_mean
 from bionemo_core.plugins.discovery import FoundPlugin
-from bionemo_core.plugins.hookspecs import GROUP_OF_HOOK, PluginHooks
+from bionemo_core.plugins.hookspecs import GROUP_OF_HOOK, MAIN_HOOKS, PluginHooks
 from bionemo_core.plugins.records import PluginRecord, RegisteredComponent, Status
 
 PROJECT = "bionemo"
@@ -77,9 +77,7 @@ def collect_components(plugin: Any, hooks: type[PluginHooks], *, checked: bool =
                 seen.add((group, component.name))
                 offered.append((group, component))
     if not offered:
-        raise ConfigError(
-            f"it offers no component. Implement one of {', '.join(sorted(GROUP_OF_HOOK)[:5])} with @hookimpl."
-        )
+        raise ConfigError(f"it offers no component. Implement one of {', '.join(MAIN_HOOKS)} with @hookimpl.")
     return offered
 
 

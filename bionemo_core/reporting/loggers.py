@@ -6,7 +6,6 @@ No `from __future__ import annotations` here: hydra-zen reads these annotations 
 import netrc
 import os
 import secrets
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 from urllib.parse import urlsplit
@@ -14,18 +13,9 @@ from urllib.parse import urlsplit
 from bionemo_core.errors import ConfigError
 from bionemo_core.io.atomic import write_text
 from bionemo_core.machine import has_package
+from bionemo_core.protocols import RunContext
 
 WANDB_KEY = "WANDB_API_KEY"
-
-
-@dataclass(frozen=True)
-class RunContext:
-    """The facts about a run that the factory of a logger gets."""
-
-    folder: Path
-    name: str
-    resumed_step: int | None = None
-    """The step of the checkpoint that the run resumes from; None for a new run."""
 
 
 def csv(run: RunContext) -> Any:

@@ -17,7 +17,7 @@ from bionemo_core.errors import NetworkError
 from bionemo_core.io.exhaustion import find_exhaustion
 from bionemo_core.parallel.groups import is_lost_peer
 from bionemo_core.parallel.strategy import MegatronStrategy
-from bionemo_core.reporting.loggers import RunContext
+from bionemo_core.protocols import RunContext
 from bionemo_core.reporting.training_progress import RunProgress
 from bionemo_core.runs.device import Device
 from bionemo_core.runs.folder import RunFolder

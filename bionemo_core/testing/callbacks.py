@@ -4,11 +4,9 @@ from typing import Any
 
 from bionemo_core.config.schema import Choice
 from bionemo_core.plugins import RegisteredComponent, Registry
-from bionemo_core.testing.runs import alone_in_process, kept_generators
+from bionemo_core.testing.optional.linear_layer import train_linear_layer
 from bionemo_core.testing.subject import Subject, fail, failure_of
 from bionemo_core.testing.training import check_finite, compare_resumed, get_trained_run
-
-PLAIN_STEPS = 4
 
 
 def check_callback(subject: Subject, registered: RegisteredComponent, model: RegisteredComponent | None) -> None:
@@ -31,7 +29,7 @@ def check_callback(subject: Subject, registered: RegisteredComponent, model: Reg
         fail(f"{where}: its factory returns {type(built).__name__}, expected a pytorch_lightning.Callback.")
     _check_state(where, built, subject.build(registered))
     if model is None:
-        _train_linear_layer(where, registry.watch(built))
+        train_linear_layer(where, callbacks=[registry.watch(built)])
         _check_state(f"{where}, after training", built, subject.build(registered))
     else:
         params = registered.complete(subject.parameters(registered))
@@ -81,39 +79,3 @@ def _check_state(where: str, callback: Any, another: Any) -> None:
         another.load_state_dict(callback.state_dict())
     except Exception as error:
         raise failure_of(f"{where}: load_state_dict(state_dict())", error) from error
-
-
-def _train_linear_layer(where: str, callback: Any) -> None:
-    import pytorch_lightning as pl
-    import torch
-
-    class Linear(pl.LightningModule):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layer = torch.nn.Linear(4, 1)
-
-        def training_step(self, batch: Any, batch_idx: int) -> Any:
-            return self.layer(batch).square().mean()
-
-        def validation_step(self, batch: Any, batch_idx: int) -> Any:
-            self.log("val_loss", self.layer(batch).square().mean())
-
-        test_step = validation_step
-
-        def configure_optimizers(self) -> Any:
-            return torch.optim.SGD(self.parameters(), lr=0.1)
-
-    quiet: Any = {
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-    }
-    rows: Any = torch.utils.data.DataLoader(torch.randn(PLAIN_STEPS, 4))  # type: ignore[arg-type]  # a tensor is one
-    try:
-        with alone_in_process(), kept_generators():
-            trainer = pl.Trainer(accelerator="cpu", max_steps=PLAIN_STEPS, callbacks=[callback], **quiet)
-            trainer.fit(Linear(), rows, rows)
-            trainer.test(Linear(), rows, verbose=False)
-    except Exception as error:
-        raise failure_of(f"{where}: training with it", error) from error

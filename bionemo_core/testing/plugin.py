@@ -22,6 +22,7 @@ from bionemo_core.testing import (
     tokenizers,
     training,
 )
+from bionemo_core.testing.optional import loggers, schedules
 from bionemo_core.testing.references import Reference
 from bionemo_core.testing.subject import ConformanceError, KitSettings, Subject
 
@@ -152,6 +153,12 @@ class PluginConformance:
         models = _tested_models(type(self), subject)
         callbacks.check_callback(subject, callback, models[0] if models else None)
 
+    def test_schedule_is_pure(self, subject: Subject, scheduler: RegisteredComponent) -> None:
+        schedules.check_schedule(subject, scheduler)
+
+    def test_run_with_logger(self, subject: Subject, logger: RegisteredComponent) -> None:
+        loggers.check_logger(subject, logger)
+
     def test_packed_equals_unpacked(self, subject: Subject, packing_model: RegisteredComponent) -> None:
         capabilities.check_packing(subject, packing_model)
 
@@ -174,6 +181,8 @@ _ARGUMENTS = {
     "connector": "connector",
     "head": "head",
     "callback": "callbacks",
+    "scheduler": "scheduler",
+    "logger": "logger",
     "model": "model",
     "packing_model": "model",
     "decoding_model": "model",

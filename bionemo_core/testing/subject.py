@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 COMPOSED_GROUPS = ("model", "tokenizer", "data")
 """The groups of a run's configuration in which the class's `parameters` are set."""
 
+BUILT_GROUPS = ("connector", "callbacks", "head", "scheduler", "logger")
+"""The groups whose components the kit builds with the class's `parameters`."""
+
 
 class ConformanceError(AssertionError):
     """A plugin does not do what the core and users rely on; the message tells its author what to change."""
@@ -215,7 +218,7 @@ class Subject:
         Raises:
             ConformanceError: one does not, so that its values would have no effect.
         """
-        groups = (*COMPOSED_GROUPS, "connector", "callbacks", "head")
+        groups = (*COMPOSED_GROUPS, *BUILT_GROUPS)
         known = [f"{group}/{one.name}" for group in groups for one in self.registry.components(group)]
         for key in self.settings.parameters:
             if key not in known:

@@ -9,19 +9,11 @@ No `from __future__ import annotations` here: the configuration reads these anno
 
 import math
 from dataclasses import dataclass
-from typing import Optional, Protocol
+from typing import Optional
 
 from bionemo_core.errors import ConfigError
 from bionemo_core.plugins.configure import fits_run, unfitted
 from bionemo_core.ranges import Count, Dropout, Natural, NotNegative, Share
-
-
-class Schedule(Protocol):
-    """A function that gives the learning rate of every step."""
-
-    def __call__(self, step: int, *, base_lr: float, max_steps: int) -> float:
-        """Return the learning rate of optimizer step `step` in a run of `max_steps` whose optimizer has `base_lr`."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -34,7 +26,7 @@ class Constant:
         _check_count(self.warmup_steps, "warmup_steps")
 
     def __call__(self, step: int, *, base_lr: float, max_steps: int) -> float:
-        """Return the learning rate of `step`; see `Schedule`."""
+        """Return the learning rate of `step`; see `protocols.Schedule`."""
         return _warmed_up(step, self.warmup_steps, base_lr) if step <= self.warmup_steps else base_lr
 
 
@@ -57,7 +49,7 @@ class Cosine:
         _check_rate(self.min_lr)
 
     def __call__(self, step: int, *, base_lr: float, max_steps: int) -> float:
-        """Return the learning rate of `step`; see `Schedule`.
+        """Return the learning rate of `step`; see `protocols.Schedule`.
 
         Raises:
             ConfigError: `min_lr` is above `base_lr`.
@@ -86,7 +78,7 @@ class InverseSquareRoot:
         _check_share(self.warmup_ratio, "warmup_ratio")
 
     def __call__(self, step: int, *, base_lr: float, max_steps: int) -> float:
-        """Return the learning rate of `step`; see `Schedule`."""
+        """Return the learning rate of `step`; see `protocols.Schedule`."""
         warmup = _warmup_of(self.warmup_steps, self.warmup_ratio, max_steps)
         if warmup > 0 and step <= warmup:
             return _warmed_up(step, warmup, base_lr)
@@ -124,7 +116,7 @@ class Noam:
         _check_rate(self.min_lr)
 
     def __call__(self, step: int, *, base_lr: float, max_steps: int) -> float:
-        """Return the learning rate of `step`; see `Schedule`."""
+        """Return the learning rate of `step`; see `protocols.Schedule`."""
         counted = max(step, 1)
         if counted > max_steps:
             return self.min_lr
@@ -147,7 +139,7 @@ class WarmupAnnealing:
         _check_share(self.warmup_ratio, "warmup_ratio")
 
     def __call__(self, step: int, *, base_lr: float, max_steps: int) -> float:
-        """Return the learning rate of `step`; see `Schedule`.
+        """Return the learning rate of `step`; see `protocols.Schedule`.
 
         Raises:
             ConfigError: `min_lr` is above `base_lr`.
@@ -181,7 +173,7 @@ class WarmupAnnealHold:
         _check_share(self.anneal_percentage, "anneal_percentage")
 
     def __call__(self, step: int, *, base_lr: float, max_steps: int) -> float:
-        """Return the learning rate of `step`; see `Schedule`.
+        """Return the learning rate of `step`; see `protocols.Schedule`.
 
         Raises:
             ConfigError: `min_lr` is above `base_lr`.

@@ -73,7 +73,7 @@ class Bag(dict):
         ("raise ImportError", {"requires": "bionemo-run>=5"}, Status.INCOMPATIBLE, ["bionemo-run>=5", "0.1.0"]),
         ("", {"extra_entry_point": True}, Status.REJECTED, ["2 entry points", "expected one"]),
         ("@hookimpl\ndef bionemo_model():\n    return []", {}, Status.REJECTED, ["Did you mean 'bionemo_models'"]),
-        ("@hookimpl\ndef bionemo_schedulers():\n    return []", {}, Status.REJECTED, ["unknown hook"]),
+        ("@hookimpl\ndef bionemo_optimizers():\n    return []", {}, Status.REJECTED, ["unknown hook"]),
         ("def bionemo_models():\n    return []", {}, Status.REJECTED, ["@hookimpl"]),
         ("@hookimpl\ndef bionemo_models(config):\n    return []", {}, Status.REJECTED, ["config"]),
         ("", {}, Status.REJECTED, ["offers no component"]),

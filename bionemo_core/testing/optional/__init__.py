@@ -1,0 +1,1 @@
+"""Checks of the components of optional hooks: schedules, loggers."""
