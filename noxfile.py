@@ -184,10 +184,10 @@ def mutants(session: nox.Session) -> None:
 def _install(
     session: nox.Session, plugins: Sequence[str] | dict[str, Path], *, extra: str = "", also: Sequence[str] = ()
 ) -> None:
-    """Install the core and these plugins in one pip command."""
+    """Install the core and these plugins in one pip command; Python compiles a module when it is first imported."""
     editable = [f".[{extra}]" if extra else ".", *(str(PLUGINS[name].relative_to(ROOT)) for name in plugins)]
     arguments = [argument for path in editable for argument in ("-e", path)]
-    session.install("-c", "constraints.txt", *arguments, *also)
+    session.install("--no-compile", "-c", "constraints.txt", *arguments, *also)
 
 
 def _requirements(*names: str) -> list[str]:
