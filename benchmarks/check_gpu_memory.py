@@ -131,7 +131,8 @@ def main() -> int:
             continue
         result = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("RESULT ")]
         if not result:
-            print(f"{case:>22} failed: {(done.stderr.strip().splitlines() or ['no message'])[-1][:300]}", flush=True)
+            said = [line for line in done.stderr.splitlines() if "Error" in line] or done.stderr.split("\n")
+            print(f"{case:>22} failed with status {done.returncode}: {said[-1][:300]}", flush=True)
             off += 1
             continue
         estimate, measured, tokens, seconds = map(float, result[0])
