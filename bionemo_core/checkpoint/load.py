@@ -78,10 +78,10 @@ def open_newest_valid(root: Path, *, verify: bool = True) -> tuple["CheckpointRe
             skipped.append(Skipped(path, str(failure)))
     if not skipped:
         raise CheckpointError(
-            f"checkpoint: there is none in {root} (expected folders named step-00000000). Nothing to resume."
+            f"checkpoint: {root} has none (expected folders named step-00000000), so there is nothing to resume."
         )
     tried = "\n".join(f"  {path.name}: {reason}" for path, reason in skipped)
-    raise CheckpointError(f"checkpoint: none of the {len(skipped)} in {root} is valid:\n{tried}")
+    raise CheckpointError(f"checkpoint: none of the {len(skipped)} checkpoints in {root} is valid:\n{tried}")
 
 
 class CheckpointReader:
@@ -170,7 +170,9 @@ class CheckpointReader:
         tensor = self._tensor(name)
         start = (0,) * len(tensor.shape) if offset is None else tuple(offset)
         if len(start) != len(tensor.shape):
-            raise self._error(f"tensor '{name}' has shape {list(tensor.shape)}; offset {list(start)} has other dims")
+            raise self._error(
+                f"tensor '{name}' has shape {list(tensor.shape)}; offset {list(start)} has another number of dims"
+            )
         extent = tuple(g - o for g, o in zip(tensor.shape, start, strict=True)) if shape is None else tuple(shape)
         inside = len(extent) == len(start) and all(
             o >= 0 and s >= 0 and o + s <= g for o, s, g in zip(start, extent, tensor.shape, strict=True)

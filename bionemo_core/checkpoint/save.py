@@ -188,7 +188,7 @@ class _Saving:
                 if {**tensor, "pieces": known["pieces"]} != known:
                     raise CheckpointError(
                         f"checkpoint: tensor '{entry['name']}': rank {rank} has {tensor['dtype']} of global shape "
-                        f"{tensor['shape']}, a lower rank {known['dtype']} of {known['shape']}."
+                        f"{tensor['shape']}, but a lower rank has {known['dtype']} of global shape {known['shape']}."
                     )
                 known["pieces"].append(
                     {"file": part["file"], "key": entry["key"], "offset": entry["offset"], "shape": entry["shape"]}
@@ -235,7 +235,7 @@ class _Saving:
         if isinstance(failure, BioNeMoError) or not isinstance(failure, OSError):
             return failure
         advice = ADVICE_OF_ERRNO.get(
-            failure.errno or 0, "Free space or mend the permissions of that folder, then resume with resume=last."
+            failure.errno or 0, "Free space or correct the permissions of that folder, then resume with resume=last."
         )
         return kind_of_failure(failure, StorageError)(
             f"checkpoint: step {self.step} was not saved: {failure.strerror or failure} "

@@ -87,7 +87,7 @@ class KitReport:
     def advice(self) -> str:
         """Return what to remove from the declared capabilities, or how to go on."""
         removals = [
-            f"Remove {capability!r} from the capabilities of {', '.join(sorted(models))}, or mend the model."
+            f"Remove {capability!r} from the capabilities of {', '.join(sorted(models))}, or correct the model."
             for capability, models in self._removable.items()
         ]
         return " ".join(removals) or "The text below each FAILED line says what to change."

@@ -36,8 +36,8 @@ class ExitStatus:
             error = _find_stop(error) or error
         if isinstance(error, Stopped):
             sys.stderr.write(
-                f"error[stopped]: {error.name} stopped the command. Nothing of its result was written; the same "
-                "command starts again.\n"
+                f"error[stopped]: {error.name} stopped the command. No result was written; run the same command to "
+                "start again.\n"
             )
             self.value = SIGNAL_EXIT + error.number
         elif isinstance(error, Exception):

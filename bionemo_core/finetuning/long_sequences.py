@@ -30,7 +30,7 @@ def check_on_long(how: str, per_residue: bool) -> None:
         raise ConfigError(f"task.on_long: got {how!r}, expected one of {', '.join(ON_LONG)}.")
     if how == WINDOW and not per_residue:
         raise ConfigError(
-            "task.on_long=window: needs labels for residues, and here a label belongs to a whole sequence. Use "
+            "task.on_long=window: needs labels for residues, but here a label belongs to a whole sequence. Use "
             "task.on_long=truncate, or skip."
         )
 

@@ -209,7 +209,7 @@ def freeze(network: Any, *, frozen: bool, layers: int) -> None:
     blocks = list(getattr(network if encoder is None else encoder, "layers", ()))
     count = layers if layers >= 0 else len(blocks) + layers
     if not 0 <= count <= len(blocks):
-        raise ConfigError(f"task.freeze_layers: got {layers}, the encoder has {len(blocks)} blocks.")
+        raise ConfigError(f"task.freeze_layers: got {layers}, but the encoder has {len(blocks)} blocks.")
     frozen_parts = [network] if frozen else blocks[:count]
     if count and not frozen:
         frozen_parts += [part for name, part in network.named_children() if "embedding" in name]

@@ -247,7 +247,7 @@ class Parts:
         for block in itertools.pairwise(self.bounds):
             ranges = saved_ranges(published, block)
             if missing_ranges(ranges, block):
-                raise StorageError(f"embedding: {self.store.folder} lacks parts. Run the same command again.")
+                raise StorageError(f"embedding: parts are missing in {self.store.folder}. Run the same command again.")
             yield Part.join([self.store.read(start) for start, _ in ranges])
 
 

@@ -85,7 +85,7 @@ class SampleCounts:
         """Return a few aligned lines to print."""
         noun = self.judge.noun if self.judge else "text"
         rate = self.samples / max(summary["seconds"], 1e-9)
-        lines = [("samples", f"{self.samples:,} in {summary['seconds']:,.1f} s, {rate:,.0f} a second")]
+        lines = [("samples", f"{self.samples:,} in {summary['seconds']:,.1f} s, {rate:,.0f} per second")]
         lines += [
             (name.replace("_", "-"), f"{summary[name]:.4f}  {meaning}")
             for name, meaning in (

@@ -131,8 +131,8 @@ class Seq2SeqInference:
             if not 0 < len(tokens) <= self.seq_length:
                 shown = text if len(text) <= 60 else f"{text[:57]}..."
                 raise DataError(
-                    f"sequence {number} ({shown!r}) has {len(tokens)} tokens, the model takes 1 to {self.seq_length}. "
-                    "Leave it out or cut it."
+                    f"sequence {number} ({shown!r}) has {len(tokens)} tokens, but the model takes 1 to "
+                    f"{self.seq_length}. Leave it out or cut it."
                 )
         return ids
 

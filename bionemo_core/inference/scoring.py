@@ -329,6 +329,6 @@ def pair_windows(variant: Sequence[Mutation], wild_type: str, limit: int) -> tup
     longer = len(wild_type) + max(growth, 0)
     changed = end - first + max(growth, 0)
     if longer > limit and changed > limit:
-        raise DataError(f"the changed residues span {changed:,}, the model takes {limit:,}.")
+        raise DataError(f"the changed residues span {changed:,}, but the model takes {limit:,}.")
     start, stop = centred_window(first + changed // 2, longer, limit)
     return Window(start, stop - max(growth, 0)), Window(start, stop - max(-growth, 0))

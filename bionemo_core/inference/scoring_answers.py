@@ -84,7 +84,7 @@ class Predictor:
             count = len(self.tokenizer.encode(store[row]))
             if count > rule.max_residues:
                 raise DataError(
-                    f"sequence {store.id(row)!r} has {count} tokens, the model takes {rule.max_residues}. "
+                    f"sequence {store.id(row)!r} has {count} tokens, but the model takes {rule.max_residues}. "
                     "Cut such sequences with task.on_long=truncate, or leave them out."
                 )
 

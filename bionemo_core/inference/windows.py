@@ -104,7 +104,8 @@ class LongRule(NamedTuple):
         if self.on_long == "window":
             return split_windows(num_residues, self.max_residues, self.overlap)
         raise DataError(
-            f"sequence {name!r} has {num_residues:,} tokens, the model takes {self.max_residues:,}. Set {self.advice}."
+            f"sequence {name!r} has {num_residues:,} tokens, but the model takes {self.max_residues:,}. "
+            f"Set {self.advice}."
         )
 
 

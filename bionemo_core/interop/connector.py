@@ -117,7 +117,9 @@ def absent_by_kind(source: ForeignModel, whole: str, theirs: str, ours: tuple[st
     kind = str(named[0])[:80] if isinstance(named, list) and named else ""
     if kind == whole or any(name.startswith(theirs) for name in source.tensors):
         return AbsentParts()
-    return AbsentParts(ours, f"{kind or source.where} has no {what}: embeds, fine-tunes; no perplexity")
+    return AbsentParts(
+        ours, f"{kind or source.where} has no {what}: it embeds and can be fine-tuned, but has no perplexity"
+    )
 
 
 def check_pieces(found: Sequence[str], wanted: Sequence[str], where: str) -> None:
@@ -131,6 +133,6 @@ def check_pieces(found: Sequence[str], wanted: Sequence[str], where: str) -> Non
     for i, (got, expected) in enumerate(zip(found, wanted, strict=False)):
         if got != expected:
             raise ArtefactError(
-                f"{where}: piece {i} is {got[:40]!r}, expected {expected!r}: another vocabulary than the plugin's."
+                f"{where}: piece {i} is {got[:40]!r}, expected {expected!r}: this is not the plugin's vocabulary."
             )
-    raise ArtefactError(f"{where}: {len(found)} pieces, expected {len(wanted)}: another vocabulary than the plugin's.")
+    raise ArtefactError(f"{where}: {len(found)} pieces, expected {len(wanted)}: this is not the plugin's vocabulary.")

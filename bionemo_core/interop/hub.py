@@ -95,7 +95,7 @@ def _fetch_file(address: str, home: Path) -> Path:
     if "path=" in urlsplit(url).query:
         name = urlsplit(url).query.rpartition("path=")[2]
     if not _FILE.fullmatch(name):
-        raise ConfigError(f"{address}: its last part, {name!r}, is no file name that can be kept.")
+        raise ConfigError(f"{address}: its last part, {name!r}, cannot be used as a file name.")
     folder = cache_folder(home, url)
     with lock_beside(folder / _RECORD, "download"):
         known = _read_record(folder)
@@ -204,7 +204,7 @@ def _read_record(folder: Path) -> dict[str, str]:
         return {}
     content: Any = parse_json(path.read_bytes(), str(path))
     if not isinstance(content, dict) or not all(isinstance(value, str) for value in content.values()):
-        raise ArtefactError(f"{path}: damaged. Remove its folder, and the model is downloaded again.")
+        raise ArtefactError(f"{path}: damaged. Remove its folder to download the model again.")
     return content
 
 
@@ -216,5 +216,5 @@ def _verify_folder(folder: Path) -> Path:
     for name, expected in _read_record(folder).items():
         path = folder / name
         if not path.is_file() or hash_file(path, from_disk=True).sha256 != expected:
-            raise ArtefactError(f"{path}: not what was downloaded. Remove the folder {folder} to download it again.")
+            raise ArtefactError(f"{path}: changed since the download. Remove the folder {folder} to download it again.")
     return folder

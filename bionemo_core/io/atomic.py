@@ -133,7 +133,7 @@ def new_output(target: Path, *, folder: bool) -> Iterator[Path]:
         StorageError: the file system refused.
     """
     if os.path.lexists(target):
-        raise ConfigError(f"{target} is there already; name another output, or move it away first.")
+        raise ConfigError(f"{target} already exists; name another output, or move it away first.")
     with new_folder(target) if folder else new_path(target) as temporary:
         yield temporary
 

@@ -70,7 +70,7 @@ def fetch(
         if destination.is_file():  # another process may have been quicker
             if expected.match(destination):
                 return destination
-            log.warning("download: %s has another checksum than asked for; it is downloaded again.", destination)
+            log.warning("download: %s does not have the expected checksum; it is downloaded again.", destination)
         transfer = _Transfer(url, destination, expected, timeout_s, max_bytes)
         try:
             _persist(transfer, attempts, first_wait_s)
@@ -114,7 +114,7 @@ class Checksums:
         for name, value in expected.items():
             digits = start_hash(name).digest_size * 2
             if len(value) != digits or value.strip("0123456789abcdef"):
-                raise ConfigError(f"{name}: {value!r} is no such checksum, expected {digits} hexadecimal digits.")
+                raise ConfigError(f"{name}: {value!r} is not a checksum, expected {digits} hexadecimal digits.")
         return cls(expected)
 
     def match(self, path: Path) -> bool:
@@ -221,10 +221,10 @@ class _Transfer:
         if difference := self.expected.difference(part.path):
             part.discard()
             if offset:
-                raise Interrupted(f"the parts do not make the file that was asked for: {difference}")
+                raise Interrupted(f"the downloaded parts do not form the expected file: {difference}")
             raise NetworkError(
-                f"download: {self.name}: {difference}. The server has another file than the checksum is of; correct "
-                "one of them."
+                f"download: {self.name}: {difference}. The checksum is not that of the server's file; correct the "
+                "address or the checksum."
             )
         part.publish(self.destination)
 
@@ -233,10 +233,10 @@ class _Transfer:
         if body.start == 0:
             part.start(body.version, body.total)
         elif body.start != part.size:
-            raise Stale(f"the server went on at byte {body.start:,}, asked for {part.size:,}")
+            raise Stale(f"the server continued at byte {body.start:,} instead of {part.size:,}")
         self._check_space(body)
         most = self._most_bytes(body)
-        log.info("download: %s: %s of %s are still to come.", self.destination.name, *_sizes(body))
+        log.info("download: %s: %s of %s left to download.", self.destination.name, *_sizes(body))
         progress = Progress(f"download {self.destination.name}", body.total, start=body.start, unit=BYTES)
         with part.path.open("ab") as stream, progress:
             while block := body.read(_BLOCK_BYTES):
@@ -276,8 +276,8 @@ class _Transfer:
         missing, free = body.total - body.start, disk_free_bytes(self.destination.parent)
         if missing > free:
             raise StorageError(
-                f"download: {self.name}: {format_bytes(missing)} are still to come, {self.destination.parent} has "
-                f"{format_bytes(free)} left. Free space there, or name another folder."
+                f"download: {self.name}: {format_bytes(missing)} left to download, but {self.destination.parent} has "
+                f"{format_bytes(free)} free. Free space there, or name another folder."
             )
 
 
@@ -307,7 +307,7 @@ def _persist(transfer: _Transfer, attempts: int, first_wait_s: float) -> None:
         if isinstance(failure, Stale):
             part.discard()
         if failures >= attempts:
-            kept = f" {format_bytes(part.size)} are kept in {part.path}; run again to go on." if part.size else ""
+            kept = f" {format_bytes(part.size)} are kept in {part.path}; run again to continue." if part.size else ""
             raise NetworkError(
                 f"download: {transfer.name}: failed {failures} times in a row, last because {failure}.{kept} "
                 "Check the connection and the address."

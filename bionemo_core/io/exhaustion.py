@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from bionemo_core.errors import BioNeMoError, ResourceError
 
-_AGAIN = "Then run the same command again; a training goes on with resume=last."
+_AGAIN = "Then run the same command again; a training continues with resume=last."
 _SHARED_MEMORY = (
     "Shared memory (/dev/shm) is full: free it or make it larger (in a container: --shm-size), or set "
     f"batch.num_workers=0. {_AGAIN}"
@@ -25,8 +25,8 @@ _DESCRIPTORS = (
 )
 _PROCESSES = f"No more processes may be started: raise the limit (`ulimit -u`) or lower batch.num_workers. {_AGAIN}"
 _KILLED = (
-    "The kernel does this when memory is short (`dmesg` tells), and so may a person or a scheduler: lower "
-    f"batch.num_workers (0 loads in the main process) or ask for more memory. {_AGAIN}"
+    "The kernel does this when memory is short (see `dmesg`); a person or a scheduler may do it too. Lower "
+    f"batch.num_workers (0 loads in the main process) or request more memory. {_AGAIN}"
 )
 ADVICE_OF_ERRNO = {
     errno.EMFILE: _DESCRIPTORS,

@@ -203,8 +203,8 @@ def _http_failure(error: HTTPError, name: str) -> Exception:
         wait_s = float(_parse_number(error.headers.get("Retry-After")) or 0)
         return Interrupted(f"the server answered {error.code} {error.reason}", wait_s)
     advice = {
-        401: "It wants a user and a password: put them into ~/.netrc.",
-        403: "It does not give this file to you.",
+        401: "It requires a user and a password: put them into ~/.netrc.",
+        403: "You have no access to this file.",
         404: "There is no such file; check the address.",
         410: "There is no such file any more; check the address.",
     }.get(error.code, "Check the address.")

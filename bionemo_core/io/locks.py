@@ -69,7 +69,7 @@ def lock_beside(path: Path, purpose: str) -> Iterator[None]:
     Raises:
         StorageError: the folder of `path` cannot be written.
     """
-    waiting = f"{purpose}: waiting for another process that makes {path}."
+    waiting = f"{purpose}: waiting for another process that is making {path}."
     with lock(path.with_name(f".{path.name}{LOCK}"), waiting=waiting):
         yield
 

@@ -164,7 +164,7 @@ class Progress:
         else:
             text = f"{' / '.join(f'{number:,}' for number in numbers)}{f' {self._unit}' if self._unit else ''}"
         if self._total == self._done:
-            time = f", {elapsed_s:,.0f} s in all"
+            time = f", {elapsed_s:,.0f} s in total"
         else:
             time = f", {elapsed_s / new * (self._total - self._done):,.0f} s left" if self._total and new > 0 else ""
         return f"{text}{self._note}{time}"

@@ -84,7 +84,7 @@ class _Guard(io.RawIOBase):
         try:
             while rest and not self._lost:
                 if not self._has_room():
-                    self._say("its reader does not read")
+                    self._say("its reader has stopped reading")
                     break
                 rest = rest[os.write(self._descriptor, rest[:_AT_ONCE]) :]
         except OSError as error:
@@ -113,7 +113,7 @@ class _Guard(io.RawIOBase):
         if self._said or os.getpid() != self._process:  # a loader worker
             return
         self._said = True
-        text = f"warning: {self._name}: {reason}; what is printed there is dropped, the work goes on.\n"
+        text = f"warning: {self._name}: {reason}; output to it is dropped, and the work continues.\n"
         other = "stderr" if self._name == "stdout" else "stdout"
         if other in _guards:  # not through `sys`, whose stream a library may have wrapped, and may be writing to
             _guards[other].write(text.encode())

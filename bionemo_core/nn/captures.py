@@ -88,7 +88,7 @@ def attention_layers(network: nn.Module) -> list[SdpaCoreAttention]:
     found = [getattr(getattr(layer, "self_attention", None), "core_attention", None) for layer in layers]
     attention = [one for one in found if isinstance(one, SdpaCoreAttention)]
     if len(attention) < len(layers):
-        raise ConfigError(f"{type(network).__name__}: its attention is of its own kind, so its maps cannot be read.")
+        raise ConfigError(f"{type(network).__name__}: it has attention of its own, whose maps cannot be read.")
     return attention
 
 

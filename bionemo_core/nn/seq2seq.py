@@ -197,8 +197,8 @@ class Seq2SeqLM(torch.nn.Module):
         """
         if state.length >= state.max_length:
             raise ConfigError(
-                f"decoding: the state already holds {state.max_length} tokens, the most that it was started for. "
-                "Start it with a greater max_length."
+                f"decoding: the state already holds {state.max_length} tokens, its maximum. "
+                "Start it with a larger max_length."
             )
         hidden = self.decoder_embedding.embed_at(tokens, state.position, self.decoder_words)
         positions = self.decoder.positions

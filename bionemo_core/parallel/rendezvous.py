@@ -45,7 +45,7 @@ def wait_for_ranks(environment: ClusterEnvironment, num_nodes: int, timeout_s: f
             if store is not None:
                 store.add("came", 1)
         came = store.add("came", 0) if store is not None else 0
-        known = f"{came} of {size} processes came to {place}" if store is not None else f"nobody answers at {place}"
+        known = f"{came} of {size} processes reached {place}" if store is not None else f"nothing answers at {place}"
         now = time.monotonic()
         if came < size and now >= say_at:
             log.warning(

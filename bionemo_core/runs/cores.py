@@ -46,7 +46,7 @@ def _refuse(key: str, what: str, count: int, processes: int, cores: int) -> None
         return
     product = f"{count:,} x {processes:,} devices = " if processes > 1 else ""
     raise ConfigError(
-        f"{key}: {product}{count * processes:,} {what}, and this machine has {cores} CPU cores. At most "
-        f"{MOST_PER_CORE} for each core are started: {MOST_PER_CORE * cores}. Lower {key}"
+        f"{key}: {product}{count * processes:,} {what}, but this machine has {cores} CPU cores. The limit is "
+        f"{MOST_PER_CORE} per core: {MOST_PER_CORE * cores}. Lower {key}"
         f"{' or trainer.devices' if processes > 1 else ''}."
     )

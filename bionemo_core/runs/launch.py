@@ -79,8 +79,8 @@ class Launch:
         if started != devices * num_nodes:
             raise ConfigError(
                 f"trainer.devices={devices}, trainer.num_nodes={num_nodes}: the launcher has started {started} "
-                "processes, one for each device of each node is needed. Set trainer.devices to the processes of a "
-                "node and trainer.num_nodes to the number of nodes, or start as many."
+                f"processes, expected {devices * num_nodes}, one for each device of each node. Set trainer.devices to "
+                "the processes per node and trainer.num_nodes to the number of nodes, or start as many processes."
             )
 
     def start(self) -> Ranks:

@@ -106,7 +106,7 @@ def explain_stop(folder: RunFolder) -> Iterator[None]:
         kept = (
             f"its checkpoints are in {folder.checkpoints}. Continue with resume=last."
             if _has_checkpoint(folder)
-            else f"no step was done, and {folder.path} has no checkpoint. Run the same command again."
+            else f"no step was completed, and {folder.path} has no checkpoint. Run the same command again."
         )
         raise Preempted(f"training: stopped by {stop.name}; {kept}") from None
     except Exception as error:

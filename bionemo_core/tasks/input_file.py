@@ -54,7 +54,7 @@ def _make_short_lived_home(home: Path) -> str:
     """Return a temporary folder for prepared data, which goes with this process."""
     folder = mkdtemp(prefix="bionemo-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    log.warning("%s cannot be written, so the prepared input is not kept: it lies in %s until the end.", home, folder)
+    log.warning("%s cannot be written; the prepared input is in %s, and removed at the end.", home, folder)
     return folder
 
 
@@ -109,7 +109,7 @@ def layout_options(task: Any, kind: str) -> dict[str, Any]:
     if kind not in ("csv", "tsv"):
         unused = next((key for key, is_given in given.items() if is_given), None)
         if unused:
-            raise ConfigError(f"task.{unused}: {kind} files have no such thing. Leave it out, or set task.format.")
+            raise ConfigError(f"task.{unused}: does not apply to {kind} files. Leave it out, or set task.format.")
         return {}
     if header_lines < 1:
         raise ConfigError(

@@ -48,8 +48,8 @@ def predict(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> No
         raise ConfigError(f"task.output={output}: already exists. Choose another name, or set task.overwrite=true.")
     if [task.input is not None, task.variants is not None, task.scan].count(True) != 1:
         raise ConfigError(
-            "task=predict: give either task.input, for a fine-tuned model or with task.scoring for likelihoods, or for "
-            "a masked language model task.variants or task.scan=true, with task.wild_type."
+            "task=predict: give one of task.input (sequences for a fine-tuned model, or for the likelihoods of "
+            "task.scoring), task.variants and task.scan=true (both with task.wild_type, for a masked language model)."
         )
     refuse_unread(task, *_find_unread(task))
     device = choose_device(spec)

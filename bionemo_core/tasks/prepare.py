@@ -41,7 +41,7 @@ def prepare(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> No
                 raise
             raise Preempted(
                 f"task=prepare: stopped by {stop.name}; {len(set(stores))} of the stores are complete, in "
-                f"{stores[0].folder.parent}. The same command goes on after them."
+                f"{stores[0].folder.parent}. Run the same command again to prepare the others."
             ) from None
     if not stores:
         raise ConfigError(f"data={spec.data.name} has nothing to prepare: it reads no records into a store.")
@@ -72,7 +72,7 @@ def _report(store: PreparedStore, picture: bool) -> str:
         lines += [f"  {reason}: {example}" for example in examples[:_EXAMPLES]]
     lines.append(
         f"  lengths in characters: {lengths['shortest']:,} to {lengths['longest']:,}, mean {lengths['mean']:,}, "
-        f"{lengths['total']:,} in all{f'; drawn in {PICTURE}' if picture else ''}"
+        f"{lengths['total']:,} in total{f'; drawn in {PICTURE}' if picture else ''}"
     )
     lines.append(f"  store {store.folder}")
     return "\n".join(lines) + "\n"

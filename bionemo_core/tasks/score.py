@@ -97,8 +97,8 @@ def score(task: Predict, opened: OpenedModel, tokens: int) -> Scores:
     wild_type = read_wild_type(task.wild_type, task.variants)
     if len(wild_type) > scorer.max_residues and task.on_long == "error":
         raise DataError(
-            f"task.wild_type: the protein has {len(wild_type):,} residues, the model takes {scorer.max_residues:,}. "
-            "Set task.on_long=window to score each variant by a window around its mutations."
+            f"task.wild_type: the protein has {len(wild_type):,} residues, but the model takes "
+            f"{scorer.max_residues:,}. Set task.on_long=window to score each variant by a window around its mutations."
         )
     return _scan(task, wild_type, scorer) if task.scan else _score_variants(task, wild_type, scorer)
 
@@ -207,7 +207,7 @@ def _clean(record: Record, rules: RecordFilter, task: Predict, max_residues: int
     text = kept.sequences[0].decode("latin-1") if kept.sequences else ""
     reason = "" if text else f"{kept.reason}{kept.detail}"
     if len(text) > max_residues and task.on_long == "error":
-        reason = f"{len(text):,} residues, the model takes {max_residues:,}"
+        reason = f"{len(text):,} residues, but the model takes {max_residues:,}"
         if task.on_invalid != "skip":
             raise DataError(
                 f"{task.input}: record {name!r} has {reason}. Set task.on_long=window to mask each residue in a window "

@@ -101,7 +101,7 @@ def read_texts(task: Any, path: str, inference: Seq2SeqInference, context: Build
             num_long += 1
         else:
             raise DataError(
-                f"{path}: record {name!r} has {num_tokens} tokens, the model takes {inference.seq_length}. "
+                f"{path}: record {name!r} has {num_tokens} tokens, but the model takes {inference.seq_length}. "
                 "Skip such records with task.on_long=skip."
             )
     if not texts:

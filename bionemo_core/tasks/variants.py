@@ -70,8 +70,8 @@ def read_variants(task: Predict, wild_type: str, tokenizer: Tokenizer, max_resid
     """
     if task.on_invalid not in ON_INVALID:
         raise ConfigError(
-            f"task.on_invalid: got {task.on_invalid!r}; a variant can be scored or not, so expected one of "
-            f"{', '.join(ON_INVALID)}."
+            f"task.on_invalid: got {task.on_invalid!r}, expected one of {', '.join(ON_INVALID)}, because a variant "
+            "can be scored or not."
         )
     path = Path(str(task.variants)).expanduser()
     layout = layout_options(task, "csv")
@@ -142,7 +142,7 @@ def _check_fit(row: VariantRow, wild_type: str, strategy: str, max_residues: int
             raise DataError(f"variant {row.text!r}: no residue is left.")
         if limit and length > limit:
             raise DataError(
-                f"variant {row.text[:40]!r}: has {length:,} residues, the model takes {limit:,}. Set "
+                f"variant {row.text[:40]!r}: has {length:,} residues, but the model takes {limit:,}. Set "
                 "task.on_long=window to score it by a window around the mutation."
             )
         pair_windows(row.mutations, wild_type, max_residues)

@@ -66,11 +66,11 @@ def _check_kind(where: str, settings: Any, per_residue: bool) -> None:
         _check_shape(where, together, per_residue)
         alone = torch.cat([head(_states([states])) for states in sequences])
         if not torch.equal(together, head(_states(sequences))):
-            fail(f"{where}: it answers differently when it is asked again. Use dropout in training only.")
+            fail(f"{where}: its outputs change when it is called again. Use dropout in training only.")
         distance = largest_difference(together.numpy(), alone.numpy())
         if not distance <= TOLERANCE:
             fail(
-                f"{where}: the answers of a sequence differ by {distance:.3f} of the largest if other sequences are in "
+                f"{where}: the outputs of a sequence differ by {distance:.3f} of the largest if other sequences are in "
                 "the batch. `states` holds all sequences end to end; `lengths` says where each ends."
             )
         _check_leaves_states(where, head, sequences, together)
@@ -96,7 +96,7 @@ def _check_leaves_states(where: str, head: Any, sequences: "list[Tensor]", answe
     if not states.states.equal(before):
         fail(f"{where}: it changes the states in place, and other callers use them too. Compute new ones.")
     if answers.dtype != before.dtype:
-        fail(f"{where}: its answers are {answers.dtype}, expected {before.dtype}, the type of the states.")
+        fail(f"{where}: its outputs are {answers.dtype}, expected {before.dtype}, the type of the states.")
 
 
 def _check_shape(where: str, answers: Any, per_residue: bool, outputs: int = OUTPUTS) -> None:
@@ -142,6 +142,6 @@ def _check_repeats(where: str, settings: Any, per_residue: bool, head: Any, stat
     other.load_state_dict(first)
     if not torch.equal(other(states), head(states)):
         fail(
-            f"{where}: with the same state_dict it answers differently, so a saved model would be another one. Make "
-            "everything that answers depend on a parameter or a persistent buffer."
+            f"{where}: with the same state_dict its outputs differ, so a saved model would be another one. Make "
+            "everything that outputs depend on a parameter or a persistent buffer."
         )

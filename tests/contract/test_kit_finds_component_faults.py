@@ -148,7 +148,7 @@ HEAD_FAULTS = {
     "dropout": (
         "self.dropout(states)",
         "torch.nn.functional.dropout(states, 0.1)",
-        ["differently when it is asked again", "training only"],
+        ["outputs change when it is called again", "training only"],
     ),
     "seed": (
         "super().__init__()\n        self.per",
@@ -168,7 +168,7 @@ HEAD_FAULTS = {
         "self.linear(residues.states.mul_(2) if self.per_residue and not self.training else states)",
         ["changes the states in place"],
     ),
-    "type": (LINEAR, "self.linear(states).double()", ["its answers are torch.float64, expected torch.float32"]),
+    "type": (LINEAR, "self.linear(states).double()", ["its outputs are torch.float64, expected torch.float32"]),
     "no module": ("return Head(hidden_size, outputs, per_residue, self.dropout)", "return 3", ["build returns int"]),
     "no build": ("    def build(", "    def make(", ["returns Answer, expected settings with a method"]),
     "raises": ("return Head(", "return hidden_size.nothing(", ["build(24, 3, False) failed with AttributeError"]),

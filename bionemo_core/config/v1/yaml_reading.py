@@ -46,7 +46,7 @@ def read_yaml(path: Path) -> tuple[str, dict[str, Any]]:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ConfigError(f"{path}: not readable as YAML of plain values: {reason}.") from error
     if not isinstance(content, dict):
-        raise ConfigError(f"{path}: expected keys with values, one a line, such as `seed: 1`.")
+        raise ConfigError(f"{path}: expected keys with values, one per line, such as `seed: 1`.")
     return text, {str(key): value for key, value in content.items()}
 
 

@@ -66,7 +66,7 @@ class RowLengths:
             if side.size and side.max() > capacity:
                 longest = int(np.argmax(side))
                 raise ConfigError(
-                    f"packing: record {indices[longest]} has {side[longest]} {name}, a pack holds {capacity}. "
+                    f"packing: record {indices[longest]} has {side[longest]} {name}, but a pack holds {capacity}. "
                     "Truncate it, or raise batch.seq_length."
                 )
         return sizes
@@ -128,8 +128,8 @@ def packs(
                 skip -= len(pack.positions)
                 if skip < 0:
                     raise ConfigError(
-                        f"packing: {start} consumed samples end inside a pack of window {number}. "
-                        "Resume with the data, batch.pack_window and batch.seq_length of the start of the run."
+                        f"packing: {start} consumed samples end inside a pack of window {number}. Resume with the same "
+                        "data, batch.pack_window and batch.seq_length as at the start of the run."
                     )
                 continue
             yield pack
@@ -191,7 +191,7 @@ def balanced_bins(sizes: NDArray[np.integer], capacity: int) -> list[NDArray[np.
     """
     if sizes.size and int(sizes.max()) > capacity:
         raise ConfigError(
-            f"packing: an item has {sizes.max()} tokens, a batch holds {capacity}. Raise the size of a batch."
+            f"packing: an item has {sizes.max()} tokens, but a batch holds {capacity}. Raise the size of a batch."
         )
     by_length = np.argsort(-sizes.astype(np.int64), kind="stable")
     count = -(-int(sizes.sum()) // capacity)

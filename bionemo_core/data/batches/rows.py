@@ -127,7 +127,7 @@ def _num_padding(examples: Sequence[Example], num_packs: int, shape: RowShape, s
     num_tokens = sum(len(example.tokens) for example in examples)
     if num_tokens > num_packs * shape.seq_length:
         raise DataError(
-            f"packing: {len(examples)} sequences have {num_tokens} {side}tokens, their packs hold "
+            f"packing: {len(examples)} sequences have {num_tokens} {side}tokens, but their packs hold "
             f"{num_packs} x {shape.seq_length}. The dataset's `lengths` are smaller than its records: correct them."
         )
     if not shape.static_shapes:
@@ -201,7 +201,7 @@ def _collate_padded(examples: Sequence[Example], shape: RowShape) -> RowArrays:
     lengths = [len(example.tokens) for example in examples]
     longest = max(lengths)
     if longest > shape.seq_length:
-        raise DataError(f"padding: a sequence has {longest} tokens, a row holds {shape.seq_length}. Truncate it.")
+        raise DataError(f"padding: a sequence has {longest} tokens, but a row holds {shape.seq_length}. Truncate it.")
     row_length = shape.seq_length
     if shape.dynamic_padding:
         # One of four lengths with static shapes, because a compiled layer is compiled again for each.

@@ -162,7 +162,7 @@ def _classify_errors(path: Path, kind: str) -> Iterator[None]:
             raise
         raise DataError(
             f"{kind}: {path}: cannot be read as {kind} ({type(error).__name__}: {str(error)[:200]}). "
-            f"Give a {kind} file, or name the format of this one with data.format, in a task with task.format."
+            f"Give a {kind} file, or name the format of this one with data.format (in a task: task.format)."
         ) from error
 
 

@@ -71,7 +71,7 @@ def labelled_csv(
     from bionemo_core.data.splits.table import TableSplit
 
     if validation_column and not split_column:
-        raise ConfigError("data.validation_column: it divides the training rows of data.split_column. Set that too.")
+        raise ConfigError("data.validation_column: divides the training rows of data.split_column. Set that too.")
     columns = _Columns(
         sequence_column, target_column, mask_column or "", id_column or "", split_column or "", validation_column or ""
     )

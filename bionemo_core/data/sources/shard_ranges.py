@@ -87,6 +87,6 @@ def _detect_extension(first: Path, key: str) -> str:
     found = [ending for ending in endings if first.with_name(first.name + ending).is_file()]
     if len(found) > 1:
         raise ConfigError(
-            f"{key}: {first} may be {', '.join(first.name + ending for ending in found)}. Add the extension."
+            f"{key}: {first} could be {' or '.join(first.name + ending for ending in found)}. Add the extension."
         )
     return found[0] if found else _EXTENSION

@@ -72,7 +72,7 @@ def prepare(source: Source, rules: RecordFilter, context: BuildContext) -> Prepa
         facts[DERIVED] = list(derived)
         if repeated := set(derived) & set(source.columns):
             raise ConfigError(
-                f"data: column {min(repeated)!r} is in the files, and derived too. Rename it in the files."
+                f"data: the files have a column {min(repeated)!r}, which is also a derived one. Rename it in the files."
             )
     before = [SourceFile.of(path, source.kind) for path in source.paths]
     facts["sources"] = [file.sha256 for file in before]

@@ -154,7 +154,7 @@ class RecordWriter:
 def _handle_repeated_ids(on_duplicate_id: str, where: str, names: list[bytes], note: Callable[[str], None]) -> None:
     if on_duplicate_id == "error":
         raise DataError(
-            f"{where}: id {names[0][:80].decode('latin-1')!r} is repeated, expected it once; repeated ids: "
+            f"{where}: id {names[0][:80].decode('latin-1')!r} is repeated, expected each id once; repeated ids: "
             f"{len(names):,}. Drop such records with data.on_duplicate_id=drop, or keep them with "
             "data.on_duplicate_id=keep."
         )

@@ -214,7 +214,7 @@ def _logistic(
             optimizer.step(_mean_loss(train, columns, (weight, bias), class_weights, strength))
         gradient = max(float(part.grad.abs().max()) for part in (weight, bias) if part.grad is not None)
         if gradient > 1e3 * _GRADIENT:
-            log.warning("linear head: penalty %g has not converged, gradient %.1e.", penalty, gradient)
+            log.warning("linear head: the fit with penalty %g has not converged; gradient %.1e.", penalty, gradient)
         yield columns.fit(weight.detach().clone(), bias.detach().clone(), penalty)
 
 

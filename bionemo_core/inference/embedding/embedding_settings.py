@@ -63,7 +63,7 @@ class EmbeddingSettings:
         squares = [name for name in self.outputs if name in SQUARES]
         if squares and self.on_long == "window":
             raise ConfigError(
-                f"{self.key_prefix}outputs=[{squares[0]}]: residues in different windows are no pair. "
+                f"{self.key_prefix}outputs=[{squares[0]}]: residues in different windows form no pair. "
                 f"Use {self.key_prefix}on_long=truncate or error."
             )
         return self if self.pooling != "bos" else replace(self, pooling="cls")

@@ -43,7 +43,7 @@ def embed(
     embedder = Embedder(module, tokenizer, EmbeddingSettings(**settings))
     if len(embedder.output_names) > 1:
         raise ConfigError(
-            f"embed: returns one array, but got {len(embedder.output_names)} layers. Pass one layer a call."
+            f"embed: returns one array, but got {len(embedder.output_names)} layers. Pass one layer per call."
         )
     cleaned = clean_texts(
         tokenizer,

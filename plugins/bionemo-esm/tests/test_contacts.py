@@ -80,7 +80,7 @@ def test_what_has_no_contacts_says_so(folder, capsys):
     contacts = "task.outputs=[contacts]"
     for source, more, said in (
         ("model=esm1nv_tiny", (contacts,), "task.outputs=[contacts]: this model has no contact head"),
-        ("restore_from_path=theirs", (contacts, "task.on_long=window"), "residues in different windows are no pair"),
+        ("restore_from_path=theirs", (contacts, "task.on_long=window"), "residues in different windows form no pair"),
         ("restore_from_path=theirs", (contacts, "task.terminal_rows=true"), "task.terminal_rows=true"),
         ("restore_from_path=theirs", ("task.heatmaps=true",), "task.heatmaps=true: draws contacts"),
     ):

@@ -24,7 +24,7 @@ transformers = pytest.importorskip("transformers")
 
 SEQUENCES = ("MKTAYIAKQRQISFVKSHFSRQLEERLGLIEVQ", "MKVLAAGIVGXBU")
 CLASSES = ("EsmModel", "EsmForSequenceClassification", "EsmForTokenClassification")
-ABILITIES = "has no language-model head: embeds, fine-tunes; no perplexity"
+ABILITIES = "has no language-model head: it embeds and can be fine-tuned, but has no perplexity"
 
 
 @pytest.fixture(scope="module", params=[*((name, "rotary") for name in CLASSES), ("EsmModel", "absolute")], ids=str)

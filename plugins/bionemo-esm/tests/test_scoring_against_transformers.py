@@ -151,7 +151,7 @@ def test_a_long_protein_is_scored_by_a_window_around_the_mutation(models, write,
     assert inserted["window"] == "5-31"  # 30 residues of the variant are 27 of the wild type
     expected = pll(models, mutant[4:34]) - pll(models, LONG[4:31])
     assert float(inserted["score"]) == pytest.approx(expected, abs=1e-4)
-    assert "span 35, the model takes 30" in wide["rejected"]
+    assert "span 35, but the model takes 30" in wide["rejected"]
 
 
 def test_the_likelihood_of_each_sequence_of_a_file(models, write, tmp_path):
@@ -173,7 +173,7 @@ def test_the_likelihood_of_each_sequence_of_a_file(models, write, tmp_path):
         total += log_p(models, LONG[start : start + 30], (at - start,))[at - start, LETTERS[letter]]
     assert float(rows[3]["pseudo_log_likelihood"]) == pytest.approx(total, abs=5e-5)
     assert [row["window"] for row in rows] == ["", "", "", "30"]
-    assert "35 residues, the model takes 30" in scores_of(models, **keys)[3]["rejected"]
+    assert "35 residues, but the model takes 30" in scores_of(models, **keys)[3]["rejected"]
     with pytest.raises(DataError, match=r"'d' has 35 residues.*task\.on_long=window"):
         scores_of(models, input=write("d.csv", f"id,sequence\nd,{LONG}\n"), scoring="pseudo_log_likelihood")
 

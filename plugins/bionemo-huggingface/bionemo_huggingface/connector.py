@@ -165,7 +165,9 @@ def _absent_head(source: ForeignModel, whole: str, missing: set[str]) -> AbsentP
     if kind == whole or not any(name.startswith("head.") for name in missing):
         return AbsentParts()
     what = kind or source.where
-    return AbsentParts(("head.",), f"{what} has no masked-language head: embeds, fine-tunes; no perplexity")
+    return AbsentParts(
+        ("head.",), f"{what} has no masked-language head: it embeds and can be fine-tuned, but has no perplexity"
+    )
 
 
 def _our_name(name: str, body: str) -> str:
@@ -198,6 +200,6 @@ def _longest(positions: int | None, settings: Any, max_length: int | None) -> in
 
 
 def _notes(vocabulary: FolderVocabulary | None) -> tuple[str, ...]:
-    padded = ("sequences are padded by length, one a row: packing is not possible",)
+    padded = ("sequences are padded by length, one per row: packing is not possible",)
     replaced = "" if vocabulary is None else vocabulary.params.get("replaced", "")
-    return (*padded, f"letters {replaced} are read as X, as its authors publish") if replaced else padded
+    return (*padded, f"letters {replaced} are read as X, as its authors recommend") if replaced else padded

@@ -63,7 +63,7 @@ def refuse(values: Mapping[str, Any], where: str) -> None:
         ArtefactError: why.
     """
     kind = str(values.get("model_type"))[:80]
-    opened = f"Opened are: {', '.join(sorted({*MASKED, *ENCODERS}))}."
+    opened = f"Supported: {', '.join(sorted({*MASKED, *ENCODERS}))}."
     if not is_known(kind):
         if values.get("auto_map"):
             raise ArtefactError(
@@ -73,7 +73,7 @@ def refuse(values: Mapping[str, Any], where: str) -> None:
         why = _NOT_OPENED.get(kind)
         if why is None and _is_decoder(kind):
             why = "it is a decoder or an encoder-decoder, which reads a text from left to right"
-        raise ArtefactError(f"{where}: the model {kind!r} cannot be opened: {why or 'it is none of these'}. {opened}")
+        raise ArtefactError(f"{where}: the model {kind!r} cannot be opened: {why or 'it is not supported'}. {opened}")
     if values.get("is_decoder"):
         raise ArtefactError(f"{where}: is_decoder is true: it reads from left to right. Expected an encoder.")
     if values.get("quantization_config"):

@@ -83,7 +83,7 @@ class EncoderNetwork(nn.Module):
             ConfigError: sequences share a row, and attention would cross from one to the other.
         """
         if batch.cu_seqlens is not None and len(batch.cu_seqlens) > 2:
-            raise ConfigError("a Hugging Face encoder takes one sequence a row. Use batch.packing=false.")
+            raise ConfigError("a Hugging Face encoder takes one sequence per row. Use batch.packing=false.")
         mask = batch.padding_mask.long()
         return self.encoder(input_ids=batch.tokens, attention_mask=mask).last_hidden_state.transpose(0, 1)
 
@@ -94,8 +94,8 @@ class EncoderNetwork(nn.Module):
             ConfigError: always.
         """
         raise ConfigError(
-            f"{type(self.encoder).__name__} has no masked-language head, so it has no loss: it embeds and fine-tunes. "
-            "Use task=embed or task=finetune."
+            f"{type(self.encoder).__name__} has no masked-language head, so it has no loss. "
+            "Use it with task=embed or task=finetune."
         )
 
 

@@ -96,7 +96,10 @@ def test_an_encoder_without_a_head_embeds_and_has_no_perplexity(tmp_path: Path) 
     save_bert(tmp_path, "BertModel")
     opened = open_model(str(tmp_path), load_registry())
     Embedder(opened.module, opened.tokenizer)
-    with pytest.raises(Exception, match=r"BertModel has no masked-language head: embeds, fine-tunes; no perplexity"):
+    with pytest.raises(
+        Exception,
+        match=r"BertModel has no masked-language head: it embeds and can be fine-tuned, but has no perplexity",
+    ):
         MaskedScorer(opened.module, opened.tokenizer)
 
 

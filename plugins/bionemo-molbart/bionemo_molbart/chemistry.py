@@ -154,7 +154,7 @@ def _sa_scorer() -> Callable[[Chem.Mol], float]:
     spec = spec_from_file_location("rdkit_contrib_sascorer", path)
     if not path.is_file() or spec is None or spec.loader is None:
         raise ConfigError(
-            f"penalized_logp: this RDKit has no SA score ({path} is not there). Install rdkit from its wheel on PyPI, "
+            f"penalized_logp: this RDKit has no SA score ({path} is missing). Install rdkit from its wheel on PyPI, "
             "or choose another oracle."
         )
     module = module_from_spec(spec)

@@ -204,7 +204,7 @@ def _class_of(config: ForeignConfig) -> str:
 def _positions(source: ForeignModel) -> dict[str, int]:
     rows = {side: position_rows(source, side) for side in ("encoder", "decoder")}
     if rows["encoder"] != rows["decoder"]:
-        raise ArtefactError(f"{source.where}: {rows} positions; ours has as many on either side.")
+        raise ArtefactError(f"{source.where}: {rows} positions; both sides must have the same number.")
     return {"seq_length": rows["encoder"]}
 
 

@@ -102,8 +102,8 @@ class MoleculeObjective:
         molecule = _molecule(record, text)
         if molecule is None:
             raise DataError(
-                f"data: record {text[:80]!r} is not the SMILES of a molecule, so it cannot be spelt anew. "
-                "Prepare the records with data=smiles, which rejects such ones, or set model.mode=canonicalized."
+                f"data: record {text[:80]!r} is not the SMILES of a molecule, so it has no other spelling. Prepare the "
+                "records with data=smiles, which rejects such records, or set model.mode=canonicalized."
             )
         bound = self._bound(len(own))
         standard = own

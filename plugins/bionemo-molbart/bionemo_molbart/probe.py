@@ -60,9 +60,7 @@ class MoleculeProbe:
     def update(self, network: torch.nn.Module, micro_batch: Any) -> None:
         """Keep the molecules of one micro batch, until there are enough."""
         if not isinstance(micro_batch, Seq2SeqBatch):
-            raise ConfigError(
-                "model: MoleculeProbe looks at the molecules of an encoder-decoder, got one-sided batches."
-            )
+            raise ConfigError("model: MoleculeProbe needs batches with source and target, got batches with one side.")
         self._network = network
         counted = sum(self._counts)
         wanted, found = self._num_molecules - counted, []

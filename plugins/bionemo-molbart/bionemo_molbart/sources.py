@@ -154,7 +154,7 @@ def smiles(
     named = NamedFiles.of(path, val_path, test_path, dataset_path, {"train": train, "val": val, "test": test})
     by_scaffold = clusters == SCAFFOLD
     if clusters and not by_scaffold and not Path(clusters).expanduser().is_file():
-        raise ConfigError(f"data.clusters: {clusters}: there is no such table; by name there is {SCAFFOLD}.")
+        raise ConfigError(f"data.clusters: {clusters}: there is no such file. Give a table of clusters, or {SCAFFOLD}.")
     if on_duplicate_id is None:
         titles = not split_file and files.detect_format(named.paths("train", context)) == SMILES
         on_duplicate_id = "keep" if titles else "drop"

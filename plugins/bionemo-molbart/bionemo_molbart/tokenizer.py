@@ -125,7 +125,7 @@ def tokenizer_from_file(path: Path) -> SmilesTokenizer:
     try:
         lines = text.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise DataError(f"tokenizer: {path}: is not text ({error.reason}). Give one piece a line.") from error
+        raise DataError(f"tokenizer: {path}: is not text ({error.reason}). Give one piece per line.") from error
     pieces = [line for line in lines if line]
     if len(pieces) > _MAX_VOCABULARY:
         raise DataError(f"tokenizer: {path}: has more than {_MAX_VOCABULARY:,} pieces. Give a vocabulary, not data.")

@@ -90,7 +90,7 @@ def download(links: Sequence[str], folder: Path, num_workers: int) -> list[Path]
     paths = [tranche_path(folder, link) for link in links]
     if len(set(paths)) < len(paths):
         same = next(path for path in paths if paths.count(path) > 1)
-        raise DataError(f"zinc15: two links would both be kept as {same}. Give each tranche a folder and a name.")
+        raise DataError(f"zinc15: two links would be saved as one file, {same}. Give each tranche its own path.")
     with ThreadPoolExecutor(num_workers) as pool:
         return list(pool.map(fetch, links, paths))
 
@@ -129,7 +129,7 @@ class Zinc15:
                 raise ValueError("changed since it was written")
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(
-                f"zinc15: {self.processed}: is there, but has no manifest that can be read ({error}). If v1 made it, "
+                f"zinc15: {self.processed}: exists, but its manifest cannot be read ({error}). If v1 made the folder, "
                 f"use data=smiles data.dataset_path={self.processed}. {_REMOVE}"
             ) from error
         asked, made = self.made_of(links), manifest["made_of"]

@@ -48,7 +48,7 @@ def test_hidden_states():
 def test_the_longest_source_leaves_room_for_the_ends_as_in_v1():
     model, _ = inference("molmim")
     assert model.seq_length == 38
-    with pytest.raises(DataError, match="has 39 tokens, the model takes 1 to 38"):
+    with pytest.raises(DataError, match="has 39 tokens, but the model takes 1 to 38"):
         model.seq_to_embeddings(["C" * 39])
 
 

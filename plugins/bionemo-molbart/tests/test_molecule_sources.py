@@ -193,7 +193,7 @@ def test_scaffolds_that_a_file_of_its_own_shares_are_told(
     assert "in training too" not in caplog.text
     splits(context, **options, clusters="scaffold")
     assert "data.val_path: 5 of its 7 scaffolds are in training too" in caplog.text
-    with pytest.raises(ConfigError, match="Scaffold: there is no such table; by name there is scaffold"):
+    with pytest.raises(ConfigError, match=r"Scaffold: there is no such file\. Give a table of clusters, or scaffold"):
         splits(context, **options, clusters="Scaffold")
 
 

@@ -156,7 +156,7 @@ def test_every_use_takes_molecules_as_long_as_training_does(small: SimpleNamespa
     model = Seq2SeqInference.of(small)
     for ask in (lambda texts: embed(small.module, TOKENIZER, texts), model.seq_to_embeddings):
         assert len(ask(["C" * longest])) == 1
-        with pytest.raises(DataError, match=r"63 tokens, the model takes (1 to )?62"):
+        with pytest.raises(DataError, match=r"63 tokens, but the model takes (1 to )?62"):
             ask(["C" * (longest + 1)])
     # In a fine-tuned model too, whose objective is another.
     registry = load_registry()

@@ -135,7 +135,7 @@ def test_shards_that_were_changed_are_refused(served: tuple[str, type[Quiet]], t
     with pytest.raises(DataError, match=r"x000\.csv: was changed since it was written"):
         made(listed, tmp_path / "home")
     (shard.parents[1] / "manifest.json").write_text("{}")
-    with pytest.raises(DataError, match="has no manifest that can be read"):
+    with pytest.raises(DataError, match="exists, but its manifest cannot be read"):
         made(listed, tmp_path / "home")
 
 

@@ -337,8 +337,8 @@ def _is_tied(source: ForeignModel, body: str) -> bool:
         return scaled  # of a class without a head
     if scaled != tied:
         raise ArtefactError(
-            f"{source.where}: scale_decoder_outputs is {scaled} and the head is {'tied' if tied else 'its own'}; ours "
-            "scales states before a tied head, and no others."
+            f"{source.where}: scale_decoder_outputs is {scaled} and the head is {'tied' if tied else 'its own'}; this "
+            "model scales the states before a tied head, and only before it."
         )
     return tied
 

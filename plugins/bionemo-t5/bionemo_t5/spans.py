@@ -127,18 +127,18 @@ def _check_spans(masked_lm_prob: float, max_ngram_size: int, mean_ngram_size: fl
 
 def _check_room(seq_length: int, seq_length_dec: int, masked_lm_prob: float, num_sentinels: int) -> None:
     if seq_length <= ENDS:
-        raise ConfigError(f"model.seq_length: got {seq_length}, expected more than the {ENDS} that are kept free.")
+        raise ConfigError(f"model.seq_length: got {seq_length}, expected more than the {ENDS} tokens kept free.")
     longest_answer = round(seq_length * masked_lm_prob * 2 + 1)
     if seq_length_dec < longest_answer:
         raise ConfigError(
             f"model.seq_length_dec: got {seq_length_dec}, but a sequence of {seq_length} tokens needs "
-            f"round({seq_length} x model.masked_lm_prob={masked_lm_prob} x 2 + 1) = {longest_answer} of the decoder: "
-            "a sentinel and a token for each that is taken out, and one end. Give it at least as many."
+            f"round({seq_length} x model.masked_lm_prob={masked_lm_prob} x 2 + 1) = {longest_answer} in the decoder: "
+            "a sentinel and a token for each token taken out, and one end. Set it to at least that number."
         )
     needed = math.ceil(seq_length * masked_lm_prob)
     if num_sentinels < needed:
         raise ConfigError(
             f"tokenizer: it has {num_sentinels} sentinels (<extra_id_0> and on), but a sequence of "
             f"{seq_length} tokens may need {needed}, one for each span, at model.masked_lm_prob={masked_lm_prob}. "
-            "Give more by tokenizer.num_sentinel_tokens, or shorten model.seq_length."
+            "Raise tokenizer.num_sentinel_tokens, or lower model.seq_length."
         )

@@ -70,7 +70,7 @@ def test_only_what_it_can_do_is_possible(theirs: tuple[Any, Path, str], opened: 
     if not lacking:  # its head is the word table, which is there
         assert opened.report.complete
         return
-    said = f"{type(model).__name__} has no {lacking}: embeds, fine-tunes; no perplexity"
+    said = f"{type(model).__name__} has no {lacking}: it embeds and can be fine-tuned, but has no perplexity"
     assert said in opened.report.text()
     with pytest.raises(ArtefactError, match=rf"decoding needs tensors .*(decoder|head)\..*{said}"):
         Seq2SeqInference.of(opened)

@@ -24,7 +24,7 @@ CASES = (
     {"1": "gone", "2": "gone"},
 )
 """Who listens to descriptors 1 and 2; the cases of every change first."""
-SAID = {"gone": "Broken pipe", "head": "Broken pipe", "never": "does not read", "full disk": "No space left"}
+SAID = {"gone": "Broken pipe", "head": "Broken pipe", "never": "has stopped reading", "full disk": "No space left"}
 
 
 def test_p1_the_work_goes_on(home: Home) -> None:

@@ -29,7 +29,7 @@ def test_a_process_that_waits_says_so(tmp_path, capsys, monkeypatch):
                 said = capsys.readouterr().err
                 time.sleep(0.01)
         other.join()
-    assert said == f"prepare: waiting for another process that makes {tmp_path / 'store'}.\n"
+    assert said == f"prepare: waiting for another process that is making {tmp_path / 'store'}.\n"
 
 
 def test_a_warning_is_called_one(capsys, monkeypatch):

@@ -166,7 +166,7 @@ def test_a_window_of_packs_and_the_ranks_are_counted(spec_of, monkeypatch):
 def test_processes_and_threads_are_counted_against_the_cores(spec_of, monkeypatch, caplog):
     monkeypatch.setattr(cores, "cpu_threads", lambda: 2)
     for changes, words in (
-        (["trainer.devices=1000"], r"trainer\.devices: 1,000 processes, and this machine has 2 CPU cores.*: 32"),
+        (["trainer.devices=1000"], r"trainer\.devices: 1,000 processes, but this machine has 2 CPU cores.*: 32"),
         (["batch.num_workers=1000"], r"batch\.num_workers: 1,000 loader processes.*Lower batch\.num_workers\."),
         (["trainer.num_threads=4096"], r"trainer\.num_threads: 4,096 threads.*Lower trainer\.num_threads\."),
         (["trainer.num_threads=17", "trainer.devices=2"], "17 x 2 devices = 34 threads.*or trainer.devices"),

@@ -152,7 +152,7 @@ def test_without_a_judge_texts_are_counted_as_they_are(opened, words, tmp_path):
 
 def test_long_texts_are_refused_or_left_out(opened, words, tmp_path, capsys):
     words.write_text("AB short\n" + "A" * 25 + " long\n")
-    with pytest.raises(DataError, match="'long' has 25 tokens, the model takes 24"):
+    with pytest.raises(DataError, match="'long' has 25 tokens, but the model takes 24"):
         run(sample_task, tmp_path, input=str(words))
     folder = run(sample_task, tmp_path, input=str(words), on_long="skip")
     assert json.loads((folder / "summary.json").read_text())["left_out"] == "1 too long"

@@ -119,7 +119,7 @@ def test_results_are_averaged_over_windows(model, run):
 def test_a_long_sequence_is_refused_or_truncated(model, run):
     module, tokenizer = model
     long = "M" * 80
-    with pytest.raises(DataError, match=r"'2' has 80 tokens, the model takes 64.*on_long=window"):
+    with pytest.raises(DataError, match=r"'2' has 80 tokens, but the model takes 64.*on_long=window"):
         embed(module, tokenizer, ["MKV", long])
     cut = run([long], on_long="truncate")
     assert relative(cut["embeddings"], run(["M" * 64])["embeddings"]) < 1e-6

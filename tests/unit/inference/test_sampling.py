@@ -145,7 +145,7 @@ def test_invalid_options_are_refused(options, message):
 
 
 def test_a_sequence_that_is_too_long_is_named():
-    with pytest.raises(DataError, match=r"sequence 2 \('A+'\) has 25 tokens, the model takes 1 to 24"):
+    with pytest.raises(DataError, match=r"sequence 2 \('A+'\) has 25 tokens, but the model takes 1 to 24"):
         inference().sample(seqs=["AB", "A" * 25])
     with pytest.raises(DataError, match="sequence 1: empty sequence"):
         inference().seq_to_embeddings([""])

@@ -92,7 +92,7 @@ def test_what_changed_in_the_cache_is_refused(site: Site, tmp_path: Path) -> Non
     site.publish("owner/model", FILES)
     folder = hub.fetch_model("owner/model", tmp_path)
     (folder / "model.safetensors").write_bytes(b"weighty")
-    with pytest.raises(ArtefactError, match="not what was downloaded"):
+    with pytest.raises(ArtefactError, match="changed since the download"):
         hub.fetch_model("owner/model", tmp_path)
 
 

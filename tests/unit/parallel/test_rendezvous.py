@@ -40,7 +40,9 @@ def test_ranks_that_all_come_meet_whoever_is_first():
     assert not late.is_alive()
 
 
-@pytest.mark.parametrize(("rank", "known"), [(0, "1 of 3 processes came to 127.0.0.1:"), (1, "nobody answers at 127.")])
+@pytest.mark.parametrize(
+    ("rank", "known"), [(0, "1 of 3 processes reached 127.0.0.1:"), (1, "nothing answers at 127.")]
+)
 def test_a_wait_is_said_and_ends(caplog, monkeypatch, rank, known):
     monkeypatch.setattr(rendezvous, "SAY_AFTER_S", 0.1)
     with pytest.raises(NetworkError, match=rf"{known}.* within 1 s\. .*trainer\.num_nodes=3"):

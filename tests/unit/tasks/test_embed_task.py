@@ -82,7 +82,7 @@ def test_a_damaged_part_is_computed_again(embed, tmp_path, monkeypatch):
 def test_an_interrupt_before_anything_is_computed_says_so(embed, monkeypatch, capsys):
     interrupt_at(0, monkeypatch)
     assert embed("none.npz") == 130
-    assert "Nothing of its result was written" in capsys.readouterr().err
+    assert "No result was written; run the same command" in capsys.readouterr().err
 
 
 def test_the_command_writes_the_chosen_layers_under_their_names(embed, tmp_path, capsys):

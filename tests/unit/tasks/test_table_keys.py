@@ -58,8 +58,8 @@ def test_columns_may_be_separated_otherwise(tmp_path: Path) -> None:
     [
         ({"separator": ";;"}, r"task\.separator: got ';;', expected one character"),
         ({"header_lines": 0}, r"task\.header_lines: got 0, expected 1 or more"),
-        ({"format": "fasta", "header_lines": 2}, r"task\.header_lines: fasta files have no such thing"),
-        ({"format": "fasta", "separator": ";"}, r"task\.separator: fasta files have no such thing"),
+        ({"format": "fasta", "header_lines": 2}, r"task\.header_lines: does not apply to fasta files"),
+        ({"format": "fasta", "separator": ";"}, r"task\.separator: does not apply to fasta files"),
     ],
 )
 def test_keys_that_would_have_no_effect_are_refused(keys: dict[str, object], message: str, tmp_path: Path) -> None:

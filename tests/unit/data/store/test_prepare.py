@@ -300,7 +300,7 @@ def test_duplicate_ids_by_option(prepared: Prepare) -> None:
     kept = prepared(text, on_duplicate_id="keep")
     assert kept.ids() == ["a", "b", "a"]
     assert kept.manifest["records"]["notes"] == {"with the id of an earlier record, kept": 1}
-    with pytest.raises(DataError, match=r"a\.fasta: id 'a' is repeated, expected it once; repeated ids: 1\."):
+    with pytest.raises(DataError, match=r"a\.fasta: id 'a' is repeated, expected each id once; repeated ids: 1\."):
         prepared(text, on_duplicate_id="error")
 
 
