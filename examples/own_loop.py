@@ -1,4 +1,4 @@
-"""Training in a loop of one's own: data, batches and network come from the framework, the rest is plain PyTorch.
+"""A training loop of your own: data, batches and network come from the framework, the rest is plain PyTorch.
 
 python examples/own_loop.py [SETTING ...]
 """

@@ -1,4 +1,4 @@
-"""Training with a Lightning `Trainer` of one's own: any callback, logger or option of Lightning's.
+"""Training with a Lightning `Trainer` of your own, with any of Lightning's callbacks, loggers and options.
 
 python examples/own_trainer.py [SETTING ...]
 """

@@ -1,4 +1,4 @@
-"""Every function of the Python interface, on a small model that is trained here: about a minute on a CPU.
+"""Every function of the Python interface, on a small model trained here; it takes about a minute on a CPU.
 
 python examples/python_api.py FOLDER
 """
@@ -56,7 +56,7 @@ def molecules(folder: Path) -> None:
 
 
 def main() -> None:
-    """Run all in the folder that is named."""
+    """Run everything in the folder that the command line names."""
     folder = Path(sys.argv[1]).resolve()
     proteins(folder)
     molecules(folder)
