@@ -1,4 +1,4 @@
-"""The framework from Python: what the command does, in a notebook or in a script of one's own.
+"""The Python interface: the tasks of the command as functions, for a notebook or a script.
 
 `import bionemo_core` offers the same functions: `bionemo_core.open_model("RUN")`. Importing this module is cheap; torch
 is imported when a function runs. Every failure that a user can meet is a `bionemo_core.errors.BioNeMoError`.
@@ -115,7 +115,7 @@ def predict(
     device: str = "cpu",
     **settings: Any,
 ) -> list[NDArray[np.float32]]:
-    """Return what a fine-tuned model predicts for each sequence: float32 [1, outputs], or [residues, outputs].
+    """Return a fine-tuned model's prediction for each sequence: float32 [1, outputs], or [residues, outputs].
 
     Outputs are the probabilities of the classes, whose names are `model.module.answers.classes`, or values in the units
     of the labels.
@@ -250,7 +250,7 @@ def convert(model: str | PathLike[str], output: str | PathLike[str], *settings: 
 
 
 def build(*settings: Settings) -> TrainingParts:
-    """Build tokenizer, data, model and batches of a training, for a `Trainer` or a loop of one's own.
+    """Build tokenizer, data, model and batches of a training, for a `Trainer` or a training loop of your own.
 
     Raises:
         BioNeMoError: a setting is invalid, or a part cannot be built.

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, and are on the disk once they are there.
+"""Files and folders that appear complete or not at all, and are on the disk once they appear.
 
 Each is written under a temporary name beside, flushed, renamed, and the folder it lies in is flushed. Whoever reads
 meanwhile, or after a crash at any moment, finds the old content or the new. What a killed process has left is removed
@@ -28,7 +28,7 @@ _PART = ".part"
 
 @contextmanager
 def new_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
-    """Give a temporary folder, which becomes `folder` when the block ends well and is removed when it does not.
+    """Yield a temporary folder, which becomes `folder` if the block succeeds and is removed if it fails.
 
     The caller holds a lock for `folder`, so what an interrupted process of this machine left is removed first. What
     other machines left is not: not every file system locks between them.
@@ -56,7 +56,7 @@ def new_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def new_path(path: Path, *, advice: str = ADVICE) -> Iterator[Path]:
-    """Give a temporary path, whose file becomes `path` when the block ends well and is removed when it does not.
+    """Yield a temporary path, whose file becomes `path` if the block succeeds and is removed if it fails.
 
     Two processes may write the same path at a time; the file is then that of the one that ends last.
 
@@ -85,7 +85,7 @@ def new_path(path: Path, *, advice: str = ADVICE) -> Iterator[Path]:
 
 @contextmanager
 def new_file(path: Path, *, advice: str = ADVICE) -> Iterator[BinaryIO]:
-    """Give a binary file to write to, which becomes `path` when the block ends well; see `new_path`.
+    """Yield a binary file to write to, which becomes `path` if the block succeeds; see `new_path`.
 
     Raises:
         StorageError: the file system refused.
@@ -96,7 +96,7 @@ def new_file(path: Path, *, advice: str = ADVICE) -> Iterator[BinaryIO]:
 
 @contextmanager
 def new_text(path: Path, *, advice: str = ADVICE) -> Iterator[TextIO]:
-    """Give a text file to write to, in UTF-8 and with line ends as they are written; see `new_path`.
+    """Yield a text file to write to, in UTF-8 and with unchanged line ends; see `new_path`.
 
     Raises:
         StorageError: the file system refused.
@@ -109,7 +109,7 @@ def new_text(path: Path, *, advice: str = ADVICE) -> Iterator[TextIO]:
 def new_csv(
     path: Path, header: Sequence[str], *, line_end: str = "\n", advice: str = ADVICE
 ) -> Iterator[Callable[[Iterable[Sequence[object]]], None]]:
-    """Give a function that adds rows to a CSV file, which becomes `path` when the block ends well; see `new_path`.
+    """Yield a function that adds rows to a CSV file, which becomes `path` if the block succeeds; see `new_path`.
 
     Raises:
         StorageError: the file system refused.
@@ -122,7 +122,7 @@ def new_csv(
 
 @contextmanager
 def new_output(target: Path, *, folder: bool) -> Iterator[Path]:
-    """Give a temporary path for something that the user named, which must not be there yet.
+    """Yield a temporary path for an output that the user named, which must not exist yet.
 
     Args:
         target: the name.
@@ -140,7 +140,7 @@ def new_output(target: Path, *, folder: bool) -> Iterator[Path]:
 
 @contextmanager
 def whole_or_none(folder: Path, *, just_made: bool = False) -> Iterator[None]:
-    """Remove what the block has put into `folder` when it does not end well; and the folder, if it was not there.
+    """If the block fails, remove what it has put into `folder`, and the folder itself if it is new.
 
     Args:
         folder: where the block writes.
@@ -160,7 +160,7 @@ def whole_or_none(folder: Path, *, just_made: bool = False) -> Iterator[None]:
 
 
 def write_file(path: Path, content: bytes, *, advice: str = ADVICE) -> None:
-    """Write a file whole; an existing one is replaced.
+    """Write a file atomically; an existing one is replaced.
 
     Raises:
         StorageError: the file system refused; what was there is as it was.
@@ -170,7 +170,7 @@ def write_file(path: Path, content: bytes, *, advice: str = ADVICE) -> None:
 
 
 def write_text(path: Path, text: str, *, advice: str = ADVICE) -> None:
-    """Write a text file whole, in UTF-8; an existing one is replaced.
+    """Write a text file atomically, in UTF-8; an existing one is replaced.
 
     Raises:
         StorageError: the file system refused; what was there is as it was.
@@ -179,7 +179,7 @@ def write_text(path: Path, text: str, *, advice: str = ADVICE) -> None:
 
 
 def write_json(path: Path, content: object, *, indent: int = 1, sort_keys: bool = False) -> None:
-    """Write plain values whole as JSON, and NaN and infinities, for which JSON has no numbers, as null.
+    """Write plain values atomically as JSON; NaN and infinities, which JSON lacks, become null.
 
     Raises:
         StorageError: the file system refused; what was there is as it was.
@@ -214,7 +214,7 @@ def write_chunks(path: Path, chunks: Iterable[bytes | memoryview]) -> FileFacts:
 
 
 def publish(temporary: Path, path: Path, *, replace: bool = False) -> None:
-    """Give a finished file or folder its name, durably.
+    """Rename a finished file or folder to its final name, durably.
 
     Args:
         temporary: what is finished, on the same file system.
@@ -238,7 +238,7 @@ def publish(temporary: Path, path: Path, *, replace: bool = False) -> None:
 
 
 def move(old: Path, new: Path) -> None:
-    """Rename a file or folder, at once or not at all; `sync` of the folder it lies in makes that last.
+    """Rename a file or folder atomically; `sync` of its parent folder makes the change durable.
 
     Raises:
         OSError: with `filename` set.
@@ -261,19 +261,19 @@ def sync(path: Path) -> None:
 
 
 def storage_error(path: Path, error: OSError, advice: str = ADVICE) -> BioNeMoError:
-    """Return the error for what the system said when `path` was to be written: of storage, or of resources."""
+    """Return the error for a system error while writing `path`: a storage error, or one of exhausted resources."""
     advice = ADVICE_OF_ERRNO.get(error.errno or 0, advice)
     text = f"{error.filename or path} cannot be written: {error.strerror or error}. {advice}"
     return kind_of_failure(error, StorageError)(text)
 
 
 def own_name(path: Path) -> Path:
-    """Return a name beside `path` that says which process of which machine works on it; see `remove_left_behind`."""
+    """Return a path beside `path` whose name states the machine and the process; see `remove_left_behind`."""
     return path.with_name(f"{path.name}.{os.uname().nodename}.{os.getpid()}")
 
 
 def remove_left_behind(folder: Path) -> None:
-    """Remove what processes of this machine that have ended left in `folder` under names of `own_name`.
+    """Remove files and folders with names from `own_name` that ended processes of this machine left in `folder`.
 
     What has the number of this process is of an earlier one: it has not begun.
     """
@@ -289,7 +289,7 @@ def _prefix(path: Path) -> str:
 
 
 def _remove_leftovers(path: Path) -> None:
-    """Remove the temporary files of processes of this machine that ended before they could."""
+    """Remove the temporary files of processes of this machine that ended before they could do so."""
     prefix = _prefix(path)
     for leftover in path.parent.glob(f"{glob.escape(prefix)}*{_PART}"):
         process = leftover.name.removeprefix(prefix).removesuffix(_PART)

@@ -1,4 +1,4 @@
-"""Downloads that continue where they broke off, are checked, and only then get their name."""
+"""Downloads that continue where they stopped, and get their final name only after the checksum was verified."""
 
 import json
 import logging
@@ -40,7 +40,7 @@ def fetch(
     first_wait_s: float = 1.0,
     max_bytes: int = MAX_BYTES,
 ) -> Path:
-    """Return `destination`, downloaded now unless it is there and has the checksums that are given.
+    """Return `destination`; download it unless it exists and has the given checksums.
 
     What has arrived is kept in `<destination>.part` and continued, in this call or in a later one, as long as the
     server says that the file is still the same. A broken connection and a server's own trouble are tried again after
@@ -80,12 +80,12 @@ def fetch(
 
 
 def cache_folder(home: Path, url: str) -> Path:
-    """Return the folder under the home folder that keeps what an address gives; one for each address."""
+    """Return the folder under the home folder for the downloads of an address; each address has its own."""
     return home / "downloads" / hash_bytes(url.encode())[:16]
 
 
 def removal_advice(message: str) -> str:
-    """Return how to get a download again if `message`, of a failure, names one that this process used; else nothing."""
+    """Return how to repeat a download if the error `message` names one that this process used, else an empty text."""
     for path, address in _fetched.items():
         if str(path) in message and path.exists():
             return f" {path} was downloaded from {address}. If the copy is damaged, remove it to download it again."
@@ -93,19 +93,19 @@ def removal_advice(message: str) -> str:
 
 
 def name_of(url: str, default: str = "download") -> str:
-    """Return the name of the file that an address ends in, `default` where it ends in none."""
+    """Return the file name at the end of an address, or `default` if there is none."""
     return PurePosixPath(unquote(urlsplit(url).path)).name or default
 
 
 @dataclass(frozen=True)
 class Checksums:
-    """What a file must hash to, by algorithm; all in lower case."""
+    """The expected hashes of a file, by algorithm; all in lower case."""
 
     expected: dict[str, str]
 
     @classmethod
     def of(cls, **given: str | None) -> "Checksums":
-        """Keep those that are given.
+        """Make the checksums that are given.
 
         Raises:
             ConfigError: one has not the length of its kind, or other characters than hexadecimal digits.
@@ -118,11 +118,11 @@ class Checksums:
         return cls(expected)
 
     def match(self, path: Path) -> bool:
-        """Return whether a file has them; any file does where none is expected."""
+        """Return whether a file has these hashes; true for any file if none is expected."""
         return not self.difference(path)
 
     def difference(self, path: Path) -> str:
-        """Return how a file's differ from what is expected; empty where they do not.
+        """Return how a file's hashes differ from the expected ones; empty if they do not.
 
         Raises:
             OSError: it cannot be read.
@@ -140,7 +140,7 @@ class Checksums:
 
 
 class _Part:
-    """What has arrived of a file, and of which version of it."""
+    """The part of a file that has arrived, and the version of the file that it belongs to."""
 
     def __init__(self, url: str, destination: Path) -> None:
         self.path = destination.with_name(f"{destination.name}.part")
@@ -164,29 +164,29 @@ class _Part:
 
     @property
     def size(self) -> int:
-        """Bytes that have arrived."""
+        """The number of bytes that have arrived."""
         return self.path.stat().st_size if self.path.exists() else 0
 
     @property
     def complete(self) -> bool:
-        """Whether all has arrived, as far as the server had said how much that is."""
+        """Whether all bytes have arrived; false if the server did not announce a size."""
         return self.total is not None and self.path.exists() and self.size == self.total
 
     def start(self, version: Version, total: int | None) -> None:
-        """Begin anew with this version; the bytes go first, so that they are never taken for the new version's."""
+        """Start again with this version; remove the old bytes first, so that they never count as the new version's."""
         self.discard()
         self.version, self.total = version, total
         facts = {"address": self._address, "etag": version.etag, "modified": version.modified, "total": total}
         self._facts_path.write_text(json.dumps(facts))
 
     def discard(self) -> None:
-        """Forget what has arrived."""
+        """Delete what has arrived."""
         self.path.unlink(missing_ok=True)
         self._facts_path.unlink(missing_ok=True)
         self.version, self.total = Version(), None
 
     def publish(self, destination: Path) -> None:
-        """Give the file its name."""
+        """Give the file its final name."""
         publish(self.path, destination)
         self._facts_path.unlink(missing_ok=True)
 
@@ -204,7 +204,7 @@ class _Transfer:
         self.part = _Part(self.url, self.destination)
 
     def run(self) -> None:
-        """Receive what is missing, check the whole, publish it.
+        """Receive the missing bytes, check the whole file, and publish it.
 
         Raises:
             Interrupted: it may go better at another try.
@@ -252,7 +252,7 @@ class _Transfer:
             raise Interrupted(f"the connection ended after {part.size:,} of {body.total:,} bytes")
 
     def _most_bytes(self, body: Body) -> int:
-        """Return the size at which to stop: the announced one, else what is allowed and leaves the disk some space."""
+        """Return the size at which to stop: the announced one, else the limit, or less to leave the disk some space."""
         if body.total is not None:
             return body.total
         free = disk_free_bytes(self.destination.parent)
@@ -289,7 +289,7 @@ def _sizes(body: Body) -> tuple[str, str]:
 
 
 def _persist(transfer: _Transfer, attempts: int, first_wait_s: float) -> None:
-    """Run the transfer until it succeeds or makes no progress any more.
+    """Run the transfer until it succeeds or no longer makes progress.
 
     Raises:
         NetworkError: it does not succeed.

@@ -1,4 +1,4 @@
-"""Failures of a machine that has run out of memory, descriptors or shared memory, told from bugs."""
+"""Recognising that a machine has run out of memory, descriptors or shared memory, as opposed to a bug."""
 
 import errno
 import re
@@ -35,7 +35,7 @@ ADVICE_OF_ERRNO = {
     errno.EAGAIN: _PROCESSES,
 }
 _USED_UP = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-"""What no file, address or record is to blame for, whoever meets it; EAGAIN may also be a lock that another holds."""
+"""Error codes of an exhausted machine, never of a file, address or record; EAGAIN may also be a lock held elsewhere."""
 _ADVICE_OF_TEXT = (
     (re.compile(r"bus error|shared memory|/dev/shm|</torch_", re.IGNORECASE), _SHARED_MEMORY),
     (re.compile(r"DataLoader worker .* (killed by signal|exited unexpectedly)"), _KILLED),
@@ -47,7 +47,7 @@ _ADVICE_OF_TEXT = (
 
 
 def find_exhaustion(error: BaseException) -> ResourceError | None:
-    """Return the classified error if the machine, and no bug, is at fault; None for anything else.
+    """Return the classified error if the machine is at fault and not a bug; None for anything else.
 
     Torch reports a dead loader worker from a signal handler, so that it may come up anywhere, also as the cause of
     another error.
@@ -62,12 +62,12 @@ def find_exhaustion(error: BaseException) -> ResourceError | None:
 
 
 def kind_of_failure(error: OSError, kind: type[BioNeMoError]) -> type[BioNeMoError]:
-    """Return the class of the error for what the system said: `ResourceError` for a limit, whoever met it."""
+    """Return the error class for a system error: `ResourceError` if a limit was reached, else the given class."""
     return ResourceError if error.errno in _USED_UP else kind
 
 
 def comes_from_exhaustion(error: BioNeMoError) -> bool:
-    """Return whether a classified error was raised from an error of the system about a limit."""
+    """Return whether a classified error was caused by a system error about a limit."""
     cause = error.__cause__
     while cause is not None and not (isinstance(cause, OSError) and cause.errno in _USED_UP):
         cause = cause.__cause__
@@ -75,7 +75,7 @@ def comes_from_exhaustion(error: BioNeMoError) -> bool:
 
 
 def exhaustion_advice(error: BaseException) -> str:
-    """Return what to do about an error that an exhausted machine has caused, if its message does not say so yet."""
+    """Return advice for an error of an exhausted machine, unless its message has it already."""
     for one in chain_of(error, hidden=False):
         advice = _advice(one) if one is not error else None
         if advice:
@@ -101,7 +101,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def chain_of(error: BaseException | None, *, hidden: bool = True) -> Iterator[BaseException]:
-    """Yield an error, and what it came from or came up beside; also what it hides by `from None`, if asked to."""
+    """Yield an error, its causes and its contexts; on request also contexts that `from None` hides."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))

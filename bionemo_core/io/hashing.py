@@ -18,28 +18,28 @@ _LEAST_CHUNK_BYTES = 2**16
 
 
 class FileFacts(NamedTuple):
-    """What a manifest says of one file."""
+    """The facts about one file in a manifest."""
 
     size: int
     sha256: str
 
 
 class Hash(Protocol):
-    """A hash that is fed piece by piece."""
+    """A hash that is updated piece by piece."""
 
     @property
     def digest_size(self) -> int:
         """The length of the digest, in bytes."""
 
     def update(self, content: Any, /) -> None:
-        """Add bytes, or anything that gives its bytes as a buffer."""
+        """Add bytes, or any object with the buffer protocol."""
 
     def hexdigest(self) -> str:
-        """Return the digest of what was added, in hexadecimal."""
+        """Return the digest of all added bytes, in hexadecimal."""
 
 
 def start_hash(algorithm: str = "sha256") -> Hash:
-    """Return a hash of nothing, to be fed piece by piece.
+    """Return an empty hash, to be updated piece by piece.
 
     Args:
         algorithm: sha256, or another one that the origin of a file names it by.
@@ -53,7 +53,7 @@ def hash_bytes(content: bytes) -> str:
 
 
 def hash_chunks(chunks: Iterable[bytes | memoryview]) -> str:
-    """Return the SHA-256 of chunks one after another, in hexadecimal."""
+    """Return the SHA-256 of the concatenated chunks, in hexadecimal."""
     digest = sha256()
     for chunk in chunks:
         digest.update(chunk)
@@ -89,7 +89,7 @@ def hash_file(path: Path, *, from_disk: bool = False) -> FileFacts:
 
 
 def fingerprint_chunks(chunks: Iterable[bytes | memoryview]) -> str:
-    """Return 32 hexadecimal digits for chunks one after another, by BLAKE2b: quicker than SHA-256 for weights."""
+    """Return 32 hexadecimal digits for the concatenated chunks, by BLAKE2b: faster than SHA-256 for weights."""
     digest = blake2b(digest_size=16)
     for chunk in chunks:
         digest.update(chunk)
@@ -97,12 +97,12 @@ def fingerprint_chunks(chunks: Iterable[bytes | memoryview]) -> str:
 
 
 def derive_seed(content: bytes) -> bytes:
-    """Return 8 bytes that seed a random stream, by BLAKE2b of what names the stream."""
+    """Return 8 bytes that seed a random stream, by BLAKE2b of the stream's name."""
     return blake2b(content, digest_size=8).digest()
 
 
 def canonical(value: object) -> bytes:
-    """Return the one JSON spelling of a plain value, for hashing."""
+    """Return the canonical JSON text of a plain value, for hashing."""
     return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 
 
@@ -112,14 +112,14 @@ def fingerprint_of(value: object) -> str:
 
 
 def seal(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the manifest with the SHA-256 of the rest of it."""
+    """Return the manifest with the SHA-256 of its other entries added."""
     body = {key: value for key, value in manifest.items() if key != "sha256"}
     return {**body, "sha256": hash_bytes(canonical(body))}
 
 
 @contextlib.contextmanager
 def naming_errors(path: Path) -> Iterator[None]:
-    """Give an OSError of a call on a descriptor the path that it happened at."""
+    """Add the path to an OSError of a call on a descriptor."""
     try:
         yield
     except OSError as failure:

@@ -1,4 +1,4 @@
-"""The bytes behind an address, by http, https, ftp or from a file, from a given byte on."""
+"""Reading the file at an address (http, https, ftp or file) from a given byte on."""
 
 import base64
 import ftplib
@@ -22,11 +22,11 @@ from bionemo_core.io.exhaustion import find_exhaustion
 
 _BUSY = (408, 425, 429)
 _PASSING = (OSError, EOFError, http.client.HTTPException, ftplib.error_temp, ftplib.error_proto, ftplib.error_reply)
-"""What a connection may end with; a server may do better at the next try."""
+"""Exceptions of a failed connection, after which another try may succeed."""
 
 
 class Interrupted(Exception):
-    """A failure that the next try may not meet."""
+    """A failure after which another try may succeed."""
 
     def __init__(self, reason: str, wait_s: float = 0.0) -> None:
         super().__init__(reason)
@@ -34,11 +34,11 @@ class Interrupted(Exception):
 
 
 class Stale(Interrupted):
-    """What arrived so far does not belong to what the server has now."""
+    """The bytes that arrived so far do not belong to the file that the server has now."""
 
 
 class Version(NamedTuple):
-    """What a server says of the state of a file; what it does not say is empty."""
+    """The version of a file, as the server states it; fields that it does not state are empty."""
 
     etag: str = ""
     modified: str = ""
@@ -52,7 +52,7 @@ class Version(NamedTuple):
         return self.etag if self.etag and not self.etag.startswith("W/") else self.modified
 
     def may_be(self, answered: "Version") -> bool:
-        """Return whether a partial answer is of this version; it need not repeat what If-Range has made sure of."""
+        """Return whether a partial answer is of this version; it need not repeat the header that If-Range checked."""
         for mine, other in zip(self, answered, strict=True):
             if mine and other:
                 return mine == other
@@ -64,16 +64,16 @@ class Body:
     """The rest of a file."""
 
     start: int
-    """Where in the file it begins: where it was asked to, or 0."""
+    """The offset in the file at which the body begins: the requested one, or 0."""
     total: int | None
-    """Bytes of the whole file; None: not known."""
+    """The size of the whole file in bytes; None if it is not known."""
     version: Version
     read: Callable[[int], bytes]
-    """Up to so many bytes, none at the end; raises `Interrupted`."""
+    """Reads up to a number of bytes, none at the end; raises `Interrupted`."""
 
 
 def hide_secrets(url: str) -> str:
-    """Return the address without what may be a secret: user, password, query and fragment."""
+    """Return the address without its possible secrets: user, password, query and fragment."""
     try:
         parts = urlsplit(url)
         host = parts.hostname or ""
@@ -86,7 +86,7 @@ def hide_secrets(url: str) -> str:
 
 
 def open_url(url: str, offset: int, version: Version, timeout_s: float) -> AbstractContextManager[Body]:
-    """Open the file from byte `offset` on if it still has this version, else all of it.
+    """Open the file from byte `offset` on if it still has this version, else from its start.
 
     Raises:
         ConfigError: no http, https, ftp or file address.
@@ -122,7 +122,7 @@ def _open_file(parts: SplitResult) -> Iterator[Body]:
 
 
 class _Redirects(HTTPRedirectHandler):
-    """Redirects, followed to http and https; the password goes along only where it was meant to go."""
+    """A handler that follows redirects to http and https, and sends the password only to its own host."""
 
     def redirect_request(
         self, req: Request, fp: Any, code: int, msg: str, headers: Message, newurl: str
@@ -253,7 +253,7 @@ def _guard_reads(read: Callable[[int], bytes]) -> Callable[[int], bytes]:
 
 
 def _interruption(what: str, error: BaseException) -> Exception:
-    """Return the error for a connection that failed or broke; another try does not help a machine at its limits."""
+    """Return the error for a failed connection: one that allows another try, unless this machine is at its limits."""
     return find_exhaustion(error) or Interrupted(f"the connection {what} ({_reason(error)})")
 
 

@@ -1,4 +1,4 @@
-"""The one lock between processes and threads of a machine: the system lets go of it when its process ends, however."""
+"""The one lock between processes and threads of a machine; the system releases it however its process ends."""
 
 import errno
 import fcntl
@@ -26,7 +26,7 @@ _registering = threading.RLock()
 
 @contextmanager
 def lock(path: Path, *, waiting: str = "") -> Iterator[None]:
-    """Hold the lock file at `path`, which is made, against other processes and other threads of this one.
+    """Create and hold the lock file at `path`, against other processes and other threads of this process.
 
     A child that is forked meanwhile does not hold it, so that a loader worker which outlives its parent a little keeps
     nobody out.
@@ -60,7 +60,7 @@ def lock(path: Path, *, waiting: str = "") -> Iterator[None]:
 
 @contextmanager
 def lock_beside(path: Path, purpose: str) -> Iterator[None]:
-    """Keep others from making `path` meanwhile; wait while they do. The lock file is `.NAME.lock` beside it.
+    """Keep others from making `path` in the block; wait while they do. The lock file is `.NAME.lock` beside it.
 
     Args:
         path: what is to be made.
@@ -76,7 +76,7 @@ def lock_beside(path: Path, purpose: str) -> Iterator[None]:
 
 @contextmanager
 def lock_folder(folder: Path, purpose: str) -> Iterator[None]:
-    """Keep others from writing into `folder`, which is made, meanwhile; fail at once where they do.
+    """Create `folder` and keep others from writing into it in the block; fail at once if one does.
 
     Args:
         folder: gets the lock file `.lock`.

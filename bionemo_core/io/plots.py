@@ -51,7 +51,7 @@ def new_panels(count: int, width: float, height: float) -> tuple[Figure, list[Ax
 
 
 def add_title(axes: Axes, left: str, right: str = "") -> None:
-    """Put a line above the axes, as it stands: no `$` begins a formula, and letters without a glyph are escaped."""
+    """Put a line of plain text above the axes: no `$` begins a formula, and letters without a glyph are escaped."""
     for text, place in ((left, "left"), (right, "right")):
         if text:
             axes.set_title(

@@ -1,4 +1,4 @@
-"""How far a piece of work is: a bar on a terminal, a line now and then elsewhere."""
+"""Progress of a piece of work: a bar on a terminal, a line from time to time elsewhere."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _UNITS = ("kB", "MB", "GB", "TB")
 
 
 def format_bytes(count: float) -> str:
-    """Return a number of bytes for people: `12.3 GB`."""
+    """Format a number of bytes for people: `12.3 GB`."""
     unit = ""
     for unit_above in _UNITS:
         if count < 1000:
@@ -29,7 +29,7 @@ def format_bytes(count: float) -> str:
 
 
 class Bar:
-    """A bar on a terminal with a line of status; it is drawn when it is told to, never by a thread of its own."""
+    """A bar on a terminal with a status line; it is drawn on request, never by a thread of its own."""
 
     def __init__(
         self, name: str, total: int | None, *, start: int = 0, console: Console | None = None, transient: bool = False
@@ -61,21 +61,21 @@ class Bar:
 
     @property
     def is_due(self) -> bool:
-        """Whether the bar has stood long enough to be drawn again."""
+        """Whether enough time has passed to draw the bar again."""
         return monotonic() - self._drawn >= _SECONDS_BETWEEN_REDRAWS
 
     def show(self, done: int, status: str, *, name: str | None = None) -> None:
-        """Draw what is done and the status; `name` replaces what the work is."""
+        """Draw the bar and the status; `name` replaces the name of the work."""
         self._progress.update(self._task, completed=done, status=status, description=name, refresh=True)
         self._drawn = monotonic()
 
     def stop(self) -> None:
-        """Leave the bar as it stands, or take it away if it is transient."""
+        """Leave the bar on the screen, or remove it if it is transient."""
         self._progress.stop()
 
 
 class Progress:
-    """How far some work is, of which the size is known or not: `with Progress(...) as progress: progress.advance(1)`.
+    """The progress of work of known or unknown size: `with Progress(...) as progress: progress.advance(1)`.
 
     On a terminal it is a bar; elsewhere it is a line on standard error every half minute, and a last one at the end.
     """
@@ -117,11 +117,11 @@ class Progress:
         return max(monotonic() - self._began, 1e-3)
 
     def advance(self, count: int, note: str = "") -> None:
-        """Count what was done since the last call; `note` is put behind the numbers."""
+        """Add the work done since the last call; `note` is shown after the numbers."""
         self.update(self._done + count, note)
 
     def update(self, done: int, note: str = "", *, name: str | None = None) -> None:
-        """Say how much is done in all; `name` replaces what the work is."""
+        """Set the total work done; `name` replaces the name of the work."""
         self._done, self._note, self._name = done, note, name or self._name
         if self._bar is not None:
             if self._bar.is_due:
@@ -132,7 +132,7 @@ class Progress:
                 self._say()
 
     def close(self) -> None:
-        """Show what was reached last."""
+        """Show the last state."""
         if self._bar is not None:
             self._draw(self._bar)
             self._bar.stop()

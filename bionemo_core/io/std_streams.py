@@ -1,4 +1,4 @@
-"""Standard output and error that nobody has to listen to: what cannot be written is dropped, and the work goes on."""
+"""Standard output and error that need no reader: output that cannot be written is dropped, and the work continues."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 PATIENCE_S = 5.0
-"""How long a task waits for a reader that does not read, before it drops what it would print."""
+"""How long a task waits for a reader that has stopped reading, before it drops its output."""
 _AT_ONCE = 4096
 """The bytes that a pipe has room for when it says that it can be written to."""
 
@@ -23,7 +23,7 @@ _guards: dict[str, _Guard] = {}
 
 
 def guard() -> None:
-    """Let this process outlive the readers of its standard output and error; a stream that is closed gets none.
+    """Let this process outlive the readers of its standard output and error; a closed stream stays without output.
 
     Until `keep_working` is called, output is what the command is for: it waits for its reader, and a full disk is an
     error. A reader that has left, such as `head`, never is.
@@ -49,13 +49,13 @@ def guard() -> None:
 
 
 def keep_working() -> None:
-    """From now on, drop any output that cannot be written, and say so once on the other stream."""
+    """From now on, drop output that cannot be written, and report it once on the other stream."""
     for raw in _guards.values():
         raw.patience_s = PATIENCE_S
 
 
 class _Guard(io.RawIOBase):
-    """A descriptor whose failures stay in here."""
+    """A descriptor whose write failures do not reach the caller."""
 
     def __init__(self, descriptor: int, name: str) -> None:
         self._descriptor, self._name = descriptor, name
@@ -74,7 +74,7 @@ class _Guard(io.RawIOBase):
         return True
 
     def write(self, content: ReadableBuffer, /) -> int:
-        """Write the bytes or drop them; return how many there were.
+        """Write the bytes or drop them; return their number in both cases.
 
         Raises:
             StorageError: the output is what the command is for, and its file cannot be written.

@@ -1,4 +1,4 @@
-"""Waiting for the other processes of a job, so that a wait is said, ends, and can be stopped by a signal."""
+"""Waiting for the other processes of a job: the wait is reported, has a limit, and can be stopped by a signal."""
 
 from __future__ import annotations
 

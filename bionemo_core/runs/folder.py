@@ -119,7 +119,7 @@ def find_folder(home: Path, name: str, resume: str) -> RunFolder | None:
 
 
 def record_session(folder: RunFolder) -> None:
-    """Write to the folder that its run starts or goes on now, and in which job.
+    """Record in the folder that its run starts or continues now, and in which job.
 
     Raises:
         StorageError: the file cannot be written.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainingParts:
-    """What `bionemo_core.build` returns: the parts of a training, for a `Trainer` or a loop of one's own."""
+    """What `bionemo_core.build` returns: the parts of a training, for a `Trainer` or a training loop of your own."""
 
     spec: RunSpec
     tokenizer: Tokenizer

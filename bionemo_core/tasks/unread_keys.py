@@ -1,4 +1,4 @@
-"""Keys that a task does not read in the mode it was given: they are refused, because nothing would come of them."""
+"""Keys that a task does not read beside the others that are given: they are refused, as they would have no effect."""
 
 from __future__ import annotations
 
