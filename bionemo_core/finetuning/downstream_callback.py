@@ -19,8 +19,8 @@ from bionemo_core.data.labelled_records import LabelledRecords, LabelledSplits
 from bionemo_core.errors import ConfigError
 from bionemo_core.finetuning.heads import ConvNet
 from bionemo_core.finetuning.label_checks import LabelCheck
-from bionemo_core.finetuning.metrics import metrics_and_table
-from bionemo_core.finetuning.model import KINDS, LabelSpec
+from bionemo_core.finetuning.metrics import AnswerMetrics, metrics_and_table
+from bionemo_core.finetuning.model import KINDS, LabelSpec, hidden_size_of
 from bionemo_core.finetuning.network import MlpHead
 from bionemo_core.finetuning.objective import (
     LabelObjective,
@@ -29,10 +29,11 @@ from bionemo_core.finetuning.objective import (
     mean_and_scale,
 )
 from bionemo_core.inference.embedding import EMBEDDINGS, HIDDENS, Embedder, EmbeddingSettings
-from bionemo_core.nn.residue_states import ResidueStates
+from bionemo_core.nn.residue_states import ResidueStates, encoder_network
 from bionemo_core.parallel.groups import ProcessGroups
 from bionemo_core.parallel.sharding import gather, reshard
 from bionemo_core.parallel.strategy import strategy_of
+from bionemo_core.parallel.weights import network_of
 from bionemo_core.protocols import BuildContext, InputForm, Tokenizer
 
 if TYPE_CHECKING:
@@ -85,6 +86,15 @@ class DownstreamValidation(pl.Callback):
         self._answers = LabelSpec(settings.kind)
         self._tokenizer: Tokenizer | None = None
 
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """The names of its metrics."""
+        return tuple(f"{self._prefix}_{name}" for name in ("loss", *AnswerMetrics(self._answers).logged_names))
+
+    @property
+    def _prefix(self) -> str:
+        return f"downstream_{self.settings.task_name}"
+
     def meet_run(self, tokenizer: Tokenizer, context: BuildContext) -> None:
         """Read the labelled data, before training starts.
 
@@ -115,6 +125,13 @@ class DownstreamValidation(pl.Callback):
             self._answers = LabelSpec(settings.kind, (), *mean_and_scale(train, self.per_residue))
         self._splits = {"train": train, "test": held_out}
         self._tokenizer = tokenizer
+        self._head_settings()
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Build a head and drop it, so that one that does not fit fails now and not at the first validation."""
+        if self._tokenizer is not None:
+            with torch.random.fork_rng(devices=_devices(pl_module.device)):
+                self._head(hidden_size_of(encoder_network(network_of(pl_module))))
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn != "fit" or self._tokenizer is None:
@@ -124,9 +141,8 @@ class DownstreamValidation(pl.Callback):
             splits = self._embed_splits(trainer, pl_module)
             measured: list[dict[str, float]] = [{}]
             if trainer.is_global_zero:
-                name = f"downstream_{self.settings.task_name}"
                 metrics = self._evaluate_head(splits, pl_module.device)
-                measured = [{f"{name}_{key}": value for key, value in metrics.items()}]
+                measured = [{f"{self._prefix}_{key}": value for key, value in metrics.items()}]
             if trainer.world_size > 1:
                 dist.broadcast_object_list(measured, src=0)
             pl_module.validation_metrics = {**pl_module.validation_metrics, **measured[0]}  # type: ignore[assignment, dict-item]
@@ -191,13 +207,15 @@ class DownstreamValidation(pl.Callback):
         outputs = len(self._answers.classes) if self.of_classes else 1
         if self.settings.head is None and not self.per_residue:  # v1's
             return MlpHead([hidden_size, 256, 128, outputs], 0.1, per_residue=False)
-        settings: Any = ConvNet()
-        if self.settings.head is not None:
-            found = self.registry.get("head", self.settings.head)
-            params = dict(self.settings.head_params)
-            settings = self.registry.build(Choice("head", found.name, params, found.distribution, found.version))
-        built: nn.Module = settings.build(hidden_size, outputs, self.per_residue)
+        built: nn.Module = self._head_settings().build(hidden_size, outputs, self.per_residue)
         return built
+
+    def _head_settings(self) -> Any:
+        if self.settings.head is None:
+            return ConvNet()
+        found = self.registry.get("head", self.settings.head)
+        params = dict(self.settings.head_params)
+        return self.registry.build(Choice("head", found.name, params, found.distribution, found.version))
 
 
 def _predict_labelled(

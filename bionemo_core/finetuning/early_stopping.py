@@ -15,6 +15,8 @@ log = logging.getLogger("bionemo")
 class StopEarly(pl.Callback):
     """A callback that ends training after `patience` validations without a better value of the monitored metric."""
 
+    metric_names: tuple[str, ...] = ()
+
     def __init__(self, monitor: str, mode: str, patience: int) -> None:
         if patience < 1:
             raise ConfigError(f"task.early_stopping: got {patience}, expected 1 or more validations, or null.")

@@ -10,12 +10,16 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bionemo_core.finetuning.class_metrics import macro_averages, one_against_the_rest, table_rows
+from bionemo_core.finetuning.class_metrics import SCORES, macro_averages, one_against_the_rest, table_rows
 from bionemo_core.parallel.groups import ProcessGroups
 
 if TYPE_CHECKING:
     from bionemo_core.data.batches.batch import MicroBatch
     from bionemo_core.finetuning.model import LabelSpec
+
+
+CLASS_METRICS = ("accuracy", "mcc", *SCORES[1:])
+VALUE_METRICS = ("mse", "r2", "spearman")
 
 
 class AnswerMetrics:
@@ -29,6 +33,11 @@ class AnswerMetrics:
         self._seen: list[tuple[Tensor, Tensor]] = []
         self.table: list[dict[str, str]] = []
         """The metrics of each class, of the evaluation that was computed last."""
+
+    @property
+    def logged_names(self) -> tuple[str, ...]:
+        """The names of the metrics."""
+        return CLASS_METRICS if self.answers.of_classes else VALUE_METRICS
 
     def reset(self) -> None:
         """Drop the predictions seen so far."""

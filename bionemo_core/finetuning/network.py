@@ -168,6 +168,8 @@ class FineTunedNetwork(nn.Module):
         start: a linear layer that is not trained; the head learns what to add to it. None: the head answers alone.
     """
 
+    logged_names: tuple[str, ...] = ()
+
     def __init__(
         self,
         encoder_network: nn.Module,

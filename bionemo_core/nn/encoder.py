@@ -40,6 +40,8 @@ class EncoderLM(torch.nn.Module):
         tied_head: whether the head uses the embedding's table as its weight.
     """
 
+    logged_names: tuple[str, ...] = ()
+
     def __init__(
         self,
         config: TransformerConfig,

@@ -68,6 +68,8 @@ class Seq2SeqLM(torch.nn.Module):
         ConfigError: the hidden sizes differ, or an option has an unknown value.
     """
 
+    logged_names: tuple[str, ...] = ()
+
     def __init__(
         self,
         encoder: TransformerConfig,

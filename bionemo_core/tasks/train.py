@@ -54,6 +54,7 @@ from bionemo_core.training.any_lightning_module import (
     configure_any_module,
 )
 from bionemo_core.training.callbacks import CheckpointSaver, StopOnSignal
+from bionemo_core.training.metric_names import check_monitor
 from bionemo_core.training.module import Recipe
 from bionemo_core.training.rate_course import RateCourse, describe_jump, describe_misfit
 from bionemo_core.training.signals import StopSignal
@@ -169,6 +170,7 @@ class _Run:
             check_resume(saved, spec, reader, splits)
         torch.manual_seed(spec.seed)  # for a LightningModule that does not seed itself
         module = registry.build(spec.model, tokenizer=tokenizer, context=context)
+        check_monitor(spec.checkpoint.monitor, module, trainer.callbacks)  # type: ignore[attr-defined]  # as below
         restored = hooks.load_weights(spec, module, trainer, registry, tokenizer, reader)
         if restored and not spec.task.params.get("do_training", True):
             note_missing(network_of(module), restored.unfilled, restored.source, restored.absent_note)

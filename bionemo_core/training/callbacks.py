@@ -23,6 +23,8 @@ PROGRESS_METRICS = ("reduced_train_loss", "lr", "tokens_per_second", "grad_norm"
 class StepCallback(pl.Callback):
     """A callback that acts after each optimizer step, not after micro batches that only accumulate gradients."""
 
+    metric_names: tuple[str, ...] = ()
+    """What it adds to the metrics that `checkpoint.monitor` may name."""
     _done = 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -42,6 +44,8 @@ class StepCallback(pl.Callback):
 
 class LogMetrics(StepCallback):
     """The callback that sends a module's `metrics` and `validation_metrics` to the loggers, in full precision."""
+
+    metric_names = PROGRESS_METRICS
 
     def __init__(self, log_every_n_steps: int) -> None:
         self.log_every_n_steps = log_every_n_steps
@@ -247,6 +251,8 @@ class StopOnSignal(StepCallback):
 
 class StopOnBadValidation(pl.Callback):
     """The callback that stops with exit status 6 if a validation loss is not finite, before anything is saved."""
+
+    metric_names: tuple[str, ...] = ()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         loss = getattr(pl_module, "validation_metrics", {}).get("val_loss", 0.0)

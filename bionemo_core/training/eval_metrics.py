@@ -13,7 +13,11 @@ if TYPE_CHECKING:
 
 
 class Probe(Protocol):
-    """A metric that is computed from a network on the micro batches of an evaluation."""
+    """A metric that is computed from a network on the micro batches of an evaluation.
+
+    One that has the names it computes as an attribute `logged_names` lets `checkpoint.monitor` be checked before the
+    first step.
+    """
 
     def update(self, network: nn.Module, micro_batch: MicroBatch) -> None:
         """Add one micro batch; the network is in evaluation mode, without gradients.

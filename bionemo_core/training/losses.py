@@ -30,7 +30,8 @@ class Losses:
     sequences: Tensor
     """The weighted loss summed over sequences, a scalar; for example a latent loss."""
     logged: dict[str, Tensor] = field(default_factory=dict)
-    """Further scalars, summed over sequences; the means are logged as `reduced_train_<name>` and `val_<name>`."""
+    """Further scalars, summed over sequences; the means are logged as `reduced_train_<name>` and `val_<name>`.
+    If a network has their names as `logged_names`, `checkpoint.monitor` is checked before the first step."""
 
     @classmethod
     def of(cls, returned: Tensor | Losses) -> Losses:

@@ -36,9 +36,10 @@ def test_the_best_and_the_last_checkpoints_are_kept(home: Home) -> None:
     assert home.finish(*settings, "resume=last").checkpoints == [10, 35, 40]
 
 
-def test_a_monitor_that_nobody_logs_is_said(home: Home) -> None:
-    run = home.finish("name=no-monitor", "checkpoint.monitor=val_accuracy", "trainer.max_steps=10")
-    assert "checkpoint.monitor=val_accuracy is not among the metrics" in run.output()
+def test_a_monitor_that_nobody_logs_is_refused_before_the_first_step(home: Home) -> None:
+    run = home.finish("name=no-monitor", "checkpoint.monitor=val_los", "trainer.max_steps=10", status=2)
+    assert "checkpoint.monitor=val_los: this run has no such metric. Did you mean 'val_loss'?" in run.output()
+    assert not list((home.path / "runs" / "no-monitor").iterdir())
 
 
 def test_weights_alone_start_a_new_run(home: Home) -> None:

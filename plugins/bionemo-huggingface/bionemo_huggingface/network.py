@@ -54,6 +54,8 @@ class ModelHead(nn.Module):
 class EncoderNetwork(nn.Module):
     """The encoder of a model; rows are padded, one sequence in each."""
 
+    logged_names: tuple[str, ...] = ()
+
     def __init__(self, encoder: Any) -> None:
         super().__init__()
         self.encoder = encoder

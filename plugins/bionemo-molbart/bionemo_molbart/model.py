@@ -117,6 +117,11 @@ class LatentSeq2SeqLM(Seq2SeqLM):
         self.latent = TRANSFORMS[latent.hidden_transform](config, latent.min_logvar, latent.max_logvar)
 
     @property
+    def logged_names(self) -> tuple[str, ...]:  # type: ignore[override]  # by the latent loss
+        """The names of the losses that are logged besides the whole: the weighted latent loss, and the plain one."""
+        return "hiddens_loss", f"{self.latent_options.hidden_loss.removeprefix('a_')}_loss"
+
+    @property
     def latent_shape(self) -> tuple[int, int]:
         """Latents of a sequence, and the width of each."""
         return self.latent_options.hidden_steps, self.config.hidden_size
@@ -146,8 +151,8 @@ class LatentSeq2SeqLM(Seq2SeqLM):
         each = per_sequence(LOSSES[options.hidden_loss](latents), options.hidden_aggregation_method)
         summed = torch.where(batch.source.real_sequences(), each, 0.0).sum()
         weighted = self.latent_weight * summed
-        name = f"{options.hidden_loss.removeprefix('a_')}_loss"
-        return Losses(options.tokens_loss_weight * tokens, weighted, {"hiddens_loss": weighted, name: summed})
+        logged = dict(zip(self.logged_names, (weighted, summed), strict=True))
+        return Losses(options.tokens_loss_weight * tokens, weighted, logged)
 
     def _record_rng(self, source: TokenBatch) -> RowRng:
         if source.record_keys is None:

@@ -42,6 +42,8 @@ class MoleculeProbe:
         ConfigError: `num_molecules` is not positive.
     """
 
+    logged_names = ("character_accuracy", "molecular_accuracy", "percent_invalid")
+
     def __init__(self, tokenizer: Tokenizer, max_length: int, num_molecules: int = 256) -> None:
         if num_molecules < 1:
             raise ConfigError(f"model.val_molecules: {num_molecules}, expected 0 (no metrics of molecules) or more.")
@@ -87,11 +89,8 @@ class MoleculeProbe:
             reshard(self._network)
         if not molecules:
             return {}
-        return {
-            "character_accuracy": right_tokens / max(tokens, 1.0),
-            "molecular_accuracy": right / molecules,
-            "percent_invalid": invalid / molecules,
-        }
+        shares = (right_tokens / max(tokens, 1.0), right / molecules, invalid / molecules)
+        return dict(zip(self.logged_names, shares, strict=True))
 
     def _first_of_all(self, groups: ProcessGroups, device: torch.device) -> int:
         """Return how many of this rank's molecules are among the first ones of all ranks."""
