@@ -27,7 +27,7 @@ class RateCourse:
 
     @classmethod
     def of(cls, learning_rate: LearningRate, max_steps: int) -> "RateCourse":
-        """Look at the rates of a run of `max_steps`."""
+        """Return the course of the rate over a run of `max_steps`."""
         end = max_steps - 1
         stride = max(1, end // _GRID)
         coarse = max([*range(0, end, stride), end], key=learning_rate)  # the first of equals
@@ -46,7 +46,7 @@ class RateCourse:
 
 
 def describe_misfit(schedule: object, course: RateCourse) -> str:
-    """Return what phases that leave no room for the rest of the schedule do to the rate; empty if all fit."""
+    """Describe the effect of phases that leave no room for the rest of the schedule; empty if all fit."""
     phases = _phases(schedule)
     if sum(phases.values()) <= course.max_steps or course.max_steps == 1:
         return ""
@@ -65,7 +65,7 @@ def describe_misfit(schedule: object, course: RateCourse) -> str:
 
 
 def describe_jump(before: LearningRate, now: LearningRate, step: int, max_steps_before: int, max_steps: int) -> str:
-    """Return what happens to the rate where a run goes on after `step` with another schedule; empty if nothing does.
+    """Describe how the rate jumps if a run continues after `step` with another schedule; empty if it does not.
 
     Args:
         before: the rates of the session that ended.

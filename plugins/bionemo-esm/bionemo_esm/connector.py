@@ -138,7 +138,7 @@ class Esm1nvNemo:
     models = frozenset({"esm1nv", "esm1nv_tiny"})
 
     def recognises(self, config: ForeignConfig) -> bool:
-        """Whether the archive says that it is an ESM-1nv."""
+        """Return whether the archive states that it is an ESM-1nv."""
         return str(config.values.get("target", "")).rpartition(".")[2] == "ESM1nvModel"
 
     def read(self, source: ForeignModel) -> Reading:
@@ -201,7 +201,7 @@ class EsmHuggingFace:
     models = frozenset({*ESM2_SIZES, "esm1b"})
 
     def recognises(self, config: ForeignConfig) -> bool:
-        """Whether the folder says that it is an ESM."""
+        """Return whether the folder states that it is an ESM."""
         return config.values.get("model_type") == "esm"
 
     def read(self, source: ForeignModel) -> Reading:

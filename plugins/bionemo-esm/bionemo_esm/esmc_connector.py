@@ -51,7 +51,7 @@ class EsmcHuggingFace:
     models = frozenset({*ESMC_SIZES, "esmc_tiny"})
 
     def recognises(self, config: ForeignConfig) -> bool:
-        """Whether the folder says that it is an ESM C."""
+        """Return whether the folder states that it is an ESM C."""
         return config.values.get("model_type") == "esmc"
 
     def read(self, source: ForeignModel) -> Reading:

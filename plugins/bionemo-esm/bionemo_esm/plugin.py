@@ -67,7 +67,7 @@ def bionemo_models() -> Iterator[Component]:
 
 @hookimpl
 def bionemo_connectors() -> Iterator[Component]:
-    """Between the family's models and their forms elsewhere."""
+    """Offer the connectors of the family's models."""
     yield Component("esm1nv_nemo", configure(presets.esm1nv_nemo), "ESM-1nv as a v1 .nemo archive")
     yield Component("esm_huggingface", configure(presets.esm_huggingface), "ESM-2 and ESM-1b as Hugging Face folders")
     yield Component("esmc_huggingface", configure(presets.esmc_huggingface), "ESM C as Hugging Face folders")

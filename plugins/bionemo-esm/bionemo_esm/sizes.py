@@ -76,7 +76,7 @@ class EsmcShape:
 
     @property
     def residual_divisor(self) -> float:
-        """What the output of each attention and MLP is divided by before it is added: 1 at 36 layers, as in ESM3."""
+        """The divisor of each attention's and MLP's output before the residual sum: 1 at 36 layers, as in ESM3."""
         return float((self.num_layers / 36) ** 0.5)
 
 

@@ -52,7 +52,7 @@ class EncoderFolders:
         self.seq_length, self.replaced = seq_length, replaced
 
     def recognises(self, config: ForeignConfig) -> bool:
-        """Return whether it is a Hugging Face model of any kind; `read` refuses by name what is no encoder."""
+        """Return whether this is a Hugging Face model of any kind; `read` refuses models that are no encoders."""
         return isinstance(config.values.get("model_type"), str)
 
     def read(self, source: ForeignModel) -> Reading:

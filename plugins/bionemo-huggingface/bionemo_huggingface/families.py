@@ -1,4 +1,4 @@
-"""What kinds of Hugging Face folders can be opened, and why the others cannot. Imports transformers when asked."""
+"""The kinds of Hugging Face folders that can be opened, and why others cannot. Functions import transformers."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ _READ_SETTINGS = (
 
 
 class FolderVocabulary(NamedTuple):
-    """A tokenizer of this plugin that does what the folder's does."""
+    """A tokenizer of this plugin that gives the same tokens as the folder's."""
 
     name: str
     params: dict[str, Any]

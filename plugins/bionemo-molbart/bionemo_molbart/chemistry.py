@@ -1,4 +1,4 @@
-"""What is said about molecules that a model wrote: validity, canonical form, likeness, scores, a picture of many."""
+"""The evaluation of molecules that a model wrote: validity, canonical form, similarity, scores, a picture of many."""
 
 import logging
 import math
@@ -37,7 +37,7 @@ _PANELS_A_ROW = 6
 
 
 def qed(molecule: Chem.Mol) -> float:
-    """Drug-likeness from 0 to 1 (Bickerton et al. 2012)."""
+    """Return the drug-likeness from 0 to 1 (Bickerton et al. 2012)."""
     return float(QED.qed(molecule))
 
 
@@ -77,7 +77,7 @@ def tanimoto(smiles: Sequence[str], references: Sequence[str]) -> NDArray[np.flo
 
 
 def qed_with_similarity(smiles: Sequence[str], starts: Sequence[str]) -> NDArray[np.float64]:
-    """MolMIM's score from 0 to 2: QED / 0.9 and similarity to the start / 0.4, each at most 1."""
+    """Return MolMIM's score from 0 to 2: QED / 0.9 and similarity to the start / 0.4, each at most 1."""
     likeness = np.clip(_each(qed)(smiles, starts) / FULL_QED, 0.0, 1.0)
     return likeness + np.clip(tanimoto(smiles, starts) / FULL_SIMILARITY, 0.0, 1.0)
 
@@ -93,15 +93,15 @@ class MoleculeJudge:
         return ORACLES
 
     def canonical(self, text: str) -> str | None:
-        """RDKit's canonical SMILES; None where the text is no molecule."""
+        """Return RDKit's canonical SMILES; None if the text is no molecule."""
         return canonical_smiles(text)
 
     def similarity(self, texts: Sequence[str], references: Sequence[str]) -> NDArray[np.float64]:
-        """Tanimoto similarity of Morgan fingerprints, shape [texts]."""
+        """Return the Tanimoto similarity of Morgan fingerprints, shape [texts]."""
         return tanimoto(texts, references)
 
     def draw_grid(self, texts: Sequence[str], captions: Sequence[str], path: str) -> None:
-        """Write a PNG of all molecules, six a row, each above its caption; what is no molecule leaves its place empty.
+        """Write a PNG of all molecules, six per row, each above its caption; a text that is none leaves a gap.
 
         Where RDKit's drawing cannot be loaded there is a warning and no picture.
 

@@ -104,7 +104,7 @@ class MegaMolBartNemo:
     models = frozenset(MEGAMOLBART_SIZES)
 
     def recognises(self, config: ForeignConfig) -> bool:
-        """Whether the archive says that it is a MegaMolBART."""
+        """Return whether the archive states that it is a MegaMolBART."""
         return _class_of(config) == "MegaMolBARTModel"
 
     def read(self, source: ForeignModel) -> Reading:
@@ -137,7 +137,7 @@ class MolMimNemo:
     models = frozenset(MOLMIM_SIZES)
 
     def recognises(self, config: ForeignConfig) -> bool:
-        """Whether the archive says that it is a MolMIM."""
+        """Return whether the archive states that it is a MolMIM."""
         return _class_of(config) == "MolMIMModel"
 
     def read(self, source: ForeignModel) -> Reading:

@@ -1,4 +1,4 @@
-"""All that is asked of RDKit: molecules from SMILES and back, fragments, properties, random spellings."""
+"""All calls of RDKit: molecules from SMILES and back, fragments, properties, random spellings."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -72,7 +72,7 @@ def _remembered(smiles: str) -> _Seen:
 
 
 def why_not(smiles: str) -> str:
-    """Why `parsed` gives None: RDKit's complaint about the chemistry, or that the text is no SMILES."""
+    """Return why `parsed` gives None: RDKit's complaint about the chemistry, or that the text is no SMILES."""
     parameters = Chem.SmilesParserParams()
     parameters.sanitize = False
     parameters.parseName = False
@@ -86,7 +86,7 @@ def why_not(smiles: str) -> str:
 
 
 def canonical(molecule: Chem.Mol) -> str:
-    """RDKit's canonical SMILES, stereochemistry and isotopes included."""
+    """Return RDKit's canonical SMILES, stereochemistry and isotopes included."""
     return str(Chem.MolToSmiles(molecule))
 
 
@@ -184,5 +184,5 @@ def property_limits(
 
 
 def qed_limit(min_qed: float) -> Limit:
-    """At least this drug-likeness (QED, Bickerton et al. 2012), from 0 to 1."""
+    """Return the limit of at least this drug-likeness (QED, Bickerton et al. 2012), from 0 to 1."""
     return Limit("QED", QED.qed, low=min_qed)

@@ -1,4 +1,4 @@
-"""From the SMILES of a record to what encoder and decoder get of it."""
+"""The objective of molecules: from the SMILES of a record to the tokens of encoder and decoder."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ _MAX_SEED = 2**31 - 1
 
 
 def slack(num_tokens: NDArray[np.integer] | int) -> NDArray[np.integer] | int:
-    """By how many tokens a random spelling may be longer than the record's own.
+    """Return by how many tokens a random spelling may be longer than the record's own.
 
     Packs are planned before anything is drawn, so the length of what is drawn needs a bound. A random spelling of a
     ZINC molecule has 2 tokens more on average; one in twenty exceeds this bound and is drawn again, and one molecule
@@ -29,7 +29,7 @@ def slack(num_tokens: NDArray[np.integer] | int) -> NDArray[np.integer] | int:
 
 
 class MoleculeObjective:
-    """Makes sequence-to-sequence examples of SMILES; pure, numpy and RDKit only, runs in loader workers.
+    """The objective that makes pairs of sequences from SMILES; pure, numpy and RDKit only, runs in loader workers.
 
     The encoder gets the tokens without BOS and EOS, spans masked if asked; the decoder gets BOS and the tokens, and
     is asked for the tokens and EOS, never masked.
@@ -58,7 +58,7 @@ class MoleculeObjective:
         self._eos = np.array([tokenizer.eos_id], dtype=np.int32)
 
     def laid_lengths(self, lengths: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Upper bounds of the tokens of source and target for records of `lengths` tokens, shape [records] each."""
+        """Return upper bounds of source and target tokens for records of `lengths` tokens, shape [records] each."""
         own = np.minimum(lengths, self.max_tokens).astype(np.int64)
         longer = np.minimum(own + slack(own), self.max_tokens)
         may_change = self.spelling.encoder_augment or self.spelling.canonicalize_target_smile

@@ -52,13 +52,13 @@ _LAPTOP: Mapping[str, Mapping[str, Any]] = {
 
 @hookimpl
 def bionemo_tokenizers() -> Iterator[Component]:
-    """SMILES to ids."""
+    """Offer the SMILES tokenizer."""
     yield Component("smiles", configure(presets.smiles_vocabulary), "SMILES: 523 tokens of MegaMolBART and MolMIM")
 
 
 @hookimpl
 def bionemo_datasets() -> Iterator[Component]:
-    """Molecules."""
+    """Offer molecule data."""
     yield Component("sample_molecules", configure(sources.sample_molecules), "5,000 NCI molecules that ship with RDKit")
     yield Component("smiles", configure(sources.smiles), "SMI, CSV or Parquet files, or v1's folder of shards")
     yield Component("zinc15", configure(sources.zinc15), "ZINC15, from a list of its tranches (v1: Zinc15Preprocess)")
@@ -66,7 +66,7 @@ def bionemo_datasets() -> Iterator[Component]:
 
 @hookimpl
 def bionemo_models() -> Iterator[Component]:
-    """Offer the family; of each kind the released model first."""
+    """Offer the family, the released model of each kind first."""
     for name, (layers, hidden, heads) in MEGAMOLBART_SIZES.items():
         yield _model(name, "MegaMolBART", presets.megamolbart, (layers, hidden, heads), _megamolbart_recipe(hidden))
     for name, sizes in MOLMIM_SIZES.items():
@@ -75,7 +75,7 @@ def bionemo_models() -> Iterator[Component]:
 
 @hookimpl
 def bionemo_connectors() -> Iterator[Component]:
-    """Between the family's models and their forms elsewhere."""
+    """Offer the connectors of the family's models."""
     yield Component("megamolbart_nemo", configure(presets.megamolbart_nemo), "MegaMolBART as a v1 .nemo archive")
     yield Component("molmim_nemo", configure(presets.molmim_nemo), "MolMIM as a v1 .nemo archive")
 

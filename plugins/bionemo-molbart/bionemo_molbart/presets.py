@@ -1,4 +1,4 @@
-"""Factories of the family, one a kind; `plugin.py` gives the sizes.
+"""Factories of the family, one per kind; `plugin.py` gives the sizes.
 
 No `from __future__ import annotations`, no return annotation and no torch at import: hydra-zen reads these
 signatures as configurations.

@@ -1,4 +1,4 @@
-"""v1's metrics of a validation: does the model write the molecules that it was shown?"""
+"""v1's metrics of a validation: the share of molecules that the model reproduces."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ class MoleculeProbe:
         self.reset()
 
     def reset(self) -> None:
-        """Forget what was seen; an evaluation begins."""
+        """Discard the molecules so far, at the start of an evaluation."""
         self._kept: list[Seq2SeqExample] = []
         self._counts: list[int] = []
         """The molecules kept of each micro batch; ranks have as many micro batches as any other."""
         self._network: Any = None
 
     def update(self, network: torch.nn.Module, micro_batch: Any) -> None:
-        """Keep the molecules of one micro batch, until there are enough."""
+        """Add the molecules of one micro batch, until there are enough."""
         if not isinstance(micro_batch, Seq2SeqBatch):
             raise ConfigError("model: MoleculeProbe needs batches with source and target, got batches with one side.")
         self._network = network

@@ -48,7 +48,7 @@ _WHITE_SPACE = b" \t\r\n\f\v"
 
 @dataclass(frozen=True)
 class MoleculeOptions:
-    """What a user decides; the names are those of the data components' keys."""
+    """The user's options; the names are the keys of the data components."""
 
     canonicalize: bool = True
     on_invalid: str = "skip"
@@ -89,7 +89,7 @@ class MoleculeOptions:
 
 @dataclass(frozen=True)
 class MoleculeFiles(FileOptions):
-    """How files of molecules are read: as files of sequences, with the SMILES in a column of that name."""
+    """The options for reading files of molecules: like files of sequences, with the SMILES in a column of that name."""
 
     def source(self, paths: list[Path], columns: tuple[str, ...] = ()) -> Source:
         """Return the reader of some files.
@@ -111,7 +111,7 @@ class MoleculeFiles(FileOptions):
 def filter_tokens(
     text: bytes, tokenizer: Tokenizer, options: MoleculeOptions, notes: tuple[str, ...] = ()
 ) -> FilterResult:
-    """Whether a SMILES has tokens that the tokenizer knows, and as many as are wanted."""
+    """Filter a SMILES by its tokens: the tokenizer must know them, and their number must be within the limits."""
     ids = tokenizer.encode(text)
     if not options.min_length <= len(ids) <= (options.max_length or len(ids)):
         short = len(ids) < options.min_length
@@ -131,7 +131,7 @@ def filter_tokens(
 
 @dataclass(frozen=True)
 class TokenFilter:
-    """Judges SMILES that this plugin has written itself: RDKit need not see them again."""
+    """The filter of SMILES that this plugin has written itself, which RDKit need not parse again."""
 
     tokenizer: Tokenizer
     options: MoleculeOptions
@@ -142,11 +142,11 @@ class TokenFilter:
         return self.options.deduplicate
 
     def facts(self) -> dict[str, object]:
-        """All that decides what is stored."""
+        """Return all options that decide what is stored."""
         return {"rules": "tokens", "vocabulary": _vocabulary(self.tokenizer), **_told(self.options)}
 
     def length(self, sequence: bytes) -> int:
-        """Tokens of a stored SMILES."""
+        """Return the number of tokens of a stored SMILES."""
         return len(self.tokenizer.encode(sequence))
 
     def apply(self, record: Record) -> FilterResult:
@@ -158,7 +158,7 @@ class TokenFilter:
 
 @dataclass(frozen=True)
 class MoleculeFilter:
-    """Judges SMILES for a tokenizer; satisfies `bionemo_core.data.store.residue_filter.RecordFilter`."""
+    """The filter of SMILES for a tokenizer; satisfies `bionemo_core.data.store.residue_filter.RecordFilter`."""
 
     tokenizer: Tokenizer
     options: MoleculeOptions
@@ -172,11 +172,11 @@ class MoleculeFilter:
 
     @property
     def on_duplicate_id(self) -> str:
-        """What becomes of the id of an earlier record: drop, error or keep."""
+        """The action for a record that repeats an earlier id: drop, error or keep."""
         return self.options.on_duplicate_id
 
     def facts(self) -> dict[str, object]:
-        """All that decides what is stored: RDKit's version too, since canonical SMILES change with it."""
+        """Return all facts that decide what is stored: RDKit's version too, since canonical SMILES change with it."""
         return {
             "rules": "molecules",
             "rdkit": RDKIT_VERSION,
@@ -185,16 +185,16 @@ class MoleculeFilter:
         }
 
     def length(self, sequence: bytes) -> int:
-        """Tokens of a stored SMILES."""
+        """Return the number of tokens of a stored SMILES."""
         return len(self.tokenizer.encode(sequence))
 
     @property
     def derived(self) -> tuple[str, ...]:
-        """What is stored beside a SMILES."""
+        """The names of the columns stored beside a SMILES."""
         return ((MOLECULE,) if self.options.parsed else ()) + ((SCAFFOLD,) if self.options.scaffolds else ())
 
     def derive(self, sequence: bytes) -> tuple[bytes, ...]:
-        """Of a stored SMILES the molecule as RDKit serialises it, and its scaffold, as far as they are wanted."""
+        """Return the molecule of a stored SMILES as RDKit serialises it, and its scaffold, as the options ask."""
         molecule = (serialised(sequence.decode("latin-1")),) if self.options.parsed else ()
         return molecule + ((scaffold(sequence),) if self.options.scaffolds else ())
 

@@ -1,4 +1,4 @@
-"""v1's layout of molecules on disk: `{train,val,test}/x000.csv`, each number a part of the data of its own."""
+"""v1's layout of molecules on disk: `{train,val,test}/x000.csv`, where each number is a separate part of the data."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -43,7 +43,7 @@ class ShardSizes:
         return self.train_samples_per_file + self.val_samples_per_file + self.test_samples_per_file
 
     def of(self, num_molecules: int) -> tuple[int, int]:
-        """How many of a part go to val and to test: its share, and one at least where three are there."""
+        """Return how many of a part go to val and to test: its share, and at least one if the part has three."""
         least = 1 if num_molecules >= len(SPLITS) else 0
         sizes = (self.val_samples_per_file, self.test_samples_per_file)
         val, test = (max(least, size * num_molecules // self.total) for size in sizes)

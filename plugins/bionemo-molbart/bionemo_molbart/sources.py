@@ -21,7 +21,7 @@ def sample_molecules(
     tokenizer: Tokenizer,
     context: BuildContext,
 ) -> DataSplits:
-    """5,000 molecules of the NCI that RDKit ships with: enough to try a model, not to judge one.
+    """Read 5,000 molecules of the NCI that come with RDKit: enough to try a model, not to evaluate one.
 
     Args:
         seed: the seed of the split.
@@ -93,7 +93,7 @@ def smiles(
     tokenizer: Tokenizer,
     context: BuildContext,
 ) -> DataSplits:
-    """Molecules of SMI, CSV, TSV or Parquet files, plain or compressed, or of v1's folder of shards.
+    """Read molecules from SMI, CSV, TSV or Parquet files, plain or compressed, or from v1's folder of shards.
 
     Give `path`, which is split unless other files are named; or `dataset_path`, a folder with `train`, `val` and
     `test`.
@@ -216,7 +216,7 @@ def zinc15(
     tokenizer: Tokenizer,
     context: BuildContext,
 ) -> DataSplits:
-    """ZINC15 from a list of its tranches: downloaded, canonicalised, merged and split as v1 did it.
+    """Download ZINC15 from a list of its tranches; canonicalise, merge and split it as v1 did.
 
     Args:
         links_file: a file or an address with one tranche per line; ZINC's own lists of wget commands work too.

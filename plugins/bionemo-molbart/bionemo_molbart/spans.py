@@ -1,4 +1,4 @@
-"""Span masking: what the encoder of a denoising model sees of a molecule."""
+"""Span masking of the molecules that the encoder of a denoising model reads."""
 
 import math
 
@@ -52,7 +52,7 @@ class SpanMasking:
 
 
 def poisson_distribution(mean: float) -> NDArray[np.float64]:
-    """P(N <= n) for n = 0, 1, ... as far as float64 tells it from 1; a uniform number falls at its N."""
+    """Return P(N <= n) for n = 0, 1, ... while float64 tells it from 1; a uniform number looks up its N there."""
     terms, n = [math.exp(-mean)], 0
     while n < mean or terms[-1] > 1e-18:
         n += 1

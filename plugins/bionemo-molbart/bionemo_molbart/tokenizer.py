@@ -1,4 +1,4 @@
-"""SMILES to ids: the text is cut by an expression, the pieces are looked up."""
+"""The SMILES tokenizer: a regular expression splits the text, and a table maps the pieces to ids."""
 
 import re
 from collections import Counter
@@ -114,7 +114,7 @@ def molbart_tokenizer() -> SmilesTokenizer:
 
 
 def tokenizer_from_file(path: Path) -> SmilesTokenizer:
-    """Return the vocabulary in a file, one piece a line in the order of the ids, as v1's `megamolbart.vocab`.
+    """Return the vocabulary in a file, one piece per line in the order of the ids, as v1's `megamolbart.vocab`.
 
     Raises:
         ConfigError: it lacks a special piece or has one twice.

@@ -65,7 +65,7 @@ def read_links(text: str, where: str) -> list[str]:
 
 
 def tranche_path(folder: Path, link: str) -> Path:
-    """Where a tranche is kept: under the last folder of its address, as ZINC has it.
+    """Return the path of a tranche: under the last folder of its address, as at ZINC.
 
     Raises:
         DataError: the address names no file.
@@ -97,7 +97,7 @@ def download(links: Sequence[str], folder: Path, num_workers: int) -> list[Path]
 
 @dataclass(frozen=True)
 class Zinc15:
-    """How shards are made of tranches, and where they lie."""
+    """The shards made from tranches: their folder and settings."""
 
     processed: Path
     rules: MoleculeFilter

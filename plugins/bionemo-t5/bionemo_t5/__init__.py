@@ -1,1 +1,1 @@
-"""ProtT5nv and its kin as a bionemo-run plugin."""
+"""ProtT5nv and related models as a bionemo-run plugin."""

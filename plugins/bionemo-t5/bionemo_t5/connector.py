@@ -135,7 +135,7 @@ class ProtT5nvNemo:
     models = frozenset({"prott5nv", "prott5nv_tiny"})
 
     def recognises(self, config: ForeignConfig) -> bool:
-        """Whether the archive says that it is a ProtT5nv, or NeMo's T5, which is built alike."""
+        """Return whether the archive states that it is a ProtT5nv, or NeMo's T5, which has the same structure."""
         return str(config.values.get("target", "")).rpartition(".")[2] in ("ProtT5nvModel", "MegatronT5Model")
 
     def read(self, source: ForeignModel) -> Reading:
@@ -206,7 +206,7 @@ class T5HuggingFace:
     models = frozenset({"prott5_xl"})
 
     def recognises(self, config: ForeignConfig) -> bool:
-        """Whether the folder says that it is a T5."""
+        """Return whether the folder states that it is a T5."""
         return config.values.get("model_type") == "t5"
 
     def read(self, source: ForeignModel) -> Reading:

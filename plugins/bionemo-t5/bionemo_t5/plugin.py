@@ -54,7 +54,7 @@ def bionemo_models() -> Iterator[Component]:
 
 @hookimpl
 def bionemo_connectors() -> Iterator[Component]:
-    """Between the family's models and their forms elsewhere."""
+    """Offer the connectors of the family's models."""
     yield Component("prott5nv_nemo", configure(presets.prott5nv_nemo), "ProtT5nv as a v1 .nemo archive")
     yield Component("t5_huggingface", configure(presets.t5_huggingface), "T5 and ProtT5 as Hugging Face folders")
 

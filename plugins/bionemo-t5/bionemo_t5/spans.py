@@ -1,4 +1,4 @@
-"""Span corruption: what T5 is trained on (Raffel et al. 2020, section 3.1.4; the options are those of v1)."""
+"""Span corruption, the objective of T5 (Raffel et al. 2020, section 3.1.4; the options are those of v1)."""
 
 import math
 
@@ -18,7 +18,7 @@ GEOMETRIC_P = 0.2
 
 
 class SpanCorruption:
-    """Takes spans out of a sequence and asks for them; pure, numpy only, runs in loader workers.
+    """The objective that takes spans out of a sequence and predicts them; pure, numpy only, runs in loader workers.
 
     The encoder sees each span as one sentinel, the first span as the first sentinel and so on. The decoder gets BOS,
     then each sentinel and the tokens that it stands for, and is asked for the same and EOS. Records are cut to
@@ -62,7 +62,7 @@ class SpanCorruption:
         self._sentinels = np.array(sentinels, dtype=np.int32)
 
     def laid_lengths(self, lengths: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Upper bounds of the tokens of source and target for records of `lengths` tokens, shape [records] each."""
+        """Return upper bounds of source and target tokens for records of `lengths` tokens, shape [records] each."""
         source = np.minimum(lengths, self._max_tokens).astype(np.int64)
         return source + self.input.num_terminals, 1 + 2 * self._num_taken(source)
 

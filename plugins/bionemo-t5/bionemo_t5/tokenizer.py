@@ -38,7 +38,7 @@ def prott5nv_tokenizer(num_sentinel_tokens: int = 96) -> CharacterTokenizer:
 
 
 def sentinel_piece(number: int) -> str:
-    """How T5 writes its sentinel of this number."""
+    """Return the text of T5's sentinel of this number."""
     return f"<extra_id_{number}>"
 
 
