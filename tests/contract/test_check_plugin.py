@@ -40,7 +40,7 @@ def test_a_capability_that_does_not_hold_is_named(tmp_path: Path) -> None:
     assert done.returncode == 4, done.stdout + done.stderr
     assert "FAILED   packed equals unpacked               bag\n" in done.stdout
     assert "model 'bag' declares 'packing', but sequence" in done.stdout
-    assert "Remove 'packing' from the capabilities of bag, or mend the model." in done.stderr
+    assert "Remove 'packing' from the capabilities of bag, or correct the model." in done.stderr
 
 
 @pytest.mark.parametrize(

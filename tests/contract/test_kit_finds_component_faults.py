@@ -161,7 +161,7 @@ HEAD_FAULTS = {
         "self.per_residue = per_residue\n        self.spare = torch.nn.Linear(2, 2)",
         ["no gradient reaches spare.weight, spare.bias"],
     ),
-    "hidden state": (LINEAR, "self.linear(states) + self.shift", ["same state_dict", "answers differently"]),
+    "hidden state": (LINEAR, "self.linear(states) + self.shift", ["same state_dict", "its outputs differ"]),
     "one output": (LINEAR, "self.linear(states).squeeze(-1)", ["outputs=1", "returns [4], expected [4, 1]"]),
     "in place": (
         LINEAR,

@@ -67,7 +67,7 @@ def test_several_files_where_one_would_be_too_large(tmp_path: Path, tensors: dic
 
 
 def test_nothing_is_overwritten(path: Path, tensors: dict[str, torch.Tensor]) -> None:
-    with pytest.raises(ConfigError, match="there already"):
+    with pytest.raises(ConfigError, match="already exists"):
         write_artefact(path, ARTEFACT, tensors)
     assert not [file for file in path.parent.iterdir() if "part" in file.name]
 

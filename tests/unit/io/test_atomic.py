@@ -225,10 +225,10 @@ def test_an_output_must_not_be_there(tmp_path, folder):
     target = tmp_path / "out"
     with atomic.new_output(target, folder=folder) as path:
         (path / "a" if folder else path).write_text("mine")
-    with pytest.raises(ConfigError, match="is there already"), atomic.new_output(target, folder=folder):
+    with pytest.raises(ConfigError, match="already exists"), atomic.new_output(target, folder=folder):
         raise AssertionError
     (tmp_path / "link").symlink_to("nowhere")
-    with pytest.raises(ConfigError, match="is there already"), atomic.new_output(tmp_path / "link", folder=folder):
+    with pytest.raises(ConfigError, match="already exists"), atomic.new_output(tmp_path / "link", folder=folder):
         raise AssertionError
     assert names(tmp_path) == {"out", "link"}
 

@@ -27,7 +27,7 @@ from bionemo_core.reporting.metrics_file import read_rows
     ("error", "words"),
     [
         (RuntimeError("DataLoader worker (pid 123) is killed by signal: Killed. "), ("pid 123", "batch.num_workers")),
-        (RuntimeError("DataLoader worker (pid(s) 12, 13) exited unexpectedly"), ("12, 13", "`dmesg` tells")),
+        (RuntimeError("DataLoader worker (pid(s) 12, 13) exited unexpectedly"), ("12, 13", "see `dmesg`")),
         (RuntimeError("DataLoader worker (pid 9) is killed by signal: Bus error. "), ("pid 9", "--shm-size")),
         (RuntimeError("unable to write to file </torch_7_1>: No space left on device (28)"), ("--shm-size",)),
         (RuntimeError("unable to mmap 64 bytes from file </torch_shm_1>"), ("/dev/shm",)),

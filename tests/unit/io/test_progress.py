@@ -33,12 +33,12 @@ def test_a_line_every_half_minute_and_at_the_end(clock, capsys):
             bar.advance(60, ", 7 residues/s")
     assert capsys.readouterr().err.splitlines() == [
         "embed 180 / 300 sequences, 7 residues/s, 20 s left",
-        "embed 300 / 300 sequences, 7 residues/s, 50 s in all",
+        "embed 300 / 300 sequences, 7 residues/s, 50 s in total",
     ]
 
 
 def test_quick_work_has_no_line_unless_it_is_asked_for(clock, capsys):
-    for final_line, expected in ((False, ""), (True, "embed 1 / 1, 0 s in all\n")):
+    for final_line, expected in ((False, ""), (True, "embed 1 / 1, 0 s in total\n")):
         with Progress("embed", 1, final_line=final_line) as bar:
             bar.advance(1)
         assert capsys.readouterr().err == expected

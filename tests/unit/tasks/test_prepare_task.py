@@ -38,7 +38,7 @@ def test_a_tokenizer_is_enough_and_torch_is_not_needed(tmp_path: Path) -> None:
     assert lines[-1] == "splits: 6 train, 2 val, 1 test"
     (store,) = (tmp_path / "home/prepared").glob("*/manifest.json")
     assert f"  store {store.parent}" in lines
-    assert "  lengths in characters: 3 to 27, mean 15.0, 135 in all; drawn in lengths.png" in lines
+    assert "  lengths in characters: 3 to 27, mean 15.0, 135 in total; drawn in lengths.png" in lines
     assert (store.parent / "lengths.png").read_bytes().startswith(b"\x89PNG")
     assert sum(json.loads(store.read_text())["lengths"]["counts"]) == 9
 

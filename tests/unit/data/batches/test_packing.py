@@ -72,5 +72,5 @@ def test_without_packing_the_order_is_plain() -> None:
 
 
 def test_a_sequence_longer_than_a_pack_is_refused() -> None:
-    with pytest.raises(ConfigError, match="record 1 has 9 tokens, a pack holds 8"):
+    with pytest.raises(ConfigError, match="record 1 has 9 tokens, but a pack holds 8"):
         next(packs(SampleOrder(2, 0), RowLengths(np.array([3, 9]), (8,)), 4))

@@ -224,7 +224,7 @@ def test_examples_beyond_their_bounds_are_refused_by_name(parts: tuple[Any, ...]
 
 
 def test_a_row_too_short_for_the_objective_is_refused(parts: tuple[Any, ...]) -> None:
-    with pytest.raises(ConfigError, match=r"record \d+ has \d+ source tokens, a pack holds 32.*batch\.seq_length"):
+    with pytest.raises(ConfigError, match=r"record \d+ has \d+ source tokens, but a pack holds 32.*batch\.seq_length"):
         list(train_loader(*parts, **{**SHAPE, "seq_length": 32}, last_step=1))
     with pytest.raises(DataError, match=r"padding: a sequence has \d+ tokens, but a row holds 32"):
         list(train_loader(*parts, **{**SHAPE, "seq_length": 32}, packing=False, last_step=1))
