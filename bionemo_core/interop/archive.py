@@ -115,7 +115,9 @@ def _list_members(tar: tarfile.TarFile, stream: "_LimitedFile", path: Path) -> d
             found[name] = member
     # tarfile takes a damaged header for the end of the archive, and would leave out what follows.
     if stream.last_read.strip(b"\0"):
-        raise ArtefactError(f"{path}: damaged header after {len(seen)} members, at byte {tar.offset:,}.")
+        raise ArtefactError(
+            f"{path}: damaged header after {len(seen)} members, at byte {tar.offset:,}. Copy or download it again."
+        )
     return found
 
 
@@ -139,7 +141,8 @@ def _read_exactly(file: IO[bytes], size: int, path: Path, name: str) -> bytes:
     content = file.read(size)
     if len(content) != size:
         raise ArtefactError(
-            f"{path}: member {name!r}: got {len(content):,} of {size:,} bytes; the archive is truncated."
+            f"{path}: member {name!r}: got {len(content):,} of {size:,} bytes; the archive is truncated. Copy or "
+            "download it again."
         )
     return content
 

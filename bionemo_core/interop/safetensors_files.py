@@ -57,7 +57,9 @@ class FileTensors:
         try:
             tensor: torch.Tensor = self._open_file(self._file_of[name]).get_tensor(name)
         except SafetensorError as error:
-            raise ArtefactError(f"{self._folder / self._file_of[name]}: damaged: {error}") from error
+            raise ArtefactError(
+                f"{self._folder / self._file_of[name]}: damaged ({error}). Copy or download it again."
+            ) from error
         return slice_block(tensor, name, offset, shape)
 
     def close(self) -> None:

@@ -79,9 +79,13 @@ def _check_entries(file: IO[bytes], where: str) -> None:
             _check_opcodes(entries.read(pickles[0]), where)
             # torch writes checksums but does not verify them.
             if damaged := entries.testzip():
-                raise ArtefactError(f"{where}: entry {damaged!r} is damaged: its checksum differs.")
+                raise ArtefactError(
+                    f"{where}: entry {damaged!r} is damaged: its checksum differs. Copy or download it again."
+                )
     except (zipfile.BadZipFile, OSError, ValueError, EOFError, NotImplementedError) as error:
-        raise ArtefactError(f"{where}: damaged ({type(error).__name__}: {error}).") from error
+        raise ArtefactError(
+            f"{where}: damaged ({type(error).__name__}: {error}). Copy or download it again."
+        ) from error
 
 
 def _check_opcodes(program: bytes, where: str) -> None:

@@ -65,7 +65,8 @@ def _label_params(task: Finetune, splits: LabelledSplits) -> dict[str, Any]:
     weights = task.class_weights
     if weights is not None and len(weights) != len(classes):
         raise ConfigError(
-            f"task.class_weights: got {len(weights)} numbers for {len(classes)} classes: {', '.join(classes)}."
+            f"task.class_weights: got {len(weights)} numbers, expected one for each of the {len(classes)} classes: "
+            f"{', '.join(classes)}."
         )
     if task.balance_classes:
         counts = class_counts(splits.train, classes, per_residue)

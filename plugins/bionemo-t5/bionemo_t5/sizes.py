@@ -48,7 +48,7 @@ class T5Shape:
     decoder_activation: Optional[str] = None  # activation of the decoder's MLP; null: activation
     decoder_bias_activation_fusion: Optional[bool] = None  # tanh gelu in the decoder; null: bias_activation_fusion
     decoder_hidden_dropout: Optional[Dropout] = None  # dropout of the decoder's hidden states; null: hidden_dropout
-    decoder_attention_dropout: Optional[Dropout] = None  # dropout of its attention; null: attention_dropout
+    decoder_attention_dropout: Optional[Dropout] = None  # dropout of the decoder's attention; null: attention_dropout
     decoder_layernorm_epsilon: Optional[NotNegative] = None  # epsilon of the decoder's norms; null: layernorm_epsilon
     scale_tied_head: bool = False
 
