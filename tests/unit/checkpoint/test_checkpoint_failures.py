@@ -224,7 +224,7 @@ def test_a_rank_with_another_dtype_is_named(root, on_ranks):
             root, 30, [TensorPart("w", torch.zeros(1, dtype=dtypes[peers.rank]), (2,), (peers.rank,))], {}, peers=peers
         ),
     )
-    assert all("rank 1 has BF16 of global shape [2], a lower rank F32" in str(result) for result in results)
+    assert all("rank 1 has BF16 of global shape [2], but a lower rank has F32" in str(result) for result in results)
 
 
 def _edit_manifest(folder):
