@@ -136,11 +136,14 @@ class DataSplits:
 
 
 class Example(NamedTuple):
-    """One sequence for a model; all arrays have shape [tokens]."""
+    """One sequence for a model; the first three arrays have shape [tokens]."""
 
     tokens: NDArray[np.int32]
     labels: NDArray[np.int32]
     loss_mask: NDArray[np.bool_]
+    sequence_labels: NDArray[np.float32] | None = None
+    """Several labels of the whole sequence, shape [targets], NaN where one is missing. They count in the loss in place
+    of the tokens; `loss_mask` is true at the first token if there is one."""
 
 
 class Seq2SeqExample(NamedTuple):

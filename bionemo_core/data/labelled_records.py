@@ -17,6 +17,9 @@ from bionemo_core.protocols import DataSplits, Tokenizer
 
 log = logging.getLogger("bionemo")
 
+TARGET_SEPARATOR = "\t"
+"""Stands between the labels of a record that has several."""
+
 
 class LabelledRecord(NamedTuple):
     """One sequence and its label."""
@@ -25,7 +28,8 @@ class LabelledRecord(NamedTuple):
     """Number in the data set, from 0, counted before any record was dropped."""
     sequence: bytes
     label: str
-    """A class or a number; one letter per residue; or numbers separated by white space."""
+    """A class or a number; one letter per residue; numbers separated by white space; or, with several targets, a label
+    for each, separated by `TARGET_SEPARATOR`."""
     mask: str
     """One letter per residue, `0` where the label is ignored; empty: every label counts."""
     id: str = ""
@@ -45,9 +49,13 @@ class LabelledRecords:
     labels: tuple[str, ...]
     masks: tuple[str, ...] = ()
     indices: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    targets: tuple[str, ...] = ()
+    """The names of the labels, if each record has several."""
 
     @classmethod
-    def of(cls, rows: Iterable[tuple[str, bytes, str, str]], where: str) -> LabelledRecords:
+    def of(
+        cls, rows: Iterable[tuple[str, bytes, str, str]], where: str, targets: tuple[str, ...] = ()
+    ) -> LabelledRecords:
         """Make the records of some rows of id, sequence, label and mask.
 
         Raises:
@@ -57,7 +65,7 @@ class LabelledRecords:
         if not columns:
             raise DataError(f"{where}: has no labelled sequence, expected at least one. Check the file.")
         ids, sequences, labels, masks = columns
-        return cls(ids, sequences, labels, masks, np.arange(len(ids)))
+        return cls(ids, sequences, labels, masks, np.arange(len(ids)), targets)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -82,6 +90,7 @@ class LabelledRecords:
             tuple(self.labels[row] for row in selected),
             tuple(self.masks[row] for row in selected) if self.masks else (),
             self.indices[selected],
+            self.targets,
         )
 
     def drop_longer(self, max_residues: int, what: str, tokenizer: Tokenizer | None = None) -> LabelledRecords:
@@ -115,9 +124,10 @@ class LabelledRecords:
         return self.select(rows)
 
     def fingerprint(self) -> str:
-        """Return a hash of every id, sequence, label and mask."""
+        """Return a hash of every id, sequence, label and mask, and of the names of several labels."""
         texts = [sequence.decode("latin-1") for sequence in self.sequences]
-        return fingerprint_of([list(self.ids), texts, list(self.labels), list(self.masks)])
+        names = [list(self.targets)] if self.targets else []  # in addition, so that other hashes stay as they were
+        return fingerprint_of([list(self.ids), texts, list(self.labels), list(self.masks), *names])
 
 
 @dataclass(frozen=True)

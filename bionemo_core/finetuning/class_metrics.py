@@ -6,7 +6,7 @@ They have scikit-learn's definitions. A value that no label or prediction define
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from bionemo_core.io.atomic import new_csv
 
-CLASSES = "classes.csv"
-"""The file of an evaluation with the metrics of each class; that of a run's test has `test_` before it."""
+_FILES = {"class": "classes.csv", "target": "targets.csv"}
+"""The file of a table, by its first column."""
 _SHOWN = 25
 """Rows of a table that are printed."""
 
@@ -50,9 +50,6 @@ class ClassScores:
         return cls(support, precision, recall, 2 * right / (support + chosen), *areas)
 
 
-SCORES = tuple(field.name for field in fields(ClassScores))
-
-
 def one_against_the_rest(
     predicted: NDArray[np.int64], labels: NDArray[np.int64], probabilities: NDArray[np.floating] | None, number: int
 ) -> list[ClassScores]:
@@ -65,30 +62,40 @@ def one_against_the_rest(
 
 def macro_averages(classes: Iterable[ClassScores]) -> dict[str, float]:
     """Return the mean of each metric over the classes that have it; without any, the metric is left out."""
-    measured = [asdict(one) for one in classes]
-    means = {}
-    for name in SCORES[1:]:
-        values = [one[name] for one in measured if one[name] is not None]
-        if values:
-            means[name] = float(np.mean(values))
-    return means
+    return mean_values([asdict(one) for one in classes], leave_out=("support",))
+
+
+def mean_values(measured: Sequence[Mapping[str, float | None]], leave_out: Sequence[str]) -> dict[str, float]:
+    """Return the mean of each metric over those that have it, without some."""
+    names = dict.fromkeys(name for one in measured for name in one if name not in leave_out)
+    found = {name: [value for one in measured if (value := one.get(name)) is not None] for name in names}
+    return {name: float(np.mean(values)) for name, values in found.items() if values}
 
 
 def table_rows(names: Sequence[str], classes: Iterable[ClassScores]) -> list[dict[str, str]]:
     """Return a table with one row per class, in text; an empty cell is a metric that is not defined."""
+    return value_table("class", names, [asdict(one) for one in classes])
+
+
+def value_table(
+    first: str, names: Sequence[str], measured: Sequence[Mapping[str, float | None]]
+) -> list[dict[str, str]]:
+    """Return a table whose column `first` has the names, and the others the metrics, in text."""
+    columns = list(dict.fromkeys(name for one in measured for name in one))
     return [
-        {"class": name, **{key: _text(value) for key, value in asdict(one).items()}}
-        for name, one in zip(names, classes, strict=True)
+        {first: name, **{column: _text(one.get(column)) for column in columns}}
+        for name, one in zip(names, measured, strict=True)
     ]
 
 
-def write_table(path: Path, rows: Sequence[Mapping[str, str]]) -> str:
-    """Write a table as CSV; return its first rows as text, with the name of the file.
+def write_table(folder: Path, rows: Sequence[Mapping[str, str]], prefix: str = "") -> str:
+    """Write a table as `classes.csv` or `targets.csv`; return its first rows as text, with the name of the file.
 
     Raises:
         StorageError: the file cannot be written.
     """
     columns = list(rows[0])
+    path = folder / f"{prefix}{_FILES[columns[0]]}"
     with new_csv(path, columns) as add_rows:
         add_rows([row[name] for name in columns] for row in rows)
     shown = [columns, *([row[name] or "-" for name in columns] for row in rows[:_SHOWN])]

@@ -24,6 +24,7 @@ from bionemo_core.finetuning.objective import (
     label_words,
     mean_and_scale,
 )
+from bionemo_core.finetuning.several_targets import check_targets, several_text
 from bionemo_core.protocols import InputForm, Tokenizer
 
 log = logging.getLogger("bionemo")
@@ -64,6 +65,8 @@ class LabelCheck:
     _bad: dict[str, list[str]] = field(default_factory=dict)
     _residues: int = 0
     """Residues whose missing label is ignored."""
+    _unlabelled: int = 0
+    """Records of which all of several labels are missing."""
 
     def __post_init__(self) -> None:
         check_on_bad_label(self.key, self.how, self.answers.of_classes)
@@ -78,9 +81,12 @@ class LabelCheck:
         """Return the splits without bad labels, and log how many were left out, unless `quiet`.
 
         Raises:
+            ConfigError: the records have other labels than the label spec.
             DataError: labels are bad and `how` does not allow it, or a split has no other label.
         """
-        self._bad, self._residues = {}, 0
+        for part in parts.values():
+            check_targets(part, self.answers)
+        self._bad, self._residues, self._unlabelled = {}, 0, 0
         kept = {name: self._clean(name, records) for name, records in parts.items()}
         total, records = sum(map(len, self._bad.values())), sum(map(len, parts.values()))
         if total and self.how != SKIP:
@@ -94,6 +100,8 @@ class LabelCheck:
             log.warning("labels: left out %d of %d records. %s", total, records, self._listed())
         if self._residues and not quiet:
             log.warning("labels: ignored %d residues whose label is a missing value.", self._residues)
+        if self._unlabelled and not quiet:
+            log.warning("labels: left out %d of %d records, which have no label at all.", self._unlabelled, records)
         return kept
 
     def _clean(self, split: str, records: LabelledRecords) -> LabelledRecords:
@@ -104,23 +112,28 @@ class LabelCheck:
                 record = self._ignore_missing(record)
                 masks[row] = record.mask
             try:
-                self._check(record)
+                has_label = self._check(record)
             except BadLabel as bad:
                 self._bad.setdefault(bad.reason, []).append(f"{split} {record.display_name}{bad.detail}")
             else:
-                rows.append(row)
+                rows += [row] if has_label else []
+                self._unlabelled += not has_label
         return replace(records, masks=tuple(masks)).select(rows)
 
-    def _check(self, record: LabelledRecord) -> None:
+    def _check(self, record: LabelledRecord) -> bool:
+        """Return whether the record is of use: one with several labels needs one of them."""
         residues = len(self.tokenizer.encode(record.sequence)) if self.answers.per_residue else 1
         try:
             _, counts = self._objective.targets(record, residues)
         except BadLabel as bad:
             if bad.reason == MISSING_VALUE and self.how == CLASS and not self.answers.classes:
-                return
+                return True
             raise
+        if self.answers.targets:
+            return bool(counts.any())
         if self.how == SKIP and not counts.any():
             raise BadLabel("no label counts", record)
+        return True
 
     def _ignore_missing(self, record: LabelledRecord) -> LabelledRecord:
         """Mask the residues whose label is a missing value."""
@@ -155,6 +168,8 @@ class LabelCheck:
 
 def labels_text(splits: LabelledSplits, answers: LabelSpec) -> str:
     """Return one line: the classes with their counts in each split, or the range of the training values."""
+    if answers.targets:
+        return several_text(splits, answers)
     if not answers.of_classes:
         mean, deviation = mean_and_scale(splits.train, answers.per_residue)
         return f"values of the training split: mean {mean:.6g}, standard deviation {deviation:.6g}"

@@ -88,6 +88,7 @@ def _shorten_part(
         tuple(piece.label for piece in pieces),
         tuple(piece.mask for piece in pieces),
         np.arange(len(pieces)),
+        records.targets,
     )
 
 

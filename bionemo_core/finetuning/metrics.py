@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +11,15 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bionemo_core.finetuning.class_metrics import SCORES, macro_averages, one_against_the_rest, table_rows
+from bionemo_core.finetuning.class_metrics import (
+    SCORES,
+    ClassScores,
+    macro_averages,
+    mean_values,
+    one_against_the_rest,
+    table_rows,
+    value_table,
+)
 from bionemo_core.parallel.groups import ProcessGroups
 
 if TYPE_CHECKING:
@@ -50,12 +59,16 @@ class AnswerMetrics:
         labels, counts = tuned.targets(micro_batch)
         if micro_batch.num_sequences == 0:
             counts = torch.zeros_like(counts)
+        if self.answers.targets:
+            kept = counts.any(-1)
+            answers, labels, counts = answers[kept], torch.where(counts, labels, torch.nan)[kept], counts.any(-1)[kept]
         self._seen.append((answers[counts].cpu(), labels[counts].cpu()))
 
     def compute(self, groups: ProcessGroups) -> dict[str, float]:
         """Compute the metrics over all ranks, and fill `table`."""
-        outputs, kind = (len(self.answers.classes), torch.int64) if self.answers.of_classes else (1, torch.float32)
-        none = torch.zeros(0, outputs), torch.zeros(0, dtype=kind)
+        kind = torch.int64 if self.answers.of_classes else torch.float32
+        shape = (0, self.answers.outputs) if self.answers.targets else (0,)
+        none = torch.zeros(0, self.answers.outputs), torch.zeros(shape, dtype=kind)
         sides = [torch.cat([none[side], *(pair[side].to(none[side].dtype) for pair in self._seen)]) for side in (0, 1)]
         if groups.data_size > 1:
             gathered: list[Any] = [None] * groups.data_size
@@ -70,10 +83,14 @@ def metrics_and_table(
 ) -> tuple[dict[str, float], list[dict[str, str]]]:
     """Compute the metrics of a model's outputs [n, outputs], logits or standardised values, and those of each class.
 
+    Several labels are [n, outputs], NaN where one is missing; the metrics are means over those targets that have them.
+
     Without labels there are none. They have scikit-learn's definitions. A table without a correlation, such as one
     predicted class, has MCC 0, and constant predictions have Spearman 0. R2 and Spearman are left out if there are no
     two different labels, and the areas under curves if no class has labels for and against it.
     """
+    if answers.targets:
+        return _several_metrics(answers, outputs, labels)
     if not answers.of_classes:
         return metrics_of(answers, outputs[:, 0], labels), []
     if not len(labels):
@@ -110,6 +127,34 @@ def _class_metrics(predicted: NDArray[np.int64], labels: NDArray[np.int64], num_
     covariance = right.sum() * total - (of_labels * of_predictions).sum()
     mcc = covariance / np.sqrt(variances[0] * variances[1]) if min(variances) > 0 else 0.0
     return {"accuracy": float(right.sum() / total), "mcc": float(mcc)}
+
+
+def _several_metrics(
+    answers: LabelSpec, outputs: Tensor, labels: Tensor
+) -> tuple[dict[str, float], list[dict[str, str]]]:
+    """Compute the metrics of each target from its own labels, and their means."""
+    of_targets = []
+    for place in range(len(answers.targets)):
+        known = ~labels[:, place].isnan()
+        predicted, own = outputs[known, place].double().numpy(), labels[known, place].double().numpy()
+        found: dict[str, float | None] = {"labels": len(own)}
+        if answers.multilabel:
+            found |= _yes_metrics(predicted, own == 1)
+        elif len(own):
+            mean, scale = answers.means[place], answers.scales[place]
+            found |= _value_metrics(predicted * scale + mean, own * scale + mean)
+        of_targets.append(found)
+    metrics = mean_values(of_targets, leave_out=("labels", "support"))
+    return metrics, value_table("target", answers.targets, of_targets)
+
+
+def _yes_metrics(logits: NDArray[np.float64], yes: NDArray[np.bool_]) -> dict[str, float | None]:
+    """Compute the metrics of one label of several; precision and the like are those of yes."""
+    if not len(yes):
+        return {}
+    chosen = logits > 0
+    both = _class_metrics(chosen.astype(np.int64), yes.astype(np.int64), 2)
+    return {**both, **asdict(ClassScores.of(chosen, yes, logits))}
 
 
 def _value_metrics(predicted: NDArray[np.float64], labels: NDArray[np.float64]) -> dict[str, float]:

@@ -24,8 +24,12 @@ KINDS = {
     "sequence_classification": (False, True),
     "token_classification": (True, True),
     "token_regression": (True, False),
+    "sequence_multilabel": (False, False),
 }
-"""The kinds of prediction: (one per residue?, classes?)."""
+"""The kinds of prediction: (one per residue?, one of several classes?)."""
+
+MULTILABEL = "sequence_multilabel"
+"""The kind with an answer, yes or no, for each of several labels."""
 
 V1_KINDS = {
     "regression": "sequence_regression",
@@ -45,6 +49,31 @@ class LabelSpec:
     mean: Number = 0.0
     scale: Number = 1.0
     """A value is `output * scale + mean`, because heads learn standardised values."""
+    targets: tuple[str, ...] = ()
+    """The names of several labels of a sequence, each with an output."""
+    means: tuple[Number, ...] = ()
+    scales: tuple[Number, ...] = ()
+    """The same for each of several values."""
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether each output is the logit of yes, for a label of its own."""
+        return self.kind == MULTILABEL
+
+    @property
+    def outputs(self) -> int:
+        """The number of outputs."""
+        return len(self.classes) if self.of_classes else max(1, len(self.targets))
+
+    def in_units(self, outputs: Any) -> Any:
+        """Return probabilities of classes or of yes, or values in the units of the labels, of a tensor [n, outputs]."""
+        if self.of_classes:
+            return outputs.softmax(-1)
+        if self.multilabel:
+            return outputs.sigmoid()
+        if self.targets:
+            return outputs * outputs.new_tensor(self.scales) + outputs.new_tensor(self.means)
+        return outputs * self.scale + self.mean
 
     @property
     def per_residue(self) -> bool:
@@ -89,6 +118,9 @@ def finetuned(
     text_form: str = PLAIN,
     scaled_states: bool = False,
     linear_start: bool = False,
+    targets: list[str] = [],  # noqa: B006 - as above
+    means: list[Number] = [],  # noqa: B006 - as above
+    scales: list[Number] = [],  # noqa: B006 - as above
     *,
     tokenizer: Tokenizer,
     context: BuildContext,
@@ -111,6 +143,9 @@ def finetuned(
         text_form: how the encoder gets a text: tokenizer or plain; older models lack this key, and got it plain.
         scaled_states: standardise the states before the head; older models do not.
         linear_start: add the head's outputs to those of a linear layer; older models do not.
+        targets: the names of several labels of a sequence, in the order of the head's outputs.
+        means: added to the outputs of several values, after scaling.
+        scales: factors on the outputs of several values.
         tokenizer: reads the sequences.
         context: the run that the model is built for.
         registry: where encoder and head are looked up.
@@ -122,6 +157,7 @@ def finetuned(
     import torch
 
     from bionemo_core.finetuning.lora import LoraSettings, add_adapters
+    from bionemo_core.finetuning.losses import squared_error, yes_or_no
     from bionemo_core.finetuning.metrics import AnswerMetrics
     from bionemo_core.finetuning.network import FineTunedNetwork, StateScaler
     from bionemo_core.finetuning.objective import LabelObjective
@@ -132,7 +168,7 @@ def finetuned(
     if encoder_training not in ENCODERS:
         raise ConfigError(f"task.encoder: got {encoder_training!r}, expected one of {', '.join(ENCODERS)}.")
     base = registry.build(read_choice(encoder, "model"), tokenizer=tokenizer, context=context)
-    answers = LabelSpec(kind, tuple(classes), mean, scale)
+    answers = LabelSpec(kind, tuple(classes), mean, scale, tuple(targets), tuple(means), tuple(scales))
     reads = encoder_of(base.network, input_form(tokenizer, text_form))
     if answers.per_residue and reads.fixed_states is not None:
         raise ConfigError(
@@ -141,7 +177,7 @@ def finetuned(
         )
     settings = registry.build(read_choice(head, "head"))
     torch.manual_seed(context.seed)
-    outputs = len(classes) if answers.of_classes else 1
+    outputs = answers.outputs
     hidden_size = hidden_size_of(base.network)
     built = settings.build(hidden_size, outputs, answers.per_residue)
     if linear_start and hasattr(built, "start_at_zero"):
@@ -161,11 +197,12 @@ def finetuned(
         form=reads.form,
         scaler=StateScaler(hidden_size, whiten=not answers.per_residue) if scaled_states else None,
         start=torch.nn.Linear(hidden_size, outputs) if linear_start else None,
+        loss=yes_or_no if answers.multilabel else squared_error,
     )
     terminals = sum(reads.form.terminals)
     longest = max_text_tokens(base, terminals) + terminals
     objective: Any = LabelObjective(tokenizer, answers, form=reads.form, seq_length=longest)
-    unit = "nats per label" if answers.of_classes else "squared error of scaled labels"
+    unit = "nats per label" if answers.of_classes or answers.multilabel else "squared error of scaled labels"
     metrics = [AnswerMetrics(answers)]
     module = LanguageModule(network, objective, seq_length=base.seq_length, probes=metrics, loss_unit=unit)
     # The encoder decides whether sequences may share a row.

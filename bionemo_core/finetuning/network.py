@@ -6,12 +6,14 @@ Shape letters: R residues of all sequences end to end, N sequences, H hidden wid
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bionemo_core.finetuning.losses import squared_error
 from bionemo_core.nn.residue_states import (
     NO_FORM,
     ResidueEncoder,
@@ -166,6 +168,7 @@ class FineTunedNetwork(nn.Module):
         form: the form of the encoder's input.
         scaler: standardises the states before the head; None: the head gets them as they are.
         start: a linear layer that is not trained; the head learns what to add to it. None: the head answers alone.
+        loss: maps outputs, labels and whether each counts, all [R or N, O], to the summed loss; not for classes.
     """
 
     logged_names: tuple[str, ...] = ()
@@ -182,6 +185,7 @@ class FineTunedNetwork(nn.Module):
         form: InputForm = NO_FORM,
         scaler: StateScaler | None = None,
         start: nn.Linear | None = None,
+        loss: Callable[[Tensor, Tensor, Tensor], Tensor] = squared_error,
     ) -> None:
         super().__init__()
         self.encoder_network = encoder_network
@@ -190,6 +194,7 @@ class FineTunedNetwork(nn.Module):
         self.head = head
         self.per_residue = per_residue
         self.num_classes = num_classes
+        self.loss = loss
         self.frozen = frozen
         self.form = form
         weights = None if class_weights is None else torch.tensor(class_weights)
@@ -227,7 +232,12 @@ class FineTunedNetwork(nn.Module):
         return answers + self.start(states.to(self.start.weight.dtype)).float()
 
     def targets(self, batch: TokenBatch) -> tuple[Tensor, Tensor]:
-        """Return the labels of these outputs and whether each counts, both [R or N]; values as float32."""
+        """Return the labels of these outputs and whether each counts, both [R or N]; values as float32.
+
+        Several labels of a sequence are [N, O].
+        """
+        if batch.sequence_labels is not None:
+            return batch.sequence_labels.nan_to_num(), ~batch.sequence_labels.isnan()
         if self.per_residue:
             form = self.encoder.form
             labels, counts = (_at_residues(batch, x, form) for x in (batch.labels, batch.loss_mask))
@@ -238,12 +248,11 @@ class FineTunedNetwork(nn.Module):
         return labels, counts
 
     def forward(self, batch: TokenBatch) -> Tensor:
-        """Return the summed loss of labels that count, a float32 scalar: cross entropy in nats, or squared error."""
+        """Return the summed loss of labels that count, a float32 scalar: cross entropy in nats, or that of values."""
         answers = self.predictions(batch)
         labels, counts = self.targets(batch)
         if self.num_classes is None:
-            losses = (answers[:, 0] - labels).square()
-            return torch.where(counts, losses, 0.0).sum()
+            return self.loss(answers, labels.view_as(answers), counts.view_as(answers))
         chosen = labels.clamp(0, self.num_classes - 1)
         losses = F.cross_entropy(answers, chosen, reduction="none")
         if self.class_weights is not None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from bionemo_core.data.labelled_records import LabelledRecord, LabelledRecords
+from bionemo_core.data.labelled_records import TARGET_SEPARATOR, LabelledRecord, LabelledRecords
 from bionemo_core.data.model_input import ModelInput
 from bionemo_core.data.tokenizer import unit_of
 from bionemo_core.errors import ConfigError, DataError
@@ -25,6 +25,8 @@ MISSING_WORDS = frozenset(
 MISSING_LETTERS = "-.?~_ "
 """Letters for a missing value, among labels with one letter per residue."""
 MISSING_VALUE = "missing value"
+YES_WORDS, NO_WORDS = frozenset(("1", "1.0", "true", "yes", "t", "y")), frozenset(("0", "0.0", "false", "no", "f", "n"))
+"""Words for the two answers of a label that is one of several, in lower case."""
 
 
 class BadLabel(DataError):
@@ -86,18 +88,36 @@ class LabelObjective:
     def make_example(self, tokens: NDArray[np.int32], record: LabelledRecord, num_residues: int, first: int) -> Example:
         """Make an example of these tokens, whose residues begin at `first`."""
         labels, chosen = np.zeros(len(tokens), dtype=np.int32), np.zeros(len(tokens), dtype=np.bool_)
+        if self.answers.targets:
+            several = self.several_labels(record)
+            chosen[0] = not np.isnan(several).all()
+            return Example(tokens, labels, chosen, several)
         if record.label:
             values, counts = self.targets(record, num_residues)
             place = slice(first, first + num_residues) if self.answers.per_residue else slice(0, 1)
             labels[place], chosen[place] = values, counts
         return Example(tokens, labels, chosen)
 
+    def several_labels(self, record: LabelledRecord) -> NDArray[np.float32]:
+        """Return the labels of a record that has several, standardised, NaN where one is missing; float32[targets].
+
+        Raises:
+            BadLabel: a label cannot be read.
+        """
+        values = read_several(record, self.answers)
+        if not self.answers.multilabel and self.answers.means:
+            values = (values - np.array(self.answers.means)) / np.array(self.answers.scales)
+        return values.astype(np.float32)
+
     def targets(self, record: LabelledRecord, num_residues: int) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
-        """Return the labels of a record and whether each counts, shape [residues] or [1].
+        """Return the labels of a record and whether each counts, shape [residues], [1] or [targets].
 
         Raises:
             BadLabel: a value is missing, a class is unknown, a number cannot be read, or the lengths differ.
         """
+        if self.answers.targets:
+            several = self.several_labels(record)
+            return several.view(np.int32), ~np.isnan(several)
         words = label_words(record.label, self.answers)
         if self.answers.per_residue:
             _check_lengths(record, len(words), num_residues, unit_of(self.input.tokenizer))
@@ -157,6 +177,26 @@ class StoredStatesObjective:
         """Make the example of one record."""
         start, stop = int(self.offsets[record.number]), int(self.offsets[record.number + 1])
         return self.inner.make_example(np.arange(start, stop, dtype=np.int32), record, stop - start, first=0)
+
+
+def read_several(record: LabelledRecord, answers: LabelSpec) -> NDArray[np.float64]:
+    """Return the labels of a record that has several, NaN where one is missing: numbers, or 1 for yes and 0 for no.
+
+    Raises:
+        BadLabel: a label is not a finite number, or neither yes nor no.
+    """
+    words = record.label.split(TARGET_SEPARATOR)
+    read = _yes_or_no if answers.multilabel else number
+    return np.array([np.nan if is_missing(word, answers) else read(word, record) for word in words])
+
+
+def _yes_or_no(word: str, record: LabelledRecord) -> float:
+    lower = word.lower()
+    if lower in YES_WORDS:
+        return 1.0
+    if lower in NO_WORDS:
+        return 0.0
+    raise BadLabel("neither yes nor no", record, f": {word!r}, expected 1 or 0, true or false, yes or no")
 
 
 def number(word: str, record: LabelledRecord) -> float:

@@ -26,14 +26,18 @@ class AnswerInfo(Protocol):
     """The attributes of a fine-tuned module's `answers` that predictions need."""
 
     classes: tuple[str, ...]
-    mean: float
-    scale: float
+    targets: tuple[str, ...]
 
     @property
     def per_residue(self) -> bool: ...
 
     @property
     def of_classes(self) -> bool: ...
+
+    @property
+    def multilabel(self) -> bool: ...
+
+    def in_units(self, outputs: Any) -> Any: ...
 
 
 @dataclass
@@ -92,6 +96,8 @@ class Predictor:
     def predict(self, sequences: Sequence[str | bytes], names: Sequence[str] = ()) -> list[NDArray[np.float32]]:
         """Return an array per sequence, float32 [residues, outputs] or [1, outputs]: class probabilities, or values.
 
+        Several labels of a sequence are the outputs of its only row: values, or probabilities of yes.
+
         Raises:
             DataError: a sequence is empty, too long, or has a letter that the tokenizer does not know.
         """
@@ -100,8 +106,7 @@ class Predictor:
         parts = self._embedder.make_parts(sequences, names)
         results: list[NDArray[np.float32]] = [np.zeros((0, 0), dtype=np.float32)] * len(parts)
         for batch, owners in self._embedder.batches(parts):
-            answers = network.predictions(batch.to(self._embedder.device))
-            answers = answers.softmax(-1) if self.info.of_classes else answers * self.info.scale + self.info.mean
+            answers = self.info.in_units(network.predictions(batch.to(self._embedder.device)))
             sizes = [len(parts[owner].ids) if self.info.per_residue else 1 for owner in owners]
             for owner, rows in zip(owners, answers.cpu().split(sizes), strict=True):
                 results[owner] = rows.numpy()
@@ -109,6 +114,9 @@ class Predictor:
 
     def header(self) -> list[str]:
         """Return the names of the columns that `row` fills."""
+        if self.info.targets:
+            predictions = [f"prediction_{name}" for name in self.info.targets]
+            return predictions + [f"p_{name}" for name in self.info.targets if self.info.multilabel]
         with_probabilities = self.info.of_classes and not self.info.per_residue
         return ["prediction", *(f"p_{name}" for name in self.info.classes if with_probabilities)]
 
@@ -116,8 +124,12 @@ class Predictor:
         """Return a prediction as text.
 
         For a sequence, this is a class and the probabilities of all classes, or a value; for residues, a letter or a
-        value for each.
+        value for each. Several labels have a value each, or 1 for yes and 0 for no, followed by the probabilities.
         """
+        if self.info.targets and not self.info.multilabel:
+            return [f"{value:.6g}" for value in answer[0]]
+        if self.info.targets:
+            return [*(str(int(value > 0.5)) for value in answer[0]), *(f"{value:.6f}" for value in answer[0])]
         classes = self.info.classes
         if not self.info.of_classes:
             return [" ".join(f"{value:.6g}" for value in answer[:, 0])]

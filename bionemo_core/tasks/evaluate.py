@@ -16,11 +16,12 @@ from bionemo_core._version import __version__
 from bionemo_core.config.schema import OPENED, Choice, RunSpec
 from bionemo_core.data.batches.cuts import count_cuts
 from bionemo_core.data.batches.loader import eval_loader
-from bionemo_core.data.labelled_records import LabelledRecords
+from bionemo_core.data.labelled_records import TARGET_SEPARATOR, LabelledRecords
 from bionemo_core.data.model_input import max_text_tokens
 from bionemo_core.errors import ConfigError, DataError
-from bionemo_core.finetuning.class_metrics import CLASSES, write_table
+from bionemo_core.finetuning.class_metrics import write_table
 from bionemo_core.finetuning.label_checks import LabelCheck
+from bionemo_core.finetuning.objective import read_several
 from bionemo_core.inference.embedding import EmbeddingSettings
 from bionemo_core.inference.scoring import MaskedScorer
 from bionemo_core.inference.scoring_answers import Predictor
@@ -157,7 +158,7 @@ class _Evaluation:
     """The seed of the splits and of the masks."""
     metrics: dict[str, float] = field(default_factory=dict)
     classes: list[dict[str, str]] = field(default_factory=list)
-    """The metrics of each class."""
+    """The metrics of each class or target."""
     figures: list[Figure] = field(default_factory=list)
     cuts: str = ""
     """How many sequences the objective cuts; empty: none."""
@@ -234,10 +235,11 @@ class _Evaluation:
         answers = predictor.predict(records.sequences, records.ids)
         cut = [predictor.is_long(sequence) for sequence in records.sequences]
         rows = [
-            [name, label, *predictor.row(answer), str(int(too_long))]
+            [name, *label.split(TARGET_SEPARATOR), *predictor.row(answer), str(int(too_long))]
             for name, label, answer, too_long in zip(records.ids, records.labels, answers, cut, strict=True)
         ]
-        write_csv(folder / "predictions.csv", ["id", "label", *predictor.header(), "truncated"], rows)
+        label_names = [f"label_{name}" for name in records.targets] or ["label"]
+        write_csv(folder / "predictions.csv", ["id", *label_names, *predictor.header(), "truncated"], rows)
         kept = [row for row, too_long in enumerate(cut) if not too_long]
         self.figures += _plot_predictions(self.module.objective, records, answers, kept)
 
@@ -318,7 +320,7 @@ class _Evaluation:
         width = max(map(len, self.metrics), default=0)
         print("\n".join(f"{name:>{width}}  {value:.5g}" for name, value in self.metrics.items()))
         if self.classes:
-            print(write_table(folder / CLASSES, self.classes))
+            print(write_table(folder, self.classes))
         if self.cuts:
             print(f"cut: {self.cuts}")
         print(f"{folder / 'report.html'}")
@@ -329,6 +331,8 @@ def _plot_predictions(
 ) -> list[Figure]:
     """Plot the predictions of a fine-tuned model for some rows."""
     label_spec = objective.answers
+    if label_spec.targets:
+        return _plot_several(objective, records, answers, rows)
     predicted, labels = [], []
     for row in rows:
         values, counts = objective.targets(records[row], len(answers[row]))
@@ -343,3 +347,22 @@ def _plot_predictions(
     if label_spec.of_classes:
         return confusion(np.concatenate(predicted), np.concatenate(labels), label_spec.classes)
     return scatter(np.concatenate(predicted), np.concatenate(labels).astype(np.float64))
+
+
+def _plot_several(
+    objective: Any, records: LabelledRecords, answers: list[NDArray[np.float32]], rows: list[int]
+) -> list[Figure]:
+    """Plot the predictions of each of several targets."""
+    label_spec, figures = objective.answers, []
+    labels = np.array([read_several(records[row], label_spec) for row in rows]).reshape(-1, len(label_spec.targets))
+    predicted = np.array([answers[row][0] for row in rows], dtype=np.float64).reshape(labels.shape)
+    for name, label, answer in zip(label_spec.targets, labels.T, predicted.T, strict=True):
+        known = ~np.isnan(label)
+        if not known.any():
+            continue
+        if label_spec.multilabel:
+            of_name = confusion((answer[known] > 0.5).astype(np.int64), label[known].astype(np.int64), ("no", "yes"))
+        else:
+            of_name = scatter(answer[known], label[known])
+        figures += [replace(figure, caption=f"{name}: {figure.caption}") for figure in of_name]
+    return figures

@@ -51,7 +51,7 @@ class Embed:
 class Finetune:
     """Train a head on a pre-trained model, and optionally the model itself."""
 
-    kind: str  # sequence_regression, sequence_classification, token_classification, token_regression
+    kind: str  # sequence_{regression,classification,multilabel} or token_{classification,regression}
     encoder: str = "frozen"  # train only the head (frozen), all weights (full) or low-rank adapters (lora)
     head: Optional[str] = None  # the head; null: mlp for sequences, convnet for residues
     head_params: Any = None  # the head's keys, for example {hidden_layer_size: 256}

@@ -53,6 +53,8 @@ class TokenBatch:
     A network that draws numbers of its own takes them from these keys (`RowRng.of_records`), so that they do not depend
     on the rank, the micro batch or the row. A loader's batches have keys; of a pair, the source has them.
     """
+    sequence_labels: Tensor | None = None
+    """Several labels of each real sequence as a whole, float32[sequences, targets], NaN where one is missing."""
 
     @classmethod
     def of(cls, arrays: RowArrays) -> TokenBatch:

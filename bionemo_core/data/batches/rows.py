@@ -48,6 +48,15 @@ class RowArrays(NamedTuple):
     num_sequences: int
     budget: int
     record_keys: NDArray[np.int64] | None = None
+    sequence_labels: NDArray[np.float32] | None = None
+
+    def with_sequence_labels(self, examples: Sequence[Example]) -> "RowArrays":
+        """Return the rows with the labels of whole sequences, if the examples have them."""
+        found = [example.sequence_labels for example in examples if example.sequence_labels is not None]
+        if not found:
+            return self
+        labels = np.stack(found)
+        return self._replace(sequence_labels=labels, num_loss_tokens=int((~np.isnan(labels)).sum()))
 
     def with_record_keys(self, data_passes: NDArray[np.int64], indices: NDArray[np.int64]) -> "RowArrays":
         """Return the rows with the data pass and the index of each sequence's record."""
@@ -59,8 +68,14 @@ class RowArrays(NamedTuple):
 
     def without_loss(self) -> "RowArrays":
         """Return the rows without loss, which only keep the ranks in step."""
+        labels = None if self.sequence_labels is None else np.full_like(self.sequence_labels, np.nan)
         return self._replace(
-            loss_mask=np.zeros_like(self.loss_mask), num_loss_tokens=0, num_tokens=0, num_sequences=0, budget=0
+            loss_mask=np.zeros_like(self.loss_mask),
+            num_loss_tokens=0,
+            num_tokens=0,
+            num_sequences=0,
+            budget=0,
+            sequence_labels=labels,
         )
 
 
@@ -86,9 +101,10 @@ def collate(examples: Sequence[Example], num_packs: int, shape: RowShape) -> Row
         DataError: the examples do not fit, because their packs were made with other lengths.
     """
     if not shape.packing:
-        return _collate_padded(examples, shape)
+        return _collate_padded(examples, shape).with_sequence_labels(examples)
     padding, longest = _num_padding(examples, num_packs, shape), _max_seqlen(examples, shape)
-    return _collate_packed(examples, _split_padding(padding, -(-padding // longest)), num_packs, shape, longest)
+    segments = _split_padding(padding, -(-padding // longest))
+    return _collate_packed(examples, segments, num_packs, shape, longest).with_sequence_labels(examples)
 
 
 def collate_pairs(examples: Sequence[Seq2SeqExample], num_packs: int, shape: RowShape) -> Seq2SeqArrays:

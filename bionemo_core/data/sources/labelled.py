@@ -31,6 +31,7 @@ def labelled_csv(
     clusters: Optional[str] = None,
     split_column: Optional[str] = None,
     validation_column: Optional[str] = None,
+    target_columns: Optional[list[str]] = None,
     split_seed: Natural = 0,
     on_invalid: str = "skip",
     canonicalize: bool = True,
@@ -57,6 +58,8 @@ def labelled_csv(
             a family of the tokenizer such as `scaffold` for molecules; null: split rows at random.
         split_column: the column of one table with train, val (valid, validation) or test.
         validation_column: with `split_column`, training rows with True in this column validate, as in FLIP's tables.
+        target_columns: several columns of labels of the whole sequence, in place of `target_column`: numbers, or yes
+            and no; an empty cell is a missing label.
         split_seed: the seed of the split; independent of the run's seed.
         on_invalid: action for a letter outside the tokenizer's alphabet: skip the record, error, or unk to keep it.
         canonicalize: convert texts such as SMILES to their canonical form; set false for labels of single tokens.
@@ -72,8 +75,15 @@ def labelled_csv(
 
     if validation_column and not split_column:
         raise ConfigError("data.validation_column: divides the training rows of data.split_column. Set that too.")
+    _check_target_columns(target_columns, mask_column)
     columns = _Columns(
-        sequence_column, target_column, mask_column or "", id_column or "", split_column or "", validation_column or ""
+        sequence_column,
+        target_column,
+        mask_column or "",
+        id_column or "",
+        split_column or "",
+        validation_column or "",
+        tuple(target_columns or ()),
     )
     layout = {"separator": data_sep, "header_lines": header_lines}
 
@@ -204,6 +214,30 @@ class _Columns(NamedTuple):
     id: str
     split: str
     validation: str
+    targets: tuple[str, ...] = ()
+    """Several columns of labels, in place of `target`."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Return the columns of labels."""
+        return self.targets or (self.target,)
+
+
+def _check_target_columns(columns: Optional[list[str]], mask_column: Optional[str]) -> None:
+    """Check `data.target_columns`.
+
+    Raises:
+        ConfigError: it is empty, names a column twice, or has a mask of residues beside it.
+    """
+    if columns is None:
+        return
+    if not columns or len(set(columns)) < len(columns):
+        raise ConfigError(f"data.target_columns: got {columns}, expected the names of different columns.")
+    if mask_column:
+        raise ConfigError(
+            "data.mask_column: is for labels of residues, and data.target_columns has labels of whole sequences. Leave "
+            "one of them out."
+        )
 
 
 def _read_table(
@@ -215,16 +249,16 @@ def _read_table(
     tokenizer: Tokenizer,
 ) -> "tuple[LabelledRecords, list[bytes]]":
     """Read the used rows, and the value of the split column in each, if one is named."""
-    from bionemo_core.data.labelled_records import LabelledRecords
+    from bionemo_core.data.labelled_records import TARGET_SEPARATOR, LabelledRecords
     from bionemo_core.data.readers import CsvSource
     from bionemo_core.data.readers.key_names import LABELLED_KEYS
     from bionemo_core.data.readers.tables import read_column_names
 
-    kept = [name for name in (columns.target, columns.mask, columns.split, columns.validation) if name]
+    kept = [name for name in (*columns.labels, columns.mask, columns.split, columns.validation) if name]
     name_column = columns.id or ("id" if "id" in read_column_names(paths[0], "csv", **layout) else None)
     source = CsvSource(paths, columns.sequence, id_column=name_column, columns=kept, keys=LABELLED_KEYS, **layout)
     clean = _Cleaner(tokenizer, on_invalid, f"csv: {paths[0]}", canonicalize)
-    rows, words = [], []
+    rows, split_words = [], []
     for path in paths:
         for record in source.records(path):
             name = record.id.decode("latin-1")
@@ -232,17 +266,17 @@ def _read_table(
                 clean.reject(record.problem, name)
                 continue
             values = dict(zip(kept, record.columns, strict=True))
-            label = values[columns.target].decode("latin-1").strip()
-            if not label:
+            words = [values[column].decode("latin-1").strip() for column in columns.labels]
+            if not any(words):
                 clean.reject("no label", name)
                 continue
             sequence = clean(name, record.sequence)
             mask = values.get(columns.mask, b"").decode("latin-1").strip()
             if sequence is not None:
-                rows.append((name, sequence, label, mask))
-                words += [_split_word(values, columns)] if columns.split else []
+                rows.append((name, sequence, TARGET_SEPARATOR.join(words), mask))
+                split_words += [_split_word(values, columns)] if columns.split else []
     clean.report(len(rows))
-    return LabelledRecords.of(rows, f"csv: {paths[0]}"), words
+    return LabelledRecords.of(rows, f"csv: {paths[0]}", columns.targets), split_words
 
 
 def _split_word(values: dict[str, bytes], columns: _Columns) -> bytes:

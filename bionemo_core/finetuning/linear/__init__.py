@@ -1,1 +1,1 @@
-"""Linear heads in closed form: `solve` fits one, `baseline` does so for a run and its splits."""
+"""Linear heads in closed form: `solve` fits one, `several` one of several targets, `baseline` that of a run."""

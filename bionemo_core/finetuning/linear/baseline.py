@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from bionemo_core.data.labelled_records import LabelledRecords, LabelledSplits
+from bionemo_core.finetuning.linear.several import fit_several
 from bionemo_core.finetuning.linear.solve import LinearFit, StateRows, fit_linear
 from bionemo_core.finetuning.metrics import metrics_and_table
 from bionemo_core.finetuning.model import LabelSpec
@@ -68,10 +69,16 @@ def sampled(rows: StateRows, seed: int) -> StateRows:
 
 def labelled_rows(records: LabelledRecords, objective: StoredStatesObjective, states: StatesTable) -> StateRows:
     """Return the states of a split whose labels count."""
-    rows, labels = [], []
-    of_classes = objective.inner.answers.of_classes
+    rows: list[Any] = []
+    labels: list[Any] = []
+    answers = objective.inner.answers
+    of_classes = answers.of_classes
     for record in (records[row] for row in range(len(records))):
         start, stop = (int(states.offsets[record.number + place]) for place in (0, 1))
+        if answers.targets:
+            rows.append(np.arange(start, stop, dtype=np.int64))
+            labels.append(objective.inner.several_labels(record)[None])
+            continue
         values, counts = objective.inner.targets(record, stop - start)
         rows.append(np.arange(start, stop, dtype=np.int64)[counts])
         labels.append((values if of_classes else values.view(np.float32))[counts])
@@ -88,10 +95,12 @@ def solve_baseline(
     rows: dict[str, StateRows], answers: LabelSpec, class_weights: list[float] | None, penalty: float | None = None
 ) -> LinearFit:
     """Fit a linear head on the training split; the validation split chooses the penalty if none is given."""
-    val = rows.get("val")
+    val = None if (found := rows.get("val")) is None else sampled(found, seed=0)
+    if answers.targets:
+        return fit_several(rows["train"], val, multilabel=answers.multilabel, penalty=penalty)
     return fit_linear(
         rows["train"],
-        None if val is None else sampled(val, seed=0),
+        val,
         num_classes=len(answers.classes) if answers.of_classes else None,
         class_weights=class_weights,
         penalty=penalty,

@@ -41,7 +41,7 @@ class StateRows:
     Args:
         table: float [all rows, H]; may be a file mapped into memory.
         rows: int64[n], which rows.
-        labels: classes as int64[n], or values as float64[n].
+        labels: classes as int64[n], values as float64[n], or several labels as float64[n, targets].
     """
 
     def __init__(self, table: Tensor, rows: NDArray[np.int64], labels: NDArray[np.int64] | NDArray[np.float64]) -> None:

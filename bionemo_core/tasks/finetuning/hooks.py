@@ -13,7 +13,7 @@ from bionemo_core.data.labelled_records import LabelledSplits
 from bionemo_core.data.model_input import max_text_tokens
 from bionemo_core.errors import ConfigError
 from bionemo_core.finetuning.adapters import copy_weights, pretrained_network
-from bionemo_core.finetuning.class_metrics import CLASSES, write_table
+from bionemo_core.finetuning.class_metrics import write_table
 from bionemo_core.finetuning.early_stopping import StopEarly
 from bionemo_core.finetuning.label_checks import LabelCheck, labels_text
 from bionemo_core.finetuning.long_sequences import shorten
@@ -71,9 +71,10 @@ class FineTuning(TrainingHooks):
         opened = self._open(spec, registry, device)
         tokenizer = opened.spec.tokenizer
         splits = _check_labelled(registry.build(spec.data, tokenizer=opened.tokenizer, context=device.context(spec)))
-        splits = self._check_labels(splits, LabelSpec(self.task.kind), opened.tokenizer, quiet=True)
+        answers = LabelSpec(self.task.kind, targets=splits.train.targets)
+        splits = self._check_labels(splits, answers, opened.tokenizer, quiet=True)
         params = model_params(self.task, opened, splits, registry)
-        answers = LabelSpec(self.task.kind, tuple(params.get("classes", ())))
+        answers = replace(answers, classes=tuple(params.get("classes", ())))
         self._check_labels(splits, answers, opened.tokenizer, quiet=True)
         self._opened = opened
         return replace(
@@ -135,10 +136,10 @@ class FineTuning(TrainingHooks):
             write_model(self.task, parts, tensors, step)
 
     def after_test(self, parts: Built) -> None:
-        """Write the metrics of each class beside those of the run."""
+        """Write the metrics of each class or target beside those of the run."""
         metrics = next(probe for probe in parts.module.probes if isinstance(probe, AnswerMetrics))  # type: ignore[union-attr]  # as above
         if metrics.table and parts.trainer.is_global_zero:
-            print(write_table(parts.folder.path / f"test_{CLASSES}", metrics.table))
+            print(write_table(parts.folder.path, metrics.table, "test_"))
 
     def _check_validation(self, parts: Built) -> None:
         if self.task.early_stopping is not None and (

@@ -10,8 +10,9 @@ from bionemo_core.errors import ConfigError
 from bionemo_core.finetuning.adapters import opened_fingerprint
 from bionemo_core.finetuning.linear.baseline import LINEAR
 from bionemo_core.finetuning.lora import TARGETS
-from bionemo_core.finetuning.model import FINETUNED, KINDS
+from bionemo_core.finetuning.model import FINETUNED, KINDS, LabelSpec
 from bionemo_core.finetuning.objective import class_counts, classes_of, mean_and_scale
+from bionemo_core.finetuning.several_targets import check_some_label, means_and_scales, several_table
 from bionemo_core.models.load import OpenedModel
 from bionemo_core.tasks.settings import Finetune
 
@@ -58,6 +59,8 @@ def model_params(task: Finetune, opened: OpenedModel, splits: LabelledSplits, re
 
 def _label_params(task: Finetune, splits: LabelledSplits) -> dict[str, Any]:
     per_residue, of_classes = KINDS[task.kind]
+    if splits.train.targets:
+        return _several_params(task, LabelSpec(task.kind, targets=splits.train.targets), splits)
     if not of_classes:
         mean, scale = mean_and_scale(splits.train, per_residue) if task.standardise else (0.0, 1.0)
         return {"mean": mean, "scale": scale}
@@ -72,3 +75,12 @@ def _label_params(task: Finetune, splits: LabelledSplits) -> dict[str, Any]:
         counts = class_counts(splits.train, classes, per_residue)
         weights = [float(counts.sum() / (len(classes) * count)) for count in counts]
     return {"classes": classes, "class_weights": weights}
+
+
+def _several_params(task: Finetune, answers: LabelSpec, splits: LabelledSplits) -> dict[str, Any]:
+    names = list(answers.targets)
+    if answers.multilabel or not task.standardise:
+        check_some_label(several_table(splits.train, answers), answers)
+        return {"targets": names, "means": [0.0] * len(names), "scales": [1.0] * len(names)}
+    means, scales = means_and_scales(splits.train, answers)
+    return {"targets": names, "means": means, "scales": scales}
