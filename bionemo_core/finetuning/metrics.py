@@ -35,10 +35,15 @@ class AnswerMetrics:
     """The evaluation metrics of fine-tuned networks: accuracy, F1, areas and others of classes; errors of values.
 
     They are computed from all predictions together, not averaged over batches.
+
+    Args:
+        answers: the label spec.
+        only: the metrics that have a meaning for the outputs; None: all.
     """
 
-    def __init__(self, answers: LabelSpec) -> None:
+    def __init__(self, answers: LabelSpec, only: tuple[str, ...] | None = None) -> None:
         self.answers = answers
+        self.only = only
         self._seen: list[tuple[Tensor, Tensor]] = []
         self.table: list[dict[str, str]] = []
         """The metrics of each class, of the evaluation that was computed last."""
@@ -75,7 +80,11 @@ class AnswerMetrics:
             dist.all_gather_object(gathered, [side.numpy() for side in sides], group=groups.data)
             sides = [torch.cat([torch.from_numpy(one[side]) for one in gathered]) for side in (0, 1)]
         metrics, self.table = metrics_and_table(self.answers, *sides)
-        return metrics
+        if self.only is None:
+            return metrics
+        kept = ("target", *self.only)
+        self.table = [{name: cell for name, cell in row.items() if name in kept} for row in self.table]
+        return {name: value for name, value in metrics.items() if name in kept}
 
 
 def metrics_and_table(

@@ -121,6 +121,7 @@ def finetuned(
     targets: list[str] = [],  # noqa: B006 - as above
     means: list[Number] = [],  # noqa: B006 - as above
     scales: list[Number] = [],  # noqa: B006 - as above
+    loss: Optional[str] = None,
     *,
     tokenizer: Tokenizer,
     context: BuildContext,
@@ -146,6 +147,7 @@ def finetuned(
         targets: the names of several labels of a sequence, in the order of the head's outputs.
         means: added to the outputs of several values, after scaling.
         scales: factors on the outputs of several values.
+        loss: ranking, for values that are only put in order; null: that of the kind.
         tokenizer: reads the sequences.
         context: the run that the model is built for.
         registry: where encoder and head are looked up.
@@ -157,7 +159,7 @@ def finetuned(
     import torch
 
     from bionemo_core.finetuning.lora import LoraSettings, add_adapters
-    from bionemo_core.finetuning.losses import squared_error, yes_or_no
+    from bionemo_core.finetuning.losses import RANKING, ranking, squared_error, yes_or_no
     from bionemo_core.finetuning.metrics import AnswerMetrics
     from bionemo_core.finetuning.network import FineTunedNetwork, StateScaler
     from bionemo_core.finetuning.objective import LabelObjective
@@ -197,13 +199,15 @@ def finetuned(
         form=reads.form,
         scaler=StateScaler(hidden_size, whiten=not answers.per_residue) if scaled_states else None,
         start=torch.nn.Linear(hidden_size, outputs) if linear_start else None,
-        loss=yes_or_no if answers.multilabel else squared_error,
+        loss=ranking if loss == RANKING else yes_or_no if answers.multilabel else squared_error,
     )
     terminals = sum(reads.form.terminals)
     longest = max_text_tokens(base, terminals) + terminals
     objective: Any = LabelObjective(tokenizer, answers, form=reads.form, seq_length=longest)
     unit = "nats per label" if answers.of_classes or answers.multilabel else "squared error of scaled labels"
-    metrics = [AnswerMetrics(answers)]
+    if loss == RANKING:
+        unit = "nats per pair"
+    metrics = [AnswerMetrics(answers, only=("labels", "spearman") if loss == RANKING else None)]
     module = LanguageModule(network, objective, seq_length=base.seq_length, probes=metrics, loss_unit=unit)
     # The encoder decides whether sequences may share a row.
     module.capabilities = base.capabilities  # type: ignore[assignment]  # as below

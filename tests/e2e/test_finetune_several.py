@@ -79,6 +79,16 @@ def test_two_numbers(home, table, tmp_path):
         assert float(new[row["id"]]["prediction_charged"]) == pytest.approx(float(row["prediction_charged"]), abs=1e-4)
 
 
+def test_an_order(home, table):
+    words = ("data=labelled_csv", f"data.dataset_path={table}", "data.target_column=greasy")
+    common = ("task.kind=sequence_regression", "task.loss=ranking", "task.linear_start=false", "trainer.max_steps=60")
+    folder, said = finish(home, "an_order", *common, "optim.lr=1e-2", *words)
+    tested = json.loads((folder / "summary.json").read_text())["test"]
+    assert set(tested) == {"loss", "spearman"}, "squared errors of scores without a unit have no meaning"
+    assert tested["spearman"] > 0.7, said
+    assert tested["loss"] < 0.5, "of pairs that it cannot tell apart it is log 2"
+
+
 def test_two_answers_with_adapters(home, table, tmp_path):
     folder, said = finish(
         home,

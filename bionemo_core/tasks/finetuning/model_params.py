@@ -54,6 +54,8 @@ def model_params(task: Finetune, opened: OpenedModel, splits: LabelledSplits, re
             "targets": list(task.lora_targets or TARGETS),
         }
         params["base_weights"] = opened_fingerprint(opened)
+    if task.loss is not None:
+        params["loss"] = task.loss
     return params | _label_params(task, splits)
 
 

@@ -7,6 +7,7 @@ from bionemo_core.data.model_input import TEXT_FORMS
 from bionemo_core.errors import ConfigError
 from bionemo_core.finetuning.label_checks import check_on_bad_label
 from bionemo_core.finetuning.long_sequences import check_on_long
+from bionemo_core.finetuning.losses import RANKING
 from bionemo_core.finetuning.model import KINDS, V1_KINDS
 from bionemo_core.tasks.settings import Finetune
 
@@ -15,7 +16,7 @@ EXPORTS = (None, "last", "best")
 _MODEL_KEYS = (
     *("kind", "encoder", "head", "head_params", "freeze_layers", "lora_rank", "lora_alpha", "lora_dropout"),
     *("lora_targets", "class_weights", "balance_classes", "standardise", "on_bad_label", "on_long", "text_form"),
-    *("scale_states", "linear_start"),
+    *("scale_states", "linear_start", "loss"),
 )
 """Keys of the task that define the model; a resumed run may not change them."""
 
@@ -34,6 +35,16 @@ def check_settings(task: Finetune) -> None:
         (task.average_last < 0, f"average_last: got {task.average_last}, expected 0 or more checkpoints"),
         (task.export not in EXPORTS, f"export: got {task.export!r}, expected last, best or null"),
         (task.export == "best" and task.average_last > 0, "export=best and task.average_last are both given; keep one"),
+        (task.loss not in (None, RANKING), f"loss: got {task.loss!r}, expected {RANKING} or null"),
+        (
+            task.loss == RANKING and task.kind != "sequence_regression",
+            f"loss={RANKING} puts sequences in the order of their values and needs task.kind=sequence_regression, got "
+            f"{task.kind}",
+        ),
+        (
+            task.loss is not None and task.head == "linear",
+            "loss has no effect with task.head=linear, which is solved. Leave it out, or choose task.head=mlp",
+        ),
         (task.lora_rank < 1, f"lora_rank: got {task.lora_rank}, expected 1 or more"),
         (bool(weights) and min(weights or [0]) < 0, f"class_weights: got {weights}, expected none below 0"),
         (bool(weights) and not of_classes, f"class_weights: task.kind={task.kind} has no classes"),
