@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bionemo_core.checkpoint.shards import tensor_bytes
 from bionemo_core.errors import ArtefactError, ConfigError
-from bionemo_core.finetuning.lora import adapter_names, merge_adapters
+from bionemo_core.finetuning.lora import adapted_layers, adapter_names, merge_adapters
 from bionemo_core.finetuning.model import FINETUNED
 from bionemo_core.interop.stored import StoredModel
 from bionemo_core.io.hashing import fingerprint_chunks
@@ -52,7 +52,7 @@ def pretrained_network(opened: OpenedModel) -> nn.Module:
 def copy_weights(source: nn.Module, target: nn.Module) -> None:
     """Copy every weight of `source` to the weight of the same name in `target`, which may also have adapters.
 
-    What was not loaded in `source` counts as not loaded in `target`.
+    What was not loaded in `source` counts as not loaded in `target`. New adapters of DoRA start from these weights.
 
     Raises:
         ConfigError: `source` lacks a weight that is not an adapter's.
@@ -64,6 +64,8 @@ def copy_weights(source: nn.Module, target: nn.Module) -> None:
             tensor.copy_(weights[name])
         elif not adapter_names([name]):
             raise ConfigError(f"fine-tuning: the opened encoder has no {name}. Is it another model?")
+    for layer in adapted_layers(target):
+        layer.lora.start_magnitude(layer.weight)
 
 
 @torch.no_grad()

@@ -2,6 +2,9 @@
 
 An adapter is the attribute `lora` of its layer, and adds `alpha / rank * up(down(dropout(x)))` to the output of the
 layer. As in v1, `down` starts as Xavier normal and `up` as zero, so a new adapter changes nothing.
+
+With DoRA (Liu et al. 2024) the changed weight keeps its direction only: each of its rows is scaled to a length that is
+trained, `magnitude`, and starts as that of the pre-trained row.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ class LoraSettings:
     alpha: float | None = None
     dropout: float = 0.0
     targets: tuple[str, ...] = tuple(TARGETS)
+    dora: bool = False
 
     def check(self) -> LoraSettings:
         """Check the settings, and return them.
@@ -59,6 +63,7 @@ class Adapter(nn.Module):
         nn.init.xavier_normal_(self.down)
         self.dropout = settings.dropout
         self.scale = (settings.rank if settings.alpha is None else settings.alpha) / settings.rank
+        self.magnitude = nn.Parameter(torch.ones(outputs)) if settings.dora else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the change of the layer's output, shape [..., outputs]."""
@@ -68,6 +73,31 @@ class Adapter(nn.Module):
     def weight(self) -> Tensor:
         """Return the change as one matrix, shape [outputs, inputs]."""
         return self.up @ self.down * self.scale
+
+    @torch.no_grad()
+    def start_magnitude(self, weight: Tensor) -> None:
+        """With DoRA, take the lengths of the rows of the weight that is adapted, [outputs, inputs]."""
+        if self.magnitude is not None:
+            self.magnitude.copy_(torch.linalg.vector_norm(weight.float(), dim=1))
+
+    def gain(self, weight: Tensor) -> Tensor:
+        """Return the factor on each row of the changed weight with DoRA, float32 [outputs].
+
+        No gradient flows into the lengths of the rows, as the paper does it to save memory.
+        """
+        assert self.magnitude is not None
+        lengths = torch.linalg.vector_norm(weight.float() + self.weight().float(), dim=1).detach()
+        return self.magnitude.float() / lengths.clamp(min=torch.finfo(torch.float32).tiny)
+
+    def adapt(self, product: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Return the changed output of a layer whose output for `x` is `product`, with its bias if one is given."""
+        change = self(x)
+        if self.magnitude is None:
+            return product + change
+        gain = self.gain(weight).to(product.dtype)
+        if bias is None:
+            return (product + change) * gain
+        return (product - bias + change) * gain + bias
 
 
 def add_adapters(network: nn.Module, settings: LoraSettings) -> int:
@@ -90,6 +120,7 @@ def add_adapters(network: nn.Module, settings: LoraSettings) -> int:
                 continue
             outputs, inputs = layer.weight.shape
             layer.lora = Adapter(inputs, outputs, settings).to(layer.weight.device)
+            layer.lora.start_magnitude(layer.weight)
             layer.register_forward_hook(_add)
             count += 1
     if not count:
@@ -105,9 +136,11 @@ def _add(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
     adapter = getattr(layer, "lora", None)
     if adapter is None:
         return output
-    if isinstance(output, tuple):
-        return output[0] + adapter(inputs[0]), *output[1:]
-    return output + adapter(inputs[0])
+    bias = getattr(layer, "bias", None)
+    if not isinstance(output, tuple):
+        return adapter.adapt(output, inputs[0], layer.weight, bias)
+    added = bias if output[1] is None else None  # else it is returned apart
+    return adapter.adapt(output[0], inputs[0], layer.weight, added), *output[1:]
 
 
 @torch.no_grad()
@@ -115,7 +148,10 @@ def merge_adapters(network: nn.Module) -> int:
     """Add every adapter to the weight that it adapts, remove it, and return the number of adapters."""
     count = 0
     for layer in adapted_layers(network):
+        gain = None if layer.lora.magnitude is None else layer.lora.gain(layer.weight)[:, None]
         layer.weight += layer.lora.weight().to(layer.weight.dtype)
+        if gain is not None:
+            layer.weight *= gain.to(layer.weight.dtype)
         del layer.lora
         count += 1
     return count

@@ -139,7 +139,7 @@ def finetuned(
         class_weights: factor on the loss of each class.
         encoder_training: frozen, full or lora.
         freeze_layers: with `full`, freeze the first N blocks and the embeddings; -N: all blocks but the last N.
-        lora: rank, alpha, dropout and targets of the adapters.
+        lora: rank, alpha, dropout and targets of the adapters, and whether they are DoRA's.
         base_weights: fingerprint of the weights that the adapters were trained on.
         text_form: how the encoder gets a text: tokenizer or plain; older models lack this key, and got it plain.
         scaled_states: standardise the states before the head; older models do not.

@@ -96,6 +96,7 @@ def test_two_answers_with_adapters(home, table, tmp_path):
         "task.kind=sequence_multilabel",
         "task.encoder=lora",
         "task.lora_rank=4",
+        "task.lora_dora=true",
         "trainer.max_steps=60",
         "optim.lr=1e-2",
         *data(table, "membrane,acid"),
@@ -105,6 +106,8 @@ def test_two_answers_with_adapters(home, table, tmp_path):
     assert "baseline" in said
     home.command("task=evaluate", f"restore_from_path={folder}", f"task.output={tmp_path / 'report'}", *COMMON[3:])
     found = json.loads((tmp_path / "report" / "metrics.json").read_text())["metrics"]
+    tested = json.loads((folder / "summary.json").read_text())["test"]
+    assert found["roc_auc"] == pytest.approx(tested["roc_auc"], abs=1e-4), "the adapters are opened as they were"
     rows = rows_of(tmp_path / "report" / "predictions.csv")
     for name, score, column in (("f1", f1_score, "prediction"), ("roc_auc", roc_auc_score, "p")):
         of_each = [score(*labelled(rows, target, column)) for target in ("membrane", "acid")]

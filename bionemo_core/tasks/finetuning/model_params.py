@@ -52,6 +52,7 @@ def model_params(task: Finetune, opened: OpenedModel, splits: LabelledSplits, re
             "alpha": task.lora_alpha,
             "dropout": task.lora_dropout,
             "targets": list(task.lora_targets or TARGETS),
+            **({"dora": True} if task.lora_dora else {}),
         }
         params["base_weights"] = opened_fingerprint(opened)
     if task.loss is not None:

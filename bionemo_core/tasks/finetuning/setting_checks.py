@@ -16,7 +16,7 @@ EXPORTS = (None, "last", "best")
 _MODEL_KEYS = (
     *("kind", "encoder", "head", "head_params", "freeze_layers", "lora_rank", "lora_alpha", "lora_dropout"),
     *("lora_targets", "class_weights", "balance_classes", "standardise", "on_bad_label", "on_long", "text_form"),
-    *("scale_states", "linear_start", "loss"),
+    *("scale_states", "linear_start", "loss", "lora_dora"),
 )
 """Keys of the task that define the model; a resumed run may not change them."""
 
@@ -46,6 +46,10 @@ def check_settings(task: Finetune) -> None:
             "loss has no effect with task.head=linear, which is solved. Leave it out, or choose task.head=mlp",
         ),
         (task.lora_rank < 1, f"lora_rank: got {task.lora_rank}, expected 1 or more"),
+        (
+            task.lora_dora and task.encoder != "lora",
+            f"lora_dora=true needs task.encoder=lora, got {task.encoder}",
+        ),
         (bool(weights) and min(weights or [0]) < 0, f"class_weights: got {weights}, expected none below 0"),
         (bool(weights) and not of_classes, f"class_weights: task.kind={task.kind} has no classes"),
         (task.balance_classes and not of_classes, f"balance_classes: task.kind={task.kind} has no classes"),
