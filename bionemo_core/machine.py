@@ -5,6 +5,7 @@ import shutil
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from bionemo_core._metadata import PackageNotFoundError, version
 
@@ -86,8 +87,12 @@ def disk_free_bytes(path: Path) -> int:
 
 
 def is_writable(folder: Path) -> bool:
-    """Return whether files can be created in `folder`, or in its nearest existing parent."""
+    """Return whether files can be created in `folder`, or in its nearest existing parent; one is made and removed."""
     existing = folder.absolute()
     while not existing.exists():
         existing = existing.parent
-    return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
+    try:
+        with TemporaryFile(dir=existing):  # permissions alone do not say: root, read-only file systems, /proc
+            return True
+    except OSError:
+        return False

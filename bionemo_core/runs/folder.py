@@ -70,7 +70,8 @@ def new_folder(home: Path, name: str) -> RunFolder:
         return RunFolder(_by_time(root))
     except OSError as error:
         raise StorageError(
-            f"run folder: {root} cannot be created: {error.strerror}. Set BIONEMO_HOME to a folder you can write to."
+            f"run folder: {root} cannot be created: {error.strerror}. Set home=FOLDER, or BIONEMO_HOME, to a folder "
+            "that you can write to."
         ) from error
 
 

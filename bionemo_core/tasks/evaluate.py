@@ -18,6 +18,7 @@ from bionemo_core.data.batches.cuts import count_cuts
 from bionemo_core.data.batches.loader import eval_loader
 from bionemo_core.data.labelled_records import TARGET_SEPARATOR, LabelledRecords
 from bionemo_core.data.model_input import max_text_tokens
+from bionemo_core.data.store.prepare import short_lived_stores
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.finetuning.class_metrics import write_table
 from bionemo_core.finetuning.label_checks import LabelCheck
@@ -124,10 +125,10 @@ def _build_splits(
 ) -> DataSplits:
     """Build the splits; check that training data of the model are unchanged."""
     own = spec.data.name == OPENED
+    context = replace(device.context(spec), seed=seed)
     try:
-        splits: DataSplits = registry.build(
-            data, tokenizer=opened.tokenizer, context=replace(device.context(spec), seed=seed)
-        )
+        with short_lived_stores():
+            splits: DataSplits = registry.build(data, tokenizer=opened.tokenizer, context=context)
     except DataError as error:
         if not own:
             raise

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import atexit
-import logging
-import shutil
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
 from bionemo_core.data.readers import Source, source_for
 from bionemo_core.data.readers.formats import detect_format
 from bionemo_core.data.readers.key_names import TASK_KEYS
 from bionemo_core.data.readers.tables import is_separator, match_column, read_column_names
-from bionemo_core.data.store.prepare import home_folder, prepare
+from bionemo_core.data.store.prepare import prepare, short_lived_stores
 from bionemo_core.data.store.record_store import PreparedStore
 from bionemo_core.data.store.residue_filter import RecordFilter
 from bionemo_core.data.store.text_filter import filter_for
-from bionemo_core.errors import ConfigError, DataError, StorageError
-from bionemo_core.machine import is_writable
+from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.protocols import BuildContext, Tokenizer
-
-log = logging.getLogger("bionemo")
 
 _TABLES = ("csv", "tsv", "parquet")
 _SEQUENCE_COLUMNS = ("sequence", "smiles", "canonical_smiles", "isomeric_smiles")
@@ -42,20 +34,8 @@ def prepare_input(source: Source, rules: RecordFilter, context: BuildContext) ->
         DataError: a record cannot be used.
         StorageError: a file cannot be written.
     """
-    try:
+    with short_lived_stores():
         return prepare(source, rules, context)
-    except StorageError:
-        if is_writable(home_folder(context)):
-            raise
-    return prepare(source, rules, replace(context, home=_make_short_lived_home(home_folder(context))))
-
-
-def _make_short_lived_home(home: Path) -> str:
-    """Return a temporary folder for prepared data, which goes with this process."""
-    folder = mkdtemp(prefix="bionemo-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    log.warning("%s cannot be written; the prepared input is in %s, and removed at the end.", home, folder)
-    return folder
 
 
 def read_input(path: str, task: Any, tokenizer: Tokenizer) -> tuple[Source, RecordFilter]:

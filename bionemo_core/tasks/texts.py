@@ -119,7 +119,10 @@ def results_folder(spec: RunSpec, output: str | None, composed_yaml: str, loaded
     """
     just_made = output is None or not Path(output).expanduser().exists()
     if output is None:
-        folder = new_folder(Path(spec.home), spec.name)
+        try:
+            folder = new_folder(Path(spec.home), spec.name)
+        except StorageError as error:
+            raise StorageError(f"{error} Or name a folder for the results with task.output=FOLDER.") from error
     else:
         path = Path(output).expanduser()
         try:

@@ -1,12 +1,16 @@
 """The preparation of a store: filter every record, count the used and the rejected ones, publish in one step."""
 
+import atexit
 import logging
 import os
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
@@ -31,6 +35,7 @@ from bionemo_core.errors import ConfigError, DataError, StorageError
 from bionemo_core.io.atomic import new_folder
 from bionemo_core.io.hashing import canonical, fingerprint_of, hash_file, seal
 from bionemo_core.io.locks import lock_beside
+from bionemo_core.machine import is_writable
 from bionemo_core.protocols import BuildContext
 
 log = logging.getLogger("bionemo")
@@ -43,6 +48,33 @@ _MANY_REPEATED = 0.02
 def home_folder(context: BuildContext) -> Path:
     """Return the folder of prepared data: the context's, else $BIONEMO_HOME, else ~/.bionemo."""
     return Path(context.home or os.environ.get("BIONEMO_HOME") or Path.home() / ".bionemo").expanduser()
+
+
+_short_lived: list[bool] = []
+
+
+@contextmanager
+def short_lived_stores() -> Iterator[None]:
+    """Inside the `with` block, where the home cannot be written, prepare in a folder that goes with this process."""
+    _short_lived.append(True)
+    try:
+        yield
+    finally:
+        _short_lived.pop()
+
+
+@lru_cache(maxsize=1)
+def _make_short_lived_home(home: Path) -> str:
+    try:
+        folder = mkdtemp(prefix="bionemo-")
+    except OSError as error:
+        raise StorageError(
+            f"{home} cannot be written, and temporary files cannot either ({error.strerror}). Set home=FOLDER, or "
+            "BIONEMO_HOME, to a folder that you can write to."
+        ) from error
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    log.warning("%s cannot be written, so the prepared data are not kept: they lie in %s until the end.", home, folder)
+    return folder
 
 
 def prepare(source: Source, rules: RecordFilter, context: BuildContext) -> PreparedStore:
@@ -61,6 +93,21 @@ def prepare(source: Source, rules: RecordFilter, context: BuildContext) -> Prepa
         DataError: a file cannot be read or has no usable record.
         StorageError: the store cannot be written.
     """
+    home = home_folder(context)
+    try:
+        store = _open_or_build(source, rules, context)
+    except StorageError:
+        if not _short_lived or is_writable(home):
+            raise
+        store = _open_or_build(source, rules, replace(context, home=_make_short_lived_home(home)))
+    log.log(logging.DEBUG if _recorders else logging.INFO, "%s", summary(store.manifest))  # who records shows it
+    _warn_of_repeated_ids(store.manifest)
+    for stores in _recorders:
+        stores.append(store)
+    return store
+
+
+def _open_or_build(source: Source, rules: RecordFilter, context: BuildContext) -> PreparedStore:
     facts = {
         "kind": source.kind,
         "options": source.options,
@@ -88,10 +135,6 @@ def prepare(source: Source, rules: RecordFilter, context: BuildContext) -> Prepa
                 with worker_pool(context.preparation_workers, rules, num_bytes) as pool:
                     _build(_Preparation(source, rules, before, pool), facts, folder)
         store = store or PreparedStore(folder, fingerprint, verify=False)  # it was hashed while it was written
-    log.log(logging.DEBUG if _recorders else logging.INFO, "%s", summary(store.manifest))  # who records shows it
-    _warn_of_repeated_ids(store.manifest)
-    for stores in _recorders:
-        stores.append(store)
     return store
 
 

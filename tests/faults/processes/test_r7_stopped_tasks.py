@@ -153,4 +153,4 @@ def test_a_home_that_cannot_be_written_is_no_hindrance_to_a_use(
     run = start(home, "embed", typed, model, "read-only-home")
     assert run.wait() == 0, run.output()
     assert output.with_suffix(".npz").is_file()
-    assert "warning: /dev/null/home cannot be written; the prepared input is in " in run.output()
+    assert "warning: /dev/null/home cannot be written, so the prepared data are not kept" in run.output()
