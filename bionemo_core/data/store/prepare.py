@@ -135,6 +135,7 @@ def _open_or_build(source: Source, rules: RecordFilter, context: BuildContext) -
                 with worker_pool(context.preparation_workers, rules, num_bytes) as pool:
                     _build(_Preparation(source, rules, before, pool), facts, folder)
         store = store or PreparedStore(folder, fingerprint, verify=False)  # it was hashed while it was written
+    store.name_sources([path.name for path in source.paths])
     return store
 
 

@@ -2,7 +2,7 @@
 
 import json
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -116,6 +116,17 @@ class PreparedStore:
         """Residues of each sequence, shape [records]."""
         self._derived: tuple[str, ...] = tuple(self.manifest.get(DERIVED, ()))
 
+    def name_sources(self, names: Sequence[str]) -> None:
+        """Use these names of its files in reports, in the order of the manifest: equal files share a store."""
+        before = [item["name"] for item in self.manifest["sources"]]
+        renamed = {old: new for old, new in zip(before, names, strict=True) if before.count(old) == 1}
+        sources = [{**item, "name": name} for item, name in zip(self.manifest["sources"], names, strict=True)]
+        examples = {
+            reason: [_rename_file(text, renamed) for text in texts]
+            for reason, texts in self.manifest["examples"].items()
+        }
+        self.manifest = {**self.manifest, "sources": sources, "examples": examples}
+
     def __len__(self) -> int:
         return len(self.lengths)
 
@@ -193,6 +204,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if seal(manifest) != manifest:
         raise DataError(f"store: {path}: its SHA-256 does not match, so it was changed after it was written.")
     return manifest
+
+
+def _rename_file(text: str, renamed: Mapping[str, str]) -> str:
+    """Return an example such as `a.fasta:3 record ...` with the file's other name."""
+    old = next((name for name in renamed if text.startswith(f"{name}:")), None)
+    return text if old is None else renamed[old] + text.removeprefix(old)
 
 
 def _check_files(folder: Path, files: Mapping[str, Any], verify: bool) -> None:

@@ -137,6 +137,16 @@ def test_store_is_reused_until_the_source_changes(prepared: Prepare, monkeypatch
     assert prepared(b">a\nMKT\n", min_length=2).fingerprint != first.fingerprint
 
 
+def test_equal_files_share_a_store_and_keep_their_names(prepared: Prepare) -> None:
+    text = b">a\nMKT\n>b\nMJT\n"
+    first, second, again = prepared(text, "a.fasta"), prepared(text, "other.fa"), prepared(text, "a.fasta")
+    assert first.folder == second.folder
+    for store, name in ((first, "a.fasta"), (second, "other.fa"), (again, "a.fasta")):
+        assert summary(store.manifest).startswith(f"{name}: read 2 = used 1 + rejected 1")
+        (example,) = store.manifest["examples"]["residue outside the alphabet"]
+        assert example.startswith(f"{name}:3 record 'b'")
+
+
 def test_foreign_version_is_prepared_again(prepared: Prepare) -> None:
     store = prepared(b">a\nMKT\n")
     path = store.folder / "manifest.json"
