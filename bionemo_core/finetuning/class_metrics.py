@@ -6,7 +6,7 @@ They have scikit-learn's definitions. A value that no label or prediction define
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +48,10 @@ class ClassScores:
             return cls(0, None, None, None, *areas)
         precision, recall = right / chosen if chosen else 0.0, right / support if support else 0.0
         return cls(support, precision, recall, 2 * right / (support + chosen), *areas)
+
+
+SCORES = tuple(field.name for field in fields(ClassScores) if field.name != "support")
+"""The metrics of a class."""
 
 
 def one_against_the_rest(

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from bionemo_core.finetuning.model import LabelSpec
 
 
-CLASS_METRICS = ("accuracy", "mcc", *SCORES[1:])
+CLASS_METRICS = ("accuracy", "mcc", *SCORES)
 VALUE_METRICS = ("mse", "r2", "spearman")
 
 
@@ -51,7 +51,8 @@ class AnswerMetrics:
     @property
     def logged_names(self) -> tuple[str, ...]:
         """The names of the metrics."""
-        return CLASS_METRICS if self.answers.of_classes else VALUE_METRICS
+        names = CLASS_METRICS if self.answers.of_classes or self.answers.multilabel else VALUE_METRICS
+        return tuple(name for name in names if self.only is None or name in self.only)
 
     def reset(self) -> None:
         """Drop the predictions seen so far."""

@@ -11,12 +11,26 @@ pytest.importorskip("bionemo_molbart")
 COMMON = ("trainer.accelerator=cpu", "trainer.progress_bar=false", "trainer.num_threads=1", "batch.num_workers=0")
 SMALL = ("model.num_layers=1", "model.hidden_size=32", "model.num_attention_heads=2", *COMMON)
 PROTEIN, MOLECULE = ("model=esm1nv_tiny", *SMALL), ("model=molmim_xsmall", *SMALL)
-OPTIMIZE = ("task=optimize", *MOLECULE, "task.input=m.csv", "task.oracle=qed", "task.iterations=1", "task.picture=false")
+OPTIMIZE = (
+    "task=optimize",
+    *MOLECULE,
+    "task.input=m.csv",
+    "task.oracle=qed",
+    "task.iterations=1",
+    "task.picture=false",
+)
 SAMPLE = ("task=sample", *MOLECULE, "task.input=m.csv", "task.picture=0")
 NO_NEED = {
     "embed": ("task=embed", *PROTEIN, "task.input=p.csv", "task.output=result.npz"),
     "predict": ("task=predict", *PROTEIN, "task.variants=v.csv", "task.wild_type=MKTA", "task.output=result.csv"),
-    "evaluate": ("task=evaluate", *PROTEIN, "task.output=result", "data=fasta", "data.path=p.fasta", "task.split=train"),
+    "evaluate": (
+        "task=evaluate",
+        *PROTEIN,
+        "task.output=result",
+        "data=fasta",
+        "data.path=p.fasta",
+        "task.split=train",
+    ),
     "sample": (*SAMPLE, "task.output=result"),
     "optimize": (*OPTIMIZE, "task.output=result"),
 }

@@ -22,7 +22,7 @@ SHORT = (
 SMALL = ("model.num_layers=1", "model.hidden_size=32", "model.num_attention_heads=2")
 PROTEIN = ("model=esm1nv_tiny", "batch.seq_length=32", *SMALL)
 SPLITS = ("train", "test", "val")
-ROWS = [f"MKTAYI{letter},{row / 2},{SPLITS[row % 3]}" for row, letter in enumerate("AVLKIC")]
+ROWS = [f"MKTAYI{letter},{row / 2},{SPLITS[row % 3]},{row // 3},1" for row, letter in enumerate("AVLKIC")]
 RUNS = {
     "masked": PROTEIN,
     "molecules": ("model=molmim_xsmall", *SMALL),
@@ -35,6 +35,11 @@ RUNS = {
         *(*PROTEIN, "task=finetune", "task.kind=sequence_regression", "data=labelled_csv"),
         *("data.dataset_path=table.csv", "data.split_column=split", "task.do_testing=false"),
     ),
+    "several labels": (
+        *(*PROTEIN, "task=finetune", "task.kind=sequence_multilabel", "data=labelled_csv"),
+        *("data.dataset_path=table.csv", "data.split_column=split", "data.target_columns=[bound,stable]"),
+        "task.do_testing=false",
+    ),
 }
 
 
@@ -42,7 +47,7 @@ RUNS = {
 def test_a_run_logs_what_it_says_it_logs(kind, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BIONEMO_HOME", str(tmp_path))
-    Path("table.csv").write_text("\n".join(["sequence,target,split", *ROWS]) + "\n")
+    Path("table.csv").write_text("\n".join(["sequence,target,split,bound,stable", *ROWS]) + "\n")
     said, logged = set(), set()
 
     def record(saver: CheckpointSaver, trainer: pl.Trainer, module: pl.LightningModule) -> None:
