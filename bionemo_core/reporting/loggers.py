@@ -73,17 +73,7 @@ def wandb(
     from pytorch_lightning.utilities import rank_zero_only
     from wandb import Settings
 
-    key = os.environ.get(WANDB_KEY) or _key_of_dotenv(Path(".env"))
-    has_key = bool(key) or _netrc_has_key()
-    if offline is False and not has_key:
-        raise ConfigError(
-            f"logger.wandb.offline=false, but there is no key in {WANDB_KEY}, in .env or in netrc. "
-            f"Set {WANDB_KEY}, run `wandb login`, or leave logger.wandb.offline=null."
-        )
-    go_offline = not has_key if offline is None else offline
-    if key and not go_offline:
-        # W&B reads the key from the environment of this process; a file with it would outlive the run.
-        os.environ[WANDB_KEY] = key
+    go_offline = _set_key(offline)
     # Secrets often leak through the console, source code, git state and argv.
     settings = Settings(console="off", save_code=False, disable_code=True, disable_git=True, x_disable_meta=True)
     return WandbLogger(
@@ -96,6 +86,26 @@ def wandb(
         tags=list(tags),
         settings=settings,
     )
+
+
+def _set_key(offline: bool | None) -> bool:
+    """Give W&B the key that is found, unless the run is offline; return whether it is.
+
+    Raises:
+        ConfigError: `offline` is false, and there is no key.
+    """
+    key = os.environ.get(WANDB_KEY) or _key_of_dotenv(Path(".env"))
+    has_key = bool(key) or _netrc_has_key()
+    if offline is False and not has_key:
+        raise ConfigError(
+            f"logger.wandb.offline=false, but there is no key in {WANDB_KEY}, in .env or in netrc. "
+            f"Set {WANDB_KEY}, run `wandb login`, or leave logger.wandb.offline=null."
+        )
+    go_offline = not has_key if offline is None else offline
+    if key and not go_offline:
+        # W&B reads the key from the environment of this process; a file with it would outlive the run.
+        os.environ[WANDB_KEY] = key
+    return go_offline
 
 
 def _require(module: str, extra: str) -> None:
