@@ -5,6 +5,7 @@ import csv
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -156,6 +157,30 @@ class Run:
             if self.home.ask({"wait": self.pid, "timeout_s": 0.005})["status"] is not None:
                 return False
         raise AssertionError(f"nothing came within {timeout_s} s\n{self.output()}")
+
+
+def free_port() -> str:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return str(one.getsockname()[1])
+
+
+def finish_ranks(home: Home, *arguments: str) -> Run:
+    """Start all ranks of a run, and wait until each has ended well."""
+    ranks = next((int(one.partition("=")[2]) for one in arguments if one.startswith("trainer.devices=")), 1)
+    if ranks == 1:
+        return home.finish(*arguments)
+    shared = {
+        "WORLD_SIZE": str(ranks),
+        "LOCAL_WORLD_SIZE": str(ranks),
+        "GROUP_RANK": "0",
+        "TORCHELASTIC_RUN_ID": "none",
+    }
+    shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    runs = [home.start(*arguments, RANK=str(rank), LOCAL_RANK=str(rank), **shared) for rank in range(ranks)]
+    ends = [run.wait() for run in runs]
+    assert ends == [0] * ranks, runs[0].output()
+    return runs[0]
 
 
 def read_metrics(folder: Path) -> dict[int, dict[str, str]]:

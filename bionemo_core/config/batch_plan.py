@@ -16,6 +16,7 @@ class BatchPlan:
     micro_batch_size: int
     accumulate_grad_batches: int
     global_batch_size: int
+    pipeline_parallel_size: int = 1
 
 
 def batch_plan(
@@ -53,22 +54,26 @@ def batch_plan(
             f"{_arithmetic(micro, accumulate, spec, world, computed)}. "
             "Leave batch.global_batch_size out, or set batch.accumulate_grad_batches=1 to derive the accumulation."
         )
-    return BatchPlan(data_parallel, tensor, micro, accumulate, computed)
+    return BatchPlan(data_parallel, tensor, micro, accumulate, computed, pipeline)
 
 
 def refuse_unsupported(spec: RunSpec) -> None:
     """Check that the run asks for no parallel layout and no recomputation that is not supported.
 
     Raises:
-        ConfigError: it asks for pipeline parallelism, for sequence parallelism on one rank, or for an unknown
-            recomputation.
+        ConfigError: it asks for sequence parallelism on one rank or in a pipeline, or for an unknown recomputation.
     """
     Recompute.of(spec.trainer)
     pipeline = spec.parallel.pipeline_model_parallel_size
-    if pipeline > 1:
+    if pipeline > 1 and spec.parallel.sequence_parallel:
         raise ConfigError(
-            f"parallel.pipeline_model_parallel_size={pipeline}: pipeline parallelism is not supported. "
-            "Use parallel.tensor_model_parallel_size and data parallelism."
+            f"parallel.sequence_parallel=true does not work with parallel.pipeline_model_parallel_size={pipeline}. "
+            "Leave one of them out."
+        )
+    if pipeline > 1 and any(callback.name == "downstream" for callback in spec.callbacks):
+        raise ConfigError(
+            f"callbacks=[downstream] needs the whole model on each rank, and "
+            f"parallel.pipeline_model_parallel_size={pipeline} splits it. Leave one of them out."
         )
     if spec.parallel.sequence_parallel and spec.parallel.tensor_model_parallel_size == 1:
         raise ConfigError(

@@ -58,7 +58,7 @@ class Parallel:
     """Split of the model over devices; the remaining factor of the devices is data parallel."""
 
     tensor_model_parallel_size: Count = 1  # devices that share each layer
-    pipeline_model_parallel_size: Count = 1  # must be 1: pipeline parallelism is not supported
+    pipeline_model_parallel_size: Count = 1  # stages that each hold some of the layers; encoders
     sequence_parallel: bool = False  # split norms and dropout over tensor-parallel ranks, to save memory; encoders only
     sharding_strategy: str = "auto"  # how data-parallel ranks share weights: auto (by size), full, hybrid, none
     shard_size: Optional[Count] = None  # with hybrid or auto: ranks that share one copy; null: those of a machine

@@ -80,7 +80,7 @@ def check_capabilities(spec: RunSpec, registry: Registry) -> None:
     """Check that the model of a run can do what the run asks for.
 
     Raises:
-        ConfigError: the run asks for packing or tensor parallelism, and the model does not declare it.
+        ConfigError: the run asks for packing, tensor or pipeline parallelism, and the model does not declare it.
     """
     if spec.model.name == OPENED:
         return
@@ -91,6 +91,11 @@ def check_capabilities(spec: RunSpec, registry: Registry) -> None:
             spec.parallel.tensor_model_parallel_size > 1,
             f"parallel.tensor_model_parallel_size={spec.parallel.tensor_model_parallel_size}",
             "parallel.tensor_model_parallel_size=1",
+        ),
+        "pipeline_parallel": (
+            spec.parallel.pipeline_model_parallel_size > 1,
+            f"parallel.pipeline_model_parallel_size={spec.parallel.pipeline_model_parallel_size}",
+            "parallel.pipeline_model_parallel_size=1",
         ),
     }
     for capability, (requested, override, replacement) in wanted.items():

@@ -15,7 +15,8 @@ from bionemo_core.nn.embedding import EmbeddingOptions, TokenEmbedding
 from bionemo_core.nn.heads import MaskedLanguageHead, sum_token_losses
 from bionemo_core.nn.layers import ColumnLinear, RowLinear, block_spec
 from bionemo_core.nn.rotary import RotaryAngles
-from bionemo_core.parallel.groups import ProcessGroups
+from bionemo_core.parallel.groups import ProcessGroups, Stage
+from bionemo_core.parallel.pipeline import split_layers
 from bionemo_core.parallel.sequence import SequenceShards
 
 if TYPE_CHECKING:
@@ -63,15 +64,20 @@ class EncoderLM(torch.nn.Module):
         self.encoder = TransformerBlock(config, block or block_spec(config), pg_collection=groups.collection)
         self.head = MaskedLanguageHead(config, columns, groups, tied=tied_head)
         self.shards: SequenceShards | None = None
+        self.stage = Stage()
 
     @property
     def layers(self) -> torch.nn.ModuleList:
         """The transformer layers, which are compiled and sharded one by one."""
         return self.encoder.layers
 
-    def hidden_states(self, batch: TokenBatch) -> Tensor:
-        """Return the hidden states after the final norm, shape [length, rows, hidden]."""
-        hidden = self.embedding(batch)
+    def hidden_states(self, batch: TokenBatch, received: Tensor | None = None) -> Tensor:
+        """Return the hidden states after the final norm, shape [length, rows, hidden].
+
+        A stage of a pipeline begins with the states `received` from the stage before, and returns those after its last
+        layer; only the last stage has the final norm.
+        """
+        hidden = self.embedding(batch) if received is None else received
         if self.shards is None:
             return self._run_layers(hidden, batch)
         with self.shards.dropout_stream(hidden.device, self.training and self.config.hidden_dropout > 0):
@@ -100,9 +106,26 @@ class EncoderLM(torch.nn.Module):
         return self.head(hidden, self.embedding.word_embeddings.weight).transpose(0, 1)
 
     @cuda_graph_safe
-    def forward(self, batch: TokenBatch) -> Tensor:
-        """Return the masked-language loss summed over the batch's loss positions, a float32 scalar in nats."""
-        words = self.embedding.word_embeddings.weight
-        return sum_token_losses(
-            self.hidden_states(batch), batch, lambda hidden: self.head(hidden, words), self.vocab_size, self.groups
-        )
+    def forward(self, batch: TokenBatch, received: Tensor | None = None) -> Tensor:
+        """Return the masked-language loss summed over the batch's loss positions, a float32 scalar in nats.
+
+        A stage of a pipeline that is not the last returns hidden states; see `hidden_states`.
+        """
+        hidden = self.hidden_states(batch, received)
+        if not self.stage.is_last:
+            return hidden
+        words = self.embedding.word_embeddings.weight if self.head.tied else None
+        return sum_token_losses(hidden, batch, lambda hidden: self.head(hidden, words), self.vocab_size, self.groups)
+
+    def pipeline_stages(self, count: int) -> dict[str, tuple[int, ...]]:
+        """Return the stages, of `count`, that hold each parameter; see `bionemo_core.parallel.pipeline`."""
+        owners: dict[str, tuple[int, ...]] = {}
+        stage_of = [stage for stage, layers in enumerate(split_layers(len(self.layers), count)) for _ in layers]
+        for name, _ in self.named_parameters():
+            if name.startswith("encoder.layers."):
+                owners[name] = (stage_of[int(name.split(".")[2])],)
+            elif name == "embedding.word_embeddings.weight" and self.head.tied:
+                owners[name] = (0, count - 1)
+            else:
+                owners[name] = (0,) if name.startswith("embedding.") else (count - 1,)
+        return owners

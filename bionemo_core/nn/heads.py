@@ -40,7 +40,7 @@ class MaskedLanguageHead(torch.nn.Module):
             tp_group=groups.tensor,
         )
 
-    def forward(self, hidden: Tensor, tied_weight: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, tied_weight: Tensor | None) -> Tensor:
         """Return the logits of this rank's columns, shape [..., padded vocabulary / tensor ranks]."""
         weight = tied_weight if self.tied else None
         return self.output(self.layer_norm(F.gelu(self.dense(hidden))), weight=weight)[0]

@@ -2,7 +2,8 @@
 
 Before each micro batch the default generator is seeded from (seed, step, data-parallel rank, micro
 batch). Inside a tensor-parallel region each rank holds different heads; there a second stream replaces it,
-whose seed also depends on the tensor-parallel rank.
+whose seed also depends on the tensor-parallel rank. The stages of a pipeline share one stream: each goes on where the
+stage before has ended, so that the numbers are those of one rank.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
+from torch import Tensor
 
 from bionemo_core.io.hashing import derive_seed
 
@@ -49,6 +51,23 @@ def tensor_parallel_stream(device: torch.device) -> Iterator[None]:
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(_mix(_region_seed, _region_draws))
         yield
+
+
+def dropout_state(device: torch.device) -> Tensor:
+    """Return where this rank's streams are, as bytes on the CPU; another rank goes on from there."""
+    generator = torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+    return torch.cat((generator, torch.tensor([_region_draws]).view(torch.uint8)))
+
+
+def go_on_from(state: Tensor, device: torch.device) -> None:
+    """Draw on from the `dropout_state` of the rank that ran the layers before, which had the same micro batch."""
+    global _region_draws
+    generator, draws = state[:-8], state[-8:]
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(generator.clone(), device)
+    else:
+        torch.set_rng_state(generator.clone())
+    _region_draws = int(draws.clone().view(torch.int64).item())
 
 
 def replay_region() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:

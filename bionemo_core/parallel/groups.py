@@ -15,14 +15,37 @@ from bionemo_core.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class ProcessGroups:
-    """The tensor- and data-parallel groups of this rank.
+class Stage:
+    """A stage of a pipeline: a rank that holds some of the layers."""
 
-    The ranks of one tensor-parallel group have consecutive numbers, as in megatron-core.
+    index: int = 0
+    count: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        return self.index == 0
+
+    @property
+    def is_last(self) -> bool:
+        return self.index == self.count - 1
+
+
+@dataclass(frozen=True)
+class ProcessGroups:
+    """The tensor-, data- and pipeline-parallel groups of this rank.
+
+    As in megatron-core the ranks of one tensor-parallel group have consecutive numbers, then come those of one
+    data-parallel group, and the pipeline's stages are farthest apart.
     """
 
     tensor: dist.ProcessGroup
     data: dist.ProcessGroup
+    pipeline: dist.ProcessGroup
+    """The stages of one pipeline, in their order."""
+    pipeline_ends: dist.ProcessGroup | None
+    """The first and the last stage of the pipeline; None on a stage between them."""
+    pipeline_hosts: dist.ProcessGroup
+    """The stages of one pipeline, for tensors on the CPU."""
     collection: ProcessGroupCollection
     """The same groups in the form that megatron-core's modules accept."""
 
@@ -42,6 +65,17 @@ class ProcessGroups:
     def data_size(self) -> int:
         return self.data.size()
 
+    @cached_property
+    def stage(self) -> Stage:
+        """The pipeline stage of this rank."""
+        return Stage(self.pipeline.rank(), self.pipeline.size())
+
+    def sum_over_stages(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Sum `tensor` in place over the stages of this rank's pipeline, and return it."""
+        if self.stage.count > 1:
+            dist.all_reduce(tensor, group=self.pipeline)
+        return tensor
+
     def sum_over_data(self, tensor: torch.Tensor) -> torch.Tensor:
         """Sum `tensor` in place over the data-parallel ranks, and return it."""
         if self.data_size > 1:
@@ -52,11 +86,15 @@ class ProcessGroups:
 _current: ProcessGroups | None = None
 
 
-def start_groups(tensor_model_parallel_size: int = 1) -> ProcessGroups:
+def start_groups(tensor_model_parallel_size: int = 1, pipeline_model_parallel_size: int | None = None) -> ProcessGroups:
     """Return the process groups for this layout; the first call creates them.
 
     Without a running process group, start one with a single process, so that models can be built
     and used in a plain Python session.
+
+    Args:
+        tensor_model_parallel_size: ranks that share each layer.
+        pipeline_model_parallel_size: stages of the pipeline; None: those that run, else one.
 
     Raises:
         ConfigError: the layout does not divide the number of processes, or differs from the running one.
@@ -67,13 +105,17 @@ def start_groups(tensor_model_parallel_size: int = 1) -> ProcessGroups:
         dist.init_process_group("gloo", store=store, rank=0, world_size=1)
         _current = None
     if _current is None:
-        _current = _make_groups(tensor_model_parallel_size)
-    if _current.tensor_size != tensor_model_parallel_size:
-        raise ConfigError(
-            f"tensor_model_parallel_size={tensor_model_parallel_size} was requested, but this process already runs "
-            f"with {_current.tensor_size}. Use one layout per process: start another process, or call stop_groups() "
-            "first."
-        )
+        _current = _make_groups(tensor_model_parallel_size, pipeline_model_parallel_size or 1)
+    running = {
+        "tensor_model_parallel_size": (tensor_model_parallel_size, _current.tensor_size),
+        "pipeline_model_parallel_size": (pipeline_model_parallel_size, _current.stage.count),
+    }
+    for key, (requested, runs) in running.items():
+        if requested not in (None, runs):
+            raise ConfigError(
+                f"{key}={requested} was requested, but this process already runs with {runs}. Use one layout per "
+                "process: start another process, or call stop_groups() first."
+            )
     return _current
 
 
@@ -86,23 +128,41 @@ def stop_groups() -> None:
         dist.destroy_process_group()
 
 
-def _make_groups(tensor_size: int) -> ProcessGroups:
+def _make_groups(tensor_size: int, pipeline_size: int) -> ProcessGroups:
     world = dist.get_world_size()
-    if world % tensor_size:
+    if world % (tensor_size * pipeline_size):
+        stages = f" x parallel.pipeline_model_parallel_size={pipeline_size}" if pipeline_size > 1 else ""
         raise ConfigError(
-            f"parallel.tensor_model_parallel_size={tensor_size} does not divide the {world} processes of this job. "
-            "Choose a divisor, or change the number of devices."
+            f"parallel.tensor_model_parallel_size={tensor_size}{stages} does not divide the {world} processes of this "
+            "job. Choose a divisor, or change the number of devices."
         )
     if tensor_size > 1:  # lets the all-reduce of input gradients overlap; megatron-core requires it
         os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "1")
     if parallel_state.is_initialized():
         parallel_state.destroy_model_parallel()
-    parallel_state.initialize_model_parallel(tensor_model_parallel_size=tensor_size, create_gloo_process_groups=False)
+    parallel_state.initialize_model_parallel(
+        tensor_model_parallel_size=tensor_size,
+        pipeline_model_parallel_size=pipeline_size,
+        create_gloo_process_groups=False,
+    )
+    pipeline = parallel_state.get_pipeline_model_parallel_group()
+    stage = Stage(pipeline.rank(), pipeline.size())
     return ProcessGroups(
         tensor=parallel_state.get_tensor_model_parallel_group(),
         data=parallel_state.get_data_parallel_group(),
+        pipeline=pipeline,
+        pipeline_ends=parallel_state.get_embedding_group() if stage.is_first or stage.is_last else None,
+        pipeline_hosts=_group_of_hosts(pipeline),
         collection=ProcessGroupCollection.use_mpu_process_groups(),
     )
+
+
+def _group_of_hosts(group: dist.ProcessGroup) -> dist.ProcessGroup:
+    """Return a group of the same ranks that exchanges tensors on the CPU."""
+    if group.size() == 1 or dist.get_backend(group) == "gloo":
+        return group
+    ranks = dist.get_process_group_ranks(group)
+    return dist.new_group(ranks, backend="gloo", use_local_synchronization=True)
 
 
 _LOST_PEER_MESSAGES = ("Connection closed by peer", "Connection reset by peer", "Timed out waiting", "Broken pipe")

@@ -23,6 +23,7 @@ class HalfWeights:
     Between `gather` and `release` the network's modules hold the copies, in `dtype`. Otherwise they hold the
     parameters themselves, which the optimizer and the checkpoints use. A shared parameter stays shared. The network's
     forward pass gathers, and the end of a backward pass releases; after a forward pass alone the caller must release.
+    While they are `held`, because another forward pass waits for its backward pass, the copies are not made again.
     The object is stored as the network's `_half_weights`. A deep copy of the network, made between steps, has 16-bit
     copies of its own.
 
@@ -42,6 +43,8 @@ class HalfWeights:
         self._slots: list[tuple[dict[str, Any], str, int]] = []
         self._release_queued = False
         self.gathered = False
+        self.held = False
+        """Whether the copies stay after a backward pass, whose gradients are still added to the parameters'."""
         network.register_forward_pre_hook(_gather)
         for name in methods:
             method = getattr(network, name, None)
@@ -92,12 +95,15 @@ class HalfWeights:
     @torch.no_grad()
     def release(self) -> None:
         """Put the parameters back into the modules, and add the gradients of the copies to theirs."""
-        self._release_queued = False
+        self.held = False
         if not self.gathered:
             return
         for parameters, name, number in self._slots:
             parameters[name] = self._full[number]
         self.gathered = False
+        self._add_gradients()
+
+    def _add_gradients(self) -> None:
         new: list[tuple[Tensor, Tensor]] = []
         for full, half in zip(self._full, self._half, strict=True):
             if half.grad is None:
@@ -132,7 +138,16 @@ class HalfWeights:
     def _release_after_backward(self, _: Tensor) -> None:
         if not self._release_queued:
             self._release_queued = True
-            Variable._execution_engine.queue_callback(self.release)  # type: ignore[attr-defined]  # as FSDP2 does
+            Variable._execution_engine.queue_callback(self._end_backward)  # type: ignore[attr-defined]  # as FSDP2 does
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def _end_backward(self) -> None:
+        self._release_queued = False
+        if self.held:
+            self._add_gradients()
+        else:
+            self.release()
 
 
 def _gather(network: nn.Module, _: object) -> None:

@@ -27,6 +27,8 @@ class ParameterLayout:
     """The dim that is split; None if every rank holds the whole parameter."""
     stride: int = 1
     """Number of stacked runs that are split separately: 2 for a gate stacked on its input (gated linear units)."""
+    is_repeated: bool = False
+    """Whether an earlier stage of the pipeline holds the parameter too; that stage saves and counts it."""
 
 
 def read_layouts(network: nn.Module, groups: ProcessGroups) -> dict[str, ParameterLayout]:
@@ -100,7 +102,7 @@ def owned_parts(
     `values` has the layout of `parameter`: the parameter itself, or an optimizer state of it.
     """
     replicated = layout.dim is None and groups.tensor_rank != 0
-    if replicated or _is_data_copy(parameter, groups):
+    if layout.is_repeated or replicated or _is_data_copy(parameter, groups):
         return
     local = values.to_local() if isinstance(values, DTensor) else values
     for block in local_blocks(layout, parameter, groups):

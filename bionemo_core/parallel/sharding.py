@@ -109,6 +109,13 @@ def reduce_gradients_now(network: nn.Module, now: bool) -> None:
         network.set_reshard_after_backward(now)
 
 
+def hold_weights(network: nn.Module) -> None:
+    """Keep gathered weights until `reshard`, because several forward passes come before a backward pass."""
+    half: HalfWeights | None = getattr(network, "_half_weights", None)
+    if half is not None:
+        half.held = True
+
+
 def gather(network: nn.Module) -> None:
     """Gather the whole parameters of every part of a sharded network; they stay until `reshard`."""
     for part in _parts(network):

@@ -23,6 +23,7 @@ from bionemo_core.errors import ConfigError, NetworkError, NonFiniteError
 from bionemo_core.io.exhaustion import find_exhaustion
 from bionemo_core.parallel.groups import ProcessGroups, start_groups
 from bionemo_core.parallel.layout import ParameterLayout, read_layouts
+from bionemo_core.parallel.pipeline import StagePlan, keep_stage, plan_stages, stage_layouts
 from bionemo_core.parallel.recompute import is_recomputed, recompute_layers
 from bionemo_core.parallel.rendezvous import START_TIMEOUT_S, wait_for_ranks
 from bionemo_core.parallel.sequence import split_sequences
@@ -42,7 +43,7 @@ _MAX_RECOMPILES = 64
 
 
 class MegatronStrategy(DDPStrategy):
-    """One process per device, with tensor and data parallelism.
+    """One process per device, with tensor, pipeline and data parallelism.
 
     A module with a `network` attribute is sharded, its optimizer must be AdamW, and each rank saves its own parts.
     Any other `LightningModule` uses Lightning's own data parallelism, and the state of its optimizer is saved as
@@ -60,6 +61,7 @@ class MegatronStrategy(DDPStrategy):
         recompute: which activations are computed again in the backward pass.
         sequence_parallel: split the tokens between the layers over the tensor-parallel ranks.
         timeout_s: how long a rank waits for the others.
+        pipeline_model_parallel_size: stages of the pipeline, each with a part of the layers.
     """
 
     def __init__(
@@ -75,12 +77,18 @@ class MegatronStrategy(DDPStrategy):
         device_bytes: float = 0.0,
         recompute: Recompute | None = None,
         sequence_parallel: bool = False,
+        pipeline_model_parallel_size: int = 1,
         **kwargs: Any,
     ) -> None:
         super().__init__(timeout=timedelta(seconds=timeout_s), **kwargs)
         self._timeout_s = timeout_s
         self.tensor_model_parallel_size = tensor_model_parallel_size
+        self.pipeline_model_parallel_size = pipeline_model_parallel_size
+        self.stages: StagePlan | None = None
+        """What each stage of the pipeline holds; None without a pipeline."""
         self.dtype = dtype
+        self.compute_dtype = torch.float32
+        """The dtype of hidden states now: `dtype` once the network is set up for training."""
         self.compile_layers = compile_layers
         self.use_cuda_graphs = use_cuda_graphs
         self.recompute = recompute or Recompute()
@@ -106,7 +114,7 @@ class MegatronStrategy(DDPStrategy):
     @property
     def groups(self) -> ProcessGroups:
         """The process groups of this job; available once the environment is set up."""
-        return start_groups(self.tensor_model_parallel_size)
+        return start_groups(self.tensor_model_parallel_size, self.pipeline_model_parallel_size)
 
     @property
     def network(self) -> nn.Module:
@@ -132,7 +140,37 @@ class MegatronStrategy(DDPStrategy):
             super().setup_distributed()
         else:
             self.set_world_ranks()
-        start_groups(self.tensor_model_parallel_size)
+        start_groups(self.tensor_model_parallel_size, self.pipeline_model_parallel_size)
+
+    def decide_stages(self, module: nn.Module) -> StagePlan | None:
+        """Return how the stages of the pipeline share the weights of `module`; None without a pipeline.
+
+        Raises:
+            ConfigError: the module cannot be split into that many stages.
+        """
+        if self.pipeline_model_parallel_size > 1 and self.stages is None:
+            if getattr(module, "probes", ()):
+                raise ConfigError(
+                    f"parallel.pipeline_model_parallel_size={self.pipeline_model_parallel_size}: the model has metrics "
+                    "of its own, which need the whole network on each rank. Leave it out."
+                )
+            network = network_of(module)
+            self.stages = plan_stages(network, self.pipeline_model_parallel_size)
+            self.layouts = stage_layouts(read_layouts(network, self.groups), self.stages, self.groups.stage)
+        return self.stages
+
+    def model_to_device(self) -> None:
+        """Drop what other stages of the pipeline hold, and move the rest to the device."""
+        module = self.lightning_module
+        assert module is not None
+        stages = self.decide_stages(module)
+        if stages is not None and getattr(self.network, "stage", None) != self.groups.stage:
+            keep_stage(self.network, stages, self.groups.stage)
+        super().model_to_device()
+        if self._saves_parts:
+            # Otherwise Lightning would copy rank 0's weights to all ranks before a test; each may have its own part.
+            kept = [name for name, _ in (*module.named_parameters(), *module.named_buffers())]
+            DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(module, kept)
 
     def decide_sharding(self, module: nn.Module) -> Sharding:
         """Return how the data-parallel ranks share the weights of `module`; all ranks must call it together.
@@ -158,7 +196,9 @@ class MegatronStrategy(DDPStrategy):
         if dist.get_world_size() > 1:
             dist.all_reduce(smallest, dist.ReduceOp.MIN)
         copies = self.dtype.itemsize if self.dtype != torch.float32 else 0
-        state = sum(one.numel() for one in network_of(module).parameters()) * (STATE_BYTES + copies)
+        stages = self.decide_stages(module)
+        own = max(stages.parameters) if stages else sum(one.numel() for one in network_of(module).parameters())
+        state = own * (STATE_BYTES + copies)
         local = max(1, dist.get_world_size() // self.num_nodes // groups.tensor_size)
         ranks = SharedRanks(groups.data_size, min(local, groups.data_size))
         return choose_sharding(wanted, shard_size, ranks, float(state), smallest.item())
@@ -168,7 +208,8 @@ class MegatronStrategy(DDPStrategy):
         module = self.lightning_module
         assert module is not None
         sharding = self.decide_sharding(module)
-        self.layouts = read_layouts(self.network, self.groups)
+        if self.stages is None:
+            self.layouts = read_layouts(self.network, self.groups)
         if self.sequence_parallel:
             split_sequences(self.network)
         recompute_layers(self.network, self.recompute, compiled=self.compile_layers)
@@ -179,9 +220,7 @@ class MegatronStrategy(DDPStrategy):
         if self.compile_layers:
             compile_layers(self.network)
         shard(self.network, self.groups, self.dtype, self.root_device, sharding, reduce_dtype=self.reduce_dtype)
-        # Otherwise Lightning would copy rank 0's weights to all ranks before a test; each rank may have its own part.
-        kept = [name for name, _ in (*module.named_parameters(), *module.named_buffers())]
-        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(module, kept)
+        self.compute_dtype = self.dtype
 
     @property
     def restore_checkpoint_after_setup(self) -> bool:
@@ -203,7 +242,7 @@ class MegatronStrategy(DDPStrategy):
         reshard(self.network)
         step = checkpoint["global_step"]
         self._check_finite(step)
-        checkpoint["adam_parameters"] = self._adam_parameters()
+        checkpoint["adam_parameters"] = self._gather_names(self._adam_parameters())
         checkpoint["adam_steps"] = max(map(adam_steps, self.optimizers), default=0.0)
         seen = checkpoint.get("consumed_samples", 0)
         save(
@@ -219,6 +258,13 @@ class MegatronStrategy(DDPStrategy):
         """Return the names of the parameters that have moments; one that got no gradient has none."""
         optimizers = self.optimizers if self._saves_parts else ()
         return [name for optimizer in optimizers for name in names_with_moments(self.network, optimizer)]
+
+    def _gather_names(self, names: list[str]) -> list[str]:
+        """Return the names of all stages of the pipeline."""
+        gathered: list[list[str]] = [names] * self.groups.stage.count
+        if len(gathered) > 1:
+            dist.all_gather_object(gathered, names, group=self.groups.pipeline_hosts)
+        return list(dict.fromkeys(name for one in gathered for name in one))
 
     def _check_finite(self, step: int) -> None:
         """Check, over all ranks, that no value to be saved is a NaN or an infinity.

@@ -29,4 +29,4 @@ class Component:
     capabilities: frozenset[str] = frozenset()
 
 
-CAPABILITIES = frozenset({"packing", "tensor_parallel", "exact_resume", "embedding", "decoding"})
+CAPABILITIES = frozenset({"packing", "tensor_parallel", "pipeline_parallel", "exact_resume", "embedding", "decoding"})

@@ -40,7 +40,12 @@ class Launch:
         """
         _choose_port()
         settings = spec.trainer
-        strategy = MegatronStrategy(spec.parallel.tensor_model_parallel_size, device.dtype, timeout_s=timeout_s)
+        strategy = MegatronStrategy(
+            spec.parallel.tensor_model_parallel_size,
+            device.dtype,
+            timeout_s=timeout_s,
+            pipeline_model_parallel_size=spec.parallel.pipeline_model_parallel_size,
+        )
         try:
             self._trainer = pl.Trainer(
                 strategy=strategy,

@@ -66,7 +66,7 @@ def device_needs(spec: RunSpec, plan: BatchPlan, bytes_per_number: int) -> list[
     layers, hidden, heads = (sizes[name] for name in _SIZES)
     attention = heads * sizes["kv_channels"] if sizes.get("kv_channels") else hidden
     inner = sizes.get("ffn_hidden_size") or hidden
-    ranks = plan.tensor_parallel_size * plan.data_parallel_size
+    ranks = plan.tensor_parallel_size * plan.data_parallel_size * plan.pipeline_parallel_size
     stacks = [(layers, inner)]
     if "num_decoder_layers" in sizes:
         stacks.append((sizes["num_decoder_layers"] or layers, sizes.get("decoder_ffn_hidden_size") or inner))
@@ -80,6 +80,7 @@ def device_needs(spec: RunSpec, plan: BatchPlan, bytes_per_number: int) -> list[
         "model.num_layers, model.hidden_size or model.ffn_hidden_size",
     )
     rows, tokens = plan.micro_batch_size, _tokens_per_row(spec)
+    layers //= plan.pipeline_parallel_size
     inputs = Need(
         "the inputs of the layers of one micro batch",
         f"{bytes_per_number} bytes x {layers:,} layers x {rows:,} rows x {tokens:,} tokens x {hidden:,}",

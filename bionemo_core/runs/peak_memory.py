@@ -12,6 +12,7 @@ from typing import Any
 from bionemo_core.config.batch_plan import BatchPlan
 from bionemo_core.config.recompute_options import Recompute
 from bionemo_core.config.schema import RunSpec
+from bionemo_core.parallel.pipeline import split_layers
 from bionemo_core.runs.device import Device
 
 _GATED = ("geglu", "geglu_tanh", "swiglu", "reglu")
@@ -144,7 +145,7 @@ def estimate_peak(
         spec: the run.
         plan: its batch sizes.
         device: where it runs.
-        parameters: parameters of the model on all tensor-parallel ranks.
+        parameters: parameters of the model, or of a pipeline's largest stage, on all tensor-parallel ranks.
         vocab_size: tokens of the vocabulary.
         shards: ranks that share one copy of the weights, gradients and Adam; None: all data-parallel ranks.
         rotary: as for `stacks_of`.
@@ -155,11 +156,28 @@ def estimate_peak(
     on = Conditions(device.dtype.itemsize, device.name == "cpu", plan.tensor_parallel_size, Recompute.of(spec.trainer))
     columns = _loss_share(spec, on) * -(-vocab_size // 128) * 128 * stacks[-1].tokens / on.tensor_ranks
     passing = max(*(passing_bytes(stack, on) for stack in stacks), (on.number_bytes + 2 * 4) * columns)
-    kept = sum(kept_bytes(stack, on) for stack in stacks) + _end_bytes(stacks, on, columns, _loss_share(spec, on))
+    end = _end_bytes(stacks, on, columns, _loss_share(spec, on))
+    kept = _kept_bytes_of_stage(stacks, plan, on, end)
     activations = kept + passing + (0 if on.cpu else _CUDA_WORKSPACE)
     own, shards = parameters / plan.tensor_parallel_size, shards or plan.data_parallel_size
     state, after = _state_bytes(own, shards, plan.accumulate_grad_batches, on.number_bytes)
     return Peak(state, activations, after, kept)
+
+
+def _kept_bytes_of_stage(stacks: list[Stack], plan: BatchPlan, on: Conditions, end: float) -> float:
+    """Return the most bytes that a stage keeps; without a pipeline all layers are one stage.
+
+    A stage keeps the activations of several micro batches, the more the earlier it is, and the last one has the head,
+    which keeps `end`.
+    """
+    count = plan.pipeline_parallel_size
+    if count == 1:
+        return sum(kept_bytes(stack, on) for stack in stacks) + end
+    kept = [
+        min(count - stage, plan.accumulate_grad_batches) * kept_bytes(replace(stacks[0], layers=len(layers)), on)
+        for stage, layers in enumerate(split_layers(stacks[0].layers, count))
+    ]
+    return max(*kept[:-1], kept[-1] + end)
 
 
 def stacks_of(spec: RunSpec, plan: BatchPlan, *, rotary: bool = False) -> list[Stack]:
@@ -254,7 +272,8 @@ def ways_to_fit(
     sharded = (n for n in (2, 4, 8, 16, 32, 64) if fits(spec, plan, n))
     devices = next(sharded, None)
     if devices and plan.data_parallel_size == 1:
-        ways.append(f"trainer.devices={devices * plan.tensor_parallel_size}, which shards weights and Adam")
+        ranks = devices * plan.tensor_parallel_size * plan.pipeline_parallel_size
+        ways.append(f"trainer.devices={ranks}, which shards weights and Adam")
     if not ways and fits(full, _with_rows(plan, 1)):
         ways.append(
             "trainer.activations_checkpoint_granularity=full batch.micro_batch_size=1 "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from torch import nn
 
 from bionemo_core.data.batches.cuts import count_cuts
 from bionemo_core.machine import GIB, MIB
+from bionemo_core.parallel.pipeline_schedule import idle_share
 from bionemo_core.parallel.sharding_choice import STATE_BYTES, Sharding
 from bionemo_core.runs.memory_estimate import device_bytes
 from bionemo_core.runs.peak_memory import estimate_peak, ways_to_fit
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from bionemo_core.checkpoint.load import CheckpointReader
     from bionemo_core.config.batch_plan import BatchPlan
     from bionemo_core.config.schema import RunSpec
+    from bionemo_core.parallel.pipeline import StagePlan
     from bionemo_core.protocols import DataSplits
     from bionemo_core.runs.device import Device
     from bionemo_core.runs.folder import RunFolder
@@ -36,12 +39,13 @@ def print_plan(
     folder: RunFolder,
     rate: str,
     sharding: Sharding = UNSHARDED,
+    stages: StagePlan | None = None,
 ) -> None:
     """Print the values derived from the configuration; `read` has a line with the counts of each file.
 
-    `rate` says what the learning rate does over the run.
+    `rate` says what the learning rate does over the run, and `stages` how those of a pipeline share the layers.
     """
-    print(plan_text(spec, plan, module, splits, read, device, folder, rate, sharding), flush=True)
+    print(plan_text(spec, plan, module, splits, read, device, folder, rate, sharding, stages), flush=True)
 
 
 def plan_text(
@@ -54,9 +58,11 @@ def plan_text(
     folder: RunFolder,
     rate: str,
     sharding: Sharding = UNSHARDED,
+    stages: StagePlan | None = None,
 ) -> str:
     """Return the derived plan of a run as aligned lines."""
     parameters = sum(p.numel() for p in module.parameters()) * plan.tensor_parallel_size
+    own = max(stages.parameters) * plan.tensor_parallel_size if stages else parameters
     seq_length: int = spec.batch.seq_length or getattr(module, "seq_length", None) or 0
     rows = "packs" if spec.batch.packing else "sequences"
     size, total = f"of up to {seq_length} tokens a step", f"; up to {plan.global_batch_size * seq_length:,} tokens"
@@ -68,11 +74,8 @@ def plan_text(
         ("data", _data_line(spec, splits)),
         *(("", line) for line in read),
         *(("cut", line) for line in cut_lines(spec, splits, getattr(module, "objective", None), seq_length)),
-        (
-            "layout",
-            f"{plan.data_parallel_size * plan.tensor_parallel_size} x {device.name} "
-            f"(data {plan.data_parallel_size}, tensor {plan.tensor_parallel_size}), precision {device.precision}",
-        ),
+        ("layout", _layout_line(plan, device)),
+        *((("stages", _stages_line(stages, plan)),) if stages else ()),
         *((("sharding", _sharding_line(sharding, plan)),) if sharding.reason else ()),
         (
             "batch",
@@ -80,7 +83,7 @@ def plan_text(
             f"{plan.micro_batch_size} micro x {plan.accumulate_grad_batches} accumulated x "
             f"{plan.data_parallel_size} ranks{total}",
         ),
-        *_training_lines(spec, _memory_lines(spec, plan, module, device, parameters, sharding), rate),
+        *_training_lines(spec, _memory_lines(spec, plan, module, device, own, sharding), rate),
         ("folder", str(folder.path)),
     ]
     return "\n".join(f"{name:>10}  {text}" for name, text in lines)
@@ -111,6 +114,25 @@ def _memory_lines(
 def state_bytes(parameters: int, plan: BatchPlan, sharding: Sharding = UNSHARDED) -> float:
     """Return the bytes a rank needs besides activations: weights, gradients and two Adam moments in float32."""
     return float(STATE_BYTES) * parameters / (plan.tensor_parallel_size * sharding.shard_size)
+
+
+def _layout_line(plan: BatchPlan, device: Device) -> str:
+    sizes = {"data": plan.data_parallel_size, "tensor": plan.tensor_parallel_size}
+    sizes |= {"pipeline": plan.pipeline_parallel_size} if plan.pipeline_parallel_size > 1 else {}
+    listed = ", ".join(f"{name} {size}" for name, size in sizes.items())
+    return f"{math.prod(sizes.values())} x {device.name} ({listed}), {device.precision}"
+
+
+def _stages_line(stages: StagePlan, plan: BatchPlan) -> str:
+    layers = ", ".join(
+        f"{part[0] + 1} to {part[-1] + 1}" if len(part) > 1 else f"{part[0] + 1}" for part in stages.layers
+    )
+    number = plan.accumulate_grad_batches
+    idle = idle_share(plan.pipeline_parallel_size, number)
+    return (
+        f"layers {layers}; each stage is idle for {idle:.0%} of a step of {number} micro batches "
+        "(batch.accumulate_grad_batches), for less with more"
+    )
 
 
 def _sharding_line(sharding: Sharding, plan: BatchPlan) -> str:

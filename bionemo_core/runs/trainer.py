@@ -51,6 +51,7 @@ def make_trainer(
         device_bytes=device_bytes(device, settings.devices),
         recompute=Recompute.of(settings),
         sequence_parallel=spec.parallel.sequence_parallel,
+        pipeline_model_parallel_size=spec.parallel.pipeline_model_parallel_size,
     )
     if reader:
         strategy.resume_from(reader)

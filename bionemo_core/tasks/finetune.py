@@ -39,6 +39,8 @@ def finetune(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> P
             f"task.loss={RANKING}: compares the sequences of a micro batch, and there is one in each. Set "
             "batch.micro_batch_size=32."
         )
+    if spec.parallel.pipeline_model_parallel_size > 1:
+        raise ConfigError("task=finetune: parallel.pipeline_model_parallel_size must be 1; use trainer.devices.")
     if task.head == LINEAR:
         spec = _without_training(spec, registry)
     return train(spec, registry, composed_yaml=composed_yaml, hooks=FineTuning(task, registry))

@@ -34,13 +34,14 @@ def start_workers(spec: RunSpec, device: Device) -> Ranks:
     """Start the other processes of this node if the run has several devices; returns in each process.
 
     Raises:
-        ConfigError: the run sets tensor parallelism, which only training supports.
+        ConfigError: the run sets tensor or pipeline parallelism, which only training supports.
     """
-    if spec.parallel.tensor_model_parallel_size > 1:
-        raise ConfigError(
-            f"parallel.tensor_model_parallel_size={spec.parallel.tensor_model_parallel_size}: task={spec.task.name} "
-            "splits the sequences over trainer.devices, not the model. Leave it at 1."
-        )
+    for key in ("tensor_model_parallel_size", "pipeline_model_parallel_size"):
+        if getattr(spec.parallel, key) > 1:
+            raise ConfigError(
+                f"parallel.{key}={getattr(spec.parallel, key)}: task={spec.task.name} splits the sequences over "
+                "trainer.devices, not the model. Leave it at 1."
+            )
     if spec.trainer.devices * spec.trainer.num_nodes == 1:
         return Ranks(device="cuda:0" if device.name == "cuda" else "cpu")
     return Launch(spec, device, _PATIENCE_S).start()
@@ -52,10 +53,11 @@ def single_process(spec: RunSpec, device: Device) -> Ranks:
     Raises:
         ConfigError: the run asks for several devices.
     """
-    if spec.trainer.devices * spec.trainer.num_nodes * spec.parallel.tensor_model_parallel_size > 1:
+    ranks = spec.trainer.devices * spec.trainer.num_nodes
+    if ranks * spec.parallel.tensor_model_parallel_size * spec.parallel.pipeline_model_parallel_size > 1:
         raise ConfigError(
-            f"task={spec.task.name} runs on one device: leave trainer.devices, trainer.num_nodes "
-            "and parallel.tensor_model_parallel_size at 1."
+            f"task={spec.task.name} runs on one device: leave trainer.devices, trainer.num_nodes, "
+            "parallel.tensor_model_parallel_size and parallel.pipeline_model_parallel_size at 1."
         )
     return Ranks(device="cuda:0" if device.name == "cuda" else "cpu")
 

@@ -199,8 +199,9 @@ class _Run:
         write_session(self.folder, self.spec)
         (self.folder.path / SUMMARY).unlink(missing_ok=True)  # it is true again at the end of this session
         rate = self._rate_line(registry)
-        sharding = strategy_of(self.trainer).decide_sharding(self.module)
-        print_plan(self.spec, self.plan, self.module, self.splits, self.read, self.device, self.folder, rate, sharding)
+        strategy = strategy_of(self.trainer)
+        layout = strategy.decide_sharding(self.module), strategy.decide_stages(self.module)
+        print_plan(self.spec, self.plan, self.module, self.splits, self.read, self.device, self.folder, rate, *layout)
         if self.restored:
             record_restore(self.folder, self.restored)
         if self.reader and before:

@@ -30,6 +30,8 @@ def gradient_norm(
             continue
         if isinstance(parameter.grad, DTensor):
             mesh = parameter.grad.device_mesh
+        if layouts[name].is_repeated:
+            continue
         (replicated if layouts[name].dim is None else split).append(_local(parameter.grad))
     total = _sum_of_squares(split, device)
     if groups.tensor_rank == 0:  # gradients that every tensor-parallel rank holds are counted once
@@ -38,6 +40,7 @@ def gradient_norm(
         dist.all_reduce(total, group=mesh.get_group(mesh.ndim - 1))
     if groups.tensor_size > 1:
         dist.all_reduce(total, group=groups.tensor)
+    groups.sum_over_stages(total)
     return total.sqrt()
 
 

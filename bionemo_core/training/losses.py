@@ -107,7 +107,10 @@ class LossSums:
         """Return the means over all ranks; None if there was no loss token."""
         if self._sums is None:
             return None
-        tokens, sequences, token_loss, sequence_loss, *logged = groups.sum_over_data(self._sums).tolist()
+        sums = groups.sum_over_data(self._sums)
+        if not groups.stage.is_last:
+            sums.zero_()  # the last stage of a pipeline computes the losses
+        tokens, sequences, token_loss, sequence_loss, *logged = groups.sum_over_stages(sums).tolist()
         if tokens == 0:
             return None
         token_mean = token_loss / tokens

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 from bionemo_core.errors import ConfigError, NonFiniteError
 from bionemo_core.parallel.dropout import seed_micro_batch
+from bionemo_core.parallel.pipeline import sum_tied_gradients
 from bionemo_core.parallel.sequence import sum_shard_gradients
 from bionemo_core.parallel.sharding import average_gradients, reduce_gradients_now, reshard
 from bionemo_core.parallel.strategy import MegatronStrategy, strategy_of
@@ -28,6 +30,7 @@ from bionemo_core.training.eval_metrics import Probe
 from bionemo_core.training.gradients import LossScaler, clip_factor, gradient_norm, scale_gradients
 from bionemo_core.training.losses import Losses, LossSums, RunPass, check_logged_names
 from bionemo_core.training.optim import AdamW
+from bionemo_core.training.pipeline_passes import PipelinePasses
 
 if TYPE_CHECKING:
     from bionemo_core.data.batches.batch import StepBatch
@@ -104,6 +107,7 @@ class LanguageModule(pl.LightningModule):
         self.validation_metrics: dict[str, float] = {}
         """The metrics of the last evaluation."""
         self._run_pass: RunPass | None = None
+        self._pipeline_passes: PipelinePasses | None = None
 
     @property
     def _strategy(self) -> MegatronStrategy:
@@ -167,15 +171,19 @@ class LanguageModule(pl.LightningModule):
 
     def _accumulate(self, batch: StepBatch, counts: dict[str, float]) -> tuple[Tensor, tuple[str, ...], float]:
         """Run this rank's micro batches; return the sum of `Losses.values`, the logged names and backward seconds."""
-        strategy, backward_s = self._strategy, 0.0
+        strategy = self._strategy
         groups = strategy.groups
-        if self._run_pass is None:
-            self._run_pass = make_pass_runner(self.network, groups, use_graphs=strategy.uses_cuda_graphs)
         factor = self._recipe.scaler.scale * groups.data_size  # the ranks' gradients are averaged, not summed
         per_token, per_sequence = (factor / max(1.0, counts[name]) for name in ("loss_tokens", "sequences"))
-        sums, names = torch.zeros((), device=self.device), None
+        if strategy.stages is not None:
+            passed = self._pipeline().run_step(batch.micro_batches, per_token, partial(self._seed, batch))
+            self._complete_gradients()
+            return passed
+        if self._run_pass is None:
+            self._run_pass = make_pass_runner(self.network, groups, use_graphs=strategy.uses_cuda_graphs)
+        sums, names, backward_s = torch.zeros((), device=self.device), None, 0.0
         for index, micro_batch in enumerate(batch.micro_batches):
-            seed_micro_batch(self._recipe.seed, batch.step, groups.data_rank, index, groups.tensor_rank)
+            self._seed(batch, index)
             reduce_gradients_now(self.network, index == len(batch.micro_batches) - 1)
             counted = 1.0 if micro_batch.num_sequences else 0.0
             result = self._run_pass(micro_batch, per_token * counted, per_sequence * counted)
@@ -183,10 +191,27 @@ class LanguageModule(pl.LightningModule):
             sums = sums + result.values * counted
             names = result.logged if names is None else names
             check_logged_names(result.logged, names)
+        self._complete_gradients()
+        return sums, names or (), backward_s
+
+    def _complete_gradients(self) -> None:
+        """Make the gradients of a step those of the global batch."""
+        strategy = self._strategy
         reshard(self.network)  # needed if a backward pass reached no parameter
         average_gradients(self.network)
         sum_shard_gradients(self.network)
-        return sums, names or (), backward_s
+        if strategy.stages is not None:
+            sum_tied_gradients(self.network, strategy.stages, strategy.groups)
+
+    def _seed(self, batch: StepBatch, index: int) -> None:
+        groups = self._strategy.groups
+        seed_micro_batch(self._recipe.seed, batch.step, groups.data_rank, index, groups.tensor_rank)
+
+    def _pipeline(self) -> PipelinePasses:
+        if self._pipeline_passes is None:
+            strategy = self._strategy
+            self._pipeline_passes = PipelinePasses(self.network, strategy.groups, self.device, strategy.compute_dtype)
+        return self._pipeline_passes
 
     def _reduce(self, sums: Tensor, counts: dict[str, float]) -> tuple[float, float, list[float]]:
         """Return the loss, the gradient norm and the logged means of the global batch."""
@@ -229,7 +254,7 @@ class LanguageModule(pl.LightningModule):
         return learning_rate
 
     def on_fit_end(self) -> None:
-        self._run_pass = None  # frees the memory of its CUDA graphs
+        self._run_pass = self._pipeline_passes = None  # frees the memory of its CUDA graphs
 
     def on_validation_epoch_start(self) -> None:
         self._evaluated = LossSums()
@@ -239,6 +264,9 @@ class LanguageModule(pl.LightningModule):
             probe.reset()
 
     def validation_step(self, batch: StepBatch, batch_idx: int) -> None:
+        if self._strategy.stages is not None:
+            self._pipeline().evaluate(batch.micro_batches, self._evaluated)
+            return
         for micro_batch in batch.micro_batches:
             self._evaluated.add(Losses.of(self.network(micro_batch)), micro_batch)
             for probe in self.probes:

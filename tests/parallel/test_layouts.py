@@ -3,11 +3,10 @@
 The ranks are forked from one server, and learn of each other as torchrun tells them.
 """
 
-import socket
 from pathlib import Path
 
 import pytest
-from runs import Home, Run, read_metrics
+from runs import Home, Run, finish_ranks, read_metrics
 
 STEPS, SAVED = 20, 10
 COMMON = (
@@ -44,34 +43,10 @@ RESUMES = [
 ]
 
 
-def free_port() -> str:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return str(one.getsockname()[1])
-
-
-def finish(home: Home, *arguments: str) -> Run:
-    """Start all ranks of a run, and wait until each has ended well."""
-    ranks = next((int(one.partition("=")[2]) for one in arguments if one.startswith("trainer.devices=")), 1)
-    if ranks == 1:
-        return home.finish(*arguments)
-    shared = {
-        "WORLD_SIZE": str(ranks),
-        "LOCAL_WORLD_SIZE": str(ranks),
-        "GROUP_RANK": "0",
-        "TORCHELASTIC_RUN_ID": "none",
-    }
-    shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
-    runs = [home.start(*arguments, RANK=str(rank), LOCAL_RANK=str(rank), **shared) for rank in range(ranks)]
-    ends = [run.wait() for run in runs]
-    assert ends == [0] * ranks, runs[0].output()
-    return runs[0]
-
-
 @pytest.fixture(scope="module")
 def finished(home: Home) -> dict[str, Run]:
     """The whole run of each layout."""
-    return {name: finish(home, f"name={name}", *COMMON, *words) for name, words in {"one": (), **LAYOUTS}.items()}
+    return {name: finish_ranks(home, f"name={name}", *COMMON, *words) for name, words in {"one": (), **LAYOUTS}.items()}
 
 
 def assert_close(folder: Path, reference: Path) -> None:
@@ -93,7 +68,7 @@ def test_a_layout_reaches_the_losses_of_one_process(finished: dict[str, Run], na
 def test_a_small_model_is_replicated_and_gradients_may_be_summed_in_16_bit(home: Home) -> None:
     short = (*COMMON, *layout(2), "trainer.max_steps=2", "trainer.val_check_interval=2", "batch.global_batch_size=2")
     exact, rough = (
-        finish(home, f"name=reduced-{dtype}", *short, f"parallel.reduce_dtype={dtype}")
+        finish_ranks(home, f"name=reduced-{dtype}", *short, f"parallel.reduce_dtype={dtype}")
         for dtype in ("float32", "bfloat16")
     )
     assert "sharding  none, each of the 2 data-parallel ranks has all weights" in exact.output()
@@ -107,7 +82,7 @@ def test_a_layout_resumes_the_checkpoints_of_another(
 ) -> None:
     run = f"name={saver}-to-{resumer}"
     layouts = {"one": (), **LAYOUTS}
-    finish(home, run, *COMMON, *layouts[saver], f"trainer.max_steps={SAVED}")
-    resumed = finish(home, run, *COMMON, *layouts[resumer], "resume=last")
+    finish_ranks(home, run, *COMMON, *layouts[saver], f"trainer.max_steps={SAVED}")
+    resumed = finish_ranks(home, run, *COMMON, *layouts[resumer], "resume=last")
     assert f"resume  step {SAVED}" in resumed.output()
     assert_close(resumed.folder, finished["one"].folder)

@@ -125,7 +125,7 @@ ALIASES: tuple[Alias, ...] = (
     ),
     _moved("model.activations_checkpoint_method", "trainer.activations_checkpoint_method"),
     _moved("model.activations_checkpoint_num_layers", "trainer.activations_checkpoint_num_layers"),
-    _refused("model.pipeline_model_parallel_split_rank", "pipeline parallelism is not supported", "0", "null"),
+    _refused("model.pipeline_model_parallel_split_rank", "encoder-decoders are not split into stages", "0", "null"),
     _moved("model.seed", "seed"),
     _moved("model.resume_from_checkpoint", "resume"),
     # model: optimizer and schedule

@@ -9,7 +9,7 @@ from bionemo_esm.sizes import ESM2_SIZES, ESMC_SIZES
 
 BIONEMO_PLUGIN_API = 1
 
-_CAPABILITIES = frozenset({"packing", "tensor_parallel", "exact_resume", "embedding"})
+_CAPABILITIES = frozenset({"packing", "tensor_parallel", "pipeline_parallel", "exact_resume", "embedding"})
 
 _Recipe = Mapping[str, str | Mapping[str, Any]]
 

@@ -101,3 +101,16 @@ def test_what_would_fit_is_said_and_fits(spec_of) -> None:
         changed_plan = replace(batch_plan(changed), global_batch_size=plan.global_batch_size)
         assert estimate_peak(changed, changed_plan, device, 2_840_000_000, 33).total <= 80 * GIB, way
     assert ways_to_fit(spec, plan, device, 2_840_000_000, 33, 1, 1 * GIB) == []
+
+
+def test_an_early_stage_keeps_its_layers_of_several_micro_batches(spec_of) -> None:
+    def kept_of(stages: int, micro_batches: int) -> float:
+        layout = (f"trainer.devices={stages}", f"parallel.pipeline_model_parallel_size={stages}")
+        spec = spec_for(spec_of, "model=esm2_8m", *layout, f"batch.accumulate_grad_batches={micro_batches}")
+        peak = estimate_peak(spec, batch_plan(spec), Device("cpu", "32"), 10**6, 33)
+        assert peak is not None
+        return peak.kept
+
+    # Four layers and the head, then one layer and the head, then one layer of four micro batches.
+    whole, last, first = kept_of(1, 8), kept_of(4, 1), kept_of(4, 8)
+    assert first == pytest.approx((whole - last) / 3 * 4)

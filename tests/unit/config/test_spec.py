@@ -134,10 +134,21 @@ def test_contradictions_are_refused_with_the_arithmetic(spec, sizes, frozen, wor
 
 
 def test_layouts_that_are_not_supported_are_refused_by_name(spec):
-    with pytest.raises(ConfigError, match="pipeline_model_parallel_size=2"):
-        refuse_unsupported(replace(spec, parallel=Parallel(pipeline_model_parallel_size=2)))
+    with pytest.raises(
+        ConfigError, match=r"sequence_parallel=true does not work with .*pipeline_model_parallel_size=2"
+    ):
+        refuse_unsupported(replace(spec, parallel=Parallel(2, 2, sequence_parallel=True)))
+    downstream = (Choice("callbacks", "downstream"),)
+    with pytest.raises(ConfigError, match=r"downstream.* needs the whole model .*pipeline_model_parallel_size=2"):
+        refuse_unsupported(replace(spec, parallel=Parallel(1, 2), callbacks=downstream))
     with pytest.raises(ConfigError, match="sequence_parallel=true"):
         refuse_unsupported(replace(spec, parallel=Parallel(1, sequence_parallel=True)))
+
+
+@pytest.mark.parametrize("model", ["prott5nv_tiny", "megamolbart", "molmim_70m"])
+def test_a_pipeline_of_an_encoder_decoder_is_refused_by_name(spec_of, model):
+    with pytest.raises(ConfigError, match=f"{model} does not declare 'pipeline_parallel'"):
+        spec_of(f"model={model}", "parallel.pipeline_model_parallel_size=2", "trainer.devices=2")
 
 
 def test_every_task_names_a_function_that_is_there():

@@ -2,7 +2,7 @@
 
 import torch
 
-from bionemo_core.parallel.dropout import seed_micro_batch, tensor_parallel_stream
+from bionemo_core.parallel.dropout import dropout_state, go_on_from, seed_micro_batch, tensor_parallel_stream
 
 
 def draw(*position: int) -> list[float]:
@@ -34,3 +34,22 @@ def test_tensor_parallel_ranks_share_one_stream_and_each_has_a_second_one() -> N
         shared.append((before, torch.rand(2).tolist()))
     assert shared[0] == shared[1]
     assert own[0] != own[1]
+
+
+def test_another_rank_draws_on_from_a_state() -> None:
+    cpu = torch.device("cpu")
+    seed_micro_batch(1, 2, 3, 4)
+    torch.rand(5)
+    with tensor_parallel_stream(cpu):
+        torch.rand(1)
+    state = dropout_state(cpu)
+    expected = torch.rand(3), draw_in_region(cpu)
+    seed_micro_batch(1, 2, 3, 4)
+    go_on_from(state, cpu)
+    found = torch.rand(3), draw_in_region(cpu)
+    assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1])
+
+
+def draw_in_region(device: torch.device) -> torch.Tensor:
+    with tensor_parallel_stream(device):
+        return torch.rand(2)

@@ -128,3 +128,24 @@ def test_a_network_within_a_step_cannot_be_deep_copied() -> None:
     network(torch.arange(6))
     with pytest.raises(RuntimeError, match="between steps"):
         copy.deepcopy(network)
+
+
+def test_held_copies_stay_and_their_gradients_are_added() -> None:
+    torch.manual_seed(0)
+    network = Tied()
+    plain = copy.deepcopy(network)
+    half, tokens = HalfWeights(network, torch.bfloat16), torch.arange(6)
+    HalfWeights(plain, torch.bfloat16)
+    half.held = True
+    losses = [network(tokens), network(tokens.flip(0))]  # two forward passes before a backward pass
+    copies = [one._version for one in half._half]
+    for loss in losses:
+        loss.backward()
+    assert half.gathered and [one._version for one in half._half] == copies
+    half.release()
+    for one in (tokens, tokens.flip(0)):
+        plain(one).backward()
+    for name, parameter in network.named_parameters():
+        expected = dict(plain.named_parameters())[name].grad
+        assert (parameter.grad is None) == (expected is None)
+        assert expected is None or torch.equal(parameter.grad, expected), name
