@@ -11,6 +11,7 @@ from bionemo_core.errors import Stopped
 CAPABILITY_OF = {
     "test_packed_equals_unpacked": "packing",
     "test_two_ranks_equal_one": "tensor_parallel",
+    "test_two_stages_equal_one": "pipeline_parallel",
     "test_decoding_is_exact": "decoding",
     "test_states_are_of_one_sequence": "embedding",
     "test_model_resumes": "exact_resume",

@@ -142,7 +142,26 @@ def check_tensor_parallel(subject: Subject, registered: RegisteredComponent) -> 
     Raises:
         ConformanceError: a rank fails, or a loss differs; the message shows the first such step.
     """
-    where = f"model {registered.name!r} declares 'tensor_parallel'"
+    advice = (
+        "Use megatron-core's layers for what is split, initialise them the same on any layout, and keep everything "
+        "else the same on every rank."
+    )
+    _check_two_ranks(subject, registered, "tensor_parallel", advice)
+
+
+def check_pipeline_parallel(subject: Subject, registered: RegisteredComponent) -> None:
+    """Check that a model has the same losses as two stages of a pipeline as on one rank, without dropout.
+
+    Raises:
+        ConformanceError: a rank fails, or a loss differs; the message shows the first such step.
+    """
+    advice = "Let `pipeline_stages` name the stage of every parameter, and `forward` begin with what it received."
+    _check_two_ranks(subject, registered, "pipeline_parallel", advice)
+
+
+def _check_two_ranks(subject: Subject, registered: RegisteredComponent, capability: str, advice: str) -> None:
+    where = f"model {registered.name!r} declares {capability!r}"
+    sizes: dict[str, Any] = {capability.replace("_", "_model_") + "_size": RANKS}
     no_dropout = {
         f"model__{name}": 0.0
         for name, _, default, _ in registered.keys
@@ -152,19 +171,20 @@ def check_tensor_parallel(subject: Subject, registered: RegisteredComponent) -> 
     two_ranks = replace(
         one_rank,
         trainer=replace(one_rank.trainer, devices=RANKS),
-        parallel=replace(one_rank.parallel, tensor_model_parallel_size=RANKS),
+        parallel=replace(one_rank.parallel, **sizes),
     )
     folder = subject.folder / "runs"
-    expected = train_model(one_rank, subject, f"{where}: training on one rank", folder / f"{registered.name}-one")
+    expected = train_model(
+        one_rank, subject, f"{where}: training on one rank", folder / f"{registered.name}-{capability}-one"
+    )
     got = train_on_ranks(
-        two_ranks, subject, f"{where}: training on {RANKS} ranks", folder / f"{registered.name}-two", RANKS
+        two_ranks, subject, f"{where}: training on {RANKS} ranks", folder / f"{registered.name}-{capability}-two", RANKS
     )
     if got.keys() != expected.keys():
         fail(f"{where}, but one rank ran {len(expected)} steps and {RANKS} ranks ran {len(got)}.")
     for step, loss in expected.items():
         if not abs(got[step] - loss) <= RANKS_TOLERANCE * abs(loss):
             fail(
-                f"{where}, but the loss of step {step} is {loss:.7f} on one rank and {got[step]:.7f} on {RANKS}. Use "
-                "megatron-core's layers for what is split, initialise them the same on any layout, and keep everything "
-                "else the same on every rank. Parameters whose names end in 'dropout' were set to 0."
+                f"{where}, but the loss of step {step} is {loss:.7f} on one rank and {got[step]:.7f} on {RANKS}. "
+                f"{advice} Parameters whose names end in 'dropout' were set to 0."
             )

@@ -40,8 +40,8 @@ class PluginConformance:
             plugin = "mine"
             small = {"num_layers": 2, "hidden_size": 64}
 
-    Each capability that a model declares is tested. The test of `tensor_parallel` starts two processes, so it runs only
-    if BIONEMO_TEST_SLOW=1 is set or pytest gets `-m slow`.
+    Each capability that a model declares is tested. The tests of `tensor_parallel` and `pipeline_parallel` start two
+    processes, so they run only if BIONEMO_TEST_SLOW=1 is set or pytest gets `-m slow`.
     """
 
     plugin: ClassVar[str] = ""
@@ -168,9 +168,14 @@ class PluginConformance:
     def test_two_ranks_equal_one(
         self, subject: Subject, tensor_parallel_model: RegisteredComponent, request: pytest.FixtureRequest
     ) -> None:
-        if not os.environ.get(SLOW_VARIABLE) and "slow" not in request.config.getoption("markexpr"):
-            pytest.skip(f"starts two processes; set {SLOW_VARIABLE}=1 or give -m slow")
+        _skip_unless_slow(request)
         capabilities.check_tensor_parallel(subject, tensor_parallel_model)
+
+    def test_two_stages_equal_one(
+        self, subject: Subject, pipeline_parallel_model: RegisteredComponent, request: pytest.FixtureRequest
+    ) -> None:
+        _skip_unless_slow(request)
+        capabilities.check_pipeline_parallel(subject, pipeline_parallel_model)
 
 
 _ARGUMENTS = {
@@ -187,8 +192,16 @@ _ARGUMENTS = {
     "packing_model": "model",
     "decoding_model": "model",
     "tensor_parallel_model": "model",
+    "pipeline_parallel_model": "model",
 }
 """The arguments of the tests, and the group of their components."""
+
+_STARTS_RANKS = frozenset({"tensor_parallel_model", "pipeline_parallel_model"})
+
+
+def _skip_unless_slow(request: pytest.FixtureRequest) -> None:
+    if not os.environ.get(SLOW_VARIABLE) and "slow" not in request.config.getoption("markexpr"):
+        pytest.skip(f"starts two processes; set {SLOW_VARIABLE}=1 or give -m slow")
 
 
 def _settings(cls: type[PluginConformance]) -> KitSettings:
@@ -223,4 +236,4 @@ def _tested_models(cls: type[PluginConformance], subject: Subject) -> list[Regis
 def _marks(metafunc: pytest.Metafunc) -> list[pytest.MarkDecorator]:
     """Return the mark `slow` for a test that starts processes, if the author's project defines that mark."""
     known = any(line.split(":")[0].strip() == "slow" for line in metafunc.config.getini("markers"))
-    return [pytest.mark.slow] if known and "tensor_parallel_model" in metafunc.fixturenames else []
+    return [pytest.mark.slow] if known and _STARTS_RANKS.intersection(metafunc.fixturenames) else []
