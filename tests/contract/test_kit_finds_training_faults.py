@@ -113,3 +113,10 @@ def test_a_rank_that_fails(small_plugin: MakeSubject):
         "declares 'tensor_parallel': training on 2 ranks failed", "rank 1 exited with status", "rank one is unwell"
     ):
         capabilities.check_tensor_parallel(*model_of(small_plugin(LAST_LINE, wrong, where="network.py")))
+
+
+@pytest.mark.slow
+def test_a_network_that_names_no_stages(small_plugin: MakeSubject):
+    declared = small_plugin('"tensor_parallel", "exact_resume"', '"pipeline_parallel", "exact_resume"')
+    with finds("declares 'pipeline_parallel': training on 2 ranks failed", "cannot be split into stages"):
+        capabilities.check_pipeline_parallel(*model_of(declared))

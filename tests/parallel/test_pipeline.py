@@ -1,5 +1,6 @@
 """Stages of a pipeline against one process: the same losses with dropout, and checkpoints that move between them."""
 
+import csv
 from pathlib import Path
 
 import pytest
@@ -69,3 +70,18 @@ def test_four_ranks_reach_the_losses_of_one_process(home: Home, layout: str) -> 
     short = (*COMMON, "model.hidden_dropout=0", "model.attention_dropout=0", "trainer.max_steps=4")
     one = home.finish(f"name=one-to-{layout}", *short)  # without dropout, which differs between data-parallel ranks
     assert_equal(finish_ranks(home, f"name={layout}", *short, *LAYOUTS_OF_FOUR[layout]), one.folder)
+
+
+def read_test_loss(run: Run) -> float:
+    with (run.folder / "metrics.csv").open() as file:
+        return next(float(row["test_loss"]) for row in csv.DictReader(file) if row.get("test_loss"))
+
+
+@pytest.mark.parametrize(
+    "key", ["pipeline_model_parallel_size", pytest.param("tensor_model_parallel_size", marks=pytest.mark.slow)]
+)
+def test_a_model_is_tested_without_training(home: Home, one_process: Path, key: str) -> None:
+    only_test = (*COMMON, f"restore_from_path={one_process}", "task.do_training=false", "task.do_testing=true")
+    one = home.finish(f"name=test-for-{key}", *only_test)
+    two = finish_ranks(home, f"name=test-{key}", *only_test, "trainer.devices=2", f"parallel.{key}=2")
+    assert read_test_loss(two) == pytest.approx(read_test_loss(one), rel=1e-6)
