@@ -5,6 +5,7 @@ No `from __future__ import annotations` and no torch at import: the configuratio
 
 from typing import TYPE_CHECKING, Any, Optional
 
+from bionemo_core.errors import ConfigError
 from bionemo_core.ranges import Count, Natural, NotNegative, Positive
 
 if TYPE_CHECKING:
@@ -53,10 +54,15 @@ def downstream(
         ConfigError: the kind or a component is unknown.
     """
     from bionemo_core.finetuning.downstream_callback import DownstreamSettings, DownstreamValidation
-    from bionemo_core.finetuning.model import V1_KINDS, check_kind
+    from bionemo_core.finetuning.model import MULTILABEL, V1_KINDS, check_kind
 
     kind = V1_KINDS.get(kind, kind)
     check_kind(kind)
+    if kind == MULTILABEL:
+        raise ConfigError(
+            f"callbacks.downstream: the kind is {MULTILABEL}, and downstream validation predicts one label. Choose the "
+            "kind sequence_classification, and one column of labels."
+        )
     settings = DownstreamSettings(
         dataset=registry.get("data", dataset).qualified_name,
         dataset_params=dict(dataset_params or {}),

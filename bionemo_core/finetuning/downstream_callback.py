@@ -108,6 +108,11 @@ class DownstreamValidation(pl.Callback):
         splits = self.registry.build(choice, tokenizer=tokenizer, context=context)
         if not isinstance(splits, LabelledSplits):
             raise ConfigError(f"callbacks.downstream.dataset={settings.dataset}: the data has no labels.")
+        if splits.train.targets:
+            raise ConfigError(
+                "callbacks.downstream: the data has several labels, and downstream validation predicts one. Give "
+                "target_column in place of target_columns."
+            )
         held_out = splits.test or splits.val
         if held_out is None:
             raise ConfigError("callbacks.downstream: the data has neither a test nor a validation split.")

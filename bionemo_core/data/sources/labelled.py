@@ -13,6 +13,9 @@ from bionemo_core.ranges import Count, Natural, Share
 if TYPE_CHECKING:
     from bionemo_core.data.labelled_records import LabelledRecords
 
+_TARGET = "target"
+"""The column of the label if none is named."""
+
 
 # Long: a signature that is its keys, and their help.
 def labelled_csv(
@@ -21,7 +24,7 @@ def labelled_csv(
     val: str = "x000",
     test: str = "x000",
     sequence_column: str = "sequence",
-    target_column: str = "target",
+    target_column: str = _TARGET,
     mask_column: Optional[str] = None,
     id_column: Optional[str] = None,
     data_sep: str = ",",
@@ -75,7 +78,7 @@ def labelled_csv(
 
     if validation_column and not split_column:
         raise ConfigError("data.validation_column: divides the training rows of data.split_column. Set that too.")
-    _check_target_columns(target_columns, mask_column)
+    _check_target_columns(target_columns, target_column, mask_column)
     columns = _Columns(
         sequence_column,
         target_column,
@@ -223,16 +226,18 @@ class _Columns(NamedTuple):
         return self.targets or (self.target,)
 
 
-def _check_target_columns(columns: Optional[list[str]], mask_column: Optional[str]) -> None:
+def _check_target_columns(columns: Optional[list[str]], column: str, mask_column: Optional[str]) -> None:
     """Check `data.target_columns`.
 
     Raises:
-        ConfigError: it is empty, names a column twice, or has a mask of residues beside it.
+        ConfigError: it is empty, names a column twice, or stands beside one column or a mask of residues.
     """
     if columns is None:
         return
     if not columns or len(set(columns)) < len(columns):
         raise ConfigError(f"data.target_columns: got {columns}, expected the names of different columns.")
+    if column != _TARGET:
+        raise ConfigError("data.target_column and data.target_columns are both given. Keep one of them.")
     if mask_column:
         raise ConfigError(
             "data.mask_column: is for labels of residues, and data.target_columns has labels of whole sequences. Leave "

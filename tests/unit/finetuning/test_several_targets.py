@@ -1,5 +1,7 @@
 """Several labels of a sequence, some missing: batches, losses, linear heads and metrics, against scikit-learn."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -15,10 +17,12 @@ from sklearn.metrics import (
 )
 from sklearn.preprocessing import StandardScaler
 
+from bionemo_core.builtin import load_registry
 from bionemo_core.data.batches.batch import TokenBatch
 from bionemo_core.data.batches.rows import RowShape, collate
 from bionemo_core.data.labelled_records import LabelledRecords, LabelledSplits
 from bionemo_core.errors import ConfigError, DataError
+from bionemo_core.finetuning.downstream import downstream
 from bionemo_core.finetuning.label_checks import LabelCheck, labels_text
 from bionemo_core.finetuning.linear.several import fit_several
 from bionemo_core.finetuning.linear.solve import StateRows
@@ -29,7 +33,7 @@ from bionemo_core.finetuning.network import FineTunedNetwork, MlpHead
 from bionemo_core.finetuning.objective import LabelObjective
 from bionemo_core.finetuning.several_targets import means_and_scales
 from bionemo_core.nn.residue_states import ResidueStates
-from bionemo_core.protocols import InputForm
+from bionemo_core.protocols import BuildContext, InputForm
 
 presets = pytest.importorskip("bionemo_esm.presets")
 
@@ -109,6 +113,16 @@ def test_what_is_missing_is_counted_and_what_cannot_be_read_is_named(tokenizer, 
         check.parts({"train": records(("1",), ())})
     with pytest.raises(ConfigError, match="got sequence_classification"):
         LabelCheck(tokenizer, LabelSpec("sequence_classification")).parts({"train": records(("1\t2\t3",))})
+
+
+def test_downstream_validation_predicts_one_label(tokenizer):
+    with pytest.raises(ConfigError, match=r"callbacks\.downstream: the kind is sequence_multilabel"):
+        downstream("labelled_csv", "sequence_multilabel", registry=load_registry())
+    callback = downstream("labelled_csv", "sequence_regression", registry=load_registry())
+    splits = LabelledSplits.from_parts(records(NUMBERS), None, records(NUMBERS))
+    callback.registry = SimpleNamespace(get=load_registry().get, build=lambda *_, **__: splits)
+    with pytest.raises(ConfigError, match="the data has several labels, and downstream validation predicts one"):
+        callback.meet_run(tokenizer, BuildContext())
 
 
 @pytest.fixture(scope="module")

@@ -51,6 +51,26 @@ def test_one_table_is_split_the_same_every_time(tmp_path, tokenizer, context):
     assert other.fingerprint != first.fingerprint
 
 
+def test_several_columns_of_labels(tmp_path, tokenizer, context):
+    path = tmp_path / "several.csv"
+    path.write_text("id,sequence,a,b\nx,MKV,1.5,\ny,MKA,,\nz,MKL,NA,2\nw,MKS,0,1\n")
+    options = {"tokenizer": tokenizer, "context": context, "val_fraction": 0.0, "test_fraction": 0.0}
+    several = labelled_csv(str(path), **options, target_columns=["b", "a"]).train
+    assert several.targets == ("b", "a")
+    assert [several[row].label for row in range(3)] == ["\t1.5", "2\tNA", "1\t0"], "y has no label at all"
+    assert several.select([2]).targets == ("b", "a")
+    other = labelled_csv(str(path), **options, target_columns=["a", "b"]).train
+    assert other.fingerprint() != several.fingerprint()
+    for wrong, message in (
+        ({"target_columns": []}, "expected the names of different columns"),
+        ({"target_columns": ["a", "a"]}, "expected the names of different columns"),
+        ({"target_columns": ["a"], "target_column": "b"}, "both given"),
+        ({"target_columns": ["a"], "mask_column": "b"}, "Leave one of them out"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            labelled_csv(str(path), **options, **wrong)
+
+
 def one_table(folder: Path, extra: str = "") -> Path:
     """Forty rows in pairs of relatives, that start with the same letter."""
     path = folder / "table.csv"
