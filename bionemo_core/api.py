@@ -190,7 +190,7 @@ def sample(
     Args:
         model: an opened model, or the path of one.
         texts: SMILES or other texts, read in canonical form; None: draw `num_samples` from the prior, [sample].
-        num_samples: samples near each text, or in all.
+        num_samples: samples near each text; without texts, samples in total.
         seed: a sample depends on this, its text and its number, and on nothing else.
         device: where a model that is given by its path computes.
         options: further arguments of `bionemo_core.inference.sampling.Seq2SeqInference.sample`.

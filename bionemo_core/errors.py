@@ -71,14 +71,14 @@ class ResourceError(BioNeMoError):
 
 
 class Preempted(BioNeMoError):
-    """A signal asked the work to stop; what was done is kept, and the same command, or resume=last, goes on."""
+    """A signal asked the work to stop; the work so far is kept, and the same command, or resume=last, continues it."""
 
     code = "preempted"
     exit_status = 75
 
 
 class Stopped(BaseException):
-    """A signal has ended the work where it was; nobody but the command catches it, as with `KeyboardInterrupt`."""
+    """A signal has ended the work at once; like `KeyboardInterrupt`, only the command itself catches it."""
 
     def __init__(self, number: int) -> None:
         """Take the number of the signal."""

@@ -1,6 +1,6 @@
 """Defaults that fit the length of the run: a phase of a schedule is at most a tenth of `trainer.max_steps`.
 
-A default stands in the configuration as an interpolation, so that whatever the user gives takes its place unchanged.
+In the configuration, such a default is an interpolation, so that a value of the user replaces it unchanged.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from bionemo_core.plugins import RegisteredComponent
 from bionemo_core.plugins.configure import FITS_RUN, UNFITTED, ComponentConfig, ConfigKey
 
 LONGEST_PHASE = 10
-"""A phase may take one part in so many of the run."""
+"""A phase takes at most one part in this many of the run: a tenth."""
 
 
 def fit_defaults(registered: RegisteredComponent, keys: Sequence[ConfigKey]) -> list[ConfigKey]:

@@ -27,7 +27,7 @@ class LocalGroup:
         self._update = self._group.begin()
 
     def send(self, texts: Sequence[str]) -> None:
-        """Have the texts of the last candidates judged and the next candidates made."""
+        """Have the texts of the last candidates scored and the next candidates proposed."""
         self._update = self._group.advance(texts)
 
     def receive(self) -> GroupUpdate:
@@ -54,7 +54,7 @@ class RemoteGroup:
         """Do nothing: the worker begins by itself."""
 
     def send(self, texts: Sequence[str]) -> None:
-        """Have the texts of the last candidates judged and the next candidates made."""
+        """Have the texts of the last candidates scored and the next candidates proposed."""
         self.connection.send(list(texts))
 
     def receive(self) -> GroupUpdate:

@@ -8,5 +8,5 @@ download     files that are fetched, continued, checked and published
 progress     a bar on a terminal, lines elsewhere
 plots        the only user of matplotlib
 exhaustion   what has run out, told from bugs
-std_streams  standard output and error that nobody has to listen to
+std_streams  standard output and error that need no reader
 """

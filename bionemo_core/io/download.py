@@ -44,7 +44,7 @@ def fetch(
 
     What has arrived is kept in `<destination>.part` and continued, in this call or in a later one, as long as the
     server says that the file is still the same. A broken connection and a server's own trouble are tried again after
-    1, 2, 4 ... seconds; any progress starts that count anew.
+    1, 2, 4 ... seconds; any progress resets that count.
 
     Args:
         url: an address with http, https, ftp or file.

@@ -73,7 +73,7 @@ def escape_without_glyph(text: str) -> str:
 
 
 def set_count_ticks(axis: Axis, most: int = 8) -> None:
-    """Mark whole numbers at an axis, at most so many, as `500`, `2k`, `1M`."""
+    """Mark a limited number of whole numbers at an axis, as `500`, `2k`, `1M`."""
     from matplotlib.ticker import MaxNLocator
 
     axis.set_major_locator(MaxNLocator(most, integer=True, steps=_NICE_STEPS, min_n_ticks=1))

@@ -96,7 +96,7 @@ class Progress:
 
         Args:
             name: what the work is.
-            total: how much it is in all; None: not known.
+            total: the total amount; None: not known.
             start: how much was done before.
             unit: what is counted: `bytes`, `sequences`.
             shown: false: show nothing.

@@ -201,7 +201,7 @@ def restore_weights(
             raise ArtefactError(
                 f"{stored.source}: its tokenizer {stored.spec.tokenizer.name!r} ({theirs.size} pieces) is not "
                 f"this run's {spec.tokenizer.name!r} ({tokenizer.vocab_size} pieces), so a row of its embedding "
-                "stands for another piece. To load it anyway, set restore.vocabulary=tile or mean."
+                "belongs to another piece. To load it anyway, set restore.vocabulary=tile or mean."
             )
         if other:
             note = f"tokenizer {stored.spec.tokenizer.name!r} has other pieces than this run's"

@@ -81,7 +81,7 @@ def describe_use(opened: OpenedModel, spec: RunSpec) -> dict[str, Any]:
 
 
 def score(task: Predict, opened: OpenedModel, tokens: int) -> Scores:
-    """Compute the scores that `task` asks for, with so many tokens in one pass.
+    """Compute the scores that `task` requests, with a limit of tokens in one pass.
 
     Raises:
         BioNeMoError: they cannot be computed.

@@ -33,7 +33,7 @@ def check_keys_are_read(registered: RegisteredComponent) -> None:
             if name in keys:
                 fail(
                     f"{registered.group} {registered.name!r}: nothing reads the key {name!r}, which {place} gets. Use "
-                    "it, or remove it: whoever sets it expects an effect."
+                    "it, or remove it: a user who sets it expects an effect."
                 )
 
 

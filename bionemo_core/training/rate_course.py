@@ -82,7 +82,7 @@ def describe_jump(before: LearningRate, now: LearningRate, step: int, max_steps_
     if max_steps != max_steps_before:
         said += f": the schedule ended at step {max_steps_before:,} and now ends at step {max_steps:,}"
     if following > expected:
-        said += f". The rate rises; to go on at {last:.2e}, add scheduler=constant optim.lr={last:.3g}"
+        said += f". The rate rises; to continue at {last:.2e}, add scheduler=constant optim.lr={last:.3g}"
     return said + "."
 
 

@@ -79,7 +79,7 @@ def test_a_resume_says_what_changed_since_the_last_session_and_what_the_rate_doe
     longer = ("trainer.max_steps=40", "resume=last")
     _, jump = lines("rate", *longer)
     assert jump.startswith("6.85e-05 at step 20, 1.51e-03 at step 21: the schedule ended at step 20 and now ends at")
-    assert "The rate rises; to go on at 6.85e-05, add scheduler=constant optim.lr=6.85e-05." in jump
+    assert "The rate rises; to continue at 6.85e-05, add scheduler=constant optim.lr=6.85e-05." in jump
     # The run was started with 20 steps; the last session had 40.
     assert lines("changed", *longer) == []
     assert len(lines("rate", *longer)) == 1

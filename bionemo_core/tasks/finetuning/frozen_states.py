@@ -68,6 +68,6 @@ def _embedder(parts: Built, registry: Registry, ranks: Ranks) -> Embedder:
         outputs=(HIDDENS if _is_per_residue(parts) else EMBEDDINGS,),
         tokens_per_batch=GPU_BATCH if on_gpu else CPU_BATCH,
         unknown="unk",
-        text_form=parts.spec.model.params.get("text_form", PLAIN),  # a run of before has none
+        text_form=parts.spec.model.params.get("text_form", PLAIN),  # an older run has none
     )
     return Embedder(module, parts.tokenizer, settings)

@@ -1,4 +1,4 @@
-"""Checks of a logger: it takes the metrics of a run, writes in the run folder only, and goes on after a resume."""
+"""Checks of a logger: it takes the metrics of a run, writes in the run folder only, and continues after a resume."""
 
 import contextlib
 from pathlib import Path
@@ -26,7 +26,7 @@ def check_logger(subject: Subject, registered: RegisteredComponent) -> None:
         before = _files(folder)
         _train(subject, registered, f"{where}, in a resumed run", RunContext(folder, "conformance", STEPS // 2))
     if gone := sorted(before - _files(folder)):
-        fail(f"{where}: a resumed run removes {gone[0]}, which holds the metrics before it. Keep it and go on.")
+        fail(f"{where}: a resumed run removes {gone[0]}, which holds the metrics before it. Keep it and append to it.")
     if strange := sorted(_files(outside)):
         fail(f"{where}: it writes {strange[0]} to the working folder. Write below `run.folder`, the folder of the run.")
 

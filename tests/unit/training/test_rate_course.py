@@ -65,7 +65,7 @@ def test_a_longer_run_that_heats_up_again_is_said():
     said = describe_jump(rates(100), rates(200), 100, 100, 200)
     assert said.startswith("2.00e-05 at step 100, 1.10e-04 at step 101: ")
     assert "the schedule ended at step 100 and now ends at step 200. The rate rises" in said
-    assert said.endswith("to go on at 2.00e-05, add scheduler=constant optim.lr=2e-05.")
+    assert said.endswith("to continue at 2.00e-05, add scheduler=constant optim.lr=2e-05.")
     assert describe_jump(rates(100), rates(100), 50, 100, 100) == ""  # nothing changed
     assert describe_jump(rates(100), lambda step: 2e-5, 100, 100, 200) == ""  # it goes on where it ended
     assert "rises" not in describe_jump(rates(200), rates(100), 95, 200, 100)
