@@ -147,7 +147,7 @@ def finetuned(
         targets: the names of several labels of a sequence, in the order of the head's outputs.
         means: added to the outputs of several values, after scaling.
         scales: factors on the outputs of several values.
-        loss: ranking, for values that are only put in order; null: that of the kind.
+        loss: ranking, if only the order of the values is learned; null: the loss of the kind.
         tokenizer: reads the sequences.
         context: the run that the model is built for.
         registry: where encoder and head are looked up.

@@ -28,7 +28,7 @@ def check_targets(records: LabelledRecords, answers: LabelSpec) -> None:
     """
     if answers.multilabel and not records.targets:
         raise ConfigError(
-            f"task.kind={MULTILABEL}: the data has one label for each sequence. Name the columns of yes and no with "
+            f"task.kind={MULTILABEL}: the data has one label for each sequence. Name the yes/no columns with "
             "data.target_columns=[first,second]."
         )
     if records.targets and answers.kind not in KINDS_OF_SEVERAL:

@@ -61,7 +61,7 @@ class Finetune:
     lora_alpha: Optional[Positive] = None  # adapters are scaled by alpha / rank; null: the rank
     lora_dropout: Dropout = 0.0  # dropout of the input of an adapter
     lora_targets: Optional[list[str]] = None  # linear layers with adapters; null: qkv, proj, fc1, fc2
-    lora_dora: bool = False  # DoRA: train the length of each row of a weight apart from its direction
+    lora_dora: bool = False  # DoRA: train the length of each row of a weight separately from its direction
     class_weights: Optional[list[NotNegative]] = None  # weights of the classes, in sorted order of their names
     balance_classes: bool = False  # weight the classes so that each counts the same in training
     standardise: bool = True  # train on values scaled to mean 0 and deviation 1; metrics keep the units of the labels

@@ -240,7 +240,7 @@ def _check_target_columns(columns: Optional[list[str]], column: str, mask_column
         raise ConfigError("data.target_column and data.target_columns are both given. Keep one of them.")
     if mask_column:
         raise ConfigError(
-            "data.mask_column: is for labels of residues, and data.target_columns has labels of whole sequences. Leave "
+            "data.mask_column: is for labels of residues, but data.target_columns has labels of whole sequences. Leave "
             "one of them out."
         )
 
