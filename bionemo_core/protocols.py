@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
 
     from bionemo_core.data.batches.rng import RecordRng
+    from bionemo_core.data.readers.decompress import ByteStream
+    from bionemo_core.data.readers.records import Record
 
 
 @runtime_checkable
@@ -73,7 +75,7 @@ class Family(Protocol):
 class Tokenizer(Protocol):
     """A conversion of text to ids and back. Ids are contiguous from 0; `encode` adds no special token.
 
-    Four more members are used if a tokenizer has them:
+    Five more members are used if a tokenizer has them:
 
     - `canonical: CanonicalForm`. Tasks that embed, predict, sample or fine-tune then convert each text that they read
       to its canonical form; a text without one is invalid.
@@ -81,6 +83,8 @@ class Tokenizer(Protocol):
       takes.
     - `input_form: InputForm`: how the models of this tokenizer want a text. Tasks that embed, predict, fine-tune or
       sample follow it, as `bionemo_core.data.model_input` describes.
+    - `sample_texts() -> Sequence[str]`: a hundred or more texts in this alphabet, always the same. `data=sample`
+      then gives these; without it, proteins.
     - `unknown(text: bytes) -> list[bytes]`: the pieces of a text that the vocabulary lacks, in order, for messages.
     """
 
@@ -260,10 +264,35 @@ class Schedule(Protocol):
 
 
 class Oracle(Protocol):
-    """A function that scores texts; higher is better. One that a module defines can be sent to other processes."""
+    """A function that scores texts; higher is better. One that a module defines can be sent to other processes.
+
+    An oracle of a plugin may have `examples`, a sequence of texts that it scores: the conformance kit tries it on them.
+    """
 
     def __call__(self, texts: Sequence[str], starts: Sequence[str], /) -> Sequence[float] | NDArray[np.float64]:
         """Return the score of each text, shape [texts]; `starts` holds the text from which each search began."""
+        ...
+
+
+@runtime_checkable
+class Reader(Protocol):
+    """A file format. The core finds it by the extension, decompresses the file and stores the records."""
+
+    extensions: Sequence[str]
+    """How names of such files end, in lower case and with the dot: `.a3m`."""
+    version: str
+    """Changes when the same file gives other records, so that prepared data is made anew."""
+    example: bytes
+    """A small file of this format with at least two records, on which the conformance kit tries the reader."""
+
+    def records(self, stream: ByteStream, where: str) -> Iterable[Record]:
+        """Yield the records of one file, whose decompressed bytes `stream` holds.
+
+        `bionemo_core.data.readers.text_lines(stream, where)` yields its lines.
+
+        Raises:
+            DataError: the file does not have this format; the message begins with `where`, the format and the path.
+        """
         ...
 
 

@@ -17,13 +17,29 @@ from bionemo_core.plugins.help_text import description_of, key_help, key_help_of
 from bionemo_core.plugins.hookspecs import GROUPS
 from bionemo_core.ranges import ANY
 
-GROUP_ORDER = ("model", "tokenizer", "data", "optim", "scheduler", "logger", "callbacks", "connector", "head", "task")
+GROUP_ORDER = (
+    "model",
+    "tokenizer",
+    "data",
+    "optim",
+    "scheduler",
+    "logger",
+    "callbacks",
+    "connector",
+    "head",
+    "oracle",
+    "reader",
+    "task",
+)
+WITHOUT_OWN = ("oracle", "reader")
+"""Groups of which the core has no component; they are shown if a plugin has one."""
+
 USAGE = {
     "plugins": "bionemo-run plugins [--trace]",
     "doctor": "bionemo-run doctor",
     "runs": "bionemo-run runs [NAME] [home=DIR]",
     "cluster": "bionemo-run cluster IN.fasta OUT.tsv [--identity 0.3]",
-    "new-plugin": "bionemo-run new-plugin NAME [--folder FOLDER]",
+    "new-plugin": "bionemo-run new-plugin NAME [--kind KIND] [--folder FOLDER]",
     "check-plugin": "bionemo-run check-plugin NAME [GROUP.KEY=VALUE ...] [--models A,B] [--only WORDS] [--slow]",
     "completion": "bionemo-run completion bash|zsh|fish",
     "help": "bionemo-run help [GROUP | GROUP=NAME | NAME | aliases]",
@@ -80,7 +96,8 @@ def _overview(registry: Registry) -> str:
     lines = ["Train, fine-tune and use biomolecular language models. Models are plugins.", ""]
     lines += ["Usage: bionemo-run model=NAME [GROUP=CHOICE] [KEY=VALUE] [-m] [--config-dir DIR] [--cfg job]", ""]
     for group in GROUP_ORDER:
-        lines += [f"{group}=", *_choices(group, registry)]
+        if group not in WITHOUT_OWN or registry.names(group):
+            lines += [f"{group}=", *_choices(group, registry)]
     lines += [
         "",
         "Keys of the core (`bionemo-run help trainer` shows each key of trainer with its default):",

@@ -6,7 +6,20 @@ from bionemo_core.builtin import load_registry
 from bionemo_core.errors import ConfigError
 from bionemo_core.plugins import PluginRecord
 
-GROUP_ORDER = ("model", "tokenizer", "data", "connector", "callbacks", "head", "optim", "scheduler", "logger", "task")
+GROUP_ORDER = (
+    "model",
+    "tokenizer",
+    "data",
+    "connector",
+    "callbacks",
+    "head",
+    "oracle",
+    "reader",
+    "optim",
+    "scheduler",
+    "logger",
+    "task",
+)
 
 
 def run(arguments: list[str]) -> int:

@@ -171,8 +171,13 @@ def optimize(
     return SearchResult(settings, canonical, steps)
 
 
-def find_oracle(oracle: str | Oracle, judge: TextJudge) -> Oracle:
+def find_oracle(oracle: str | Oracle, judge: TextJudge, *, others: Sequence[str] = ()) -> Oracle:
     """Return the oracle with that name; a function is returned as it is.
+
+    Args:
+        oracle: the name, or the function.
+        judge: has the oracles.
+        others: more names for the message.
 
     Raises:
         ConfigError: the judge has no oracle of this name.
@@ -180,8 +185,8 @@ def find_oracle(oracle: str | Oracle, judge: TextJudge) -> Oracle:
     if not isinstance(oracle, str):
         return oracle
     if oracle not in judge.oracles:
-        known = ", ".join(judge.oracles)
-        raise ConfigError(f"oracle: got {oracle!r}.{did_you_mean(oracle, judge.oracles)} Known: {known}.")
+        known = [*judge.oracles, *others]
+        raise ConfigError(f"oracle: got {oracle!r}.{did_you_mean(oracle, known)} Known: {', '.join(known)}.")
     return judge.oracles[oracle]
 
 

@@ -34,6 +34,8 @@ def check_component(component: Any, group: str) -> None:
     _check_name(component.name)
     where = f"{group} {component.name!r}"
     _check_config(component.config, where)
+    if group == "reader" and keys_of_config(component.config):
+        raise ConfigError(f"{where}: a reader takes no parameters, because a file's extension chooses it. Remove them.")
     for capability in sorted(map(str, component.capabilities)):
         if capability not in CAPABILITIES:
             raise ConfigError(

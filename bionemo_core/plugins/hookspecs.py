@@ -48,6 +48,14 @@ class PluginHooks:
     def bionemo_loggers(self) -> Iterable[Component]:  # type: ignore[empty-body]
         """Yield metric loggers; a factory takes `run`, a `RunContext`, and returns a Lightning logger."""
 
+    @hookspec
+    def bionemo_oracles(self) -> Iterable[Component]:  # type: ignore[empty-body]
+        """Yield scores of texts for `task=optimize`; a factory returns an `Oracle`."""
+
+    @hookspec
+    def bionemo_readers(self) -> Iterable[Component]:  # type: ignore[empty-body]
+        """Yield file formats; a factory without parameters returns a `Reader`."""
+
 
 class CoreHooks(PluginHooks):
     """The hooks of plugins, and those that only the core implements."""
@@ -70,6 +78,8 @@ GROUP_OF_HOOK = {
     "bionemo_heads": "head",
     "bionemo_schedulers": "scheduler",
     "bionemo_loggers": "logger",
+    "bionemo_oracles": "oracle",
+    "bionemo_readers": "reader",
     "bionemo_optimizers": "optim",
     "bionemo_tasks": "task",
 }

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bionemo_core.config.schema import RunSpec
+from bionemo_core.config.schema import Choice, RunSpec
 from bionemo_core.errors import ConfigError, Preempted
 from bionemo_core.inference.latent_search import ModelLatents, SearchResult, SearchStep, find_oracle
 from bionemo_core.inference.latent_search import optimize as search
@@ -67,7 +67,7 @@ def optimize(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> N
             f"task=optimize: model {opened.spec.model.name!r} of {opened.spec.model.distribution} has no judge "
             "of its texts, so it cannot score any. Use a model that has one, such as molmim."
         )
-    oracle = find_oracle(task.oracle, judge)
+    oracle = choose_oracle(task, judge, registry)
     inference = inference_of(opened, spec, task.batch_size)
     space = ModelLatents(inference)
     texts = read_texts(task, task.input, inference, device.context(spec))
@@ -99,6 +99,27 @@ def optimize(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> N
             f"task=optimize: stopped by {stopped_by} after {last.iterations} of {last.settings.iterations} "
             f"iterations of {last.settings.algorithm}; the results so far are in {folder.path}."
         )
+
+
+def choose_oracle(task: Optimize, judge: TextJudge, registry: Registry) -> Oracle:
+    """Return the score that `task.oracle` names: one of the judge's own, else one that a plugin offers.
+
+    Raises:
+        ConfigError: there is none, or its parameters cannot be used.
+    """
+    params = dict(task.oracle_params or {})
+    if task.oracle in judge.oracles and params:
+        raise ConfigError(f"task.oracle_params: the score {task.oracle} has no keys. Leave task.oracle_params out.")
+    if task.oracle in judge.oracles:
+        return judge.oracles[task.oracle]
+    if registry.find("oracle", task.oracle) is None:
+        return find_oracle(task.oracle, judge, others=registry.names("oracle"))
+    registered = registry.get("oracle", task.oracle)
+    registered.check_ranges(params, "task.oracle_params")
+    oracle: Oracle = registry.build(
+        Choice("oracle", registered.name, params, registered.distribution, registered.version)
+    )
+    return oracle
 
 
 def settings_of(task: Optimize, seed: int) -> SearchSettings:

@@ -153,6 +153,7 @@ class Optimize:
 
     input: str  # start texts: a SMILES, CSV, TSV or Parquet file or another format, plain or compressed
     oracle: str  # score to maximise; for molecules: qed, logp, penalized_logp, tanimoto, molmim_qed_with_similarity
+    oracle_params: Any = None  # the keys of an oracle of a plugin, for example {length: 20}
     output: Optional[str] = None  # output folder; null: a new run folder
     limit: Optional[Count] = None  # use only this many texts, from the start of the file; null: all
     worst: Optional[Count] = None  # of these texts, use only this many with the worst scores; null: all

@@ -22,7 +22,7 @@ from bionemo_core.testing import (
     tokenizers,
     training,
 )
-from bionemo_core.testing.optional import loggers, schedules
+from bionemo_core.testing.optional import loggers, oracles, readers, schedules
 from bionemo_core.testing.references import Reference
 from bionemo_core.testing.subject import ConformanceError, KitSettings, Subject
 
@@ -159,6 +159,12 @@ class PluginConformance:
     def test_run_with_logger(self, subject: Subject, logger: RegisteredComponent) -> None:
         loggers.check_logger(subject, logger)
 
+    def test_oracle_scores(self, subject: Subject, oracle: RegisteredComponent) -> None:
+        oracles.check_oracle(subject, oracle)
+
+    def test_reader_reads(self, subject: Subject, reader: RegisteredComponent) -> None:
+        readers.check_reader(subject, reader)
+
     def test_packed_equals_unpacked(self, subject: Subject, packing_model: RegisteredComponent) -> None:
         capabilities.check_packing(subject, packing_model)
 
@@ -188,6 +194,8 @@ _ARGUMENTS = {
     "callback": "callbacks",
     "scheduler": "scheduler",
     "logger": "logger",
+    "oracle": "oracle",
+    "reader": "reader",
     "model": "model",
     "packing_model": "model",
     "decoding_model": "model",

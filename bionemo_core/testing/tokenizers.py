@@ -17,6 +17,8 @@ PIECES_PER_TEXT = 40
 STRANGE = "~!;`{}|_\"'^&?*\x01\x7f\u2603\u6f22"
 """Characters, of which some are in no biological alphabet."""
 
+LEAST_SAMPLE = 100
+
 MAY_BE_ONE = {"pad_id", "bos_id"}
 """Special tokens that may share an id: a T5's decoder starts with the padding token."""
 
@@ -39,6 +41,8 @@ def check_tokenizer(subject: Subject, registered: RegisteredComponent) -> None:
         _check_unknown(where, tokenizer, ordinary)
         if hasattr(tokenizer, "canonical"):
             _check_canonical(where, tokenizer.canonical, ordinary)
+        if hasattr(tokenizer, "sample_texts"):
+            _check_sample(where, tokenizer)
     except AssertionError:
         raise
     except Exception as error:
@@ -86,7 +90,7 @@ def _check_texts(where: str, tokenizer: Tokenizer, ordinary: list[str]) -> None:
         fail(f"{where}: decode leaves special tokens in the text: {tokenizer.decode(framed)!r}.")
 
 
-def _encode(where: str, tokenizer: Tokenizer, text: str) -> Any:
+def _encode(where: str, tokenizer: Tokenizer, text: str, *, may_be_unknown: bool = False) -> Any:
     ids = tokenizer.encode(text)
     if not isinstance(ids, np.ndarray) or ids.dtype != np.int32 or ids.ndim != 1:
         got = f"{ids.dtype}{list(ids.shape)}" if isinstance(ids, np.ndarray) else type(ids).__name__
@@ -94,7 +98,7 @@ def _encode(where: str, tokenizer: Tokenizer, text: str) -> Any:
     if ids.size and not (ids.min() >= 0 and ids.max() < tokenizer.vocab_size):
         fail(f"{where}: encode({text!r}) gives ids outside 0 to {tokenizer.vocab_size - 1}: {ids.tolist()}.")
     special = sorted(set(ids.tolist()) & set(tokenizer.special_ids))
-    if special:
+    if special and not may_be_unknown:
         fail(
             f"{where}: encode({text!r}), made of its own pieces, gives the special ids {special}. The core adds BOS "
             "and EOS itself, and no ordinary piece may be unknown."
@@ -113,6 +117,18 @@ def _check_unknown(where: str, tokenizer: Tokenizer, ordinary: list[str]) -> Non
             f"{where}: the unknown character {strange!r} becomes {ids}, expected unk_id {tokenizer.unk_id} among them: "
             "unknown characters must not be dropped silently."
         )
+
+
+def _check_sample(where: str, tokenizer: Any) -> None:
+    """Check that the sample texts of a tokenizer are enough to train on, in its alphabet, and the same again."""
+    texts = list(tokenizer.sample_texts())
+    if len(texts) < LEAST_SAMPLE:
+        fail(f"{where}: sample_texts has {len(texts)} texts, expected {LEAST_SAMPLE} or more: data=sample splits them.")
+    if texts != list(tokenizer.sample_texts()):
+        fail(f"{where}: sample_texts differs from call to call, so no run could resume. Seed its generator.")
+    for number, text in enumerate(texts):
+        if tokenizer.unk_id in _encode(where, tokenizer, text, may_be_unknown=True):
+            fail(f"{where}: sample text {number}, {text[:40]!r}, has characters outside the alphabet. Leave them out.")
 
 
 def _check_canonical(where: str, canonical: Any, ordinary: Sequence[str]) -> None:

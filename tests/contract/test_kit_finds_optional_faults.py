@@ -8,8 +8,8 @@ import pytest
 from documents import PROJECT, code_blocks
 from small_plugin import finds
 
-from bionemo_core.testing import KitSettings, Subject, installed, make_plugin
-from bionemo_core.testing.optional import loggers, schedules
+from bionemo_core.testing import KitSettings, Subject, installed, make_plugin, tokenizers
+from bionemo_core.testing.optional import loggers, oracles, readers, schedules
 
 NAME = "bionemo_extras"
 FILES = {
@@ -103,3 +103,100 @@ def test_a_logger_that_forgets(extras):
     subject = extras("lines.py", "return Lines()", removes, *own_name)
     with finds("logger 'lines': a resumed run removes lines-None.txt"):
         loggers.check_logger(subject, subject.component("logger", "lines"))
+
+
+# Oracles.
+
+SCORES = "return [-float(abs(count - self.wanted)) for count in heavy]"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ((SCORES, SCORES), None),
+        ((SCORES, "return [0.0 for count in heavy]"), ["all score 0.0", "can guide no search"]),
+        ((SCORES, "return [count - max(heavy) + 9.0 for count in heavy]"), ["among others and", "by itself"]),
+        ((SCORES, "return sum(heavy)"), ["scores of shape [] for 5 texts, expected [5]"]),
+        ((SCORES, "return [float('nan') for count in heavy]"), ["'CCO' has no finite score", "`examples`"]),
+        ((SCORES, "self.wanted += 1\n        " + SCORES), ["when it is asked again", "other scores"]),
+        ((SCORES, SCORES.replace("for count", "+ id(self) for count")), ["from a second build"]),
+        (("return Atoms(wanted)", "return lambda texts, starts: Atoms(wanted)(texts, starts)"), ["another process"]),
+        (("return Atoms(wanted)", "return wanted"), ["returns int, expected a function"]),
+        ((SCORES, "return [1 / 0 for count in heavy]"), ["failed with ZeroDivisionError"]),
+    ],
+    ids=["none", "constant", "company", "shape", "nan", "state", "build", "lambda", "kind", "raises"],
+)
+def test_an_oracle_with_a_fault(extras, changes: tuple[str, str], message: list[str] | None):
+    subject = extras("sizes.py", *changes)
+    component = subject.component("oracle", "atoms")
+    if message is None:
+        oracles.check_oracle(subject, component)
+        return
+    with finds("oracle 'atoms'", *message):
+        oracles.check_oracle(subject, component)
+
+
+# File formats.
+
+STRIP = 'line.strip().rstrip(b"*")'
+YIELD = 'yield Record(name, b"".join(sequence), start)'
+ERROR = 'raise DataError(f"{where}:{number}: {line[:20]!r}'
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ((YIELD, YIELD), None),
+        (('(".pir",)', '(".fasta",)'), ["the core reads files that end in '.fasta' itself"]),
+        (('(".pir",)', '".pir"'), ["extensions is '.pir', expected a sequence"]),
+        (('(".pir",)', '("pir",)'), ["'pir' is not in lower case with one dot"]),
+        ((YIELD, 'yield (name, b"".join(sequence))'), ["expected bionemo_core.data.readers.Record"]),
+        ((YIELD, YIELD.replace("name", "title")), None),
+        ((YIELD, YIELD.replace("name", 'b"x"')), ["the same id"]),
+        ((YIELD, YIELD.replace("start", "0")), ["number lines from 1"]),
+        (
+            (*("text_lines(stream, where)", "stream"), *(STRIP, STRIP.replace("strip().", "").replace("*", "\\n*"))),
+            ["with the line ends of Windows"],
+        ),
+        ((ERROR, ERROR.replace("{where}", "pir")), ["does not name the file"]),
+        ((ERROR, 'raise KeyError(f"{where}'), ["expected records or a bionemo_core.errors.DataError", "KeyError"]),
+        (('    version = "1"\n', ""), ["lacks a member of bionemo_core.protocols.Reader"]),
+    ],
+    ids=["none", "core", "text", "dot", "tuple", "titles", "ids", "lines", "ends", "where", "raises", "member"],
+)
+def test_a_reader_with_a_fault(extras, changes: tuple[str, str], message: list[str] | None):
+    subject = extras("pir.py", *changes)
+    component = subject.component("reader", "pir")
+    if message is None:
+        readers.check_reader(subject, component)
+        return
+    with finds("reader 'pir'", *message):
+        readers.check_reader(subject, component)
+
+
+def test_a_reader_takes_no_parameters(extras):
+    with finds("reader 'pir': a reader takes no parameters"):
+        extras("pir.py", "def pir()", "def pir(gaps: bool = True)").components()
+
+
+# Sample data.
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (("range(256)", "range(256)"), None),
+        (("range(256)", "range(9)"), ["sample_texts has 9 texts, expected 100 or more"]),
+        (("random.Random(0)", "random.Random()"), ["differs from call to call"]),
+        (('"ACGT", k=3', '"ACGU", k=3'), ["outside the alphabet"]),
+    ],
+    ids=["none", "few", "seed", "alphabet"],
+)
+def test_sample_data_with_a_fault(extras, changes: tuple[str, str], message: list[str] | None):
+    subject = extras("bases.py", *changes)
+    component = subject.component("tokenizer", "bases")
+    if message is None:
+        tokenizers.check_tokenizer(subject, component)
+        return
+    with finds("tokenizer 'bases'", *message):
+        tokenizers.check_tokenizer(subject, component)

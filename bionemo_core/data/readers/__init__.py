@@ -5,7 +5,7 @@ reader by the extension. A reader yields every record of a file; a filter in `st
 """
 
 from bionemo_core.data.readers.biopython import FlatFileSource, StructureSource
-from bionemo_core.data.readers.decompress import ByteStream, open_bytes, split_extension
+from bionemo_core.data.readers.decompress import ByteStream, open_bytes, split_extension, text_lines
 from bionemo_core.data.readers.fasta import FastaSource, fasta_blocks
 from bionemo_core.data.readers.fastq import FastqSource
 from bionemo_core.data.readers.formats import EXTENSIONS, FORMATS, detect_format, source_for
@@ -37,4 +37,5 @@ __all__ = [
     "read_blocks",
     "source_for",
     "split_extension",
+    "text_lines",
 ]

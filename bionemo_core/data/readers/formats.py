@@ -13,6 +13,7 @@ from bionemo_core.data.readers.fasta import FastaSource
 from bionemo_core.data.readers.fastq import FastqSource
 from bionemo_core.data.readers.key_names import DATA_KEYS, KeyNames
 from bionemo_core.data.readers.parquet import ParquetSource
+from bionemo_core.data.readers.plugin_formats import PluginSource, formats_by_extension, plugin_readers
 from bionemo_core.data.readers.records import Source
 from bionemo_core.data.readers.smiles import SmilesSource
 from bionemo_core.data.readers.tables import CsvSource
@@ -65,16 +66,32 @@ def detect_format(paths: Iterable[Path], keys: KeyNames = DATA_KEYS) -> str:
     found: dict[str, Path] = {}
     for path in paths:
         _, extension = split_extension(path.name)
-        if extension not in EXTENSIONS:
-            raise ConfigError(
-                f"data: {path}: the extension {extension!r} is unknown, expected one of {', '.join(EXTENSIONS)}."
-                + (f" Set {keys.format} to one of: {', '.join(FORMATS)}." if keys.format else "")
-            )
-        found.setdefault(EXTENSIONS[extension], path)
+        name = EXTENSIONS.get(extension) or _plugin_format(path, extension, keys)
+        found.setdefault(name, path)
     if len(found) != 1:
         got = ", ".join(f"{path.name} is {name}" for name, path in found.items())
         raise ConfigError(f"data: expected files of one format, got {got or 'no file'}. Name files of one format.")
     return next(iter(found))
+
+
+def _plugin_format(path: Path, extension: str, keys: KeyNames) -> str:
+    readers = plugin_readers()
+    known = formats_by_extension(readers)
+    if extension not in known:
+        raise ConfigError(
+            f"data: {path}: the extension {extension!r} is unknown, expected one of {', '.join([*EXTENSIONS, *known])}."
+            + (f" Set {keys.format} to one of: {', '.join([*FORMATS, *readers])}." if keys.format else "")
+        )
+    return known[extension]
+
+
+def _reader_of(name: str, keys: KeyNames) -> Callable[..., Source]:
+    if name in FORMATS:
+        return FORMATS[name]
+    readers = plugin_readers()
+    if name not in readers:
+        raise ConfigError(f"{keys.format}: {name!r} is unknown, expected one of {', '.join([*FORMATS, *readers])}.")
+    return partial(PluginSource, kind=name, reader=readers[name])
 
 
 def source_for(
@@ -87,7 +104,7 @@ def source_for(
 
     Args:
         paths: one file or several, plain or compressed.
-        format: a name of `FORMATS`; None: by the extensions.
+        format: a name of `FORMATS` or of a plugin's format; None: by the extensions.
         keys: the names of the options in messages.
         **options: options of that reader, such as `column` and `id_column` of a table.
 
@@ -97,10 +114,8 @@ def source_for(
     """
     files = [Path(path) for path in ([paths] if isinstance(paths, str | PathLike) else paths)]
     name = format or detect_format(files, keys)
-    if name not in FORMATS:
-        raise ConfigError(f"{keys.format}: {name!r} is unknown, expected one of {', '.join(FORMATS)}.")
-    reader = FORMATS[name]
-    known = [key for key in signature(reader).parameters if key not in ("paths", "kind", "keys")]
+    reader = _reader_of(name, keys)
+    known = [key for key in signature(reader).parameters if key not in ("paths", "kind", "keys", "reader")]
     for key in options:
         if key not in known:
             raise ConfigError(f"data.{key}: format {name} has no such option. It has {', '.join(known) or 'none'}.")

@@ -18,12 +18,14 @@ def sample(
     tokenizer: Tokenizer,
     context: BuildContext,
 ) -> DataSplits:
-    """Read 512 UniProt proteins that ship with the core: enough to try a model, not to evaluate one.
+    """Read 512 UniProt proteins that ship with the core, or the sample of the tokenizer: enough to try a model.
+
+    A tokenizer of another alphabet may have a sample of its own, `sample_texts`.
 
     Args:
         seed: the seed of the split.
-        val_size: the number of validation proteins.
-        test_size: the number of test proteins.
+        val_size: the number of validation records.
+        test_size: the number of test records.
 
     Raises:
         ConfigError: the two sizes leave nothing to train on.
@@ -33,11 +35,18 @@ def sample(
     from bionemo_core.data.splits.indices import split_at_random
     from bionemo_core.data.store.prepare import prepare
     from bionemo_core.data.store.residue_filter import ResidueFilter
+    from bionemo_core.io.hashing import fingerprint_of
 
+    if hasattr(tokenizer, "sample_texts"):
+        texts = list(tokenizer.sample_texts())
+        split = split_at_random(len(texts), val_size, test_size, seed)
+        chosen = [[texts[index] for index in part] for part in (split.train, split.val, split.test)]
+        return DataSplits(chosen[0], chosen[1] or None, chosen[2] or None, fingerprint_of(chosen))
     with as_file(files("bionemo_core.data") / "sample" / "uniprot_sample_512.fasta") as path:
         advice = (
             "Choose another tokenizer (tokenizer=...), or your own data with data=fasta data.path=...; for a model that"
-            " reads something else, such as molecules, use the data of its plugin: data=smiles data.path=..."
+            " reads something else, such as molecules, use the data of its plugin: data=smiles data.path=... "
+            "An author gives a tokenizer sample_texts()."
         )
         rules = ResidueFilter.of(tokenizer, on_invalid="error", advice=advice)
         store = prepare(FastaSource(path), rules, context)

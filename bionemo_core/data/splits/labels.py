@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from bionemo_core.data.readers import Source, detect_format, source_for
-from bionemo_core.data.readers.formats import FORMATS
 from bionemo_core.data.splits.indices import TEST, TRAIN, VAL, WINDOW, SplitIndices
 from bionemo_core.data.store.record_store import PreparedStore
 from bionemo_core.errors import ConfigError, DataError
@@ -159,7 +158,6 @@ def split_columns(format_name: str, split_column: str | None, split_headers: boo
             instead = "data.split_column" if format_name in TABLES else "data.split_file"
             raise ConfigError(f"data.split_headers: {format_name} files have no FASTA headers. Use {instead}.")
         return (DESCRIPTION,)
-    assert format_name in FORMATS
     return ()
 
 

@@ -1,1 +1,1 @@
-"""Checks of the components of optional hooks: schedules, loggers."""
+"""Checks of the components of optional hooks: schedules, loggers, oracles, file formats."""

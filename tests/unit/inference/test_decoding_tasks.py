@@ -16,8 +16,10 @@ from bionemo_core.errors import ConfigError, DataError, Preempted
 from bionemo_core.interop.load_report import LoadReport
 from bionemo_core.interop.stored import ModelSpec
 from bionemo_core.models.load import OpenedModel
+from bionemo_core.plugins import Registry
 from bionemo_core.tasks import optimize as optimize_task
 from bionemo_core.tasks import sample as sample_task
+from bionemo_core.testing import installed, make_plugin
 
 
 class WordJudge:
@@ -56,7 +58,7 @@ def opened(monkeypatch):
     return model
 
 
-def run(task, tmp_path: Path, **params) -> Path:
+def run(task, tmp_path: Path, registry: Registry | None = None, **params) -> Path:
     """Run a task, and return its output folder."""
     name = task.__name__.rpartition(".")[2]
     chosen = {group: Choice(group, OPENED) for group in ("model", "tokenizer", "data", "optim", "scheduler")}
@@ -69,7 +71,7 @@ def run(task, tmp_path: Path, **params) -> Path:
         trainer=Trainer(accelerator="cpu", progress_bar=False),
         **chosen,
     )
-    getattr(task, name)(spec, None, composed_yaml="task: {}\n")
+    getattr(task, name)(spec, registry, composed_yaml="task: {}\n")
     return output
 
 
@@ -239,3 +241,47 @@ def test_a_model_without_a_judge_cannot_be_searched(opened, words, tmp_path):
 def test_a_baseline_of_itself_is_refused(words, tmp_path):
     with pytest.raises(ConfigError, match=r"task\.algorithm is random already"):
         run(optimize_task, tmp_path, input=str(words), oracle="qed", algorithm="random", baseline=True)
+
+
+ORACLE = """
+from bionemo_core import Component, configure, hookimpl
+from bionemo_core.ranges import Count
+
+BIONEMO_PLUGIN_API = 1
+
+
+class Letters:
+    def __init__(self, wanted):
+        self.wanted = wanted
+
+    def __call__(self, texts, starts):
+        return [-float(abs(len(text) - self.wanted)) for text in texts]
+
+
+def letters(wanted: Count = 3):
+    return Letters(wanted)
+
+
+@hookimpl
+def bionemo_oracles():
+    yield Component("letters", configure(letters), "how near a word is to a length")
+"""
+
+
+def test_a_score_of_a_plugin(opened, words, tmp_path):
+    plugin = make_plugin(tmp_path / "plugin", "letter_scores", ORACLE)
+    options = {"input": str(words), "iterations": 2, "population": 4, "algorithm": "random", "picture": False}
+    with installed(plugin):
+        registry = Registry.load(environ={"BIONEMO_LOAD_PLUGINS": plugin.distribution})
+        folder = run(optimize_task, tmp_path, registry, oracle="letters", oracle_params={"wanted": 7}, **options)
+        for row in table(folder / "optimized.csv"):
+            assert float(row["start_score"]) == -abs(len(row["start"]) - 7)
+            assert float(row["random_score"]) == -abs(len(row["random_text"]) - 7)
+        for name, params, words_of_error in (
+            ("letter", None, "Did you mean 'letters'"),
+            ("letters", {"want": 7}, "no parameter 'want'"),
+            ("letters", {"wanted": 0}, "task.oracle_params.wanted: got 0, expected"),
+            ("share_of_a", {"wanted": 7}, "the score share_of_a has no keys"),
+        ):
+            with pytest.raises(ConfigError, match=words_of_error):
+                run(optimize_task, tmp_path, registry, oracle=name, oracle_params=params, **options)
