@@ -76,6 +76,7 @@ class Exchange:
         operations = []
         target = None if done is None else self._neighbour(1 if done.is_forward else -1)
         if target is not None and result is not None:
+            assert result.dtype == self._dtype, f"got hidden states in {result.dtype}, expected {self._dtype}"
             operations.append(dist.P2POp(dist.isend, result.detach().contiguous(), target, self._group))
         source = None if turn is None else self._neighbour(-1 if turn.is_forward else 1)
         received = None
