@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 from bionemo_core.config.model_defaults import problem_with_defaults
-from bionemo_core.config.task_spec import TaskSpec
+from bionemo_core.config.task_spec import OF_MACHINE, OF_ROWS, OF_TRAINING, TaskSpec
 from bionemo_core.data.sources import csv as csv_files
 from bionemo_core.data.sources import fasta, records, sample, uniref50, uniref90
 from bionemo_core.data.sources.blend import blend
@@ -124,6 +124,10 @@ def bionemo_loggers() -> Iterator[Component]:
     yield Component("wandb", configure(wandb), "Weights & Biases; offline if no API key is set")
 
 
+_UNSEEN = ("trainer.compile", "trainer.progress_bar")
+_OF_RANKS = ("parallel.tensor_model_parallel_size", "trainer.accelerator", "trainer.num_nodes", "trainer.precision")
+
+
 # Long: an entry for each task.
 @hookimpl
 def bionemo_tasks() -> Iterator[Component]:
@@ -131,7 +135,11 @@ def bionemo_tasks() -> Iterator[Component]:
     here = "bionemo_core.tasks"
     yield TaskSpec.of(settings.Train, f"{here}.train:train", "pre-train a model")
     yield TaskSpec.of(
-        settings.Embed, f"{here}.embed:embed", "write embeddings of the sequences in a file", opens_model=True
+        settings.Embed,
+        f"{here}.embed:embed",
+        "write embeddings of the sequences in a file",
+        opens_model=True,
+        unused=(*OF_TRAINING, *OF_ROWS, "data", "name"),
     )
     yield TaskSpec.of(
         settings.Finetune,
@@ -146,34 +154,43 @@ def bionemo_tasks() -> Iterator[Component]:
         "compute loss, perplexity and metrics on a split, and write a report page",
         opens_model=True,
         uses_run_data=True,
+        unused=(*OF_TRAINING, "name", *_UNSEEN),
     )
     yield TaskSpec.of(
         settings.Predict,
         f"{here}.predict:predict",
         "write a fine-tuned model's predictions, or score mutations",
         opens_model=True,
+        unused=(*OF_TRAINING, *OF_ROWS, "data", "name", *_UNSEEN),
     )
     yield TaskSpec.of(
         settings.Sample,
         f"{here}.sample:sample",
         "generate texts near those of a file, or from the model's prior",
         opens_model=True,
+        unused=(*OF_TRAINING, *OF_ROWS, "data"),
     )
     yield TaskSpec.of(
         settings.Optimize,
         f"{here}.optimize:optimize",
         "search a latent space for texts that score higher",
         opens_model=True,
+        unused=(*OF_TRAINING, *OF_ROWS, "data"),
     )
     yield TaskSpec.of(
         settings.Prepare,
         f"{here}.prepare:prepare",
         "prepare the data, and report what became of each record",
         needs_model=False,
+        unused=(
+            *(*OF_TRAINING, *OF_ROWS, "name", *_UNSEEN, *_OF_RANKS, "trainer.deterministic"),
+            *("restore", "connector", "restore_from_path"),
+        ),
     )
     yield TaskSpec.of(
         settings.Convert,
         f"{here}.convert:convert",
         "write a model in another format: artefact, .nemo, Hugging Face",
         opens_model=True,
+        unused=(*OF_TRAINING, *OF_ROWS, "data", *OF_MACHINE, "parallel.tensor_model_parallel_size"),
     )

@@ -2,12 +2,13 @@
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from bionemo_core.builtin import load_registry
 from bionemo_core.cli.overrides import component_keys, keys_of, prepare_command_line
+from bionemo_core.cli.unused_keys import check_unused
 from bionemo_core.errors import ConfigError
 from bionemo_core.io.std_streams import keep_working
 from bionemo_core.plugins import Registry
@@ -65,7 +66,17 @@ def _compose(typed: list[str], registry: Registry) -> "DictConfig":
     from bionemo_core.config.hydra_session import composer
 
     with _suggestions(registry), composer() as compose_typed:
-        return compose_typed(typed)
+        config = compose_typed(typed)
+    _check_unused(config, typed, registry)
+    return config
+
+
+def _check_unused(config: "DictConfig", typed: Iterable[str], registry: Registry) -> None:
+    from bionemo_core.config.store import COMPONENT_KEY
+    from bionemo_core.config.v1.user_yaml import UserYaml
+
+    if config.task:
+        check_unused(registry.get("task", config.task[COMPONENT_KEY]), typed, UserYaml.keys_read)
 
 
 def run_task(config: "DictConfig") -> Any:
@@ -90,6 +101,7 @@ def _sweep_job(config: "DictConfig") -> None:
 
     job = HydraConfig.get().job
     sys.stderr.write(f"job {job.num}: {job.override_dirname}\n")
+    _check_unused(config, HydraConfig.get().overrides.task, load_registry())
     run_task(config)
 
 

@@ -11,6 +11,29 @@ from bionemo_core.plugins.configure import configure
 if TYPE_CHECKING:
     from bionemo_core.plugins import Registry
 
+OF_TRAINING = (
+    *("optim", "scheduler", "checkpoint", "logger", "callbacks", "resume"),
+    *("trainer.max_steps", "trainer.max_time_min", "trainer.log_every_n_steps", "trainer.val_check_interval"),
+    *("trainer.limit_val_batches", "trainer.limit_test_batches", "trainer.gradient_clip_val", "trainer.cuda_graphs"),
+    "trainer.activations_checkpoint_granularity",
+    "trainer.activations_checkpoint_method",
+    "trainer.activations_checkpoint_num_layers",
+    *("batch.global_batch_size", "batch.accumulate_grad_batches", "parallel.sequence_parallel"),
+    *("parallel.sharding_strategy", "parallel.shard_size", "parallel.reduce_dtype"),
+)
+"""Groups and keys that only a training reads."""
+
+OF_ROWS = tuple(
+    f"batch.{key}" for key in ("micro_batch_size", "seq_length", "packing", "pack_window", "dynamic_padding")
+)
+"""Keys of the rows of a batch, for tasks that read the data of a run."""
+
+OF_MACHINE = (
+    *("name", "trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.precision", "batch.num_workers"),
+    *("trainer.num_threads", "trainer.deterministic", "trainer.compile", "trainer.progress_bar"),
+)
+"""Keys that describe the machine or the screen, and a name: a task that does not use one says so and goes on."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TaskSpec(Component):
@@ -24,6 +47,8 @@ class TaskSpec(Component):
     """Whether it uses the data of the run at `restore_from_path` unless other data are chosen."""
     needs_model: bool = True
     """Whether it needs a model; if not, a tokenizer is enough."""
+    unused: tuple[str, ...] = ()
+    """Groups, and keys of the core's groups, that it does not read."""
 
     @classmethod
     def of(cls, settings: type, entry: str, summary: str, **options: Any) -> "TaskSpec":

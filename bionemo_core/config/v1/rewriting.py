@@ -73,7 +73,7 @@ def rewrite_mapping(
     """
     effects = Effects()
     result: dict[str, Any] = {}
-    for key, value in _leaves(content):
+    for key, value in leaves(content):
         moved = _rewrite_key(key, value, own_keys, effects)
         if moved is not None and moved[1] != f"${{{moved[0]}}}":
             _insert(result, moved[0], moved[1])
@@ -173,11 +173,12 @@ def _set_loggers(arguments: list[str], loggers: Mapping[str, bool]) -> list[str]
     return [*kept, f"logger=[{','.join(chosen)}]"]
 
 
-def _leaves(content: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+def leaves(content: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    """Yield the dotted keys and values of a nested mapping."""
     for key, value in content.items():
         dotted = f"{prefix}{key}"
         if isinstance(value, Mapping) and value:
-            yield from _leaves(value, f"{dotted}.")
+            yield from leaves(value, f"{dotted}.")
         else:
             yield dotted, value
 

@@ -2,6 +2,7 @@
 
 import logging
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,7 +13,7 @@ from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSou
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 
-from bionemo_core.config.v1.rewriting import rewrite_mapping
+from bionemo_core.config.v1.rewriting import leaves, rewrite_mapping
 from bionemo_core.config.v1.yaml_reading import read_yaml, refuse_hydra_keys
 from bionemo_core.errors import ConfigError
 
@@ -30,6 +31,8 @@ class UserYaml(ConfigSource):
     """A folder of YAML files, whose keys may be those of v1."""
 
     own_keys: ClassVar[frozenset[str]] = frozenset()
+    keys_read: ClassVar[dict[Path, list[str]]] = {}
+    """The dotted keys and groups that each file which was read sets."""
 
     @staticmethod
     def scheme() -> str:
@@ -55,6 +58,8 @@ class UserYaml(ConfigSource):
         package = header["package"] if header["package"] not in (None, "_global_") else ""
         refuse_hydra_keys(plain, package if package or everywhere else group.replace("/", "."), path)
         rewritten = self._rewrite(plain, "" if everywhere else group.replace("/", "."), str(path))
+        place = package if package or everywhere else group.replace("/", ".")
+        self.keys_read[path] = list(_keys_of(rewritten, f"{place}." if place else ""))
         return ConfigResult(self.provider, f"{SCHEME}://{self.path}", OmegaConf.create(rewritten), header)
 
     def available(self) -> bool:
@@ -117,6 +122,7 @@ def use_folders(folders: list[Path], own_keys: frozenset[str]) -> None:
                 f"--config-dir: {folder} is not a folder. Give the folder that holds experiment/ or model/."
             )
     UserYaml.own_keys = own_keys
+    UserYaml.keys_read.clear()
     _UserFolders.folders = tuple(folder.absolute() for folder in folders)
     Plugins.instance().register(UserYaml)
     Plugins.instance().register(_UserFolders)
@@ -131,6 +137,13 @@ class _UserFolders(SearchPathPlugin):
         """Add each folder to the search path."""
         for folder in reversed(self.folders):
             search_path.append(provider="command-line", path=f"{SCHEME}://{folder}", anchor=None)
+
+
+def _keys_of(content: dict[str, Any], prefix: str) -> Iterator[str]:
+    """Yield the dotted keys of a file, and the groups that its defaults list overrides."""
+    for entry in _overrides_of(content.get("defaults", [])):
+        yield from (str(key).removeprefix("override ").strip("/") for key in entry)
+    yield from (key for key, _ in leaves({key: value for key, value in content.items() if key != "defaults"}, prefix))
 
 
 def _header(text: str) -> dict[str, str]:
