@@ -1,8 +1,15 @@
-"""`bionemo-run new-plugin NAME`: writes a working plugin as a starting point for a new one."""
+"""`bionemo-run new-plugin NAME`: writes a working plugin as a starting point for a new one.
+
+The files are templates in `skeleton/`: those of every plugin in `common`, those of a kind in the folder of its name.
+`about.txt`, `settings.txt` and `reference.txt` of a kind, and the texts in `parts`, are words that templates use.
+"""
 
 import argparse
 import os
+import re
 import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -12,8 +19,22 @@ from typing import NoReturn
 from bionemo_core.cli.plugin_name import check_plugin_name
 from bionemo_core.errors import ConfigError
 from bionemo_core.io.atomic import new_folder
+from bionemo_core.plugins.did_you_mean import did_you_mean
 
-_USAGE = "Usage: bionemo-run new-plugin NAME [--folder FOLDER]"
+GROUP_OF_KIND = {
+    "model": "model",
+    "dataset": "data",
+    "tokenizer": "tokenizer",
+    "connector": "connector",
+    "callback": "callbacks",
+    "head": "head",
+    "oracle": "oracle",
+    "reader": "reader",
+}
+"""The kinds of plugins, and the group of the component that gets the plugin's name."""
+
+_USAGE = f"Usage: bionemo-run new-plugin NAME [--kind {'|'.join(GROUP_OF_KIND)}] [--folder FOLDER]"
+_WORDS = ("about", "settings", "reference")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -25,40 +46,77 @@ def run(arguments: list[str]) -> int:
     """Write the package `bionemo-NAME` into a new folder and print the next commands.
 
     Raises:
-        ConfigError: the name is invalid or taken, or the folder exists already.
+        ConfigError: the kind is unknown, the name is invalid or taken, or the folder exists already.
         StorageError: the folder cannot be written.
     """
     parser = _Parser(add_help=False)
     parser.add_argument("name")
+    parser.add_argument("--kind", default="model")
     parser.add_argument("--folder", type=Path)
     chosen = parser.parse_args(arguments)
-    name = check_plugin_name(chosen.name, "model")
-    words = {"name": name, "model": name.replace("-", "_"), "package": f"bionemo_{name.replace('-', '_')}"}
-    words["test_class"] = "".join(part.capitalize() for part in name.split("-"))
+    if chosen.kind not in GROUP_OF_KIND:
+        raise ConfigError(
+            f"new-plugin: there is no kind {chosen.kind!r}.{did_you_mean(chosen.kind, GROUP_OF_KIND)} "
+            f"Kinds: {', '.join(GROUP_OF_KIND)}."
+        )
+    name = check_plugin_name(chosen.name, GROUP_OF_KIND[chosen.kind])
     folder = chosen.folder or Path(f"bionemo-{name}")
-    _write(folder, words)
+    words = _words(name, chosen.kind)
+    _write(folder, chosen.kind, words)
+    first = next(line for line in words["about"].splitlines() if line.startswith("bionemo-run"))
     sys.stdout.write(
-        f"{folder} holds a plugin with one model. Install it next to bionemo-run, train it and test it:\n"
+        f"{folder} holds a plugin with one {chosen.kind}. Install it next to bionemo-run, use it and test it:\n"
         f"  pip install -e {folder}\n"
-        f"  bionemo-run model={words['model']}\n"
+        f"  {first}\n"
         f"  pytest {folder}\n"
     )
     return 0
 
 
-def _write(folder: Path, words: dict[str, str]) -> None:
+def _words(name: str, kind: str) -> dict[str, str]:
+    """Return what stands for each `$word` of a template."""
+    word = name.replace("-", "_")
+    words = {"name": name, "word": word, "package": f"bionemo_{word}", "kind": kind}
+    words["test_class"] = "".join(part.capitalize() for part in name.split("-"))
+    words["year"] = str(datetime.now(UTC).year)
+    texts = {text: "" for text in _WORDS}
+    for folder, chosen in (("parts", None), (kind, _WORDS)):
+        for entry in _skeleton(folder).iterdir():
+            text = entry.name.removesuffix(".txt")
+            if entry.is_file() and (chosen is None or text in chosen):
+                texts[text] = Template(entry.read_text()).substitute(words).strip("\n")
+    return words | texts
+
+
+def _skeleton(folder: str) -> Traversable:
+    return files("bionemo_core.cli").joinpath("skeleton", folder)
+
+
+def _write(folder: Path, kind: str, words: dict[str, str]) -> None:
     if os.path.lexists(folder):
         raise ConfigError(f"new-plugin: {folder} exists already. Choose another name, or give --folder.")
     with new_folder(folder) as temporary:
-        for template, target in _templates(files("bionemo_core.cli").joinpath("skeleton"), temporary, words):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(Template(template.read_text()).substitute(words))
+        for part in ("common", kind):
+            for template, place in _templates(_skeleton(part)):
+                target = temporary / _renamed(place, words)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_text(_filled(template.read_text(), words))
 
 
-def _templates(source: Traversable, target: Path, words: dict[str, str]) -> list[tuple[Traversable, Path]]:
-    """Return each template and the file to write; `NAME` in a path is replaced by the package's name."""
-    found = []
-    for entry in sorted(source.iterdir(), key=lambda one: one.name):
-        place = target / entry.name.removesuffix(".txt").replace("NAME", words["package"])
-        found += _templates(entry, place, words) if entry.is_dir() else [(entry, place)]
-    return found
+def _templates(folder: Traversable, place: str = "") -> Iterator[tuple[Traversable, str]]:
+    """Yield each template with its place in the skeleton; texts of a kind, which are words, are none."""
+    for entry in sorted(folder.iterdir(), key=lambda one: one.name):
+        if entry.is_dir():
+            yield from _templates(entry, f"{place}{entry.name}/")
+        elif place or entry.name.removesuffix(".txt") not in _WORDS:
+            yield entry, place + entry.name.removesuffix(".txt")
+
+
+def _renamed(place: str, words: dict[str, str]) -> str:
+    """Return the path of a file to write; setuptools would leave a name with a dot at its start out of a wheel."""
+    return place.replace("NAME", words["package"]).replace("WORD", words["word"]).replace("DOT", ".")
+
+
+def _filled(template: str, words: dict[str, str]) -> str:
+    """Return the text of a file; an empty word leaves no blank lines behind."""
+    return re.sub(r"\n{4,}", "\n\n\n", Template(template).substitute(words)).rstrip() + "\n"

@@ -15,6 +15,8 @@ def test_what_it_writes_passes_the_kit(bionemo_run, tmp_path: Path):
     assert "bionemo-run model=night_owl" in done.stdout
     folder = tmp_path / "bionemo-night-owl"
     assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()) == [
+        ".github/workflows/tests.yml",
+        "LICENSE",
         "README.md",
         "bionemo_night_owl/__init__.py",
         "bionemo_night_owl/network.py",
