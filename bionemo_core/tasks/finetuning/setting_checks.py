@@ -27,9 +27,18 @@ def check_settings(task: Finetune) -> None:
     Raises:
         ConfigError: a setting is out of its range, or would have no effect.
     """
+    for is_wrong, message in (*_about_outputs(task), *_about_training(task)):
+        if is_wrong:
+            raise ConfigError(f"task.{message}.")
+    check_on_long(task.on_long, KINDS[task.kind][0])
+    check_on_bad_label("task.on_bad_label", task.on_bad_label, KINDS[task.kind][1])
+
+
+def _about_outputs(task: Finetune) -> list[tuple[bool, str]]:
+    """Return what may be wrong about labels, loss and what is written: (is it so?, the message)."""
     of_classes = KINDS[task.kind][1]
     weights = task.class_weights
-    wrong = [
+    return [
         (task.states_dtype not in STATES_DTYPES, f"states_dtype: got {task.states_dtype!r}, expected float32, float16"),
         (task.text_form not in TEXT_FORMS, f"text_form: got {task.text_form!r}, expected {' or '.join(TEXT_FORMS)}"),
         (task.average_last < 0, f"average_last: got {task.average_last}, expected 0 or more checkpoints"),
@@ -45,15 +54,21 @@ def check_settings(task: Finetune) -> None:
             task.loss is not None and task.head == "linear",
             "loss has no effect with task.head=linear, which is solved. Leave it out, or choose task.head=mlp",
         ),
+        (bool(weights) and min(weights or [0]) < 0, f"class_weights: got {weights}, expected none below 0"),
+        (bool(weights) and not of_classes, f"class_weights: task.kind={task.kind} has no classes"),
+        (task.balance_classes and not of_classes, f"balance_classes: task.kind={task.kind} has no classes"),
+        (task.balance_classes and bool(weights), "balance_classes and task.class_weights are both given; keep one"),
+    ]
+
+
+def _about_training(task: Finetune) -> list[tuple[bool, str]]:
+    """Return what may be wrong about the training of encoder and head: (is it so?, the message)."""
+    return [
         (task.lora_rank < 1, f"lora_rank: got {task.lora_rank}, expected 1 or more"),
         (
             task.lora_dora and task.encoder != "lora",
             f"lora_dora=true needs task.encoder=lora, got {task.encoder}",
         ),
-        (bool(weights) and min(weights or [0]) < 0, f"class_weights: got {weights}, expected none below 0"),
-        (bool(weights) and not of_classes, f"class_weights: task.kind={task.kind} has no classes"),
-        (task.balance_classes and not of_classes, f"balance_classes: task.kind={task.kind} has no classes"),
-        (task.balance_classes and bool(weights), "balance_classes and task.class_weights are both given; keep one"),
         (
             task.freeze_layers != 0 and task.encoder != "full",
             f"freeze_layers={task.freeze_layers} needs task.encoder=full, got {task.encoder}",
@@ -72,11 +87,6 @@ def check_settings(task: Finetune) -> None:
             "head=linear is solved, not trained: leave task.early_stopping and task.average_last out",
         ),
     ]
-    for is_wrong, message in wrong:
-        if is_wrong:
-            raise ConfigError(f"task.{message}.")
-    check_on_long(task.on_long, KINDS[task.kind][0])
-    check_on_bad_label("task.on_bad_label", task.on_bad_label, of_classes)
 
 
 def check_same_model(spec: RunSpec, saved: RunSpec) -> None:
