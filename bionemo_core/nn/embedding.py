@@ -1,4 +1,4 @@
-"""Token and position embeddings, with the ESM family's norm and token dropout."""
+"""Token, position and token-type embeddings, with the norm of BERT and ESM-1b and ESM's token dropout."""
 
 from __future__ import annotations
 
@@ -34,6 +34,8 @@ class EmbeddingOptions:
     token_dropout_mask_id: int | None = None
     """Id of the mask token for ESM's token dropout (mask embeddings become 0, the others are scaled); None: off."""
     dropout: float = 0.0
+    token_types: int = 0
+    """Rows of BERT's table of token types, of which every token gets the first; 0 for no table."""
 
 
 class TokenEmbedding(torch.nn.Module):
@@ -67,6 +69,12 @@ class TokenEmbedding(torch.nn.Module):
             rows = options.max_positions + options.position_offset
             self.position_embeddings = torch.nn.Embedding(rows, config.hidden_size, dtype=config.params_dtype)
             config.init_method(self.position_embeddings.weight)
+        self.token_type_embeddings: torch.nn.Embedding | None = None
+        if options.token_types:
+            self.token_type_embeddings = torch.nn.Embedding(
+                options.token_types, config.hidden_size, dtype=config.params_dtype
+            )
+            config.init_method(self.token_type_embeddings.weight)
         self.layer_norm = Norm(config, config.hidden_size, config.layernorm_epsilon) if options.layer_norm else None
 
     def forward(self, batch: TokenBatch, words: VocabParallelEmbedding | None = None) -> Tensor:
@@ -88,6 +96,8 @@ class TokenEmbedding(torch.nn.Module):
     def _add_positions(self, hidden: Tensor, position_ids: Tensor) -> Tensor:
         if self.position_embeddings is not None:
             hidden = hidden + self.position_embeddings(position_ids + self.options.position_offset)
+        if self.token_type_embeddings is not None:
+            hidden = hidden + self.token_type_embeddings.weight[0]
         return hidden if self.layer_norm is None else self.layer_norm(hidden)
 
     def _word_table(self, words: VocabParallelEmbedding | None) -> VocabParallelEmbedding:

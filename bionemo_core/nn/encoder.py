@@ -29,7 +29,7 @@ def padded_vocab_size(vocab_size: int, multiple: int = 128) -> int:
 
 
 class EncoderLM(torch.nn.Module):
-    """Embedding, pre-norm transformer layers, final norm, masked-language head.
+    """Embedding, transformer layers, masked-language head: ESM with `pre_ln`, BERT with `post_ln`.
 
     Args:
         config: from `bionemo_core.nn.layers.transformer_config`.
@@ -37,7 +37,9 @@ class EncoderLM(torch.nn.Module):
         embedding: options of the embedding.
         rotary: whether to rotate queries and keys by position.
         groups: the process groups to split over.
-        block: the spec of the layers and the final norm; None: `bionemo_core.nn.layers.block_spec`.
+        block_type: where the norms of the layers are, as in `bionemo_core.nn.layers.layer_spec`: pre_ln (and a final
+            norm), post_ln (after each sum, as in BERT), normformer.
+        block: the spec of layers of your own and of the final norm; None: that of `block_type`.
         tied_head: whether the head uses the embedding's table as its weight.
     """
 
@@ -51,6 +53,7 @@ class EncoderLM(torch.nn.Module):
         *,
         rotary: bool,
         groups: ProcessGroups,
+        block_type: str = "pre_ln",
         block: TransformerBlockSubmodules | None = None,
         tied_head: bool = True,
     ) -> None:
@@ -61,7 +64,9 @@ class EncoderLM(torch.nn.Module):
         columns = padded_vocab_size(vocab_size)
         self.embedding = TokenEmbedding(config, columns, embedding, groups)
         self.rotary = RotaryAngles(config.kv_channels) if rotary else None
-        self.encoder = TransformerBlock(config, block or block_spec(config), pg_collection=groups.collection)
+        self.encoder = TransformerBlock(
+            config, block or block_spec(config, block_type), pg_collection=groups.collection
+        )
         self.head = MaskedLanguageHead(config, columns, groups, tied=tied_head)
         self.shards: SequenceShards | None = None
         self.stage = Stage()
