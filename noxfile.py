@@ -150,6 +150,30 @@ def alone(session: nox.Session, plugin: str) -> None:
 
 
 @nox.session(default=False)
+def wheels(session: nox.Session) -> None:
+    """Build every distribution, check its metadata, install all by name from a folder and follow the READMEs there."""
+    session.install("-c", "constraints.txt", *_requirements("build", "twine", "pytest>"))
+    with _seclusion() as env, tempfile.TemporaryDirectory() as folder:
+        built, work = Path(folder) / "dist", Path(folder) / "work"
+        work.mkdir()
+        for project in (ROOT, *PLUGINS.values()):
+            session.run("python", "-m", "build", "--outdir", str(built), str(project), silent=True)
+        session.run("twine", "check", "--strict", *map(str, sorted(built.iterdir())))
+        version = _core_version()
+        # The local version is on no public index, so that no package of the same name can come in its place.
+        wanted = [f"{name}=={version}" for name in ("bionemo-run", *PLUGINS)]
+        session.install("-c", "constraints.txt", "--find-links", str(built), *wanted)
+        session.install("--no-deps", "--force-reinstall", "--no-index", "--find-links", str(built), *wanted)
+        session.chdir(work)
+        settings = ["trainer.max_steps=3", "batch.micro_batch_size=1", "scheduler.warmup_steps=1"]
+        session.run("bionemo-run", "model=esm1nv_tiny", *settings, env=env)
+        session.run("bionemo-run", "new-plugin", "wheel-try", "--kind", "tokenizer", env=env)
+        session.install("--find-links", str(built), "./bionemo-wheel-try")
+        session.run("bionemo-run", "check-plugin", "wheel-try", env=env)
+        session.run("bionemo-run", "model=esm1nv_tiny", "tokenizer=wheel_try", *settings, env=env)
+
+
+@nox.session(default=False)
 def bench(session: nox.Session) -> None:
     """Run the benchmarks that need no GPU: `benchmarks/bench_*.py`, without those that end in `_gpu`."""
     _install(session, PLUGINS, extra="test")
@@ -184,16 +208,20 @@ def mutants(session: nox.Session) -> None:
 def _install(
     session: nox.Session, plugins: Sequence[str] | dict[str, Path], *, extra: str = "", also: Sequence[str] = ()
 ) -> None:
-    """Install the core and these plugins in one pip command; Python compiles a module when it is first imported."""
+    """Install the core and these plugins in one pip command."""
     editable = [f".[{extra}]" if extra else ".", *(str(PLUGINS[name].relative_to(ROOT)) for name in plugins)]
     arguments = [argument for path in editable for argument in ("-e", path)]
-    session.install("--no-compile", "-c", "constraints.txt", *arguments, *also)
+    session.install("-c", "constraints.txt", *arguments, *also)
 
 
 def _requirements(*names: str) -> list[str]:
     """The requirements of these tools as pyproject.toml bounds them."""
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     return [line for line in extras["test"] + extras["dev"] if line.startswith(names)]
+
+
+def _core_version() -> str:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 
 
 @contextmanager
@@ -209,6 +237,7 @@ def _seclusion() -> Iterator[dict[str, str | None]]:
             "BIONEMO_LOAD_PLUGINS": None,
             "BIONEMO_BLOCK_PLUGINS": None,
             "PYTHONPATH": None,
+            "PYTHONDONTWRITEBYTECODE": None,  # else each of the many processes would compile our sources anew
             "OMP_NUM_THREADS": "1",
             "MKL_NUM_THREADS": "1",
             "TOKENIZERS_PARALLELISM": "false",

@@ -19,6 +19,19 @@ def test_plugin_pins_the_core_of_this_checkout(plugin):
     assert len(project["entry-points"]["bionemo.plugins"]) == 1
 
 
+@pytest.mark.parametrize("project", [PROJECT, *PLUGINS], ids=lambda path: path.name)
+def test_a_distribution_says_what_an_index_shows(project):
+    facts = tomllib.loads((project / "pyproject.toml").read_text())["project"]
+    assert facts["license"] == "Apache-2.0" and facts["license-files"] == ["LICENSE"]
+    assert (project / "LICENSE").read_bytes() == (PROJECT / "LICENSE").read_bytes()
+    assert (project / facts["readme"]).read_text().startswith("# ")
+    assert 20 < len(facts["description"]) < 100 and facts["description"].endswith(".")
+    assert facts["keywords"]
+    versions = [one.rpartition(" ")[2] for one in facts["classifiers"] if one.startswith("Programming Language")]
+    assert versions == ["3.11", "3.12", "3.13"] and facts["requires-python"] == ">=3.11,<3.14"
+    assert facts["classifiers"] == sorted(facts["classifiers"])
+
+
 @pytest.mark.parametrize("plugin", PLUGINS, ids=lambda path: path.name)
 def test_tools_know_the_plugin(plugin):
     package = plugin.name.replace("-", "_")
