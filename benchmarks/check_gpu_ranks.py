@@ -1,34 +1,43 @@
 """Two GPUs over NCCL against one: the losses of the same global batches, checkpoints that go between, tokens a second.
 
-Everything is run by the command, as a user's run, on the sequences that come with the core. Exits with status 1 if a
-loss differs by more than 1e-4 of itself in float32 or 1e-2 in bfloat16, or if other sequences were seen.
+Everything is run by the command, as a user's run, on the sequences that come with the core. Part `losses` exits with
+status 1 if a loss differs by more than 1e-4 of itself in float32 or 1e-2 in bfloat16, or if other sequences were seen.
+Part `speed` times each layout beside one GPU with the same global batch, and prints the rate per GPU as a share of it.
 
-    python benchmarks/check_gpu_ranks.py [--steps 20] [--models molmim_xsmall] [--precisions 32-true]
-        [--fast esm2_650m] [--accelerator gpu]
+    python benchmarks/check_gpu_ranks.py losses [--steps 20] [--models molmim_xsmall] [--precisions 32-true]
+    python benchmarks/check_gpu_ranks.py speed [--steps 24] [--cases data-16,tensor-16]
 """
 
 import argparse
 import os
+import signal
 import statistics
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from time import sleep
+from typing import NamedTuple
 
 from bionemo_core.reporting.metrics_file import NAME, read_rows
 
 LOSS, SPEED, SEEN = "reduced_train_loss", "tokens_per_second", "consumed_samples"
 TOLERANCE = {"32-true": 1e-4, "bf16-mixed": 1e-2}
+ONE, TWO = "trainer.devices=1", "trainer.devices=2"
+TENSOR = (TWO, "parallel.tensor_model_parallel_size=2")
+SEQUENCE = (*TENSOR, "parallel.sequence_parallel=true")
+STAGES = (TWO, "parallel.pipeline_model_parallel_size=2")
+SHARDED = (TWO, "parallel.sharding_strategy=full")
+RECOMPUTED = (TWO, "trainer.activations_checkpoint_granularity=full")
+NO_DROPOUT = ("model.hidden_dropout=0", "model.attention_dropout=0")
+LAYOUTS = {"data": (TWO,), "sharded": SHARDED, "tensor": TENSOR}
+ENCODER_LAYOUTS = LAYOUTS | {"sequence": SEQUENCE, "pipeline": STAGES, "recomputed": RECOMPUTED}
 MODELS = {
-    "esm2_8m": (),
-    "prott5nv_tiny": ("model.hidden_dropout=0", "model.attention_dropout=0"),
-    "megamolbart_xsmall": ("model.hidden_dropout=0", "model.attention_dropout=0", "optim.lr=5e-4"),
-    "molmim_xsmall": ("model.hidden_dropout=0", "model.attention_dropout=0"),
-}
-LAYOUTS = {
-    "one": ("trainer.devices=1",),
-    "data": ("trainer.devices=2",),
-    "tensor": ("trainer.devices=2", "parallel.tensor_model_parallel_size=2"),
+    "esm2_8m": ((), ENCODER_LAYOUTS),
+    "prott5nv_tiny": (NO_DROPOUT, LAYOUTS),
+    "megamolbart_xsmall": ((*NO_DROPOUT, "optim.lr=5e-4"), LAYOUTS),
+    "molmim_xsmall": (NO_DROPOUT, LAYOUTS),
 }
 COMMON = (
     "scheduler=constant",
@@ -38,7 +47,27 @@ COMMON = (
     "batch.num_workers=2",
 )
 
-Rows = list[dict[str, str]]
+
+class Speed(NamedTuple):
+    """A layout of two GPUs, and the settings that one GPU has too."""
+
+    layout: tuple[str, ...]
+    model: str
+    micro_batch_size: int
+    global_batch_size: int
+
+
+SPEEDS = {
+    "data-16": Speed((TWO,), "esm2_650m", 16, 32),
+    "data-16-sharded": Speed(SHARDED, "esm2_650m", 16, 32),
+    "data-32": Speed((TWO,), "esm2_650m", 32, 64),
+    "tensor-16": Speed(TENSOR, "esm2_650m", 16, 16),
+    "sequence-16": Speed(SEQUENCE, "esm2_650m", 16, 16),
+    "pipeline-16": Speed(STAGES, "esm2_650m", 16, 128),
+    "sequence-3b": Speed(SEQUENCE, "esm2_3b", 8, 8),
+}
+
+Rows = list[dict[str, int | float]]
 
 
 class Runs:
@@ -48,72 +77,133 @@ class Runs:
         self.home = home
         self.accelerator = f"trainer.accelerator={accelerator}"
 
-    def rows(self, name: str, *overrides: str) -> Rows:
+    def rows(self, name: str, *overrides: str, gpu: int | None = None) -> Rows:
         """The metrics of a run; its output is shown if it fails, or is refused."""
-        command = ["bionemo-run", f"name={name}", self.accelerator, *COMMON, *overrides]
-        ran = subprocess.run(
-            command, env={**os.environ, "BIONEMO_HOME": str(self.home)}, capture_output=True, text=True
-        )
-        if ran.returncode:
-            print(f"  {name}: status {ran.returncode}\n{(ran.stdout + ran.stderr)[-2000:]}")
+        status = self._start(name, overrides, gpu).wait()
+        if status:
+            self._explain(name, status)
             return []
-        return read_rows(next((self.home / "runs" / name).iterdir()) / NAME)
+        return self._read(name)
+
+    def first_rows(self, name: str, count: int, *overrides: str, gpu: int | None = None) -> Rows:
+        """The metrics of the first `count` steps of a run, which is then killed, so that no time goes into saving."""
+        process = self._start(name, (*overrides, "trainer.max_steps=100000"), gpu)
+        rows: Rows = []
+        while process.poll() is None and len(rows) < count:
+            sleep(0.5)
+            rows = self._read(name)
+        if process.returncode is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        status = process.wait()
+        if len(rows) < count:
+            self._explain(name, status)
+        return rows
+
+    def _start(self, name: str, overrides: tuple[str, ...], gpu: int | None) -> "subprocess.Popen[bytes]":
+        command = ["bionemo-run", f"name={name}", self.accelerator, *COMMON, *overrides]
+        environment = {**os.environ, "BIONEMO_HOME": str(self.home)}
+        if gpu is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = str(gpu)
+        with (self.home / f"{name}.log").open("wb") as output:
+            return subprocess.Popen(
+                command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            )
+
+    def _explain(self, name: str, status: int) -> None:
+        print(f"  {name}: status {status}\n{(self.home / f'{name}.log').read_text()[-2000:]}", flush=True)
+
+    def _read(self, name: str) -> Rows:
+        files = list((self.home / "runs" / name).glob(f"*/{NAME}"))
+        return read_rows(files[0]) if files else []
 
 
 def difference(rows: Rows, reference: Rows) -> float:
     """The largest difference of a loss from the reference's, as a share of that; infinite for other sequences."""
     if [row[SEEN] for row in rows] != [row[SEEN] for row in reference] or not rows:
         return float("inf")
-    pairs = [(float(row[LOSS]), float(wanted[LOSS])) for row, wanted in zip(rows, reference, strict=True)]
+    pairs = [(row[LOSS], wanted[LOSS]) for row, wanted in zip(rows, reference, strict=True)]
     return max(abs(got - wanted) / abs(wanted) for got, wanted in pairs)
 
 
-def layouts_agree(runs: Runs, model: str, precision: str, steps: int) -> bool:
-    """Every layout against one GPU, and a run of two GPUs that goes on on one."""
+def layouts_agree(runs: Runs, model: str, precision: str, steps: int, pool: ThreadPoolExecutor) -> dict[str, float]:
+    """Difference from one GPU of every layout, and of a run of two GPUs that goes on on one."""
+    options, layouts = MODELS[model]
     batch = ("batch.micro_batch_size=4", "batch.global_batch_size=8")
-    asked = (f"model={model}", *MODELS[model], f"trainer.precision={precision}", "trainer.compile=false", *batch)
-    found: dict[str, float] = {}
-    reference: Rows = []
-    for layout, overrides in LAYOUTS.items():
-        rows = runs.rows(f"{model}-{precision}-{layout}", *asked, *overrides, f"trainer.max_steps={steps}")
-        reference = reference or rows
-        found[layout] = difference(rows, reference)
-    name = f"{model}-{precision}-goes-on"
-    runs.rows(name, *asked, *LAYOUTS["data"], f"trainer.max_steps={steps // 2}")
-    rows = runs.rows(name, *asked, *LAYOUTS["one"], f"trainer.max_steps={steps}", "resume=last")
-    found["two, then one"] = difference(rows, reference)
-    print(f"{model} {precision}: " + ", ".join(f"{layout} {value:.1e}" for layout, value in found.items()), flush=True)
-    return max(found.values()) < TOLERANCE[precision]
+    asked = (f"model={model}", *options, f"trainer.precision={precision}", "trainer.compile=false", *batch)
+    end, case = f"trainer.max_steps={steps}", f"{model}-{precision}"
+
+    def goes_on() -> Rows:
+        runs.rows(f"{case}-goes-on", *asked, *list(layouts.values())[-1], f"trainer.max_steps={steps // 2}")
+        return runs.rows(f"{case}-goes-on", *asked, ONE, end, "resume=last", gpu=1)
+
+    reference = pool.submit(runs.rows, f"{case}-one", *asked, ONE, end, gpu=0)
+    going_on = pool.submit(goes_on)
+    begun = {name: pool.submit(runs.rows, f"{case}-{name}", *asked, *layouts[name], end) for name in layouts}
+    found = {name: difference(rows.result(), reference.result()) for name, rows in begun.items()}
+    return found | {"two, then one": difference(going_on.result(), reference.result())}
 
 
-def speeds(runs: Runs, model: str, steps: int, precision: str = "bf16-mixed") -> None:
-    """Tokens a second of each layout, 8 packs a device and step; the median of the second half of the steps."""
-    asked = (f"model={model}", f"trainer.max_steps={steps}", f"trainer.precision={precision}")
-    for layout, overrides in LAYOUTS.items():
-        rows = runs.rows(f"fast-{layout}", *asked, "batch.micro_batch_size=8", "trainer.compile=true", *overrides)
-        found = [float(row[SPEED]) for row in rows[len(rows) // 2 :] if row.get(SPEED)]
-        print(f"{model} {precision} {layout}: {statistics.median(found) if found else 0:,.0f} tokens/s", flush=True)
+def median_rate(rows: Rows) -> float:
+    """Tokens a second, the median of the second half of the steps; 0 if the run failed."""
+    found = [float(row[SPEED]) for row in rows[len(rows) // 2 :] if row.get(SPEED)]
+    return statistics.median(found) if found else 0.0
 
 
-def main() -> None:
+def time_layouts(runs: Runs, cases: list[str], steps: int) -> None:
+    """Print the rate of each layout, and of one GPU with the same batches; the runs of one GPU go side by side."""
+
+    def settings(name: str) -> tuple[str, ...]:
+        case = SPEEDS[name]
+        batch = f"batch.micro_batch_size={case.micro_batch_size}", f"batch.global_batch_size={case.global_batch_size}"
+        return f"model={case.model}", "trainer.precision=bf16-mixed", *batch
+
+    baselines: dict[tuple[str, ...], list[str]] = {}
+    for name in cases:
+        baselines.setdefault(settings(name), []).append(name)
+
+    def time_one(number: int, asked: tuple[str, ...]) -> float:
+        return median_rate(runs.first_rows(f"one-{number}", steps, *asked, ONE, gpu=number % 2))
+
+    with ThreadPoolExecutor(2) as pool:
+        one = dict(zip(baselines, pool.map(time_one, range(len(baselines)), baselines), strict=True))
+    for asked, rate in one.items():
+        print(f"one GPU, {' '.join(asked)}: {rate:,.0f} tokens/s", flush=True)
+    for name in cases:
+        rows = runs.first_rows(name, steps, *settings(name), *SPEEDS[name].layout)
+        rate, alone = median_rate(rows), one[settings(name)]
+        share = rate / 2 / alone if alone else 0.0
+        print(f"{name}: {rate:,.0f} tokens/s, per GPU {share:.3f} of one", flush=True)
+
+
+def main() -> int:
     """Print a line a case."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=("losses", "speed"))
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--models", default=",".join(MODELS))
     parser.add_argument("--precisions", default=",".join(TOLERANCE))
-    parser.add_argument("--fast", help="a model whose tokens a second are wanted as well")
+    parser.add_argument("--cases", default=",".join(SPEEDS))
     parser.add_argument("--accelerator", choices=("gpu", "cpu"), default="gpu")
+    parser.add_argument("--side-by-side", type=int, default=8, help="runs of the part losses at once")
     arguments = parser.parse_args()
     with TemporaryDirectory() as home:
         runs = Runs(Path(home), arguments.accelerator)
+        if arguments.part == "speed":
+            time_layouts(runs, arguments.cases.split(","), arguments.steps)
+            return 0
         precisions = ["32-true"] if arguments.accelerator == "cpu" else arguments.precisions.split(",")
-        cases = [(model, precision) for precision in precisions for model in arguments.models.split(",")]
-        agree = [layouts_agree(runs, model, precision, arguments.steps) for model, precision in cases]
-        if arguments.fast:
-            speeds(runs, arguments.fast, arguments.steps)
-    print("all agree" if all(agree) else "LOSSES DIFFER")
-    sys.exit(not all(agree))
+        cases = [(model, precision) for model in arguments.models.split(",") for precision in precisions]
+        agree = True
+        with ThreadPoolExecutor(len(cases)) as checks, ThreadPoolExecutor(arguments.side_by_side) as pool:
+            begun = {checks.submit(layouts_agree, runs, *case, arguments.steps, pool): case for case in cases}
+            for done in as_completed(begun):
+                (model, precision), found = begun[done], done.result()
+                listed = ", ".join(f"{layout} {value:.1e}" for layout, value in found.items())
+                print(f"{model} {precision}: {listed}", flush=True)
+                agree &= max(found.values()) < TOLERANCE[precision]
+    print("all agree" if agree else "LOSSES DIFFER")
+    return int(not agree)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -32,7 +32,7 @@ class Trainer:
     deterministic: bool = False  # use torch's deterministic algorithms; slower on a GPU
     num_threads: Optional[Threads] = None  # CPU threads per process; null: torch's default
     compile: Optional[bool] = None  # compile the layers; null: on a GPU only
-    cuda_graphs: bool = True  # use CUDA graphs where possible: one GPU, 16-bit, packing, a network that supports them
+    cuda_graphs: bool = True  # use CUDA graphs where possible: 16-bit, packing, no shards, a network that supports them
     activations_checkpoint_granularity: str = "none"  # recompute in the backward pass: none, selective, full
     activations_checkpoint_method: Optional[str] = None  # layers to recompute: uniform (all), block; null: uniform
     activations_checkpoint_num_layers: Count = 1  # with block: recompute the first N layers of each stack

@@ -84,6 +84,7 @@ class SdpaCoreAttention(torch.nn.Module):
         self.dropout = config.attention_dropout if attention_dropout is None else attention_dropout
         self.scale = softmax_scale
         self.split_over_ranks = pg_collection is not None and pg_collection.tp.size() > 1
+        self.cuda_graph_unsafe = self.split_over_ranks and self.dropout > 0  # a capture cannot change the stream
 
     def forward(
         self,

@@ -104,6 +104,7 @@ class EncoderLM(torch.nn.Module):
         for module in self.encoder.modules():
             if isinstance(module, ColumnLinear | RowLinear):
                 module.shards = self.shards
+        self.cuda_graph_unsafe = self.config.hidden_dropout > 0  # it draws from a stream that a capture cannot change
 
     def logits(self, batch: TokenBatch) -> Tensor:
         """Return this rank's columns of the logits, shape [rows, length, padded vocabulary / tensor ranks]."""

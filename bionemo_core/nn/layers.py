@@ -28,24 +28,26 @@ from bionemo_core.errors import ConfigError
 from bionemo_core.nn.attention import SdpaCoreAttention
 from bionemo_core.parallel.groups import ProcessGroups
 from bionemo_core.parallel.sequence import SequenceShards
+from bionemo_core.parallel.tensor import column_linear, sum_over_ranks
 
 
 class ColumnLinear(ColumnParallelLinear):
-    """A column-parallel linear layer that is one fused `F.linear` on a single tensor-parallel rank."""
+    """A column-parallel linear layer that is compiled as a whole, on one tensor-parallel rank or several."""
 
     shards: SequenceShards | None = None
     """The split of the input's tokens over the ranks; None if every rank has all tokens."""
 
     def forward(self, input_: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        weight = self.weight if weight is None else weight
         if self.shards is not None:
-            return self.shards.gathered_linear(input_, self.weight if weight is None else weight, self.bias), None
+            return self.shards.gathered_linear(input_, weight, self.bias), None
         if self.tp_group.size() > 1:
-            return super().forward(input_, weight)
-        return F.linear(input_, self.weight if weight is None else weight, self.bias), None
+            return column_linear(input_, weight, self.bias, self.tp_group), None
+        return F.linear(input_, weight, self.bias), None
 
 
 class RowLinear(RowParallelLinear):
-    """A row-parallel linear layer that is one fused `F.linear` on a single tensor-parallel rank."""
+    """A row-parallel linear layer that is compiled as a whole, on one tensor-parallel rank or several."""
 
     shards: SequenceShards | None = None
     """The split of the output's tokens over the ranks; None if every rank gets all tokens."""
@@ -55,7 +57,8 @@ class RowLinear(RowParallelLinear):
             output = self.shards.sum_and_scatter(F.linear(input_, self.weight))
             return (output if self.bias is None else output + self.bias), None
         if self.tp_group.size() > 1:
-            return super().forward(input_)
+            output = sum_over_ranks(F.linear(input_, self.weight), self.tp_group)
+            return (output if self.bias is None else output + self.bias), None
         return F.linear(input_, self.weight, self.bias), None
 
 

@@ -40,6 +40,8 @@ class ProcessGroups:
 
     tensor: dist.ProcessGroup
     data: dist.ProcessGroup
+    data_hosts: dist.ProcessGroup
+    """The data-parallel ranks, for tensors on the CPU."""
     pipeline: dist.ProcessGroup
     """The stages of one pipeline, in their order."""
     pipeline_ends: dist.ProcessGroup | None
@@ -77,10 +79,18 @@ class ProcessGroups:
         return tensor
 
     def sum_over_data(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Sum `tensor` in place over the data-parallel ranks, and return it."""
+        """Sum `tensor` in place over the data-parallel ranks, and return it. A tensor on the CPU waits for no GPU."""
         if self.data_size > 1:
-            dist.all_reduce(tensor, group=self.data)
+            dist.all_reduce(tensor, group=self.data if tensor.is_cuda else self.data_hosts)
         return tensor
+
+    def any_over_tensor(self, flag: bool, device: torch.device) -> bool:
+        """Return whether `flag` is true on any tensor-parallel rank; all of them must call it."""
+        if self.tensor_size == 1:
+            return flag
+        found = torch.tensor(int(flag), device=device)
+        dist.all_reduce(found, dist.ReduceOp.MAX, group=self.tensor)
+        return bool(found.item())
 
 
 _current: ProcessGroups | None = None
@@ -147,9 +157,11 @@ def _make_groups(tensor_size: int, pipeline_size: int) -> ProcessGroups:
     )
     pipeline = parallel_state.get_pipeline_model_parallel_group()
     stage = Stage(pipeline.rank(), pipeline.size())
+    data = parallel_state.get_data_parallel_group()
     return ProcessGroups(
         tensor=parallel_state.get_tensor_model_parallel_group(),
-        data=parallel_state.get_data_parallel_group(),
+        data=data,
+        data_hosts=_group_of_hosts(data),
         pipeline=pipeline,
         pipeline_ends=parallel_state.get_embedding_group() if stage.is_first or stage.is_last else None,
         pipeline_hosts=_group_of_hosts(pipeline),

@@ -18,11 +18,13 @@ from torch.distributed._functional_collectives import (
     all_gather_tensor,
     reduce_scatter_tensor,
     reduce_scatter_tensor_autograd,
+    wait_tensor,
 )
 from torch.distributed.tensor import DTensor
 
 from bionemo_core.errors import ConfigError
 from bionemo_core.parallel.dropout import tensor_parallel_stream
+from bionemo_core.parallel.tensor import linear_gradients
 
 
 class SequenceShards:
@@ -159,15 +161,17 @@ class _GatheredLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, part: Tensor, weight: Tensor, bias: Tensor | None, shards: SequenceShards) -> Tensor:
         ctx.save_for_backward(part, weight)
-        ctx.shards, ctx.length, ctx.has_bias = shards, shards.length, bias is not None
+        ctx.shards, ctx.length = shards, shards.length
         return F.linear(all_gather_tensor(part.contiguous(), 0, shards.group)[: ctx.length], weight, bias)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         part, weight = ctx.saved_tensors
         shards: SequenceShards = ctx.shards
-        whole = all_gather_tensor(part.contiguous(), 0, shards.group)[: ctx.length]
-        flat = gradient.flatten(0, -2)
+        # Each exchange goes on while a product that does not need it is computed.
+        gathered = all_gather_tensor(part.contiguous(), 0, shards.group)
         partial_sums = shards.pad(gradient @ weight).contiguous()
+        whole = wait_tensor(gathered)[: ctx.length]
         own = reduce_scatter_tensor(partial_sums, "sum", 0, shards.group)
-        return own.clone(), flat.t() @ whole.flatten(0, -2), flat.sum(0) if ctx.has_bias else None, None
+        of_weight, of_bias = linear_gradients(gradient, whole, ctx.needs_input_grad[1:3])
+        return wait_tensor(own), of_weight, of_bias, None

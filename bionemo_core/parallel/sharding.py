@@ -91,6 +91,11 @@ def _mesh(groups: ProcessGroups, device: torch.device, sharding: Sharding) -> De
     return DeviceMesh.from_group(parts, device.type, mesh=ranks, mesh_dim_names=("replicate", "shard"))
 
 
+def is_sharded(network: nn.Module) -> bool:
+    """Return whether data-parallel ranks hold a share of the weights each, which FSDP2 gathers."""
+    return isinstance(network, FSDPModule)
+
+
 def average_gradients(network: nn.Module) -> None:
     """Average the gradients of a step over ranks that hold all weights; FSDP2 has done so in the backward pass."""
     replicas: Replicas | None = getattr(network, "_replicas", None)

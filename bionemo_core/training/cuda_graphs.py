@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from bionemo_core.errors import ConfigError
 from bionemo_core.nn.cuda_graph_safe import Graph, is_cuda_graph_safe
 from bionemo_core.parallel.groups import ProcessGroups
+from bionemo_core.parallel.sharding import is_sharded
 from bionemo_core.training.losses import Pass, RunPass, run_pass
 
 if TYPE_CHECKING:
@@ -45,13 +46,17 @@ A graph keeps all the memory of a pass, and passes that need much memory keep th
 def make_pass_runner(network: nn.Module, groups: ProcessGroups, *, use_graphs: bool) -> RunPass:
     """Return the function that runs this network's passes: with CUDA graphs if wanted and possible.
 
-    They are possible on a single GPU with a network that is marked `@cuda_graph_safe`. They help if the batches have
-    few different shapes. (Ranks that hold all weights could use them too; that has not been tried on several GPUs.)
+    They are possible on GPUs, with a network that is marked `@cuda_graph_safe` and whose weights are not sharded over
+    data-parallel ranks. They help if the batches have few different shapes.
     """
-    alone = groups.data_size == groups.tensor_size == 1
-    if use_graphs and alone and is_cuda_graph_safe(network) and next(network.parameters()).is_cuda:
-        return CudaGraphPasses(network)
+    if use_graphs and may_be_captured(network) and next(network.parameters()).is_cuda:
+        return CudaGraphPasses(network, groups)
     return partial(run_pass, network)
+
+
+def may_be_captured(network: nn.Module) -> bool:
+    """Return whether a graph of the network's passes computes what the passes compute."""
+    return is_cuda_graph_safe(network) and not is_sharded(network)
 
 
 CaptureGraph = Callable[[Callable[[], None]], Graph]
@@ -59,18 +64,20 @@ CaptureGraph = Callable[[Callable[[], None]], Graph]
 
 
 class CudaGraphPasses:
-    """Passes of a network on one rank, captured as a CUDA graph for each shape of packed batch that recurs.
+    """Passes of a network, captured as a CUDA graph for each shape of packed batch that recurs.
 
     The results are those of `run_pass`. The parameters must keep their memory. The next pass overwrites the memory of
     the gradients, so copy those that are to be kept.
 
     Args:
         network: a network that is marked safe, see `bionemo_core.nn.cuda_graph_safe`.
+        groups: the process groups of the job. Tensor-parallel ranks capture the same passes, with their exchanges.
         capture: the function that captures a graph; default: as a CUDA graph.
     """
 
-    def __init__(self, network: nn.Module, *, capture: CaptureGraph | None = None) -> None:
+    def __init__(self, network: nn.Module, groups: ProcessGroups, *, capture: CaptureGraph | None = None) -> None:
         self.network = network
+        self._groups = groups
         self._device = next(network.parameters()).device
         # A capture must not use the default stream, and autograd binds what it keeps of a parameter to its stream.
         self._stream = torch.cuda.Stream(self._device) if self._device.type == "cuda" else None
@@ -110,7 +117,9 @@ class CudaGraphPasses:
             return run_pass(self.network, batch, per_token, per_sequence)
         with self._make_detector() as syncs:
             result = run_pass(self.network, batch, per_token, per_sequence)
-        if syncs.any:  # perhaps because something was compiled, so the next pass is watched again
+        if self._groups.any_over_tensor(
+            syncs.any, self._device
+        ):  # perhaps because something was compiled, so the next pass is watched again
             self._syncing_passes[shape] += 1
             self._seen[shape] -= 1
             if self._syncing_passes[shape] == MAX_SYNCING_PASSES:
@@ -127,7 +136,7 @@ class CudaGraphPasses:
         if self._stream is None:
             return False
         limit = MAX_MEMORY_SHARE * torch.cuda.get_device_properties(self._device).total_memory
-        return torch.cuda.max_memory_allocated(self._device) > limit
+        return self._groups.any_over_tensor(torch.cuda.max_memory_allocated(self._device) > limit, self._device)
 
 
 class _CapturedPass:

@@ -164,10 +164,8 @@ class LanguageModule(pl.LightningModule):
     def _count_global_batch(self, batch: StepBatch) -> dict[str, float]:
         names = ("loss_tokens", "sequences", "tokens", "capacity")
         local = [batch.num_loss_tokens, batch.num_sequences, batch.num_tokens, batch.capacity]
-        groups = self._strategy.groups
-        # A single rank counts on the CPU, so that it does not wait for the GPU.
-        counts = torch.tensor(local, dtype=torch.float64, device=self.device if groups.data_size > 1 else "cpu")
-        return dict(zip(names, groups.sum_over_data(counts).tolist(), strict=True))
+        counts = torch.tensor(local, dtype=torch.float64)  # on the CPU, so that no rank waits for its GPU
+        return dict(zip(names, self._strategy.groups.sum_over_data(counts).tolist(), strict=True))
 
     def _accumulate(self, batch: StepBatch, counts: dict[str, float]) -> tuple[Tensor, tuple[str, ...], float]:
         """Run this rank's micro batches; return the sum of `Losses.values`, the logged names and backward seconds."""

@@ -21,6 +21,7 @@ from bionemo_core.parallel.dropout import seed_micro_batch
 from bionemo_core.parallel.groups import start_groups
 from bionemo_core.parallel.recompute import recompute_layers
 from bionemo_core.parallel.sequence import sum_shard_gradients
+from bionemo_core.parallel.tensor import column_linear
 from bionemo_core.protocols import Example
 
 
@@ -82,6 +83,29 @@ def worst(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float
     return max(float((one[n] - other[n]).abs().max() / one[n].abs().max().clamp(min=1e-6)) for n in names)
 
 
+def losses_of_compiled_layers(split: bool) -> tuple[float, float]:
+    """The loss as it is, and with every layer compiled as one graph, which fails at a break; a padded batch."""
+    made = network()
+    if split:
+        made.split_sequences()
+    plain = pass_of(made, packed=False)
+    for layer in made.layers:
+        layer.compile(backend="aot_eager", fullgraph=True, dynamic=False)
+    compiled = pass_of(made, packed=False)
+    return float(compiled["loss"] - plain["loss"]), worst(plain, compiled)
+
+
+def reduced_gradient_is_skipped_for_a_frozen_input() -> list[bool]:
+    """Which gradients of a column-parallel layer exist: those of a trained input, and of one that needs none."""
+    group, weight = start_groups(2).tensor, torch.ones(3, 2, requires_grad=True)
+    there = []
+    for trained in (True, False):
+        given = torch.ones(4, 2, requires_grad=trained)
+        column_linear(given, weight, None, group).sum().backward()
+        there.append(given.grad is not None)
+    return there
+
+
 def main() -> None:
     rank, store = int(sys.argv[1]), sys.argv[2]
     dist.init_process_group("gloo", store=dist.FileStore(store, 2), rank=rank, world_size=2)
@@ -95,6 +119,10 @@ def main() -> None:
             "kept": [int(whole["kept"]), int(part["kept"])],
             "scatters": [bool(whole["scatters"]), bool(part["scatters"])],
         }
+    found["compiled"] = {split: losses_of_compiled_layers(split) for split in (False, True)}
+    found["input gradients"] = reduced_gradient_is_skipped_for_a_frozen_input()
+    groups = start_groups(2)
+    found["any"] = [groups.any_over_tensor(flag, torch.device("cpu")) for flag in (False, rank == 1)]
     dropped = network(0.2)
     dropped.split_sequences()
     before = pass_of(dropped, True)

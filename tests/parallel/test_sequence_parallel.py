@@ -51,6 +51,22 @@ def test_each_rank_drops_out_its_own_tokens(ranks) -> None:
     assert ranks[0]["draw"] != ranks[1]["draw"]
 
 
+@pytest.mark.parametrize("split", ["false", "true"])
+def test_layers_are_compiled_as_one_graph_each_with_their_exchanges(ranks, split: str) -> None:
+    for rank in ranks:
+        loss, largest = rank["compiled"][split]
+        assert abs(loss) < 1e-3
+        assert largest < 1e-5
+
+
+def test_gradients_that_nobody_needs_are_not_exchanged(ranks) -> None:
+    assert [rank["input gradients"] for rank in ranks] == [[True, False]] * 2
+
+
+def test_a_decision_of_one_rank_is_that_of_all(ranks) -> None:
+    assert [rank["any"] for rank in ranks] == [[False, True]] * 2
+
+
 def test_a_network_that_cannot_split_its_sequences_is_refused() -> None:
     import torch
 

@@ -138,7 +138,7 @@ def test_mean_length_is_the_one_asked_for() -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"seq_length_dec": 154}, "= 155 of the decoder"),
+        ({"seq_length_dec": 154}, "= 155 in the decoder"),
         ({"seq_length": 1024, "seq_length_dec": 512}, "96 sentinels .* may need 154"),
         ({"masked_lm_prob": 0.0}, "masked_lm_prob: got 0.0"),
         ({"max_ngram_size": 0}, "max_ngram_size: got 0"),

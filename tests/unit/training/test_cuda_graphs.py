@@ -12,11 +12,15 @@ from torch import nn
 
 from bionemo_core.data.batches.batch import Seq2SeqBatch
 from bionemo_core.data.batches.rows import RowShape, collate_pairs
+from bionemo_core.nn.attention import SdpaCoreAttention
 from bionemo_core.nn.cuda_graph_safe import cuda_graph_safe, is_cuda_graph_safe
+from bionemo_core.nn.embedding import EmbeddingOptions
+from bionemo_core.nn.encoder import EncoderLM
 from bionemo_core.nn.layers import transformer_config
 from bionemo_core.nn.seq2seq import Seq2SeqLM, Seq2SeqOptions, StackOptions
 from bionemo_core.parallel.groups import start_groups
 from bionemo_core.parallel.sharding import shard
+from bionemo_core.parallel.sharding_choice import Sharding
 from bionemo_core.protocols import Seq2SeqExample
 from bionemo_core.training.cuda_graphs import (
     MAX_GRAPHS,
@@ -25,6 +29,7 @@ from bionemo_core.training.cuda_graphs import (
     CudaGraphPasses,
     _SyncDetector,
     make_pass_runner,
+    may_be_captured,
 )
 from bionemo_core.training.losses import run_pass
 
@@ -105,7 +110,7 @@ def test_numbers_are_those_of_eager_passes(dtype: torch.dtype) -> None:
     for net in (ours, theirs):
         shard(net, start_groups(), dtype, torch.device("cpu"))
     capture = FakeCapture(ours)
-    graphed = CudaGraphPasses(ours, capture=capture)
+    graphed = CudaGraphPasses(ours, start_groups(), capture=capture)
     draws = iter(range(100))
     steps = [[batch(next(draws), count) for count in counts] for counts in ((3,), (3, 3), (3, 1), (3, 3), (1, 3), (3,))]
     expected = trained(theirs, lambda *given: run_pass(theirs, *given), steps)
@@ -118,7 +123,7 @@ def test_numbers_are_those_of_eager_passes(dtype: torch.dtype) -> None:
 def test_recurring_shapes_are_captured_up_to_a_limit() -> None:
     ours = network()
     capture = FakeCapture(ours)
-    graphed = CudaGraphPasses(ours, capture=capture)
+    graphed = CudaGraphPasses(ours, start_groups(), capture=capture)
     for number in range(WARMUP_PASSES + 2):
         graphed(batch(number), 1.0, 1.0)
         assert capture.num_captured == max(0, min(1, number + 1 - WARMUP_PASSES))
@@ -131,7 +136,7 @@ def test_recurring_shapes_are_captured_up_to_a_limit() -> None:
 def test_a_bound_of_lengths_is_part_of_the_shape() -> None:
     ours = network()
     capture = FakeCapture(ours)
-    graphed = CudaGraphPasses(ours, capture=capture)
+    graphed = CudaGraphPasses(ours, start_groups(), capture=capture)
     for number in range(WARMUP_PASSES + 1):
         for packed in (batch(number, 4), replaced(batch(number, 4), max_seqlen=16)):
             graphed(packed, 1.0, 1.0)
@@ -154,7 +159,7 @@ def test_passes_that_synchronise_are_not_captured() -> None:
         Waits.looks, Waits.always = 0, always
         ours = network()
         capture = FakeCapture(ours)
-        graphed = CudaGraphPasses(ours, capture=capture)
+        graphed = CudaGraphPasses(ours, start_groups(), capture=capture)
         graphed._make_detector = Waits
         for number in range(WARMUP_PASSES + 6):
             graphed(batch(number), 1.0, 1.0)
@@ -178,7 +183,7 @@ def test_synchronising_is_detected_by_torchs_own_warning(monkeypatch: pytest.Mon
 def test_padded_batches_are_not_captured() -> None:
     ours = network()
     capture = FakeCapture(ours)
-    graphed = CudaGraphPasses(ours, capture=capture)
+    graphed = CudaGraphPasses(ours, start_groups(), capture=capture)
     ids = np.arange(5, 12, dtype=np.int32)
     shape = RowShape(32, 2, 0, packing=False, static_shapes=True, target_length=32)
     padded = Seq2SeqBatch.of(collate_pairs([Seq2SeqExample(ids, ids, ids, np.ones(7, dtype=bool))] * 2, 2, shape))
@@ -228,6 +233,38 @@ def test_numbers_of_a_packed_batch_play_no_part(positions: str) -> None:
     assert torch.equal(made(packed), made(replaced(packed, **numbers)))
 
 
+def encoder(dropout: float = 0.0) -> EncoderLM:
+    config = transformer_config(num_layers=1, hidden_size=16, num_attention_heads=2, hidden_dropout=dropout)
+    return EncoderLM(config, VOCAB, EmbeddingOptions(None), rotary=True, groups=start_groups())
+
+
+def test_sharded_weights_are_not_captured() -> None:
+    whole, sharded = encoder(), encoder()
+    shard(sharded, start_groups(), torch.bfloat16, torch.device("cpu"), Sharding("full", 1))
+    assert may_be_captured(whole)
+    assert not may_be_captured(sharded)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_dropout_from_a_stream_of_its_rank_is_not_captured(dropout: float) -> None:
+    split_heads, split_tokens = encoder(dropout), encoder(dropout)
+    assert may_be_captured(split_heads)
+    split_heads.layers[0].self_attention.core_attention = SdpaCoreAttention(
+        split_heads.config, 1, None, "self", attention_dropout=dropout, pg_collection=TwoRanks()
+    )
+    split_tokens.split_sequences()
+    assert may_be_captured(split_heads) is may_be_captured(split_tokens) is (dropout == 0)
+
+
+class TwoRanks:
+    """A collection of groups whose tensor-parallel group has two ranks."""
+
+    class tp:  # noqa: N801
+        @staticmethod
+        def size() -> int:
+            return 2
+
+
 def test_a_cpu_captures_nothing() -> None:
     made = network()
     assert not isinstance(make_pass_runner(made, start_groups(), use_graphs=True), CudaGraphPasses)
@@ -242,7 +279,7 @@ def test_a_failed_capture_names_the_setting() -> None:
         except RuntimeError:  # ending a failed capture raises another error, which hides the first
             raise RuntimeError("operation failed due to a previous error during capture")  # noqa: B904
 
-    graphed = CudaGraphPasses(network(), capture=refuse)
+    graphed = CudaGraphPasses(network(), start_groups(), capture=refuse)
     for number in range(WARMUP_PASSES):
         graphed(batch(number), 1.0, 1.0)
     with pytest.raises(ConfigError, match=r"not permitted when stream is capturing\. Set trainer.cuda_graphs=false"):
