@@ -10,6 +10,7 @@ standard input, answer one JSON line each:
 
 import contextlib
 import fcntl
+import importlib
 import json
 import os
 import select
@@ -21,15 +22,17 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+TASKS = ("embed", "evaluate", "finetune", "predict", "train")
+MODELS = ("bionemo_esm.model", "bionemo_t5.model", "bionemo_molbart.model")
+
 
 def prepare() -> None:
     """Import what a run imports, and keep to one thread: a forked child may not use a pool its parent made."""
     import torch
 
     torch.set_num_threads(1)
-    import bionemo_core.cli.run
-    import bionemo_core.tasks.train  # noqa: F401
-    import bionemo_esm.model  # noqa: F401
+    for name in ("bionemo_core.cli.run", *(f"bionemo_core.tasks.{task}" for task in TASKS), *MODELS):
+        importlib.import_module(name)
 
 
 def start(

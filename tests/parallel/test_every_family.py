@@ -8,7 +8,7 @@ import csv
 from pathlib import Path
 
 import pytest
-from runs import Home
+from runs import Home, finish_ranks
 
 STEPS = 4
 TOLERANCE = 1e-5
@@ -53,7 +53,9 @@ def losses(folder: Path) -> list[dict[str, float]]:
 def test_two_data_ranks_reach_the_losses_of_one(home: Home, model: str) -> None:
     found = {
         layout: losses(
-            home.finish(f"name={model}-{layout}", *COMMON, *MODELS[model], *words, BIONEMO_LOAD_PLUGINS=PLUGINS).folder
+            finish_ranks(
+                home, f"name={model}-{layout}", *COMMON, *MODELS[model], *words, BIONEMO_LOAD_PLUGINS=PLUGINS
+            ).folder
         )
         for layout, words in LAYOUTS.items()
     }

@@ -9,7 +9,7 @@ import math
 import os
 
 import pytest
-from runs import Home
+from runs import Home, finish_ranks
 
 from bionemo_core.testing import make_plugin
 
@@ -113,7 +113,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def rows(home: Home, environment: dict[str, str], *arguments: str) -> list[dict[str, str]]:
-    run = home.finish(*COMMON, *arguments, **environment)
+    run = finish_ranks(home, *COMMON, *arguments, **environment)
     with (run.folder / "metrics.csv").open() as file:
         return list(csv.DictReader(file))
 
