@@ -113,12 +113,8 @@ def open_with_adapter(
     opened = open_model(base, registry, **opening)
     base_fingerprint = opened_fingerprint(opened)  # taken before merging, which rounds the weights
     source = pretrained_network(opened)
-    stored = open_stored(adapter, registry)
+    stored = _open_adapter(adapter, base, base_fingerprint, registry)
     try:
-        if stored.spec.model.name != FINETUNED or BASE_WEIGHTS not in stored.facts:
-            raise ArtefactError(f"{adapter}: not an adapter; expected the folder `adapter` of a fine-tuning run.")
-        if stored.facts[BASE_WEIGHTS] != base_fingerprint:
-            raise ArtefactError(f"{adapter}: was trained on other weights than those at {base}.")
         versions, names = check_plugins(stored.spec, registry, adapter), stored.tensors.names
         context = BuildContext(device=device.partition(":")[0], dtype=dtype)
         module: Any = registry.build(stored.spec.model, tokenizer=opened.tokenizer, context=context)
@@ -133,6 +129,25 @@ def open_with_adapter(
     report = replace(opened.report, notes=notes)
     # The training data of the adapter are not recorded.
     return replace(opened, module=module, spec=stored.spec, report=report, data=None)
+
+
+def open_adapter(adapter: str, base: str, opened: OpenedModel, registry: Registry) -> StoredModel:
+    """Open the adapters and head at `adapter`, which belong to the model opened from `base`; the caller closes them.
+
+    Raises:
+        ArtefactError: `adapter` is not an adapter, or was trained on other weights.
+    """
+    return _open_adapter(adapter, base, opened_fingerprint(opened), registry)
+
+
+def _open_adapter(adapter: str, base: str, base_fingerprint: str, registry: Registry) -> StoredModel:
+    stored = open_stored(adapter, registry)
+    if stored.spec.model.name == FINETUNED and stored.facts.get(BASE_WEIGHTS) == base_fingerprint:
+        return stored
+    stored.close()
+    if stored.spec.model.name != FINETUNED or BASE_WEIGHTS not in stored.facts:
+        raise ArtefactError(f"{adapter}: not an adapter; expected the folder `adapter` of a fine-tuning run.")
+    raise ArtefactError(f"{adapter}: was trained on other weights than those at {base}.")
 
 
 def _fill_adapters(network: nn.Module, stored: StoredModel) -> None:

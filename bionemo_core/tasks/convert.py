@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.errors import ConfigError
+from bionemo_core.finetuning.peft_folder import is_peft_folder
+from bionemo_core.finetuning.peft_models import convert_to_peft, merge_peft
 from bionemo_core.interop.artefact import Artefact, write_artefact
 from bionemo_core.interop.connector import OurModel
 from bionemo_core.interop.huggingface import write_huggingface
@@ -30,7 +32,8 @@ from bionemo_core.tasks.settings import Convert
 if TYPE_CHECKING:
     from bionemo_core.plugins.registry import Registry
 
-FORMS = ("artefact", "nemo", "huggingface")
+PEFT = "peft"
+FORMS = ("artefact", "nemo", "huggingface", PEFT)
 MIB = 2**20
 
 
@@ -55,6 +58,13 @@ def convert(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> No
         opened = load_stored(stored, registry, overrides={}, restore=spec.restore)
     finally:
         stored.close()
+    if form == PEFT:
+        print(opened.report.text(), flush=True)
+        count = convert_to_peft(opened, spec.restore_from_path, settings.adapter or "", target, registry)
+        print(f"{'written':>10}  {target} (peft, adapters of {count} layers, without the head)")
+        return
+    if settings.adapter:
+        opened = merge_peft(opened, settings.adapter, registry)
     print(opened.report.text(), flush=True)
     network = network_of(opened.module)
     require_weights(encoder_network(network), "task=convert", _unread(network))
@@ -95,6 +105,13 @@ def _choose_form(settings: Convert) -> str:
         raise ConfigError(f"task.dtype: got {settings.dtype!r}. Known: {', '.join(DTYPES)}.")
     if settings.dtype != "float32" and form != "artefact":
         raise ConfigError(f"task.dtype={settings.dtype}: only an artefact can have another dtype than float32.")
+    if form == PEFT and not settings.adapter:
+        raise ConfigError("task.to=peft: set task.adapter=RUN/adapter, the adapters of a run with task.encoder=lora.")
+    if form != PEFT and settings.adapter and not is_peft_folder(settings.adapter):
+        raise ConfigError(
+            f"task.adapter={settings.adapter}: not a folder of peft (with adapter_config.json). A model with the "
+            "adapters of a fine-tuning is the folder `model` of its run: restore_from_path=RUN/model."
+        )
     if settings.max_shard_mib < 1:
         raise ConfigError(f"task.max_shard_mib: got {settings.max_shard_mib}, expected 1 or more.")
     return form

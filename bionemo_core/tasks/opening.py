@@ -12,9 +12,11 @@ import torch
 from bionemo_core.config.schema import OPENED, RunSpec
 from bionemo_core.errors import ConfigError
 from bionemo_core.finetuning.adapters import fingerprint, named_weights, open_with_adapter
+from bionemo_core.finetuning.peft_folder import is_peft_folder
+from bionemo_core.finetuning.peft_models import merge_peft
 from bionemo_core.interop.load_report import LoadReport
 from bionemo_core.interop.stored import ModelSpec
-from bionemo_core.models.load import OpenedModel, open_model
+from bionemo_core.models.load import DTYPES, OpenedModel, open_model
 from bionemo_core.nn.missing_weights import missing_parts
 from bionemo_core.parallel.ranks import Ranks
 from bionemo_core.parallel.weights import network_of
@@ -79,9 +81,12 @@ def open_for_use(spec: RunSpec, registry: Registry, device: Device, ranks: Ranks
                 f"defines its own architecture, so task={spec.task.name} takes no model=. Leave it out."
             )
         adapter = spec.task.params.get("adapter")
-        options: Any = {"restore": spec.restore, "connector": spec.connector, "home": spec.home}
-        options |= {"device": ranks.device, "dtype": dtype}
-        if adapter:
+        stored: Any = {"restore": spec.restore, "connector": spec.connector, "home": spec.home}
+        options = {**stored, "device": ranks.device, "dtype": dtype}
+        if adapter and is_peft_folder(adapter):
+            opened = merge_peft(open_model(spec.restore_from_path, registry, **stored), adapter, registry)
+            opened.module.to(device=torch.device(ranks.device), dtype=DTYPES[dtype]).eval()
+        elif adapter:
             opened = open_with_adapter(spec.restore_from_path, adapter, registry, **options)
         else:
             opened = open_model(spec.restore_from_path, registry, **options)

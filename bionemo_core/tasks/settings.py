@@ -43,7 +43,7 @@ class Embed:
     terminal_rows: bool = False  # also write hidden states of terminal tokens, such as <cls> and </s>
     tokens_per_batch: Optional[Count] = None  # tokens in one forward pass; null: 4,096 on a CPU, 32,768 on a GPU
     tokens_per_part: Optional[Count] = None  # save after this many tokens; null: 4,194,304, of residues 131,072
-    adapter: Optional[str] = None  # the folder `adapter` of a LoRA fine-tuning of the model at restore_from_path
+    adapter: Optional[str] = None  # adapter of the model at restore_from_path: RUN/adapter, or a folder of peft
     overwrite: bool = False  # replace an existing output
 
 
@@ -86,7 +86,7 @@ class Evaluate:
     split: str = "test"  # train, val, test
     on_bad_label: str = "error"  # fine-tuned model: for a label that is missing, unreadable or new: error or skip
     pseudo_perplexity: Natural = 0  # sequences for the pseudo-perplexity, which masks each residue alone; 0: none
-    adapter: Optional[str] = None  # the folder `adapter` of a LoRA fine-tuning of the model at restore_from_path
+    adapter: Optional[str] = None  # adapter of the model at restore_from_path: RUN/adapter, or a folder of peft
     overwrite: bool = False  # replace an existing output
 
 
@@ -112,7 +112,7 @@ class Predict:
     canonicalize: bool = True  # convert texts to their canonical form, if they have one, as SMILES do
     on_long: str = "error"  # action for a sequence longer than the model: error, truncate, or for scores window
     tokens_per_batch: Optional[Count] = None  # tokens in one forward pass; null: 4,096 on a CPU, 65,536 on a GPU
-    adapter: Optional[str] = None  # the folder `adapter` of a LoRA fine-tuning of the model at restore_from_path
+    adapter: Optional[str] = None  # adapter of the model at restore_from_path: RUN/adapter, or a folder of peft
     overwrite: bool = False  # replace an existing output
 
 
@@ -191,6 +191,7 @@ class Convert:
     """Convert the model at `restore_from_path` to another format."""
 
     output: str  # the output, a folder or file that does not exist yet
-    to: Optional[str] = None  # artefact, nemo or huggingface; null: nemo if the name ends in .nemo, else artefact
+    to: Optional[str] = None  # artefact, nemo, huggingface, peft; null: nemo if the name ends in .nemo, else artefact
+    adapter: Optional[str] = None  # to=peft: RUN/adapter, which is written; else a folder of peft, which is merged
     dtype: str = "float32"  # precision of the tensors of an artefact: float32, bfloat16, float16
     max_shard_mib: Count = 5120  # split the tensors into files of at most this size in MiB
