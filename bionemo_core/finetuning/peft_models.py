@@ -55,10 +55,11 @@ def merge_peft(opened: OpenedModel, path: str, registry: Registry) -> OpenedMode
 
 
 def _linear_weights(network: nn.Module) -> Iterator[str]:
-    """Return the names of the two-dimensional weights that are no tables of embeddings."""
+    """Return the names of the two-dimensional weights that are no tables of embeddings, nor tied to one."""
+    parameters = dict(network.named_parameters())
     for name, module in network.named_modules():
-        weight = getattr(module, "weight", None)
-        if isinstance(weight, nn.Parameter) and weight.dim() == 2 and "Embedding" not in type(module).__name__:
+        weight = parameters.get(f"{name}{_WEIGHT}")
+        if weight is not None and weight.dim() == 2 and "Embedding" not in type(module).__name__:
             yield f"{name}{_WEIGHT}"
 
 

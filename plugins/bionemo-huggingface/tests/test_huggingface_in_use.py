@@ -184,3 +184,28 @@ def test_further_heads_are_left_out_and_a_bare_vocabulary_keeps_its_capitals(ber
     save_file({**tensors, "bert.encoder.extra": torch.ones(6)}, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(Exception, match=r"unexpected: bert\.encoder\.extra"):
         open_model(str(folder), load_registry())
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_an_adapter_of_peft_changes_the_weights_as_peft_merges_it(bert: Path, tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    from bionemo_core.finetuning.peft_models import merge_peft
+    from bionemo_core.parallel.weights import network_of
+
+    base = transformers.BertForMaskedLM.from_pretrained(bert)
+    adapted = peft.get_peft_model(base, peft.LoraConfig(r=2, lora_alpha=6, target_modules=["query", "dense"]))
+    disturb(adapted)
+    adapted.save_pretrained(tmp_path / "adapter")
+    # What is disturbed besides the adapters is no part of the folder.
+    clean = peft.PeftModel.from_pretrained(transformers.BertForMaskedLM.from_pretrained(bert), tmp_path / "adapter")
+    theirs = clean.merge_and_unload().state_dict()
+    registry = load_registry()
+    opened = merge_peft(open_model(str(bert), registry), str(tmp_path / "adapter"), registry)
+    plain = dict(network_of(open_model(str(bert), registry).module).named_parameters())
+    changed = 0
+    for name, parameter in network_of(opened.module).named_parameters():
+        (wanted,) = {id(one): one for key, one in theirs.items() if name.endswith(key.removeprefix("bert."))}.values()
+        assert torch.allclose(parameter, wanted, atol=1e-6), name
+        changed += not torch.equal(parameter, plain[name])
+    assert changed == 9  # in each of two layers the query and three dense layers, and the head's dense layer
+    assert opened.report.notes[-1].startswith("adapter: 9 layers changed")
