@@ -19,14 +19,16 @@ TOKENIZER, PLAIN = TEXT_FORMS = ("tokenizer", "plain")
 """The tokenizer's `input_form`, or the letters as they are without additional terminal tokens."""
 
 
-def input_form(tokenizer: Tokenizer, text_form: str = TOKENIZER) -> InputForm:
+def input_form(tokenizer: Tokenizer, text_form: str = TOKENIZER, key: str = "text_form") -> InputForm:
     """Return the form of a tokenizer's texts; a tokenizer without `input_form`, and `plain`, change and add nothing.
+
+    `key` is the user's key for `text_form`, for messages.
 
     Raises:
         ConfigError: `text_form` is unknown.
     """
     if text_form not in TEXT_FORMS:
-        raise ConfigError(f"text_form: got {text_form!r}, expected one of {', '.join(TEXT_FORMS)}.")
+        raise ConfigError(f"{key}: got {text_form!r}, expected one of {', '.join(TEXT_FORMS)}.")
     form: InputForm = getattr(tokenizer, "input_form", InputForm()) if text_form == TOKENIZER else InputForm()
     return form
 

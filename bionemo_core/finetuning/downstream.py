@@ -40,7 +40,7 @@ def downstream(
         dataset_params: the keys of that component, `{dataset_path: ..., target_column: ...}`.
         task_name: the name in the metrics; null: the name of the dataset.
         head: a component of group head; null: v1's MLP [hidden, 256, 128, n] with dropout 0.1, or ConvNet for residues.
-        head_params: the keys of the head.
+        head_params: the keys of that head.
         num_epochs: passes over the training sequences.
         batch_size: sequences per step.
         lr: learning rate of AdamW.
@@ -57,11 +57,16 @@ def downstream(
     from bionemo_core.finetuning.model import MULTILABEL, V1_KINDS, check_kind
 
     kind = V1_KINDS.get(kind, kind)
-    check_kind(kind)
+    check_kind(kind, "callbacks.downstream.kind")
+    if head_params and head is None:
+        raise ConfigError(
+            "callbacks.downstream.head_params: not used without callbacks.downstream.head. Name the head, or leave it "
+            "out."
+        )
     if kind == MULTILABEL:
         raise ConfigError(
-            f"callbacks.downstream: the kind is {MULTILABEL}, and downstream validation predicts one label. Choose the "
-            "kind sequence_classification, and one column of labels."
+            f"callbacks.downstream.kind={MULTILABEL}: downstream validation predicts one label. Set "
+            "callbacks.downstream.kind=sequence_classification, and name one column of labels."
         )
     settings = DownstreamSettings(
         dataset=registry.get("data", dataset).qualified_name,

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from bionemo_core.config.schema import Choice
 from bionemo_core.data.labelled_records import LabelledRecords, LabelledSplits
 from bionemo_core.errors import ConfigError
-from bionemo_core.finetuning.heads import ConvNet
+from bionemo_core.finetuning.heads import ConvNet, build_head
 from bionemo_core.finetuning.label_checks import LabelCheck
 from bionemo_core.finetuning.metrics import AnswerMetrics, metrics_and_table
 from bionemo_core.finetuning.model import KINDS, LabelSpec, hidden_size_of
@@ -212,8 +212,8 @@ class DownstreamValidation(pl.Callback):
         outputs = len(self._answers.classes) if self.of_classes else 1
         if self.settings.head is None and not self.per_residue:  # v1's
             return MlpHead([hidden_size, 256, 128, outputs], 0.1, per_residue=False)
-        built: nn.Module = self._head_settings().build(hidden_size, outputs, self.per_residue)
-        return built
+        settings = self._head_settings()
+        return build_head(settings, hidden_size, outputs, self.per_residue, key="callbacks.downstream.head")
 
     def _head_settings(self) -> Any:
         if self.settings.head is None:

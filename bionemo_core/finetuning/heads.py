@@ -27,6 +27,19 @@ class Head(Protocol):
         ...
 
 
+def build_head(settings: Head, hidden_size: int, outputs: int, per_residue: bool, *, key: str) -> "nn.Module":
+    """Make the network of a head (see `Head`); `key` is the user's key for the head, for messages.
+
+    Raises:
+        ConfigError: the head does not fit.
+    """
+    try:
+        network = settings.build(hidden_size, outputs, per_residue)
+    except ConfigError as error:
+        raise ConfigError(f"{key}: {error}") from error
+    return network
+
+
 @dataclass(frozen=True)
 class Mlp:
     """Linear, ReLU, dropout, linear, over the mean of a sequence or over every residue (v1's MLPModel)."""
@@ -64,7 +77,9 @@ class ConvNet:
         from bionemo_core.finetuning.network import ConvHead
 
         if not per_residue:
-            raise ConfigError("task.head=convnet answers for every residue; for whole sequences use task.head=mlp.")
+            raise ConfigError(
+                "convnet answers for every residue. For whole sequences choose another head, such as mlp."
+            )
         return ConvHead(hidden_size, outputs, self.cnn_dim, self.dropout)
 
 
@@ -83,4 +98,4 @@ class Linear:
 
 def _check(dropout: float, sized: bool) -> None:
     if not 0 <= dropout < 1 or not sized:
-        raise ConfigError("task.head_params: expected sizes that are not negative, and a dropout from 0 up to 1.")
+        raise ConfigError("head: expected sizes that are not negative, and a dropout from 0 up to 1.")

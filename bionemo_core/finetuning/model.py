@@ -158,6 +158,7 @@ def finetuned(
     """
     import torch
 
+    from bionemo_core.finetuning.heads import build_head
     from bionemo_core.finetuning.lora import LoraSettings, add_adapters
     from bionemo_core.finetuning.losses import RANKING, ranking, squared_error, yes_or_no
     from bionemo_core.finetuning.metrics import AnswerMetrics
@@ -181,7 +182,7 @@ def finetuned(
     torch.manual_seed(context.seed)
     outputs = answers.outputs
     hidden_size = hidden_size_of(base.network)
-    built = settings.build(hidden_size, outputs, answers.per_residue)
+    built: Any = build_head(settings, hidden_size, outputs, answers.per_residue, key="task.head")
     if linear_start and hasattr(built, "start_at_zero"):
         built.start_at_zero()
     if encoder_training == "lora":
@@ -216,14 +217,14 @@ def finetuned(
     return module
 
 
-def check_kind(kind: str) -> None:
-    """Check that the kind is known.
+def check_kind(kind: str, key: str = "task.kind") -> None:
+    """Check that the kind is known; `key` is the user's key for it, for messages.
 
     Raises:
         ConfigError: it is not.
     """
     if kind not in KINDS:
-        raise ConfigError(f"task.kind: got {kind!r}, expected one of {', '.join(KINDS)}.")
+        raise ConfigError(f"{key}: got {kind!r}, expected one of {', '.join(KINDS)}.")
 
 
 def hidden_size_of(network: Any) -> int:

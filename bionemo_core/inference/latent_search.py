@@ -171,13 +171,14 @@ def optimize(
     return SearchResult(settings, canonical, steps)
 
 
-def find_oracle(oracle: str | Oracle, judge: TextJudge, *, others: Sequence[str] = ()) -> Oracle:
+def find_oracle(oracle: str | Oracle, judge: TextJudge, *, others: Sequence[str] = (), key: str = "oracle") -> Oracle:
     """Return the oracle with that name; a function is returned as it is.
 
     Args:
         oracle: the name, or the function.
         judge: has the oracles.
         others: more names for the message.
+        key: the user's key for `oracle`, for messages.
 
     Raises:
         ConfigError: the judge has no oracle of this name.
@@ -186,7 +187,7 @@ def find_oracle(oracle: str | Oracle, judge: TextJudge, *, others: Sequence[str]
         return oracle
     if oracle not in judge.oracles:
         known = [*judge.oracles, *others]
-        raise ConfigError(f"oracle: got {oracle!r}.{did_you_mean(oracle, known)} Known: {', '.join(known)}.")
+        raise ConfigError(f"{key}: got {oracle!r}.{did_you_mean(oracle, known)} Known: {', '.join(known)}.")
     return judge.oracles[oracle]
 
 

@@ -33,32 +33,38 @@ def add_noise(hiddens: Tensor, rng: RowRng, scaled_radius: float) -> Tensor:
     return hiddens if scaled_radius == 0.0 else hiddens + scaled_radius * rng.normal_like(NOISE, hiddens)
 
 
-def method_options(method: str, options: Mapping[str, Any], num_samples: int, scaled_radius: float) -> dict[str, Any]:
+def method_options(
+    method: str, options: Mapping[str, Any], num_samples: int, scaled_radius: float, key_prefix: str = ""
+) -> dict[str, Any]:
     """Return all options of a sampling method: the given ones, and defaults for the others.
+
+    `key_prefix` is what the keys begin with in messages: `task.` on the command line.
 
     Raises:
         ConfigError: the method or an option is unknown, or a value is out of its range.
     """
     if method not in SAMPLING_METHODS:
         known = ", ".join(SAMPLING_METHODS)
-        raise ConfigError(f"sampling_method: got {method!r}.{did_you_mean(method, SAMPLING_METHODS)} Known: {known}.")
+        close = did_you_mean(method, SAMPLING_METHODS)
+        raise ConfigError(f"{key_prefix}sampling_method: got {method!r}.{close} Known: {known}.")
     defaults = SAMPLING_METHODS[method]
     for name in options:
         if name not in defaults:
             raise ConfigError(
-                f"sampling_method {method}: no option {name!r}.{did_you_mean(name, defaults)} "
-                f"It has: {', '.join(defaults) or 'none'}."
+                f"{key_prefix}sampling_method={method}: no option {name!r}.{did_you_mean(name, defaults)} "
+                f"It has: {', '.join(key_prefix + own for own in defaults) or 'none'}."
             )
     if num_samples < 1:
-        raise ConfigError(f"num_samples: got {num_samples}, expected 1 or more.")
+        raise ConfigError(f"{key_prefix}num_samples: got {num_samples}, expected 1 or more.")
     if not (math.isfinite(scaled_radius) and scaled_radius >= 0.0):
-        raise ConfigError(f"scaled_radius: got {scaled_radius}, expected a number of 0 or more.")
+        raise ConfigError(f"{key_prefix}scaled_radius: got {scaled_radius}, expected a number of 0 or more.")
     settings = {**defaults, **options}
     if method == SINGLE_SAMPLE:
         if settings["beam_size"] not in (None, num_samples):
             raise ConfigError(
-                f"sampling_method {method}: beam_size={settings['beam_size']} differs from num_samples={num_samples}, "
-                "but the samples of this method are its beams. Leave beam_size out."
+                f"{key_prefix}sampling_method={method}: {key_prefix}beam_size={settings['beam_size']} differs from "
+                f"{key_prefix}num_samples={num_samples}, but the samples of this method are its beams. Leave "
+                f"{key_prefix}beam_size out."
             )
         settings["beam_size"] = num_samples
     return settings

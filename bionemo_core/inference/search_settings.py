@@ -24,6 +24,7 @@ class SearchSettings:
     diagonal: bool = False  # learn the variances of dimensions only: cheaper
     minimize: bool = False  # look for low scores
     seed: int = 1234
+    key_prefix: str = ""  # what the keys begin with in messages: `task.` on the command line
 
     def __post_init__(self) -> None:
         """Check the ranges.
@@ -32,13 +33,14 @@ class SearchSettings:
             ConfigError: a value is out of its range.
         """
         if self.algorithm not in ALGORITHMS:
-            raise ConfigError(f"search: algorithm is {self.algorithm!r}, expected one of {', '.join(ALGORITHMS)}.")
+            known = ", ".join(ALGORITHMS)
+            raise ConfigError(f"{self.key_prefix}algorithm: got {self.algorithm!r}, expected one of {known}.")
         for name, least in (("population", 2), ("iterations", 1), ("seed", 0)):
             if getattr(self, name) < least:
-                raise ConfigError(f"search: {name} is {getattr(self, name)}, expected {least} or more.")
+                raise ConfigError(f"{self.key_prefix}{name}: got {getattr(self, name)}, expected {least} or more.")
         for name in ("sigma", "scaled_radius"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0.0):
-                raise ConfigError(f"search: {name} is {value}, expected a number above 0.")
+                raise ConfigError(f"{self.key_prefix}{name}: got {value}, expected a number above 0.")
         if not 0.0 <= self.minimum_similarity <= 1.0:
-            raise ConfigError(f"search: minimum_similarity is {self.minimum_similarity}, expected 0 to 1.")
+            raise ConfigError(f"{self.key_prefix}minimum_similarity: got {self.minimum_similarity}, expected 0 to 1.")

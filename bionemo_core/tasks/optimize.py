@@ -113,7 +113,7 @@ def choose_oracle(task: Optimize, judge: TextJudge, registry: Registry) -> Oracl
     if task.oracle in judge.oracles:
         return judge.oracles[task.oracle]
     if registry.find("oracle", task.oracle) is None:
-        return find_oracle(task.oracle, judge, others=registry.names("oracle"))
+        return find_oracle(task.oracle, judge, others=registry.names("oracle"), key="task.oracle")
     registered = registry.get("oracle", task.oracle)
     registered.check_ranges(params, "task.oracle_params")
     oracle: Oracle = registry.build(
@@ -137,7 +137,7 @@ def settings_of(task: Optimize, seed: int) -> SearchSettings:
     if task.baseline and task.algorithm == BASELINE:
         raise ConfigError(f"task.baseline=true: task.algorithm is {BASELINE} already. Leave one of them out.")
     shared = [field.name for field in dataclasses.fields(SearchSettings) if hasattr(task, field.name)]
-    return SearchSettings(**{name: getattr(task, name) for name in shared}, seed=seed)
+    return SearchSettings(**{name: getattr(task, name) for name in shared}, seed=seed, key_prefix="task.")
 
 
 def usable_starts(texts: Texts, oracle: Oracle, judge: TextJudge, task: Optimize) -> Texts:

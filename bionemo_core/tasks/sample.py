@@ -163,7 +163,7 @@ def _options(task: Sample) -> dict[str, Any]:
     if not math.isfinite(task.scaled_radius):
         raise ConfigError(f"task.scaled_radius: got {task.scaled_radius}, expected a finite number.")
     options = {name: getattr(task, name) for name in _OPTIONS if getattr(task, name) is not None}
-    method_options(task.sampling_method, options, task.num_samples, task.scaled_radius)
+    method_options(task.sampling_method, options, task.num_samples, task.scaled_radius, "task.")
     return options
 
 

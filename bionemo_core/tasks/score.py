@@ -28,6 +28,7 @@ from bionemo_core.inference.scoring import LIKELIHOODS, MASKED, MaskedScorer, ch
 from bionemo_core.inference.windows import Window
 from bionemo_core.io.atomic import write_json
 from bionemo_core.models.load import OpenedModel
+from bionemo_core.plugins.did_you_mean import did_you_mean
 from bionemo_core.reporting.heat_map import RESIDUES, draw_scan
 from bionemo_core.tasks.input_file import read_input
 from bionemo_core.tasks.opening import weights_fingerprint
@@ -243,7 +244,8 @@ def compare_measured(
     if name not in columns:
         if measured is None:
             return {}
-        raise DataError(f"task.measured={measured}: the table has the columns {', '.join(columns)}. Name one of them.")
+        names = f"has the other columns {', '.join(columns)}" if columns else "has no other column"
+        raise DataError(f"task.measured={measured}: the input {names}.{did_you_mean(measured, columns)}")
     predicted = np.array([math.nan if one is None else one for one in scores])
     values = np.array([_number(cell) for cell in columns[name]])
     used = np.isfinite(predicted) & np.isfinite(values)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bionemo_core.data.mutations import Mutation, compare, mutate, read_variant
 from bionemo_core.data.readers import CsvSource, FastaSource, Record, split_extension
-from bionemo_core.data.readers.key_names import VARIANT_KEYS
+from bionemo_core.data.readers.key_names import REFERENCE_KEYS, VARIANT_KEYS
 from bionemo_core.data.readers.tables import match_column, read_column_names
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.inference.scoring import LIKELIHOODS, MASKED, PSEUDO_LIKELIHOOD, check_method, pair_windows
@@ -179,7 +179,7 @@ def _read_reference(path: Path, variants: str | None) -> str:
         raise ConfigError(f"task.wild_type={path}: a table of assays has many proteins. Give one sequence instead.")
     names = [name for name in ("DMS_filename",) if name in read_column_names(path, "csv")]
     assay = Path(variants).name
-    for record in CsvSource(path, column="target_seq", id_column="DMS_id", columns=names).records(path):
+    for record in CsvSource(path, "target_seq", id_column="DMS_id", columns=names, keys=REFERENCE_KEYS).records(path):
         texts = [value.decode("utf-8", errors="replace") for value in (record.id, *record.columns)]
         if assay in (f"{texts[0]}.csv", *texts):
             return record.sequence.decode("latin-1").upper()

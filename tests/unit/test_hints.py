@@ -11,15 +11,17 @@ import pytest
 import bionemo_core
 from bionemo_core import cli
 from bionemo_core.builtin import load_registry
-from bionemo_core.config.schema import CORE_GROUPS
+from bionemo_core.config.schema import CORE_GROUPS, SEVERAL_AT_ONCE
 
 pytest.importorskip("bionemo_molbart")
 
 PROJECT = Path(bionemo_core.__file__).parents[1]
 PACKAGES = (PROJECT / "bionemo_core", *PROJECT.glob("plugins/*/bionemo_*"))
-KEYS = {f"{one.group}.{key.name}" for one in load_registry().components() for key in one.keys} | {
-    f"{group}.{one.name}" for group, schema in CORE_GROUPS.items() for one in dataclasses.fields(schema)
-}
+KEYS = {
+    f"{one.group}{f'.{one.name}' if one.group in SEVERAL_AT_ONCE else ''}.{key.name}"
+    for one in load_registry().components()
+    for key in one.keys
+} | {f"{group}.{one.name}" for group, schema in CORE_GROUPS.items() for one in dataclasses.fields(schema)}
 GROUPS = {key.partition(".")[0] for key in KEYS}
 LEAVES = {key.partition(".")[2] for key in KEYS} - GROUPS - {"name", "home", "seed"}
 IN_PYTHON = ("inference/methods.py", "inference/sampling.py", "parallel/groups.py", "testing/", "config/v1/aliases.py")
@@ -67,6 +69,16 @@ def misspelt(text: str) -> list[str]:
 
 def test_every_key_in_a_message_exists_under_that_name():
     assert {place: found for place, text in messages() if (found := misspelt(text))} == {}
+
+
+PYTHON_WORDS = {"task.dtype", "task.window_overlap", "data.clusters", "task.scoring"}
+"""Keys whose leaves begin messages about an argument of a Python function, or about a kind of file."""
+
+
+def test_a_message_begins_with_the_whole_key():
+    leaves = LEAVES - {key.partition(".")[2] for key in PYTHON_WORDS}
+    begins = {place: re.match(r"([a-z_]+): got \{", text) for place, text in messages()}
+    assert {place: found[1] for place, found in begins.items() if found and found[1] in leaves} == {}
 
 
 def test_misspelt_keys_are_found():
@@ -119,6 +131,8 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "letter.csv": "id,sequence\na,MKTAYI\nb,MK1TA\n",
         "gap.csv": "id,sequence\na,MKTAYI\nb,MK-TA\n",
         "column.csv": "id,protein\na,MKTAYI\n",
+        "t.csv": "id,sequence,target\n" + "".join(f"{n},MKTAYI{'ACDEFGHIKL'[n]},{n}\n" for n in range(10)),
+        "m.csv": "id,smiles\na,CCO\nb,CCN\n",
         "v.csv": "change,score\nK2R,1\n",
         "fasta.txt": ">a\nMKTAYI\n",
         "gap.fasta": "".join(f">r{n}\nMK-TAYI{'ACDEFGHIKL'[n]}\n" for n in range(10)),
@@ -138,6 +152,54 @@ def test_following_a_hint_changes_the_outcome(case, capsys):
     typed = found[0] if "=" in found[0] else f"{found[0]}={VALUES[found[0]]}"
     later = [one for one in command if not one.startswith(typed.partition("=")[0] + "=")]
     assert cli.main([*later, typed]) == 0, capsys.readouterr().err
+
+
+SAMPLE = ("task=sample", *MOLECULE, "task.input=m.csv")
+LABELLED = ("task=finetune", *PROTEIN, "data=labelled_csv", "data.dataset_path=t.csv", "task.kind=sequence_regression")
+DOWNSTREAM = (
+    *(*PROTEIN, *SHORT, "callbacks=[downstream]", "callbacks.downstream.dataset=labelled_csv"),
+    *("callbacks.downstream.dataset_params={dataset_path: t.csv}", "callbacks.downstream.kind=sequence_regression"),
+)
+WRONG = {
+    "task.on_invalid": (*EMBED, *PROTEIN, "task.input=t.csv"),
+    "task.on_invalid ": (*EMBED, *MOLECULE, "task.input=m.csv"),
+    "task.id_column": (*EMBED, *PROTEIN, "task.input=t.csv"),
+    "task.text_form": (*EMBED, *PROTEIN, "task.input=t.csv"),
+    "task.sampling_method": SAMPLE,
+    "task.oracle": ("task=optimize", *MOLECULE, "task.input=m.csv"),
+    "task.algorithm": ("task=optimize", *MOLECULE, "task.input=m.csv", "task.oracle=qed"),
+    "task.measured": ("task=predict", *PROTEIN, "task.output=o.csv", "task.input=t.csv", "task.scoring=pseudo-ppl"),
+    "data.id_column": LABELLED,
+    "data.target_column": LABELLED,
+    "data.mask_column": LABELLED,
+    "data.on_invalid": LABELLED,
+    "task.lora_targets": (*LABELLED, "task.encoder=lora"),
+    "task.head": LABELLED,
+    "callbacks.downstream.kind": DOWNSTREAM,
+    "callbacks.downstream.head": DOWNSTREAM,
+}
+"""Keys and commands; a blank after a key tells two commands apart."""
+
+
+@pytest.mark.usefixtures("inputs")
+@pytest.mark.parametrize("key", list(WRONG))
+def test_a_wrong_value_is_answered_with_its_own_key(key, capsys):
+    typed = key.strip()
+    value = {"task.lora_targets": "[nosuch]", "task.head": "convnet", "callbacks.downstream.head": "convnet"}
+    command = [one for one in WRONG[key] if not one.startswith(f"{typed}=")]
+    assert cli.main([*command, f"{typed}={value.get(typed, 'nosuch')}"]) in (2, 3)
+    error = capsys.readouterr().err.rpartition("error[")[2]
+    others = {one for one in WRONG if one.strip() != typed and f"{one.strip()} " in f"{error} "}
+    assert typed in error
+    assert not others, error
+    if typed.endswith(("_column", ".measured")):
+        assert "target" in error, "the columns that are there"
+
+
+@pytest.mark.usefixtures("inputs")
+def test_keys_of_a_head_that_is_not_named_are_refused(capsys):
+    assert cli.main([*DOWNSTREAM, "callbacks.downstream.head_params={hidden_layer_size: 3}"]) == 2
+    assert "head_params: not used without callbacks.downstream.head" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("inputs")

@@ -1,6 +1,6 @@
 """A Parquet reader that reads a batch of rows at a time."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,10 @@ class ParquetSource:
 
             with pq.ParquetFile(path) as table:
                 wanted = [self._column, *([self._id_column] if self._id_column else []), *self.columns]
-                _check_columns(table.schema_arrow, wanted, self._column, path, self.keys)
+                keys = {name: self.keys.further.get(name, "") for name in self.columns}
+                keys |= {self._id_column: self.keys.id_column} if self._id_column else {}
+                keys[self._column] = self.keys.column
+                _check_columns(table.schema_arrow, keys, self._column, path, self.keys)
                 first = 1
                 batches = table.iter_batches(_BATCH_ROWS, columns=list(dict.fromkeys(wanted)), use_threads=False)
                 for batch in batches:
@@ -88,14 +91,15 @@ class ParquetSource:
         return RecordBlock(ids, sequences, np.arange(rows.start, rows.stop), columns, problems)
 
 
-def _check_columns(schema: Any, wanted: Sequence[str], text_column: str, path: Path, keys: KeyNames) -> None:
+def _check_columns(schema: Any, wanted: Mapping[str, str], text_column: str, path: Path, keys: KeyNames) -> None:
+    """Check that each of the wanted columns, which have the keys that named them, is there once."""
     import pyarrow as pa
 
-    for name in wanted:
+    for name, key in wanted.items():
         if schema.names.count(name) != 1:
+            found = "more than once" if name in schema.names else "not"
             raise DataError(
-                f"parquet: {path}: expected one column {name!r}, got {', '.join(schema.names) or 'none'}. "
-                f"Set {keys.column} to the column of the sequence."
+                f"parquet: {path}: column {name!r} is {found} in the file, which {keys.advise(name, key, schema.names)}"
             )
     kind = schema.field(text_column).type
     if pa.types.is_dictionary(kind):

@@ -15,7 +15,6 @@ from bionemo_core.errors import DataError
 
 _LOOKS_LIKE_DATA = 40
 _LAST_BYTE = 255
-_SHOWN_NAMES, _SHOWN_LETTERS = 20, 40
 _SEPARATORS = {"csv": ",", "tsv": "\t"}
 
 
@@ -172,13 +171,14 @@ class CsvSource:
                 f"{', '.join(header) or 'nothing'}. Set {self.keys.column} to the name of the sequence column, or "
                 f"{self.keys.number} to its number, and check the separator {self.keys.separator}."
             )
+        keys = self.keys
         return _Layout(
-            self._find_column(header, self._column, path),
-            None if self._id_column is None else self._find_column(header, self._id_column, path),
-            [self._find_column(header, name, path) for name in self.columns],
+            self._find_column(header, self._column, path, keys.of_column),
+            None if self._id_column is None else self._find_column(header, self._id_column, path, keys.id_column),
+            [self._find_column(header, name, path, keys.further.get(name, "")) for name in self.columns],
         )
 
-    def _find_column(self, header: list[str], column: int | str, path: Path) -> int:
+    def _find_column(self, header: list[str], column: int | str, path: Path, key: str) -> int:
         if isinstance(column, int):
             if column == self._column and column < len(header) and _looks_like_sequence(header[column]):
                 raise DataError(
@@ -198,10 +198,10 @@ class CsvSource:
             )
         if len(matches) != 1:
             found = "more than once" if matches else "not"
-            split_hint = f" If the names are not separated as they should be, set {self.keys.separator}."
+            hint = f" If the names are not separated as they should be, set {self.keys.separator}."
             raise DataError(
-                f"{self.kind}: {path}: column {column!r} is {found} in the header, which has "
-                f"{_preview(names) or 'nothing'}. Name one of these with {self.keys.of_column}.{split_hint}"
+                f"{self.kind}: {path}: column {column!r} is {found} in the header, which "
+                f"{self.keys.advise(column, key, names)}{hint if self.keys.separator else ''}"
             )
         return matches[0]
 
@@ -215,12 +215,6 @@ def match_column(names: Sequence[str], wanted: str) -> list[int]:
     """Return the numbers of the columns with a name: of those spelt so, else of those that differ in case alone."""
     exact = [number for number, name in enumerate(names) if name == wanted]
     return exact or [number for number, name in enumerate(names) if name.lower() == wanted.lower()]
-
-
-def _preview(names: Sequence[str]) -> str:
-    """Return the first names of a header, for a message."""
-    shown = [name if len(name) <= _SHOWN_LETTERS else f"{name[:_SHOWN_LETTERS]}..." for name in names[:_SHOWN_NAMES]]
-    return ", ".join(shown) + (f" and {len(names) - _SHOWN_NAMES} more" if len(names) > _SHOWN_NAMES else "")
 
 
 def _looks_like_sequence(text: str) -> bool:

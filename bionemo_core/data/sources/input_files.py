@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from bionemo_core.data.readers import Source, detect_format, source_for
+from bionemo_core.data.readers.key_names import DATA_KEYS
 from bionemo_core.data.sources.shard_ranges import expand_range
 from bionemo_core.data.splits.labels import TABLES
 from bionemo_core.data.splits.options import SplitOptions
@@ -106,6 +107,7 @@ class FileOptions:
         """
         name = self.detect_format(paths)
         options: dict[str, Any] = {"columns": columns} if columns else {}
+        keys = DATA_KEYS._replace(further=dict.fromkeys(columns, "data.split_column"))
         if name not in TABLES:
             self._refuse(name, ("data_col", "column", "header_lines", "data_sep"))
             if not self.ids_elsewhere:
@@ -116,14 +118,14 @@ class FileOptions:
         options["column"] = self.column or "sequence"
         if name == "parquet":
             self._refuse(name, ("data_col", "header_lines", "data_sep"))
-            return source_for(paths, name, **options)
+            return source_for(paths, name, keys, **options)
         if self.column is None and self.data_col is not None:
             options["column"] = self.data_col
         if self.header_lines is not None:
             options["header_lines"] = self.header_lines
         if self.data_sep is not None:
             options["separator"] = self.data_sep
-        return source_for(paths, name, **options)
+        return source_for(paths, name, keys, **options)
 
     def _refuse(self, format_name: str, keys: tuple[str, ...]) -> None:
         given = [key for key in keys if getattr(self, key) is not None]

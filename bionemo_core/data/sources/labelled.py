@@ -225,6 +225,17 @@ class _Columns(NamedTuple):
         """Return the columns of labels."""
         return self.targets or (self.target,)
 
+    @property
+    def keys(self) -> dict[str, str]:
+        """Return the key that named each column besides those of the sequence and the id."""
+        labels = dict.fromkeys(self.labels, "data.target_columns" if self.targets else "data.target_column")
+        others = (
+            (self.mask, "data.mask_column"),
+            (self.split, "data.split_column"),
+            (self.validation, "data.validation_column"),
+        )
+        return {**{name: key for name, key in others if name}, **labels}
+
 
 def _check_target_columns(columns: Optional[list[str]], column: str, mask_column: Optional[str]) -> None:
     """Check `data.target_columns`.
@@ -261,7 +272,8 @@ def _read_table(
 
     kept = [name for name in (*columns.labels, columns.mask, columns.split, columns.validation) if name]
     name_column = columns.id or ("id" if "id" in read_column_names(paths[0], "csv", **layout) else None)
-    source = CsvSource(paths, columns.sequence, id_column=name_column, columns=kept, keys=LABELLED_KEYS, **layout)
+    keys = LABELLED_KEYS._replace(further=columns.keys)
+    source = CsvSource(paths, columns.sequence, id_column=name_column, columns=kept, keys=keys, **layout)
     clean = _Cleaner(tokenizer, on_invalid, f"csv: {paths[0]}", canonicalize)
     rows, split_words = [], []
     for path in paths:

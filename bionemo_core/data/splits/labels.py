@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from bionemo_core.data.readers import Source, detect_format, source_for
+from bionemo_core.data.readers.key_names import SPLIT_FILE_KEYS
 from bionemo_core.data.splits.indices import TEST, TRAIN, VAL, WINDOW, SplitIndices
 from bionemo_core.data.store.record_store import PreparedStore
 from bionemo_core.errors import ConfigError, DataError
@@ -136,7 +137,7 @@ def _open_split_file(path: Path, column: str | None, id_column: str | None) -> t
         if name == "parquet":
             raise ConfigError(f"data.split_file: {path}: name the column of the ids with data.id_column.")
         id_key = 0
-    return source_for(path, column=column, id_column=id_key), parse_split_name
+    return source_for(path, keys=SPLIT_FILE_KEYS, column=column, id_column=id_key), parse_split_name
 
 
 def split_columns(format_name: str, split_column: str | None, split_headers: bool) -> tuple[str, ...]:

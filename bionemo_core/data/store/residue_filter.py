@@ -17,7 +17,6 @@ _GAPS = b"-."
 _STOP = b"*"
 
 _CHOICES = {
-    "on_invalid": ("skip", "error", "unk"),
     "on_long": ("drop", "truncate", "window", "keep"),
     "on_duplicate_id": ("drop", "error", "keep"),
     "lower_case": ("upper", "reject", "keep"),
@@ -33,7 +32,19 @@ _REFUSED = {
 }
 """What is wrong with a letter that has a rule of its own, by the reason for the rejection."""
 
+_ON_INVALID = ("skip", "error", "unk")
+
 _FOR_MESSAGES = ("key", "gap_key", "advice")
+
+
+def check_on_invalid(action: str, key: str) -> None:
+    """Check the action for a letter or token that the tokenizer lacks; `key` is the user's key for it.
+
+    Raises:
+        ConfigError: it is unknown.
+    """
+    if action not in _ON_INVALID:
+        raise ConfigError(f"{key}: {action!r}, expected one of {', '.join(_ON_INVALID)}.")
 
 
 class FilterResult(NamedTuple):
@@ -131,6 +142,7 @@ class ResidueFilter:
             raise ConfigError(
                 "tokenizer: has no one-character pieces, so it cannot read residues. Choose another tokenizer."
             )
+        check_on_invalid(self.on_invalid, self.key)
         for key, words in _CHOICES.items():
             if getattr(self, key) not in words:
                 raise ConfigError(f"data.{key}: {getattr(self, key)!r}, expected one of {', '.join(words)}.")

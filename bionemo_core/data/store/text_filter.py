@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from bionemo_core.data.readers.records import Record
-from bionemo_core.data.store.residue_filter import FilterResult, RecordFilter, ResidueFilter
+from bionemo_core.data.store.residue_filter import FilterResult, RecordFilter, ResidueFilter, check_on_invalid
 from bionemo_core.data.tokenizer import describe_unknown, reads_residues
 from bionemo_core.errors import DataError
 from bionemo_core.io.hashing import hash_bytes
@@ -25,6 +25,14 @@ class TextFilter:
     canonicalize: bool = False
     key: str = "task.on_invalid"  # the key of on_invalid, for messages
     advice: str = ""  # what to do about an invalid text; empty: a sentence about the key
+
+    def __post_init__(self) -> None:
+        """Check the action for invalid texts.
+
+        Raises:
+            ConfigError: it is unknown.
+        """
+        check_on_invalid(self.on_invalid, self.key)
 
     @property
     def _form(self) -> CanonicalForm | None:

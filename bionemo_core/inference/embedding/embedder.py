@@ -72,7 +72,7 @@ class Embedder:
         settings = self.settings = self.settings.check()
         network: nn.Module = network_of(self.module)
         own = getattr(self.module, "text_form", TOKENIZER)
-        form = input_form(self.tokenizer, settings.text_form or own)
+        form = input_form(self.tokenizer, settings.text_form or own, f"{settings.key_prefix}text_form")
         self.encoder: ResidueEncoder = encoder_of(network, form)
         # The state of the first token is among the states only if those of all tokens are.
         self.encoder.terminal_rows = settings.terminal_rows or settings.pooling == "cls"

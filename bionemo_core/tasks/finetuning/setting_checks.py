@@ -7,6 +7,7 @@ from bionemo_core.data.model_input import TEXT_FORMS
 from bionemo_core.errors import ConfigError
 from bionemo_core.finetuning.label_checks import check_on_bad_label
 from bionemo_core.finetuning.long_sequences import check_on_long
+from bionemo_core.finetuning.lora import TARGETS
 from bionemo_core.finetuning.losses import RANKING
 from bionemo_core.finetuning.model import KINDS, V1_KINDS
 from bionemo_core.tasks.settings import Finetune
@@ -65,6 +66,11 @@ def _about_training(task: Finetune) -> list[tuple[bool, str]]:
     """Return what may be wrong about the training of encoder and head: (is it so?, the message)."""
     return [
         (task.lora_rank < 1, f"lora_rank: got {task.lora_rank}, expected 1 or more"),
+        (
+            task.lora_targets is not None
+            and not 0 < len(set(task.lora_targets) & set(TARGETS)) == len(task.lora_targets),
+            f"lora_targets: got {task.lora_targets}, expected some of {', '.join(TARGETS)}",
+        ),
         (
             task.lora_dora and task.encoder != "lora",
             f"lora_dora=true needs task.encoder=lora, got {task.encoder}",

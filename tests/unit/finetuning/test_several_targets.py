@@ -116,7 +116,7 @@ def test_what_is_missing_is_counted_and_what_cannot_be_read_is_named(tokenizer, 
 
 
 def test_downstream_validation_predicts_one_label(tokenizer):
-    with pytest.raises(ConfigError, match=r"callbacks\.downstream: the kind is sequence_multilabel"):
+    with pytest.raises(ConfigError, match=r"callbacks\.downstream\.kind=sequence_multilabel"):
         downstream("labelled_csv", "sequence_multilabel", registry=load_registry())
     callback = downstream("labelled_csv", "sequence_regression", registry=load_registry())
     splits = LabelledSplits.from_parts(records(NUMBERS), None, records(NUMBERS))

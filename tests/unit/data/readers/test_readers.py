@@ -170,7 +170,8 @@ def test_parquet(tmp_path: Path) -> None:
     ]
     pq.write_table(table.set_column(1, "sequence", table["sequence"].dictionary_encode()), tmp_path / "b.parquet")
     assert [r.sequence for r in records(tmp_path / "b.parquet")] == [b"MKT", b"", b"LL"]
-    for column, message in (("seq", "expected one column 'seq', got id, sequence, n"), ("n", "holds int64")):
+    absent = r"column 'seq' is not in the file, which has id, sequence, n\. .*data\.column"
+    for column, message in (("seq", absent), ("n", "holds int64")):
         with pytest.raises(DataError, match=message):
             records(tmp_path / "a.parquet", column=column)
     for text in (b"", b"PAR1", b"PAR1" + bytes(99) + b"PAR1", (tmp_path / "a.parquet").read_bytes()[:-9]):
