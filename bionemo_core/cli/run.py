@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bionemo_core.builtin import load_registry
 from bionemo_core.cli.overrides import component_keys, keys_of, prepare_command_line
-from bionemo_core.cli.unused_keys import check_unused
+from bionemo_core.cli.unused_keys import check_source, check_unused
 from bionemo_core.errors import ConfigError
 from bionemo_core.io.std_streams import keep_working
 from bionemo_core.plugins import Registry
@@ -76,7 +76,9 @@ def _check_unused(config: "DictConfig", typed: Iterable[str], registry: Registry
     from bionemo_core.config.v1.user_yaml import UserYaml
 
     if config.task:
-        check_unused(registry.get("task", config.task[COMPONENT_KEY]), typed, UserYaml.keys_read)
+        task, typed = registry.get("task", config.task[COMPONENT_KEY]), list(typed)
+        check_unused(task, typed, UserYaml.keys_read)
+        check_source(typed, config.restore_from_path)
 
 
 def run_task(config: "DictConfig") -> Any:

@@ -1,7 +1,7 @@
 """Keys that the chosen task does not use: refused where they were typed, and named in a line where a file sets them."""
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from bionemo_core.config.task_spec import OF_MACHINE, TaskSpec
@@ -9,6 +9,26 @@ from bionemo_core.errors import ConfigError
 from bionemo_core.plugins import RegisteredComponent
 
 _NOTHING = ("[]", "null")
+
+
+_OF_SOURCE = ("restore", "connector")
+"""Groups that say how the weights of `restore_from_path` are loaded."""
+
+
+def check_source(typed: Iterable[str], restore_from_path: str | None) -> None:
+    """Check that weights are loaded where it was typed how to load them.
+
+    Args:
+        typed: the overrides of the command line, with today's keys.
+        restore_from_path: the model whose weights are loaded; None: random weights.
+
+    Raises:
+        ConfigError: a key was typed that has no effect.
+    """
+    if not restore_from_path and (refused := [key for key in _keys_of(typed) if _covers(_OF_SOURCE, key)]):
+        raise ConfigError(
+            f"{', '.join(refused)}: not used without restore_from_path, the model to load. {_leave_out(refused)}"
+        )
 
 
 def check_unused(task: RegisteredComponent, typed: Iterable[str], in_files: Mapping[Path, Iterable[str]]) -> None:
@@ -26,14 +46,12 @@ def check_unused(task: RegisteredComponent, typed: Iterable[str], in_files: Mapp
     """
     assert isinstance(task.component, TaskSpec)
     places = task.component.unused
-    pairs = (override.partition("=") for override in typed)
-    keys = [key.lstrip("+~") for key, _, value in pairs if value not in _NOTHING]
-    unused = [key for key in dict.fromkeys(keys) if _covers(places, key)]
+    unused = [key for key in _keys_of(typed) if _covers(places, key)]
     if refused := [key for key in unused if not _covers(OF_MACHINE, key)]:
         has_input = any(key.name == "input" for key in task.keys) and _covers(["data"], refused[0])
         raise ConfigError(
             f"{', '.join(refused)}: not used by task={task.name}{', which reads task.input' if has_input else ''}. "
-            f"Leave {'it' if len(refused) == 1 else 'them'} out."
+            f"{_leave_out(refused)}"
         )
     lines = [f"task={task.name} does not use {', '.join(unused)}."] if unused else []
     for path, names in in_files.items():
@@ -41,6 +59,16 @@ def check_unused(task: RegisteredComponent, typed: Iterable[str], in_files: Mapp
             lines.append(f"{path}: task={task.name} does not use {', '.join(left)}.")
     for line in lines:
         sys.stderr.write(f"note: {line}\n")
+
+
+def _keys_of(typed: Iterable[str]) -> list[str]:
+    """Return the keys that were given a value, each once."""
+    pairs = (override.partition("=") for override in typed)
+    return list(dict.fromkeys(key.lstrip("+~") for key, _, value in pairs if value not in _NOTHING))
+
+
+def _leave_out(keys: Sequence[str]) -> str:
+    return f"Leave {'it' if len(keys) == 1 else 'them'} out."
 
 
 def _covers(places: Iterable[str], key: str) -> bool:

@@ -54,6 +54,7 @@ def make_spec(config: DictConfig, registry: Registry) -> RunSpec:
     assert isinstance(plain, dict)
     content = {str(key): value for key, value in plain.items()}
     singles = {group: _optional_choice(group, content.get(group), registry) for group in (*SINGLE_GROUPS, "connector")}
+    _refuse_own_parts(singles, content["restore_from_path"], registry)
     _add_placeholders(singles, content["restore_from_path"] or content["resume"], registry)
     _check_choices(singles, registry)
     parts: dict[str, Any] = {group: choice for group, choice in singles.items() if choice is not None}
@@ -190,6 +191,19 @@ def _choice_of(group: str, node: Any, registry: Registry) -> Choice:
     params = {str(key): value for key, value in node.items() if key != COMPONENT_KEY}
     registered.check_ranges(params, f"{group}.{registered.name}" if group in SEVERAL_AT_ONCE else group)
     return Choice(group, registered.name, params, registered.distribution, registered.version)
+
+
+def _refuse_own_parts(singles: Mapping[str, Choice | None], source: str | None, registry: Registry) -> None:
+    """Refuse model= and tokenizer= for a task that takes both from the model at `source`."""
+    task = singles["task"]
+    if task is None or not source or not task_spec(registry, f"{task.distribution}/{task.name}").opens_model:
+        return
+    for group in ("model", "tokenizer"):
+        if choice := singles[group]:
+            raise ConfigError(
+                f"{group}={choice.name} and restore_from_path={source}: the stored model has its own {group}, so "
+                f"task={task.name} takes no {group}=. Leave it out."
+            )
 
 
 def _add_placeholders(singles: dict[str, Choice | None], source: str | None, registry: Registry) -> None:

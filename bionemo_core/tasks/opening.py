@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytorch_lightning as pl
 import torch
 
-from bionemo_core.config.schema import OPENED, RunSpec
+from bionemo_core.config.schema import RunSpec
 from bionemo_core.errors import ConfigError
 from bionemo_core.finetuning.adapters import fingerprint, named_weights, open_with_adapter
 from bionemo_core.finetuning.peft_folder import is_peft_folder
@@ -75,11 +75,6 @@ def open_for_use(spec: RunSpec, registry: Registry, device: Device, ranks: Ranks
     if adapter and not spec.restore_from_path:
         raise ConfigError("task.adapter: not used without restore_from_path, the model that the adapter belongs to.")
     if spec.restore_from_path:
-        if spec.model.name != OPENED:
-            raise ConfigError(
-                f"model={spec.model.name} and restore_from_path={spec.restore_from_path}: the stored model "
-                f"defines its own architecture, so task={spec.task.name} takes no model=. Leave it out."
-            )
         adapter = spec.task.params.get("adapter")
         stored: Any = {"restore": spec.restore, "connector": spec.connector, "home": spec.home}
         options = {**stored, "device": ranks.device, "dtype": dtype}

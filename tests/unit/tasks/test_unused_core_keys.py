@@ -126,6 +126,25 @@ def test_what_was_typed_is_refused(typed, said, capsys):
     assert not Path("out.npz").exists()
 
 
+@pytest.mark.parametrize("key", ["restore.strict=false", "restore.vocabulary=tile", "connector=esm_huggingface"])
+@pytest.mark.parametrize("command", [(*PROTEIN, "data=sample"), ("task=embed", *RUNS["embed"])], ids=["train", "embed"])
+def test_how_to_load_weights_is_refused_where_none_are_loaded(command, key, capsys):
+    assert cli.main([*command, key]) == 2
+    assert f"{key.partition('=')[0]}: not used without restore_from_path" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("task", ["embed", "finetune", "convert"])
+@pytest.mark.parametrize("group", ["model=esm2_8m", "tokenizer=esm2"])
+def test_a_stored_model_has_its_own_parts(task, group, capsys):
+    keys = {
+        "embed": ("task.input=p.csv", "task.output=out.npz"),
+        "finetune": ("task.kind=sequence_regression", "data=labelled_csv", "data.dataset_path=p.csv"),
+        "convert": ("task.output=out",),
+    }
+    assert cli.main([f"task={task}", *keys[task], "restore_from_path=stored", group]) == 2
+    assert f"{group} and restore_from_path=stored: the stored model has its own" in capsys.readouterr().err
+
+
 def test_a_file_may_serve_several_tasks(capsys):
     Path("experiment").mkdir()
     Path("experiment/mine.yaml").write_text(
