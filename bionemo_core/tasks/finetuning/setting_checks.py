@@ -9,8 +9,9 @@ from bionemo_core.finetuning.label_checks import check_on_bad_label
 from bionemo_core.finetuning.long_sequences import check_on_long
 from bionemo_core.finetuning.lora import TARGETS
 from bionemo_core.finetuning.losses import RANKING
-from bionemo_core.finetuning.model import KINDS, V1_KINDS
+from bionemo_core.finetuning.model import KINDS, MULTILABEL, V1_KINDS
 from bionemo_core.tasks.settings import Finetune
+from bionemo_core.tasks.unread_keys import refuse_unread
 
 STATES_DTYPES = ("float32", "float16")
 EXPORTS = (None, "last", "best")
@@ -22,6 +23,9 @@ _MODEL_KEYS = (
 """Keys of the task that define the model; a resumed run may not change them."""
 
 
+_LORA_KEYS = ("lora_rank", "lora_alpha", "lora_dropout", "lora_targets", "lora_dora")
+
+
 def check_settings(task: Finetune) -> None:
     """Check the settings.
 
@@ -31,8 +35,22 @@ def check_settings(task: Finetune) -> None:
     for is_wrong, message in (*_about_outputs(task), *_about_training(task)):
         if is_wrong:
             raise ConfigError(f"task.{message}.")
+    for keys, why in _unread_keys(task):
+        refuse_unread(task, keys, why)
     check_on_long(task.on_long, KINDS[task.kind][0])
     check_on_bad_label("task.on_bad_label", task.on_bad_label, KINDS[task.kind][1])
+
+
+def _unread_keys(task: Finetune) -> list[tuple[tuple[str, ...], str]]:
+    """Return the keys that nothing reads beside the others, and the words for when that is so."""
+    one_of_classes = KINDS[task.kind][1] or task.kind == MULTILABEL
+    return [
+        *([(_LORA_KEYS, f"with task.encoder={task.encoder}")] if task.encoder != "lora" else []),
+        *([(("linear_start",), f"with task.encoder={task.encoder}")] if task.encoder != "frozen" else []),
+        *([(("linear_start",), "with task.head=linear")] if task.head == "linear" else []),
+        *([(("linear_start",), "with task.scale_states=false")] if not task.scale_states else []),
+        *([(("standardise",), f"with task.kind={task.kind}")] if one_of_classes else []),
+    ]
 
 
 def _about_outputs(task: Finetune) -> list[tuple[bool, str]]:
@@ -102,7 +120,10 @@ def check_same_model(spec: RunSpec, saved: RunSpec) -> None:
         ConfigError: a key that defines the model has another value.
     """
     new, old = Finetune(**spec.task.params), Finetune(**saved.task.params)
+    unread = {key for keys, _ in _unread_keys(old) for key in keys}
     for key in _MODEL_KEYS:
+        if key in unread:  # an earlier version took them without effect
+            continue
         now, before = getattr(new, key), getattr(old, key)
         if key == "kind":
             now, before = V1_KINDS.get(now, now), V1_KINDS.get(before, before)
