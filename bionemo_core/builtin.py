@@ -10,6 +10,7 @@ from bionemo_core.data.sources import csv as csv_files
 from bionemo_core.data.sources import fasta, records, sample, uniref50, uniref90
 from bionemo_core.data.sources.blend import blend
 from bionemo_core.data.sources.labelled import flip_fasta, labelled_csv
+from bionemo_core.data.sources.pairs import pairs
 from bionemo_core.finetuning.downstream import downstream
 from bionemo_core.finetuning.heads import ConvNet, Linear, Mlp
 from bionemo_core.finetuning.model import FINETUNED, finetuned
@@ -60,6 +61,11 @@ def bionemo_datasets() -> Iterator[Component]:
     yield Component("uniref50", uniref50, "UniRef50 from UniProt, shuffled and split as in v1")
     yield Component("uniref90", uniref90, "UniRef50 clusters; each pass draws a random UniRef90 member")
     yield Component("blend", configure(blend), "a weighted mix of several sources")
+    yield Component(
+        "pairs",
+        configure(pairs, fixed=("split_headers",)),
+        "tables of sources and targets, or of reactions, for encoder-decoders",
+    )
     yield Component("labelled_csv", configure(labelled_csv), "CSV tables of sequences with labels, for fine-tuning")
     yield Component("flip_fasta", configure(flip_fasta), "the FLIP benchmark's FASTA files, for fine-tuning")
 

@@ -114,13 +114,15 @@ class Tokenizer(Protocol):
 class RecordDataset(Protocol):
     """A sequence of records.
 
-    Four more members are used if a dataset has them:
+    Five more members are used if a dataset has them:
 
     - `lengths`: the number of tokens of each record without BOS and EOS, shape [records]; an array, or an object that
       can be indexed with an array. Without it every record is read once before packing.
     - `draw_record(index, draw) -> str | bytes`: the record for this pass over the data, a function of `draw` alone. It
       replaces `dataset[index]`, and `lengths` are then upper bounds.
     - `order(seed) -> Order`: the order in which training sees the records. Without it every pass sees each record once.
+    - `pairs: bool`: true says that each record is a source, a tab and a target, and that `lengths` has a column for
+      each, shape [records, 2]. A model with a decoder then learns to write the target.
     """
 
     def __len__(self) -> int: ...

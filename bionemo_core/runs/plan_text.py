@@ -173,7 +173,7 @@ def cut_lines(spec: RunSpec, splits: DataSplits, objective: Any, seq_length: int
         cuts = count_cuts(part, objective, seq_length) if part is not None and objective is not None else None
         if cuts is not None and cuts.text:
             lines.append(f"{name}: {cuts.text}")
-            room = cuts.room if hasattr(objective, "record_example") else cuts.room - 1  # with EOS
+            room = cuts.least_room if hasattr(objective, "record_example") else cuts.room - 1  # with EOS
     if lines and "on_long" in spec.data.params:
         lines.append(f"to read them whole: data.on_long=window data.max_length={room}")
     elif lines and "max_length" in spec.data.params:

@@ -16,6 +16,7 @@ from bionemo_core._version import __version__
 from bionemo_core.config.schema import OPENED, Choice, RunSpec
 from bionemo_core.data.batches.cuts import count_cuts
 from bionemo_core.data.batches.loader import eval_loader
+from bionemo_core.data.batches.pair_objective import learn_pairs
 from bionemo_core.data.labelled_records import TARGET_SEPARATOR, LabelledRecords
 from bionemo_core.data.model_input import max_text_tokens
 from bionemo_core.data.store.prepare import short_lived_stores
@@ -74,6 +75,7 @@ def evaluate(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> N
         refuse_unread(task, ("on_bad_label",), "by a model that was not fine-tuned")
     data, seed = _choose_data(spec, opened)
     splits = _build_splits(data, seed, spec, registry, device, opened)
+    learn_pairs(opened.module, splits, opened.tokenizer, opened.spec.model.name)
     records: RecordDataset | None = getattr(splits, task.split)
     if records is None or not len(records):
         raise ConfigError(f"task.split={task.split}: the data set {data.name!r} has no such split.")

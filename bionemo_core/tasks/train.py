@@ -17,6 +17,7 @@ from bionemo_core.checkpoint.retention import set_aside_after
 from bionemo_core.config.batch_plan import BatchPlan, batch_plan
 from bionemo_core.config.schema import OPENED, RunSpec
 from bionemo_core.config.spec import difference, from_json
+from bionemo_core.data.batches.pair_objective import learn_pairs
 from bionemo_core.data.store.prepare import record_prepared_stores
 from bionemo_core.data.store.report import summary
 from bionemo_core.errors import ConfigError, Preempted
@@ -170,6 +171,7 @@ class _Run:
             check_resume(saved, spec, reader, splits)
         torch.manual_seed(spec.seed)  # for a LightningModule that does not seed itself
         module = registry.build(spec.model, tokenizer=tokenizer, context=context)
+        learn_pairs(module, splits, tokenizer, spec.model.name)
         check_monitor(spec.checkpoint.monitor, module, trainer.callbacks)  # type: ignore[attr-defined]  # as below
         restored = hooks.load_weights(spec, module, trainer, registry, tokenizer, reader)
         if restored and not spec.task.params.get("do_training", True):

@@ -12,6 +12,7 @@ from torch import nn
 
 from bionemo_core.config.batch_plan import batch_plan
 from bionemo_core.config.schema import RunSpec
+from bionemo_core.data.batches.pair_objective import learn_pairs
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.parallel.groups import start_groups
 from bionemo_core.parallel.weights import network_of
@@ -59,6 +60,7 @@ def build_parts(spec: RunSpec, registry: Registry) -> TrainingParts:
     module = registry.build(spec.model, tokenizer=tokenizer, context=context)
     if not hasattr(module, "network"):
         raise ConfigError(f"model={spec.model.name}: it has no `network`. Train this LightningModule with task=train.")
+    learn_pairs(module, splits, tokenizer, spec.model.name)
     groups, on_gpu = start_groups(spec.parallel.tensor_model_parallel_size), device.accelerator == "gpu"
     plan = batch_plan(spec, groups.data_size * groups.tensor_size)
     loaders = RunLoaders(spec, plan, splits, tokenizer, module, groups, on_gpu, static_shapes=on_gpu)

@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 class Cuts(NamedTuple):
@@ -17,6 +18,13 @@ class Cuts(NamedTuple):
     """Share of all tokens that is never read."""
     bounds: bool = False
     """Whether the lengths are upper bounds, because the dataset draws its records."""
+    target_room: int | None = None
+    """Of pairs: tokens of a target that are learnt, from its start; `room` is then that of a source."""
+
+    @property
+    def least_room(self) -> int:
+        """Return the most tokens that no cut shortens, of either side of a pair."""
+        return self.room if self.target_room is None else min(self.room, self.target_room)
 
     @property
     def text(self) -> str:
@@ -25,6 +33,11 @@ class Cuts(NamedTuple):
             return f"sequences of more than {self.room:,} tokens are cut; their number is unknown"
         if not self.cut:
             return ""
+        if self.target_room is not None:
+            return (
+                f"{self.cut:,} of {self.records:,} pairs are cut to the first {self.room:,} tokens of the source and "
+                f"{self.target_room:,} of the target: {self.lost:.1%} of all tokens are never read"
+            )
         most = "up to " if self.bounds else ""
         return (
             f"{most}{self.cut:,} of {self.records:,} sequences are cut to their first {self.room:,} tokens: "
@@ -52,7 +65,17 @@ def count_cuts(records: Any, objective: Any, seq_length: int) -> Cuts | None:
     if lengths is None:
         return Cuts(room, len(records), None)
     lengths = np.asarray(lengths)
+    if lengths.ndim == 2:
+        return _count_cut_pairs(lengths, room, objective.max_target_tokens)
     excess = int(np.maximum(lengths - room, 0).sum(dtype=np.int64))
     cut = int(np.count_nonzero(lengths > room))
     total = max(1, int(lengths.sum(dtype=np.int64)))
     return Cuts(room, len(records), cut, excess / total, hasattr(records, "draw_record"))
+
+
+def _count_cut_pairs(lengths: NDArray[np.integer], room: int, target_room: int) -> Cuts:
+    """Count the pairs with a cut side; `lengths` are those of sources and targets, shape [records, 2]."""
+    excess = np.maximum(lengths - np.array([room, target_room]), 0)
+    cut = int(np.count_nonzero(excess.any(axis=1)))
+    share = int(excess.sum(dtype=np.int64)) / max(1, int(lengths.sum(dtype=np.int64)))
+    return Cuts(room, len(lengths), cut, share, target_room=target_room)

@@ -51,3 +51,5 @@ VARIANT_KEYS = KeyNames("task.variant_column", "", "task.separator", "task.heade
 SPLIT_FILE_KEYS = KeyNames("data.split_column", "", "", "", "")
 REFERENCE_KEYS = KeyNames("", "", "", "", "", id_column="")
 """Of ProteinGym's reference table, whose columns have the names of its publishers."""
+PAIR_KEYS = KeyNames("data.source_column", "")
+REACTION_KEYS = KeyNames("data.reaction_column", "")

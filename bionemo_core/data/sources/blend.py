@@ -42,6 +42,8 @@ def blend(
         raise ConfigError(f"data.weights: has {len(weights)} numbers, expected one for each of the {len(parts)} parts.")
     shares = cycle_shares(weights)
     built = [_build_part(number, part, registry, tokenizer, context) for number, part in enumerate(parts)]
+    if len({bool(getattr(splits.train, "pairs", False)) for splits in built}) > 1:
+        raise ConfigError("data.parts: pairs and single sequences cannot be blended. Name parts of one kind.")
     for part, splits, share in zip(parts, built, shares, strict=True):
         log.info("Blend: %.4g %% from %d sequences of %s.", 100 * share / sum(shares), len(splits.train), part)
     prints = [(splits.fingerprint, share) for splits, share in zip(built, shares, strict=True)]

@@ -130,6 +130,7 @@ class JoinedRecords:
         self.lengths = None if any(values is None for values in lengths) else _JoinedLengths(lengths, self._ends)
         if any(hasattr(part, "draw_record") for part in parts):
             self.draw_record = self._draw_record
+        self.pairs = all(getattr(part, "pairs", False) for part in parts)
 
     def __len__(self) -> int:
         return int(self._ends[-1])
@@ -175,18 +176,20 @@ class _JoinedLengths:
     def __init__(self, lengths: Sequence[Any], ends: NDArray[np.int64]) -> None:
         self._lengths = tuple(lengths)
         self._ends = ends
-        self.shape = (int(ends[-1]),)
+        self._sides = tuple(getattr(lengths[0], "shape", (0,)))[1:]  # two of pairs
+        self._count = int(ends[-1])
+        self.shape = (self._count, *self._sides)
 
     def __len__(self) -> int:
-        return self.shape[0]
+        return self._count
 
     def __getitem__(self, indices: Any) -> Any:
         wanted = np.asarray(indices)
         flat = np.atleast_1d(wanted)
         numbers = np.searchsorted(self._ends, flat, side="right")
-        result = np.empty(flat.shape, dtype=np.int64)
+        result = np.empty((*flat.shape, *self._sides), dtype=np.int64)
         for number, lengths in enumerate(self._lengths):
             rows = np.flatnonzero(numbers == number)
             first = int(self._ends[number - 1]) if number else 0
             result[rows] = np.asarray(lengths[flat[rows] - first])
-        return result.reshape(wanted.shape)[()]
+        return result.reshape(*wanted.shape, *self._sides)[()]

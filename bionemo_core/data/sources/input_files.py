@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from bionemo_core.data.readers import Source, detect_format, source_for
-from bionemo_core.data.readers.key_names import DATA_KEYS
+from bionemo_core.data.readers.key_names import DATA_KEYS, KeyNames
 from bionemo_core.data.sources.shard_ranges import expand_range
 from bionemo_core.data.splits.labels import TABLES
 from bionemo_core.data.splits.options import SplitOptions
@@ -91,6 +91,11 @@ class FileOptions:
     ids_elsewhere: bool = False
     """Whether the id column belongs to the separate file of splits."""
 
+    @property
+    def keys(self) -> KeyNames:
+        """The names of the keys in messages."""
+        return DATA_KEYS
+
     def detect_format(self, paths: list[Path]) -> str:
         """Return the format of the files.
 
@@ -107,12 +112,12 @@ class FileOptions:
         """
         name = self.detect_format(paths)
         options: dict[str, Any] = {"columns": columns} if columns else {}
-        keys = DATA_KEYS._replace(further=dict.fromkeys(columns, "data.split_column"))
+        keys = self.keys._replace(further={**dict.fromkeys(columns, "data.split_column"), **self.keys.further})
         if name not in TABLES:
             self._refuse(name, ("data_col", "column", "header_lines", "data_sep"))
             if not self.ids_elsewhere:
                 self._refuse(name, ("id_column",))
-            return source_for(paths, name, **options)
+            return source_for(paths, name, self.keys, **options)
         if self.id_column is not None and not self.ids_elsewhere:
             options["id_column"] = self.id_column
         options["column"] = self.column or "sequence"

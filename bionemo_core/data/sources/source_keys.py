@@ -85,3 +85,46 @@ class FilterOptions:
     lower_case: str = "upper"  # action for lower-case residues: upper to convert them, reject, or keep as soft-masked
     on_stop: str = "strip"  # action for `*`: strip it at the end and reject it inside, or reject both
     on_gap: str = "reject"  # action for `-` and `.` if the alphabet lacks them: reject or strip
+
+
+@dataclass(frozen=True)
+class PairTables:
+    """Which tables, and where in them the pairs are.
+
+    Args:
+        path: the pairs to train on, and to split if no other files are named: a CSV, TSV or Parquet file, a range such
+            as `x[000..049].csv`, a pattern with `*`, an http(s) or ftp address, or a list of these.
+        reaction_column: a column of reaction SMILES, `reactants>reagents>product`, in place of the other two; atom maps
+            are left out.
+        id_column: the column of the ids in a table or in split_file; null: file and line, in split_file the first.
+    """
+
+    path: Any
+    val_path: Optional[Any] = None  # separate validation files, instead of a part of `path`
+    test_path: Optional[Any] = None  # separate test files, instead of a part of `path`
+    source_column: Optional[str] = None  # the column of the texts that the model reads; null: source
+    target_column: Optional[str] = None  # the column of the texts that the model writes; null: target
+    reaction_column: Optional[str] = None
+    direction: Optional[str] = None  # with reaction_column: backward (null), product to reactants; or forward
+    reagents: bool = False  # with direction=forward: the source has the reagents too
+    format: Optional[str] = None  # csv, tsv or parquet; null: by the extension
+    id_column: Optional[str] = None
+    header_lines: Optional[Count] = None  # lines at the top of a CSV or TSV file; the last has the names; null: one
+    data_sep: Optional[str] = None  # one character that separates the columns of a CSV file; null: a comma
+
+
+@dataclass(frozen=True)
+class PairRules:
+    """Which pairs are used.
+
+    Args:
+        on_invalid: action for a text with a token that the tokenizer lacks, one that is no molecule, or a reaction that
+            is none: skip the pair, error, or unk to keep the token.
+        on_duplicate_id: action for a pair that repeats an earlier id: drop, error or keep; null: drop.
+    """
+
+    canonicalize: bool = True  # convert texts to their canonical form, if they have one, as SMILES do
+    on_invalid: str = "skip"
+    max_length: Optional[Count] = None  # reject pairs with a longer text, in tokens; null: keep them (training cuts)
+    deduplicate: bool = False  # keep one of several identical pairs
+    on_duplicate_id: Optional[str] = None

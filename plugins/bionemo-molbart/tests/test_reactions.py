@@ -1,0 +1,166 @@
+"""Reactions: how their SMILES become pairs, and a tiny model that learns some by heart."""
+
+from collections import Counter
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from rdkit import Chem, RDConfig
+from rdkit.Chem import AllChem
+
+from bionemo_core.builtin import load_registry
+from bionemo_core.config.schema import Choice
+from bionemo_core.data.batches.loader import eval_loader
+from bionemo_core.data.batches.pair_objective import learn_pairs
+from bionemo_core.data.pair_records import split_pair
+from bionemo_core.protocols import BuildContext, DataSplits
+from bionemo_molbart import presets
+from bionemo_molbart.molecules import canonical_smiles
+from bionemo_molbart.tokenizer import molbart_tokenizer
+
+TOKENIZER = molbart_tokenizer()
+AMIDE = AllChem.ReactionFromSmarts("[C:1](=[O:2])[OX2H1].[NX3;H2;!$(NC=O);!$(N[#7,#8,#16]):3]>>[C:1](=[O:2])[N:3]")
+ESTER = AllChem.ReactionFromSmarts("[C:1](=[O:2])[O;X2;H0;!R][C;X4:3].[OH2:4]>>[C:1](=[O:2])[OH1:4]")
+WHOLE = {"val_fraction": 0.0, "test_fraction": 0.0}
+
+
+@lru_cache(maxsize=1)
+def reactions() -> list[str]:
+    """Reaction SMILES with atom maps: amide couplings and ester hydrolyses of small molecules that RDKit ships."""
+    lines = (Path(RDConfig.RDDataDir) / "NCI" / "first_5K.smi").read_text().split("\n")[:1500]
+    found = [Chem.MolFromSmiles(line.split()[0]) for line in lines if line]
+    small = [molecule for molecule in found if molecule is not None and 3 < molecule.GetNumHeavyAtoms() < 14]
+    small = [one for one in small if all(atom.GetSymbol() in ("C", "N", "O", "S", "Cl") for atom in one.GetAtoms())]
+    acids, amines, esters = (
+        [one for one in small if len(one.GetSubstructMatches(Chem.MolFromSmarts(pattern))) == 1]
+        for pattern in ("C(=O)[OX2H1]", "[NX3;H2;!$(NC=O);!$(N[#7,#8,#16])]", "C(=O)[O;X2;H0;!R][C;X4]")
+    )
+    water = Chem.MolFromSmiles("O")
+    runs = [(AMIDE, pair) for pair in zip(acids, amines, strict=False)] + [(ESTER, (ester, water)) for ester in esters]
+    made = [_run(template, reactants) for template, reactants in runs]
+    return list(dict.fromkeys(text for text in made if text))
+
+
+def _run(template: Any, reactants: tuple[Any, ...]) -> str:
+    """Run a reaction: `reactants>>product`, where the product has the maps of the atoms that the template names."""
+    numbered, atom_map = [], 0
+    for molecule in reactants:
+        copy = Chem.Mol(molecule)
+        for atom in copy.GetAtoms():
+            atom_map += 1
+            atom.SetAtomMapNum(atom_map)
+        numbered.append(copy)
+    products = template.RunReactants(tuple(numbered))
+    if not products:
+        return ""
+    product = products[0][0]
+    Chem.SanitizeMol(product)
+    return f"{'.'.join(Chem.MolToSmiles(one) for one in numbered)}>>{Chem.MolToSmiles(product)}"
+
+
+def without_maps(smiles: str) -> str:
+    """RDKit's own way to leave the maps out, to compare with."""
+    molecule = Chem.MolFromSmiles(smiles)
+    for atom in molecule.GetAtoms():
+        atom.SetAtomMapNum(0)
+    return str(canonical_smiles(Chem.MolToSmiles(molecule)))
+
+
+def read(path: Path, **params: Any) -> DataSplits:
+    choice = Choice("data", "pairs", {"path": str(path), **params})
+    context = BuildContext(home=str(path.parent / "home"))
+    splits: DataSplits = load_registry().build(choice, tokenizer=TOKENIZER, context=context)
+    return splits
+
+
+def texts(records: Any) -> list[tuple[str, ...]]:
+    return [tuple(side.decode() for side in split_pair(records[row])) for row in range(len(records))]
+
+
+def write(path: Path, lines: list[str], column: str = "reactants>reagents>production") -> Path:
+    path.write_text("".join(f"{number},{line}\n" for number, line in enumerate([column, *lines])))
+    return path
+
+
+def test_maps_are_stripped_and_directions_are_opposite(tmp_path: Path) -> None:
+    path = write(tmp_path / "r.csv", reactions())
+    assert len(reactions()) > 60 and all(":1]" in line for line in reactions())
+    column = {"reaction_column": "reactants>reagents>production", **WHOLE}
+    backward = texts(read(path, **column).train)
+    sides = [line.split(">") for line in reactions()]
+    assert backward == [(without_maps(product), without_maps(reactants)) for reactants, _, product in sides]
+    forward = texts(read(path, **column, direction="forward").train)
+    assert forward == [(source, target) for target, source in backward]
+
+
+def test_what_reactions_become_and_what_is_counted(tmp_path: Path) -> None:
+    lines = [
+        "[CH3:1][OH:2].[Na+:3].[Cl-]>O>[CH3:1][O-:2]",
+        "CC>>C |f:0.1|",
+        "CC>C",
+        "CC>>",
+        "CC>>c1ccc",
+        ">>CC",
+        "CC>>C and more",
+        "C[C@H:5](N)O>Cl>C[C@@H:5](O)N",
+        "CC",
+    ]
+    path = write(tmp_path / "r.csv", lines, "rxn")
+    records: Any = read(path, reaction_column="rxn", direction="forward", reagents=True, **WHOLE).train
+    assert texts(records) == [
+        ("CO.O.[Cl-].[Na+]", "C[O-]"),
+        ("CC", "C"),
+        (canonical_smiles("C[C@H](N)O.Cl"), canonical_smiles("C[C@@H](O)N")),
+    ]
+    counts = records.records.manifest["records"]
+    assert counts["rejected"] == Counter(
+        {
+            "no reaction, expected reactants>reagents>product": 2,
+            "empty target": 1,
+            "target: no molecule": 1,
+            "empty source": 1,
+            "white space within the reaction": 1,
+        }
+    )
+    assert counts["notes"] == {"CXSMILES extension left out": 1}
+    assert counts["read"] == len(lines) == counts["used"] + sum(counts["rejected"].values())
+
+
+def module_for(splits: DataSplits, **options: Any) -> Any:
+    still = {"hidden_dropout": 0.0, "attention_dropout": 0.0}
+    sizes = {"num_layers": 1, "hidden_size": 64, "num_attention_heads": 4, "seq_length": 96, **still, **options}
+    module = presets.megamolbart(**sizes, tokenizer=TOKENIZER, context=BuildContext(seed=2))
+    learn_pairs(module, splits, TOKENIZER, "megamolbart")
+    return module
+
+
+@torch.no_grad()
+def test_the_loss_of_pairs_is_torchs(tmp_path: Path) -> None:
+    splits = read(write(tmp_path / "r.csv", reactions()[:4], "rxn"), reaction_column="rxn", **WHOLE)
+    module = module_for(splits)
+    network = module.network.eval()
+    size: dict[str, Any] = {"seq_length": 96, "micro_batch_size": 2, "global_batch_size": 2}
+    total, expected, seen = 0.0, 0.0, 0
+    for step in eval_loader(splits.train, TOKENIZER, module.objective, **size):
+        for batch in step.micro_batches:
+            total += float(network(batch))
+            seen += batch.num_sequences
+    for source, target in texts(splits.train):  # each pair alone, decoded step by step
+        wanted = [*TOKENIZER.encode(target).tolist(), TOKENIZER.eos_id]
+        alone = DataSplits([f"{source}\t{target}"])
+        (step,) = eval_loader(
+            alone.train,
+            TOKENIZER,
+            module.objective,
+            packing=False,
+            **{**size, "global_batch_size": 1, "micro_batch_size": 1},
+        )
+        memory = network.encode(step.micro_batches[0].source)
+        state = network.start(memory, len(wanted))
+        logits = [network.step(torch.tensor([token]), state)[0] for token in [TOKENIZER.bos_id, *wanted[:-1]]]
+        expected += float(F.cross_entropy(torch.stack(logits), torch.tensor(wanted), reduction="sum"))
+    assert seen == 4
+    assert total == pytest.approx(expected, rel=1e-5)
