@@ -12,7 +12,9 @@ Strategies, with positions `M` that a variant changes, `wt` the wild type and `m
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import functools
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -97,11 +99,14 @@ class MaskedScorer:
         module: its network must have `hidden_states`, a `head` and an `embedding`, as the ESM family does.
         tokenizer: must have a mask token.
         tokens_per_batch: tokens that go through the network at once.
+        share: yields what `answer_group` returns for each group of queries, in their order; None: this process
+            computes them one after the other.
     """
 
     module: pl.LightningModule
     tokenizer: Tokenizer
     tokens_per_batch: int = 4096
+    share: Callable[[Iterable[list[Query]]], Iterator[list[NDArray[np.float32]]]] | None = None
 
     def __post_init__(self) -> None:
         """Find the network, and check that it has a masked-language head.
@@ -149,13 +154,29 @@ class MaskedScorer:
         Raises:
             DataError: as for `log_probabilities`.
         """
-        tokens = self._encode(sequence)
+        return next(self.pseudo_log_likelihoods([sequence], window=window))
+
+    def pseudo_log_likelihoods(
+        self, sequences: Iterable[str], *, window: bool = False
+    ) -> Iterator[NDArray[np.float32]]:
+        """Yield what `pseudo_log_likelihood` returns for each sequence; the sequences are never in one batch.
+
+        Raises:
+            DataError: as for `log_probabilities`.
+        """
+        texts, again = itertools.tee(sequences)
+        groups = itertools.chain.from_iterable(self._group(self._mask_each(text, window)) for text in texts)
+        rows = self._answer_groups(groups)
+        for text in again:
+            tokens = self._encode(text)
+            yield np.array([row[0, token] for token, row in zip(tokens, rows, strict=False)], dtype=np.float32)
+
+    def _mask_each(self, sequence: str, window: bool) -> Iterator[Query]:
+        """Yield the query of each residue, with only that residue masked."""
         limit = self.max_residues if window else len(sequence)
-        windows = [centred_window(position, len(sequence), limit) for position in range(len(tokens))]
-        rows = self.answer(
-            Query(sequence[start:stop], (position - start,), True) for position, (start, stop) in enumerate(windows)
-        )
-        return np.array([row[0, token] for row, token in zip(rows, tokens, strict=True)], dtype=np.float32)
+        for position in range(len(self._encode(sequence))):
+            start, stop = centred_window(position, len(sequence), limit)
+            yield Query(sequence[start:stop], (position - start,), True)
 
     def score_variants(
         self, wild_type: str, variants: Sequence[Sequence[Mutation]], method: str
@@ -217,20 +238,21 @@ class MaskedScorer:
         self, wild_type: str, variants: Sequence[Sequence[Mutation]], method: str, limit: int
     ) -> VariantScores:
         summarise = np.sum if method == PSEUDO_LIKELIHOOD else np.mean
-        known: dict[str, float] = {}
-
-        def likelihood(text: str) -> float:
-            if text not in known:
-                known[text] = float(summarise(self.pseudo_log_likelihood(text).astype(np.float64)))
-            return known[text]
-
-        scores: list[float] = []
+        pairs: list[tuple[str, str]] = []
         windows: list[list[Window]] = []
         for variant in variants:
             own, mutant_window = pair_windows(variant, wild_type, limit)
             mutant = mutate(wild_type, variant)[mutant_window.start : mutant_window.stop]
-            scores.append(likelihood(mutant) - likelihood(wild_type[own.start : own.stop]) if variant else 0.0)
+            pairs.append((mutant, wild_type[own.start : own.stop]))
             windows.append([own] if variant and own != Window(0, len(wild_type)) else [])
+        needed = (text for pair, variant in zip(pairs, variants, strict=True) if variant for text in pair)
+        texts = list(dict.fromkeys(needed))
+        found = self.pseudo_log_likelihoods(texts)
+        likelihood = {text: float(summarise(row.astype(np.float64))) for text, row in zip(texts, found, strict=True)}
+        scores = [
+            likelihood[mutant] - likelihood[before] if variant else 0.0
+            for (mutant, before), variant in zip(pairs, variants, strict=True)
+        ]
         return VariantScores(np.array(scores), windows)
 
     def _ratio(self, row: NDArray[np.float32], mutation: Mutation) -> float:
@@ -258,32 +280,48 @@ class MaskedScorer:
         Raises:
             DataError: as for `log_probabilities`.
         """
-        for batch, positions in self._batches(queries):
-            with torch.inference_mode():
-                predicted = self._predict_at(batch, positions)
-            yield from predicted
+        yield from self._answer_groups(self._group(queries))
 
-    def _batches(self, queries: Iterable[Query]) -> Iterator[tuple[TokenBatch, list[NDArray[np.int64]]]]:
-        """Yield the sequences with their masks, packed if the model can, and the positions of tokens in each."""
+    def _answer_groups(self, groups: Iterable[list[Query]]) -> Iterator[NDArray[np.float32]]:
+        share = self.share or functools.partial(map, self.answer_group)
+        return itertools.chain.from_iterable(share(groups))
+
+    def _group(self, queries: Iterable[Query]) -> Iterator[list[Query]]:
+        """Yield groups of queries whose sequences go through the network at once."""
+        group: list[Query] = []
+        text, length, longest = "", 0, 0
+        for query in queries:
+            if query.text != text:
+                text, length = query.text, len(self._encode(query.text)) + 2
+            full = (len(group) + 1) * max(longest, length) > self.tokens_per_batch or len(group) == _MAX_COPIES_PER_ROW
+            if group and full:
+                yield group
+                group, longest = [], 0
+            group.append(query)
+            longest = max(longest, length)
+        if group:
+            yield group
+
+    @torch.inference_mode()
+    def answer_group(self, queries: Sequence[Query]) -> list[NDArray[np.float32]]:
+        """Return the log-probabilities that each query asks for, float32 [positions, vocabulary], in one pass.
+
+        Raises:
+            DataError: as for `log_probabilities`.
+        """
         examples: list[Example] = []
         sets: list[NDArray[np.int64]] = []
-        longest, text, ids = 0, "", np.zeros(0, dtype=np.int32)
+        text, ids = "", np.zeros(0, dtype=np.int32)
         for query in queries:
             if query.text != text:
                 text, ids = query.text, self._ids(query.text)
-            full = (len(sets) + 1) * max(longest, len(ids)) > self.tokens_per_batch or len(sets) == _MAX_COPIES_PER_ROW
-            if sets and full:
-                yield self._collate(examples), sets
-                examples, sets, longest = [], [], 0
             positions = np.array(query.positions, dtype=np.int64) + 1
             tokens = ids.copy()
             if query.masked:
                 tokens[positions] = self.tokenizer.mask_id
             examples.append(_example(tokens))
             sets.append(positions)
-            longest = max(longest, len(ids))
-        if sets:
-            yield self._collate(examples), sets
+        return self._predict_at(self._collate(examples), sets)
 
     def _collate(self, examples: list[Example]) -> TokenBatch:
         shape = RowShape(self.seq_length, len(examples), self.tokenizer.pad_id, packing=may_pack(self.module))

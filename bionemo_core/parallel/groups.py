@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cached_property
 
 import torch
@@ -175,6 +176,17 @@ def _group_of_hosts(group: dist.ProcessGroup) -> dist.ProcessGroup:
         return group
     ranks = dist.get_process_group_ranks(group)
     return dist.new_group(ranks, backend="gloo", use_local_synchronization=True)
+
+
+def group_of_all_hosts(timeout_s: float) -> dist.ProcessGroup | None:
+    """Return a group of all ranks that exchanges tensors on the CPU; None: the default group does. All ranks call it.
+
+    Args:
+        timeout_s: how long a rank of a new group waits for the others.
+    """
+    if dist.get_backend() == "gloo":
+        return None
+    return dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout_s))
 
 
 _LOST_PEER_MESSAGES = ("Connection closed by peer", "Connection reset by peer", "Timed out waiting", "Broken pipe")

@@ -21,6 +21,8 @@ from bionemo_core.training.signals import started
 
 _SET_FOR_RANKS = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _TIMEOUT_S = 600.0
+PATIENCE_S = 7 * 24 * 3600.0
+"""How long ranks wait for one that still computes or writes; a rank that dies is noticed at once."""
 _FIRST_PORT, _NUM_PORTS = 15_000, 10_000
 
 
@@ -124,16 +126,30 @@ def agree(ranks: Ranks, choose: Callable[[], Any]) -> Any:
             chosen = choose()
         except Exception as error:
             failure = error
-    told = [(chosen, failure if isinstance(failure, BioNeMoError) else failure and repr(failure))]
+    told = [(chosen, None if failure is None else portable_failure(failure))]
     dist.broadcast_object_list(told)
     if failure is not None:
         raise failure
     chosen, failed = told[0]
-    if isinstance(failed, BioNeMoError):
-        raise failed
-    if failed is not None:
-        raise NetworkError(f"rank 0 of this job failed; its output says why: {failed}")
+    raise_failure(failed, "rank 0")
     return chosen
+
+
+def portable_failure(failure: Exception) -> BioNeMoError | str:
+    """Return a failure in a form that can be sent to other ranks."""
+    return failure if isinstance(failure, BioNeMoError) else repr(failure)
+
+
+def raise_failure(failure: BioNeMoError | str | None, where: str) -> None:
+    """Raise a failure that another rank has sent; None: it sent none.
+
+    Raises:
+        BioNeMoError: the failure.
+    """
+    if isinstance(failure, Exception):
+        raise failure
+    if failure is not None:
+        raise NetworkError(f"{where} of this job failed; its output says why: {failure}")
 
 
 @contextmanager

@@ -90,8 +90,8 @@ def call_meet_run(trainer: pl.Trainer, tokenizer: Tokenizer, context: BuildConte
 
 
 @contextmanager
-def explain_lost_ranks() -> Iterator[None]:
-    """Turn the errors of a lost connection to another rank into a clear message.
+def explain_lost_ranks(advice: str = "Find the cause in its output, then resume with resume=last.") -> Iterator[None]:
+    """Turn the errors of a lost connection to another rank into a clear message, with advice on what to do.
 
     Raises:
         NetworkError: another rank died or does not answer.
@@ -105,7 +105,6 @@ def explain_lost_ranks() -> Iterator[None]:
             raise exhaustion from error
         if is_lost_peer(error):
             raise NetworkError(
-                f"another rank of this job died or does not answer: {str(error).splitlines()[0]} "
-                "Find the cause in its output, then resume with resume=last."
+                f"another rank of this job died or does not answer: {str(error).splitlines()[0]} {advice}"
             ) from error
         raise

@@ -272,7 +272,7 @@ class _Evaluation:
             raise ConfigError("task.pseudo_perplexity: no sequence of the split is short enough for the model.")
         if too_long:
             log.warning("The pseudo-perplexity leaves out %d sequences that are too long for the model.", too_long)
-        scores = [scorer.pseudo_log_likelihood(text) for text in chosen]
+        scores = list(scorer.pseudo_log_likelihoods(chosen))
         total = -float(np.concatenate(scores).mean(dtype=np.float64))
         self.metrics |= {"pseudo_perplexity": math.exp(total), "pseudo_perplexity_sequences": float(len(chosen))}
         each = np.array([math.exp(-float(score.mean())) for score in scores])

@@ -21,15 +21,12 @@ from bionemo_core.nn.missing_weights import missing_parts
 from bionemo_core.parallel.ranks import Ranks
 from bionemo_core.parallel.weights import network_of
 from bionemo_core.runs.device import Device
-from bionemo_core.runs.launch import Launch
+from bionemo_core.runs.launch import PATIENCE_S, Launch
 
 if TYPE_CHECKING:
     from bionemo_core.plugins.registry import Registry
 
 log = logging.getLogger("bionemo")
-
-_PATIENCE_S = 7 * 24 * 3600.0
-"""How long ranks wait for one that still computes or writes; a rank that dies is noticed at once."""
 
 
 def start_workers(spec: RunSpec, device: Device) -> Ranks:
@@ -41,12 +38,12 @@ def start_workers(spec: RunSpec, device: Device) -> Ranks:
     for key in ("tensor_model_parallel_size", "pipeline_model_parallel_size"):
         if getattr(spec.parallel, key) > 1:
             raise ConfigError(
-                f"parallel.{key}={getattr(spec.parallel, key)}: task={spec.task.name} splits the sequences over "
-                "trainer.devices, not the model. Leave it at 1."
+                f"parallel.{key}={getattr(spec.parallel, key)}: task={spec.task.name} shares its work among "
+                "trainer.devices, and does not split the model. Leave it at 1."
             )
     if spec.trainer.devices * spec.trainer.num_nodes == 1:
         return Ranks(device="cuda:0" if device.name == "cuda" else "cpu")
-    return Launch(spec, device, _PATIENCE_S).start()
+    return Launch(spec, device, PATIENCE_S).start()
 
 
 def single_process(spec: RunSpec, device: Device) -> Ranks:

@@ -7,8 +7,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.data.readers import Source
+from bionemo_core.data.store.record_store import PreparedStore
 from bionemo_core.data.store.report import count_summary
 from bionemo_core.data.store.residue_filter import RecordFilter
 from bionemo_core.errors import ConfigError
@@ -17,11 +21,13 @@ from bionemo_core.inference.outputs import part_bounds
 from bionemo_core.inference.scoring_answers import Predictor
 from bionemo_core.io.atomic import new_csv
 from bionemo_core.models.load import OpenedModel
+from bionemo_core.parallel.ranks import Ranks
 from bionemo_core.runs.device import choose_device
 from bionemo_core.runs.plan_text import quieten_libraries
+from bionemo_core.runs.shared_work import SharedWork
 from bionemo_core.tasks.input_file import prepare_input, read_input
-from bionemo_core.tasks.opening import open_for_use, single_process
-from bionemo_core.tasks.score import describe_use, score
+from bionemo_core.tasks.opening import open_for_use, start_workers
+from bionemo_core.tasks.score import describe_use, make_scorer, score
 from bionemo_core.tasks.settings import Predict
 from bionemo_core.tasks.unread_keys import refuse_unread
 from bionemo_core.tasks.variants import REJECTED
@@ -32,7 +38,10 @@ if TYPE_CHECKING:
 _FILE_KEYS = ("format", "sequence_column", "id_column", "canonicalize")
 _VARIANT_KEYS = ("wild_type", "variant_column", "first_position")
 
-_PART_TOKENS, _PART_SEQUENCES = 1 << 18, 1 << 13
+_BATCHES_PER_PART, _PART_SEQUENCES = 4, 1 << 13
+"""How much a rank predicts at a time; it does not depend on their number, so neither do the batches."""
+_Part = tuple[list[bytes], list[str]]
+_Work = SharedWork[_Part, list[NDArray[np.float32]]]
 
 
 def predict(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> None:
@@ -53,16 +62,44 @@ def predict(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> No
         )
     refuse_unread(task, *_find_unread(task))
     device = choose_device(spec)
-    ranks = single_process(spec, device)
+    ranks = start_workers(spec, device)
     opened = open_for_use(spec, registry, device, ranks)
     tokens = task.tokens_per_batch or (65_536 if device.name == "cuda" else 4_096)
     if task.input is not None and task.scoring is None:
-        header, rows = _predict_rows(task, opened, tokens, spec)
-        count = write_csv(output, header, rows)
+        _write_predictions(task, opened, tokens, spec, ranks)
     else:
-        scores = score(task, opened, tokens)
+        _write_scores(task, opened, tokens, spec, ranks)
+
+
+def _write_scores(task: Predict, opened: OpenedModel, tokens: int, spec: RunSpec, ranks: Ranks) -> None:
+    scorer = make_scorer(task, opened, tokens)
+    work = SharedWork(ranks, scorer.answer_group)
+    scorer.share = work.share
+
+    def write() -> None:
+        scores = score(task, scorer)
+        output = Path(task.output).expanduser()
         count = write_csv(output, scores.header, scores.rows)
         scores.write_beside(output, describe_use(opened, spec))
+        _finish(output, opened, count)
+
+    work.lead(write)
+
+
+def _write_predictions(task: Predict, opened: OpenedModel, tokens: int, spec: RunSpec, ranks: Ranks) -> None:
+    settings = EmbeddingSettings(on_long=task.on_long, tokens_per_batch=tokens, unknown="unk")
+    predictor = Predictor(opened.module, opened.tokenizer, settings)
+    work: _Work = SharedWork(ranks, lambda part: predictor.predict(*part))
+
+    def write() -> None:
+        header, rows = _predict_rows(task, predictor, work, spec)
+        output = Path(task.output).expanduser()
+        _finish(output, opened, write_csv(output, header, rows))
+
+    work.lead(write)
+
+
+def _finish(output: Path, opened: OpenedModel, count: int) -> None:
     opened.report.write(output)
     print(f"{output}: {count:,} rows")
 
@@ -80,12 +117,10 @@ def _find_unread(task: Predict) -> tuple[tuple[str, ...], str]:
 
 
 def _predict_rows(
-    task: Predict, opened: OpenedModel, tokens: int, spec: RunSpec
+    task: Predict, predictor: Predictor, work: _Work, spec: RunSpec
 ) -> tuple[list[str], Iterable[list[str]]]:
     assert task.input is not None
-    settings = EmbeddingSettings(on_long=task.on_long, tokens_per_batch=tokens, unknown="unk")
-    predictor = Predictor(opened.module, opened.tokenizer, settings)
-    source, rules = read_input(task.input, task, opened.tokenizer)
+    source, rules = read_input(task.input, task, predictor.tokenizer)
     store = prepare_input(source, rules, choose_device(spec).context(spec))
     predictor.check_lengths(store)
     cut, rejects = task.on_long == "truncate", store.manifest["records"]["rejected"]
@@ -94,23 +129,28 @@ def _predict_rows(
         print(f"{task.input}: {count_summary(store.manifest['records'])}")
 
     def rows() -> Iterator[list[str]]:
-        bounds, num_cut = part_bounds(store.lengths, _PART_TOKENS, _PART_SEQUENCES), 0
-        for start, stop in itertools.pairwise(bounds):
-            ids, texts = [store.id(row) for row in range(start, stop)], [store[row] for row in range(start, stop)]
-            for name, text, answer in zip(ids, texts, predictor.predict(texts, ids), strict=True):
-                long = cut and predictor.is_long(text)
-                num_cut += long
-                yield [
-                    name,
-                    *predictor.row(answer),
-                    *([str(int(long))] if cut else []),
-                    *([""] if with_reasons else []),
-                ]
+        tokens = _BATCHES_PER_PART * predictor.settings.tokens_per_batch
+        bounds, num_cut = part_bounds(store.lengths, tokens, _PART_SEQUENCES), 0
+        ranges = [range(start, stop) for start, stop in itertools.pairwise(bounds)]
+        answers = itertools.chain.from_iterable(work.share(_read_part(store, part) for part in ranges))
+        for row, answer in zip(range(len(store)), answers, strict=True):
+            long = cut and predictor.is_long(store[row])
+            num_cut += long
+            yield [
+                store.id(row),
+                *predictor.row(answer),
+                *([str(int(long))] if cut else []),
+                *([""] if with_reasons else []),
+            ]
         if num_cut:
             print(f"{task.input}: {num_cut:,} sequences were cut to the length of the model; see the column truncated")
 
     header = ["id", *predictor.header(), *(["truncated"] if cut else []), *([REJECTED] if with_reasons else [])]
     return header, _with_rejected(rows(), source, rules, len(header)) if rejects else rows()
+
+
+def _read_part(store: PreparedStore, rows: range) -> _Part:
+    return [store[row] for row in rows], [store.id(row) for row in rows]
 
 
 def _with_rejected(rows: Iterator[list[str]], source: Source, rules: RecordFilter, width: int) -> Iterator[list[str]]:

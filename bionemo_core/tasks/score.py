@@ -81,15 +81,23 @@ def describe_use(opened: OpenedModel, spec: RunSpec) -> dict[str, Any]:
     }
 
 
-def score(task: Predict, opened: OpenedModel, tokens: int) -> Scores:
-    """Compute the scores that `task` requests, with a limit of tokens in one pass.
+def make_scorer(task: Predict, opened: OpenedModel, tokens: int) -> MaskedScorer:
+    """Return what computes scores, with a limit of tokens in one pass.
+
+    Raises:
+        BioNeMoError: the model cannot score, or `task.on_long` is unknown.
+    """
+    if task.on_long not in ON_LONG:
+        raise ConfigError(f"task.on_long: got {task.on_long!r}; for scores expected one of {', '.join(ON_LONG)}.")
+    return MaskedScorer(opened.module, opened.tokenizer, tokens)
+
+
+def score(task: Predict, scorer: MaskedScorer) -> Scores:
+    """Compute the scores that `task` requests.
 
     Raises:
         BioNeMoError: they cannot be computed.
     """
-    if task.on_long not in ON_LONG:
-        raise ConfigError(f"task.on_long: got {task.on_long!r}; for scores expected one of {', '.join(ON_LONG)}.")
-    scorer = MaskedScorer(opened.module, opened.tokenizer, tokens)
     if task.input is not None:
         return _score_sequences(task, task.input, scorer)
     if task.wild_type is None:
@@ -169,9 +177,10 @@ def _score_sequences(task: Predict, path: str, scorer: MaskedScorer) -> Scores:
     own = [STRATEGY, *([WINDOW] if task.on_long == "window" else []), REJECTED]
     rows, scores = [], list[float | None]()
     num_windows = 0
+    likelihoods = scorer.pseudo_log_likelihoods((one.text for one in cleaned if not one.reason), window=True)
     for one in cleaned:
         length = len(one.text)
-        total = None if one.reason else float(scorer.pseudo_log_likelihood(one.text, window=True).sum(dtype=np.float64))
+        total = None if one.reason else float(next(likelihoods).sum(dtype=np.float64))
         scores.append(total if total is None or strategy == LIKELIHOODS[0] else total / length)
         values = ["", ""] if total is None else [f"{total:.6f}", f"{math.exp(min(-total / length, 700.0)):.6f}"]
         window = str(scorer.max_residues) if length > scorer.max_residues and total is not None else ""

@@ -14,7 +14,7 @@ from bionemo_core import cli
 from bionemo_core.builtin import load_registry
 from bionemo_core.errors import DataError
 from bionemo_core.models.load import open_model
-from bionemo_core.tasks.score import score
+from bionemo_core.tasks.score import make_scorer, score
 from bionemo_core.tasks.settings import Predict
 
 transformers = pytest.importorskip("transformers")
@@ -79,7 +79,8 @@ def pll(models: Any, sequence: str) -> float:
 
 
 def scores_of(models: Any, **keys: Any) -> list[dict[str, str]]:
-    table = score(Predict(output="", **keys), models.ours, 200)
+    task = Predict(output="", **keys)
+    table = score(task, make_scorer(task, models.ours, 200))
     return [dict(zip(table.header, row, strict=True)) for row in table.rows]
 
 

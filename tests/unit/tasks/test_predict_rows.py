@@ -15,7 +15,7 @@ from bionemo_core.protocols import BuildContext
 from bionemo_core.tasks.embed import _find_long
 from bionemo_core.tasks.input_file import read_input
 from bionemo_core.tasks.predict import _with_rejected
-from bionemo_core.tasks.score import score
+from bionemo_core.tasks.score import make_scorer, score
 from bionemo_core.tasks.settings import Predict
 from bionemo_core.tasks.texts import Texts
 
@@ -40,7 +40,7 @@ def variants(tmp_path: Path) -> Predict:
 
 
 def test_a_table_of_variants_keeps_its_rows_and_columns(opened, variants, capsys):
-    result = score(variants, opened, 4096)
+    result = score(variants, make_scorer(variants, opened, 4096))
     rows = result.rows
     assert result.header == ["variant", "num_mutations", "score", "note", "score_in_table", "strategy", "rejected"]
     assert [(row[0], row[1], row[3], row[4]) for row in rows] == [
@@ -58,9 +58,10 @@ def test_a_table_of_variants_keeps_its_rows_and_columns(opened, variants, capsys
 def test_all_variants_that_cannot_be_used_are_listed(opened, variants):
     task = Predict(output="", variants=variants.variants, wild_type="AKTAY")
     with pytest.raises(DataError, match=r"(?s)v.csv:3: .*K99A.*v.csv:5: too few columns.*task.on_invalid=skip"):
-        score(task, opened, 4096)
+        score(task, make_scorer(task, opened, 4096))
     with pytest.raises(ConfigError, match="expected one of error, skip"):
-        score(Predict(output="", variants=variants.variants, wild_type="A", on_invalid="unk"), opened, 64)
+        task = Predict(output="", variants=variants.variants, wild_type="A", on_invalid="unk")
+        score(task, make_scorer(task, opened, 64))
 
 
 def test_rejected_records_have_a_row_with_their_reason(opened, tmp_path):

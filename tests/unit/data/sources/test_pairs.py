@@ -74,7 +74,8 @@ def test_splits_as_elsewhere(tmp_path: Path, tokenizer: CharacterTokenizer, cont
 @pytest.mark.parametrize(
     ("params", "match"),
     [
-        ({"source_column": "from"}, "column 'from' is not in the header.*data.source_column and data.target_column"),
+        ({"source_column": "from"}, "column 'from' is not in the header.*Name one of these with data.source_column"),
+        ({"target_column": "to"}, "column 'to' is not in the header.*Name one of these with data.target_column"),
         ({"reaction_column": "source", "target_column": "target"}, "data.target_column.*Keep one of the two ways"),
         ({"reaction_column": "rxn"}, "column 'rxn' is not in the header.*with data.reaction_column"),
         ({"direction": "forward"}, "data.direction: applies to reactions.*data.reaction_column"),

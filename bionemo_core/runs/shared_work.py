@@ -1,0 +1,119 @@
+"""Work that the ranks of a task share: rank 0 runs the task, and the others compute the pieces that it gives them.
+
+Only rank 0 reads, writes and prints. It cuts the work into pieces, which do not depend on the number of ranks, so the
+results are those of one device.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
+from typing import Any, Generic, TypeVar
+
+import torch.distributed as dist
+
+from bionemo_core.parallel.groups import group_of_all_hosts, is_lost_peer
+from bionemo_core.parallel.ranks import Ranks
+from bionemo_core.runs.launch import PATIENCE_S, portable_failure, raise_failure
+from bionemo_core.runs.trainer import explain_lost_ranks
+from bionemo_core.training.signals import StopSignal
+
+Piece = TypeVar("Piece")
+Result = TypeVar("Result")
+
+ADVICE = "Find the cause in its output, then run the same command again."
+
+
+class SharedWork(Generic[Piece, Result]):
+    """A function that every rank of a task can compute; its pieces and results are sent, so they must be picklable.
+
+    Args:
+        ranks: the ranks that share the work.
+        compute: the function.
+    """
+
+    def __init__(self, ranks: Ranks, compute: Callable[[Piece], Result]) -> None:
+        self.ranks, self.compute = ranks, compute
+        self._group = group_of_all_hosts(PATIENCE_S) if ranks.size > 1 else None
+
+    def share(self, pieces: Iterable[Piece]) -> Iterator[Result]:
+        """Yield the results of the pieces in their order; only the task that `lead` runs calls this.
+
+        Raises:
+            BioNeMoError: what a rank raised.
+        """
+        if self.ranks.size == 1:
+            yield from map(self.compute, pieces)
+            return
+        rest = iter(pieces)
+        while given := list(itertools.islice(rest, self.ranks.size)):
+            self._tell(given)
+            own, own_failure = self._attempt(given)
+            outcomes = self._gather((own, None))
+            if own_failure is not None:
+                raise own_failure
+            for result, failure in outcomes[: len(given)]:
+                raise_failure(failure, "another rank")
+                yield result
+
+    def lead(self, task: Callable[[], None], *, ignore_signals: bool = False) -> None:
+        """Run the task on rank 0, while the other ranks compute what it shares; returns on every rank at its end.
+
+        Args:
+            task: what only one rank does; it calls `share`.
+            ignore_signals: whether the task itself handles the signals that stop it, so the other ranks wait for it.
+
+        Raises:
+            BioNeMoError: on every rank, what the task raised.
+            NetworkError: another rank died.
+        """
+        if self.ranks.size == 1:
+            task()
+            return
+        with explain_lost_ranks(ADVICE):
+            if self.ranks.is_rank_zero:
+                self._run(task)
+            else:
+                with StopSignal() if ignore_signals else nullcontext():
+                    self._serve()
+
+    def _run(self, task: Callable[[], None]) -> None:
+        try:
+            task()
+        except Exception as error:
+            if not (isinstance(error, RuntimeError) and is_lost_peer(error)):
+                self._tell(portable_failure(error))
+            raise
+        self._tell(None)
+
+    def _serve(self) -> None:
+        own: Exception | None = None
+        while isinstance(told := self._tell(None), list):
+            result, failure = self._attempt(told)
+            own = own or failure
+            self._gather((result, portable_failure(own) if own else None))
+        if own is not None:
+            raise own
+        raise_failure(told, "rank 0")
+
+    def _attempt(self, pieces: list[Piece]) -> tuple[Result | None, Exception | None]:
+        """Compute this rank's piece; return the result and the failure."""
+        if self.ranks.rank >= len(pieces):
+            return None, None
+        try:
+            return self.compute(pieces[self.ranks.rank]), None
+        except Exception as error:
+            return None, error
+
+    def _tell(self, message: Any) -> Any:
+        """Return the message of rank 0: pieces, one for each of the first ranks; a failure; or None at the end."""
+        messages = [message]
+        dist.broadcast_object_list(messages, group=self._group)
+        return messages[0]
+
+    def _gather(self, outcome: tuple[Result | None, Any]) -> list[Any]:
+        """Return on rank 0 the results and failures of all ranks."""
+        outcomes: list[Any] | None = [None] * self.ranks.size if self.ranks.is_rank_zero else None
+        dist.gather_object(outcome, outcomes, group=self._group)
+        return outcomes or []
