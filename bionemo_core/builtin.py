@@ -165,7 +165,7 @@ def bionemo_tasks() -> Iterator[Component]:
     yield TaskSpec.of(
         settings.Predict,
         f"{here}.predict:predict",
-        "write a fine-tuned model's predictions, or score mutations",
+        "write predictions, answers of an encoder-decoder, or scores of mutations",
         opens_model=True,
         unused=(*OF_TRAINING, *OF_ROWS, "data", "name", *_UNSEEN),
     )

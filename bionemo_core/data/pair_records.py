@@ -49,6 +49,11 @@ class PairRecords:
         record: bytes = self.records[index]
         return record
 
+    def ids(self) -> list[str]:
+        """Return the ids of the pairs, in order."""
+        names: list[str] = self.records.ids()
+        return names
+
     @cached_property
     def lengths(self) -> NDArray[np.int32]:
         """Return the tokens of each source and each target, shape [records, 2]."""

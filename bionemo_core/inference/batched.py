@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bionemo_core.inference.beam import beam_search
+from bionemo_core.inference.beam import Beams, beam_search
 from bionemo_core.inference.choosing import TokenSampling
 from bionemo_core.inference.decoding import SpecialTokens, StepDecoder, check_max_length, greedy, sample
 from bionemo_core.inference.philox import RowRng
@@ -48,8 +48,10 @@ class BatchedDecoding:
     short_length: int | None = None
 
     @torch.no_grad()
-    def decode(self, hiddens_RTH: Tensor, mask_RT: Tensor, rng: RowRng) -> Tensor:
-        """Decode each row to its first end token, then pad; returns int64[R, K, L], best first.
+    def decode(self, hiddens_RTH: Tensor, mask_RT: Tensor, rng: RowRng) -> Beams:
+        """Decode each row to its first end token, then pad; returns K hypotheses of each, best first.
+
+        The scores are those of a beam search, and 0 for other methods.
 
         Raises:
             ConfigError: `max_length` is below 1.
@@ -58,6 +60,7 @@ class BatchedDecoding:
         left = torch.arange(len(hiddens_RTH), device=hiddens_RTH.device)
         shape = (len(left), self._num_kept, self.max_length)
         decoded = torch.full(shape, self.special.pad_id, dtype=torch.int64, device=left.device)
+        scores = torch.zeros(shape[:2], dtype=torch.float64, device=left.device)
         for length in self._lengths_to_try(hiddens_RTH.is_cuda):
             ended = []
             for rows in left.split(max(1, self.batch_size // self._beams)):
@@ -65,12 +68,13 @@ class BatchedDecoding:
                 mask = mask_RT[rows]
                 memory = Memory(states, None if bool(mask.all()) else mask)
                 found = self._decode_batch(memory, rng.select(rows), length)
-                decoded[rows, :, :length] = found[:, : self._num_kept]
-                ended.append((found == self.special.eos_id).any(dim=2).all(dim=1))
+                decoded[rows, :, :length] = found.tokens[:, : self._num_kept]
+                scores[rows] = found.scores[:, : self._num_kept]
+                ended.append((found.tokens == self.special.eos_id).any(dim=2).all(dim=1))
             left = left[~torch.cat(ended)] if ended else left
             if not len(left):
                 break
-        return decoded
+        return Beams(decoded, scores)
 
     @property
     def _beams(self) -> int:
@@ -85,15 +89,16 @@ class BatchedDecoding:
         short = self.short_length or (SHORT_LENGTH if on_gpu else self.max_length)
         return [short, self.max_length] if short < self.max_length else [self.max_length]
 
-    def _decode_batch(self, memory: Memory, rng: RowRng, length: int) -> Tensor:
-        """Return all hypotheses of one batch, int64[R, beams, length]."""
+    def _decode_batch(self, memory: Memory, rng: RowRng, length: int) -> Beams:
+        """Return all hypotheses of one batch."""
         if self.method.startswith("beam"):
             alpha = self.settings["beam_alpha"]
             return beam_search(
                 self.decoder, memory, self.special, max_length=length, beam_size=self._beams, beam_alpha=alpha
-            ).tokens
+            )
         if self.method.startswith("topkp"):
             sampling = TokenSampling(**self.settings)
-            drawn = sample(self.decoder, memory, self.special, rng, max_length=length, sampling=sampling)
-            return drawn[:, None]
-        return greedy(self.decoder, memory, self.special, max_length=length)[:, None]
+            tokens = sample(self.decoder, memory, self.special, rng, max_length=length, sampling=sampling)
+        else:
+            tokens = greedy(self.decoder, memory, self.special, max_length=length)
+        return Beams(tokens[:, None], torch.zeros(len(tokens), 1, dtype=torch.float64, device=tokens.device))

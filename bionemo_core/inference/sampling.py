@@ -149,7 +149,7 @@ class Seq2SeqInference:
         Raises:
             DataError: a sequence is empty, invalid, or longer than the model's `seq_length`.
         """
-        parts = list(self._encode_batches(self.tokenize(seqs), self.batch_size))
+        parts = list(self.encode_batches(self.tokenize(seqs), self.batch_size))
         if not parts:
             raise DataError("sampling: there are no sequences to encode. Pass at least one.")
         longest, hidden = max(h.shape[1] for _, h, _ in parts), parts[0][1]
@@ -233,7 +233,7 @@ class Seq2SeqInference:
             raise ConfigError("sample: give either seqs, or hiddens together with enc_masks.")
         if seqs is not None:
             ids = self.tokenize(seqs, first=first_sequence + 1)
-            number, parts = len(seqs), self._encode_batches(ids, max(1, self.batch_size // copies))
+            number, parts = len(seqs), self.encode_batches(ids, max(1, self.batch_size // copies))
         else:
             assert hiddens is not None and enc_masks is not None
             rows = torch.arange(len(hiddens))
@@ -337,7 +337,7 @@ class Seq2SeqInference:
         return next(iter(_parameters(self.network))).dtype
 
     @torch.no_grad()
-    def _encode_batches(
+    def encode_batches(
         self, ids: Sequence[NDArray[np.int32]], batch_rows: int
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Yield numbers of sequences int64[b], hidden states [b, T, H] and masks bool[b, T], shortest first."""
@@ -353,6 +353,11 @@ class Seq2SeqInference:
                 mask = torch.ones(hiddens.shape[:2], dtype=torch.bool, device=hiddens.device)
             yield torch.tensor(rows), hiddens, mask
 
+    def decoding(self, method: str, settings: Mapping[str, Any], max_length: int | None = None) -> BatchedDecoding:
+        """Return a method of decoding with all of its options."""
+        length = self.max_length if max_length is None else max_length
+        return BatchedDecoding(self.decoder or self.network, self.tokenizer, method, settings, length, self.batch_size)
+
     def _decode(
         self,
         hiddens_BTH: Tensor,
@@ -363,11 +368,8 @@ class Seq2SeqInference:
         max_length: int | None,
     ) -> list[list[str]]:
         """Decode each row to its texts: several, best first, if a beam search keeps them, else one."""
-        decoder = self.decoder or self.network
-        length = self.max_length if max_length is None else max_length
-        decoding = BatchedDecoding(decoder, self.tokenizer, method, settings, length, self.batch_size)
         hiddens = hiddens_BTH.to(self._device, self._dtype)
-        tokens = decoding.decode(hiddens, mask_BT.to(self._device), rng)
+        tokens = self.decoding(method, settings, max_length).decode(hiddens, mask_BT.to(self._device), rng).tokens
         texts, kept = self.detokenize(tokens.flatten(0, 1)), tokens.shape[1]
         return [texts[start : start + kept] for start in range(0, len(texts), kept)]
 

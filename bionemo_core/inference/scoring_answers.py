@@ -73,7 +73,7 @@ class Predictor:
         """Return whether a sequence has more tokens than the model takes."""
         return self._embedder.long_rule.is_long(sequence, self.tokenizer)
 
-    def check_lengths(self, store: PreparedStore) -> None:
+    def check_lengths(self, store: PreparedStore, on_long: str) -> None:
         """Check the number of tokens of all stored sequences, before any is computed.
 
         Only sequences with more letters than the limit are tokenized: a sequence has at most one token per letter.
@@ -82,7 +82,7 @@ class Predictor:
             DataError: a sequence is too long, with `on_long=error`.
         """
         rule = self._embedder.long_rule
-        if rule.on_long != "error":
+        if on_long != "error":
             return
         for row in np.flatnonzero(store.lengths > rule.max_residues).tolist():
             count = len(self.tokenizer.encode(store[row]))

@@ -38,7 +38,8 @@ from bionemo_core.reporting.html import Figure, bars, confusion, histogram, page
 from bionemo_core.runs.device import Device, choose_device
 from bionemo_core.runs.plan_text import quieten_libraries
 from bionemo_core.tasks.opening import open_for_use, single_process, weights_fingerprint
-from bionemo_core.tasks.predict import write_csv
+from bionemo_core.tasks.pair_answers import AnswerColumns, write_pair_answers
+from bionemo_core.tasks.predict import PREDICTIONS, write_csv
 from bionemo_core.tasks.settings import Evaluate
 from bionemo_core.tasks.unread_keys import refuse_unread
 from bionemo_core.training.losses import Losses, LossSums
@@ -76,6 +77,9 @@ def evaluate(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> N
     data, seed = _choose_data(spec, opened)
     splits = _build_splits(data, seed, spec, registry, device, opened)
     learn_pairs(opened.module, splits, opened.tokenizer, opened.spec.model.name)
+    of_pairs = bool(getattr(splits.train, "pairs", False))
+    if not of_pairs:
+        refuse_unread(task, ("beam_size", "beam_alpha"), "by data that are not pairs")
     records: RecordDataset | None = getattr(splits, task.split)
     if records is None or not len(records):
         raise ConfigError(f"task.split={task.split}: the data set {data.name!r} has no such split.")
@@ -84,11 +88,14 @@ def evaluate(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> N
         records = check.parts({task.split: records})[task.split]
     evaluation = _Evaluation(spec, task, opened, device, data.name, seed)
     scorer = evaluation.scorer() if task.pseudo_perplexity else None
+    columns = AnswerColumns.of(opened, spec, task) if of_pairs and task.beam_size else None
     with whole_or_none(folder):
         evaluation.measure(records)
         if evaluation.answers:
             assert isinstance(records, LabelledRecords)
             evaluation.predict(records, folder)
+        if columns is not None:
+            evaluation.metrics |= write_pair_answers(records, columns, folder / PREDICTIONS)
         if scorer is not None and task.pseudo_perplexity:
             evaluation.pseudo_perplexity(records, task.pseudo_perplexity, scorer)
         evaluation.write(folder, len(records))
@@ -242,7 +249,7 @@ class _Evaluation:
             for name, label, answer, too_long in zip(records.ids, records.labels, answers, cut, strict=True)
         ]
         label_names = [f"label_{name}" for name in records.targets] or ["label"]
-        write_csv(folder / "predictions.csv", ["id", *label_names, *predictor.header(), "truncated"], rows)
+        write_csv(folder / PREDICTIONS, ["id", *label_names, *predictor.header(), "truncated"], rows)
         kept = [row for row, too_long in enumerate(cut) if not too_long]
         self.figures += _plot_predictions(self.module.objective, records, answers, kept)
 

@@ -53,6 +53,8 @@ def read_input(path: str, task: Any, tokenizer: Tokenizer) -> tuple[Source, Reco
     kind = task.format or detect_format(paths, TASK_KEYS)
     if kind not in _TABLES:
         layout_options(task, kind)
+        if getattr(task, "target_column", None) is not None:
+            raise ConfigError(f"task.target_column: {kind} files have no columns. Leave it out, or set task.format.")
     options: dict[str, Any] = {}
     if kind in _TABLES:
         options = _table_options(paths[0], kind, task)
@@ -73,6 +75,12 @@ def _table_options(path: Path, kind: str, task: Any) -> dict[str, Any]:
     def find(candidates: Sequence[str]) -> str | None:
         return next((names[number] for name in candidates for number in match_column(names, name)[:1]), None)
 
+    if (target := getattr(task, "target_column", None)) is not None:
+        if target not in names:
+            raise ConfigError(
+                f"task.target_column: {path} has no column {target!r}. Name one of these: {', '.join(names) or 'none'}."
+            )
+        options["columns"] = (target,)
     options["column"] = task.sequence_column or find(_SEQUENCE_COLUMNS) or _SEQUENCE_COLUMNS[0]
     id_column = task.id_column or find(["id"])
     return options | ({"id_column": id_column} if id_column else {})

@@ -1,14 +1,12 @@
-"""The task `predict`: a CSV file of predictions of a fine-tuned model, or of scores by a masked language model."""
+"""The task `predict`: a CSV file of a fine-tuned model's predictions, an encoder-decoder's answers, or scores."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.data.readers import Source
@@ -16,6 +14,7 @@ from bionemo_core.data.store.record_store import PreparedStore
 from bionemo_core.data.store.report import count_summary
 from bionemo_core.data.store.residue_filter import RecordFilter
 from bionemo_core.errors import ConfigError
+from bionemo_core.inference.beam_writer import ExactMatch
 from bionemo_core.inference.embedding import EmbeddingSettings
 from bionemo_core.inference.outputs import part_bounds
 from bionemo_core.inference.scoring_answers import Predictor
@@ -27,6 +26,7 @@ from bionemo_core.runs.plan_text import quieten_libraries
 from bionemo_core.runs.shared_work import SharedWork
 from bionemo_core.tasks.input_file import prepare_input, read_input
 from bionemo_core.tasks.opening import open_for_use, start_workers
+from bionemo_core.tasks.pair_answers import AnswerColumns, rank_cell, writes_answers
 from bionemo_core.tasks.score import describe_use, make_scorer, score
 from bionemo_core.tasks.settings import Predict
 from bionemo_core.tasks.unread_keys import refuse_unread
@@ -36,12 +36,15 @@ if TYPE_CHECKING:
     from bionemo_core.plugins.registry import Registry
 
 _FILE_KEYS = ("format", "sequence_column", "id_column", "canonicalize")
+PREDICTIONS = "predictions.csv"
+"""The file of predictions that `task=evaluate` writes."""
+_ANSWER_KEYS = ("target_column", "beam_size", "beam_alpha")
 _VARIANT_KEYS = ("wild_type", "variant_column", "first_position")
 
 _BATCHES_PER_PART, _PART_SEQUENCES = 4, 1 << 13
 """How much a rank predicts at a time; it does not depend on their number, so neither do the batches."""
 _Part = tuple[list[bytes], list[str]]
-_Work = SharedWork[_Part, list[NDArray[np.float32]]]
+_Work = SharedWork[_Part, Sequence[Any]]
 
 
 def predict(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> None:
@@ -87,12 +90,11 @@ def _write_scores(task: Predict, opened: OpenedModel, tokens: int, spec: RunSpec
 
 
 def _write_predictions(task: Predict, opened: OpenedModel, tokens: int, spec: RunSpec, ranks: Ranks) -> None:
-    settings = EmbeddingSettings(on_long=task.on_long, tokens_per_batch=tokens, unknown="unk")
-    predictor = Predictor(opened.module, opened.tokenizer, settings)
+    predictor = _predictor_of(task, opened, tokens, spec)
     work: _Work = SharedWork(ranks, lambda part: predictor.predict(*part))
 
     def write() -> None:
-        header, rows = _predict_rows(task, predictor, work, spec)
+        header, rows = _predict_rows(task, predictor, tokens, work, spec)
         output = Path(task.output).expanduser()
         _finish(output, opened, write_csv(output, header, rows))
 
@@ -107,46 +109,89 @@ def _finish(output: Path, opened: OpenedModel, count: int) -> None:
 def _find_unread(task: Predict) -> tuple[tuple[str, ...], str]:
     """Return the keys that the mode of the task does not read, and the words for the mode."""
     if task.variants is not None:
-        return _FILE_KEYS, "with task.variants"
+        return (*_FILE_KEYS, *_ANSWER_KEYS), "with task.variants"
     if task.scan:
         table_keys = ("variant_column", "measured", "header_lines", "separator", "on_invalid")
-        return (*_FILE_KEYS, *table_keys), "with task.scan"
+        return (*_FILE_KEYS, *_ANSWER_KEYS, *table_keys), "with task.scan"
     if task.scoring is not None:
-        return _VARIANT_KEYS, "with task.input and task.scoring"
+        return (*_VARIANT_KEYS, *_ANSWER_KEYS), "with task.input and task.scoring"
     return (*_VARIANT_KEYS, "measured"), "without task.variants"
 
 
+def _predictor_of(task: Predict, opened: OpenedModel, tokens: int, spec: RunSpec) -> Predictor | AnswerColumns:
+    """Return what predicts: the answers of an encoder-decoder, or the head of a fine-tuned model.
+
+    Raises:
+        ConfigError: the model has neither, or a key that it does not use is given.
+    """
+    if writes_answers(opened):
+        refuse_unread(task, ("tokens_per_batch", "adapter"), "by an encoder-decoder that writes answers")
+        return AnswerColumns.of(opened, spec, task)
+    refuse_unread(task, _ANSWER_KEYS, "by a model that does not write texts")
+    return Predictor(
+        opened.module,
+        opened.tokenizer,
+        EmbeddingSettings(on_long=task.on_long, tokens_per_batch=tokens, unknown="unk"),
+    )
+
+
 def _predict_rows(
-    task: Predict, predictor: Predictor, work: _Work, spec: RunSpec
+    task: Predict, predictor: Predictor | AnswerColumns, tokens: int, work: _Work, spec: RunSpec
 ) -> tuple[list[str], Iterable[list[str]]]:
     assert task.input is not None
     source, rules = read_input(task.input, task, predictor.tokenizer)
     store = prepare_input(source, rules, choose_device(spec).context(spec))
-    predictor.check_lengths(store)
-    cut, rejects = task.on_long == "truncate", store.manifest["records"]["rejected"]
-    with_reasons = bool(rejects) or task.on_invalid == "skip"
+    predictor.check_lengths(store, task.on_long)
+    rejects = store.manifest["records"]["rejected"]
     if rejects:
         print(f"{task.input}: {count_summary(store.manifest['records'])}")
+    cut, with_reasons = task.on_long == "truncate", bool(rejects) or task.on_invalid == "skip"
+    bounds = part_bounds(store.lengths, _BATCHES_PER_PART * tokens, _PART_SEQUENCES)
+    answers = itertools.chain.from_iterable(
+        work.share(_read_part(store, range(start, stop)) for start, stop in itertools.pairwise(bounds))
+    )
+    table = _Predictions(task, store, predictor, ExactMatch(predictor.tokenizer), cut, with_reasons)
+    header, rows = table.header(), table.rows(answers)
+    return header, _with_rejected(rows, source, rules, len(header)) if rejects else rows
 
-    def rows() -> Iterator[list[str]]:
-        tokens = _BATCHES_PER_PART * predictor.settings.tokens_per_batch
-        bounds, num_cut = part_bounds(store.lengths, tokens, _PART_SEQUENCES), 0
-        ranges = [range(start, stop) for start, stop in itertools.pairwise(bounds)]
-        answers = itertools.chain.from_iterable(work.share(_read_part(store, part) for part in ranges))
+
+@dataclass(frozen=True)
+class _Predictions:
+    """The predictions for the records of a store, as a table."""
+
+    task: Predict
+    store: PreparedStore
+    predictor: Any
+    matches: ExactMatch
+    cut: bool
+    """Whether there is a column for sequences that were cut."""
+    with_reasons: bool
+    """Whether there is a column for the reason of a record without a prediction."""
+
+    def header(self) -> list[str]:
+        target = ["target", "rank"] if self.task.target_column else []
+        more = [*(["truncated"] if self.cut else []), *([REJECTED] if self.with_reasons else [])]
+        return ["id", *target, *self.predictor.header(), *more]
+
+    def rows(self, answers: Iterable[Any]) -> Iterator[list[str]]:
+        """Yield a row for each record and its answer, in their order; then say what is true of all."""
+        store, num_cut = self.store, 0
         for row, answer in zip(range(len(store)), answers, strict=True):
-            long = cut and predictor.is_long(store[row])
+            long = self.cut and self.predictor.is_long(store[row])
             num_cut += long
-            yield [
-                store.id(row),
-                *predictor.row(answer),
-                *([str(int(long))] if cut else []),
-                *([""] if with_reasons else []),
-            ]
+            more = [*([str(int(long))] if self.cut else []), *([""] if self.with_reasons else [])]
+            yield [store.id(row), *self._target_cells(row, answer), *self.predictor.row(answer), *more]
+        where = self.task.input
         if num_cut:
-            print(f"{task.input}: {num_cut:,} sequences were cut to the length of the model; see the column truncated")
+            print(f"{where}: {num_cut:,} sequences were cut to the length of the model; see the column truncated")
+        for metric, value in self.matches.accuracies(self.task.beam_size).items():
+            print(f"{metric}  {value:.5g}")
 
-    header = ["id", *predictor.header(), *(["truncated"] if cut else []), *([REJECTED] if with_reasons else [])]
-    return header, _with_rejected(rows(), source, rules, len(header)) if rejects else rows()
+    def _target_cells(self, row: int, answer: Any) -> list[str]:
+        if not self.task.target_column:
+            return []
+        target = self.store.column(row, self.task.target_column).strip().decode("latin-1")
+        return [target, rank_cell(self.matches.rank(target, answer))]
 
 
 def _read_part(store: PreparedStore, rows: range) -> _Part:

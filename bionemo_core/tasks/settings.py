@@ -82,20 +82,24 @@ class Finetune:
 class Evaluate:
     """Evaluate a model on a split of the data and write a report."""
 
-    output: str  # output folder for metrics.json, report.html and, for a fine-tuned model, predictions.csv
+    output: str  # output folder for metrics.json, report.html and, of labelled data or pairs, predictions.csv
     split: str = "test"  # train, val, test
     on_bad_label: str = "error"  # fine-tuned model: for a label that is missing, unreadable or new: error or skip
     pseudo_perplexity: Natural = 0  # sequences for the pseudo-perplexity, which masks each residue alone; 0: none
+    beam_size: Natural = 5  # data of pairs: answers that a beam search writes for each source; 0: none
+    beam_alpha: NotNegative = 0.0  # data of pairs: length penalty of the answers; 0: by probability alone
     adapter: Optional[str] = None  # adapter of the model at restore_from_path: RUN/adapter, or a folder of peft
     overwrite: bool = False  # replace an existing output
 
 
 @dataclass(frozen=True)
 class Predict:
-    """Predict with a fine-tuned model, or score mutations and whole sequences with a masked language model."""
+    """Predict with a fine-tuned model, write answers with an encoder-decoder, or score with a masked language model."""
 
     output: str  # the output, a CSV file
-    input: Optional[str] = None  # sequences for a fine-tuned model, or for task.scoring, in any format that embed reads
+    input: Optional[str] = (
+        None  # sequences to predict for, to answer, or for task.scoring, in any format that embed reads
+    )
     variants: Optional[str] = None  # a CSV file of variants such as A24G:K30R or p.Lys24del, for a masked model
     scan: bool = False  # score all 20 residues at every position of task.wild_type: a table, and a heat map beside it
     wild_type: Optional[str] = None  # the wild-type sequence, a FASTA file that begins with it, or ProteinGym's table
@@ -103,6 +107,11 @@ class Predict:
     first_position: Integer = 1  # number of the first residue in the numbering of the variants
     scoring: Optional[str] = None  # the strategy, such as masked_marginals; null: one that suits all the variants
     measured: Optional[str] = None  # column of measured values for Spearman; null: DMS_score if there is one
+    target_column: Optional[str] = (
+        None  # encoder-decoder: column of the right answers, for their rank and top-k accuracy
+    )
+    beam_size: Count = 5  # encoder-decoder: answers that a beam search writes for each text
+    beam_alpha: NotNegative = 0.0  # encoder-decoder: length penalty of the answers; 0: by probability alone
     format: Optional[str] = None  # format of the input; null: by its extension
     sequence_column: Optional[str] = None  # column of a table with the sequences; null: sequence, smiles and others
     id_column: Optional[str] = None  # column of a table with the ids; null: `id` if there is one

@@ -1,5 +1,6 @@
 """Reactions: how their SMILES become pairs, and a tiny model that learns some by heart."""
 
+import csv
 from collections import Counter
 from functools import lru_cache
 from pathlib import Path
@@ -13,10 +14,13 @@ from rdkit.Chem import AllChem
 
 from bionemo_core.builtin import load_registry
 from bionemo_core.config.schema import Choice
-from bionemo_core.data.batches.loader import eval_loader
+from bionemo_core.data.batches.loader import eval_loader, train_loader
 from bionemo_core.data.batches.pair_objective import learn_pairs
 from bionemo_core.data.pair_records import split_pair
+from bionemo_core.inference.beam_writer import BeamWriter, ExactMatch, Written
+from bionemo_core.inference.sampling import Seq2SeqInference, source_batch
 from bionemo_core.protocols import BuildContext, DataSplits
+from bionemo_core.tasks.pair_answers import AnswerColumns, write_pair_answers
 from bionemo_molbart import presets
 from bionemo_molbart.molecules import canonical_smiles
 from bionemo_molbart.tokenizer import molbart_tokenizer
@@ -148,19 +152,79 @@ def test_the_loss_of_pairs_is_torchs(tmp_path: Path) -> None:
         for batch in step.micro_batches:
             total += float(network(batch))
             seen += batch.num_sequences
-    for source, target in texts(splits.train):  # each pair alone, decoded step by step
-        wanted = [*TOKENIZER.encode(target).tolist(), TOKENIZER.eos_id]
-        alone = DataSplits([f"{source}\t{target}"])
-        (step,) = eval_loader(
-            alone.train,
-            TOKENIZER,
-            module.objective,
-            packing=False,
-            **{**size, "global_batch_size": 1, "micro_batch_size": 1},
-        )
-        memory = network.encode(step.micro_batches[0].source)
-        state = network.start(memory, len(wanted))
-        logits = [network.step(torch.tensor([token]), state)[0] for token in [TOKENIZER.bos_id, *wanted[:-1]]]
-        expected += float(F.cross_entropy(torch.stack(logits), torch.tensor(wanted), reduction="sum"))
+    for source, target in texts(splits.train):
+        expected -= log_prob(network, source, target)
     assert seen == 4
     assert total == pytest.approx(expected, rel=1e-5)
+
+
+class Opened:
+    def __init__(self, module: Any) -> None:
+        self.module, self.tokenizer = module, TOKENIZER
+
+
+def top_k(rows: list[dict[str, str]], k: int) -> float:
+    """The accuracy from the table of predictions, without the code under test."""
+    hits = 0
+    for row in rows:
+        answers = [row[f"answer_{number}"] for number in range(1, k + 1)]
+        molecules = [Chem.MolFromSmiles(answer) if answer else None for answer in answers]
+        hits += Chem.CanonSmiles(row["target"]) in [Chem.MolToSmiles(one) for one in molecules if one is not None]
+    return hits / len(rows)
+
+
+def test_reactions_are_learnt_by_heart(tmp_path: Path) -> None:
+    short = [line for line in reactions() if len(without_maps(line.split(">")[0])) < 22][:6]
+    splits = read(write(tmp_path / "r.csv", short, "rxn"), reaction_column="rxn", **WHOLE)
+    module = module_for(splits)
+    network, size = module.network, {"seq_length": 96, "micro_batch_size": 1, "global_batch_size": 1}
+    columns = AnswerColumns(BeamWriter(Seq2SeqInference.of(Opened(module)), beam_size=3))
+    before = write_pair_answers(splits.train, columns, tmp_path / "before.csv")
+    optimizer = torch.optim.AdamW(network.train().parameters(), lr=3e-3, weight_decay=0.0)
+    losses = []
+    for step in train_loader(splits.train, TOKENIZER, module.objective, last_step=300, pack_window=6, **size):
+        (batch,) = step.micro_batches
+        loss = network(batch) / batch.num_loss_tokens
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    network.eval()
+    after = write_pair_answers(splits.train, columns, tmp_path / "after.csv")
+    assert losses[0] > 4 and losses[-1] < 0.1
+    assert (before["top_1_accuracy"], after["top_1_accuracy"]) == (0.0, 1.0)
+    assert list(after) == ["top_1_accuracy", "top_2_accuracy", "top_3_accuracy"]
+    for name, accuracies in (("before", before), ("after", after)):
+        with (tmp_path / f"{name}.csv").open(newline="") as stream:
+            rows = list(csv.DictReader(stream))
+        assert [accuracies[f"top_{k}_accuracy"] for k in (1, 2, 3)] == [top_k(rows, k) for k in (1, 2, 3)]
+        assert [(row["source"], row["target"]) for row in rows] == texts(splits.train)
+    assert [row["rank"] for row in rows] == ["1"] * len(short)
+    scores = [[float(row[f"score_{k}"]) for k in (1, 2, 3)] for row in rows]
+    assert all(own == sorted(own, reverse=True) and own[0] <= 0 for own in scores)
+    written = columns.predict([rows[0]["source"]])[0][0]
+    assert written.score == pytest.approx(log_prob(network, rows[0]["source"], written.text), abs=1e-4)
+
+
+@torch.no_grad()
+def log_prob(network: Any, source: str, target: str) -> float:
+    """The log-probability of a target, step by step."""
+    wanted = [*TOKENIZER.encode(target).tolist(), TOKENIZER.eos_id]
+    memory = network.encode(source_batch([TOKENIZER.encode(source)], TOKENIZER.pad_id, 96))
+    state = network.start(memory, len(wanted))
+    logits = [network.step(torch.tensor([token]), state)[0] for token in [TOKENIZER.bos_id, *wanted[:-1]]]
+    return -float(F.cross_entropy(torch.stack(logits), torch.tensor(wanted), reduction="sum"))
+
+
+def test_ranks_are_of_molecules_not_of_spellings() -> None:
+    matches = ExactMatch(TOKENIZER)
+    answers = [Written(text, 0.0) for text in ("C1CC", "OCC", "CN.CO", "CCO")]
+    assert [matches.rank(target, answers) for target in ("CCO", "CO.CN", "CCC", "CN")] == [2, 3, 0, 0]
+    assert matches.accuracies(4) == {
+        "top_1_accuracy": 0.0,
+        "top_2_accuracy": 0.25,
+        "top_3_accuracy": 0.5,
+        "top_4_accuracy": 0.5,
+    }
+    assert matches.accuracies(10)["top_10_accuracy"] == 0.5 and ExactMatch(TOKENIZER).accuracies(5) == {}

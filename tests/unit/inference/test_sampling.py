@@ -164,7 +164,7 @@ def test_a_short_first_cache_changes_no_token(method):
     rng = RowRng.of(4, len(TEXTS))
     settings = method_options(method, {}, 1, 0.0)
     decoded = [
-        BatchedDecoding(network(), TOKENIZER, method, settings, 16, 3, short).decode(hiddens, mask, rng)
+        BatchedDecoding(network(), TOKENIZER, method, settings, 16, 3, short).decode(hiddens, mask, rng).tokens
         for short in (None, 2, 5, 16, 99)
     ]
     lengths = (decoded[0] != TOKENIZER.pad_id).sum(dim=2)

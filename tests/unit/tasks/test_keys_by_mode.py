@@ -26,6 +26,7 @@ MODES = {
     "variants": ("predict", PROTEIN, ("task.variants=v.csv", "task.wild_type=MKTA", "task.output=out.csv")),
     "scan": ("predict", PROTEIN, ("task.scan=true", "task.wild_type=MK", "task.output=out.csv")),
     "likelihoods": ("predict", PROTEIN, ("task.input=p.csv", "task.scoring=pseudo-ppl", "task.output=out.csv")),
+    "answers": ("predict", MOLECULE, ("task.input=m.csv", "task.output=out.csv")),
     "near": ("sample", MOLECULE, ("task.input=m.csv",)),
     "prior": ("sample", MOLECULE, ("task.num_molecules=2",)),
     "optimize": ("optimize", MOLECULE, ("task.input=m.csv", "task.oracle=qed", "task.iterations=1")),
