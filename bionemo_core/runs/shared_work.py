@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 
 import torch.distributed as dist
 
+from bionemo_core.errors import BioNeMoError
 from bionemo_core.parallel.groups import group_of_all_hosts, is_lost_peer
 from bionemo_core.parallel.ranks import Ranks
 from bionemo_core.runs.launch import PATIENCE_S, portable_failure, raise_failure
@@ -58,14 +59,14 @@ class SharedWork(Generic[Piece, Result]):
                 yield result
 
     def lead(self, task: Callable[[], None], *, ignore_signals: bool = False) -> None:
-        """Run the task on rank 0, while the other ranks compute what it shares; returns on every rank at its end.
+        """Run the task on rank 0, while the other ranks compute what it shares; returns on each at its end.
 
         Args:
             task: what only one rank does; it calls `share`.
             ignore_signals: whether the task itself handles the signals that stop it, so the other ranks wait for it.
 
         Raises:
-            BioNeMoError: on every rank, what the task raised.
+            BioNeMoError: on rank 0, what the task or a rank raised; the others return.
             NetworkError: another rank died.
         """
         if self.ranks.size == 1:
@@ -83,19 +84,18 @@ class SharedWork(Generic[Piece, Result]):
             task()
         except Exception as error:
             if not (isinstance(error, RuntimeError) and is_lost_peer(error)):
-                self._tell(portable_failure(error))
+                self._tell(None)
             raise
         self._tell(None)
 
     def _serve(self) -> None:
         own: Exception | None = None
-        while isinstance(told := self._tell(None), list):
+        while (told := self._tell(None)) is not None:
             result, failure = self._attempt(told)
             own = own or failure
             self._gather((result, portable_failure(own) if own else None))
-        if own is not None:
-            raise own
-        raise_failure(told, "rank 0")
+        if own is not None and not isinstance(own, BioNeMoError):
+            raise own  # a bug, whose traceback rank 0 does not have; every other failure is rank 0's to say
 
     def _attempt(self, pieces: list[Piece]) -> tuple[Result | None, Exception | None]:
         """Compute this rank's piece; return the result and the failure."""
@@ -106,8 +106,8 @@ class SharedWork(Generic[Piece, Result]):
         except Exception as error:
             return None, error
 
-    def _tell(self, message: Any) -> Any:
-        """Return the message of rank 0: pieces, one for each of the first ranks; a failure; or None at the end."""
+    def _tell(self, message: list[Piece] | None) -> list[Piece] | None:
+        """Return the message of rank 0: pieces, one for each of the first ranks, or None at the end."""
         messages = [message]
         dist.broadcast_object_list(messages, group=self._group)
         return messages[0]

@@ -11,20 +11,24 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bionemo_core.config.schema import Choice, RunSpec
 from bionemo_core.errors import ConfigError, Preempted
 from bionemo_core.inference.latent_search import ModelLatents, SearchResult, SearchStep, find_oracle
 from bionemo_core.inference.latent_search import optimize as search
+from bionemo_core.inference.sampling import Seq2SeqInference
 from bionemo_core.inference.search_settings import SearchSettings
 from bionemo_core.io.atomic import write_json
 from bionemo_core.io.progress import Progress
+from bionemo_core.models.load import OpenedModel
 from bionemo_core.parallel.ranks import Ranks
 from bionemo_core.protocols import Oracle, TextJudge
 from bionemo_core.reporting.search_curve import draw_trajectory
 from bionemo_core.runs.device import choose_device
 from bionemo_core.runs.plan_text import quieten_libraries
-from bionemo_core.tasks.opening import open_for_use
+from bionemo_core.runs.shared_work import SharedWork
+from bionemo_core.tasks.opening import open_for_use, start_workers
 from bionemo_core.tasks.settings import Optimize
 from bionemo_core.tasks.texts import (
     Texts,
@@ -32,9 +36,7 @@ from bionemo_core.tasks.texts import (
     judge_of,
     new_table,
     read_texts,
-    refuse_several_devices,
     results_folder,
-    select_device,
 )
 from bionemo_core.training.signals import StopSignal
 
@@ -58,20 +60,57 @@ def optimize(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> N
     quieten_libraries()
     task = Optimize(**spec.task.params)
     settings = settings_of(task, spec.seed)
-    refuse_several_devices(spec)
     device = choose_device(spec)
-    opened = open_for_use(spec, registry, device, Ranks(device=select_device(device)))
+    ranks = start_workers(spec, device)
+    opened = open_for_use(spec, registry, device, ranks)
     judge = judge_of(opened)
     if judge is None:
         raise ConfigError(
             f"task=optimize: model {opened.spec.model.name!r} of {opened.spec.model.distribution} has no judge "
             "of its texts, so it cannot score any. Use a model that has one, such as molmim."
         )
-    oracle = choose_oracle(task, judge, registry)
-    inference = inference_of(opened, spec, task.batch_size)
-    space = ModelLatents(inference)
-    texts = read_texts(task, task.input, inference, device.context(spec))
-    texts = usable_starts(texts, oracle, judge, task)
+    space = _SharedLatents(inference_of(opened, spec, task.batch_size), ranks)
+
+    def lead() -> None:
+        oracle = choose_oracle(task, judge, registry)
+        texts = read_texts(task, task.input, space.inference, device.context(spec))
+        starts = usable_starts(texts, oracle, judge, task)
+        _search(spec, opened, _Parts(task, settings, space, starts, oracle, judge), composed_yaml)
+
+    space.work.lead(lead, ignore_signals=True)
+
+
+class _SharedLatents(ModelLatents):
+    """The latent space of a model whose candidates the ranks decode together."""
+
+    def __init__(self, inference: Seq2SeqInference, ranks: Ranks) -> None:
+        super().__init__(inference)
+        self.work = SharedWork(ranks, super().decode)
+
+    def decode(self, latents: NDArray[np.float32]) -> list[str]:
+        parts = np.array_split(latents, min(self.work.ranks.size, len(latents)))
+        return [text for texts in self.work.share(parts) for text in texts]
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What a search needs."""
+
+    task: Optimize
+    settings: SearchSettings
+    space: ModelLatents
+    texts: Texts
+    oracle: Oracle
+    judge: TextJudge
+
+
+def _search(spec: RunSpec, opened: OpenedModel, parts: _Parts, composed_yaml: str) -> None:
+    """Search, and write the results.
+
+    Raises:
+        Preempted: a signal stopped the search.
+    """
+    task, settings, texts, judge = parts.task, parts.settings, parts.texts, parts.judge
     with results_folder(spec, task.output, composed_yaml, opened.report) as folder:
         started = monotonic()
         searches = [settings, replace(settings, algorithm=BASELINE)] if task.baseline else [settings]
@@ -84,7 +123,7 @@ def optimize(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> N
                 ) as progress:
                     options: dict[str, Any] = {"num_workers": task.num_workers, "progress": _ProgressCallback(progress)}
                     options["stop"] = lambda: stop_signal.requested is not None
-                    results.append(search(space, texts.texts, oracle, judge, search_settings, **options))
+                    results.append(search(parts.space, texts.texts, parts.oracle, judge, search_settings, **options))
                 if stop_signal.requested:
                     break
             last = results[-1]

@@ -17,11 +17,13 @@ from bionemo_core.inference.sample_metrics import COLUMNS, GeneratedText, Sample
 from bionemo_core.inference.sampling import Seq2SeqInference
 from bionemo_core.io.atomic import write_json
 from bionemo_core.io.progress import Progress
+from bionemo_core.models.load import OpenedModel
 from bionemo_core.parallel.ranks import Ranks
-from bionemo_core.protocols import TextJudge
+from bionemo_core.protocols import BuildContext, TextJudge
 from bionemo_core.runs.device import choose_device
 from bionemo_core.runs.plan_text import quieten_libraries
-from bionemo_core.tasks.opening import open_for_use
+from bionemo_core.runs.shared_work import SharedWork
+from bionemo_core.tasks.opening import open_for_use, start_workers
 from bionemo_core.tasks.settings import Sample
 from bionemo_core.tasks.texts import (
     Texts,
@@ -29,9 +31,7 @@ from bionemo_core.tasks.texts import (
     judge_of,
     new_table,
     read_texts,
-    refuse_several_devices,
     results_folder,
-    select_device,
 )
 from bionemo_core.tasks.unread_keys import refuse_unread
 
@@ -57,20 +57,24 @@ def sample(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> Non
     quieten_libraries()
     task = Sample(**spec.task.params)
     options = _options(task)
-    refuse_several_devices(spec)
     device = choose_device(spec)
-    opened = open_for_use(spec, registry, device, Ranks(device=select_device(device)))
-    inference, judge = inference_of(opened, spec, task.batch_size, task.max_length), judge_of(opened)
-    context = device.context(spec)
-    texts = read_texts(task, task.input, inference, context) if task.input else None
-    known = _read_known(task, inference, judge, context) if task.known else None
-    if texts is None:
+    ranks = start_workers(spec, device)
+    opened = open_for_use(spec, registry, device, ranks)
+    inference = inference_of(opened, spec, task.batch_size, task.max_length)
+    if task.input is None:
         _ = inference.latent_shape  # fail before a folder is made if the model has no prior
+    job = _Job(task, options, spec.seed, inference, ranks)
+    job.work.lead(lambda: _write(spec, opened, job, device.context(spec), composed_yaml))
+
+
+def _write(spec: RunSpec, opened: OpenedModel, job: _Job, context: BuildContext, composed_yaml: str) -> None:
+    task, judge = job.task, judge_of(opened)
+    texts = read_texts(task, task.input, job.inference, context) if task.input else None
+    known = _read_known(task, job.inference, judge, context) if task.known else None
     with results_folder(spec, task.output, composed_yaml, opened.report) as folder:
         started = monotonic()
         counts = SampleCounts(judge, known)
         total = len(texts.texts) if texts else int(task.num_molecules or 0)
-        job = _Job(task, options, spec.seed, inference)
         with (
             new_table(folder.path / TABLE, COLUMNS) as add_rows,
             Progress("sample", total, shown=spec.trainer.progress_bar) as progress,
@@ -94,51 +98,59 @@ def sample(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> Non
 
 
 @dataclass(frozen=True)
-class _Job:
-    """The sampling calls of the task."""
+class _Part:
+    """Texts to sample near, or a number of samples from the prior; `first` is the number of the first of them."""
 
-    task: Sample
-    options: dict[str, Any]
-    seed: int
-    inference: Seq2SeqInference
+    first: int
+    count: int
+    texts: list[str] | None = None
+
+
+class _Job:
+    """The sampling calls of the task, which the ranks share; draws depend on the number of a text, not on the rank."""
+
+    def __init__(
+        self, task: Sample, options: dict[str, Any], seed: int, inference: Seq2SeqInference, ranks: Ranks
+    ) -> None:
+        self.task, self.inference = task, inference
+        self._options = {"sampling_method": task.sampling_method, "seed": seed, **options}
+        self.work = SharedWork(ranks, self._sample)
+
+    def _sample(self, part: _Part) -> list[Any]:
+        options = {**self._options, "first_sequence": part.first}
+        if part.texts is None:
+            return self.inference.sample_prior(part.count, **options)
+        near: list[Any] = self.inference.sample(
+            self.task.num_samples, scaled_radius=self.task.scaled_radius, seqs=part.texts, **options
+        )
+        return near
 
     def sample_near(self, texts: Texts) -> Iterator[tuple[int, list[GeneratedText]]]:
         """Yield the number of texts that are done, and the samples near the last of them."""
-        task = self.task
-        at_once = max(1, 4 * self.inference.batch_size // task.num_samples)
-        for first in range(0, len(texts.texts), at_once):
-            part = slice(first, first + at_once)
-            found = self.inference.sample(
-                task.num_samples,
-                sampling_method=task.sampling_method,
-                scaled_radius=task.scaled_radius,
-                seqs=texts.texts[part],
-                seed=self.seed,
-                first_sequence=first,
-                **self.options,
-            )
+        parts = [
+            _Part(place.start, len(place), texts.texts[place.start : place.stop])
+            for place in _divide(len(texts.texts), max(1, 4 * self.inference.batch_size // self.task.num_samples))
+        ]
+        for part, found in zip(parts, self.work.share(parts), strict=True):
+            names = texts.ids[part.first : part.first + part.count]
             written = []
-            for name, start, samples in zip(texts.ids[part], texts.texts[part], found, strict=True):
+            for name, start, samples in zip(names, part.texts or (), found, strict=True):
                 for number, sampled in enumerate(samples):
                     written += [GeneratedText(name, start, number, *beam) for beam in _beams(sampled)]
-            yield first + len(found), written
+            yield part.first + part.count, written
 
     def sample_prior(self, total: int) -> Iterator[tuple[int, list[GeneratedText]]]:
         """Yield the number of samples that are done, and the last of them."""
-        at_once = 4 * self.inference.batch_size
-        for first in range(0, total, at_once):
-            number = min(at_once, total - first)
-            found = self.inference.sample_prior(
-                number,
-                sampling_method=self.task.sampling_method,
-                seed=self.seed,
-                first_sequence=first,
-                **self.options,
-            )
+        parts = [_Part(place.start, len(place)) for place in _divide(total, 4 * self.inference.batch_size)]
+        for part, found in zip(parts, self.work.share(parts), strict=True):
             written = []
-            for place, sampled in enumerate(found, start=first):
-                written += [GeneratedText("", "", place, *beam) for beam in _beams(sampled)]
-            yield first + number, written
+            for number, sampled in enumerate(found, start=part.first):
+                written += [GeneratedText("", "", number, *beam) for beam in _beams(sampled)]
+            yield part.first + part.count, written
+
+
+def _divide(total: int, size: int) -> Iterator[range]:
+    return (range(first, min(first + size, total)) for first in range(0, total, size))
 
 
 def _beams(sampled: str | Sequence[str]) -> Iterator[tuple[int, str]]:

@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.errors import ConfigError, DataError, StorageError
 from bionemo_core.inference.sampling import Seq2SeqInference
@@ -20,7 +18,6 @@ from bionemo_core.models.load import OpenedModel
 from bionemo_core.nn.seq2seq import Seq2SeqLM
 from bionemo_core.parallel.weights import network_of
 from bionemo_core.protocols import BuildContext, TextJudge
-from bionemo_core.runs.device import Device
 from bionemo_core.runs.folder import RunFolder, new_folder
 from bionemo_core.runs.resume import write_spec
 from bionemo_core.tasks.input_file import open_input
@@ -138,27 +135,6 @@ def results_folder(spec: RunSpec, output: str | None, composed_yaml: str, loaded
         write_spec(folder, spec, composed_yaml)
         loaded.write(folder.path)
         yield folder
-
-
-def refuse_several_devices(spec: RunSpec) -> None:
-    """Check that the run has one device.
-
-    Raises:
-        ConfigError: the run asks for more.
-    """
-    if spec.trainer.devices * spec.trainer.num_nodes > 1:
-        raise ConfigError(
-            f"task={spec.task.name} runs on one device, got trainer.devices={spec.trainer.devices} and "
-            f"trainer.num_nodes={spec.trainer.num_nodes}. Leave both at 1."
-        )
-
-
-def select_device(device: Device) -> str:
-    """Select the device of this process, and return torch's name of it."""
-    if device.name == "cuda":
-        torch.cuda.set_device(0)
-        return "cuda:0"
-    return "cpu"
 
 
 @contextmanager
