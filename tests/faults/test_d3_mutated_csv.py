@@ -21,7 +21,8 @@ def _text(draw):
 def _expected(text):
     rows = list(csv.reader(text.decode("latin-1").split("\n")))
     column = [name.strip() for name in rows[0]].index("sequence")
-    fields = [fields[column].encode("latin-1").strip() for fields in rows[1:] if len(fields) > column]
+    named = [fields for fields in rows[1:] if not any(extra.strip() for extra in fields[len(rows[0]) :])]
+    fields = [fields[column].encode("latin-1").strip() for fields in named if len(fields) > column]
     residues = [field.translate(None, b" \t").upper() for field in fields]
     residues = [value[:-1] if value.endswith(b"*") else value for value in residues]
     return [value for value in residues if value and not set(value) - set(LETTERS)]

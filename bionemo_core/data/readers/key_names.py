@@ -38,7 +38,9 @@ class KeyNames(NamedTuple):
         """
         cut = [name if len(name) <= _SHOWN_LETTERS else f"{name[:_SHOWN_LETTERS]}..." for name in names[:_SHOWN_NAMES]]
         more = f" and {len(names) - _SHOWN_NAMES} more" if len(names) > _SHOWN_NAMES else ""
-        close = "" if wanted in names else did_you_mean(wanted, names)
+        if wanted in names:
+            return f"has {', '.join(cut)}{more}. Give each column a name of its own in the file."
+        close = did_you_mean(wanted, names)
         return f"has {', '.join(cut) or 'nothing'}{more}.{close}" + (f" Name one of these with {key}." if key else "")
 
 

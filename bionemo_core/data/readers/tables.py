@@ -15,6 +15,8 @@ from bionemo_core.errors import DataError
 
 _LOOKS_LIKE_DATA = 40
 _LAST_BYTE = 255
+_MORE_COLUMNS = "more columns than the header"
+"""A value with a separator in it that is not quoted moves those after it into columns of other names."""
 _SEPARATORS = {"csv": ",", "tsv": "\t"}
 
 
@@ -140,10 +142,12 @@ class CsvSource:
             complete = len(row) > last_column
             if not complete:
                 problems[len(ids)] = "too few columns"
+            elif layout.width is not None and len(row) > layout.width and any(map(bytes.strip, row[layout.width :])):
+                problems[len(ids)] = _MORE_COLUMNS
             if complete and layout.id is not None:
                 ids.append(row[layout.id].strip())
                 if not ids[-1]:
-                    problems[len(ids) - 1] = "no id"
+                    problems.setdefault(len(ids) - 1, "no id")
             else:
                 ids.append(b"%s:%d" % (name.encode(), line))
             sequences.append(row[layout.sequence].strip() if complete else b"")
@@ -176,6 +180,7 @@ class CsvSource:
             self._find_column(header, self._column, path, keys.of_column),
             None if self._id_column is None else self._find_column(header, self._id_column, path, keys.id_column),
             [self._find_column(header, name, path, keys.further.get(name, "")) for name in self.columns],
+            len(header) if isinstance(self._column, str) else None,
         )
 
     def _find_column(self, header: list[str], column: int | str, path: Path, key: str) -> int:
@@ -227,6 +232,8 @@ class _Layout(NamedTuple):
     sequence: int
     id: int | None
     others: list[int]
+    width: int | None
+    """How many columns have a name; None if they are chosen by number."""
 
 
 def read_column_names(path: Path, kind: str, separator: str | None = None, header_lines: int = 1) -> list[str]:

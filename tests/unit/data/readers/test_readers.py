@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bionemo_core.data.readers import EXTENSIONS, FORMATS, Record, SmilesSource, read_blocks, source_for
+from bionemo_core.data.readers import EXTENSIONS, FORMATS, CsvSource, Record, SmilesSource, read_blocks, source_for
 from bionemo_core.data.readers.decompress import open_bytes, text_lines
 from bionemo_core.data.store.prepare import prepare
 from bionemo_core.data.store.residue_filter import ResidueFilter
@@ -157,6 +157,21 @@ def test_tables_by_name_and_number(tmp_path: Path) -> None:
     assert simple(tsv, column=1) == [(b"a.tsv:2", b"MKT", "")]
     with pytest.raises(DataError, match="'sequence' is not in the header, which has id, seq"):
         records(tsv, column="sequence")
+
+
+@pytest.mark.parametrize("column", ["sequence", 2])
+def test_a_row_with_more_columns_than_the_header_is_not_read_by_their_names(tmp_path, column):
+    text = b"id,name,sequence\na,cytochrome c, mutant,MKTAYI\nb,insulin,MKV,\nc,insulin,MKL\n"
+    path = write(tmp_path / "a.csv", text)
+    found = {record.id: record.problem for record in CsvSource(path, column, id_column="id").records(path)}
+    by_name = isinstance(column, str)
+    assert found == {b"a": "more columns than the header" if by_name else "", b"b": "", b"c": ""}
+
+
+def test_a_name_that_occurs_twice_is_answered_with_what_to_change(tmp_path):
+    path = write(tmp_path / "a.csv", b"id,sequence,sequence\na,MKT,MKV\n")
+    with pytest.raises(DataError, match="more than once in the header.*Give each column a name of its own"):
+        list(CsvSource(path, "sequence").records(path))
 
 
 def test_parquet(tmp_path: Path) -> None:
