@@ -170,7 +170,7 @@ def test_a_row_with_more_columns_than_the_header_is_not_read_by_their_names(tmp_
 
 def test_a_name_that_occurs_twice_is_answered_with_what_to_change(tmp_path):
     path = write(tmp_path / "a.csv", b"id,sequence,sequence\na,MKT,MKV\n")
-    with pytest.raises(DataError, match="more than once in the header.*Give each column a name of its own"):
+    with pytest.raises(DataError, match=r"more than once in the header.*Give each column a name of its own"):
         list(CsvSource(path, "sequence").records(path))
 
 
