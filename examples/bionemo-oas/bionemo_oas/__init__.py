@@ -1,0 +1,1 @@
+"""Files of the Observed Antibody Space for bionemo-run."""
