@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from bionemo_core.data.batches.rng import RecordRng
+from bionemo_core.data.pair_records import split_pair
 from bionemo_core.plugins import RegisteredComponent
 from bionemo_core.protocols import BuildContext, DataSplits, RecordDataset, Tokenizer
 from bionemo_core.testing.subject import Subject, fail, failure_of
@@ -137,10 +138,10 @@ def check_split(where: str, records: RecordDataset, others: RecordDataset, token
     lengths: Any = getattr(records, "lengths", None)
     if hasattr(records, "order"):
         _check_order(where, records, others)
-    if lengths is not None and np.shape(lengths) != (len(records),):
-        fail(
-            f"{where}: `lengths` has the shape {np.shape(lengths)}, expected ({len(records)},): one length per record."
-        )
+    pairs = bool(getattr(records, "pairs", False))
+    shape, what = ((len(records), 2), "a source's and a target's") if pairs else ((len(records),), "one length")
+    if lengths is not None and np.shape(lengths) != shape:
+        fail(f"{where}: `lengths` has the shape {np.shape(lengths)}, expected {shape}: {what} per record.")
     for index in _some_of(records):
         record = records[index]
         if not isinstance(record, str | bytes):
@@ -153,11 +154,18 @@ def check_split(where: str, records: RecordDataset, others: RecordDataset, token
             )
         if hasattr(records, "draw_record"):
             _check_draws(where, records, others, index, tokenizer)
-        elif lengths is not None and lengths[index] != len(tokenizer.encode(record)):
-            fail(
-                f"{where}: `lengths` says {lengths[index]} tokens for record {index}, but the tokenizer makes "
-                f"{len(tokenizer.encode(record))}. Packing relies on `lengths`: correct them, or leave them out."
-            )
+        elif lengths is not None:
+            texts = split_pair(record) if pairs else (record,)
+            own, made = np.atleast_1d(lengths[index]).tolist(), [len(tokenizer.encode(text)) for text in texts]
+            if own != made:
+                fail(
+                    f"{where}: `lengths` says {_listed(own)} tokens for record {index}, but the tokenizer makes "
+                    f"{_listed(made)}. Packing relies on `lengths`: correct them, or leave them out."
+                )
+
+
+def _listed(numbers: list[int]) -> str:
+    return " and ".join(map(str, numbers))
 
 
 def _check_order(where: str, records: Any, others: Any) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from bionemo_core import Component, configure, hookimpl
-from bionemo_molbart import presets, sources
+from bionemo_molbart import presets, sources, uspto
 from bionemo_molbart.sizes import MEGAMOLBART_SIZES, MOLMIM_SIZES
 
 BIONEMO_PLUGIN_API = 1
@@ -61,6 +61,7 @@ def bionemo_datasets() -> Iterator[Component]:
     """Offer molecule data."""
     yield Component("sample_molecules", configure(sources.sample_molecules), "5,000 NCI molecules that ship with RDKit")
     yield Component("smiles", configure(sources.smiles), "SMI, CSV or Parquet files, or v1's folder of shards")
+    yield Component("uspto50k", configure(uspto.uspto50k), "USPTO-50K, reactions by their public layout")
     yield Component("zinc15", configure(sources.zinc15), "ZINC15, from a list of its tranches (v1: Zinc15Preprocess)")
 
 

@@ -2,8 +2,10 @@
 
 import csv
 from collections import Counter
-from functools import lru_cache
+from functools import lru_cache, partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from bionemo_core.config.schema import Choice
 from bionemo_core.data.batches.loader import eval_loader, train_loader
 from bionemo_core.data.batches.pair_objective import learn_pairs
 from bionemo_core.data.pair_records import split_pair
+from bionemo_core.errors import DataError
 from bionemo_core.inference.beam_writer import BeamWriter, ExactMatch, Written
 from bionemo_core.inference.sampling import Seq2SeqInference, source_batch
 from bionemo_core.protocols import BuildContext, DataSplits
@@ -228,3 +231,35 @@ def test_ranks_are_of_molecules_not_of_spellings() -> None:
         "top_4_accuracy": 0.5,
     }
     assert matches.accuracies(10)["top_10_accuracy"] == 0.5 and ExactMatch(TOKENIZER).accuracies(5) == {}
+
+
+def test_uspto_50k_by_its_public_layout(tmp_path: Path) -> None:
+    header, folder = "class,id,reactants>reagents>production", tmp_path / "uspto"
+    folder.mkdir()
+    for name, chosen in (("train", slice(0, 6)), ("val", slice(6, 8)), ("test", slice(8, 11))):
+        rows = [f"2,US0{number // 2},{line}" for number, line in enumerate(reactions()[chosen])]
+        (folder / f"raw_{name}.csv").write_text("\n".join([header, *rows]) + "\n")
+    context = BuildContext(home=str(tmp_path / "home"))
+
+    def build(**params: Any) -> DataSplits:
+        choice = Choice("data", "uspto50k", params)
+        splits: DataSplits = load_registry().build(choice, tokenizer=TOKENIZER, context=context)
+        return splits
+
+    splits = build(path=str(folder))
+    assert [len(part or []) for part in (splits.train, splits.val, splits.test)] == [6, 2, 3]  # patents repeat
+    reactants, _, product = reactions()[8].split(">")
+    assert texts(splits.test)[0] == (without_maps(product), without_maps(reactants))
+    assert texts(build(path=f"{folder}/", direction="forward").test)[0] == texts(splits.test)[0][::-1]
+    (folder / "raw_val.csv").unlink()
+    with pytest.raises(DataError, match=r"data\.val_path: .*raw_val\.csv: cannot be read.*Check the path"):
+        build(path=str(folder))
+
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        (folder / "raw_val.csv").write_text(f"{header}\n1,US01,{reactions()[0]}\n")
+        fetched = build(path=f"http://127.0.0.1:{server.server_port}/uspto")
+        server.shutdown()
+    assert texts(fetched.train) == texts(splits.train) and texts(fetched.test) == texts(splits.test)
+    assert len(fetched.val or []) == 1
