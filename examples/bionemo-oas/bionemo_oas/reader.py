@@ -2,9 +2,8 @@
 
 import csv
 from collections.abc import Iterator
-from typing import BinaryIO
 
-from bionemo_core.data.readers import Record, text_lines
+from bionemo_core.data.readers import ByteStream, Record, text_lines
 from bionemo_core.errors import DataError
 
 SEQUENCE = "sequence_alignment_aa"
@@ -23,7 +22,7 @@ class OasReader:
         b"H,T,EVQLVESGGGLVQPGGSLRLSCAAS\nH,T,QVQLQESGPGLVKPSETLSLTCTVS\nH,F,QVQLVQ\n"
     )
 
-    def records(self, stream: BinaryIO, where: str) -> Iterator[Record]:
+    def records(self, stream: ByteStream, where: str) -> Iterator[Record]:
         """Yield the records of one file; `where` names it."""
         lines = (line.decode("utf-8", errors="replace") for line in text_lines(stream, where))
         about = next(lines, "")
