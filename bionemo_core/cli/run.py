@@ -31,9 +31,10 @@ def run(arguments: list[str]) -> int:
     registry = load_registry()
     typed = _prepare(arguments, registry)
     if any(argument.startswith("-") for argument in typed):
+        from bionemo_core.cli.sweep import table_at_end
         from bionemo_core.config.hydra_session import launch
 
-        with _suggestions(registry):
+        with _suggestions(registry), table_at_end():
             launch(_sweep_job, typed)
         return 0
     run_task(_compose(typed, registry))
@@ -97,14 +98,16 @@ def run_task(config: "DictConfig") -> Any:
     return run(spec, registry, composed_yaml=composed_yaml(config))
 
 
-def _sweep_job(config: "DictConfig") -> None:
-    """Run one job of a sweep, possibly in a process that has not called `run`."""
+def _sweep_job(config: "DictConfig") -> float | None:
+    """Run one job of a sweep, possibly in a process that has not called `run`; return what a sweeper minimises."""
     from hydra.core.hydra_config import HydraConfig
+
+    from bionemo_core.cli.sweep import record_job
 
     job = HydraConfig.get().job
     sys.stderr.write(f"job {job.num}: {job.override_dirname}\n")
     _check_unused(config, HydraConfig.get().overrides.task, load_registry())
-    run_task(config)
+    return record_job(run_task, config)
 
 
 @contextmanager

@@ -36,7 +36,7 @@ def _compose(overrides: list[str]) -> DictConfig:
     return config
 
 
-def launch(job: Callable[[DictConfig], None], arguments: list[str]) -> None:
+def launch(job: Callable[[DictConfig], Any], arguments: list[str]) -> None:
     """Run Hydra's own command line, which handles flags: sweeps (`-m`), `--cfg`, `--info`, completion.
 
     Raises:
@@ -46,10 +46,10 @@ def launch(job: Callable[[DictConfig], None], arguments: list[str]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     typed = list(sys.argv)
 
-    def as_typed(config: DictConfig) -> None:
+    def as_typed(config: DictConfig) -> Any:
         # Lightning starts the other ranks of this machine with sys.argv, so it must hold the command as it was typed.
         sys.argv = typed
-        job(config)
+        return job(config)
 
     # `hydra.main` reads its arguments from sys.argv; there is no public way to pass others.
     sys.argv = [typed[0], *arguments]

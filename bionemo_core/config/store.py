@@ -58,6 +58,7 @@ def _hydra_folders() -> dict[str, Any]:
         "run": {"dir": "${expanduser:${home}}"},
         "sweep": {"dir": "${expanduser:${home}}/sweeps/${now:%Y%m%d-%H%M%S}", "subdir": "."},
         "output_subdir": None,
+        "callbacks": {"sweep": {"_target_": "bionemo_core.cli.sweep.RememberSweep"}},
         "job": {"name": "bionemo-run", "chdir": False},
     }
 
