@@ -1,6 +1,6 @@
 """Work that ranks share, with two ranks in two processes that meet through a file."""
 
-import sys
+import json
 from pathlib import Path
 
 import pytest
@@ -21,47 +21,39 @@ def halve(number: int) -> tuple[int, float]:
     return dist.get_rank(), number / 2
 
 
-def rank_main(rank: int, folder: str, pieces: list[int]) -> None:
-    """One of two ranks; it writes what it got, or how it failed."""
+PIECES = {
+    "order": [2, 4, 6, 8, 10],
+    "another rank fails": [2, 7, 4],
+    "rank 0 fails": [7, 2],
+    "a bug": [2, 9],
+}
+
+
+def rank_main(rank: int, folder: str) -> None:
+    """One of two ranks; it writes what it got of each piece, and how each work ended."""
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    work, got, end = SharedWork(Ranks(rank, 2), halve), [], "ended"
-    try:
-        work.lead(lambda: got.extend(work.share(pieces)))
-    except Exception as error:
-        end = f"{type(error).__name__}: {error}"
-    Path(folder, str(rank)).write_text(f"{got}\n{end}")
+    ends = {}
+    for name, pieces in PIECES.items():
+        work, got, end = SharedWork(Ranks(rank, 2), halve), [], "ended"
+        try:
+            work.lead(lambda work=work, got=got, pieces=pieces: got.extend(work.share(pieces)))
+        except Exception as error:
+            end = f"{type(error).__name__}: {error}"
+        ends[name] = [got, end]
+    Path(folder, str(rank)).write_text(json.dumps(ends))
+    dist.destroy_process_group()
 
 
-def run_two(folder: Path, pieces: list[int]) -> list[list[str]]:
-    mp.start_processes(rank_main, (str(folder), pieces), nprocs=2, start_method="fork")
-    return [Path(folder, str(rank)).read_text().splitlines() for rank in range(2)]
-
-
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the ranks are forked")
-
-
-def test_pieces_go_round_and_their_results_keep_their_order(tmp_path):
-    first, second = run_two(tmp_path, [2, 4, 6, 8, 10])
-    assert first == ["[(0, 1.0), (1, 2.0), (0, 3.0), (1, 4.0), (0, 5.0)]", "ended"]
-    assert second == ["[]", "ended"]
-
-
-def test_what_another_rank_raises_reaches_rank_0_alone(tmp_path):
-    first, second = run_two(tmp_path, [2, 7, 4])
-    assert first == ["[(0, 1.0)]", "DataError: seven is odd"]
-    assert second == ["[]", "ended"]
-
-
-def test_what_rank_0_raises_ends_the_others(tmp_path):
-    first, second = run_two(tmp_path, [7, 2])
-    assert first == ["[]", "DataError: seven is odd"]
-    assert second == ["[]", "ended"]
-
-
-def test_a_bug_on_another_rank_is_raised_there(tmp_path):
-    first, second = run_two(tmp_path, [2, 9])
-    assert first[1] == "NetworkError: another rank of this job failed; its output says why: ZeroDivisionError('nine')"
-    assert second == ["[]", "ZeroDivisionError: nine"]
+def test_two_ranks_share_pieces_and_failures(tmp_path):
+    mp.start_processes(rank_main, (str(tmp_path),), nprocs=2, start_method="spawn")
+    first, second = (json.loads((tmp_path / str(rank)).read_text()) for rank in range(2))
+    assert first["order"] == [[[0, 1.0], [1, 2.0], [0, 3.0], [1, 4.0], [0, 5.0]], "ended"]
+    assert first["another rank fails"] == [[[0, 1.0]], "DataError: seven is odd"]
+    assert first["rank 0 fails"] == [[], "DataError: seven is odd"]
+    said = "NetworkError: another rank of this job failed; its output says why: ZeroDivisionError('nine')"
+    assert first["a bug"] == [[[0, 1.0]], said]
+    assert second.pop("a bug") == [[], "ZeroDivisionError: nine"]
+    assert list(second.values()) == [[[], "ended"]] * 3, "rank 0 alone says what failed"
 
 
 def test_one_rank_needs_no_group():
