@@ -1,9 +1,11 @@
 """`bionemo-run new-plugin --kind`: each kind passes its own tests and changes what comes out of a run."""
 
 import csv
+import dataclasses
 import importlib
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +14,11 @@ import pytest
 from documents import pretend_installed, python_path
 
 from bionemo_core import cli
+from bionemo_core.builtin import load_registry
 from bionemo_core.cli.new_plugin import GROUP_OF_KIND
+from bionemo_core.config.schema import CORE_GROUPS
 from bionemo_core.data.readers.plugin_formats import PluginSource
+from bionemo_core.finetuning.model import KINDS as KINDS_OF_LABELS
 
 KINDS = tuple(kind for kind in GROUP_OF_KIND if kind != "model")  # the model has tests of its own
 SHORT = ("trainer.max_steps=4", "trainer.log_every_n_steps=1", "trainer.val_check_interval=4", "batch.num_workers=0")
@@ -44,6 +49,23 @@ def search_path(folder: Path, *kinds: str) -> str:
     return os.pathsep.join([*others, python_path(folder / f"bionemo-my-{kinds[0]}")])
 
 
+def unknown_keys(readme: str, own: str) -> list[str]:
+    """The settings of a README's commands that name a key of no chosen component, or a kind that does not exist."""
+    registry, wrong = load_registry(), []
+    core = {f"{group}.{one.name}" for group, schema in CORE_GROUPS.items() for one in dataclasses.fields(schema)}
+    for line in (line for line in readme.splitlines() if line.startswith("bionemo-run ") and "help" not in line):
+        typed = [word.partition("=") for word in shlex.split(line) if "=" in word]
+        chosen = {"task": "train"} | {key: name for key, _, name in typed if "." not in key}
+        for key, _, value in typed:
+            group, _, name = key.partition(".")
+            if not name or own in (chosen.get(group), name.partition(".")[0]) or key in core:
+                continue
+            keys = {one.name for one in registry.get(group, chosen[group]).keys}
+            if name not in keys or (name == "kind" and value not in KINDS_OF_LABELS):
+                wrong.append(f"{key}={value}")
+    return wrong
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_written(written: Path, kind: str):
     place = written / f"bionemo-my-{kind}"
@@ -59,6 +81,7 @@ def test_what_is_written(written: Path, kind: str):
             compile(text, name, "exec")
     commands = [line for line in texts["README.md"].splitlines() if line.startswith("bionemo-run ")]
     assert any(f"my_{kind}" in line for line in commands)
+    assert not unknown_keys(texts["README.md"].replace("\\\n", " "), f"my_{kind}")
 
 
 def test_each_kind_passes_its_own_tests(written: Path):
