@@ -66,9 +66,10 @@ def run(arguments: list[str]) -> int:
     first = next(line for line in words["about"].splitlines() if line.startswith("bionemo-run"))
     sys.stdout.write(
         f"{folder} holds a plugin with one {chosen.kind}. Install it next to bionemo-run, use it and test it:\n"
-        f"  pip install -e {folder}\n"
+        f"  cd {folder}\n"
+        "  pip install -e '.[test]'\n"
         f"  {first}\n"
-        f"  pytest {folder}\n"
+        "  pytest\n"
     )
     return 0
 

@@ -120,6 +120,15 @@ def test_dataset_tokenizer_and_callback_change_a_run(bionemo_run, written: Path,
     assert norms[2] != norms[4]
 
 
+def test_the_printed_commands_start_in_the_folder_that_they_need(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["new-plugin", "owl", "--kind", "reader", "--folder", "mine"]) == 0
+    enter, install, use, test = capsys.readouterr().out.splitlines()[1:]
+    assert (enter, install, test) == ("  cd mine", "  pip install -e '.[test]'", "  pytest")
+    (path,) = (word.partition("=")[2] for word in use.split() if word.startswith("data.path="))
+    assert Path("mine", path).is_file()
+
+
 def test_a_kind_that_does_not_exist_is_refused(capsys):
     assert cli.main(["new-plugin", "owl", "--kind", "oracel"]) == 2
     assert "there is no kind 'oracel'. Did you mean 'oracle'?" in capsys.readouterr().err
