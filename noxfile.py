@@ -23,9 +23,6 @@ NEXT_HYDRA = ["hydra-core==1.4.0rc3", "omegaconf==2.4.1rc1"]
 TRITON = "triton==3.7.1"  # one version, so that what fails is a kernel
 QUICK = "not slow and not faults_full"
 
-_installed: dict[str, tuple[str, ...]] = {}
-"""What this call of nox installed into an environment, by its folder."""
-
 nox.needs_version = ">=2025.2"
 nox.options.sessions = ["tests"]
 nox.options.reuse_venv = "yes"
@@ -114,11 +111,10 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "format", *([] if "--fix" in session.posargs else ["--check"]), ".")
 
 
-@nox.session(venv_location=".nox/tests")
+@nox.session
 def types(session: nox.Session) -> None:
-    """Check types with mypy, in the environment of the tests: strictly in plugins, config, data and examples."""
-    _install(session, PLUGINS, extra="test")
-    session.install("-c", "constraints.txt", *_requirements("mypy"))
+    """Check types with mypy: strictly in plugins, config, data and examples."""
+    _install(session, PLUGINS, also=_requirements("mypy", "pytest>"))
     packages = ["bionemo_core", *(name.replace("-", "_") for name in PLUGINS)]
     examples = [path.stem for path in sorted((ROOT / "examples").glob("*.py"))]
     chosen = [*(("-p", package) for package in packages), *(("-m", example) for example in examples)]
@@ -212,13 +208,10 @@ def mutants(session: nox.Session) -> None:
 def _install(
     session: nox.Session, plugins: Sequence[str] | dict[str, Path], *, extra: str = "", also: Sequence[str] = ()
 ) -> None:
-    """Install the core and these plugins in one pip command; once, if sessions of one call share an environment."""
+    """Install the core and these plugins in one pip command."""
     editable = [f".[{extra}]" if extra else ".", *(str(PLUGINS[name].relative_to(ROOT)) for name in plugins)]
-    arguments = (*(argument for path in editable for argument in ("-e", path)), *also)
-    place = getattr(session.virtualenv, "location", "")  # none with `nox --no-venv`
-    if _installed.get(place) != arguments:
-        session.install("-c", "constraints.txt", *arguments)
-        _installed[place] = arguments
+    arguments = [argument for path in editable for argument in ("-e", path)]
+    session.install("-c", "constraints.txt", *arguments, *also)
 
 
 def _requirements(*names: str) -> list[str]:
