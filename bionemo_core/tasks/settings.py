@@ -97,9 +97,7 @@ class Predict:
     """Predict with a fine-tuned model, write answers with an encoder-decoder, or score with a masked language model."""
 
     output: str  # the output, a CSV file
-    input: Optional[str] = (
-        None  # sequences to predict for, to answer, or for task.scoring, in any format that embed reads
-    )
+    input: Optional[str] = None  # sequences to predict for, to answer, or for task.scoring, in a format of task=embed
     variants: Optional[str] = None  # a CSV file of variants such as A24G:K30R or p.Lys24del, for a masked model
     scan: bool = False  # score all 20 residues at every position of task.wild_type: a table, and a heat map beside it
     wild_type: Optional[str] = None  # the wild-type sequence, a FASTA file that begins with it, or ProteinGym's table
@@ -107,9 +105,7 @@ class Predict:
     first_position: Integer = 1  # number of the first residue in the numbering of the variants
     scoring: Optional[str] = None  # the strategy, such as masked_marginals; null: one that suits all the variants
     measured: Optional[str] = None  # column of measured values for Spearman; null: DMS_score if there is one
-    target_column: Optional[str] = (
-        None  # encoder-decoder: column of the right answers, for their rank and top-k accuracy
-    )
+    target_column: Optional[str] = None  # answers: column with the right ones; they are written beside, and counted
     beam_size: Count = 5  # encoder-decoder: answers that a beam search writes for each text
     beam_alpha: NotNegative = 0.0  # encoder-decoder: length penalty of the answers; 0: by probability alone
     format: Optional[str] = None  # format of the input; null: by its extension

@@ -68,6 +68,7 @@ def test_two_ranks_sample_as_one(home, molecules, tmp_path):
     assert said.count("folder") == 1
 
 
+@pytest.mark.slow
 def test_two_ranks_search_as_one(home, molecules, tmp_path):
     optimum = ("task=optimize", *MOLMIM[:-2], "task.picture=false", f"task.input={molecules}")
     typed = (*optimum, "task.iterations=2", "task.population=4", "task.oracle=qed")

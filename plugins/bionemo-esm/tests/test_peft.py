@@ -92,7 +92,7 @@ def test_an_adapter_of_the_model_without_its_head_and_a_merged_model(base: Path,
     assert_close(states_of_ours("merged"), states_of_theirs(theirs))
 
 
-@pytest.mark.parametrize("dora", ["false", "true"])
+@pytest.mark.parametrize("dora", ["false", pytest.param("true", marks=pytest.mark.slow)])
 def test_adapters_of_a_fine_tuning_are_what_peft_loads(base: Path, dora: str, capsys) -> None:
     rows = "".join(f"{text[number:] + text[:number]},{number}\n" for number in range(6) for text in SEQUENCES)
     Path("labels.csv").write_text(f"sequence,label\n{rows}")
