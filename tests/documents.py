@@ -2,6 +2,8 @@
 
 import os
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import NamedTuple
@@ -51,3 +53,15 @@ def pretend_installed(site: Path) -> None:
 def python_path(folder: Path) -> str:
     """The value of PYTHONPATH with which a command finds the package in a folder, and what this process finds there."""
     return os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
+
+
+def pass_own_tests(folder: Path) -> None:
+    """Run the tests of a plugin that is in a folder, and that `pretend_installed` has installed; all must pass."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-W", "error", "--rootdir", ".", "-c", os.devnull, "tests"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": python_path(folder)},
+        text=True,
+        capture_output=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 TINY = (
     "model=esm1nv_tiny",
@@ -184,6 +185,21 @@ def finish_ranks(home: Home, *arguments: str, **environment: str) -> Run:
     ends = [run.wait() for run in runs]
     assert ends == [0] * ranks, runs[0].output()
     return runs[0]
+
+
+def found_by_two_ranks(script: Path, folder: Path) -> list[dict[str, Any]]:
+    """What each of two processes of a script prints as JSON after FOUND; it gets a rank and a file to meet at."""
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-W", "ignore", script, str(rank), folder / "store"], stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    outputs = [process.communicate(timeout=300) for process in started]
+    assert [process.returncode for process in started] == [0, 0], outputs
+    lines = [line for out, _ in outputs for line in out.splitlines() if line.startswith("FOUND ")]
+    return [json.loads(line.removeprefix("FOUND ")) for line in lines]
 
 
 def read_metrics(folder: Path) -> dict[int, dict[str, str]]:

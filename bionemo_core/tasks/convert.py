@@ -61,6 +61,7 @@ def convert(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> No
     if form == PEFT:
         print(opened.report.text(), flush=True)
         count = convert_to_peft(opened, spec.restore_from_path, settings.adapter or "", target, registry)
+        opened.report.write(target, beside=True)
         print(f"{'written':>10}  {target} (peft, adapters of {count} layers, without the head)")
         return
     if settings.adapter:

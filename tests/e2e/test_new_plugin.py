@@ -1,12 +1,9 @@
 """`bionemo-run new-plugin`: what it writes is found, trains and passes the conformance kit."""
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
-from documents import pretend_installed, python_path
+from documents import pass_own_tests, pretend_installed, python_path
 
 
 def test_what_it_writes_passes_the_kit(bionemo_run, tmp_path: Path):
@@ -25,14 +22,7 @@ def test_what_it_writes_passes_the_kit(bionemo_run, tmp_path: Path):
         "tests/test_bionemo_night_owl_conformance.py",
     ]
     pretend_installed(folder)
-    tested = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-W", "error", "--rootdir", ".", "-c", os.devnull, "tests"],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": python_path(folder)},
-        text=True,
-        capture_output=True,
-    )
-    assert tested.returncode == 0, tested.stdout + tested.stderr
+    pass_own_tests(folder)
     assert "bionemo-run model=night_owl\n" in (folder / "README.md").read_text()
     trained = bionemo_run("model=night_owl", "batch.num_workers=0", PYTHONPATH=python_path(folder))
     assert trained.returncode == 0, trained.stderr

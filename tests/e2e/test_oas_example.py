@@ -1,13 +1,12 @@
 """`examples/bionemo-oas`: its reader trains and embeds on data units as they are downloaded, and passes the kit."""
 
 import gzip
-import os
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from documents import PROJECT, pretend_installed, python_path
+from documents import PROJECT, pass_own_tests, pretend_installed, python_path
 from runs import Home
 
 from bionemo_core.errors import DataError
@@ -66,19 +65,9 @@ def test_units_are_trained_on_and_embedded(home: Home, site: Path, tmp_path: Pat
 
 
 def test_the_kit_passes_and_the_plugin_is_as_small_as_it_says(site: Path) -> None:
-    import subprocess
-    import sys
-
     lines = [line for path in (site / "bionemo_oas").glob("*.py") for line in path.read_text().splitlines()]
     assert len(lines) < 80
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-W", "error", "--rootdir", ".", "-c", os.devnull, "tests"],
-        cwd=site,
-        env={**os.environ, "PYTHONPATH": python_path(site)},
-        text=True,
-        capture_output=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    pass_own_tests(site)
 
 
 @pytest.mark.parametrize(

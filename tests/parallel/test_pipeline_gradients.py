@@ -1,31 +1,17 @@
 """Two stages of a pipeline have the gradients of one rank, and each holds its layers only."""
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pipeline_ranks import CASES
+from runs import found_by_two_ranks
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each of two ranks found."""
-    store = tmp_path_factory.mktemp("store") / "store"
-    script = Path(__file__).with_name("pipeline_ranks.py")
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-W", "ignore", script, str(rank), store], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]  # fmt: skip
-    outputs = [process.communicate(timeout=300) for process in started]
-    assert [process.returncode for process in started] == [0, 0], outputs
-    lines = [line for out, _ in outputs for line in out.splitlines() if line.startswith("FOUND ")]
-    return [json.loads(line.removeprefix("FOUND ")) for line in lines]
+    return found_by_two_ranks(Path(__file__).with_name("pipeline_ranks.py"), tmp_path_factory.mktemp("store"))
 
 
 @pytest.mark.parametrize("case", CASES)

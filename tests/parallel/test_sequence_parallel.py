@@ -1,12 +1,10 @@
 """Tokens split over two tensor-parallel ranks between the layers: the same gradients, in less memory."""
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from runs import found_by_two_ranks
 
 from bionemo_core.errors import ConfigError
 from bionemo_core.parallel.sequence import split_sequences
@@ -15,19 +13,7 @@ from bionemo_core.parallel.sequence import split_sequences
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each of two ranks found."""
-    store = tmp_path_factory.mktemp("store") / "store"
-    script = Path(__file__).with_name("sequence_ranks.py")
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-W", "ignore", script, str(rank), store], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]  # fmt: skip
-    outputs = [process.communicate(timeout=300) for process in started]
-    assert [process.returncode for process in started] == [0, 0], outputs
-    lines = [line for out, _ in outputs for line in out.splitlines() if line.startswith("FOUND ")]
-    return [json.loads(line.removeprefix("FOUND ")) for line in lines]
+    return found_by_two_ranks(Path(__file__).with_name("sequence_ranks.py"), tmp_path_factory.mktemp("store"))
 
 
 @pytest.mark.parametrize("kind", ["packed", "padded"])

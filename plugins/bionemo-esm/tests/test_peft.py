@@ -105,6 +105,7 @@ def test_adapters_of_a_fine_tuning_are_what_peft_loads(base: Path, dora: str, ca
     out = ["task=convert", "restore_from_path=base", f"task.adapter={run}/adapter", "task.to=peft", *COMMON]
     assert cli.main([*out, "task.output=theirs"]) == 0
     assert "peft, adapters of 12 layers, without the head" in capsys.readouterr().out
+    assert json.loads(Path("theirs.restore.json").read_text())["source"].endswith("base")
     model = transformers.EsmForMaskedLM.from_pretrained(base)
     theirs = peft.PeftModel.from_pretrained(model, "theirs").eval()
     ours = states_of_ours("base", f"task.adapter={run}/adapter")
