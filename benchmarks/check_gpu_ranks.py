@@ -73,13 +73,19 @@ Rows = list[dict[str, int | float]]
 class Runs:
     """Runs of the command in one home."""
 
-    def __init__(self, home: Path, accelerator: str) -> None:
+    def __init__(self, home: Path, accelerator: str, limit_s: float) -> None:
         self.home = home
+        self.limit_s = limit_s
         self.accelerator = f"trainer.accelerator={accelerator}"
 
     def rows(self, name: str, *overrides: str, gpu: int | None = None) -> Rows:
-        """The metrics of a run; its output is shown if it fails, or is refused."""
-        status = self._start(name, overrides, gpu).wait()
+        """The metrics of a run; its output is shown if it fails, is refused, or does not end in time."""
+        process = self._start(name, overrides, gpu)
+        try:
+            status = process.wait(self.limit_s)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            status = process.wait()
         if status:
             self._explain(name, status)
             return []
@@ -138,9 +144,13 @@ def layouts_agree(runs: Runs, model: str, precision: str, steps: int, pool: Thre
 
     reference = pool.submit(runs.rows, f"{case}-one", *asked, ONE, end, gpu=0)
     going_on = pool.submit(goes_on)
-    begun = {name: pool.submit(runs.rows, f"{case}-{name}", *asked, *layouts[name], end) for name in layouts}
-    found = {name: difference(rows.result(), reference.result()) for name, rows in begun.items()}
-    return found | {"two, then one": difference(going_on.result(), reference.result())}
+    begun = {pool.submit(runs.rows, f"{case}-{name}", *asked, *layouts[name], end): name for name in layouts}
+    begun[going_on] = "two, then one"
+    found = {}
+    for done in as_completed(begun):
+        found[begun[done]] = difference(done.result(), reference.result())
+        print(f"{model} {precision}, {begun[done]}: {found[begun[done]]:.1e}", flush=True)
+    return found
 
 
 def median_rate(rows: Rows) -> float:
@@ -176,7 +186,7 @@ def time_layouts(runs: Runs, cases: list[str], steps: int) -> None:
 
 
 def main() -> int:
-    """Print a line a case."""
+    """Print a line for each case."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=("losses", "speed"))
     parser.add_argument("--steps", type=int, default=20)
@@ -185,9 +195,10 @@ def main() -> int:
     parser.add_argument("--cases", default=",".join(SPEEDS))
     parser.add_argument("--accelerator", choices=("gpu", "cpu"), default="gpu")
     parser.add_argument("--side-by-side", type=int, default=8, help="runs of the part losses at once")
+    parser.add_argument("--limit-s", type=float, default=240, help="seconds that a run of the part losses may take")
     arguments = parser.parse_args()
     with TemporaryDirectory() as home:
-        runs = Runs(Path(home), arguments.accelerator)
+        runs = Runs(Path(home), arguments.accelerator, arguments.limit_s)
         if arguments.part == "speed":
             time_layouts(runs, arguments.cases.split(","), arguments.steps)
             return 0
@@ -197,10 +208,7 @@ def main() -> int:
         with ThreadPoolExecutor(len(cases)) as checks, ThreadPoolExecutor(arguments.side_by_side) as pool:
             begun = {checks.submit(layouts_agree, runs, *case, arguments.steps, pool): case for case in cases}
             for done in as_completed(begun):
-                (model, precision), found = begun[done], done.result()
-                listed = ", ".join(f"{layout} {value:.1e}" for layout, value in found.items())
-                print(f"{model} {precision}: {listed}", flush=True)
-                agree &= max(found.values()) < TOLERANCE[precision]
+                agree &= max(done.result().values()) < TOLERANCE[begun[done][1]]
     print("all agree" if agree else "LOSSES DIFFER")
     return int(not agree)
 

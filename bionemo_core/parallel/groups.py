@@ -159,23 +159,33 @@ def _make_groups(tensor_size: int, pipeline_size: int) -> ProcessGroups:
     pipeline = parallel_state.get_pipeline_model_parallel_group()
     stage = Stage(pipeline.rank(), pipeline.size())
     data = parallel_state.get_data_parallel_group()
+    numbers = torch.arange(world).view(pipeline_size, -1, tensor_size)
     return ProcessGroups(
         tensor=parallel_state.get_tensor_model_parallel_group(),
         data=data,
-        data_hosts=_group_of_hosts(data),
+        data_hosts=_group_of_hosts(data, numbers.movedim(1, -1)),
         pipeline=pipeline,
         pipeline_ends=parallel_state.get_embedding_group() if stage.is_first or stage.is_last else None,
-        pipeline_hosts=_group_of_hosts(pipeline),
+        pipeline_hosts=_group_of_hosts(pipeline, numbers.movedim(0, -1)),
         collection=ProcessGroupCollection.use_mpu_process_groups(),
     )
 
 
-def _group_of_hosts(group: dist.ProcessGroup) -> dist.ProcessGroup:
-    """Return a group of the same ranks that exchanges tensors on the CPU."""
-    if group.size() == 1 or dist.get_backend(group) == "gloo":
+def _group_of_hosts(group: dist.ProcessGroup, numbers: torch.Tensor) -> dist.ProcessGroup:
+    """Return a group of the same ranks that exchanges tensors on the CPU.
+
+    Every rank makes the groups of all ranks, in one order, and keeps its own: a group that only its members made would
+    get a name that depends on how many groups each of them is in, and the first stage of a pipeline is in one more.
+
+    Args:
+        group: the group of this rank.
+        numbers: the numbers of all ranks; each last dimension is one group.
+    """
+    if group.size() == 1:
         return group
-    ranks = dist.get_process_group_ranks(group)
-    return dist.new_group(ranks, backend="gloo", use_local_synchronization=True)
+    own = dist.get_process_group_ranks(group)
+    made = {tuple(ranks): dist.new_group(ranks, backend="gloo") for ranks in numbers.flatten(0, -2).tolist()}
+    return made[tuple(own)]
 
 
 def group_of_all_hosts(timeout_s: float) -> dist.ProcessGroup | None:
