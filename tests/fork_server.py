@@ -23,6 +23,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 TASKS = ("embed", "evaluate", "finetune", "predict", "train")
+CHOOSE_PLUGINS = {"BIONEMO_LOAD_PLUGINS", "BIONEMO_BLOCK_PLUGINS", "PYTHONPATH"}
+"""A command whose environment has one of these may have other plugins than the server."""
 MODELS = ("bionemo_esm.model", "bionemo_t5.model", "bionemo_molbart.model")
 
 
@@ -33,6 +35,10 @@ def prepare() -> None:
     torch.set_num_threads(1)
     for name in ("bionemo_core.cli.run", *(f"bionemo_core.tasks.{task}" for task in TASKS), *MODELS):
         importlib.import_module(name)
+    from bionemo_core.builtin import load_registry
+    from bionemo_core.config.store import fill_store
+
+    fill_store(load_registry())
 
 
 def start(
@@ -56,6 +62,8 @@ def start(
     for target, listener in streams.items():
         LISTENERS[listener](int(target))
     os.environ.update(environment)
+    if CHOOSE_PLUGINS & environment.keys():
+        forget_plugins()
     sys.path[:0] = environment.get("PYTHONPATH", "").split(os.pathsep) if "PYTHONPATH" in environment else []
     # Lightning starts the other ranks by repeating sys.argv.
     sys.argv = [str(Path(sys.executable).with_name("bionemo-run")), *arguments]
@@ -68,6 +76,18 @@ def start(
         for stream in filter(None, (sys.stdout, sys.stderr)):
             stream.flush()
         os._exit(status)
+
+
+def forget_plugins() -> None:
+    """Let this process find its plugins itself, as if none had been looked for."""
+    from hydra.core.config_store import ConfigStore
+
+    from bionemo_core.builtin import load_registry
+
+    load_registry.cache_clear()
+    repo = ConfigStore.instance().repo
+    for name in set(repo) - {"hydra", "_dummy_empty_config_.yaml"}:
+        del repo[name]
 
 
 def close(target: int) -> None:

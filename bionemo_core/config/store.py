@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
 
+from hydra.core.config_store import ConfigStore
 from hydra_zen import ZenStore
 from omegaconf import OmegaConf
 from omegaconf import __version__ as omegaconf_version
@@ -24,6 +25,7 @@ from bionemo_core.plugins.configure import ConfigKey, structured_config
 
 CONFIG_NAME = "bionemo"
 COMPONENT_KEY = "_component_"
+_PRIMARY_NODE = f"{CONFIG_NAME}.yaml"  # as Hydra's store names it
 DEFAULT_NODE = "default"
 HOME_DEFAULT = "${oc.env:BIONEMO_HOME,'~/.bionemo'}"
 DEFAULT_CHOICES: tuple[tuple[str, Any], ...] = (
@@ -90,8 +92,18 @@ class Primary:
     connector: Any = None
 
 
+_filled: tuple[Registry, Any] | None = None
+"""The registry that the store was filled from last, and the node of the primary configuration that this left there."""
+
+
 def fill_store(registry: Registry) -> None:
-    """Register the primary configuration and a node for every choice with Hydra."""
+    """Register the primary configuration and a node for every choice with Hydra.
+
+    This takes half a second, so nothing is done if the store still holds what this registry has put there.
+    """
+    global _filled
+    if _filled and _filled[0] is registry and _filled[1] is ConfigStore.instance().repo.get(_PRIMARY_NODE):
+        return
     store = ZenStore("bionemo", deferred_to_config=False, overwrite_ok=True)(to_config=lambda node: node)
     store(Primary, name=CONFIG_NAME)
     for group, schema in CORE_GROUPS.items():
@@ -112,6 +124,7 @@ def fill_store(registry: Registry) -> None:
         # Hydra 1.4 warns about each replaced entry; a process may fill the store several times.
         warnings.filterwarnings("ignore", message="ConfigStore config .* is already registered")
         store.add_to_hydra_store(overwrite_ok=True)
+    _filled = registry, ConfigStore.instance().repo[_PRIMARY_NODE]
 
 
 def _put(store: Any, group: str, name: str, node: type, package: str | None) -> None:
