@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -272,17 +272,23 @@ class MegatronStrategy(DDPStrategy):
         Raises:
             NonFiniteError: on every rank, if any rank holds such a value.
         """
-        tensors = [part.tensor for part in self._parts() if part.tensor.is_floating_point()]
-        bad = torch.zeros((), dtype=torch.int64, device=self.root_device)
-        for tensor in tensors:
-            bad += (~torch.isfinite(tensor)).sum()
+        tensors = [part.tensor for part in self._parts() if part.tensor.is_floating_point() and part.tensor.numel()]
+        if not self._sum_over_ranks(has_non_finite(tensor) for tensor in tensors):
+            return
+        bad = self._sum_over_ranks((~torch.isfinite(tensor)).sum() for tensor in tensors)
+        raise NonFiniteError(
+            f"checkpoint: after step {step} the weights or the optimizer state contain {bad:,} values "
+            "that are not finite. Nothing was saved. Lower optim.lr, then resume from the newest checkpoint."
+        )
+
+    def _sum_over_ranks(self, values: Iterable[torch.Tensor]) -> int:
+        """Return the sum of scalars of all ranks; all of them must call it."""
+        total = torch.zeros((), dtype=torch.int64, device=self.root_device)
+        for value in values:
+            total += value
         if dist.get_world_size() > 1:
-            dist.all_reduce(bad)
-        if bad.item():
-            raise NonFiniteError(
-                f"checkpoint: after step {step} the weights or the optimizer state contain {int(bad.item()):,} values "
-                "that are not finite. Nothing was saved. Lower optim.lr, then resume from the newest checkpoint."
-            )
+            dist.all_reduce(total)
+        return int(total.item())
 
     def resume_from(self, reader: CheckpointReader) -> None:
         """Use this open, verified checkpoint when Lightning asks for the one in its folder."""
@@ -328,6 +334,12 @@ def strategy_of(trainer: pl.Trainer) -> MegatronStrategy:
     strategy = trainer.strategy
     assert isinstance(strategy, MegatronStrategy), f"expected a MegatronStrategy, got {type(strategy).__name__}"
     return strategy
+
+
+def has_non_finite(tensor: torch.Tensor) -> torch.Tensor:
+    """Return whether a value of a tensor is not finite; its extremes show that, without a copy of the tensor."""
+    lowest, highest = torch.aminmax(tensor)
+    return ~(torch.isfinite(lowest) & torch.isfinite(highest))
 
 
 class RankPeers:
