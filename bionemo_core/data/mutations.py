@@ -127,9 +127,15 @@ class _Reader(NamedTuple):
             last = self.first_position + len(self.wild_type) - 1
             raise DataError(f"variant {self.text!r}: position {number} is not within {self.first_position} to {last}.")
         if self.wild_type[position] != letter:
+            start = self.first_position
+            advice = (
+                "If the numbering does not start at 1, set task.first_position."
+                if start == 1
+                else f"Its first residue has the number task.first_position={start}. Check that, and task.wild_type."
+            )
             raise DataError(
                 f"variant {self.text!r}: the wild type has {self.wild_type[position]} at position {number}, not "
-                f"{letter}. If the numbering does not start at 1, set task.first_position."
+                f"{letter}. {advice}"
             )
         return position
 

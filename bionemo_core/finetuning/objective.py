@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,6 +28,9 @@ MISSING_LETTERS = "-.?~_ "
 MISSING_VALUE = "missing value"
 YES_WORDS, NO_WORDS = frozenset(("1", "1.0", "true", "yes", "t", "y")), frozenset(("0", "0.0", "false", "no", "f", "n"))
 """Words for the two answers of a label that is one of several, in lower case."""
+
+
+_WITH_COMMA = re.compile(r"[+-]?\d[\d.' ]*(?:,\d+)+(?:\.\d+)?(?:[eE][+-]?\d+)?")
 
 
 class BadLabel(DataError):
@@ -210,8 +214,15 @@ def number(word: str, record: LabelledRecord) -> float:
     except ValueError:
         value = float("nan")
     if value - value != 0:
-        raise BadLabel("not a finite number", record, f": {word!r}")
+        raise BadLabel("not a finite number", record, f": {word!r}{comma_hint(word)}")
     return value
+
+
+def comma_hint(word: str) -> str:
+    """Return what to write in place of a number with a comma, in parentheses; empty if the word is none."""
+    if not _WITH_COMMA.fullmatch(word.strip()):
+        return ""
+    return " (write numbers with a decimal point and without separators of thousands, such as 1234.5)"
 
 
 def find_classes(records: LabelledRecords, per_residue: bool) -> set[str]:

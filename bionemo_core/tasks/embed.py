@@ -41,6 +41,8 @@ from bionemo_core.parallel.strategy import compile_layers
 from bionemo_core.reporting.contact_maps import draw_contacts
 from bionemo_core.runs.device import choose_device
 from bionemo_core.runs.plan_text import quieten_libraries
+from bionemo_core.runs.shared_work import ADVICE
+from bionemo_core.runs.trainer import explain_lost_ranks
 from bionemo_core.tasks.input_file import open_input
 from bionemo_core.tasks.opening import open_for_use, start_workers, weights_fingerprint
 from bionemo_core.tasks.settings import Embed
@@ -94,7 +96,7 @@ def embed(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> None
         print(f"{output}: already complete; the same command wrote it before.")
         return
     job.refuse_to_overwrite()
-    with job.parts.lock() if ranks.is_rank_zero else nullcontext():
+    with explain_lost_ranks(ADVICE), job.parts.lock() if ranks.is_rank_zero else nullcontext():
         if ranks.is_rank_zero:
             job.parts.remove_others()
         ranks.barrier()

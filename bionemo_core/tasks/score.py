@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.finetuning.class_metrics import roc_auc
 from bionemo_core.finetuning.metrics import metrics_of
 from bionemo_core.finetuning.model import LabelSpec
+from bionemo_core.finetuning.objective import MISSING_WORDS, comma_hint
 from bionemo_core.inference.scoring import LIKELIHOODS, MASKED, MaskedScorer, check_method
 from bionemo_core.inference.windows import Window
 from bionemo_core.io.atomic import write_json
@@ -34,6 +36,8 @@ from bionemo_core.tasks.input_file import read_input
 from bionemo_core.tasks.opening import weights_fingerprint
 from bionemo_core.tasks.settings import Predict
 from bionemo_core.tasks.variants import REJECTED, read_variants, read_wild_type
+
+log = logging.getLogger("bionemo")
 
 ON_LONG = ("error", "window")
 STRATEGY, WINDOW = "strategy", "window"
@@ -258,10 +262,15 @@ def compare_measured(
     predicted = np.array([math.nan if one is None else one for one in scores])
     values = np.array([_number(cell) for cell in columns[name]])
     used = np.isfinite(predicted) & np.isfinite(values)
+    unread = _list_unread(columns[name])
+    if used.sum() < 2 and measured is not None:
+        raise DataError(
+            f"task.measured={measured}: {used.sum()} rows have a score and a number, expected 2 or more.{unread}"
+        )
+    if unread:
+        log.warning("task.measured=%s: some rows are not compared.%s", name, unread)
     if used.sum() < 2:
-        if measured is None:
-            return {}
-        raise DataError(f"task.measured={measured}: {used.sum()} rows have a score and a number, expected 2 or more.")
+        return {}
     sides = [torch.from_numpy(side[used]) for side in (predicted, values)]
     found = {"spearman": metrics_of(LabelSpec("sequence_regression"), *sides).get("spearman")}
     if f"{name}_bin" in columns:
@@ -303,6 +312,12 @@ def _number(cell: str) -> float:
         return float(cell)
     except ValueError:
         return math.nan
+
+
+def _list_unread(cells: Sequence[str]) -> str:
+    """Say which cells are neither a number nor a word for a missing value; empty if there are none."""
+    bad = [cell for cell in cells if cell.strip().lower() not in MISSING_WORDS and not math.isfinite(_number(cell))]
+    return f" {len(bad):,} cells are no finite numbers, such as {bad[0]!r}{comma_hint(bad[0])}." if bad else ""
 
 
 def _unused(names: Sequence[str], taken: Sequence[str]) -> list[str]:

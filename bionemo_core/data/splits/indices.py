@@ -17,6 +17,10 @@ from bionemo_core.protocols import DataSplits
 
 CLUSTER_HEADER = ("cluster_id", "member_id")
 TRAIN, VAL, TEST = 0, 1, 2
+SizeKeys = tuple[str, str]
+"""The user's keys for the sizes of the validation and the test split, for messages."""
+SIZES: SizeKeys = ("data.val_size", "data.test_size")
+FRACTIONS: SizeKeys = ("data.val_fraction", "data.test_fraction")
 WINDOW = re.compile(r"/\d+\Z")
 """The suffix that the id of a window has after the record's id."""
 
@@ -62,21 +66,22 @@ def fraction_to_size(num_records: int, fraction: float, key: str) -> int:
     return max(1, round(fraction * num_records)) if fraction else 0
 
 
-def _check_sizes(num_records: int, val_size: int, test_size: int) -> None:
+def _check_sizes(num_records: int, val_size: int, test_size: int, keys: SizeKeys) -> None:
     if val_size < 0 or test_size < 0 or val_size + test_size >= num_records:
+        used = [key for key, size in zip(keys, (val_size, test_size), strict=True) if size]
         raise ConfigError(
             f"data: {val_size} validation and {test_size} test sequences leave nothing of {num_records} to train on. "
-            "Lower data.val_size and data.test_size (or the fractions; 0: none), or give more data."
+            f"Lower {' and '.join(used)} (0: none), or give more data."
         )
 
 
-def split_at_random(num_records: int, val_size: int, test_size: int, seed: int) -> SplitIndices:
+def split_at_random(num_records: int, val_size: int, test_size: int, seed: int, keys: SizeKeys = SIZES) -> SplitIndices:
     """Split at random into the given sizes; the seed alone decides.
 
     Raises:
         ConfigError: nothing is left to train on.
     """
-    _check_sizes(num_records, val_size, test_size)
+    _check_sizes(num_records, val_size, test_size, keys)
     shuffled = np.argsort(RecordRng(seed, 0, 0, "split").words(num_records), kind="stable")
     val, test, train = np.split(shuffled, [val_size, val_size + test_size])
     return SplitIndices(np.sort(train), np.sort(val), np.sort(test))
@@ -110,7 +115,7 @@ def read_clusters(path: Path) -> dict[str, str]:
 
 
 def split_by_clusters(
-    ids: Sequence[str], cluster_of: Mapping[str, str], val_size: int, test_size: int, seed: int
+    ids: Sequence[str], cluster_of: Mapping[str, str], val_size: int, test_size: int, seed: int, keys: SizeKeys = SIZES
 ) -> SplitIndices:
     """Split records so that every cluster is in one split.
 
@@ -118,10 +123,13 @@ def split_by_clusters(
         ConfigError: nothing is left to train on.
         DataError: a record has no cluster, or no cluster is small enough for a split.
     """
-    return split_families([_find_cluster(name, cluster_of) for name in ids], val_size, test_size, seed, "clusters")
+    families = [_find_cluster(name, cluster_of) for name in ids]
+    return split_families(families, val_size, test_size, seed, "clusters", keys)
 
 
-def split_families(families: Sequence[Hashable], val_size: int, test_size: int, seed: int, what: str) -> SplitIndices:
+def split_families(
+    families: Sequence[Hashable], val_size: int, test_size: int, seed: int, what: str, keys: SizeKeys = SIZES
+) -> SplitIndices:
     """Split records so that equal values of `families` are in one split, as `split_groups` does.
 
     Raises:
@@ -130,10 +138,12 @@ def split_families(families: Sequence[Hashable], val_size: int, test_size: int, 
     """
     numbers: dict[Hashable, int] = {}
     groups = np.array([numbers.setdefault(family, len(numbers)) for family in families])
-    return split_groups(groups, val_size, test_size, seed, what)
+    return split_groups(groups, val_size, test_size, seed, what, keys)
 
 
-def split_groups(groups: NDArray[np.integer], val_size: int, test_size: int, seed: int, what: str) -> SplitIndices:
+def split_groups(
+    groups: NDArray[np.integer], val_size: int, test_size: int, seed: int, what: str, keys: SizeKeys = SIZES
+) -> SplitIndices:
     """Split records so that every group is in one split.
 
     Groups are assigned in a random order. A group that would overfill a split goes to training, so that a large group
@@ -145,12 +155,13 @@ def split_groups(groups: NDArray[np.integer], val_size: int, test_size: int, see
         test_size: records to test on.
         seed: decides which groups go where.
         what: the name of the groups, for messages.
+        keys: the user's keys for the two sizes, for messages.
 
     Raises:
         ConfigError: nothing is left to train on.
         DataError: no group is small enough for a split.
     """
-    _check_sizes(len(groups), val_size, test_size)
+    _check_sizes(len(groups), val_size, test_size, keys)
     sizes = np.bincount(groups)
     split_ids = np.zeros(len(sizes), dtype=np.int8)
     wanted = {VAL: val_size, TEST: test_size}
@@ -163,11 +174,11 @@ def split_groups(groups: NDArray[np.integer], val_size: int, test_size: int, see
                 break
         if assigned == wanted:
             break
-    for split, name in ((VAL, "validation"), (TEST, "test")):
+    for split, name, key in ((VAL, "validation", keys[0]), (TEST, "test", keys[-1])):
         if wanted[split] and not assigned[split]:
             raise DataError(
                 f"{what}: none of {len(sizes)} {what} fits into the {wanted[split]} sequences of {name}; "
-                f"the smallest has {sizes.min()}. Raise the size of the split, or make smaller {what}."
+                f"the smallest has {sizes.min()}. Raise {key}, or make smaller {what}."
             )
     return SplitIndices.from_split_ids(split_ids[groups])
 

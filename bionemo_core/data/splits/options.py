@@ -9,7 +9,10 @@ from typing import ClassVar
 import numpy as np
 
 from bionemo_core.data.splits.indices import (
+    FRACTIONS,
+    SIZES,
     WINDOW,
+    SizeKeys,
     SplitIndices,
     fraction_to_size,
     read_clusters,
@@ -111,15 +114,16 @@ class SplitOptions:
         if self.split_headers:
             return split_by_column(store, DESCRIPTION, parse_split_header, "data.split_headers")
         val_size, test_size = (0 if split in own else self._size(len(store), split) for split in ("val", "test"))
+        keys = self._size_keys
         if self.clusters_column is not None:
             families = [store.column(row, self.clusters_column) for row in range(len(store))]
-            return split_families(families, val_size, test_size, self.split_seed, f"{self.clusters_column}s")
+            return split_families(families, val_size, test_size, self.split_seed, f"{self.clusters_column}s", keys)
         if self.clusters is not None:
             clusters = read_clusters(Path(self.clusters).expanduser())
-            return split_by_clusters(store.ids(), clusters, val_size, test_size, self.split_seed)
+            return split_by_clusters(store.ids(), clusters, val_size, test_size, self.split_seed, keys)
         if windowed:
-            return split_groups(_group_windows(store), val_size, test_size, self.split_seed, "records")
-        return split_at_random(len(store), val_size, test_size, self.split_seed)
+            return split_groups(_group_windows(store), val_size, test_size, self.split_seed, "records", keys)
+        return split_at_random(len(store), val_size, test_size, self.split_seed, keys)
 
     def warn_of_shared_clusters(
         self, store: PreparedStore, parts: SplitIndices, own: Mapping[str, PreparedStore]
@@ -140,6 +144,12 @@ class SplitOptions:
                     len(clusters),
                     column,
                 )
+
+    @property
+    def _size_keys(self) -> SizeKeys:
+        """The keys that decide the sizes of the splits."""
+        val = SIZES[0] if self.val_size is not None else FRACTIONS[0]
+        return val, SIZES[1] if self.test_size is not None else FRACTIONS[1]
 
     def _size(self, num_records: int, split: str) -> int:
         size: int | None = getattr(self, f"{split}_size")

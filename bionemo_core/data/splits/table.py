@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bionemo_core.data.labelled_records import LabelledRecords, LabelledSplits
 from bionemo_core.data.splits.indices import (
+    FRACTIONS,
     SplitIndices,
     fraction_to_size,
     read_clusters,
@@ -71,18 +72,18 @@ class TableSplit:
     def _indices(self, records: LabelledRecords, words: Sequence[bytes], tokenizer: Tokenizer) -> SplitIndices:
         if self.split_column is not None:
             return split_by_values(zip(records.ids, words, strict=True), parse_split_name, "data.split_column")
-        val_size = fraction_to_size(len(records), self.val_fraction, "data.val_fraction")
-        test_size = fraction_to_size(len(records), self.test_fraction, "data.test_fraction")
+        val_size = fraction_to_size(len(records), self.val_fraction, FRACTIONS[0])
+        test_size = fraction_to_size(len(records), self.test_fraction, FRACTIONS[1])
         if self.clusters is None:
-            return split_at_random(len(records), val_size, test_size, self.split_seed)
+            return split_at_random(len(records), val_size, test_size, self.split_seed, FRACTIONS)
         families: Mapping[str, Family] = {**getattr(tokenizer, "families", {}), IDENTICAL: bytes}
         if (family := families.get(self.clusters)) is not None:
             labels = [family(sequence) for sequence in records.sequences]
-            return split_families(labels, val_size, test_size, self.split_seed, f"{self.clusters}s")
+            return split_families(labels, val_size, test_size, self.split_seed, f"{self.clusters}s", FRACTIONS)
         path = Path(self.clusters).expanduser()
         if not path.is_file():
             known = f", or one of: {', '.join(families)}"
             raise ConfigError(
                 f"data.clusters: {self.clusters}: there is no such file. Give a table of clusters{known}."
             )
-        return split_by_clusters(records.ids, read_clusters(path), val_size, test_size, self.split_seed)
+        return split_by_clusters(records.ids, read_clusters(path), val_size, test_size, self.split_seed, FRACTIONS)

@@ -41,6 +41,10 @@ def test_a_notation_gives_its_sequence(text, mutated):
 
 
 def test_numbers_follow_the_first_position():
+    with pytest.raises(DataError, match=r"has M at position 101, not K\. Its first .*task\.first_position=101\. Check"):
+        read_variant("K101R", WILD, 101)
+    with pytest.raises(DataError, match=r"does not start at 1, set task\.first_position\."):
+        read_variant("M2R", WILD)
     assert read_variant("p.Lys102_Thr103insGln", WILD, 101) == [Mutation("", 2, "Q")]
 
 

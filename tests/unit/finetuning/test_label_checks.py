@@ -8,6 +8,7 @@ from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.finetuning.label_checks import LabelCheck, labels_text
 from bionemo_core.finetuning.model import LabelSpec
 from bionemo_core.finetuning.objective import classes_of
+from bionemo_core.tasks.score import compare_measured
 
 presets = pytest.importorskip("bionemo_esm.presets")
 
@@ -105,3 +106,18 @@ def test_classes_are_printed_with_their_counts_in_each_split():
     assert labels_text(LabelledSplits.from_parts(records("1", "3"), None, None), LabelSpec("sequence_regression")) == (
         "values of the training split: mean 2, standard deviation 1"
     )
+
+
+@pytest.mark.parametrize(("word", "hinted"), [("1,5", True), ("-1,5e-3", True), ("1,234.5", True), (">1,5", False)])
+def test_a_number_with_a_comma_gets_a_hint(tokenizer, word, hinted):
+    with pytest.raises(DataError, match="not a finite number 1") as caught:
+        check(tokenizer, "sequence_regression", records("1.5", word))
+    assert ("write numbers with a decimal point" in str(caught.value)) is hinted
+
+
+def test_measured_values_that_cannot_be_read_are_named(caplog, capsys):
+    columns = {"value": ["1,5", "2", "", "nan", "3"]}
+    assert compare_measured([1.0, 2.0, 3.0, 4.0, 5.0], columns, "value")["compared"] == 2
+    assert "1 cells are no finite numbers, such as '1,5' (write numbers with a decimal point" in caplog.text
+    with pytest.raises(DataError, match=r"1 rows have a score and a number.* such as '1,5'"):
+        compare_measured([1.0, 2.0], {"value": ["1,5", "2"]}, "value")

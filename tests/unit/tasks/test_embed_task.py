@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch.distributed as dist
 
 from bionemo_core import cli
 from bionemo_core.errors import Stopped
 from bionemo_core.inference import outputs
 from bionemo_core.inference.embedding import Embedder
+from bionemo_core.parallel.ranks import Ranks
 
 pytest.importorskip("bionemo_esm")
 
@@ -83,6 +85,21 @@ def test_an_interrupt_before_anything_is_computed_says_so(embed, monkeypatch, ca
     interrupt_at(0, monkeypatch)
     assert embed("none.npz") == 130
     assert "No result was written; run the same command" in capsys.readouterr().err
+
+
+def test_a_lost_rank_is_explained_and_the_same_command_goes_on(embed, tmp_path, monkeypatch, capsys):
+    def lose(self):
+        raise dist.DistBackendError("[../gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:1")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ranks, "barrier", lose)
+        assert embed("lost.npz") == 8
+    said = capsys.readouterr().err
+    assert "another rank of this job died or does not answer" in said
+    assert "run the same command again" in said
+    assert "resume=last" not in said
+    assert embed("lost.npz") == 0
+    assert (tmp_path / "lost.npz").exists()
 
 
 def test_the_command_writes_the_chosen_layers_under_their_names(embed, tmp_path, capsys):

@@ -51,6 +51,14 @@ def test_one_table_is_split_the_same_every_time(tmp_path, tokenizer, context):
     assert other.fingerprint != first.fingerprint
 
 
+def test_too_few_rows_name_the_keys_of_this_source(tmp_path, tokenizer, context):
+    (tmp_path / "t.csv").write_text("sequence,target\nMKV,1\nMKL,2\n")
+    with pytest.raises(ConfigError, match=r"nothing of 2 to .*Lower data\.val_fraction and data\.test_fraction \(0"):
+        labelled_csv(str(tmp_path / "t.csv"), tokenizer=tokenizer, context=context)
+    with pytest.raises(ConfigError, match=r"Lower data\.val_fraction \(0: none\), or"):
+        labelled_csv(str(tmp_path / "t.csv"), val_fraction=0.9, test_fraction=0.0, tokenizer=tokenizer, context=context)
+
+
 def test_several_columns_of_labels(tmp_path, tokenizer, context):
     path = tmp_path / "several.csv"
     path.write_text("id,sequence,a,b\nx,MKV,1.5,\ny,MKA,,\nz,MKL,NA,2\nw,MKS,0,1\n")

@@ -23,6 +23,8 @@ def test_random_split_is_a_partition_and_repeats() -> None:
 def test_sizes_are_checked() -> None:
     with pytest.raises(ConfigError, match="leave nothing of 10"):
         split_at_random(10, 5, 5, 0)
+    with pytest.raises(ConfigError, match=r"Lower data\.test_size \(0: none\)"):
+        split_at_random(10, 0, 10, 0)
     with pytest.raises(ConfigError, match=r"val_fraction: 1"):
         fraction_to_size(10, 1, "data.val_fraction")
     assert [fraction_to_size(10, f, "x") for f in (0, 0.01, 0.25)] == [0, 1, 2]
@@ -42,7 +44,7 @@ def test_clusters_stay_whole() -> None:
 def test_a_sequence_without_cluster_is_refused() -> None:
     with pytest.raises(DataError, match="'b' is in no cluster"):
         split_by_clusters(["a", "b", "c"], {"a": "1", "c": "1"}, 1, 0, 0)
-    with pytest.raises(DataError, match="none of 1 clusters fits"):
+    with pytest.raises(DataError, match=r"none of 1 clusters fits .*\. Raise data\.val_size, or make smaller"):
         split_by_clusters(["a", "b", "c"], dict.fromkeys("abc", "1"), 1, 0, 0)
 
 
