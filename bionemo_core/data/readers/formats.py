@@ -57,6 +57,15 @@ EXTENSIONS: Mapping[str, str] = {
 }
 
 
+_SHEET = "Save the sheet as CSV, and give that file."
+_ADVICE = {
+    ".sdf": "Install the plugin bionemo-molbart, which reads them, or convert the molecules to SMILES in a .smi file.",
+    ".mol2": "Convert the molecules to SMILES in a .smi file, or with bionemo-molbart to .sdf.",
+    **dict.fromkeys((".xlsx", ".xls", ".ods"), _SHEET),
+}
+"""What to do with files of formats that no reader has, by their extension."""
+
+
 def detect_format(paths: Iterable[Path], keys: KeyNames = DATA_KEYS) -> str:
     """Return the format that the extensions of the files name.
 
@@ -77,6 +86,8 @@ def detect_format(paths: Iterable[Path], keys: KeyNames = DATA_KEYS) -> str:
 def _plugin_format(path: Path, extension: str, keys: KeyNames) -> str:
     readers = plugin_readers()
     known = formats_by_extension(readers)
+    if extension in _ADVICE and extension not in known:
+        raise ConfigError(f"data: {path}: {extension} files cannot be read. {_ADVICE[extension]}")
     if extension not in known:
         raise ConfigError(
             f"data: {path}: the extension {extension!r} is unknown, expected one of {', '.join([*EXTENSIONS, *known])}."

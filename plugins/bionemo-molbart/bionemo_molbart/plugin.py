@@ -60,9 +60,15 @@ def bionemo_tokenizers() -> Iterator[Component]:
 def bionemo_datasets() -> Iterator[Component]:
     """Offer molecule data."""
     yield Component("sample_molecules", configure(sources.sample_molecules), "5,000 NCI molecules that ship with RDKit")
-    yield Component("smiles", configure(sources.smiles), "SMI, CSV or Parquet files, or v1's folder of shards")
+    yield Component("smiles", configure(sources.smiles), "SMI, SD, CSV or Parquet files, or v1's folder of shards")
     yield Component("uspto50k", configure(uspto.uspto50k), "USPTO-50K, reactions by their public layout")
     yield Component("zinc15", configure(sources.zinc15), "ZINC15, from a list of its tranches (v1: Zinc15Preprocess)")
+
+
+@hookimpl
+def bionemo_readers() -> Iterator[Component]:
+    """Offer SD files."""
+    yield Component("sdf", configure(presets.sdf), "SD files and mol files of molecules, V2000 or V3000")
 
 
 @hookimpl

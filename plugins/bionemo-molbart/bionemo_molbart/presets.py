@@ -41,6 +41,13 @@ def smiles_vocabulary(
     return molbart_tokenizer()
 
 
+def sdf():
+    """Return the reader of SD files."""
+    from bionemo_molbart.readers.sdf import SdfReader
+
+    return SdfReader()
+
+
 def build_megamolbart(
     shape: Shape, spelling: SpellingOptions, masking: MaskingOptions, *, tokenizer: Tokenizer, context: BuildContext
 ):

@@ -33,6 +33,8 @@ from bionemo_molbart.tokenizer import smiles_tokens
 
 SMILES = "smiles"
 """The name of the format, and of the column in tables."""
+TITLED = (SMILES, "sdf")
+"""Formats whose records have names, which need not be ids."""
 LIPINSKI_WEIGHT, LIPINSKI_LOGP, LIPINSKI_DONORS, LIPINSKI_ACCEPTORS = 500.0, 5.0, 5, 10
 """The rule of five (Lipinski et al. 1997)."""
 _CHOICES = {
@@ -98,9 +100,9 @@ class MoleculeFiles(FileOptions):
             ConfigError: the format or an option cannot be used.
         """
         name = self.detect_format(paths)
-        if name != SMILES and name not in TABLES:
+        if name not in TITLED and name not in TABLES:
             raise ConfigError(
-                f"data.format: {name} files hold no molecules, expected {SMILES}, {', '.join(TABLES)}. "
+                f"data.format: {name} files hold no molecules, expected {', '.join([*TITLED, *TABLES])}. "
                 "Name other files, or their format with data.format."
             )
         if name in TABLES and self.column is None and self.data_col is None:

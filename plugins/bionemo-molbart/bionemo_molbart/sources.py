@@ -93,7 +93,7 @@ def smiles(
     tokenizer: Tokenizer,
     context: BuildContext,
 ) -> DataSplits:
-    """Read molecules from SMI, CSV, TSV or Parquet files, plain or compressed, or from v1's folder of shards.
+    """Read molecules from SMI, SD, CSV, TSV or Parquet files, plain or compressed, or from v1's folder of shards.
 
     Give `path`, which is split unless other files are named; or `dataset_path`, a folder with `train`, `val` and
     `test`.
@@ -107,7 +107,7 @@ def smiles(
         train: the training shards of `dataset_path`, such as `x000`, `x[000..049]` or `x_OP_000..049_CL_`.
         val: the validation shards; empty: none.
         test: the test shards; empty: none.
-        format: smiles, csv, tsv or parquet; null: by the extension.
+        format: smiles, sdf, csv, tsv or parquet; null: by the extension.
         data_col: the column of the SMILES in a CSV or TSV file, counted from 0; v1's shards have 1.
         column: the name of that column in the header; overrides `data_col`; null without `data_col`: smiles.
         id_column: the column of the ids in a table or in split_file; null: file and line, in split_file the first.
@@ -137,7 +137,7 @@ def smiles(
         min_qed: reject molecules of a lower drug-likeness (QED).
         deduplicate: keep one of several molecules with the same canonical SMILES.
         on_duplicate_id: action for a molecule that repeats an earlier id: drop, error or keep; null: keep for the names
-            of SMI files, which need not be ids, and drop for tables.
+            of SMI and SD files, which need not be ids, and drop for tables.
         parsed: store each molecule also as RDKit has parsed it, which takes ten times the space; random spellings are
             then drawn 1.4 times as fast.
 
@@ -148,7 +148,7 @@ def smiles(
     from bionemo_core.data.sources.input_files import NamedFiles, prepare_splits
     from bionemo_core.data.splits.options import SplitOptions
     from bionemo_molbart.molecules import SCAFFOLD
-    from bionemo_molbart.rules import SMILES, MoleculeFiles, MoleculeFilter, MoleculeOptions
+    from bionemo_molbart.rules import TITLED, MoleculeFiles, MoleculeFilter, MoleculeOptions
 
     files = MoleculeFiles(format, data_col, column, id_column, header_lines, data_sep, bool(split_file))
     named = NamedFiles.of(path, val_path, test_path, dataset_path, {"train": train, "val": val, "test": test})
@@ -156,7 +156,7 @@ def smiles(
     if clusters and not by_scaffold and not Path(clusters).expanduser().is_file():
         raise ConfigError(f"data.clusters: {clusters}: there is no such file. Give a table of clusters, or {SCAFFOLD}.")
     if on_duplicate_id is None:
-        titles = not split_file and files.detect_format(named.paths("train", context)) == SMILES
+        titles = not split_file and files.detect_format(named.paths("train", context)) in TITLED
         on_duplicate_id = "keep" if titles else "drop"
     options = MoleculeOptions(
         canonicalize=canonicalize,
