@@ -134,6 +134,10 @@ _UNSEEN = ("trainer.compile", "trainer.progress_bar")
 _OF_RANKS = ("parallel.tensor_model_parallel_size", "trainer.accelerator", "trainer.num_nodes", "trainer.precision")
 
 
+_OF_STEPS = ("optim", "scheduler", "trainer.max_steps", "trainer.val_check_interval", "trainer.gradient_clip_val")
+"""What only the training steps of a fine-tuning read; a head that is solved has none."""
+
+
 # Long: an entry for each task.
 @hookimpl
 def bionemo_tasks() -> Iterator[Component]:
@@ -153,6 +157,7 @@ def bionemo_tasks() -> Iterator[Component]:
         "train a head on an encoder, and optionally the encoder too",
         opens_model=True,
         defaults=FINETUNE_DEFAULTS,
+        unused_with={"head=linear": _OF_STEPS},
     )
     yield TaskSpec.of(
         settings.Evaluate,

@@ -185,6 +185,7 @@ class Seq2SeqObjective(Protocol):
 
     target_length: int
     """The most tokens of a decoder row of a pack, whose encoder row has at most `seq_length` tokens."""
+    # It may also have `own_keys`: the keys of its model that nothing else reads. They are refused with data of pairs.
 
     def record_example(self, record: str | bytes, draw: RecordRng) -> Seq2SeqExample:
         """Return the example for `record`; every random choice comes from `draw`."""

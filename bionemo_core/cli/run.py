@@ -78,7 +78,7 @@ def _check_unused(config: "DictConfig", typed: Iterable[str], registry: Registry
 
     if config.task:
         task, typed = registry.get("task", config.task[COMPONENT_KEY]), list(typed)
-        check_unused(task, typed, UserYaml.keys_read)
+        check_unused(task, typed, UserYaml.keys_read, config.task)
         check_source(typed, config.restore_from_path)
 
 

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from bionemo_core.config.task_spec import OF_MACHINE, TaskSpec
 from bionemo_core.errors import ConfigError
@@ -31,7 +32,12 @@ def check_source(typed: Iterable[str], restore_from_path: str | None) -> None:
         )
 
 
-def check_unused(task: RegisteredComponent, typed: Iterable[str], in_files: Mapping[Path, Iterable[str]]) -> None:
+def check_unused(
+    task: RegisteredComponent,
+    typed: Iterable[str],
+    in_files: Mapping[Path, Iterable[str]],
+    settings: Mapping[str, Any] | None = None,
+) -> None:
     """Check that the task uses each key that was typed; say which of them, or of a file's, it leaves alone.
 
     A file may serve several tasks. So may what describes the machine, such as `trainer.num_threads`.
@@ -40,23 +46,35 @@ def check_unused(task: RegisteredComponent, typed: Iterable[str], in_files: Mapp
         task: the chosen task.
         typed: the overrides of the command line, with today's keys.
         in_files: the keys that each of the user's files sets.
+        settings: the task's own keys, on which it may depend what it uses.
 
     Raises:
         ConfigError: one was typed that the task does not use.
     """
     assert isinstance(task.component, TaskSpec)
-    places = task.component.unused
-    unused = [key for key in _keys_of(typed) if _covers(places, key)]
+    typed = list(typed)
+    for way, places in task.component.unused_by(settings or {}).items():
+        _check_places(task, f"task={task.name}{way and f' with task.{way}'}", places, _keys_of(typed), in_files)
+
+
+def _check_places(
+    task: RegisteredComponent,
+    named: str,
+    places: Sequence[str],
+    typed: Sequence[str],
+    in_files: Mapping[Path, Iterable[str]],
+) -> None:
+    unused = [key for key in typed if _covers(places, key)]
     if refused := [key for key in unused if not _covers(OF_MACHINE, key)]:
         has_input = any(key.name == "input" for key in task.keys) and _covers(["data"], refused[0])
         raise ConfigError(
-            f"{', '.join(refused)}: not used by task={task.name}{', which reads task.input' if has_input else ''}. "
+            f"{', '.join(refused)}: not used by {named}{', which reads task.input' if has_input else ''}. "
             f"{_leave_out(refused)}"
         )
-    lines = [f"task={task.name} does not use {', '.join(unused)}."] if unused else []
+    lines = [f"{named} does not use {', '.join(unused)}."] if unused else []
     for path, names in in_files.items():
         if left := [key for key in dict.fromkeys(names) if _covers(places, key)]:
-            lines.append(f"{path}: task={task.name} does not use {', '.join(left)}.")
+            lines.append(f"{path}: {named} does not use {', '.join(left)}.")
     for line in lines:
         sys.stderr.write(f"note: {line}\n")
 

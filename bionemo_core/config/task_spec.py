@@ -1,7 +1,7 @@
 """Description of a task, as `builtin.py` offers it: its settings, the function that runs it, and what it needs."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +49,13 @@ class TaskSpec(Component):
     """Whether it needs a model; if not, a tokenizer is enough."""
     unused: tuple[str, ...] = ()
     """Groups, and keys of the core's groups, that it does not read."""
+    unused_with: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Those that it does not read while a key of its own has a value, by `key=value`."""
+
+    def unused_by(self, settings: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+        """Return what the task does not read: always (under an empty text), and with its settings (`key=value`)."""
+        chosen = {key: f"{key}={settings.get(key)}" for key in (way.partition("=")[0] for way in self.unused_with)}
+        return {"": self.unused} | {way: self.unused_with[way] for way in chosen.values() if way in self.unused_with}
 
     @classmethod
     def of(cls, settings: type, entry: str, summary: str, **options: Any) -> "TaskSpec":

@@ -157,6 +157,15 @@ class Registry:
                 built.capabilities = registered.component.capabilities  # what uses a model asks it, not the registry
         return built
 
+    def changed_keys(self, choice: ChosenComponent) -> list[str]:
+        """Return the parameters of a choice whose values are not the defaults of its component.
+
+        Raises:
+            ConfigError: the component does not exist.
+        """
+        defaults = {key.name: key.default for key in self._of_choice(choice).keys}
+        return [name for name, value in choice.params.items() if value != defaults.get(name)]
+
     def failures(self) -> list[PluginRecord]:
         """Return the records of the plugins whose components cannot be used."""
         return [record for record in self.records if not record.usable]

@@ -171,7 +171,8 @@ class _Run:
             check_resume(saved, spec, reader, splits)
         torch.manual_seed(spec.seed)  # for a LightningModule that does not seed itself
         module = registry.build(spec.model, tokenizer=tokenizer, context=context)
-        learn_pairs(module, splits, tokenizer, spec.model.name)
+        changed = () if saved else registry.changed_keys(spec.model)  # an earlier version took them without effect
+        learn_pairs(module, splits, tokenizer, spec.model.name, changed)
         check_monitor(spec.checkpoint.monitor, module, trainer.callbacks)  # type: ignore[attr-defined]  # as below
         restored = hooks.load_weights(spec, module, trainer, registry, tokenizer, reader)
         if restored and not spec.task.params.get("do_training", True):

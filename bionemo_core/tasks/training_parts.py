@@ -60,7 +60,7 @@ def build_parts(spec: RunSpec, registry: Registry) -> TrainingParts:
     module = registry.build(spec.model, tokenizer=tokenizer, context=context)
     if not hasattr(module, "network"):
         raise ConfigError(f"model={spec.model.name}: it has no `network`. Train this LightningModule with task=train.")
-    learn_pairs(module, splits, tokenizer, spec.model.name)
+    learn_pairs(module, splits, tokenizer, spec.model.name, registry.changed_keys(spec.model))
     groups, on_gpu = start_groups(spec.parallel.tensor_model_parallel_size), device.accelerator == "gpu"
     plan = batch_plan(spec, groups.data_size * groups.tensor_size)
     loaders = RunLoaders(spec, plan, splits, tokenizer, module, groups, on_gpu, static_shapes=on_gpu)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -66,11 +67,20 @@ class PairObjective:
         return Seq2SeqExample(source, decoder_input, labels, np.ones(len(labels), dtype=np.bool_))
 
 
-def learn_pairs(module: Any, splits: DataSplits, tokenizer: Tokenizer, model: str) -> None:
+def learn_pairs(
+    module: Any, splits: DataSplits, tokenizer: Tokenizer, model: str, changed: Collection[str] = ()
+) -> None:
     """Have a model learn the pairs of its data in place of its own objective, if the data hold pairs.
 
+    Args:
+        module: the model.
+        splits: the data.
+        tokenizer: the model's.
+        model: its name, for messages.
+        changed: the model's keys that the user has set to other values than their defaults.
+
     Raises:
-        ConfigError: the model has no decoder.
+        ConfigError: the model has no decoder, or a key was set that only its own objective reads.
     """
     if not getattr(splits.train, "pairs", False):
         return
@@ -79,6 +89,11 @@ def learn_pairs(module: Any, splits: DataSplits, tokenizer: Tokenizer, model: st
         raise ConfigError(
             f"model={model}: the data are pairs of a source and a target, but the model has no decoder to write the "
             "target. Choose an encoder-decoder, such as megamolbart or prott5nv."
+        )
+    if unread := [f"model.{key}" for key in getattr(own, "own_keys", ()) if key in changed]:
+        raise ConfigError(
+            f"{', '.join(unread)}: not used with data of pairs, whose sources and targets are learnt as they stand. "
+            f"Leave {'it' if len(unread) == 1 else 'them'} out."
         )
     terminals = sum(input_form(tokenizer).terminals)
     limits = {"max_tokens": max_text_tokens(module, terminals), "target_length": own.target_length}

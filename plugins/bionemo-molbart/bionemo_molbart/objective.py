@@ -10,6 +10,7 @@ from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.protocols import Seq2SeqExample, Tokenizer
 from bionemo_molbart.augment import Spelling
 from bionemo_molbart.molecules import MOLECULE, canonical, parsed_before, randomised, restored
+from bionemo_molbart.sizes import OF_OBJECTIVE
 from bionemo_molbart.spans import SpanMasking
 
 ENDS = 2
@@ -34,6 +35,8 @@ class MoleculeObjective:
     The encoder gets the tokens without BOS and EOS, spans masked if asked; the decoder gets BOS and the tokens, and
     is asked for the tokens and EOS, never masked.
     """
+
+    own_keys = OF_OBJECTIVE
 
     def __init__(
         self, tokenizer: Tokenizer, spelling: Spelling, *, seq_length: int, masking: SpanMasking | None = None

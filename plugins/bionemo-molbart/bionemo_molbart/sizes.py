@@ -3,7 +3,7 @@
 No `from __future__ import annotations` here: the configuration reads these annotations at run time.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, Optional
 
 from bionemo_core.ranges import Count, Dropout, Natural, NotNegative, Number, Range, SequenceLength, Share
@@ -123,3 +123,7 @@ class MaskingOptions:
     mask_prob: Share = 0.1  # share of the tokens in masked spans
     span_lambda: NotNegative = 3.0  # mean length of a span (Poisson)
     val_molecules: Natural = 256  # molecules to decode per validation, over all ranks; 0: no metrics of decoding
+
+
+OF_OBJECTIVE = (*(one.name for one in fields(SpellingOptions)), "encoder_mask", "mask_prob", "span_lambda")
+"""The keys that only the objective of molecules reads."""

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from rdkit import Chem, RDConfig
 from rdkit.Chem import AllChem
 
+from bionemo_core import cli
 from bionemo_core.builtin import load_registry
 from bionemo_core.config.schema import Choice
 from bionemo_core.data.batches.loader import eval_loader, train_loader
@@ -26,6 +27,7 @@ from bionemo_core.protocols import BuildContext, DataSplits
 from bionemo_core.tasks.pair_answers import AnswerColumns, write_pair_answers
 from bionemo_molbart import presets
 from bionemo_molbart.molecules import canonical_smiles
+from bionemo_molbart.sizes import OF_OBJECTIVE
 from bionemo_molbart.tokenizer import molbart_tokenizer
 
 TOKENIZER = molbart_tokenizer()
@@ -142,6 +144,20 @@ def module_for(splits: DataSplits, **options: Any) -> Any:
     module = presets.megamolbart(**sizes, tokenizer=TOKENIZER, context=BuildContext(seed=2))
     learn_pairs(module, splits, TOKENIZER, "megamolbart")
     return module
+
+
+@pytest.mark.parametrize("model", ["megamolbart_xsmall", "molmim_xsmall"])
+def test_keys_that_pairs_do_not_read_are_refused(tmp_path: Path, capsys: Any, monkeypatch: Any, model: str) -> None:
+    monkeypatch.setenv("BIONEMO_HOME", str(tmp_path / "home"))
+    path = write(tmp_path / "r.csv", [f"{'C' * number}O>>{'C' * number}N" for number in range(1, 9)], "rxn")
+    size = ["model.num_layers=1", "model.hidden_size=32", "model.num_attention_heads=2", "trainer.accelerator=cpu"]
+    pairs = ["data=pairs", f"data.path={path}", "data.reaction_column=rxn"]
+    assert set(OF_OBJECTIVE) <= {key.name for key in load_registry().get("model", "megamolbart").keys}
+    assert cli.main([f"model={model}", *size, *pairs, "model.augmentation_prob=0.3", "model.mode=independent"]) == 2
+    said = capsys.readouterr().err
+    assert "model.augmentation_prob" in said and "model.mode" in said
+    assert "not used with data of pairs, whose sources and targets are learnt as they stand. Leave them out." in said
+    assert not list((tmp_path / "home" / "runs").glob("*/*")), "no folder is left"
 
 
 @torch.no_grad()

@@ -1,6 +1,7 @@
 """Span corruption, the objective of T5 (Raffel et al. 2020, section 3.1.4; the options are those of v1)."""
 
 import math
+from dataclasses import fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +10,7 @@ from bionemo_core.data.batches.rng import RecordRng
 from bionemo_core.data.model_input import ModelInput, input_form
 from bionemo_core.errors import ConfigError
 from bionemo_core.protocols import Seq2SeqExample, Tokenizer
+from bionemo_t5.sizes import Spans
 from bionemo_t5.tokenizer import sentinel_ids
 
 ENDS = 2
@@ -25,6 +27,8 @@ class SpanCorruption:
     `seq_length` - 2 tokens, as in v1. The encoder's input has the form of the tokenizer: ProtT5's has letters replaced
     and ends with EOS, ProtT5nv's has neither.
     """
+
+    own_keys = tuple(one.name for one in fields(Spans))
 
     def __init__(
         self,

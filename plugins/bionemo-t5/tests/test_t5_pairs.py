@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from bionemo_core.data.batches.loader import eval_loader
 from bionemo_core.data.batches.pair_objective import PairObjective, learn_pairs
+from bionemo_core.errors import ConfigError
 from bionemo_core.inference.sampling import source_batch
 from bionemo_core.protocols import BuildContext, DataSplits
 from bionemo_t5 import presets
@@ -18,6 +19,14 @@ PAIRS = ["MKTA\tGGV", "AUK\tV", "LLLLLLLL\tMKTAYIAK"]
 
 class Pairs(list[str]):
     pairs = True
+
+
+def test_keys_of_span_corruption_are_refused() -> None:
+    sizes = {"num_layers": 1, "hidden_size": 32, "num_attention_heads": 4, "seq_length": 32, "seq_length_dec": 16}
+    tokenizer, splits = prott5nv_tokenizer(), DataSplits(Pairs(PAIRS))
+    module = presets.prott5nv(**sizes, tokenizer=tokenizer, context=BuildContext(seed=2))
+    with pytest.raises(ConfigError, match=r"^model\.masked_lm_prob: not used with data of pairs.* Leave it out\.$"):
+        learn_pairs(module, splits, tokenizer, "prott5nv", ["hidden_size", "masked_lm_prob"])
 
 
 @pytest.mark.parametrize("tokenizer", [prott5nv_tokenizer(), prott5_tokenizer()], ids=["prott5nv", "prott5"])

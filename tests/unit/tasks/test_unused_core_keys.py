@@ -126,6 +126,19 @@ def test_what_was_typed_is_refused(typed, said, capsys):
     assert not Path("out.npz").exists()
 
 
+FINETUNE = ("task=finetune", *PROTEIN, "task.kind=sequence_regression", "data=labelled_csv", "data.dataset_path=p.csv")
+
+
+@pytest.mark.parametrize("typed", ["scheduler=constant", "model.optim.lr=1"])
+def test_a_head_that_is_solved_refuses_what_only_steps_read(typed, capsys):
+    key = typed.partition("=")[0].removeprefix("model.")
+    assert cli.main([*FINETUNE, "task.head=linear", typed]) == 2
+    said = capsys.readouterr().err
+    assert f"{key}: not used by task=finetune with task.head=linear. Leave it out." in said
+    assert cli.main([*FINETUNE, "task.head=mlp", typed]) == 3, "the table has no labels, which is read later"
+    assert "not used" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("key", ["restore.strict=false", "restore.vocabulary=tile", "connector=esm_huggingface"])
 @pytest.mark.parametrize("command", [(*PROTEIN, "data=sample"), ("task=embed", *RUNS["embed"])], ids=["train", "embed"])
 def test_how_to_load_weights_is_refused_where_none_are_loaded(command, key, capsys):
