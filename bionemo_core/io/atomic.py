@@ -138,27 +138,6 @@ def new_output(target: Path, *, folder: bool) -> Iterator[Path]:
         yield temporary
 
 
-@contextmanager
-def whole_or_none(folder: Path, *, just_made: bool = False) -> Iterator[None]:
-    """If the block fails, remove what it has put into `folder`, and the folder itself if it is new.
-
-    Args:
-        folder: where the block writes.
-        just_made: whether the caller has made the folder for the block.
-    """
-    existed = folder.exists() and not just_made
-    before = {path.name for path in folder.iterdir()} if existed else set()
-    try:
-        yield
-    except BaseException:
-        for path in folder.iterdir() if folder.exists() else ():
-            if path.name not in before:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-        if not existed:
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
-
-
 def write_file(path: Path, content: bytes, *, advice: str = ADVICE) -> None:
     """Write a file atomically; an existing one is replaced.
 

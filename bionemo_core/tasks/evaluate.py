@@ -27,7 +27,8 @@ from bionemo_core.finetuning.objective import read_several
 from bionemo_core.inference.embedding import EmbeddingSettings
 from bionemo_core.inference.scoring import MaskedScorer
 from bionemo_core.inference.scoring_answers import Predictor
-from bionemo_core.io.atomic import whole_or_none, write_json, write_text
+from bionemo_core.io.atomic import write_json, write_text
+from bionemo_core.io.results_folder import fill_folder, is_unfinished
 from bionemo_core.models.load import OpenedModel
 from bionemo_core.nn.missing_weights import require_weights
 from bionemo_core.nn.residue_states import encoder_network, encoder_of, may_pack
@@ -63,7 +64,7 @@ def evaluate(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> N
     quieten_libraries()
     task = Evaluate(**spec.task.params)
     folder = Path(task.output).expanduser()
-    if folder.exists() and not task.overwrite:
+    if folder.exists() and not task.overwrite and not is_unfinished(folder):
         raise ConfigError(f"task.output={folder}: already exists. Choose another name, or set task.overwrite=true.")
     if task.split not in SPLITS:
         raise ConfigError(f"task.split: got {task.split!r}, expected one of {', '.join(SPLITS)}.")
@@ -89,7 +90,7 @@ def evaluate(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> N
     evaluation = _Evaluation(spec, task, opened, device, data.name, seed)
     scorer = evaluation.scorer() if task.pseudo_perplexity else None
     columns = AnswerColumns.of(opened, spec, task) if of_pairs and task.beam_size else None
-    with whole_or_none(folder):
+    with fill_folder(folder, "task.output"):
         evaluation.measure(records)
         if evaluation.answers:
             assert isinstance(records, LabelledRecords)

@@ -21,6 +21,7 @@ from bionemo_core.inference.sampling import Seq2SeqInference
 from bionemo_core.inference.search_settings import SearchSettings
 from bionemo_core.io.atomic import write_json
 from bionemo_core.io.progress import Progress
+from bionemo_core.io.results_folder import mark_unfinished
 from bionemo_core.models.load import OpenedModel
 from bionemo_core.parallel.ranks import Ranks
 from bionemo_core.protocols import Oracle, TextJudge
@@ -134,9 +135,11 @@ def _search(spec: RunSpec, opened: OpenedModel, parts: _Parts, composed_yaml: st
     print(report.text())
     print(f"{'folder':>12}  {folder.path}", flush=True)
     if stopped_by:
+        mark_unfinished(folder.path)
         raise Preempted(
             f"task=optimize: stopped by {stopped_by} after {last.iterations} of {last.settings.iterations} "
-            f"iterations of {last.settings.algorithm}; the results so far are in {folder.path}."
+            f"iterations of {last.settings.algorithm}; the results so far are in {folder.path}. The same command "
+            "starts over."
         )
 
 

@@ -13,7 +13,8 @@ from bionemo_core.config.schema import RunSpec
 from bionemo_core.errors import ConfigError, DataError, StorageError
 from bionemo_core.inference.sampling import Seq2SeqInference
 from bionemo_core.interop.load_report import LoadReport
-from bionemo_core.io.atomic import new_csv, whole_or_none
+from bionemo_core.io.atomic import new_csv
+from bionemo_core.io.results_folder import fill_folder, is_unfinished
 from bionemo_core.models.load import OpenedModel
 from bionemo_core.nn.seq2seq import Seq2SeqLM
 from bionemo_core.parallel.weights import network_of
@@ -124,14 +125,15 @@ def results_folder(spec: RunSpec, output: str | None, composed_yaml: str, loaded
         path = Path(output).expanduser()
         try:
             path.mkdir(parents=True, exist_ok=True)
-            if any(path.iterdir()):
+            if any(path.iterdir()) and not is_unfinished(path):
                 raise ConfigError(
                     f"task.output={output}: the folder is not empty. Choose another, or leave task.output out."
                 )
         except OSError as error:
             raise StorageError(f"task.output={output}: cannot be created: {error.strerror or error}.") from error
         folder = RunFolder(path)
-    with whole_or_none(folder.path, just_made=just_made):
+    with fill_folder(folder.path, "task.output", just_made=just_made):
+        folder.spec.unlink(missing_ok=True)  # of a start that was killed
         write_spec(folder, spec, composed_yaml)
         loaded.write(folder.path)
         yield folder

@@ -15,6 +15,7 @@ from bionemo_core.config.schema import OPENED, Choice, RunSpec, Trainer
 from bionemo_core.errors import ConfigError, DataError, Preempted
 from bionemo_core.interop.load_report import LoadReport
 from bionemo_core.interop.stored import ModelSpec
+from bionemo_core.io.results_folder import MARKER
 from bionemo_core.models.load import OpenedModel
 from bionemo_core.plugins import Registry
 from bionemo_core.tasks import optimize as optimize_task
@@ -183,6 +184,19 @@ def test_results_are_not_overwritten(opened, tmp_path):
         run(sample_task, tmp_path, num_molecules=2, output=str(tmp_path / "full"))
 
 
+def test_what_a_killed_start_left_is_replaced_by_the_same_command(opened, tmp_path, caplog):
+    whole = run(sample_task, tmp_path, num_molecules=2)
+    left = tmp_path / "left"
+    left.mkdir()
+    for name in (MARKER, ".samples.csv.host.1.part", "run.json"):
+        (left / name).write_text("{")
+    run(sample_task, tmp_path, num_molecules=2, output=str(left))
+    assert "its results are replaced" in caplog.text
+    assert (left / "samples.csv").read_text() == (whole / "samples.csv").read_text()
+    assert json.loads((left / "run.json").read_text())["task"]["params"]["num_molecules"] == 2
+    assert not (left / MARKER).exists()
+
+
 def test_a_search_with_its_baseline(opened, words, tmp_path, capsys):
     options = {"oracle": "share_of_a", "population": 8, "iterations": 6, "baseline": True, "sigma": 0.7}
     folder = run(optimize_task, tmp_path, input=str(words), worst=3, minimum_similarity=0.1, **options)
@@ -229,6 +243,9 @@ def test_a_search_that_a_signal_stops_writes_what_it_found(opened, words, tmp_pa
     assert summary["stopped_by"] == "SIGTERM" and summary["cma-es"]["iterations"] == 3 and "random" not in summary
     assert (folder / "trajectory.png").is_file()
     assert "cma-es  mean" in capsys.readouterr().out
+    options["iterations"] = 2
+    run(optimize_task, tmp_path, input=str(words), output=str(folder), **options)
+    assert "random" in json.loads((folder / "summary.json").read_text())
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 

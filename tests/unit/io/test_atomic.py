@@ -251,24 +251,3 @@ def test_errors_name_the_path(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match=r"file.*cannot be written.*Do this\."):
         atomic.write_file(tmp_path / "file" / "a", b"", advice="Do this.")
-
-
-@pytest.mark.parametrize("existed", [False, True])
-def test_work_that_fails_leaves_only_what_was_there(tmp_path, existed):
-    folder = tmp_path / "results"
-    if existed:
-        folder.mkdir()
-        (folder / "notes.txt").write_text("mine")
-    with pytest.raises(KeyboardInterrupt), atomic.whole_or_none(folder):
-        folder.mkdir(exist_ok=True)
-        (folder / "metrics.json").write_text("{}")
-        (folder / "pictures").mkdir()
-        raise KeyboardInterrupt
-    assert folder.exists() is existed
-    assert not existed or [path.name for path in folder.iterdir()] == ["notes.txt"]
-
-
-def test_work_that_ends_well_keeps_its_folder(tmp_path):
-    with atomic.whole_or_none(tmp_path / "results"):
-        (tmp_path / "results").mkdir()
-    assert (tmp_path / "results").is_dir()
