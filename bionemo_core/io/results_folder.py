@@ -65,6 +65,6 @@ def fill_folder(folder: Path, key: str, *, just_made: bool = False) -> Iterator[
 
 
 def _remove_new(folder: Path, before: Collection[str]) -> None:
-    for path in folder.iterdir():
+    for path in folder.iterdir() if folder.exists() else ():
         if path.name not in before:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
