@@ -75,7 +75,8 @@ def test_adapters_of_a_fine_tuning_are_what_peft_loads(base: Path, capsys) -> No
     Path("labels.csv").write_text(f"sequence,label\n{rows}")
     tuned = ["task=finetune", "restore_from_path=base", "task.kind=sequence_regression", "task.encoder=lora", *COMMON]
     tuned += ["data=labelled_csv", "data.dataset_path=labels.csv", "data.target_column=label", "name=tuned"]
-    tuned += ["task.lora_rank=4", "trainer.max_steps=4", "optim.lr=0.05", "data.val_fraction=0.2", "task.baseline=false"]
+    tuned += ["task.lora_rank=4", "trainer.max_steps=4", "optim.lr=0.05", "data.val_fraction=0.2"]
+    tuned += ["task.baseline=false"]
     assert cli.main(tuned) == 0
     (run,) = Path("home/runs/tuned").iterdir()
     out = ["task=convert", "restore_from_path=base", f"task.adapter={run}/adapter", "task.to=peft", *COMMON]
