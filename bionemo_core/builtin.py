@@ -205,3 +205,10 @@ def bionemo_tasks() -> Iterator[Component]:
         opens_model=True,
         unused=(*OF_TRAINING, *OF_ROWS, "data", *OF_MACHINE, "parallel.tensor_model_parallel_size"),
     )
+    yield TaskSpec.of(
+        settings.Serve,
+        f"{here}.serving.serve:serve",
+        "answer requests over HTTP with a model",
+        opens_model=True,
+        unused=(*OF_TRAINING, *OF_ROWS, "data", "name", "trainer.progress_bar"),
+    )

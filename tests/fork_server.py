@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-TASKS = ("embed", "evaluate", "finetune", "predict", "train")
+TASKS = ("embed", "evaluate", "finetune", "predict", "serving.serve", "train")
 CHOOSE_PLUGINS = {"BIONEMO_LOAD_PLUGINS", "BIONEMO_BLOCK_PLUGINS", "PYTHONPATH"}
 """A command whose environment has one of these may have other plugins than the server."""
 MODELS = ("bionemo_esm.model", "bionemo_t5.model", "bionemo_molbart.model")

@@ -15,6 +15,7 @@ SUBCOMMANDS = {
     "plugins": "list the installed plugins and the status of each",
     "doctor": "report what works on this machine, what doesn't, and how to fix it",
     "runs": "list the runs, and how far each got",
+    "serve": "answer requests over HTTP with a model: task=serve as a command",
     "cluster": "group similar sequences of a FASTA file, for a split without leakage",
     "new-plugin": "write a working plugin as a starting point for your own",
     "check-plugin": "check an installed plugin with the conformance kit",
@@ -50,6 +51,8 @@ def _subcommand(typed: list[str]) -> tuple[str, list[str]]:
     first, rest = typed[0], typed[1:]
     if first == "--version":
         return "version", []
+    if first == "serve":
+        return ("help", ["task=serve"]) if {"-h", "--help"} & set(rest) else ("run", ["task=serve", *rest])
     if first in SUBCOMMANDS:
         return ("help", [first]) if {"-h", "--help"} & set(rest) else (first, rest)
     if {"-h", "--help"} & set(typed):

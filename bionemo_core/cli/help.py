@@ -38,6 +38,7 @@ USAGE = {
     "plugins": "bionemo-run plugins [--trace]",
     "doctor": "bionemo-run doctor",
     "runs": "bionemo-run runs [NAME] [home=DIR]",
+    "serve": "bionemo-run serve restore_from_path=RUN [task.port=8080]",
     "cluster": "bionemo-run cluster IN.fasta OUT.tsv [--identity 0.3]",
     "new-plugin": "bionemo-run new-plugin NAME [--kind KIND] [--folder FOLDER]",
     "check-plugin": "bionemo-run check-plugin NAME [GROUP.KEY=VALUE ...] [--models A,B] [--only WORDS] [--slow]",

@@ -67,11 +67,16 @@ def predict(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> No
     device = choose_device(spec)
     ranks = start_workers(spec, device)
     opened = open_for_use(spec, registry, device, ranks)
-    tokens = task.tokens_per_batch or (65_536 if device.name == "cuda" else 4_096)
+    tokens = task.tokens_per_batch or default_tokens(device.name == "cuda")
     if task.input is not None and task.scoring is None:
         _write_predictions(task, opened, tokens, spec, ranks)
     else:
         _write_scores(task, opened, tokens, spec, ranks)
+
+
+def default_tokens(on_gpu: bool) -> int:
+    """Return the tokens of one forward pass where none are chosen."""
+    return 65_536 if on_gpu else 4_096
 
 
 def _write_scores(task: Predict, opened: OpenedModel, tokens: int, spec: RunSpec, ranks: Ranks) -> None:

@@ -10,6 +10,7 @@ from bionemo_core.inference.search_settings import SearchSettings
 from bionemo_core.ranges import Count, Dropout, Integer, Natural, NotNegative, Positive, Range, Share
 
 Population = Annotated[int, Range(least=2)]
+Port = Annotated[int, Range(least=0, most=65535)]
 
 
 @dataclass(frozen=True)
@@ -200,3 +201,21 @@ class Convert:
     adapter: Optional[str] = None  # to=peft: RUN/adapter, which is written; else a folder of peft, which is merged
     dtype: str = "float32"  # precision of the tensors of an artefact: float32, bfloat16, float16
     max_shard_mib: Count = 5120  # split the tensors into files of at most this size in MiB
+
+
+@dataclass(frozen=True)
+class Serve:
+    """Answer requests over HTTP with the model at `restore_from_path`."""
+
+    host: str = "127.0.0.1"  # address to listen on; one that other machines reach needs BIONEMO_SERVE_TOKEN
+    port: Port = 8080  # port to listen on; 0: a free one, which is printed
+    max_sequences: Count = 256  # sequences, texts or variants in one request
+    max_length: Count = 10_000  # letters of one sequence or text
+    max_rows: Count = 8_192  # residues in one request for values of each residue, such as hiddens, times layers
+    max_samples: Count = 1_024  # texts or beams that one request decodes
+    max_body_kib: Count = 4_096  # size of the body of one request in KiB
+    max_waiting: Count = 64  # requests that are computed or wait; further ones are answered with status 429
+    timeout_s: Positive = 60.0  # seconds until a request is answered; then it is dropped, with status 504
+    tokens_per_batch: Optional[Count] = None  # tokens in one forward pass; null: as in task=embed and task=predict
+    batch_size: Optional[Count] = None  # rows decoded together; null: 256 on a CPU, 8,192 on a GPU
+    adapter: Optional[str] = None  # adapter of the model at restore_from_path: RUN/adapter, or a folder of peft

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,7 +11,14 @@ from bionemo_core.data.readers import CsvSource, FastaSource, Record, split_exte
 from bionemo_core.data.readers.key_names import REFERENCE_KEYS, VARIANT_KEYS
 from bionemo_core.data.readers.tables import match_column, read_column_names
 from bionemo_core.errors import ConfigError, DataError
-from bionemo_core.inference.scoring import LIKELIHOODS, MASKED, PSEUDO_LIKELIHOOD, check_method, pair_windows
+from bionemo_core.inference.scoring import (
+    LIKELIHOODS,
+    MASKED,
+    PSEUDO_LIKELIHOOD,
+    MaskedScorer,
+    check_method,
+    pair_windows,
+)
 from bionemo_core.protocols import Tokenizer
 from bionemo_core.tasks.input_file import layout_options
 from bionemo_core.tasks.settings import Predict
@@ -99,6 +106,35 @@ def read_variants(task: Predict, wild_type: str, tokenizer: Tokenizer, max_resid
         advice = "\nKeep such rows without a score with task.on_invalid=skip." if table.scored else ""
         raise DataError(f"{len(bad):,} of {len(table.rows):,} variants cannot be scored:\n{listed}{more}{advice}")
     return table
+
+
+def read_given_variants(
+    texts: Sequence[str],
+    wild_type: str,
+    scorer: MaskedScorer,
+    *,
+    first_position: int,
+    scoring: str | None,
+    window: bool,
+) -> tuple[list[list[Mutation]], str]:
+    """Return the mutations of each variant of a list, and the strategy that scores them all.
+
+    Raises:
+        DataError: a variant cannot be scored; the message gives its number.
+    """
+
+    def read(text: str) -> list[Mutation]:
+        return read_variant(text, wild_type, first_position)
+
+    records = (Record(b"", text.encode("utf-8", errors="replace"), line) for line, text in enumerate(texts, start=1))
+    rows = [_read_row(record, read, scorer.tokenizer) for record in records]
+    strategy = _choose_strategy(scoring, rows)
+    most = scorer.max_residues
+    checked = (row if row.reason else _check_fit(row, wild_type, strategy, most, 0 if window else most) for row in rows)
+    for row in checked:
+        if row.reason:
+            raise DataError(f"variants: number {row.line}: {row.reason}")
+    return [row.mutations for row in rows], strategy
 
 
 def _read_row(record: Record, read: Callable[[str], list[Mutation]], tokenizer: Tokenizer) -> VariantRow:

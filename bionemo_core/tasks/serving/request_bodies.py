@@ -1,0 +1,105 @@
+"""The bodies of requests. They hold texts and numbers; none of them names a file.
+
+No `from __future__ import annotations` here: pydantic reads these annotations at run time.
+"""
+
+from typing import Any, Literal, Optional
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Encoding = Literal["json", "base64"]
+OnInvalid = Literal["error", "unk"]
+_ENCODING = "arrays as nested lists, or as base64 of little-endian float32"
+_ON_INVALID = "a letter outside the alphabet: error, or unk to keep it"
+
+
+class RequestBody(BaseModel):
+    """What every request has: unknown fields and values of another type are refused."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
+
+
+class EmbedBody(RequestBody):
+    """Sequences to embed; the fields have the meaning of the keys of `task=embed`."""
+
+    sequences: list[str] = Field(min_length=1, description="residues, or texts such as SMILES")
+    outputs: list[Literal["embeddings", "hiddens", "logits", "log_likelihoods", "contacts"]] = Field(
+        default=["embeddings"], min_length=1, max_length=5
+    )
+    layers: Optional[list[int]] = Field(default=None, min_length=1, description="0 is the input, -1 the last layer")
+    pooling: Literal["mean", "max", "cls"] = "mean"
+    on_long: Literal["error", "truncate", "window"] = "error"
+    window_overlap: Optional[int] = Field(default=None, ge=0)
+    on_invalid: OnInvalid = Field(default="error", description=_ON_INVALID)
+    canonicalize: bool = Field(default=True, description="read texts in their canonical form, if they have one")
+    encoding: Encoding = Field(default="json", description=_ENCODING)
+
+
+class ScoreBody(RequestBody):
+    """Variants of a wild type, or whole sequences, to score as `task=predict` does."""
+
+    wild_type: Optional[str] = Field(default=None, min_length=1, description="the protein that the variants change")
+    variants: Optional[list[str]] = Field(default=None, min_length=1, description="such as A24G:K30R or p.Lys24del")
+    sequences: Optional[list[str]] = Field(default=None, min_length=1, description="for pseudo-log-likelihoods in nats")
+    scoring: Optional[str] = Field(default=None, description="the strategy; null: one that suits all the variants")
+    first_position: int = Field(default=1, description="number of the first residue in the numbering of the variants")
+    on_long: Literal["error", "window"] = "error"
+
+
+class PredictBody(RequestBody):
+    """Sequences to predict for with a fine-tuned model."""
+
+    sequences: list[str] = Field(min_length=1)
+    on_long: Literal["error", "truncate"] = "error"
+    on_invalid: OnInvalid = Field(default="error", description=_ON_INVALID)
+    canonicalize: bool = True
+    encoding: Encoding = Field(default="json", description=_ENCODING)
+
+
+class DecodingBody(RequestBody):
+    """How texts are decoded; the fields are keys of `task=sample`, and null is the default of the method."""
+
+    sampling_method: str = "greedy-perturbate"
+    num_samples: int = Field(default=1, ge=1)
+    seed: int = Field(default=1234, ge=0, lt=2**63)
+    top_k: Optional[int] = Field(default=None, ge=0)
+    top_p: Optional[float] = Field(default=None, ge=0, le=1)
+    temperature: Optional[float] = Field(default=None, gt=0)
+    beam_size: Optional[int] = Field(default=None, ge=1)
+    keep_only_best_tokens: Optional[bool] = None
+    beam_alpha: Optional[float] = Field(default=None, ge=0)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options of the method that are set."""
+        names = ("top_k", "top_p", "temperature", "beam_size", "keep_only_best_tokens", "beam_alpha")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+
+class SampleBody(DecodingBody):
+    """Texts to sample near; without them, samples come from the prior of the model."""
+
+    texts: Optional[list[str]] = Field(default=None, min_length=1)
+    scaled_radius: float = Field(default=1.0, ge=0)
+
+
+class InterpolateBody(DecodingBody):
+    """Two texts, between which texts are sampled."""
+
+    first: str
+    second: str
+    num_interpolations: int = Field(default=11, ge=1)
+    scaled_radius: float = Field(default=0.0, ge=0)
+
+
+class EncodeBody(RequestBody):
+    """Texts whose hidden states are wanted, as `decode` takes them."""
+
+    texts: list[str] = Field(min_length=1)
+    encoding: Encoding = Field(default="json", description=_ENCODING)
+
+
+class DecodeBody(RequestBody):
+    """Hidden states to decode to texts, [texts][positions][hidden]; texts may differ in their positions."""
+
+    hiddens: list[list[list[float]]] = Field(min_length=1)

@@ -1,0 +1,308 @@
+"""What a served model computes for each kind of request, by the functions that the other tasks use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bionemo_core.data.store.text_filter import clean_texts
+from bionemo_core.errors import BioNeMoError, ConfigError, DataError
+from bionemo_core.inference.decoding import StepDecoder
+from bionemo_core.inference.embedding import SQUARES, Embedder, EmbeddingSettings, is_per_sequence
+from bionemo_core.inference.sampling import Seq2SeqInference
+from bionemo_core.inference.scoring import PSEUDO_LIKELIHOOD, MaskedScorer, check_method
+from bionemo_core.inference.scoring_answers import Predictor
+from bionemo_core.models.load import OpenedModel
+from bionemo_core.tasks.embed import settings_of
+from bionemo_core.tasks.serving.engine import Check, Work
+from bionemo_core.tasks.serving.limits import Limits
+from bionemo_core.tasks.serving.request_bodies import (
+    DecodeBody,
+    DecodingBody,
+    EmbedBody,
+    EncodeBody,
+    InterpolateBody,
+    PredictBody,
+    SampleBody,
+    ScoreBody,
+)
+from bionemo_core.tasks.settings import Embed
+from bionemo_core.tasks.variants import read_given_variants
+
+_ADVICE = 'Leave it out, or keep it with "on_invalid": "unk".'
+_KEPT_EMBEDDERS = 16
+
+
+@dataclass(frozen=True)
+class StoppableDecoder:
+    """A decoder that ends at the next token if nobody waits for the result."""
+
+    decoder: StepDecoder
+    check: Check
+
+    def start(self, memory: Any, max_length: int) -> Any:
+        return self.decoder.start(memory, max_length)
+
+    def step(self, tokens: torch.Tensor, state: Any) -> torch.Tensor:
+        self.check()
+        return self.decoder.step(tokens, state)
+
+
+class ServedModel:
+    """A model and the limits of requests; each method returns the work for a request, after checking its limits.
+
+    Args:
+        opened: the model.
+        limits: what a request may ask for.
+        on_gpu: whether it computes on a GPU.
+        embed_tokens: tokens in one forward pass of embeddings.
+        score_tokens: tokens in one forward pass of scores and predictions.
+        inference: makes the interface to an encoder-decoder; it raises if the model is none.
+    """
+
+    def __init__(
+        self,
+        opened: OpenedModel,
+        limits: Limits,
+        *,
+        on_gpu: bool,
+        embed_tokens: int,
+        score_tokens: int,
+        inference: Callable[[], Seq2SeqInference],
+    ) -> None:
+        self.opened, self.limits = opened, limits
+        self._on_gpu, self._embed_tokens, self._score_tokens = on_gpu, embed_tokens, score_tokens
+        self._inference = lru_cache(inference)
+        self._embedder = lru_cache(_KEPT_EMBEDDERS)(self._make_embedder)
+        self._predictor = lru_cache(_KEPT_EMBEDDERS)(self._make_predictor)
+        self._scorer = lru_cache(lambda: MaskedScorer(opened.module, opened.tokenizer, score_tokens))
+
+    def uses(self) -> dict[str, bool]:
+        """Return which uses the model offers, by the name of the endpoint."""
+        decodes = _works(self._inference)
+        return {
+            "embed": _works(lambda: self._embedder(self._settings(EmbedBody(sequences=["A"])))),
+            "score": _works(self._scorer),
+            "predict": _works(lambda: self._predictor("error")),
+            **dict.fromkeys(("sample", "interpolate", "encode", "decode"), decodes),
+        }
+
+    def embed(self, body: EmbedBody) -> Work:
+        """Return the work of `/v1/embed`: for each sequence its arrays by output.
+
+        Raises:
+            BioNeMoError: the body is beyond the limits, or its fields do not fit together.
+        """
+        self.limits.check_texts(body.sequences)
+        settings = self._settings(body).check()
+        if not all(map(is_per_sequence, settings.outputs)):
+            self.limits.check_rows(map(len, body.sequences), len(body.layers or "1"))
+
+        def run(sequences: Sequence[str], check: Check) -> list[dict[str, NDArray[np.float32]]]:
+            embedder = self._embedder(settings)
+            found = embedder.run(self._clean(sequences, body))
+            arrays: list[dict[str, NDArray[np.float32]]] = [{} for _ in sequences]
+            for name in embedder.output_names:
+                each: Any = found.arrays[name]
+                if not is_per_sequence(name):
+                    each = found.maps(name) if name in SQUARES else found.split(name)
+                for own, array in zip(arrays, each, strict=True):
+                    own[name] = array
+            return arrays
+
+        return Work(run, body.sequences)
+
+    def score(self, body: ScoreBody) -> Work:
+        """Return the work of `/v1/score`: the scores, float64, and the strategy.
+
+        Raises:
+            BioNeMoError: the body is beyond the limits, or its fields do not fit together.
+        """
+        if (body.sequences is None) != (body.wild_type is not None and body.variants is not None):
+            raise ConfigError("score: give either sequences, or wild_type together with variants.")
+        self.limits.check_texts(body.sequences or body.variants or ())
+        self.limits.check_texts([body.wild_type or ""])
+        if body.sequences is not None and body.scoring not in (None, PSEUDO_LIKELIHOOD):
+            raise ConfigError(f"scoring: sequences have {PSEUDO_LIKELIHOOD} only. Leave scoring out.")
+        return _alone(lambda check: self._score(body, check))
+
+    def _score(self, body: ScoreBody, check: Check) -> dict[str, Any]:
+        scorer = self._scorer()
+
+        def share(groups: Any) -> Any:
+            for group in groups:
+                check()
+                yield scorer.answer_group(group)
+
+        scorer.share = share
+        window = body.on_long == "window"
+        if body.sequences is not None:
+            texts = [text.strip().upper() for text in body.sequences]
+            if not all(texts):
+                raise DataError(f"sequence {texts.index('') + 1} is empty.")
+            each = scorer.pseudo_log_likelihoods(texts, window=window)
+            sums = np.array([one.sum(dtype=np.float64) for one in each])
+            return {"scores": sums, "scoring": PSEUDO_LIKELIHOOD}
+        wild_type = str(body.wild_type).strip().upper()
+        scoring = None if body.scoring is None else check_method(body.scoring)
+        variants, strategy = read_given_variants(
+            body.variants or (), wild_type, scorer, first_position=body.first_position, scoring=scoring, window=window
+        )
+        found = scorer.score_in_windows(wild_type, variants, strategy, window=window)
+        return {"scores": found.scores, "scoring": strategy}
+
+    def predict(self, body: PredictBody) -> Work:
+        """Return the work of `/v1/predict`: for each sequence its array, and the cells of `task=predict`.
+
+        Raises:
+            BioNeMoError: the body is beyond the limits, or the model has no prediction head.
+        """
+        self.limits.check_texts(body.sequences)
+
+        def run(sequences: Sequence[str], check: Check) -> list[tuple[NDArray[np.float32], list[str]]]:
+            predictor = self._predictor(body.on_long)
+            found = predictor.predict(self._clean(sequences, body))
+            return [(array, predictor.row(array)) for array in found]
+
+        return Work(run, body.sequences)
+
+    def prediction_facts(self) -> dict[str, Any]:
+        """Return the names of the cells of a prediction, its classes and its targets.
+
+        Raises:
+            ConfigError: the model has no prediction head.
+        """
+        predictor = self._predictor("error")
+        info = predictor.info
+        return {"columns": predictor.header(), "classes": list(info.classes), "targets": list(info.targets)}
+
+    def sample(self, body: SampleBody) -> Work:
+        """Return the work of `/v1/sample`: texts [text][sample], or from the prior [sample].
+
+        Raises:
+            BioNeMoError: the body is beyond the limits.
+        """
+        self.limits.check_texts(body.texts or ())
+        self._check_samples(body, len(body.texts or "1"))
+        options = {"sampling_method": body.sampling_method, "seed": body.seed, **body.options}
+        if body.texts is None:
+            return _alone(lambda check: self._decoding(check).sample_prior(body.num_samples, **options))
+        near = {"scaled_radius": body.scaled_radius, "seqs": body.texts, **options}
+        return _alone(lambda check: self._decoding(check).sample(body.num_samples, **near))
+
+    def interpolate(self, body: InterpolateBody) -> Work:
+        """Return the work of `/v1/interpolate`: texts [point][sample].
+
+        Raises:
+            BioNeMoError: the body is beyond the limits.
+        """
+        self.limits.check_texts([body.first, body.second])
+        self._check_samples(body, body.num_interpolations)
+        return _alone(
+            lambda check: self._decoding(check).interpolate_samples(
+                body.first,
+                body.second,
+                body.num_interpolations,
+                body.num_samples,
+                sampling_method=body.sampling_method,
+                sampling_kwarg={"scaled_radius": body.scaled_radius, **body.options},
+                seed=body.seed,
+            )
+        )
+
+    def encode(self, body: EncodeBody) -> Work:
+        """Return the work of `/v1/encode`: for each text its hidden states, float32 [positions, hidden].
+
+        Raises:
+            BioNeMoError: the body is beyond the limits.
+        """
+        self.limits.check_texts(body.texts)
+        self.limits.check_rows(map(len, body.texts))
+
+        def run(check: Check) -> list[NDArray[np.float32]]:
+            hiddens, mask = self._inference().seq_to_hiddens(body.texts)
+            return [row[real].float().cpu().numpy() for row, real in zip(hiddens, mask, strict=True)]
+
+        return _alone(run)
+
+    def decode(self, body: DecodeBody) -> Work:
+        """Return the work of `/v1/decode`: a text for each.
+
+        Raises:
+            BioNeMoError: the body is beyond the limits, or its rows have no common width.
+        """
+        self.limits.check_count(len(body.hiddens), "hiddens")
+        self.limits.check_rows(map(len, body.hiddens))
+        widths = {len(position) for text in body.hiddens for position in text}
+        if len(widths) != 1 or not all(body.hiddens):
+            raise DataError("hiddens: expected [texts][positions][hidden], with a position or more and one width.")
+        return _alone(lambda check: self._decode(body, check))
+
+    def _decode(self, body: DecodeBody, check: Check) -> list[str]:
+        inference = self._decoding(check)
+        config: Any = getattr(inference.network, "config", None)
+        width = len(body.hiddens[0][0])
+        wanted = getattr(config, "hidden_size", width)
+        if width != wanted:
+            raise DataError(f"hiddens: got a width of {width}, but the model has {wanted}. Pass what encode returns.")
+        longest = max(map(len, body.hiddens))
+        hiddens = torch.zeros(len(body.hiddens), longest, width)
+        mask = torch.zeros(len(body.hiddens), longest, dtype=torch.bool)
+        for row, text in enumerate(body.hiddens):
+            hiddens[row, : len(text)], mask[row, : len(text)] = torch.tensor(text), True
+        return inference.hiddens_to_seq(hiddens, mask)
+
+    def _decoding(self, check: Check) -> Seq2SeqInference:
+        inference = self._inference()
+        return replace(inference, decoder=StoppableDecoder(inference.decoder or inference.network, check))
+
+    def _check_samples(self, body: DecodingBody, starts: int) -> None:
+        self.limits.check_samples(starts * body.num_samples * (body.beam_size or 1))
+
+    def _clean(self, sequences: Sequence[str], body: EmbedBody | PredictBody) -> list[bytes]:
+        return clean_texts(
+            self.opened.tokenizer,
+            sequences,
+            on_invalid=body.on_invalid,
+            canonicalize=body.canonicalize,
+            advice=_ADVICE,
+        )
+
+    def _settings(self, body: EmbedBody) -> EmbeddingSettings:
+        task = Embed(
+            input="",
+            output="",
+            outputs=list(body.outputs),
+            pooling=body.pooling,
+            on_long=body.on_long,
+            window_overlap=body.window_overlap,
+            tokens_per_batch=self._embed_tokens,
+        )
+        layers = None if body.layers is None else tuple(body.layers)
+        return replace(settings_of(task, self._on_gpu), layers=layers, key_prefix="")
+
+    def _make_embedder(self, settings: EmbeddingSettings) -> Embedder:
+        return Embedder(self.opened.module, self.opened.tokenizer, settings)
+
+    def _make_predictor(self, on_long: str) -> Predictor:
+        settings = EmbeddingSettings(on_long=on_long, tokens_per_batch=self._score_tokens, unknown="unk")
+        return Predictor(self.opened.module, self.opened.tokenizer, settings)
+
+
+def _alone(run: Callable[[Check], Any]) -> Work:
+    """Return work with one result, which is computed by itself."""
+    return Work(lambda _, check: [run(check)], (None,))
+
+
+def _works(make: Callable[[], Any]) -> bool:
+    try:
+        make()
+    except BioNeMoError:
+        return False
+    return True
