@@ -213,8 +213,8 @@ class Serve:
     max_length: Count = 10_000  # letters of one sequence or text
     max_rows: Count = 8_192  # residues in one request for values of each residue, such as hiddens, times layers
     max_samples: Count = 1_024  # texts or beams that one request decodes
-    max_body_kib: Count = 4_096  # size of the body of one request in KiB
-    max_waiting: Count = 64  # requests that are computed or wait; further ones are answered with status 429
+    max_body_kib: Count = 1_024  # size of the body of one request in KiB
+    max_waiting: Count = 256  # requests that are computed or wait; further ones are answered with status 429
     timeout_s: Positive = 60.0  # seconds until a request is answered; then it is dropped, with status 504
     tokens_per_batch: Optional[Count] = None  # tokens in one forward pass; null: as in task=embed and task=predict
     batch_size: Optional[Count] = None  # rows decoded together; null: 256 on a CPU, 8,192 on a GPU

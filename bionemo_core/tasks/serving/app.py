@@ -31,6 +31,7 @@ from bionemo_core.tasks.serving.request_bodies import (
     ScoreBody,
 )
 from bionemo_core.tasks.serving.served_model import ServedModel
+from bionemo_core.tasks.serving.server_metrics import CONTENT_TYPE, ServerMetrics
 
 log = logging.getLogger("bionemo")
 
@@ -62,7 +63,7 @@ _FAILURES: dict[int | str, dict[str, Any]] = {
 }
 
 
-def make_app(served: ServedModel, engine: Engine) -> FastAPI:
+def make_app(served: ServedModel, engine: Engine, metrics: ServerMetrics) -> FastAPI:
     """Return the application that answers requests with a model."""
     app = FastAPI(
         title="bionemo-run serve",
@@ -74,6 +75,7 @@ def make_app(served: ServedModel, engine: Engine) -> FastAPI:
     )
     _add_errors(app)
     _add_states(app, served, engine)
+    _add_metrics(app, metrics)
     _add_encoders(app, served, engine)
     _add_decoders(app, served, engine)
     return app
@@ -168,6 +170,12 @@ def _add_states(app: FastAPI, served: ServedModel, engine: Engine) -> None:
             "limits": {name: getattr(task, name) for name in names},
             "bionemo_run": __version__,
         }
+
+
+def _add_metrics(app: FastAPI, metrics: ServerMetrics) -> None:
+    @app.get("/metrics", responses={401: _FAILURES[401]}, summary="Counts and times, as Prometheus reads them")
+    async def all_metrics() -> Response:
+        return Response(metrics.text(), media_type=CONTENT_TYPE)
 
 
 def _add_errors(app: FastAPI) -> None:

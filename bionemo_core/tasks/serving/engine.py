@@ -1,12 +1,17 @@
-"""The one thread that uses the model: it computes requests in their order, and keeps none that nobody waits for."""
+"""The one thread that uses the model.
+
+It computes requests in their order. Those of one kind that wait at the same time are computed together, as many as fit
+into one pass, so that small requests fill a batch without waiting for each other. What nobody waits for is dropped.
+"""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import Any
 
 from bionemo_core.errors import ResourceError
@@ -26,6 +31,10 @@ class Work:
     run: Callable[[Sequence[Any], Check], Sequence[Any]]
     """Compute an answer for each of the items."""
     items: Sequence[Any]
+    tokens: int = 0
+    """The most tokens of all items."""
+    group: Hashable = None
+    """Works of an equal group can be computed together, by the `run` of any of them; None: only alone."""
 
 
 @dataclass(eq=False)
@@ -38,10 +47,20 @@ class Job:
     """Whether nobody waits for the result."""
 
 
-class Engine:
-    """A queue of work, and the thread that does it."""
+CountPass = Callable[[int, int, int, float], None]
+"""Called after each computation with the numbers of requests, items and tokens, and the seconds that it took."""
 
-    def __init__(self) -> None:
+
+class Engine:
+    """A queue of work, and the thread that does it.
+
+    Args:
+        tokens_per_pass: tokens of all requests that are computed together.
+        count_pass: is told of each computation.
+    """
+
+    def __init__(self, tokens_per_pass: int = 4096, count_pass: CountPass = lambda *_: None) -> None:
+        self._tokens_per_pass, self._count_pass = tokens_per_pass, count_pass
         self._waiting: deque[Job] = deque()
         self._changed = threading.Condition()
         self._closing = False
@@ -80,17 +99,44 @@ class Engine:
                 self._changed.wait_for(lambda: self._waiting or self._closing)
                 if not self._waiting:
                     return
-                job = self._waiting.popleft()
-            if not job.abandoned and job.future.set_running_or_notify_cancel():
-                _compute(job)
+                jobs = self._take()
+            jobs = [job for job in jobs if not job.abandoned and job.future.set_running_or_notify_cancel()]
+            if jobs:
+                self._compute(jobs)
 
+    def _take(self) -> list[Job]:
+        """Remove the first job from the queue, and those that can be computed with it in one pass."""
+        first = self._waiting.popleft()
+        jobs, tokens, left = [first], first.work.tokens, deque[Job]()
+        for job in self._waiting:
+            joins = first.work.group is not None and job.work.group == first.work.group
+            if joins and tokens + job.work.tokens <= self._tokens_per_pass:
+                jobs.append(job)
+                tokens += job.work.tokens
+            else:
+                left.append(job)
+        self._waiting = left
+        return jobs
 
-def _compute(job: Job) -> None:
-    def check() -> None:
-        if job.abandoned:
-            raise Abandoned
+    def _compute(self, jobs: Sequence[Job]) -> None:
+        """Compute jobs together; if that fails, each alone, so that a bad request fails by itself."""
 
-    try:
-        job.future.set_result(job.work.run(job.work.items, check))
-    except BaseException as error:  # whatever it is, the thread goes on, and the one who waits is told
-        job.future.set_exception(error)
+        def check() -> None:
+            if all(job.abandoned for job in jobs):
+                raise Abandoned
+
+        items = [item for job in jobs for item in job.work.items]
+        started = monotonic()
+        try:
+            results = iter(jobs[0].work.run(items, check))
+            answers = [[next(results) for _ in job.work.items] for job in jobs]
+        except BaseException as error:  # whatever it is, the thread goes on, and the one who waits is told
+            if len(jobs) == 1:
+                jobs[0].future.set_exception(error)
+            else:
+                for job in jobs:
+                    self._compute([job])
+            return
+        self._count_pass(len(jobs), len(items), sum(job.work.tokens for job in jobs), monotonic() - started)
+        for job, answer in zip(jobs, answers, strict=True):
+            job.future.set_result(answer)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import hmac
 from collections.abc import Awaitable, Callable, MutableMapping
+from time import monotonic
 from typing import Any
 
 from bionemo_core.errors import BioNeMoError, ConfigError, DataError, ResourceError
 from bionemo_core.tasks.serving.error_answers import error_answer
 from bionemo_core.tasks.serving.limits import Limits, TooMuch
+from bionemo_core.tasks.serving.server_metrics import ServerMetrics
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -17,7 +19,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 OPEN_PATHS = frozenset({"/health", "/ready"})
-"""What needs no token, and is answered however many requests are in progress."""
+"""What needs no token."""
 _RETRY = {"Retry-After": "1"}
 
 
@@ -32,32 +34,42 @@ class Refused(Exception):
 class Guard:
     """An ASGI application around another, which gets only requests that are whole and within the limits."""
 
-    def __init__(self, app: App, limits: Limits, token: str = "") -> None:
-        self._app, self._limits, self._token = app, limits, token
+    def __init__(self, app: App, limits: Limits, metrics: ServerMetrics, token: str = "") -> None:
+        self._app, self._limits, self._metrics, self._token = app, limits, metrics, token
         self.in_progress = 0
+        """Requests that ask something of the model."""
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        answer = _Answer(send)
-        self.in_progress += 1
+        answer, started, counted = _Answer(send), monotonic(), int(scope["method"] == "POST")
+        self.in_progress += counted
+        self._metrics.in_progress.set(self.in_progress)
         try:
-            self._check(scope)
+            await self._handle(scope, receive, answer)
+        finally:
+            self.in_progress -= counted
+            self._metrics.in_progress.set(self.in_progress)
+            path = getattr(scope.get("route"), "path", "other")
+            self._metrics.count_answer(path, answer.status, monotonic() - started)
+
+    async def _handle(self, scope: Message, receive: Receive, answer: _Answer) -> None:
+        try:
+            if scope["path"] not in OPEN_PATHS:
+                self._check(scope)
             async with asyncio.timeout(self._limits.task.timeout_s):
                 body = await self._read(scope, receive)
                 await self._pass_on(scope, body, receive, answer.send)
         except Refused as refusal:
-            await error_answer(refusal.error, refusal.status, refusal.headers)(scope, receive, send)
+            await error_answer(refusal.error, refusal.status, refusal.headers)(scope, receive, answer.send)
         except TimeoutError:
-            if not answer.begun:
+            if not answer.status:
                 late = ResourceError(
                     f"No answer within {self._limits.task.timeout_s:g} s (the server's key task.timeout_s). Send fewer "
                     "or shorter sequences, or try again later."
                 )
-                await error_answer(late, 504)(scope, receive, send)
-        finally:
-            self.in_progress -= 1
+                await error_answer(late, 504)(scope, receive, answer.send)
 
     def _check(self, scope: Message) -> None:
         headers = {name.lower(): value for name, value in scope["headers"]}
@@ -66,10 +78,10 @@ class Guard:
             if not hmac.compare_digest(given, b"Bearer " + self._token.encode()):
                 message = "This server needs its token, in the header `Authorization: Bearer TOKEN`."
                 raise Refused(ConfigError(message), 401, {"WWW-Authenticate": "Bearer"})
-        if self.in_progress > self._limits.task.max_waiting:
-            message = f"The server already has {self._limits.task.max_waiting:,} requests. Try again in a second."
-            raise Refused(ResourceError(message), 429, _RETRY)
         if scope["method"] == "POST":
+            if self.in_progress > self._limits.task.max_waiting:
+                message = f"The server already has {self._limits.task.max_waiting:,} requests. Try again in a second."
+                raise Refused(ResourceError(message), 429, _RETRY)
             kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
             if kind != b"application/json":  # a page of a stranger can make a browser send only other kinds
                 message = "The body must be JSON, with the header `Content-Type: application/json`."
@@ -127,12 +139,14 @@ class Guard:
 
 
 class _Answer:
-    """The way back, which notes whether an answer has begun."""
+    """The way back, which notes the status of the answer."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
-        self.begun = False
+        self.status = 0
+        """0 until the answer has begun."""
 
     async def send(self, message: Message) -> None:
-        self.begun = True
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
         await self._send(message)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from bionemo_core.tasks.serving.served_model import ServedModel
 
 TOKEN = "BIONEMO_SERVE_TOKEN"  # noqa: S105 - the name of the variable
-_PACKAGES = ("fastapi", "uvicorn")
+_PACKAGES = {"fastapi": "fastapi", "prometheus_client": "prometheus-client", "uvicorn": "uvicorn"}
 _POLL_S = 0.1
 _QUEUE = 128
 """Connections that the system holds until they are accepted."""
@@ -45,18 +45,20 @@ def serve(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> None
     """
     quieten_libraries()
     task = Serve(**spec.task.params)
-    if missing := [name for name in _PACKAGES if not has_package(name)]:
+    if missing := [package for module, package in _PACKAGES.items() if not has_package(module)]:
         raise ConfigError(f"task=serve: needs {' and '.join(missing)}. Run `pip install {' '.join(missing)}`.")
     token = os.environ.get(TOKEN, "")
     check_host(task.host, token)
     from bionemo_core.tasks.serving.app import make_app  # after the check that its packages are there
     from bionemo_core.tasks.serving.guard import Guard
+    from bionemo_core.tasks.serving.server_metrics import ServerMetrics
 
     device = choose_device(spec)
     with _listen(task) as listener:
         served = _open(spec, registry, task, device)
-        engine = Engine()
-        app = Guard(make_app(served, engine), served.limits, token)
+        metrics = ServerMetrics()
+        engine = Engine(served.embed_tokens, metrics.count_pass)
+        app = Guard(make_app(served, engine, metrics), served.limits, metrics, token)
         print(
             f"serving {spec.restore_from_path or spec.model.name} on {_address(listener)}; Ctrl-C stops it.", flush=True
         )

@@ -37,6 +37,7 @@ from bionemo_core.tasks.variants import read_given_variants
 
 _ADVICE = 'Leave it out, or keep it with "on_invalid": "unk".'
 _KEPT_EMBEDDERS = 16
+_TERMINALS = 2
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,8 @@ class ServedModel:
         inference: Callable[[], Seq2SeqInference],
     ) -> None:
         self.opened, self.limits = opened, limits
-        self._on_gpu, self._embed_tokens, self._score_tokens = on_gpu, embed_tokens, score_tokens
+        self.embed_tokens = embed_tokens
+        self._on_gpu, self._score_tokens = on_gpu, score_tokens
         self._inference = lru_cache(inference)
         self._embedder = lru_cache(_KEPT_EMBEDDERS)(self._make_embedder)
         self._predictor = lru_cache(_KEPT_EMBEDDERS)(self._make_predictor)
@@ -116,7 +118,7 @@ class ServedModel:
                     own[name] = array
             return arrays
 
-        return Work(run, body.sequences)
+        return Work(run, body.sequences, _tokens(body), ("embed", settings, body.on_invalid, body.canonicalize))
 
     def score(self, body: ScoreBody) -> Work:
         """Return the work of `/v1/score`: the scores, float64, and the strategy.
@@ -170,7 +172,7 @@ class ServedModel:
             found = predictor.predict(self._clean(sequences, body))
             return [(array, predictor.row(array)) for array in found]
 
-        return Work(run, body.sequences)
+        return Work(run, body.sequences, _tokens(body), ("predict", body.on_long, body.on_invalid, body.canonicalize))
 
     def prediction_facts(self) -> dict[str, Any]:
         """Return the names of the cells of a prediction, its classes and its targets.
@@ -282,7 +284,7 @@ class ServedModel:
             pooling=body.pooling,
             on_long=body.on_long,
             window_overlap=body.window_overlap,
-            tokens_per_batch=self._embed_tokens,
+            tokens_per_batch=self.embed_tokens,
         )
         layers = None if body.layers is None else tuple(body.layers)
         return replace(settings_of(task, self._on_gpu), layers=layers, key_prefix="")
@@ -293,6 +295,11 @@ class ServedModel:
     def _make_predictor(self, on_long: str) -> Predictor:
         settings = EmbeddingSettings(on_long=on_long, tokens_per_batch=self._score_tokens, unknown="unk")
         return Predictor(self.opened.module, self.opened.tokenizer, settings)
+
+
+def _tokens(body: EmbedBody | PredictBody) -> int:
+    """Return the most tokens of a request: one for each letter, and the terminal tokens."""
+    return sum(len(text) + _TERMINALS for text in body.sequences)
 
 
 def _alone(run: Callable[[Check], Any]) -> Work:

@@ -18,6 +18,7 @@ from bionemo_core.tasks.serving.engine import Engine
 from bionemo_core.tasks.serving.guard import Guard
 from bionemo_core.tasks.serving.limits import Limits
 from bionemo_core.tasks.serving.served_model import ServedModel
+from bionemo_core.tasks.serving.server_metrics import ServerMetrics
 from bionemo_core.tasks.settings import Serve
 
 ENCODER = {"num_layers": 1, "hidden_size": 32, "num_attention_heads": 2, "ffn_hidden_size": 48, "seq_length": 64}
@@ -52,7 +53,8 @@ class ServedHere:
     """A served model, and a client of it; `post` returns the content of an answer of this status."""
 
     def __init__(self, model: OpenedModel, token: str = "", **keys: Any) -> None:
-        limits, self.engine = Limits(Serve(**keys)), Engine()
+        limits, self.metrics = Limits(Serve(**keys)), ServerMetrics()
+        self.engine = Engine(4096, self.metrics.count_pass)
         self.served = ServedModel(
             model,
             limits,
@@ -61,7 +63,7 @@ class ServedHere:
             score_tokens=4096,
             inference=lambda: Seq2SeqInference.of(model),
         )
-        self.guard = Guard(make_app(self.served, self.engine), limits, token)
+        self.guard = Guard(make_app(self.served, self.engine, self.metrics), limits, self.metrics, token)
         self.client = TestClient(self.guard, raise_server_exceptions=False)
 
     def post(self, path: str, body: object, status: int = 200) -> dict[str, Any]:

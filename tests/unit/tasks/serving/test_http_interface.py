@@ -33,7 +33,7 @@ def test_states_and_description(start, protein):
     assert model["limits"]["max_sequences"] == 256
     paths = here.client.get("/openapi.json").json()["paths"]
     uses = {"embed", "score", "predict", "sample", "interpolate", "encode", "decode", "model"}
-    assert paths.keys() == {"/health", "/ready", *(f"/v1/{use}" for use in uses)}
+    assert paths.keys() == {"/health", "/ready", "/metrics", *(f"/v1/{use}" for use in uses)}
     here.engine.close()
     assert error_of(here.client.get("/ready"))["status"] == 503
     assert error_of(here.client.post("/v1/embed", json=OK))["class"] == "ResourceError"
@@ -155,7 +155,7 @@ HOSTILE = st.one_of(
 )  # fmt: skip
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(body=HOSTILE)
 def test_hostile_bodies_are_refused(start, protein, body):
     here = start(protein)
@@ -166,7 +166,7 @@ def test_hostile_bodies_are_refused(start, protein, body):
 
 
 def test_time_runs_out_and_the_work_is_dropped(start, protein):
-    here = start(protein, timeout_s=0.2)
+    here = start(protein, timeout_s=2.0)
     let_go, seen = threading.Event(), []
 
     def slow(items, check):
