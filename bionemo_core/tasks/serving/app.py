@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import HTMLResponse, JSONResponse, Response
 from numpy.typing import NDArray
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -20,8 +20,10 @@ from bionemo_core._version import __version__
 from bionemo_core.errors import BioNeMoError, ConfigError, DataError, NonFiniteError, ResourceError
 from bionemo_core.tasks.serving.engine import Engine, Work
 from bionemo_core.tasks.serving.error_answers import error_answer
+from bionemo_core.tasks.serving.page import read_page
 from bionemo_core.tasks.serving.request_bodies import (
     DecodeBody,
+    DrawBody,
     EmbedBody,
     EncodeBody,
     Encoding,
@@ -76,6 +78,7 @@ def make_app(served: ServedModel, engine: Engine, metrics: ServerMetrics) -> Fas
     _add_errors(app)
     _add_states(app, served, engine)
     _add_metrics(app, metrics)
+    _add_page(app)
     _add_encoders(app, served, engine)
     _add_decoders(app, served, engine)
     return app
@@ -142,6 +145,19 @@ def _add_decoders(app: FastAPI, served: ServedModel, engine: Engine) -> None:
     async def decode(body: DecodeBody) -> Response:
         """Return `{"texts": [...]}`, decoded greedily."""
         return JSONResponse({"texts": (await _answer(engine, served.decode, body))[0]})
+
+    @app.post("/v1/draw", responses=_FAILURES, summary="A picture of texts, such as molecules")
+    async def draw(body: DrawBody) -> Response:
+        """Return a PNG picture of all texts, each above its caption; a text that is invalid leaves a gap."""
+        return Response((await _answer(engine, served.draw, body))[0], media_type="image/png")
+
+
+def _add_page(app: FastAPI) -> None:
+    text, policy = read_page()
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> Response:
+        return HTMLResponse(text, headers={"Content-Security-Policy": policy, "X-Content-Type-Options": "nosniff"})
 
 
 def _add_states(app: FastAPI, served: ServedModel, engine: Engine) -> None:

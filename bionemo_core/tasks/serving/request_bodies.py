@@ -103,3 +103,10 @@ class DecodeBody(RequestBody):
     """Hidden states to decode to texts, [texts][positions][hidden]; texts may differ in their positions."""
 
     hiddens: list[list[list[float]]] = Field(min_length=1)
+
+
+class DrawBody(RequestBody):
+    """Texts to draw, each above its caption."""
+
+    texts: list[str] = Field(min_length=1)
+    captions: Optional[list[str]] = Field(default=None, description="as many as texts; null: their numbers")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -19,12 +21,14 @@ from bionemo_core.inference.sampling import Seq2SeqInference
 from bionemo_core.inference.scoring import PSEUDO_LIKELIHOOD, MaskedScorer, check_method
 from bionemo_core.inference.scoring_answers import Predictor
 from bionemo_core.models.load import OpenedModel
+from bionemo_core.protocols import TextJudge
 from bionemo_core.tasks.embed import settings_of
 from bionemo_core.tasks.serving.engine import Check, Work
-from bionemo_core.tasks.serving.limits import Limits
+from bionemo_core.tasks.serving.limits import Limits, TooMuch
 from bionemo_core.tasks.serving.request_bodies import (
     DecodeBody,
     DecodingBody,
+    DrawBody,
     EmbedBody,
     EncodeBody,
     InterpolateBody,
@@ -33,11 +37,14 @@ from bionemo_core.tasks.serving.request_bodies import (
     ScoreBody,
 )
 from bionemo_core.tasks.settings import Embed
+from bionemo_core.tasks.texts import judge_of
 from bionemo_core.tasks.variants import read_given_variants
 
 _ADVICE = 'Leave it out, or keep it with "on_invalid": "unk".'
 _KEPT_EMBEDDERS = 16
 _TERMINALS = 2
+_MOST_DRAWN, _MOST_CAPTION = 500, 60
+"""Letters of a text that is drawn, and of a caption."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +100,7 @@ class ServedModel:
             "score": _works(self._scorer),
             "predict": _works(lambda: self._predictor("error")),
             **dict.fromkeys(("sample", "interpolate", "encode", "decode"), decodes),
+            "draw": judge_of(self.opened) is not None,
         }
 
     def embed(self, body: EmbedBody) -> Work:
@@ -246,6 +254,25 @@ class ServedModel:
             raise DataError("hiddens: expected [texts][positions][hidden], with a position or more and one width.")
         return _alone(lambda check: self._decode(body, check))
 
+    def draw(self, body: DrawBody) -> Work:
+        """Return the work of `/v1/draw`: a PNG picture of all texts.
+
+        Raises:
+            BioNeMoError: the body is beyond the limits, or the plugin of the model draws nothing.
+        """
+        self.limits.check_texts(body.texts)
+        judge = judge_of(self.opened)
+        if judge is None:
+            raise ConfigError(f"draw: the plugin of {self.opened.spec.model.name} draws no texts.")
+        numbers = [str(number) for number in range(1, len(body.texts) + 1)]
+        captions = numbers if body.captions is None else body.captions
+        if len(captions) != len(body.texts):
+            raise DataError(f"captions: got {len(captions)} for {len(body.texts)} texts. Give one for each.")
+        if longest := [text for text in body.texts if len(text) > _MOST_DRAWN]:
+            raise TooMuch(f"texts: one has {len(longest[0]):,} letters; at most {_MOST_DRAWN} can be drawn.")
+        cut = [one[:_MOST_CAPTION] for one in captions]
+        return _alone(lambda _: _draw(judge, body.texts, cut))
+
     def _decode(self, body: DecodeBody, check: Check) -> list[str]:
         inference = self._decoding(check)
         config: Any = getattr(inference.network, "config", None)
@@ -305,6 +332,15 @@ def _tokens(body: EmbedBody | PredictBody) -> int:
 def _alone(run: Callable[[Check], Any]) -> Work:
     """Return work with one result, which is computed by itself."""
     return Work(lambda _, check: [run(check)], (None,))
+
+
+def _draw(judge: TextJudge, texts: list[str], captions: list[str]) -> bytes:
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "texts.png")
+        judge.draw_grid(texts, captions, str(path))
+        if not path.is_file():
+            raise ConfigError("draw: the server lacks a library for pictures; its log names it.")
+        return path.read_bytes()
 
 
 def _works(make: Callable[[], Any]) -> bool:

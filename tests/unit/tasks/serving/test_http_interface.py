@@ -1,7 +1,10 @@
 """What the HTTP interface refuses, and how: errors of the project as JSON, and no request that harms another."""
 
 import asyncio
+import base64
+import hashlib
 import json
+import re
 import threading
 from pathlib import Path
 
@@ -33,7 +36,7 @@ def test_states_and_description(start, protein):
     assert model["limits"]["max_sequences"] == 256
     paths = here.client.get("/openapi.json").json()["paths"]
     uses = {"embed", "score", "predict", "sample", "interpolate", "encode", "decode", "model"}
-    assert paths.keys() == {"/health", "/ready", "/metrics", *(f"/v1/{use}" for use in uses)}
+    assert paths.keys() == {"/health", "/ready", "/metrics", "/v1/draw", *(f"/v1/{use}" for use in uses)}
     here.engine.close()
     assert error_of(here.client.get("/ready"))["status"] == 503
     assert error_of(here.client.post("/v1/embed", json=OK))["class"] == "ResourceError"
@@ -41,7 +44,7 @@ def test_states_and_description(start, protein):
 
 def test_a_molecule_model_offers_what_it_can(start, molecules):
     offers = start(molecules).client.get("/v1/model").json()["offers"]
-    assert offers == ["embed", "sample", "interpolate", "encode", "decode"]
+    assert offers == ["embed", "sample", "interpolate", "encode", "decode", "draw"]
 
 
 @pytest.mark.parametrize(
@@ -68,6 +71,7 @@ def test_a_molecule_model_offers_what_it_can(start, molecules):
         ("predict", OK, 400, "ConfigError", "no prediction head"),
         ("sample", {}, 400, "ConfigError", "encoder-decoder"),
         ("sample", {"num_samples": 17}, 413, "DataError", "task.max_samples"),
+        ("draw", {"texts": ["MK"]}, 400, "ConfigError", "draws no texts"),
         ("nothing", {}, 404, "ConfigError", "/v1/nothing"),
     ],
 )  # fmt: skip
@@ -87,6 +91,7 @@ def test_refusals(start, protein, path, body, status, kind, words):
         ("sample", {"texts": ["C"], "top_k": 3}, "no option 'top_k'"),
         ("decode", {"hiddens": [[[1.0, 2.0]]]}, "width of 2, but the model has 32"),
         ("decode", {"hiddens": [[[1.0], [1.0, 2.0]]]}, "one width"),
+        ("draw", {"texts": ["C"], "captions": []}, "captions: got 0 for 1 texts"),
         ("decode", {"hiddens": [[]]}, "a position or more"),
     ],
 )
@@ -94,6 +99,27 @@ def test_refusals_of_molecules(start, molecules, path, body, words):
     here = start(molecules)
     error = error_of(here.client.post(f"/v1/{path}", json=body))
     assert error["status"] in (400, 422) and words in error["message"]
+
+
+def test_molecules_are_drawn(start, molecules):
+    here = start(molecules)
+    answer = here.client.post("/v1/draw", json={"texts": ["CCO", "C1CC"], "captions": ["ethanol", "none"]})
+    if answer.status_code == 400 and "library" in answer.text:
+        pytest.skip("RDKit's drawing cannot be loaded here")
+    assert answer.headers["content-type"] == "image/png" and answer.content.startswith(b"\x89PNG")
+    error = error_of(here.client.post("/v1/draw", json={"texts": ["C" * 501]}))
+    assert (error["status"], error["class"]) == (413, "DataError")
+
+
+def test_the_page_runs_its_own_script_only(start, protein):
+    answer = start(protein, token="swordfish").client.get("/")
+    policy = dict(part.split(" ", 1) for part in answer.headers["content-security-policy"].split("; "))
+    assert policy["default-src"] == policy["frame-ancestors"] == "'none'" and policy["connect-src"] == "'self'"
+    for kind in ("script", "style"):
+        (text,) = re.findall(rf"<{kind}>(.*?)</{kind}>", answer.text, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert policy[f"{kind}-src"] == f"'sha256-{digest}'"
+    assert not re.search(r"https?://|innerHTML|\son\w+=", answer.text)
 
 
 def test_the_token(start, protein):
