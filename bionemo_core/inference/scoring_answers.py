@@ -67,11 +67,11 @@ class Predictor:
             )
         require_weights(network_of(self.module), "prediction")
         self.info: AnswerInfo = info
-        self._embedder = Embedder(self.module, self.tokenizer, self.settings)
+        self.embedder = Embedder(self.module, self.tokenizer, self.settings)
 
     def is_long(self, sequence: str | bytes) -> bool:
         """Return whether a sequence has more tokens than the model takes."""
-        return self._embedder.long_rule.is_long(sequence, self.tokenizer)
+        return self.embedder.long_rule.is_long(sequence, self.tokenizer)
 
     def check_lengths(self, store: PreparedStore, on_long: str) -> None:
         """Check the number of tokens of all stored sequences, before any is computed.
@@ -81,7 +81,7 @@ class Predictor:
         Raises:
             DataError: a sequence is too long, with `on_long=error`.
         """
-        rule = self._embedder.long_rule
+        rule = self.embedder.long_rule
         if on_long != "error":
             return
         for row in np.flatnonzero(store.lengths > rule.max_residues).tolist():
@@ -103,10 +103,10 @@ class Predictor:
         """
         network: Any = self.module.network
         self.module.eval()
-        parts = self._embedder.make_parts(sequences, names)
+        parts = self.embedder.make_parts(sequences, names)
         results: list[NDArray[np.float32]] = [np.zeros((0, 0), dtype=np.float32)] * len(parts)
-        for batch, owners in self._embedder.batches(parts):
-            answers = self.info.in_units(network.predictions(batch.to(self._embedder.device)))
+        for batch, owners in self.embedder.batches(parts):
+            answers = self.info.in_units(network.predictions(batch.to(self.embedder.device)))
             sizes = [len(parts[owner].ids) if self.info.per_residue else 1 for owner in owners]
             for owner, rows in zip(owners, answers.cpu().split(sizes), strict=True):
                 results[owner] = rows.numpy()

@@ -6,7 +6,7 @@ sequence and the model. While a GPU computes one batch, the CPU prepares the nex
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -61,6 +61,8 @@ class Embedder:
     module: pl.LightningModule
     tokenizer: Tokenizer
     settings: EmbeddingSettings = field(default_factory=EmbeddingSettings)
+    before_batch: Callable[[], None] | None = None
+    """Called before each batch; what it raises ends the work."""
 
     def __post_init__(self) -> None:
         """Find the encoder, and check that it offers the requested outputs.
@@ -179,6 +181,8 @@ class Embedder:
             static_shapes=self.settings.static_shapes and packing,
         )
         for chosen in bins:
+            if self.before_batch is not None:
+                self.before_batch()
             examples = [self._example(parts[number].ids) for number in chosen]
             yield TokenBatch.of(collate(examples, self.num_packs, shape)), chosen.tolist()
 

@@ -70,6 +70,9 @@ class Guard:
                     "or shorter sequences, or try again later."
                 )
                 await error_answer(late, 504)(scope, receive, answer.send)
+        except Exception as error:  # the application has logged it if it has answered
+            if not answer.status:
+                await error_answer(error)(scope, receive, answer.send)
 
     def _check(self, scope: Message) -> None:
         headers = {name.lower(): value for name, value in scope["headers"]}

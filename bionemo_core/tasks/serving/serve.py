@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import math
 import os
 import socket
 from collections.abc import Iterator
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 TOKEN = "BIONEMO_SERVE_TOKEN"  # noqa: S105 - the name of the variable
 _PACKAGES = {"fastapi": "fastapi", "prometheus_client": "prometheus-client", "uvicorn": "uvicorn"}
-_POLL_S = 0.1
+_POLL_S, _PATIENCE_S = 0.1, 5
 _QUEUE = 128
 """Connections that the system holds until they are accepted."""
 
@@ -63,7 +64,7 @@ def serve(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> None
             f"serving {spec.restore_from_path or spec.model.name} on {_address(listener)}; Ctrl-C stops it.", flush=True
         )
         try:
-            run_server(app, listener)
+            run_server(app, listener, task.timeout_s)
         finally:
             engine.close()
     print("stopped: all accepted requests were answered.", flush=True)
@@ -123,8 +124,8 @@ def _address(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def run_server(app: App, listener: socket.socket) -> None:
-    """Answer requests until a signal comes, then finish those that were accepted."""
+def run_server(app: App, listener: socket.socket, timeout_s: float) -> None:
+    """Answer requests until a signal comes, then finish those that were accepted, for as long as a request may take."""
     import uvicorn
 
     class Server(uvicorn.Server):
@@ -134,10 +135,21 @@ def run_server(app: App, listener: socket.socket) -> None:
         def capture_signals(self) -> Iterator[None]:
             yield
 
+    config: Any = uvicorn.Config(
+        app,
+        loop="asyncio",
+        http="h11",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        log_level="error",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=math.ceil(timeout_s) + _PATIENCE_S,
+    )
+
     async def answer(stop: StopSignal) -> None:
-        server: Any = Server(
-            uvicorn.Config(app, log_config=None, access_log=False, server_header=False, lifespan="off")
-        )
+        server = Server(config)
 
         async def watch() -> None:
             while stop.requested is None:

@@ -116,6 +116,7 @@ class ServedModel:
 
         def run(sequences: Sequence[str], check: Check) -> list[dict[str, NDArray[np.float32]]]:
             embedder = self._embedder(settings)
+            embedder.before_batch = check
             found = embedder.run(self._clean(sequences, body))
             arrays: list[dict[str, NDArray[np.float32]]] = [{} for _ in sequences]
             for name in embedder.output_names:
@@ -177,6 +178,7 @@ class ServedModel:
 
         def run(sequences: Sequence[str], check: Check) -> list[tuple[NDArray[np.float32], list[str]]]:
             predictor = self._predictor(body.on_long)
+            predictor.embedder.before_batch = check
             found = predictor.predict(self._clean(sequences, body))
             return [(array, predictor.row(array)) for array in found]
 

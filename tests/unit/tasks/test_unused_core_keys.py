@@ -91,7 +91,7 @@ def core_keys() -> set[str]:
 def test_a_key_is_read_or_said_to_be_unused(task, read, capsys, monkeypatch):
     if task == "serve":
         pytest.importorskip("fastapi")
-        monkeypatch.setattr("bionemo_core.tasks.serving.serve.run_server", lambda app, listener: None)
+        monkeypatch.setattr("bionemo_core.tasks.serving.serve.run_server", lambda *_: None)
     assert cli.main([f"task={task}", *RUNS[task]]) == 0, capsys.readouterr().err
     unused = {key for key in core_keys() if is_unused(task, NAMES.get(key, key))}
     assert not unused & read

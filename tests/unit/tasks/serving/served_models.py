@@ -64,7 +64,7 @@ class ServedHere:
             inference=lambda: Seq2SeqInference.of(model),
         )
         self.guard = Guard(make_app(self.served, self.engine, self.metrics), limits, self.metrics, token)
-        self.client = TestClient(self.guard, raise_server_exceptions=False)
+        self.client = TestClient(self.guard)
 
     def post(self, path: str, body: object, status: int = 200) -> dict[str, Any]:
         answer = self.client.post(f"/v1/{path}", json=body)

@@ -24,22 +24,26 @@ COMMON = ("trainer.accelerator=cpu", "trainer.num_threads=1", "task.port=0")
 @pytest.mark.processes
 def test_a_signal_lets_the_accepted_request_be_answered(home: Home) -> None:
     run = home.task("serve", *MODEL, *COMMON, "name=served")
-    assert run.wait_for(lambda one: one.log.exists() and "Ctrl-C stops it." in one.output()), run.output()
-    found = re.search(r"serving esm1nv_tiny on (http://127\.0\.0\.1:(\d+));", run.output())
-    assert found, run.output()
-    ask_as_a_client(Client(found[1]))
-    body = json.dumps({"sequences": ["MKTAYI"]}).encode()
-    head = ("POST /v1/embed HTTP/1.1", "Host: a", "Content-Type: application/json", f"Content-Length: {len(body)}")
-    with socket.create_connection(("127.0.0.1", int(found[2])), timeout=60) as request:
-        # `100 Continue` says that the request was accepted and its body is awaited.
-        request.sendall("\r\n".join((*head, "Expect: 100-continue", "", "")).encode())
-        assert request.recv(1 << 16).startswith(b"HTTP/1.1 100")
-        run.signal(signal.SIGTERM)
-        request.sendall(body)
-        with request.makefile("rb") as answer:
-            assert answer.readline().startswith(b"HTTP/1.1 200")
-            content = answer.read()
-    assert len(json.loads(content.partition(b"\r\n\r\n")[2])["outputs"]["embeddings"][0]) == 32
+    try:
+        assert run.wait_for(lambda one: one.log.exists() and "Ctrl-C stops it." in one.output()), run.output()
+        found = re.search(r"serving esm1nv_tiny on (http://127\.0\.0\.1:(\d+));", run.output())
+        assert found, run.output()
+        ask_as_a_client(Client(found[1]))
+        body = json.dumps({"sequences": ["MKTAYI"]}).encode()
+        head = ("POST /v1/embed HTTP/1.1", "Host: a", "Content-Type: application/json", f"Content-Length: {len(body)}")
+        with socket.create_connection(("127.0.0.1", int(found[2])), timeout=60) as request:
+            # `100 Continue` says that the request was accepted and its body is awaited.
+            request.sendall("\r\n".join((*head, "Expect: 100-continue", "", "")).encode())
+            assert request.recv(1 << 16).startswith(b"HTTP/1.1 100")
+            run.signal(signal.SIGTERM)
+            request.sendall(body)
+            with request.makefile("rb") as answer:
+                assert answer.readline().startswith(b"HTTP/1.1 200")
+                content = answer.read()
+        assert len(json.loads(content.partition(b"\r\n\r\n")[2])["outputs"]["embeddings"][0]) == 32
+    except BaseException:
+        run.kill()
+        raise
     assert run.wait() == 0
     assert "stopped: all accepted requests were answered." in run.output()
 
