@@ -3,11 +3,17 @@
 No `from __future__ import annotations` here: pydantic reads these annotations at run time.
 """
 
-from typing import Any, Literal, Optional
+from typing import Annotated, Any, Literal, Optional
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from bionemo_core.plugins.did_you_mean import did_you_mean
+
+# Of a long list only the first error is kept (fail_fast): those of a million items would take far more memory than it.
+Numbers = Annotated[list[float], Field(fail_fast=True)]
+Positions = Annotated[list[Numbers], Field(fail_fast=True)]
 Encoding = Literal["json", "base64"]
+Output = Literal["embeddings", "hiddens", "logits", "log_likelihoods", "contacts"]
 OnInvalid = Literal["error", "unk"]
 _ENCODING = "arrays as nested lists, or as base64 of little-endian float32"
 _ON_INVALID = "a letter outside the alphabet: error, or unk to keep it"
@@ -18,15 +24,29 @@ class RequestBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def check_names(cls, content: Any) -> Any:
+        """Check that all fields are known; the first that is not is named.
+
+        Raises:
+            ValueError: one is not; pydantic reports it.
+        """
+        names = content if isinstance(content, dict) else ()
+        if unknown := next((str(name) for name in names if name not in cls.model_fields), None):
+            close = did_you_mean(unknown[:60], cls.model_fields)
+            raise ValueError(f"there is no field {unknown[:60]!r}.{close} Known: {', '.join(cls.model_fields)}")
+        return content
+
 
 class EmbedBody(RequestBody):
     """Sequences to embed; the fields have the meaning of the keys of `task=embed`."""
 
-    sequences: list[str] = Field(min_length=1, description="residues, or texts such as SMILES")
-    outputs: list[Literal["embeddings", "hiddens", "logits", "log_likelihoods", "contacts"]] = Field(
-        default=["embeddings"], min_length=1, max_length=5
+    sequences: list[str] = Field(min_length=1, fail_fast=True, description="residues, or texts such as SMILES")
+    outputs: list[Output] = Field(default=["embeddings"], min_length=1, fail_fast=True, max_length=5)
+    layers: Optional[list[int]] = Field(
+        default=None, min_length=1, fail_fast=True, description="0 is the input, -1 the last layer"
     )
-    layers: Optional[list[int]] = Field(default=None, min_length=1, description="0 is the input, -1 the last layer")
     pooling: Literal["mean", "max", "cls"] = "mean"
     on_long: Literal["error", "truncate", "window"] = "error"
     window_overlap: Optional[int] = Field(default=None, ge=0)
@@ -39,8 +59,12 @@ class ScoreBody(RequestBody):
     """Variants of a wild type, or whole sequences, to score as `task=predict` does."""
 
     wild_type: Optional[str] = Field(default=None, min_length=1, description="the protein that the variants change")
-    variants: Optional[list[str]] = Field(default=None, min_length=1, description="such as A24G:K30R or p.Lys24del")
-    sequences: Optional[list[str]] = Field(default=None, min_length=1, description="for pseudo-log-likelihoods in nats")
+    variants: Optional[list[str]] = Field(
+        default=None, min_length=1, fail_fast=True, description="such as A24G:K30R or p.Lys24del"
+    )
+    sequences: Optional[list[str]] = Field(
+        default=None, min_length=1, fail_fast=True, description="for pseudo-log-likelihoods in nats"
+    )
     scoring: Optional[str] = Field(default=None, description="the strategy; null: one that suits all the variants")
     first_position: int = Field(default=1, description="number of the first residue in the numbering of the variants")
     on_long: Literal["error", "window"] = "error"
@@ -49,7 +73,7 @@ class ScoreBody(RequestBody):
 class PredictBody(RequestBody):
     """Sequences to predict for with a fine-tuned model."""
 
-    sequences: list[str] = Field(min_length=1)
+    sequences: list[str] = Field(min_length=1, fail_fast=True)
     on_long: Literal["error", "truncate"] = "error"
     on_invalid: OnInvalid = Field(default="error", description=_ON_INVALID)
     canonicalize: bool = True
@@ -79,7 +103,7 @@ class DecodingBody(RequestBody):
 class SampleBody(DecodingBody):
     """Texts to sample near; without them, samples come from the prior of the model."""
 
-    texts: Optional[list[str]] = Field(default=None, min_length=1)
+    texts: Optional[list[str]] = Field(default=None, min_length=1, fail_fast=True)
     scaled_radius: float = Field(default=1.0, ge=0)
 
 
@@ -95,18 +119,22 @@ class InterpolateBody(DecodingBody):
 class EncodeBody(RequestBody):
     """Texts whose hidden states are wanted, as `decode` takes them."""
 
-    texts: list[str] = Field(min_length=1)
+    texts: list[str] = Field(min_length=1, fail_fast=True)
     encoding: Encoding = Field(default="json", description=_ENCODING)
 
 
 class DecodeBody(RequestBody):
     """Hidden states to decode to texts, [texts][positions][hidden]; texts may differ in their positions."""
 
-    hiddens: list[list[list[float]]] = Field(min_length=1)
+    hiddens: Annotated[list[Annotated[list[Numbers], Field(fail_fast=True)]], Field(fail_fast=True)] = Field(
+        min_length=1
+    )
 
 
 class DrawBody(RequestBody):
     """Texts to draw, each above its caption."""
 
-    texts: list[str] = Field(min_length=1)
-    captions: Optional[list[str]] = Field(default=None, description="as many as texts; null: their numbers")
+    texts: list[str] = Field(min_length=1, fail_fast=True)
+    captions: Optional[list[str]] = Field(
+        default=None, fail_fast=True, description="as many as texts; null: their numbers"
+    )

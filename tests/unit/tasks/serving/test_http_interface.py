@@ -54,7 +54,7 @@ def test_a_molecule_model_offers_what_it_can(start, molecules):
         ("embed", {"sequences": ["MK", ""]}, 422, "DataError", "sequence 2"),
         ("embed", {"sequences": ["M" * 63]}, 422, "DataError", "on_long=truncate"),
         ("embed", {"sequences": []}, 422, "DataError", "sequences"),
-        ("embed", {**OK, "device": "cuda"}, 422, "DataError", "device"),
+        ("embed", {**OK, "poolingg": "max"}, 422, "DataError", "Did you mean 'pooling'"),
         ("embed", {**OK, "pooling": "median"}, 422, "DataError", "pooling"),
         ("embed", {**OK, "layers": [7]}, 400, "ConfigError", "layers"),
         ("embed", {**OK, "outputs": ["contacts"]}, 400, "ConfigError", "contact"),
@@ -189,6 +189,29 @@ def test_hostile_bodies_are_refused(start, protein, body):
         answer = here.client.post(f"/v1/{path}", content=body, headers={"Content-Type": "application/json"})
         assert answer.status_code == 200 or 400 <= error_of(answer)["status"] < 500, (path, body, answer.text)
     here.engine.close()
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("embed", {"sequences": [1] * 100_000}),
+        ("embed", {"sequences": ["M"], **{f"field{number}": 1 for number in range(50_000)}}),
+        ("embed", {**OK, "outputs": ["x"] * 100_000}),
+        ("embed", {**OK, "layers": ["x"] * 100_000}),
+        ("decode", {"hiddens": [["x"] * 100_000]}),
+        ("decode", {"hiddens": [[["x"] * 100_000]]}),
+        ("decode", {"hiddens": ["x"] * 100_000}),
+    ],
+    ids=range(7),
+)
+def test_a_body_of_many_errors_has_one(start, protein, path, body, monkeypatch):
+    """Else a body of a megabyte would become hundreds of megabytes of errors."""
+    from fastapi.exceptions import RequestValidationError
+
+    counts, errors = [], RequestValidationError.errors
+    monkeypatch.setattr(RequestValidationError, "errors", lambda self: counts.append(len(errors(self))) or errors(self))
+    assert error_of(start(protein).client.post(f"/v1/{path}", json=body))["status"] == 422
+    assert counts == [1]
 
 
 def test_time_runs_out_and_the_work_is_dropped(start, protein):
