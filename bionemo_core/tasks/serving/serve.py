@@ -7,21 +7,24 @@ import ipaddress
 import math
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.errors import ConfigError
-from bionemo_core.machine import has_package
-from bionemo_core.runs.device import Device, choose_device
+from bionemo_core.machine import has_package, num_gpus
+from bionemo_core.runs.device import choose_device
 from bionemo_core.runs.plan_text import quieten_libraries
 from bionemo_core.tasks.embed import CPU_BATCH, GPU_BATCH
 from bionemo_core.tasks.opening import open_for_use, single_process
 from bionemo_core.tasks.predict import default_tokens
 from bionemo_core.tasks.serving.engine import Engine
 from bionemo_core.tasks.serving.limits import Limits
+from bionemo_core.tasks.serving.workers import LISTENER, POLL_S, environments_of, supervise
 from bionemo_core.tasks.settings import Serve
 from bionemo_core.tasks.texts import inference_of
 from bionemo_core.training.signals import StopSignal
@@ -32,8 +35,10 @@ if TYPE_CHECKING:
     from bionemo_core.tasks.serving.served_model import ServedModel
 
 TOKEN = "BIONEMO_SERVE_TOKEN"  # noqa: S105 - the name of the variable
+METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+"""The variable by which prometheus-client adds up the counts of several processes."""
 _PACKAGES = {"fastapi": "fastapi", "prometheus_client": "prometheus-client", "uvicorn": "uvicorn"}
-_POLL_S, _PATIENCE_S = 0.1, 5
+_PATIENCE_S = 5
 _QUEUE = 128
 """Connections that the system holds until they are accepted."""
 
@@ -50,29 +55,66 @@ def serve(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> None
         raise ConfigError(f"task=serve: needs {' and '.join(missing)}. Run `pip install {' '.join(missing)}`.")
     token = os.environ.get(TOKEN, "")
     check_host(task.host, token)
+    if LISTENER in os.environ:
+        with socket.socket(fileno=int(os.environ[LISTENER])) as listener:
+            _answer(_on_one_device(spec), registry, task, token, listener)
+        return
+    with _listen(task) as listener:
+        model, workers = spec.restore_from_path or spec.model.name, spec.trainer.devices
+        if workers > 1:
+            print(f"serving {model} on {_address(listener)} with {workers} workers; Ctrl-C stops it.", flush=True)
+            _supervise(spec, task, listener)
+        else:
+            _answer(spec, registry, task, token, listener, f"serving {model} on {_address(listener)}; Ctrl-C stops it.")
+    print("stopped: all accepted requests were answered.", flush=True)
+
+
+def _answer(
+    spec: RunSpec, registry: Registry, task: Serve, token: str, listener: socket.socket, ready: str = ""
+) -> None:
+    """Answer requests in this process; print `ready` once the model is open."""
     from bionemo_core.tasks.serving.app import make_app  # after the check that its packages are there
     from bionemo_core.tasks.serving.guard import Guard
     from bionemo_core.tasks.serving.server_metrics import ServerMetrics
 
+    served = _open(spec, registry, task)
+    metrics = ServerMetrics()
+    engine = Engine(served.embed_tokens, metrics.count_pass)
+    app = Guard(make_app(served, engine, metrics), served.limits, metrics, token)
+    if ready:
+        print(ready, flush=True)
+    try:
+        run_server(app, listener, task.timeout_s)
+    finally:
+        engine.close()
+
+
+def _supervise(spec: RunSpec, task: Serve, listener: socket.socket) -> None:
+    """Start a worker for each device, by the command line of this process, and keep them running."""
+    from prometheus_client.multiprocess import mark_process_dead
+
     device = choose_device(spec)
-    with _listen(task) as listener:
-        served = _open(spec, registry, task, device)
-        metrics = ServerMetrics()
-        engine = Engine(served.embed_tokens, metrics.count_pass)
-        app = Guard(make_app(served, engine, metrics), served.limits, metrics, token)
-        print(
-            f"serving {spec.restore_from_path or spec.model.name} on {_address(listener)}; Ctrl-C stops it.", flush=True
+    single_process(_on_one_device(spec), device)
+    environments = environments_of(spec.trainer.devices, device.name == "cuda", num_gpus())
+    with TemporaryDirectory() as folder, StopSignal() as stop:
+        supervise(
+            [sys.executable, "-m", "bionemo_core", *sys.argv[1:]],
+            [{**one, METRICS_FOLDER: folder} for one in environments],
+            listener.fileno(),
+            stop,
+            patience_s=task.timeout_s + 2 * _PATIENCE_S,
+            on_death=lambda pid: mark_process_dead(pid, folder),
         )
-        try:
-            run_server(app, listener, task.timeout_s)
-        finally:
-            engine.close()
-    print("stopped: all accepted requests were answered.", flush=True)
 
 
-def _open(spec: RunSpec, registry: Registry, task: Serve, device: Device) -> ServedModel:
+def _on_one_device(spec: RunSpec) -> RunSpec:
+    return replace(spec, trainer=replace(spec.trainer, devices=1))
+
+
+def _open(spec: RunSpec, registry: Registry, task: Serve) -> ServedModel:
     from bionemo_core.tasks.serving.served_model import ServedModel
 
+    device = choose_device(spec)
     opened = open_for_use(spec, registry, device, single_process(spec, device))
     on_gpu = device.name == "cuda"
     return ServedModel(
@@ -135,6 +177,7 @@ def run_server(app: App, listener: socket.socket, timeout_s: float) -> None:
         def capture_signals(self) -> Iterator[None]:
             yield
 
+    worker, parent = LISTENER in os.environ, os.getppid()  # a worker ends with the process that started it
     config: Any = uvicorn.Config(
         app,
         loop="asyncio",
@@ -152,8 +195,8 @@ def run_server(app: App, listener: socket.socket, timeout_s: float) -> None:
         server = Server(config)
 
         async def watch() -> None:
-            while stop.requested is None:
-                await asyncio.sleep(_POLL_S)
+            while stop.requested is None and (not worker or os.getppid() == parent):
+                await asyncio.sleep(POLL_S)
             server.should_exit = True
 
         watching = asyncio.ensure_future(watch())

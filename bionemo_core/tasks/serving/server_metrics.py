@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
@@ -20,7 +23,12 @@ class ServerMetrics:
         self._seconds = Histogram(
             "bionemo_answer_seconds", "Seconds until an answer", label, buckets=_SECONDS, registry=registry
         )
-        self.in_progress = Gauge("bionemo_requests_in_progress", "Requests that compute or wait", registry=registry)
+        self.in_progress = Gauge(
+            "bionemo_requests_in_progress",
+            "Requests that compute or wait",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
         self._sequences = Counter("bionemo_items", "Sequences and texts that were computed", registry=registry)
         self._tokens = Counter("bionemo_tokens", "Tokens of embedded and predicted sequences", registry=registry)
         self._compute = Counter("bionemo_compute_seconds", "Seconds that the model computed", registry=registry)
@@ -42,4 +50,7 @@ class ServerMetrics:
 
     def text(self) -> bytes:
         """Return all values as Prometheus reads them."""
-        return generate_latest(self._registry)
+        registry = self._registry
+        if "PROMETHEUS_MULTIPROC_DIR" in os.environ:  # prometheus-client's own switch: the sums over all workers
+            MultiProcessCollector(registry := CollectorRegistry())
+        return generate_latest(registry)
