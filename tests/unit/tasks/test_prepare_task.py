@@ -48,7 +48,7 @@ def test_what_was_read_is_said_where_nothing_can_be_split(tmp_path: Path) -> Non
     path = tmp_path / "a.fasta"
     path.write_text(">a\nMKT\n>b\nMKJ\n>c\nMKL\n")
     status, _, out, err = typed(tmp_path / "home", "tokenizer=esm1nv", "data=fasta", f"data.path={path}")
-    assert status == 2 and "leave nothing of 2 to train on. Lower data.val_size" in err
+    assert status == 2 and "leave nothing of 2 to train on. Lower data.val_fraction" in err
     assert out.startswith("a.fasta: read 3 = used 2 + rejected 1 (residue outside the alphabet 1)\n")
 
 
