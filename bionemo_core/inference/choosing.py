@@ -48,6 +48,9 @@ def filter_probabilities(logits_RV: Tensor, sampling: TokenSampling) -> Tensor:
     the result does not depend on how a device sorts.
     """
     scaled_RV = logits_RV.double() / sampling.temperature
+    # A tiny temperature overflows; relative to the largest logit, it leaves that one only.
+    relative_RV = (logits_RV.double() - logits_RV.double().amax(dim=-1, keepdim=True)) / sampling.temperature
+    scaled_RV = torch.where(scaled_RV.isfinite().all(dim=-1, keepdim=True), scaled_RV, relative_RV)
     p_RV = torch.softmax(scaled_RV, dim=-1)
     columns = p_RV.shape[-1]
     if 0 < sampling.top_k < columns:

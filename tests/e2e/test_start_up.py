@@ -8,6 +8,7 @@ import pytest
 
 HEAVY = {
     "torch", "pytorch_lightning", "megatron", "wandb", "tensorboard", "matplotlib", "pyarrow", "transformers", "pandas",
+    "fastapi", "uvicorn", "pydantic",
 }  # fmt: skip
 REPORT = """
 import json, sys

@@ -15,6 +15,8 @@ Positions = Annotated[list[Numbers], Field(fail_fast=True)]
 Encoding = Literal["json", "base64"]
 Output = Literal["embeddings", "hiddens", "logits", "log_likelihoods", "contacts"]
 OnInvalid = Literal["error", "unk"]
+MOST_RADIUS = 1e6
+"""Noise far beyond any latent; with more, the values of the network would overflow."""
 _ENCODING = "arrays as nested lists, or as base64 of little-endian float32"
 _ON_INVALID = "a letter outside the alphabet: error, or unk to keep it"
 
@@ -104,7 +106,7 @@ class SampleBody(DecodingBody):
     """Texts to sample near; without them, samples come from the prior of the model."""
 
     texts: Optional[list[str]] = Field(default=None, min_length=1, fail_fast=True)
-    scaled_radius: float = Field(default=1.0, ge=0)
+    scaled_radius: float = Field(default=1.0, ge=0, le=MOST_RADIUS)
 
 
 class InterpolateBody(DecodingBody):
@@ -113,7 +115,7 @@ class InterpolateBody(DecodingBody):
     first: str
     second: str
     num_interpolations: int = Field(default=11, ge=1)
-    scaled_radius: float = Field(default=0.0, ge=0)
+    scaled_radius: float = Field(default=0.0, ge=0, le=MOST_RADIUS)
 
 
 class EncodeBody(RequestBody):

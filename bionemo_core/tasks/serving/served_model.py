@@ -26,6 +26,7 @@ from bionemo_core.tasks.embed import settings_of
 from bionemo_core.tasks.serving.engine import Check, Work
 from bionemo_core.tasks.serving.limits import Limits, TooMuch
 from bionemo_core.tasks.serving.request_bodies import (
+    MOST_RADIUS,
     DecodeBody,
     DecodingBody,
     DrawBody,
@@ -287,6 +288,8 @@ class ServedModel:
         mask = torch.zeros(len(body.hiddens), longest, dtype=torch.bool)
         for row, text in enumerate(body.hiddens):
             hiddens[row, : len(text)], mask[row, : len(text)] = torch.tensor(text), True
+        if not hiddens.abs().le(MOST_RADIUS).all():
+            raise DataError(f"hiddens: a value is beyond {MOST_RADIUS:,.0f}. Pass what encode returns.")
         return inference.hiddens_to_seq(hiddens, mask)
 
     def _decoding(self, check: Check) -> Seq2SeqInference:

@@ -72,3 +72,10 @@ def test_tokens_that_tie_with_the_last_one_kept_are_kept():
 def test_values_out_of_range_are_refused_by_name(wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         TokenSampling(**wrong)
+
+
+@pytest.mark.parametrize("top_p", [0.0, 0.9])
+def test_a_tiny_temperature_leaves_the_most_probable_token(top_p):
+    logits = torch.tensor([[1.0, 3.0, -2.0], [0.5, 0.5, 0.25]])
+    found = filter_probabilities(logits, TokenSampling(top_p=top_p, temperature=5e-324))
+    assert found.tolist() == [[0.0, 1.0, 0.0], [0.5, 0.5, 0.0]]
