@@ -6,6 +6,7 @@ at the next write to the same path.
 """
 
 import csv
+import errno
 import glob
 import json
 import math
@@ -23,6 +24,10 @@ from bionemo_core.io.hashing import CHUNK_BYTES, FileFacts, naming_errors, start
 ADVICE = (
     "Free space there, or name another folder; home=FOLDER or BIONEMO_HOME says where prepared data and downloads go."
 )
+_WHERE = (
+    "Name a folder that can be written to; home=FOLDER or BIONEMO_HOME says where runs, prepared data and downloads go."
+)
+_NO_ACCESS = (errno.EROFS, errno.EACCES, errno.EPERM)
 _PART = ".part"
 
 
@@ -49,6 +54,8 @@ def new_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
         yield temporary
         publish(temporary, folder, replace=replace)
     except OSError as error:
+        if str(error.filename).startswith(str(temporary)):  # a name that the user has never seen
+            error.filename = str(folder)
         raise storage_error(folder, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -241,6 +248,8 @@ def sync(path: Path) -> None:
 
 def storage_error(path: Path, error: OSError, advice: str = ADVICE) -> BioNeMoError:
     """Return the error for a system error while writing `path`: a storage error, or one of exhausted resources."""
+    if advice == ADVICE and error.errno in _NO_ACCESS:
+        advice = _WHERE  # space is not what lacks
     advice = ADVICE_OF_ERRNO.get(error.errno or 0, advice)
     text = f"{error.filename or path} cannot be written: {error.strerror or error}. {advice}"
     return kind_of_failure(error, StorageError)(text)

@@ -130,7 +130,9 @@ def results_folder(spec: RunSpec, output: str | None, composed_yaml: str, loaded
                     f"task.output={output}: the folder is not empty. Choose another, or leave task.output out."
                 )
         except OSError as error:
-            raise StorageError(f"task.output={output}: cannot be created: {error.strerror or error}.") from error
+            raise StorageError(
+                f"task.output={output}: cannot be created: {error.strerror or error}. Name another folder."
+            ) from error
         folder = RunFolder(path)
     with fill_folder(folder.path, "task.output", just_made=just_made):
         folder.spec.unlink(missing_ok=True)  # of a start that was killed

@@ -242,6 +242,20 @@ def test_chunks_are_hashed_on_their_way_and_never_overwrite(tmp_path):
     assert path.read_bytes() == b"abc"
 
 
+def test_a_folder_without_access_is_not_told_to_free_space(tmp_path, monkeypatch):
+    def refuse(self, *_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    made = atomic.new_folder(tmp_path / "out")
+    with pytest.raises(StorageError, match=r"/out cannot be written: .*\. Name a folder that can be written to"), made:
+        pass
+    monkeypatch.undo()
+    fail(monkeypatch, "fsync", 1, errno.ENOSPC)
+    with pytest.raises(StorageError, match="Free space there"):
+        atomic.write_file(tmp_path / "a", b"")
+
+
 def test_errors_name_the_path(tmp_path, monkeypatch):
     fail(monkeypatch, "fsync", 1, errno.EIO)
     for act in (lambda: atomic.sync(tmp_path), lambda: atomic.write_chunks(tmp_path / "a", [b"x"])):
