@@ -20,6 +20,7 @@ from bionemo_core.interop.merging import merge_shards
 from bionemo_core.interop.torch_pickle import load_tensors
 from bionemo_core.interop.yaml_text import read_yaml
 from bionemo_core.io.atomic import new_output
+from bionemo_core.io.exhaustion import chain_of
 from bionemo_core.io.hashing import hash_bytes
 
 _REFERENCE = "nemo:"
@@ -56,7 +57,7 @@ def write_nemo(target: Path, model: ForeignModel) -> None:
     members = {name: f"{hash_bytes(content)[:32]}_{name}" for name, content in model.files.items()}
     config = _add_references(model.config.values, members)
     with new_output(target, folder=False) as path, tempfile.TemporaryFile(dir=path.parent) as weights:
-        torch.save(_copy_storages(model.tensors), weights)
+        _save(_copy_storages(model.tensors), weights)
         with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as tar:
             folder = tarfile.TarInfo("./")
             folder.type, folder.mode = tarfile.DIRTYPE, 0o755
@@ -65,6 +66,18 @@ def write_nemo(target: Path, model: ForeignModel) -> None:
                 _add_member(tar, member, io.BytesIO(model.files[name]))
             _add_member(tar, CONFIG, io.BytesIO(yaml.safe_dump(config, sort_keys=False).encode()))
             _add_member(tar, WEIGHTS, weights)
+
+
+def _save(tensors: Mapping[str, Tensor], file: IO[bytes]) -> None:
+    """Write tensors with torch, which says of a full disk only that its own position is unexpected.
+
+    Raises:
+        OSError: the file system refused.
+    """
+    try:
+        torch.save(tensors, file)
+    except RuntimeError as error:
+        raise next((one for one in chain_of(error) if isinstance(one, OSError)), error) from None
 
 
 def _add_member(tar: tarfile.TarFile, name: str, content: IO[bytes]) -> None:

@@ -1,19 +1,22 @@
 """The parts of foreign formats: merged shards, key tables, SentencePiece models, YAML, torch files, archives."""
 
+import errno
 import io
 import os
 import random
 import re
+import tempfile
 from collections import OrderedDict
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bionemo_core.errors import ArtefactError, ConfigError
+from bionemo_core.errors import ArtefactError, ConfigError, StorageError
 from bionemo_core.interop import torch_pickle
 from bionemo_core.interop.connector import Connector, ForeignModel, OurModel, Reading, check_pieces
 from bionemo_core.interop.foreign_config import ForeignConfig
@@ -303,3 +306,14 @@ def test_the_connector_in_the_documentation_works() -> None:
     assert again.config.values == config.values
     assert again.tensors.keys() == tensors.keys()
     assert all(torch.equal(again.tensors[name], tensor) for name, tensor in tensors.items())
+
+
+def test_an_archive_that_the_disk_does_not_take_is_a_storage_error(tmp_path: Path, monkeypatch: Any) -> None:
+    class Full(io.BytesIO):
+        def write(self, content: Any) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: Full())
+    with pytest.raises(StorageError, match=r"x\.nemo cannot be written: No space left on device\. Free space"):
+        write_nemo(tmp_path / "x.nemo", ForeignModel(ForeignConfig({}, "here"), {"w": torch.zeros(9)}, {}))
+    assert list(tmp_path.iterdir()) == []
