@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import re
 from pathlib import Path
+
+from bionemo_core.io.hashing import hash_bytes
 
 
 def read_page() -> tuple[str, str]:
@@ -19,4 +20,5 @@ def read_page() -> tuple[str, str]:
 
 
 def _hash_of(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+    digest = bytes.fromhex(hash_bytes(text.encode()))
+    return f"'sha256-{base64.b64encode(digest).decode()}'"
