@@ -1,7 +1,7 @@
 """Hugging Face folders: config.json, weights in one or several safetensors files, and the tokenizer's files."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from bionemo_core.io.atomic import new_output, write_chunks, write_json
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+CARD = "README.md"
 PICKLED_WEIGHTS = "pytorch_model.bin"
 PICKLED_INDEX = "pytorch_model.bin.index.json"
 TOKENIZER_FILES = (
@@ -56,8 +57,20 @@ def read_huggingface(folder: Path) -> ForeignModel:
     return ForeignModel(ForeignConfig(config, str(folder / CONFIG)), _open_tensors(folder), tokenizer_files)
 
 
-def write_huggingface(target: Path, model: ForeignModel, *, shard_bytes: int = SHARD_BYTES) -> None:
+def write_huggingface(
+    target: Path,
+    model: ForeignModel,
+    *,
+    shard_bytes: int = SHARD_BYTES,
+    describe: Callable[[Path], str] | None = None,
+) -> None:
     """Write `model` to the folder `target`, which appears only when it is complete.
+
+    Args:
+        target: a folder that does not exist.
+        model: the model.
+        shard_bytes: the size above which the tensors are split over several files.
+        describe: called with the folder once all else is in it; returns the model card. If it raises, nothing appears.
 
     Raises:
         ConfigError: `target` exists already.
@@ -77,6 +90,8 @@ def write_huggingface(target: Path, model: ForeignModel, *, shard_bytes: int = S
         if len(shards) > 1:
             total = sum(tensor.numel() * tensor.element_size() for tensor in model.tensors.values())
             write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": placed}, indent=2)
+        if describe is not None:
+            write_chunks(folder / CARD, [describe(folder).encode()])
 
 
 class _LazyTensors(Mapping[str, Tensor]):

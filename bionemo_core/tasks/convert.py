@@ -27,6 +27,8 @@ from bionemo_core.parallel.transfer import persistent_buffers
 from bionemo_core.parallel.weights import network_of
 from bionemo_core.plugins.did_you_mean import did_you_mean
 from bionemo_core.runs.plan_text import quieten_libraries
+from bionemo_core.tasks.conversion.model_card import Card, check_license, write_card
+from bionemo_core.tasks.conversion.read_back import compare_folder
 from bionemo_core.tasks.settings import Convert
 
 if TYPE_CHECKING:
@@ -80,7 +82,8 @@ def convert(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> No
     if form == "artefact":
         _write_artefact(target, stored, opened, tensors, DTYPES[settings.dtype], shard_bytes)
     else:
-        _write_foreign(target, form, stored, opened, tensors, spec, registry, shard_bytes)
+        card = Card(target.name, settings.license, settings.adapter)
+        _write_foreign(target, form, stored, opened, tensors, spec, registry, shard_bytes, card)
     opened.report.write(target, beside=True)
     print(f"{'written':>10}  {target} ({form}, {sum(t.numel() for t in tensors.values()) / 1e6:,.1f}M numbers)")
 
@@ -113,6 +116,9 @@ def _choose_form(settings: Convert) -> str:
             f"task.adapter={settings.adapter}: not a folder of peft (with adapter_config.json). A model with the "
             "adapters of a fine-tuning is the folder `model` of its run: restore_from_path=RUN/model."
         )
+    if settings.license is not None and form != "huggingface":
+        raise ConfigError("task.license: only a Hugging Face folder has a model card. Set task.to=huggingface.")
+    check_license(settings.license)
     if settings.max_shard_mib < 1:
         raise ConfigError(f"task.max_shard_mib: got {settings.max_shard_mib}, expected 1 or more.")
     return form
@@ -146,6 +152,7 @@ def _write_foreign(
     spec: RunSpec,
     registry: Registry,
     shard_bytes: int,
+    card: Card,
 ) -> None:
     choice = opened.spec.model
     usable = [
@@ -158,8 +165,15 @@ def _write_foreign(
             f"model {choice.name!r} of {choice.distribution}: no connector can write it as {form}. "
             "Use task.to=artefact."
         )
+    connector = usable[0]
     ours = OurModel(choice.name, choice.params, opened.tokenizer, tensors, stored.carried)
     if form == "nemo":
-        write_nemo(target, write_with_source_config(usable[0], ours))
-    else:
-        write_huggingface(target, usable[0].write(ours), shard_bytes=shard_bytes)
+        write_nemo(target, write_with_source_config(connector, ours))
+        return
+    theirs = connector.write(ours)
+
+    def describe(folder: Path) -> str:
+        equality = compare_folder(folder, connector, tensors)
+        return write_card(card, stored, opened, theirs.config.values, theirs.files, equality)
+
+    write_huggingface(target, theirs, shard_bytes=shard_bytes, describe=describe)

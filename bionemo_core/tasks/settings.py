@@ -201,6 +201,7 @@ class Convert:
     adapter: Optional[str] = None  # to=peft: RUN/adapter, which is written; else a folder of peft, which is merged
     dtype: str = "float32"  # precision of the tensors of an artefact: float32, bfloat16, float16
     max_shard_mib: Count = 5120  # split the tensors into files of at most this size in MiB
+    license: Optional[str] = None  # to=huggingface: the licence in the model card, such as apache-2.0; null: none
 
 
 @dataclass(frozen=True)
