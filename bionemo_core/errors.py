@@ -57,7 +57,7 @@ class StorageError(BioNeMoError):
 
 
 class NetworkError(BioNeMoError):
-    """A download failed, or another rank of the job has stopped."""
+    """A download or an upload failed, or another rank of the job has stopped."""
 
     code = "network"
     exit_status = 8

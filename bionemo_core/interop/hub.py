@@ -63,6 +63,11 @@ def is_address(path: str) -> bool:
     return match["revision"] is not None or not Path(path).parent.is_dir()
 
 
+def is_offline() -> bool:
+    """Return whether the environment forbids requests to the hub."""
+    return os.environ.get(OFFLINE_VARIABLE, "").upper() in ("1", "ON", "YES", "TRUE")
+
+
 def fetch_model(address: str, home: Path) -> Path:
     """Download the file or folder that `address` names, unless it is cached under `home`; return its path.
 
@@ -133,7 +138,7 @@ def _fetch_listing(endpoint: str, name: str, revision: str, root: Path) -> Path:
         NetworkError: the hub does not answer, or has no such model.
     """
     listing = root / _LISTING
-    if os.environ.get(OFFLINE_VARIABLE, "").upper() in ("1", "ON", "YES", "TRUE"):
+    if is_offline():
         kept = sorted(folder.parent.name for folder in root.glob(f"*/{_RECORD}"))
         known = f"Downloaded before: {' or '.join(f'{name}@{commit}' for commit in kept)}." if kept else ""
         raise ConfigError(

@@ -28,6 +28,7 @@ from bionemo_core.parallel.weights import network_of
 from bionemo_core.plugins.did_you_mean import did_you_mean
 from bionemo_core.runs.plan_text import quieten_libraries
 from bionemo_core.tasks.conversion.model_card import Card, check_license, write_card
+from bionemo_core.tasks.conversion.push import Destination
 from bionemo_core.tasks.conversion.read_back import compare_folder
 from bionemo_core.tasks.settings import Convert
 
@@ -53,13 +54,9 @@ def convert(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> No
         raise ConfigError(f"task.output={settings.output}: already exists. Choose another name, or move it first.")
     if not spec.restore_from_path:
         raise ConfigError("task=convert: there is no model to convert. Set restore_from_path=PATH.")
-    # `connector` belongs to the reader if the target is an artefact, else to the writer.
-    reader = spec.connector if form == "artefact" else None
-    stored = open_stored(spec.restore_from_path, registry, reader, home=spec.home)
-    try:
-        opened = load_stored(stored, registry, overrides={}, restore=spec.restore)
-    finally:
-        stored.close()
+    # Before the work: a hub that will not take the result says so now.
+    hub = Destination(settings.push_to, private=settings.push_private) if settings.push_to else None
+    stored, opened = _open_source(spec.restore_from_path, spec, form, registry)
     if form == PEFT:
         print(opened.report.text(), flush=True)
         count = convert_to_peft(opened, spec.restore_from_path, settings.adapter or "", target, registry)
@@ -82,10 +79,26 @@ def convert(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> No
     if form == "artefact":
         _write_artefact(target, stored, opened, tensors, DTYPES[settings.dtype], shard_bytes)
     else:
-        card = Card(target.name, settings.license, settings.adapter)
+        card = Card(settings.push_to or target.name, settings.license, settings.adapter)
         _write_foreign(target, form, stored, opened, tensors, spec, registry, shard_bytes, card)
     opened.report.write(target, beside=True)
-    print(f"{'written':>10}  {target} ({form}, {sum(t.numel() for t in tensors.values()) / 1e6:,.1f}M numbers)")
+    print(
+        f"{'written':>10}  {target} ({form}, {sum(t.numel() for t in tensors.values()) / 1e6:,.1f}M numbers)",
+        flush=True,
+    )
+    if hub is not None:
+        hub.send(target)
+        print(f"{'pushed':>10}  {hub.address} ({'private' if settings.push_private else 'public'})")
+
+
+def _open_source(path: str, spec: RunSpec, form: str, registry: Registry) -> tuple[StoredModel, OpenedModel]:
+    # `connector` belongs to the reader if the target is an artefact, else to the writer.
+    reader = spec.connector if form == "artefact" else None
+    stored = open_stored(path, registry, reader, home=spec.home)
+    try:
+        return stored, load_stored(stored, registry, overrides={}, restore=spec.restore)
+    finally:
+        stored.close()
 
 
 def network_tensors(network: nn.Module) -> dict[str, Tensor]:
@@ -118,6 +131,8 @@ def _choose_form(settings: Convert) -> str:
         )
     if settings.license is not None and form != "huggingface":
         raise ConfigError("task.license: only a Hugging Face folder has a model card. Set task.to=huggingface.")
+    if settings.push_to is not None and form != "huggingface":
+        raise ConfigError("task.push_to: only a Hugging Face folder can be pushed. Set task.to=huggingface.")
     check_license(settings.license)
     if settings.max_shard_mib < 1:
         raise ConfigError(f"task.max_shard_mib: got {settings.max_shard_mib}, expected 1 or more.")

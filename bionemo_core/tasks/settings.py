@@ -202,6 +202,8 @@ class Convert:
     dtype: str = "float32"  # precision of the tensors of an artefact: float32, bfloat16, float16
     max_shard_mib: Count = 5120  # split the tensors into files of at most this size in MiB
     license: Optional[str] = None  # to=huggingface: the licence in the model card, such as apache-2.0; null: none
+    push_to: Optional[str] = None  # to=huggingface: also send the folder to the hub, as ORG/NAME; the token is HF_TOKEN
+    push_private: bool = True  # only the owners of task.push_to may see it
 
 
 @dataclass(frozen=True)

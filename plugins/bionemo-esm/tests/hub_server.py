@@ -1,0 +1,124 @@
+"""A stand-in for the Hugging Face hub on loopback: whoami, create, preupload, LFS and commit, for one token."""
+
+import base64
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any
+
+TOKEN = "hf_LoopbackSecretThatNobodyMayRead"
+SIGNATURE = "SignedForOneUpload"
+
+
+class Hub:
+    """What the stand-in has, and what it was asked."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.repositories: dict[str, dict[str, Any]] = {}
+        """By name: `private`, and `files` with their content."""
+        self.requests: list[str] = []
+        self.unauthorised: list[str] = []
+        self.objects: dict[str, bytes] = {}
+        self.commits = 0
+        self.forbidden = False
+        """Whether the token may only read."""
+        self.full = False
+
+    def answer(self, method: str, path: str, body: bytes, token: str) -> tuple[int, dict[str, Any]]:
+        if path.startswith("/lfs/"):  # an address that itself is the permission
+            if self.full:
+                return 403, {"error": "Quota exceeded"}
+            self.objects[path.removeprefix("/lfs/")] = body
+            return 200, {}
+        if token != TOKEN:
+            self.unauthorised.append(path)
+            return 401, {"error": f"Invalid credentials: {token}"}  # a careless server that repeats the token
+        if path == "/api/whoami-v2":
+            return 200, {"name": "someone", "type": "user"}
+        if path == "/api/validate-yaml":
+            return 200, {"errors": [], "warnings": []}
+        if path == "/api/repos/create":
+            return self.create(json.loads(body))
+        name = "/".join(path.removeprefix("/api/models/").removeprefix("/").split("/")[:2]).removesuffix(".git")
+        if name not in self.repositories:
+            return 404, {"error": "Repository not found"}
+        if path.endswith("/info/lfs/objects/batch"):
+            asked = [one for one in json.loads(body)["objects"]]
+            actions = [
+                {**one, "actions": {"upload": {"href": f"{self.url}/lfs/{one['oid']}?key={SIGNATURE}"}}}
+                for one in asked
+            ]
+            return 200, {"transfer": "basic", "objects": actions}
+        if "/preupload/" in path:
+            names = [one["path"] for one in json.loads(body)["files"]]
+            kinds = {one: "lfs" if one.endswith(".safetensors") else "regular" for one in names}
+            return 200, {
+                "files": [{"path": one, "uploadMode": kinds[one], "shouldIgnore": False, "oid": None} for one in names]
+            }
+        if "/commit/" in path:
+            return self.commit(name, body)
+        repository = self.repositories[name]
+        siblings = [{"rfilename": one} for one in (".gitattributes", *repository["files"])]
+        return 200, {"id": name, "sha": "0" * 40, "private": repository["private"], "siblings": siblings}
+
+    def create(self, asked: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        name = f"{asked['organization']}/{asked['name']}"
+        if self.forbidden:
+            return 403, {"error": "You don't have the rights to create a model under this namespace"}
+        if name in self.repositories:
+            return 409, {"error": "You already created this model repo", "url": f"{self.url}/{name}"}
+        self.repositories[name] = {"private": asked.get("visibility") == "private", "files": {}}
+        return 200, {"url": f"{self.url}/{name}", "name": name, "id": name}
+
+    def commit(self, name: str, body: bytes) -> tuple[int, dict[str, Any]]:
+        self.commits += 1
+        for line in body.splitlines():
+            entry = json.loads(line)
+            value = entry["value"]
+            if entry["key"] == "file":
+                self.repositories[name]["files"][value["path"]] = base64.b64decode(value["content"])
+            if entry["key"] == "lfsFile":
+                self.repositories[name]["files"][value["path"]] = self.objects[value["oid"]]
+        return 200, {"commitUrl": f"{self.url}/{name}/commit/{'1' * 40}", "commitOid": "1" * 40}
+
+
+@contextmanager
+def serve_hub() -> Iterator[Hub]:
+    """Run the stand-in on a free port."""
+    hub = Hub()
+
+    class Handler(BaseHTTPRequestHandler):
+        def respond(self) -> None:
+            path = self.path.partition("?")[0]
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            hub.requests.append(f"{self.command} {path}")
+            token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
+            status, content = hub.answer(self.command, path, body, token)
+            answer = json.dumps(content).encode()
+            self.send_response(status)
+            if status == 404:
+                self.send_header("X-Error-Code", "RepoNotFound")
+            if status in (401, 403):
+                self.send_header("X-Error-Message", content["error"])
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        do_GET = do_POST = do_PUT = respond  # noqa: N815 - the names that http.server asks for
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        hub.url = f"http://127.0.0.1:{server.server_address[1]}"
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield hub
+        finally:
+            server.shutdown()
+            thread.join()
