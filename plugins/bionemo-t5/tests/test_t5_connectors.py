@@ -1,13 +1,16 @@
 """Weights out to v1 archives and Hugging Face folders and back: bit for bit, and read by the other side."""
 
 import logging
+import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from bionemo_core import cli
 from bionemo_core.builtin import load_registry
 from bionemo_core.config.schema import Restore
 from bionemo_core.data.batches.batch import Seq2SeqBatch
@@ -206,3 +209,18 @@ def test_a_nemo_t5_of_another_vocabulary_seeds_a_model(realdata: Path, tmp_path:
     report = transfer_weights(network, start_groups(), stored, Restore(vocabulary="tile"), sizes)
     assert report.complete and {one.method for one in report.resized} == {"tile"}
     assert torch.equal(network.decoder_words.weight, words[:128])
+
+
+def test_the_lines_of_its_model_card_open_the_folder(
+    theirs: tuple[torch.nn.Module, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["task=convert", f"restore_from_path={theirs[1]}", "task.to=huggingface", f"task.output={tmp_path}/t5"]
+    assert cli.main(arguments) == 0
+    card = (tmp_path / "t5" / "README.md").read_text()
+    assert "pipeline_tag" not in card and "| num_layers | 2 |" in card
+    monkeypatch.chdir(tmp_path)
+    opened: dict[str, Any] = {}
+    exec(re.findall(r"```python\n(.*?)```", card, re.DOTALL)[0], opened)
+    assert type(opened["model"]) is type(theirs[0])
+    assert_same_bits(opened["model"].state_dict(), theirs[0].state_dict())
+    assert opened["tokenizer"]("M K T A Y").input_ids == [*TOKENIZER.encode("MKTAY").tolist(), TOKENIZER.eos_id]
