@@ -32,7 +32,10 @@ class StepPlan(NamedTuple):
     consumed_samples: int
     micro_batches: tuple[MicroPlan, ...]
     data_pass: int
-    """The latest pass over the data that a record of the step is from, over all ranks."""
+    """The pass over the data that the count of sequences is in; of a blend, the latest of its parts.
+
+    Packs are filled within a window, which spans several passes over few records, so single records may be ahead.
+    """
 
 
 @dataclass(frozen=True)
@@ -83,8 +86,10 @@ class Planner:
         stream = self._packs(consumed_samples, None)
         for step in range(first_step, last_step):
             step_packs = list(islice(stream, self.global_batch_size))
+            before = consumed_samples
             consumed_samples += sum(len(pack.positions) for pack in step_packs)
-            yield _step_plan(step, consumed_samples, self._assign(step_packs), step_packs)
+            data_pass = self._latest_pass(before, consumed_samples)
+            yield StepPlan(step, consumed_samples, self._assign(step_packs), data_pass)
 
     def evaluation(self, limit_batches: int | None) -> list[StepPlan]:
         """Plan one pass over the records, or its first `limit_batches` steps, the same every time.
@@ -96,9 +101,14 @@ class Planner:
         plans: list[StepPlan] = []
         seen = 0
         while step_packs := list(islice(stream, self.global_batch_size)):
+            before = seen
             seen += sum(len(pack.positions) for pack in step_packs)
-            plans.append(_step_plan(len(plans), seen, self._assign(step_packs), step_packs))
+            plans.append(StepPlan(len(plans), seen, self._assign(step_packs), self._latest_pass(before, seen)))
         return plans
+
+    def _latest_pass(self, start: int, stop: int) -> int:
+        """Return the latest pass over the data of the positions `start` .. `stop` - 1 of the order."""
+        return int(self.order.locate(np.arange(start, stop))[0].max())
 
     def _packs(self, start: int, stop: int | None) -> Iterator[Pack]:
         return packs(
@@ -125,7 +135,3 @@ class Planner:
             bounds = np.concatenate([pack.sizes for pack in own_packs], axis=1) if self.packing else None
             micro_batches.append(MicroPlan(data_passes, indices, bounds, len(own_packs), counted))
         return tuple(micro_batches)
-
-
-def _step_plan(step: int, consumed: int, micro_batches: tuple[MicroPlan, ...], step_packs: Sequence[Pack]) -> StepPlan:
-    return StepPlan(step, consumed, micro_batches, max(int(pack.data_passes.max()) for pack in step_packs))

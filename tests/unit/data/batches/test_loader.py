@@ -176,6 +176,13 @@ def test_a_step_says_its_pass_over_the_data(parts: tuple[Any, ...]) -> None:
     assert [[step.data_pass for step in loader] for loader in loaders] == [[0] * 5 + [1] * 5 + [2]] * 4
 
 
+def test_the_pass_follows_the_count_where_a_window_spans_several(parts: tuple[Any, ...]) -> None:
+    shape = {**SHAPE, "pack_window": 400}  # ten passes over 40 proteins
+    steps = list(train_loader(*parts, **shape, packing=True, last_step=12))
+    assert [step.data_pass for step in steps] == [(step.consumed_samples - 1) // 40 for step in steps]
+    assert steps[0].data_pass == 0 < steps[-1].data_pass
+
+
 @pytest.mark.processes
 def test_evaluation_sees_everything_once_with_the_same_masks(parts: tuple[Any, ...]) -> None:
     loader = eval_loader(*parts, **SHAPE, num_workers=1)
