@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +13,7 @@ import pytorch_lightning as pl
 import torch.distributed as dist
 from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.strategies.launchers.subprocess_script import _ChildProcessObserver
 
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.errors import BioNeMoError, ConfigError, NetworkError
@@ -99,6 +102,7 @@ class Launch:
         strategy = self._trainer.strategy
         try:
             if strategy.launcher is not None:
+                explain_lost_children()
                 strategy.launcher.launch(lambda: None, trainer=self._trainer)
                 started(getattr(strategy.launcher, "procs", []))
             strategy.setup_environment()
@@ -109,6 +113,26 @@ class Launch:
                 "MASTER_PORT to a free one."
             ) from error
         return Ranks(dist.get_rank(), dist.get_world_size(), self._device)
+
+
+def explain_lost_children() -> None:
+    """Have Lightning's observer of the ranks that this process starts say why it ends them all."""
+    _ChildProcessObserver._terminate_all = _end_with_lost_rank  # type: ignore[method-assign,assignment]  # no hook
+
+
+def _end_with_lost_rank(observer: _ChildProcessObserver) -> None:
+    """End all ranks of this node because one has died; Lightning would kill this one too, without a word."""
+    lost = next(process for process in observer._child_processes if process.returncode)
+    for process in observer._child_processes:
+        process.kill()
+    code = lost.returncode
+    how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
+    sys.stderr.write(
+        f"error[{NetworkError.code}]: another rank of this job, process {lost.pid}, {how}, so this one ends too. Find "
+        "the cause in its output, then run the same command again; a training continues with resume=last.\n"
+    )
+    sys.stderr.flush()
+    os._exit(code if code > 0 else NetworkError.exit_status)  # this is a thread, and the main one may wait for ever
 
 
 def agree(ranks: Ranks, choose: Callable[[], Any]) -> Any:

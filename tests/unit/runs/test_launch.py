@@ -1,5 +1,7 @@
 """Ranks agree on what rank 0 chooses, and fail together when it cannot."""
 
+import subprocess
+import sys
 from copy import deepcopy
 
 import pytest
@@ -41,3 +43,23 @@ def test_every_rank_fails_when_rank_zero_does(wire, failure, expected):
         agree(Ranks(0, 2), fail)
     with pytest.raises(expected, match=str(failure)):
         agree(Ranks(1, 2), lambda: pytest.fail("only rank 0 chooses"))
+
+
+OBSERVED = """
+import subprocess, sys, time
+from lightning_fabric.strategies.launchers.subprocess_script import _ChildProcessObserver
+from bionemo_core.runs import launch
+launch.explain_lost_children()
+dead, alive = (subprocess.Popen([sys.executable, "-c", text]) for text in (sys.argv[1], "import time; time.sleep(60)"))
+_ChildProcessObserver(main_pid=0, child_processes=[dead, alive], sleep_period=0.1).start()
+time.sleep(60)
+"""
+
+
+@pytest.mark.processes
+def test_a_killed_rank_is_explained_before_the_others_end():
+    child = "import os; os.kill(os.getpid(), 9)"
+    ended = subprocess.run([sys.executable, "-c", OBSERVED, child], capture_output=True, text=True, timeout=50)
+    assert ended.returncode == NetworkError.exit_status, ended.stderr
+    assert "was ended by SIGKILL, so this one ends too" in ended.stderr
+    assert "run the same command again" in ended.stderr
