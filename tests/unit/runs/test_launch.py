@@ -1,15 +1,19 @@
 """Ranks agree on what rank 0 chooses, and fail together when it cannot."""
 
+import multiprocessing
 import subprocess
 import sys
+import time
 from copy import deepcopy
+from pathlib import Path
 
 import pytest
 import torch.distributed as dist
+from lightning_fabric.strategies.launchers.subprocess_script import _ChildProcessObserver
 
 from bionemo_core.errors import ConfigError, NetworkError
 from bionemo_core.parallel.ranks import Ranks
-from bionemo_core.runs.launch import agree
+from bionemo_core.runs.launch import agree, explain_lost_children
 
 
 @pytest.fixture
@@ -45,21 +49,21 @@ def test_every_rank_fails_when_rank_zero_does(wire, failure, expected):
         agree(Ranks(1, 2), lambda: pytest.fail("only rank 0 chooses"))
 
 
-OBSERVED = """
-import subprocess, sys, time
-from lightning_fabric.strategies.launchers.subprocess_script import _ChildProcessObserver
-from bionemo_core.runs import launch
-launch.explain_lost_children()
-dead, alive = (subprocess.Popen([sys.executable, "-c", text]) for text in (sys.argv[1], "import time; time.sleep(60)"))
-_ChildProcessObserver(main_pid=0, child_processes=[dead, alive], sleep_period=0.1).start()
-time.sleep(60)
-"""
+def watch(said: Path) -> None:
+    """Be a rank whose two others are watched by Lightning, and one of them dies."""
+    sys.stderr = said.open("w")
+    explain_lost_children()
+    others = [subprocess.Popen(["sh", "-c", "kill -9 $$"]), subprocess.Popen(["sleep", "60"])]
+    _ChildProcessObserver(main_pid=0, child_processes=others, sleep_period=0.1).start()
+    time.sleep(30)
 
 
 @pytest.mark.processes
-def test_a_killed_rank_is_explained_before_the_others_end():
-    child = "import os; os.kill(os.getpid(), 9)"
-    ended = subprocess.run([sys.executable, "-c", OBSERVED, child], capture_output=True, text=True, timeout=50)
-    assert ended.returncode == NetworkError.exit_status, ended.stderr
-    assert "was ended by SIGKILL, so this one ends too" in ended.stderr
-    assert "run the same command again" in ended.stderr
+def test_a_killed_rank_is_explained_before_the_others_end(tmp_path):
+    rank = multiprocessing.get_context("fork").Process(target=watch, args=(tmp_path / "said",))
+    rank.start()
+    rank.join()
+    assert rank.exitcode == NetworkError.exit_status
+    said = (tmp_path / "said").read_text()
+    assert "was ended by SIGKILL, so this one ends too" in said
+    assert "run the same command again" in said
