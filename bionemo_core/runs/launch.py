@@ -13,7 +13,7 @@ import pytorch_lightning as pl
 import torch.distributed as dist
 from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
-from lightning_fabric.strategies.launchers.subprocess_script import _ChildProcessObserver
+from lightning_fabric.strategies.launchers import subprocess_script
 
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.errors import BioNeMoError, ConfigError, NetworkError
@@ -117,10 +117,12 @@ class Launch:
 
 def explain_lost_children() -> None:
     """Have Lightning's observer of the ranks that this process starts say why it ends them all."""
-    _ChildProcessObserver._terminate_all = _end_with_lost_rank  # type: ignore[method-assign,assignment]  # no hook
+    observer = getattr(subprocess_script, "_ChildProcessObserver", None)  # private, and there is no hook
+    if observer is not None:
+        observer._terminate_all = _end_with_lost_rank
 
 
-def _end_with_lost_rank(observer: _ChildProcessObserver) -> None:
+def _end_with_lost_rank(observer: Any) -> None:
     """End all ranks of this node because one has died; Lightning would kill this one too, without a word."""
     lost = next(process for process in observer._child_processes if process.returncode)
     for process in observer._child_processes:
