@@ -15,6 +15,9 @@ from bionemo_core.errors import ConfigError
 
 PURPOSE = "token"
 
+_MAY_OVERFLOW = 1e-250
+"""A temperature by which a float32 cannot always be divided in float64."""
+
 
 @dataclass(frozen=True)
 class TokenSampling:
@@ -47,10 +50,10 @@ def filter_probabilities(logits_RV: Tensor, sampling: TokenSampling) -> Tensor:
     Top-p is applied to the tokens that top-k keeps. Tokens that tie with the last one kept are kept as well, so that
     the result does not depend on how a device sorts.
     """
-    scaled_RV = logits_RV.double() / sampling.temperature
-    # A tiny temperature overflows; relative to the largest logit, it leaves that one only.
-    relative_RV = (logits_RV.double() - logits_RV.double().amax(dim=-1, keepdim=True)) / sampling.temperature
-    scaled_RV = torch.where(scaled_RV.isfinite().all(dim=-1, keepdim=True), scaled_RV, relative_RV)
+    scaled_RV = logits_RV.double()
+    if sampling.temperature < _MAY_OVERFLOW:
+        scaled_RV = scaled_RV - scaled_RV.amax(dim=-1, keepdim=True)  # leaves the largest logit only
+    scaled_RV = scaled_RV / sampling.temperature
     p_RV = torch.softmax(scaled_RV, dim=-1)
     columns = p_RV.shape[-1]
     if 0 < sampling.top_k < columns:

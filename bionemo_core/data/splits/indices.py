@@ -69,9 +69,10 @@ def fraction_to_size(num_records: int, fraction: float, key: str) -> int:
 def _check_sizes(num_records: int, val_size: int, test_size: int, keys: SizeKeys) -> None:
     if val_size < 0 or test_size < 0 or val_size + test_size >= num_records:
         used = [key for key, size in zip(keys, (val_size, test_size), strict=True) if size]
+        advice = f"Lower {' and '.join(used)} (0: none), or give more data." if used else "Give more data."
         raise ConfigError(
             f"data: {val_size} validation and {test_size} test sequences leave nothing of {num_records} to train on. "
-            f"Lower {' and '.join(used)} (0: none), or give more data."
+            f"{advice}"
         )
 
 
