@@ -131,11 +131,13 @@ def difference(rows: Rows, reference: Rows) -> float:
     return max(abs(got - wanted) / abs(wanted) for got, wanted in pairs)
 
 
-def layouts_agree(runs: Runs, model: str, precision: str, steps: int, pool: ThreadPoolExecutor) -> dict[str, float]:
+def layouts_agree(
+    runs: Runs, model: str, precision: str, compiled: bool, steps: int, pool: ThreadPoolExecutor
+) -> dict[str, float]:
     """Difference from one GPU of every layout, and of a run of two GPUs that goes on on one."""
     options, layouts = MODELS[model]
     batch = ("batch.micro_batch_size=4", "batch.global_batch_size=8")
-    asked = (f"model={model}", *options, f"trainer.precision={precision}", "trainer.compile=false", *batch)
+    asked = (f"model={model}", *options, f"trainer.precision={precision}", f"trainer.compile={compiled}", *batch)
     end, case = f"trainer.max_steps={steps}", f"{model}-{precision}"
 
     def goes_on() -> Rows:
@@ -195,6 +197,7 @@ def main() -> int:
     parser.add_argument("--cases", default=",".join(SPEEDS))
     parser.add_argument("--accelerator", choices=("gpu", "cpu"), default="gpu")
     parser.add_argument("--side-by-side", type=int, default=8, help="runs of the part losses at once")
+    parser.add_argument("--compile", action="store_true", help="compile and record layers in the part losses too")
     parser.add_argument("--limit-s", type=float, default=240, help="seconds that a run of the part losses may take")
     arguments = parser.parse_args()
     with TemporaryDirectory() as home:
@@ -206,7 +209,10 @@ def main() -> int:
         cases = [(model, precision) for model in arguments.models.split(",") for precision in precisions]
         agree = True
         with ThreadPoolExecutor(len(cases)) as checks, ThreadPoolExecutor(arguments.side_by_side) as pool:
-            begun = {checks.submit(layouts_agree, runs, *case, arguments.steps, pool): case for case in cases}
+            begun = {
+                checks.submit(layouts_agree, runs, *case, arguments.compile, arguments.steps, pool): case
+                for case in cases
+            }
             for done in as_completed(begun):
                 agree &= max(done.result().values()) < TOLERANCE[begun[done][1]]
     print("all agree" if agree else "LOSSES DIFFER")
