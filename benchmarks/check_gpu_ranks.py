@@ -84,7 +84,11 @@ class Runs:
         try:
             status = process.wait(self.limit_s)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+            status = None
+        finally:
+            if process.returncode is None:  # ended by Ctrl-C, too
+                os.killpg(process.pid, signal.SIGKILL)
+        if status is None:
             status = process.wait()
         if status:
             self._explain(name, status)
@@ -95,11 +99,13 @@ class Runs:
         """The metrics of the first `count` steps of a run, which is then killed, so that no time goes into saving."""
         process = self._start(name, (*overrides, "trainer.max_steps=100000"), gpu)
         rows: Rows = []
-        while process.poll() is None and len(rows) < count:
-            sleep(0.5)
-            rows = self._read(name)
-        if process.returncode is None:
-            os.killpg(process.pid, signal.SIGKILL)
+        try:
+            while process.poll() is None and len(rows) < count:
+                sleep(0.5)
+                rows = self._read(name)
+        finally:
+            if process.returncode is None:
+                os.killpg(process.pid, signal.SIGKILL)
         status = process.wait()
         if len(rows) < count:
             self._explain(name, status)

@@ -21,7 +21,8 @@ class Trainer:
     accelerator: str = "auto"  # auto, cpu, gpu
     devices: Count = 1  # GPUs per machine, or processes per machine on a CPU
     num_nodes: Count = 1  # number of machines
-    precision: str = "auto"  # auto (bf16-mixed on a GPU, 32 on a CPU), 32, bf16-mixed, 16-mixed
+    precision: str = "auto"  # auto (bf16-mixed on a GPU, 32 on a CPU), 32, bf16-mixed, 16-mixed, fp8-mixed (training)
+    fp8_recipe: Optional[str] = None  # with fp8-mixed, scales: rowwise, or tensorwise, which is faster; null: rowwise
     max_steps: Count = 1_000_000  # optimizer steps of the whole run, resumes included; the schedule ends here
     max_time_min: Optional[Positive] = None  # limit in minutes, summed over all sessions of the run; null: none
     log_every_n_steps: Count = 10  # steps between logged metrics
@@ -97,7 +98,7 @@ CORE_GROUPS = {"trainer": Trainer, "batch": Batch, "parallel": Parallel, "checkp
 
 _RECOMPUTE = ("granularity", "method", "num_layers")
 LATER_SETTINGS = {
-    "trainer": frozenset({"cuda_graphs", *(f"activations_checkpoint_{key}" for key in _RECOMPUTE)}),
+    "trainer": frozenset({"cuda_graphs", "fp8_recipe", *(f"activations_checkpoint_{key}" for key in _RECOMPUTE)}),
     "parallel": frozenset({"sharding_strategy", "shard_size", "reduce_dtype"}),
 }
 """Settings added since format 1; an older run.json gets their defaults."""

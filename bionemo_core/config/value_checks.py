@@ -9,7 +9,8 @@ from bionemo_core.plugins.did_you_mean import did_you_mean
 from bionemo_core.ranges import check_fields
 
 ACCELERATORS = ("auto", "cpu", "gpu")
-PRECISIONS = ("auto", "32", "bf16-mixed", "16-mixed")
+PRECISIONS = ("auto", "32", "bf16-mixed", "16-mixed", "fp8-mixed")
+FP8_RECIPES = ("tensorwise", "rowwise")
 MODES = ("min", "max")
 SHARDING_STRATEGIES = ("auto", "full", "hybrid", "none")
 REDUCE_DTYPES = ("float32", "bfloat16")
@@ -46,6 +47,7 @@ def check_values(spec: RunSpec) -> None:
     for group in CORE_GROUPS:
         check_fields(getattr(spec, group), f"{group}.")
     _check_words(spec.trainer, spec.checkpoint)
+    _check_fp8(spec)
     _check_sharding(spec.parallel)
     check_restore(spec.restore)
 
@@ -68,6 +70,30 @@ def _check_words(trainer: Trainer, checkpoint: Checkpoint) -> None:
     _one_of("checkpoint.mode", checkpoint.mode, MODES)
     if not checkpoint.monitor:
         raise ConfigError("checkpoint.monitor: got '', expected the name of a metric such as val_loss.")
+
+
+def _check_fp8(spec: RunSpec) -> None:
+    recipe, tensor_size = spec.trainer.fp8_recipe, spec.parallel.tensor_model_parallel_size
+    if recipe is not None:
+        _one_of("trainer.fp8_recipe", recipe, FP8_RECIPES)
+    if spec.trainer.precision != "fp8-mixed":
+        if recipe is not None:
+            raise ConfigError(
+                f"trainer.fp8_recipe={recipe} is not used with trainer.precision={spec.trainer.precision}. Leave it "
+                "out, or use trainer.precision=fp8-mixed."
+            )
+        return
+    if spec.task.name != "train":
+        raise ConfigError(
+            f"trainer.precision=fp8-mixed is for task=train, and not for task={spec.task.name}. "
+            "Use trainer.precision=bf16-mixed."
+        )
+    if tensor_size > 1:
+        raise ConfigError(
+            f"trainer.precision=fp8-mixed does not work with parallel.tensor_model_parallel_size={tensor_size} yet. "
+            "Use trainer.precision=bf16-mixed, or parallel.tensor_model_parallel_size=1 with "
+            "parallel.sharding_strategy=full."
+        )
 
 
 def _check_sharding(parallel: Parallel) -> None:

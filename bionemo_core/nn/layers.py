@@ -26,6 +26,7 @@ from torch import Tensor
 
 from bionemo_core.errors import ConfigError
 from bionemo_core.nn.attention import SdpaCoreAttention
+from bionemo_core.parallel.float8 import Float8Product
 from bionemo_core.parallel.groups import ProcessGroups
 from bionemo_core.parallel.sequence import SequenceShards
 from bionemo_core.parallel.tensor import column_linear, sum_over_ranks
@@ -36,6 +37,8 @@ class ColumnLinear(ColumnParallelLinear):
 
     shards: SequenceShards | None = None
     """The split of the input's tokens over the ranks; None if every rank has all tokens."""
+    float8: Float8Product | None = None
+    """The product in float8, on one tensor-parallel rank; None: in the dtype of the input."""
 
     def forward(self, input_: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         weight = self.weight if weight is None else weight
@@ -43,7 +46,7 @@ class ColumnLinear(ColumnParallelLinear):
             return self.shards.gathered_linear(input_, weight, self.bias), None
         if self.tp_group.size() > 1:
             return column_linear(input_, weight, self.bias, self.tp_group), None
-        return F.linear(input_, weight, self.bias), None
+        return (self.float8 or F.linear)(input_, weight, self.bias), None
 
 
 class RowLinear(RowParallelLinear):
@@ -51,6 +54,8 @@ class RowLinear(RowParallelLinear):
 
     shards: SequenceShards | None = None
     """The split of the output's tokens over the ranks; None if every rank gets all tokens."""
+    float8: Float8Product | None = None
+    """The product in float8, on one tensor-parallel rank; None: in the dtype of the input."""
 
     def forward(self, input_: Tensor) -> tuple[Tensor, Tensor | None]:
         if self.shards is not None:
@@ -59,7 +64,7 @@ class RowLinear(RowParallelLinear):
         if self.tp_group.size() > 1:
             output = sum_over_ranks(F.linear(input_, self.weight), self.tp_group)
             return (output if self.bias is None else output + self.bias), None
-        return F.linear(input_, self.weight, self.bias), None
+        return (self.float8 or F.linear)(input_, self.weight, self.bias), None
 
 
 def gelu_tanh(x: Tensor) -> Tensor:

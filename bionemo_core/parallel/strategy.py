@@ -21,6 +21,7 @@ from bionemo_core.checkpoint.save import save
 from bionemo_core.config.recompute_options import Recompute
 from bionemo_core.errors import ConfigError, NetworkError, NonFiniteError
 from bionemo_core.io.exhaustion import find_exhaustion
+from bionemo_core.parallel.float8 import use_float8
 from bionemo_core.parallel.groups import ProcessGroups, start_groups
 from bionemo_core.parallel.layout import ParameterLayout, read_layouts
 from bionemo_core.parallel.pipeline import StagePlan, keep_stage, plan_stages, stage_layouts
@@ -62,6 +63,7 @@ class MegatronStrategy(DDPStrategy):
         sequence_parallel: split the tokens between the layers over the tensor-parallel ranks.
         timeout_s: how long a rank waits for the others.
         pipeline_model_parallel_size: stages of the pipeline, each with a part of the layers.
+        fp8_recipe: how linear layers are scaled to multiply in float8; None: they do not.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class MegatronStrategy(DDPStrategy):
         recompute: Recompute | None = None,
         sequence_parallel: bool = False,
         pipeline_model_parallel_size: int = 1,
+        fp8_recipe: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(timeout=timedelta(seconds=timeout_s), **kwargs)
@@ -93,6 +96,7 @@ class MegatronStrategy(DDPStrategy):
         self.use_cuda_graphs = use_cuda_graphs
         self.recompute = recompute or Recompute()
         self.sequence_parallel = sequence_parallel
+        self.fp8_recipe = fp8_recipe
         self.facts: dict[str, Any] = {}
         """Plain values that are written into each checkpoint's manifest."""
         self.layouts: dict[str, ParameterLayout] = {}
@@ -212,6 +216,8 @@ class MegatronStrategy(DDPStrategy):
             self.layouts = read_layouts(self.network, self.groups)
         if self.sequence_parallel:
             split_sequences(self.network)
+        if self.fp8_recipe is not None:
+            use_float8(self.network, self.fp8_recipe, self.root_device)
         recompute_layers(self.network, self.recompute, compiled=self.compile_layers)
         if not self._saves_parts:
             if self.groups.data_size > 1:

@@ -9,10 +9,15 @@ import torch
 
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.errors import ConfigError
+from bionemo_core.parallel.float8 import check_float8
 from bionemo_core.protocols import BuildContext
 from bionemo_core.runs.cores import refuse_oversubscription
 
 DTYPES = {"32": torch.float32, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+DTYPES["fp8-mixed"] = torch.bfloat16  # of all but the products of linear layers
+
+DEFAULT_FP8_RECIPE = "rowwise"
+"""One scale for a whole tensor is faster, but an outlier costs all other values their precision."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +25,8 @@ class Device:
     """The kind of device of all ranks of a run, and its precision."""
 
     accelerator: str  # cpu, gpu
-    precision: str  # 32, bf16-mixed, 16-mixed
+    precision: str  # 32, bf16-mixed, 16-mixed, fp8-mixed
+    fp8_recipe: str | None = None  # with fp8-mixed: tensorwise, rowwise
 
     @property
     def name(self) -> str:
@@ -62,10 +68,13 @@ def choose_device(spec: RunSpec) -> Device:
         precision = "bf16-mixed" if accelerator == "gpu" else "32"
     if precision == "16-mixed" and accelerator == "cpu":
         raise ConfigError("trainer.precision=16-mixed needs a GPU; on a CPU use 32 or bf16-mixed.")
+    fp8_recipe = (spec.trainer.fp8_recipe or DEFAULT_FP8_RECIPE) if precision == "fp8-mixed" else None
+    if fp8_recipe:
+        check_float8(fp8_recipe, on_gpu=accelerator == "gpu")
     refuse_oversubscription(spec, ranks_use_cores=accelerator == "cpu")
     if spec.trainer.num_threads:
         torch.set_num_threads(spec.trainer.num_threads)
     if spec.trainer.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
-    return Device(accelerator, precision)
+    return Device(accelerator, precision, fp8_recipe)

@@ -120,7 +120,8 @@ def _layout_line(plan: BatchPlan, device: Device) -> str:
     sizes = {"data": plan.data_parallel_size, "tensor": plan.tensor_parallel_size}
     sizes |= {"pipeline": plan.pipeline_parallel_size} if plan.pipeline_parallel_size > 1 else {}
     listed = ", ".join(f"{name} {size}" for name, size in sizes.items())
-    return f"{math.prod(sizes.values())} x {device.name} ({listed}), precision {device.precision}"
+    recipe = f" ({device.fp8_recipe}{', emulated' * (device.name == 'cpu')})" if device.fp8_recipe else ""
+    return f"{math.prod(sizes.values())} x {device.name} ({listed}), precision {device.precision}{recipe}"
 
 
 def _stages_line(stages: StagePlan, plan: BatchPlan) -> str:

@@ -40,21 +40,7 @@ def make_trainer(
     """Make the trainer of the run; its ranks have been started."""
     settings = spec.trainer
     run = RunContext(folder=folder.path, name=spec.name, resumed_step=reader.step if reader else None)
-    strategy = MegatronStrategy(
-        tensor_model_parallel_size=spec.parallel.tensor_model_parallel_size,
-        dtype=device.dtype,
-        compile_layers=device.accelerator == "gpu" if settings.compile is None else settings.compile,
-        use_cuda_graphs=settings.cuda_graphs,
-        reduce_dtype=getattr(torch, spec.parallel.reduce_dtype),
-        sharding_strategy=spec.parallel.sharding_strategy,
-        shard_size=spec.parallel.shard_size,
-        device_bytes=device_bytes(device, settings.devices),
-        recompute=Recompute.of(settings),
-        sequence_parallel=spec.parallel.sequence_parallel,
-        pipeline_model_parallel_size=spec.parallel.pipeline_model_parallel_size,
-    )
-    if reader:
-        strategy.resume_from(reader)
+    strategy = _make_strategy(spec, device, reader)
     callbacks = [registry.build(choice) for choice in spec.callbacks]
     callbacks += [LogMetrics(settings.log_every_n_steps), StopOnBadValidation()]
     callbacks += [RunProgress()] if settings.progress_bar else []
@@ -79,6 +65,27 @@ def make_trainer(
     )
     strategy.setup_environment()
     return trainer
+
+
+def _make_strategy(spec: RunSpec, device: Device, reader: CheckpointReader | None) -> MegatronStrategy:
+    settings = spec.trainer
+    strategy = MegatronStrategy(
+        tensor_model_parallel_size=spec.parallel.tensor_model_parallel_size,
+        dtype=device.dtype,
+        compile_layers=device.accelerator == "gpu" if settings.compile is None else settings.compile,
+        use_cuda_graphs=settings.cuda_graphs,
+        reduce_dtype=getattr(torch, spec.parallel.reduce_dtype),
+        sharding_strategy=spec.parallel.sharding_strategy,
+        shard_size=spec.parallel.shard_size,
+        device_bytes=device_bytes(device, settings.devices),
+        recompute=Recompute.of(settings),
+        sequence_parallel=spec.parallel.sequence_parallel,
+        pipeline_model_parallel_size=spec.parallel.pipeline_model_parallel_size,
+        fp8_recipe=device.fp8_recipe,
+    )
+    if reader:
+        strategy.resume_from(reader)
+    return strategy
 
 
 def call_meet_run(trainer: pl.Trainer, tokenizer: Tokenizer, context: BuildContext) -> None:
