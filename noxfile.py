@@ -105,10 +105,11 @@ def coverage(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style and format with ruff; `nox -s lint -- --fix` mends what it can."""
-    session.install("-c", "constraints.txt", *_requirements("ruff"))
+    """Check style and format with ruff, and the Containerfile; `nox -s lint -- --fix` mends what it can."""
+    session.install("-c", "constraints.txt", *_requirements("ruff", "hadolint"))
     session.run("ruff", "check", *session.posargs, ".")
     session.run("ruff", "format", *([] if "--fix" in session.posargs else ["--check"]), ".")
+    session.run("hadolint", "Containerfile")
 
 
 @nox.session

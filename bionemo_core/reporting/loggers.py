@@ -50,6 +50,9 @@ def wandb(
     entity: Optional[str] = None,
     offline: Optional[bool] = None,
     tags: list[str] = [],  # noqa: B006 - read only; hydra-zen copies it
+    group: Optional[str] = None,
+    job_type: Optional[str] = None,
+    notes: Optional[str] = None,
 ) -> Any:
     """Return Lightning's Weights & Biases logger, with its files in the run folder.
 
@@ -63,6 +66,9 @@ def wandb(
         entity: the user or team that owns the project; null: your default.
         offline: write to the run folder only; null: only if no API key is found.
         tags: W&B's tags of the run.
+        group: W&B's group, which puts the runs of one experiment together.
+        job_type: W&B's kind of the run, such as pretrain.
+        notes: text that W&B shows beside the run.
 
     Raises:
         ConfigError: wandb is not installed, or `offline=false` and there is no key.
@@ -84,6 +90,9 @@ def wandb(
         offline=go_offline,
         entity=entity,
         tags=list(tags),
+        group=group,
+        job_type=job_type,
+        notes=notes,
         settings=settings,
     )
 

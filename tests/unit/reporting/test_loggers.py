@@ -40,7 +40,7 @@ def test_import_is_light():
     [
         (loggers.csv, set()),
         (loggers.tensorboard, set()),
-        (loggers.wandb, {"project", "name", "entity", "offline", "tags"}),
+        (loggers.wandb, {"project", "name", "entity", "offline", "tags", "group", "job_type", "notes"}),
     ],
 )
 def test_the_configuration_holds_the_users_keys_only(factory, keys):
@@ -100,6 +100,15 @@ def test_of_the_dotenv_file_only_the_key_is_read(tmp_path, monkeypatch):
     assert _mode(loggers.wandb(_run(tmp_path))) == "online"
     assert os.environ["WANDB_API_KEY"] == CANARY
     assert "OTHER_SECRET" not in os.environ
+
+
+def test_wandb_is_told_group_kind_and_notes(tmp_path):
+    logger = loggers.wandb(_run(tmp_path), group="g", job_type="pretrain", notes="n")
+    assert {key: logger._wandb_init[key] for key in ("group", "job_type", "notes")} == {
+        "group": "g",
+        "job_type": "pretrain",
+        "notes": "n",
+    }
 
 
 def test_a_resumed_run_keeps_its_wandb_id_and_another_gets_its_own(tmp_path):
