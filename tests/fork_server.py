@@ -36,9 +36,9 @@ def prepare() -> None:
     for name in ("bionemo_core.cli.run", *(f"bionemo_core.tasks.{task}" for task in TASKS), *MODELS):
         importlib.import_module(name)
     from bionemo_core.builtin import load_registry
-    from bionemo_core.config.store import fill_store
+    from bionemo_core.cli.run import compose
 
-    fill_store(load_registry())
+    compose(["model=esm1nv_tiny"], load_registry())  # its parts are made once, for all children
 
 
 def start(

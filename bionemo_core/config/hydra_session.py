@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import hydra
+from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -23,8 +24,23 @@ def composer() -> Iterator[Callable[[list[str]], DictConfig]]:
     Raises:
         HydraException: (from the function) an override or a file cannot be used.
     """
-    with hydra.initialize(config_path=None, **VERSION_OPTIONS):
+    with hydra.initialize(config_path=None, **VERSION_OPTIONS), _store_not_copied():
         yield _compose
+
+
+@contextmanager
+def _store_not_copied() -> Iterator[None]:
+    """Let copies of Hydra's sources share the store.
+
+    Hydra copies its sources, and with them every node of every group, each time that it composes. This takes most of
+    the time, and nothing changes the store: it hands out copies of its nodes.
+    """
+    store: Any = ConfigStore.instance()
+    store.__deepcopy__ = lambda memo: store
+    try:
+        yield
+    finally:
+        del store.__deepcopy__
 
 
 def _compose(overrides: list[str]) -> DictConfig:

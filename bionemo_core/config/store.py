@@ -5,14 +5,13 @@ the factory's parameters and the component's qualified name, but no `_target_`: 
 No `from __future__ import annotations` here: OmegaConf reads these annotations at run time.
 """
 
-import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any, Optional
 
-from hydra.core.config_store import ConfigStore
-from hydra_zen import ZenStore
+from hydra.core.config_store import ConfigNode, ConfigStore
 from omegaconf import OmegaConf
 from omegaconf import __version__ as omegaconf_version
 
@@ -99,38 +98,52 @@ _filled: tuple[Registry, Any] | None = None
 def fill_store(registry: Registry) -> None:
     """Register the primary configuration and a node for every choice with Hydra.
 
-    This takes half a second, so nothing is done if the store still holds what this registry has put there.
+    Nothing is done if the store still holds what this registry has put there.
     """
     global _filled
-    if _filled and _filled[0] is registry and _filled[1] is ConfigStore.instance().repo.get(_PRIMARY_NODE):
+    repo = ConfigStore.instance().repo
+    if _filled and _filled[0] is registry and _filled[1] is repo.get(_PRIMARY_NODE):
         return
-    store = ZenStore("bionemo", deferred_to_config=False, overwrite_ok=True)(to_config=lambda node: node)
-    store(Primary, name=CONFIG_NAME)
+    _put(None, CONFIG_NAME, lambda: Primary)
     for group, schema in CORE_GROUPS.items():
-        store(schema_node(schema, {}), group=group, name=DEFAULT_NODE)
+        _put(group, DEFAULT_NODE, partial(schema_node, schema, {}))
     for registered in registry.components():
-        node = _component_node(registered, _override_list(registered, registry))
+        make = cache(partial(_component_node, registered, registry))
         package = f"{registered.group}.{registered.name}" if registered.group in SEVERAL_AT_ONCE else None
-        names = [registered.qualified_name]
-        if registry.owner(registered.group, registered.name) is registered:
-            names.append(registered.name)
-        else:
-            _put(store, registered.group, _list_name(registered), node, package)
-        for name in names:
-            _put(store, registered.group, name, node, package)
-        for group, refined in _refined_nodes(registered, registry):
-            store(refined, group=group, name=_list_name(registered))
-    with warnings.catch_warnings():
-        # Hydra 1.4 warns about each replaced entry; a process may fill the store several times.
-        warnings.filterwarnings("ignore", message="ConfigStore config .* is already registered")
-        store.add_to_hydra_store(overwrite_ok=True)
-    _filled = registry, ConfigStore.instance().repo[_PRIMARY_NODE]
+        is_owner = registry.owner(registered.group, registered.name) is registered
+        for name in (registered.qualified_name, registered.name if is_owner else _list_name(registered)):
+            _put(registered.group, name, make, package)
+        for group, values in effective_defaults(registered).items():
+            if not isinstance(values, str) and group in (*VALUE_GROUPS, *BASED_GROUPS):
+                _put(group, _list_name(registered), partial(_refined_node, group, values, registry))
+    _filled = registry, repo[_PRIMARY_NODE]
 
 
-def _put(store: Any, group: str, name: str, node: type, package: str | None) -> None:
-    folder, _, plain = name.rpartition("/")
-    options = {} if package is None else {"package": package}
-    store(node, group=f"{group}/{folder}" if folder else group, name=plain, **options)
+class LazyNode(ConfigNode):
+    """A node of Hydra's store that is made when Hydra first reads it: a run reads about twenty of three hundred."""
+
+    def __init__(self, name: str, group: str | None, package: str | None, make: Callable[[], type]) -> None:
+        """Keep the function that makes the structured config."""
+        self.name, self.group, self.package, self.provider = name, group, package, None
+        self.make = make
+
+    @cached_property
+    def node(self) -> Any:  # type: ignore[override]  # Hydra reads it only
+        """The structured config, as Hydra's store would hold it."""
+        return OmegaConf.structured(self.make())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Have copies, and what a launcher sends to other processes, be nodes of Hydra's own class."""
+        return ConfigNode, (self.name, self.node, self.group, self.package, self.provider)
+
+
+def _put(group: str | None, name: str, make: Callable[[], type], package: str | None = None) -> None:
+    """Put a node where `ConfigStore.store` would, which makes every node at once; that takes half a second."""
+    folder, _, plain = f"{group}/{name}".rpartition("/") if group else ("", "", name)
+    place = ConfigStore.instance().repo
+    for part in filter(None, folder.split("/")):
+        place = place.setdefault(part, {})
+    place[f"{plain}.yaml"] = LazyNode(f"{plain}.yaml", folder or None, package, make)
 
 
 def _list_name(registered: RegisteredComponent) -> str:
@@ -138,8 +151,9 @@ def _list_name(registered: RegisteredComponent) -> str:
     return registered.qualified_name.replace("/", "--")
 
 
-def _component_node(registered: RegisteredComponent, overrides: list[Any]) -> type:
+def _component_node(registered: RegisteredComponent, registry: Registry) -> type:
     keys = [ConfigKey(COMPONENT_KEY, str, registered.qualified_name), *fit_defaults(registered, registered.keys)]
+    overrides = _override_list(registered, registry)
     return structured_config(registered.name, keys, hydra_defaults=["_self_", *overrides] if overrides else None)
 
 
@@ -161,17 +175,13 @@ def _override_list(registered: RegisteredComponent, registry: Registry) -> list[
     return [{f"override /{group}@_global_.{group}": name} for group, name in choices.items()]
 
 
-def _refined_nodes(registered: RegisteredComponent, registry: Registry) -> Iterable[tuple[str, type]]:
-    for group, values in effective_defaults(registered).items():
-        if isinstance(values, str):
-            continue
-        if group in VALUE_GROUPS:
-            yield group, schema_node(CORE_GROUPS[group], values)
-        elif group in BASED_GROUPS:
-            base = registry.get(group, str(values["base"]))
-            keys = [ConfigKey(COMPONENT_KEY, str, base.qualified_name)]
-            keys += fit_defaults(base, [key._replace(default=values.get(key.name, key.default)) for key in base.keys])
-            yield group, structured_config(base.name, keys)
+def _refined_node(group: str, values: Mapping[str, Any], registry: Registry) -> type:
+    if group in VALUE_GROUPS:
+        return schema_node(CORE_GROUPS[group], values)
+    base = registry.get(group, str(values["base"]))
+    keys = [ConfigKey(COMPONENT_KEY, str, base.qualified_name)]
+    keys += fit_defaults(base, [key._replace(default=values.get(key.name, key.default)) for key in base.keys])
+    return structured_config(base.name, keys)
 
 
 def multiply(*factors: Any) -> int | float:

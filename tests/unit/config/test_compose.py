@@ -1,10 +1,14 @@
 """What a command line composes to: a model has defaults for other groups, and the command line overrides them."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hydra.core.config_store import ConfigNode, ConfigStore
 from hydra.errors import HydraException
 
+from bionemo_core.config import store
 from bionemo_core.config.schema import Choice
 from bionemo_core.errors import ConfigError
 
@@ -143,3 +147,28 @@ def test_multiply_is_understood(spec_of):
         "model=esm1nv", "trainer.max_steps=1000", "scheduler.warmup_steps=${multiply:${trainer.max_steps},0.01}"
     )
     assert spec.scheduler.params["warmup_steps"] == 10
+
+
+def nodes_in(folder: dict[str, Any]) -> Iterator[ConfigNode]:
+    for entry in folder.values():
+        yield from nodes_in(entry) if isinstance(entry, dict) else (entry,)
+
+
+def test_only_what_a_run_reads_is_made(registry, composed, monkeypatch):
+    """Making, or copying, all nodes would take longer than all else that composing does."""
+    monkeypatch.setattr(store, "_filled", None)
+    store.fill_store(registry)
+    composed("model=esm1nv_tiny")
+    held = [node for node in nodes_in(ConfigStore.instance().repo) if isinstance(node, store.LazyNode)]
+    made = [node for node in held if "node" in vars(node)]
+    assert 10 < len(made) < 40 < len(held)
+    assert not hasattr(ConfigStore.instance(), "__deepcopy__")
+
+
+def test_hydras_store_hands_out_copies(registry):
+    store.fill_store(registry)
+    first, second = (ConfigStore.instance().load("model/bionemo-esm/esm1nv_tiny.yaml") for _ in range(2))
+    assert type(first) is ConfigNode
+    before, first.node.num_layers = first.node.num_layers, 1234
+    again = ConfigStore.instance().load("model/esm1nv_tiny.yaml")
+    assert second.node.num_layers == again.node.num_layers == before
