@@ -35,8 +35,8 @@ def _store_not_copied() -> Iterator[None]:
     Hydra copies its sources, and with them every node of every group, each time that it composes. This takes most of
     the time, and nothing changes the store: it hands out copies of its nodes.
     """
-    store: Any = ConfigStore.instance()
-    store.__deepcopy__ = lambda memo: store
+    store: Any = ConfigStore
+    store.__deepcopy__ = lambda store, memo: store
     try:
         yield
     finally:
@@ -70,6 +70,7 @@ def launch(job: Callable[[DictConfig], Any], arguments: list[str]) -> None:
     # `hydra.main` reads its arguments from sys.argv; there is no public way to pass others.
     sys.argv = [typed[0], *arguments]
     try:
-        hydra.main(config_path=None, config_name=CONFIG_NAME, **VERSION_OPTIONS)(as_typed)()
+        with _store_not_copied():
+            hydra.main(config_path=None, config_name=CONFIG_NAME, **VERSION_OPTIONS)(as_typed)()
     finally:
         sys.argv = typed

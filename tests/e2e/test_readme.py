@@ -10,6 +10,8 @@ import types
 import pytest
 from documents import PROJECT, code_blocks, pretend_installed, python_path, write_named_blocks
 
+from bionemo_core import cli
+
 DOCUMENTS = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
 TASKS_OF_ITS_OWN = {"cluster"}  # needs a file; what it does is tested where it lives
 
@@ -31,16 +33,18 @@ def _same_but_for_numbers(text, home):
 
 
 @pytest.mark.parametrize("command", list(_commands()))
-def test_command_is_accepted(bionemo_run, tmp_path, command):
+def test_command_is_accepted(tmp_path, monkeypatch, capsys, command):
     write_named_blocks(PROJECT / "docs/configuration.md", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BIONEMO_HOME", str(tmp_path / "home"))
     arguments = shlex.split(command)[1:]
     if arguments[0] in TASKS_OF_ITS_OWN:
         pytest.skip("needs a file")
     if "=" in arguments[0] or arguments[0].startswith("-"):
         arguments += [] if "--cfg" in arguments else ["--cfg", "job"]
-    done = bionemo_run(*arguments)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout
+    status, printed = cli.main(arguments), capsys.readouterr()
+    assert status == 0, printed.err
+    assert printed.out
 
 
 def test_first_screen_is_true(bionemo_run, tmp_path):
