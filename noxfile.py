@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import nox
+from nox.command import CommandFailed
 
 ROOT = Path(__file__).parent
 PLUGINS = {path.parent.name: path.parent for path in sorted((ROOT / "plugins").glob("*/pyproject.toml"))}
@@ -55,17 +56,35 @@ def demo(session: nox.Session) -> None:
 def quick(session: nox.Session) -> None:
     """Run the unit tests that start no processes: under two minutes, for every change."""
     _install(session, PLUGINS, extra="test")
-    with _seclusion() as env:
-        markers = f"{QUICK} and not processes"
-        session.run("pytest", "-n", "2", "--dist", "worksteal", "-m", markers, "tests/unit", *session.posargs, env=env)
+    _pytest(session, f"{QUICK} and not processes", "tests/unit")
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run all tests but the slow ones."""
     _install(session, PLUGINS, extra="test")
-    with _seclusion() as env:
-        session.run("pytest", "-n", "2", "--dist", "worksteal", "-m", QUICK, *session.posargs, env=env)
+    _pytest(session, QUICK)
+
+
+@nox.session(default=False)
+def slow(session: nox.Session) -> None:
+    """Run what is too slow for every change: the slow tests, and ten times as many cases of the fault matrix."""
+    _install(session, PLUGINS, extra="test")
+    _pytest(session, "slow or faults and not faults_full", BIONEMO_FAULTS="subset")
+
+
+@nox.session(default=False)
+def ci(session: nox.Session) -> None:
+    """Run types, kernels and tests one after the other in one environment, so that torch is installed once."""
+    _install(session, PLUGINS, extra="test", also=_requirements("mypy"))
+    failed = []
+    for part in (_mypy, _kernels, lambda session: _pytest(session, QUICK)):
+        try:
+            part(session)
+        except CommandFailed as error:
+            failed.append(str(error))
+    if failed:
+        session.error("\n".join(failed))
 
 
 @nox.session(default=False)
@@ -83,11 +102,8 @@ def hydra14(session: nox.Session) -> None:
 @nox.session
 def kernels(session: nox.Session) -> None:
     """Compile the GPU kernels and compare what they compute with torch, on a CPU; needs Linux, and no GPU."""
-    _install(session, [], also=[TRITON, *_requirements("hypothesis", "pytest")])
-    with _seclusion() as env:
-        for mode in ("0", "1"):
-            variables = {**env, "TRITON_INTERPRET": mode, "TRITON_CACHE_DIR": f"{env['TMPDIR']}/triton"}
-            session.run("pytest", "-n", "2", "tests/kernels", *session.posargs, env=variables)
+    _install(session, [], also=_requirements("hypothesis", "pytest"))
+    _kernels(session, *session.posargs)
 
 
 @nox.session(default=False)
@@ -116,10 +132,7 @@ def lint(session: nox.Session) -> None:
 def types(session: nox.Session) -> None:
     """Check types with mypy: strictly in plugins, config, data and examples."""
     _install(session, PLUGINS, also=_requirements("mypy", "pytest>"))
-    packages = ["bionemo_core", *(name.replace("-", "_") for name in PLUGINS)]
-    examples = [path.stem for path in sorted((ROOT / "examples").glob("*.py"))]
-    chosen = [*(("-p", package) for package in packages), *(("-m", example) for example in examples)]
-    session.run("mypy", *(argument for pair in chosen for argument in pair), *session.posargs)
+    _mypy(session, *session.posargs)
 
 
 @nox.session
@@ -213,6 +226,31 @@ def _install(
     editable = [f".[{extra}]" if extra else ".", *(str(PLUGINS[name].relative_to(ROOT)) for name in plugins)]
     arguments = [argument for path in editable for argument in ("-e", path)]
     session.install("-c", "constraints.txt", *arguments, *also)
+
+
+def _pytest(session: nox.Session, markers: str, *folders: str, **variables: str) -> None:
+    with _seclusion() as env:
+        arguments = ["-n", "2", "--dist", "worksteal", "-m", markers, *folders, *session.posargs]
+        session.run("pytest", *arguments, env={**env, **variables})
+
+
+def _mypy(session: nox.Session, *arguments: str) -> None:
+    packages = ["bionemo_core", *(name.replace("-", "_") for name in PLUGINS)]
+    examples = [path.stem for path in sorted((ROOT / "examples").glob("*.py"))]
+    chosen = [*(("-p", package) for package in packages), *(("-m", example) for example in examples)]
+    session.run("mypy", *(argument for pair in chosen for argument in pair), *arguments)
+
+
+def _kernels(session: nox.Session, *arguments: str) -> None:
+    """Run the tests of the kernels with Triton, in a folder of its own: other tests ask for what torch does without."""
+    folder = Path(session.virtualenv.location).resolve() / TRITON
+    if not folder.is_dir():
+        session.install("--no-deps", "--target", str(folder), TRITON)
+    with _seclusion() as env:
+        for mode in ("0", "1"):
+            variables = {**env, "PYTHONPATH": str(folder), "TRITON_INTERPRET": mode}
+            variables["TRITON_CACHE_DIR"] = f"{env['TMPDIR']}/triton"
+            session.run("pytest", "-n", "2", "tests/kernels", *arguments, env=variables)
 
 
 def _requirements(*names: str) -> list[str]:

@@ -2,11 +2,11 @@
 
 import os
 import re
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 from typing import NamedTuple
+
+from runs import Home
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -55,13 +55,7 @@ def python_path(folder: Path) -> str:
     return os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
 
 
-def pass_own_tests(folder: Path) -> None:
+def pass_own_tests(home: Home, folder: Path) -> None:
     """Run the tests of a plugin that is in a folder, and that `pretend_installed` has installed; all must pass."""
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-W", "error", "--rootdir", ".", "-c", os.devnull, "tests"],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": python_path(folder)},
-        text=True,
-        capture_output=True,
-    )
+    done = home.pytest("tests", folder=folder, PYTHONPATH=python_path(folder))
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,9 +1,11 @@
-"""Runs the command in forked children of a process that has imported everything and computed nothing.
+"""Runs the command, and Python, in forked children of a process that has imported everything and computed nothing.
 
 A run then starts in about a second, and many can be killed. Read one JSON request a line from
 standard input, answer one JSON line each:
 
     {"start": [arguments], "environment": {...}, "log": "path", "streams": {"1": "closed"}, "ignored": [1]}
+                                                                -> {"pid": 123}
+    {"python": [arguments], "environment": {all variables}, "log": "path", "errors": "path", "folder": "path"}
                                                                 -> {"pid": 123}
     {"wait": 123, "timeout_s": 60}                              -> {"status": 0} (negative: signal; null: still runs)
 """
@@ -13,12 +15,15 @@ import fcntl
 import importlib
 import json
 import os
+import runpy
 import select
 import signal
 import struct
 import sys
 import termios
 import time
+import traceback
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -55,16 +60,14 @@ def start(
     os.setsid()
     for number in ignored:
         signal.signal(number, signal.SIG_IGN)
-    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    for source, target in ((nothing, 0), (output, 1), (output, 2)):
-        os.dup2(source, target)
+    redirect(log, log)
     for target, listener in streams.items():
         LISTENERS[listener](int(target))
+    warnings.simplefilter("ignore")
     os.environ.update(environment)
     if CHOOSE_PLUGINS & environment.keys():
         forget_plugins()
-    sys.path[:0] = environment.get("PYTHONPATH", "").split(os.pathsep) if "PYTHONPATH" in environment else []
+    add_to_path(environment)
     # Lightning starts the other ranks by repeating sys.argv.
     sys.argv = [str(Path(sys.executable).with_name("bionemo-run")), *arguments]
     status = 70
@@ -76,6 +79,75 @@ def start(
         for stream in filter(None, (sys.stdout, sys.stderr)):
             stream.flush()
         os._exit(status)
+
+
+def start_python(arguments: list[str], environment: dict[str, str], log: str, errors: str, folder: str) -> int:
+    """The process id of a child that does what `python ARGUMENTS` does in a folder, with these variables and no others.
+
+    What the server has imported, before it was given these variables, is imported already.
+    """
+    pid = os.fork()
+    if pid:
+        return pid
+    os.setsid()
+    redirect(log, errors)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    forget_plugins()
+    status = 70
+    try:
+        status = exit_status(lambda: run_python(arguments, environment))
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(status)
+
+
+def run_python(arguments: list[str], environment: dict[str, str]) -> None:
+    """Run a module (`-m NAME`), a text (`-c TEXT`) or a file as the main program."""
+    first, *rest = arguments
+    add_to_path(environment)
+    if first == "-m":
+        sys.path.insert(0, "")
+        sys.argv = rest
+        runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
+    elif first == "-c":
+        sys.path.insert(0, "")
+        sys.argv = ["-c", *rest[1:]]
+        exec(compile(rest[0], "<string>", "exec"), {"__name__": "__main__"})
+    else:
+        sys.path.insert(0, str(Path(first).parent))
+        sys.argv = arguments
+        runpy.run_path(first, run_name="__main__")
+
+
+def exit_status(run: Callable[[], None]) -> int:
+    """The status with which Python would end after this."""
+    try:
+        run()
+    except SystemExit as end:
+        if isinstance(end.code, str):
+            sys.stderr.write(f"{end.code}\n")
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def redirect(log: str, errors: str) -> None:
+    """Have this process read nothing, and write to these files, at their ends."""
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    for path, target in ((log, 1), (errors, 2)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), target)
+
+
+def add_to_path(environment: dict[str, str]) -> None:
+    """Look for modules where PYTHONPATH says, first of all."""
+    if "PYTHONPATH" in environment:
+        sys.path[:0] = environment["PYTHONPATH"].split(os.pathsep)
 
 
 def forget_plugins() -> None:
@@ -175,6 +247,10 @@ def main() -> None:
             full = {"streams": {}, "ignored": [], **request}
             told = [full[key] for key in ("start", "environment", "log", "streams", "ignored")]
             answer = {"pid": start(*told)}
+        elif "python" in request:
+            answer = {
+                "pid": start_python(*(request[key] for key in ("python", "environment", "log", "errors", "folder")))
+            }
         else:
             answer = {"status": wait(request["wait"], request["timeout_s"])}
         print(json.dumps(answer), flush=True)

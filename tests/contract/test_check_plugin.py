@@ -2,10 +2,10 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from runs import Home
 from small_plugin import FILES
 
 from bionemo_core import cli
@@ -14,17 +14,18 @@ from bionemo_core.testing import make_plugin
 TOKENIZER_ONLY = FILES["__init__.py"].partition("@hookimpl\ndef bionemo_datasets")[0]
 
 
-def check_plugin(folder: Path, files: dict[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":
+def check_plugin(
+    home: Home, folder: Path, files: dict[str, str], *arguments: str
+) -> "subprocess.CompletedProcess[str]":
     others = dict(files)
     plugin = make_plugin(folder / "plugin", "small", others.pop("__init__.py"), files=others)
-    environment = {**os.environ, "BIONEMO_LOAD_PLUGINS": "bionemo-small", "PYTEST_ADDOPTS": "--no-such-option"}
+    environment = {"BIONEMO_LOAD_PLUGINS": "bionemo-small", "PYTEST_ADDOPTS": "--no-such-option"}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(plugin.folder), os.environ.get("PYTHONPATH")]))
-    command = [sys.executable, "-m", "bionemo_core", "check-plugin", "small", *arguments]
-    return subprocess.run(command, cwd=folder, env=environment, text=True, capture_output=True, timeout=240)
+    return home.python("-m", "bionemo_core", "check-plugin", "small", *arguments, folder=folder, **environment)
 
 
-def test_a_good_plugin_passes(tmp_path: Path) -> None:
-    done = check_plugin(tmp_path, {**FILES, "__init__.py": TOKENIZER_ONLY})
+def test_a_good_plugin_passes(home: Home, tmp_path: Path) -> None:
+    done = check_plugin(home, tmp_path, {**FILES, "__init__.py": TOKENIZER_ONLY})
     assert done.returncode == 0, done.stdout + done.stderr
     assert "ok       tokenizer round trip                 letters\n" in done.stdout
     assert "7 checks passed, 0 failed, 0 skipped" in done.stdout
@@ -32,11 +33,11 @@ def test_a_good_plugin_passes(tmp_path: Path) -> None:
     assert "model" not in done.stdout, "a plugin without a model has no line about one"
 
 
-def test_a_capability_that_does_not_hold_is_named(tmp_path: Path) -> None:
+def test_a_capability_that_does_not_hold_is_named(home: Home, tmp_path: Path) -> None:
     network = FILES["network.py"].replace("own = batch.segment_ids", "own = 0 * batch.segment_ids")
     network = network.replace("== batch.segment_ids[:, None", "== 0 * batch.segment_ids[:, None")
     assert network != FILES["network.py"]
-    done = check_plugin(tmp_path, {**FILES, "network.py": network}, "model.width=16", "--only", "packed or typed")
+    done = check_plugin(home, tmp_path, {**FILES, "network.py": network}, "model.width=16", "--only", "packed or typed")
     assert done.returncode == 4, done.stdout + done.stderr
     assert "FAILED   packed equals unpacked               bag\n" in done.stdout
     assert "model 'bag' declares 'packing', but sequence" in done.stdout

@@ -8,6 +8,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from runs import Home
+
+
+@pytest.fixture
+def forked_command(home: Home, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs the command like `bionemo_run`, without the seconds that a new process takes to import torch."""
+
+    def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        variables = {"BIONEMO_HOME": str(tmp_path / "home"), **variables}
+        return home.python("-m", "bionemo_core", *arguments, folder=tmp_path, **variables)
+
+    return run
 
 
 @pytest.fixture

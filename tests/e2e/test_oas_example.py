@@ -64,10 +64,10 @@ def test_units_are_trained_on_and_embedded(home: Home, site: Path, tmp_path: Pat
         assert found["lengths"].tolist() == [len(FRAME)] * 2
 
 
-def test_the_kit_passes_and_the_plugin_is_as_small_as_it_says(site: Path) -> None:
+def test_the_kit_passes_and_the_plugin_is_as_small_as_it_says(home: Home, site: Path) -> None:
     lines = [line for path in (site / "bionemo_oas").glob("*.py") for line in path.read_text().splitlines()]
     assert len(lines) < 80
-    pass_own_tests(site)
+    pass_own_tests(home, site)
 
 
 @pytest.mark.parametrize(

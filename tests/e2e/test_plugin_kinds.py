@@ -6,12 +6,11 @@ import importlib
 import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from documents import pretend_installed, python_path
+from runs import Home
 
 from bionemo_core import cli
 from bionemo_core.builtin import load_registry
@@ -84,15 +83,10 @@ def test_what_is_written(written: Path, kind: str):
     assert not unknown_keys(texts["README.md"].replace("\\\n", " "), f"my_{kind}")
 
 
-def test_each_kind_passes_its_own_tests(written: Path):
-    options = ["-q", "-W", "error", "--import-mode=importlib", "--rootdir", ".", "-c", os.devnull]
-    tested = subprocess.run(
-        [sys.executable, "-m", "pytest", *options, *(f"bionemo-my-{kind}/tests" for kind in KINDS)],
-        cwd=written,
-        env={**os.environ, "PYTHONPATH": search_path(written, *KINDS)},
-        text=True,
-        capture_output=True,
-    )
+def test_each_kind_passes_its_own_tests(home: Home, written: Path):
+    folders = [f"bionemo-my-{kind}/tests" for kind in KINDS]
+    options = ["--import-mode=importlib", *folders]
+    tested = home.pytest(*options, folder=written, PYTHONPATH=search_path(written, *KINDS))
     assert tested.returncode == 0, tested.stdout + tested.stderr
 
 
@@ -106,11 +100,11 @@ def test_the_sample_file_of_the_reader_is_read(written: Path, monkeypatch: pytes
     assert all(set(record.sequence) <= set(b"ACDEFGHIKLMNPQRSTVWY") and not record.problem for record in records)
 
 
-def test_dataset_tokenizer_and_callback_change_a_run(bionemo_run, written: Path, tmp_path: Path):
+def test_dataset_tokenizer_and_callback_change_a_run(forked_command, written: Path, tmp_path: Path):
     chosen = ("tokenizer=my_tokenizer", "data=my_dataset", "data.size=64", "data.length=24", "batch.seq_length=64")
     callback = ("callbacks=my_callback", "callbacks.my_callback.every_n_steps=2")
     paths = search_path(written, "dataset", "tokenizer", "callback")
-    done = bionemo_run("model=esm1nv_tiny", *chosen, *callback, *SHORT, PYTHONPATH=paths)
+    done = forked_command("model=esm1nv_tiny", *chosen, *callback, *SHORT, PYTHONPATH=paths)
     assert done.returncode == 0, done.stderr
     assert "my_dataset: 64 train, 6 val" in done.stdout
     (folder,) = (tmp_path / "home/runs/esm1nv_tiny").iterdir()

@@ -1,14 +1,12 @@
 """The examples of the Python interface run, and training from Python is the training of the command."""
 
 import csv
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from documents import PROJECT
+from runs import Home
 
 TINY = (
     "model.num_layers=1",
@@ -30,18 +28,15 @@ print("loop", *own_loop.main(*settings))
 """
 
 
-def python(folder: Path, *arguments: str) -> str:
+def python(home: Home, folder: Path, *arguments: str) -> str:
     """What a Python process prints, in a home of its own."""
-    environment = {**os.environ, "BIONEMO_HOME": str(folder / "home"), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, *arguments], cwd=folder, env=environment, text=True, capture_output=True, timeout=240
-    )
+    done = home.python(*arguments, folder=folder, BIONEMO_HOME=str(folder / "home"))
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
-def test_every_function_of_the_interface(tmp_path):
-    printed = python(tmp_path, str(PROJECT / "examples/python_api.py"), str(tmp_path))
+def test_every_function_of_the_interface(home: Home, tmp_path):
+    printed = python(home, tmp_path, str(PROJECT / "examples/python_api.py"), str(tmp_path))
     found = dict(re.findall(r"^([a-z][\w -]+): (.+)$", printed, re.MULTILINE))
     assert found["embeddings"] == "(2, 192)"
     assert all(-80 < float(value) < 0 for value in found["pseudo-log-likelihoods"].strip("[]").split())
@@ -53,8 +48,8 @@ def test_every_function_of_the_interface(tmp_path):
     assert "model" in found["an error"]
 
 
-def test_a_trainer_of_ones_own_has_the_losses_of_the_command(tmp_path):
-    printed = python(tmp_path, "-c", SAME, str(PROJECT / "examples"), str(tmp_path), *TINY)
+def test_a_trainer_of_ones_own_has_the_losses_of_the_command(home: Home, tmp_path):
+    printed = python(home, tmp_path, "-c", SAME, str(PROJECT / "examples"), str(tmp_path), *TINY)
     kinds = ("folder ", "trainer ", "loop ")
     lines = {line.split()[0]: line.split()[1:] for line in printed.splitlines() if line.startswith(kinds)}
     with (Path(lines["folder"][0]) / "metrics.csv").open() as file:

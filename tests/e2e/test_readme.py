@@ -74,16 +74,16 @@ def test_tables_are_current():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_plugin_of_the_documentation_trains(bionemo_run, tmp_path):
+def test_plugin_of_the_documentation_trains(forked_command, tmp_path):
     site, documented = tmp_path / "site", (PROJECT / "docs/plugins.md").read_text()
     names = write_named_blocks(PROJECT / "docs/plugins.md", site)
     assert names == ["pyproject.toml", "bionemo_mixer/__init__.py", "bionemo_mixer/network.py"]
     pretend_installed(site)
-    listed = bionemo_run("plugins", PYTHONPATH=python_path(site)).stdout
+    listed = forked_command("plugins", PYTHONPATH=python_path(site)).stdout
     assert re.search(r"^bionemo-mixer 0\.1\.0 +ok", listed, re.MULTILINE), listed
     command = re.search(r"^bionemo-run (model=mixer trainer.max_steps=100)$", documented, re.MULTILINE)
     assert command, "the page shows another run"
-    done = bionemo_run(*command[1].split(), "trainer.accelerator=cpu", PYTHONPATH=python_path(site))
+    done = forked_command(*command[1].split(), "trainer.accelerator=cpu", PYTHONPATH=python_path(site))
     assert done.returncode == 0, done.stderr
     assert "highest 3.00e-03 at step 11" in done.stdout
     losses = [float(value) for value in re.findall(r"^step .*loss ([\d.]+)", done.stdout, re.MULTILINE)]

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 from pipeline_ranks import CASES
-from runs import found_by_two_ranks
+from runs import Home, found_by_two_ranks
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+def ranks(home: Home, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each of two ranks found."""
-    return found_by_two_ranks(Path(__file__).with_name("pipeline_ranks.py"), tmp_path_factory.mktemp("store"))
+    return found_by_two_ranks(home, Path(__file__).with_name("pipeline_ranks.py"), tmp_path_factory.mktemp("store"))
 
 
 @pytest.mark.parametrize("case", CASES)
