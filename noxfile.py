@@ -68,7 +68,7 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def slow(session: nox.Session) -> None:
-    """Run what is too slow for every change: the slow tests, and ten times as many cases of the fault matrix."""
+    """Run what is too slow for every change: the slow tests, and more cases of the fault matrix."""
     _install(session, PLUGINS, extra="test")
     _pytest(session, "slow or faults and not faults_full", BIONEMO_FAULTS="subset")
 

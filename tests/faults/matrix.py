@@ -1,8 +1,8 @@
 """The rows of the fault matrix: how many cases, which passed, and a JSON file of it.
 
-`BIONEMO_FAULTS=full` runs each row at its full N, otherwise a subset runs that fits every change;
-`BIONEMO_FAULTS_C1=5000` sets the N of one row, `BIONEMO_FAULTS_SEED` the seed of all, and
-`BIONEMO_FAULTS_REPORT` names the file that the rows are written to.
+A few cases of each row run with every change; `BIONEMO_FAULTS=subset` runs more, and `BIONEMO_FAULTS=full` its full N.
+`BIONEMO_FAULTS_C1=5000` sets the N of one row, `BIONEMO_FAULTS_SEED` the seed of all, and `BIONEMO_FAULTS_REPORT` names
+the file that the rows are written to.
 """
 
 import contextlib
@@ -56,8 +56,9 @@ class Row:
             )
 
 
-def row(identity: str, *, subset: int, full: int) -> Row:
-    """A new row with the N and seed that the environment asks for."""
-    n = full if os.environ.get("BIONEMO_FAULTS") == "full" else subset
+def row(identity: str, *, subset: int, full: int, quick: int | None = None) -> Row:
+    """A new row with the N and seed that the environment asks for; without `quick`, every change runs the subset."""
+    sizes = {"full": full, "subset": subset, "quick": subset if quick is None else quick}
+    n = sizes[os.environ.get("BIONEMO_FAULTS", "quick")]
     n = int(os.environ.get(f"BIONEMO_FAULTS_{identity}", n))
     return Row(identity, n, int(os.environ.get("BIONEMO_FAULTS_SEED", "0")))

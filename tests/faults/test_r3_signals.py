@@ -14,7 +14,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
 def test_r3_told_to_stop(home: Home, reference: Path) -> None:
-    matrix = row("R3", subset=6, full=20)
+    matrix = row("R3", quick=3, subset=6, full=20)
     for case in range(matrix.n):
         draw, number = matrix.draw(case), SIGNALS[case % 3]
         with matrix.case(f"{number.name}, case {case}"):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from runs import Home, Run, finish_ranks, read_metrics
 
-STEPS, SAVED = 20, 10
+STEPS, SAVED = 10, 5
 COMMON = (
     "model.hidden_size=32",
     "model.num_attention_heads=4",

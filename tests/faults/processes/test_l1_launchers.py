@@ -163,7 +163,7 @@ def cases(home: Home) -> dict[str, Callable[[], None]]:
 
 
 def test_l1_no_run_enters_the_folder_of_another(home: Home) -> None:
-    matrix = row("L1", subset=4, full=12)
+    matrix = row("L1", quick=3, subset=4, full=12)
     for name, case in list(cases(home).items())[: matrix.n]:
         with matrix.case(name):
             case()
