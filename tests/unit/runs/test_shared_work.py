@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from runs import Home
 
 from bionemo_core.errors import DataError, NetworkError
 from bionemo_core.parallel.ranks import Ranks
@@ -44,8 +44,13 @@ def rank_main(rank: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
-def test_two_ranks_share_pieces_and_failures(tmp_path):
-    mp.start_processes(rank_main, (str(tmp_path),), nprocs=2, start_method="spawn")
+@pytest.mark.processes
+def test_two_ranks_share_pieces_and_failures(home: Home, tmp_path):
+    here = {"folder": tmp_path, "PYTHONPATH": str(Path(__file__).parent)}
+    code = "import sys, test_shared_work; test_shared_work.rank_main(int(sys.argv[1]), sys.argv[2])"
+    ranks = [home.start_python("-c", code, str(rank), tmp_path, **here) for rank in range(2)]
+    ended = [wait(60) for wait in ranks]
+    assert [one.returncode for one in ended] == [0, 0], [one.stderr for one in ended]
     first, second = (json.loads((tmp_path / str(rank)).read_text()) for rank in range(2))
     assert first["order"] == [[[0, 1.0], [1, 2.0], [0, 3.0], [1, 4.0], [0, 5.0]], "ended"]
     assert first["another rank fails"] == [[[0, 1.0]], "DataError: seven is odd"]
