@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 import warnings
 from importlib import import_module
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # type checkers know this name; this module is imported before anything else, and is quick
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
 MOVED_MODULES = {
     "bionemo_core.checkpoint.foreign.connector": "bionemo_core.interop.connector",
@@ -86,13 +86,14 @@ class _MovedModule(ModuleType):
         return getattr(import_module(target), RENAMED.get(target, {}).get(name, name))
 
 
-class _MovedModuleFinder(MetaPathFinder, Loader):
+class _MovedModuleFinder:
     """A finder of modules under their old names; it is used only if no other finder finds one."""
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         if name not in MOVED_MODULES and name not in _EMPTY_PACKAGES:
             return None
-        return ModuleSpec(name, self, is_package=name in _EMPTY_PACKAGES)
+        # It has the methods of a `Loader`; that class is in a module which takes longer to import than all of this.
+        return ModuleSpec(name, self, is_package=name in _EMPTY_PACKAGES)  # type: ignore[arg-type]
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return _MovedModule(spec.name) if spec.name in MOVED_MODULES else None

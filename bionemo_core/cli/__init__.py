@@ -1,14 +1,15 @@
 """The command `bionemo-run`. Each subcommand has a module; this one finds it and imports nothing heavy."""
 
+from __future__ import annotations
+
 import sys
-from collections.abc import Sequence
 from importlib import import_module
 
-from bionemo_core.cli.failures import ExitStatus
-from bionemo_core.cli.log import log_to_stderr
-from bionemo_core.errors import ConfigError
-from bionemo_core.io.std_streams import guard
-from bionemo_core.training.signals import StopSignal
+from bionemo_core._early_signals import EndOnSignals
+
+TYPE_CHECKING = False  # type checkers know this name; every import here is a moment in which Ctrl-C is not handled
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 SUBCOMMANDS = {
     "help": "show the choices, their keys and examples",
@@ -25,11 +26,21 @@ SUBCOMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
-    typed = list(sys.argv[1:] if arguments is None else arguments)
+    with EndOnSignals():
+        return _run(list(sys.argv[1:] if arguments is None else arguments))
+
+
+def _run(typed: list[str]) -> int:
+    from bionemo_core.cli.failures import ExitStatus
+    from bionemo_core.cli.log import log_to_stderr
+    from bionemo_core.errors import ConfigError
+    from bionemo_core.io.std_streams import guard
+    from bionemo_core.training.signals import StopSignal
+
     guard()
     stop = StopSignal(remember=False)
-    stop.install()
     with ExitStatus() as status, log_to_stderr():
+        stop.install()
         subcommand, rest = _subcommand(typed)
         if subcommand == "version":
             from bionemo_core import __version__

@@ -4,13 +4,11 @@ import signal
 import sys
 import traceback
 
+from bionemo_core._early_signals import SIGNAL_EXIT, STOPPED_LINE
 from bionemo_core.cli.blame import describe_bug
 from bionemo_core.config.v1.range_quoting import spelling
 from bionemo_core.errors import EXIT_BUG, BioNeMoError, ConfigError, DataError, ResourceError, Stopped, StorageError
 from bionemo_core.io.exhaustion import chain_of, comes_from_exhaustion, exhaustion_advice, find_exhaustion
-
-SIGNAL_EXIT = 128
-"""A shell's status of a command that a signal ended is this plus the number of the signal: 130 for Ctrl-C."""
 
 
 class ExitStatus:
@@ -35,10 +33,7 @@ class ExitStatus:
         if not isinstance(error, BioNeMoError):
             error = _find_stop(error) or error
         if isinstance(error, Stopped):
-            sys.stderr.write(
-                f"error[stopped]: {error.name} stopped the command. No result was written; run the same command to "
-                "start again.\n"
-            )
+            sys.stderr.write(STOPPED_LINE.format(error.name))
             self.value = SIGNAL_EXIT + error.number
         elif isinstance(error, Exception):
             self.value = _report(error)

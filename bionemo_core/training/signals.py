@@ -7,9 +7,8 @@ from subprocess import Popen
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+from bionemo_core._early_signals import STOP_SIGNALS
 from bionemo_core.errors import Stopped
-
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 
 _ranks: list["Popen[bytes]"] = []
 """The other ranks that this process has started."""
