@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import io
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bionemo_core.errors import BioNeMoError
 from bionemo_core.io.atomic import ADVICE, write_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
+
+log = logging.getLogger("bionemo")
 
 BLUE, RED, INK, GREY = "#2166ac", "#d6604d", "#333333", "#999999"
 
@@ -51,7 +57,7 @@ def new_panels(count: int, width: float, height: float) -> tuple[Figure, list[Ax
 
 
 def add_title(axes: Axes, left: str, right: str = "") -> None:
-    """Put a line of plain text above the axes: no `$` begins a formula, and letters without a glyph are escaped."""
+    """Put a line of plain text above the axes; letters without a glyph are escaped."""
     for text, place in ((left, "left"), (right, "right")):
         if text:
             axes.set_title(
@@ -60,7 +66,6 @@ def add_title(axes: Axes, left: str, right: str = "") -> None:
                 fontsize=10,
                 color=INK,
                 fontfamily=_FONT,
-                parse_math=False,
             )
 
 
@@ -96,8 +101,29 @@ def set_short_numbers(axis: Axis) -> None:
     axis.set_major_formatter(EngFormatter(sep=""))
 
 
+@contextmanager
+def optional_picture(name: str | Path) -> Iterator[None]:
+    """Let a picture that cannot be drawn or written cost a warning, not the results that it shows.
+
+    Every picture that a task adds to its results is drawn in such a block, after they are written. An older picture of
+    the same name, which shows other results, is removed then.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(name, Path):
+            with suppress(OSError):
+                name.unlink()
+        reason = str(error) if isinstance(error, BioNeMoError) else f"{type(error).__name__}: {error}"
+        log.warning("%s is missing, and nothing else: %s", name, reason)
+
+
 def to_png(figure: Figure) -> bytes:
-    """Return the picture as PNG."""
+    """Return the picture as PNG; a `$` in a name begins no formula."""
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
     stream = io.BytesIO()
     figure.savefig(stream, format="png")
     return stream.getvalue()

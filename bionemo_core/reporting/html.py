@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bionemo_core.io.plots import BLUE, GREY, INK, new_plot, set_count_ticks, to_png
+from bionemo_core.io.plots import BLUE, GREY, INK, escape_without_glyph, new_plot, set_count_ticks, to_png
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
@@ -58,6 +58,7 @@ def confusion(predicted: NDArray[np.int64], labels: NDArray[np.int64], classes: 
     if len(classes) > _MOST_CLASSES:
         return []
     size = len(classes)
+    classes = [escape_without_glyph(name) for name in classes]
     counts = np.bincount(labels * size + predicted, minlength=size * size).reshape(size, size)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure, axes = new_plot(4.5 if size <= 10 else 7.5, 4.0 if size <= 10 else 7.0)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from bionemo_core.checkpoint.folder_names import list_checkpoints
 from bionemo_core.errors import StorageError
 from bionemo_core.io.atomic import write_json
+from bionemo_core.io.plots import optional_picture
 from bionemo_core.reporting.metrics_file import NAME, STEP, Row, read_rows
 
 TRAIN_LOSS = "reduced_train_loss"
@@ -75,7 +76,7 @@ def write_summary(
         picture: its words; None: the name of the folder, and no unit.
 
     Raises:
-        StorageError: a file cannot be read or written.
+        StorageError: a table or the summary cannot be read or written.
     """
     try:
         rows = read_rows(folder / NAME) if (folder / NAME).exists() else []
@@ -189,5 +190,7 @@ def _draw(rows: Sequence[Row], path: Path, picture: LossPicture) -> Path | None:
     samples = _points(rows, "consumed_samples")
     if not train and not val:
         return None
-    draw(path, train, val, samples, picture.title, picture.unit)
-    return path
+    with optional_picture(path):
+        draw(path, train, val, samples, picture.title, picture.unit)
+        return path
+    return None

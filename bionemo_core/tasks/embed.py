@@ -34,6 +34,7 @@ from bionemo_core.inference.outputs_files import file_kind, write_output
 from bionemo_core.interop.load_report import LoadReport
 from bionemo_core.io.atomic import write_json
 from bionemo_core.io.hashing import fingerprint_of
+from bionemo_core.io.plots import optional_picture
 from bionemo_core.io.progress import Progress
 from bionemo_core.models.load import OpenedModel
 from bionemo_core.parallel.ranks import Ranks
@@ -273,10 +274,12 @@ class _Job:
         marks = {TRUNCATED: self.long} if self.embedder.settings.on_long == "truncate" else {}
         parts = Parts(self.parts, self.bounds, self.facts, marks)
         write_output(self.output, parts)
-        if self.task.heatmaps:
-            draw_contacts(self.output.with_name(f"{self.output.name}.contacts"), parts)
         self.loaded.write(self.output)
         write_json(self.record, self.facts, indent=2, sort_keys=True)
+        if self.task.heatmaps:
+            maps = self.output.with_name(f"{self.output.name}.contacts")
+            with optional_picture(maps):
+                draw_contacts(maps, parts)
         self.parts.remove()
         outputs = ", ".join(self.embedder.output_names)
         cut = ""

@@ -28,6 +28,7 @@ from bionemo_core.inference.embedding import EmbeddingSettings
 from bionemo_core.inference.scoring import MaskedScorer
 from bionemo_core.inference.scoring_answers import Predictor
 from bionemo_core.io.atomic import write_json, write_text
+from bionemo_core.io.plots import optional_picture
 from bionemo_core.io.results_folder import fill_folder, is_unfinished
 from bionemo_core.models.load import OpenedModel
 from bionemo_core.nn.missing_weights import require_weights
@@ -252,7 +253,8 @@ class _Evaluation:
         label_names = [f"label_{name}" for name in records.targets] or ["label"]
         write_csv(folder / PREDICTIONS, ["id", *label_names, *predictor.header(), "truncated"], rows)
         kept = [row for row, too_long in enumerate(cut) if not too_long]
-        self.figures += _plot_predictions(self.module.objective, records, answers, kept)
+        with optional_picture("The picture of the predictions"):
+            self.figures += _plot_predictions(self.module.objective, records, answers, kept)
 
     def scorer(self) -> MaskedScorer:
         """Return the scorer that masks single residues.
@@ -288,16 +290,9 @@ class _Evaluation:
         for text, score in zip(chosen, scores, strict=True):
             for letter, value in zip(text, score.tolist(), strict=False):
                 of_residue.setdefault(letter, []).append(-value)
-        lengths = np.array([len(text) for text in chosen])
-        self.figures += [
-            *histogram(each, "pseudo-perplexity", "Pseudo-perplexity of the sequences."),
-            points(lengths, each, ("residues", "pseudo-perplexity"), "Pseudo-perplexity by length."),
-            bars(
-                {letter: float(np.mean(values)) for letter, values in of_residue.items()},
-                ("residue", "mean of -log p (nats)"),
-                "Mean of -log p of each residue when it alone is masked.",
-            ),
-        ]
+        means = {letter: float(np.mean(values)) for letter, values in of_residue.items()}
+        with optional_picture("The picture of the pseudo-perplexities"):
+            self.figures += _plot_pseudo_perplexities(each, np.array([float(len(text)) for text in chosen]), means)
 
     def _sequences(self, num_records: int) -> str:
         if self.evaluated == num_records:
@@ -308,7 +303,7 @@ class _Evaluation:
         """Write metrics and report to the folder.
 
         Raises:
-            StorageError: a file cannot be written.
+            StorageError: the metrics cannot be written.
         """
         facts = {
             "model": f"{self.opened.spec.model.name} ({self.opened.spec.model.distribution})",
@@ -327,14 +322,32 @@ class _Evaluation:
         }
         write_json(folder / "metrics.json", content, indent=2)
         self.opened.report.write(folder)
-        write_text(folder / "report.html", page(f"Evaluation of {facts['model']}", facts, self.metrics, self.figures))
+        table = write_table(folder, self.classes) if self.classes else ""
+        report = folder / "report.html"
+        with optional_picture(report):
+            write_text(report, page(f"Evaluation of {facts['model']}", facts, self.metrics, self.figures))
         width = max(map(len, self.metrics), default=0)
         print("\n".join(f"{name:>{width}}  {value:.5g}" for name, value in self.metrics.items()))
-        if self.classes:
-            print(write_table(folder, self.classes))
+        if table:
+            print(table)
         if self.cuts:
             print(f"cut: {self.cuts}")
-        print(f"{folder / 'report.html'}")
+        print(report if report.exists() else folder / "metrics.json")
+
+
+def _plot_pseudo_perplexities(
+    each: NDArray[np.float64], lengths: NDArray[np.float64], of_residue: dict[str, float]
+) -> list[Figure]:
+    """Plot the pseudo-perplexities of sequences, and the mean negative log-likelihood of each residue."""
+    return [
+        *histogram(each, "pseudo-perplexity", "Pseudo-perplexity of the sequences."),
+        points(lengths, each, ("residues", "pseudo-perplexity"), "Pseudo-perplexity by length."),
+        bars(
+            of_residue,
+            ("residue", "mean of -log p (nats)"),
+            "Mean of -log p of each residue when it alone is masked.",
+        ),
+    ]
 
 
 def _plot_predictions(

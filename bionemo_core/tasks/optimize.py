@@ -20,6 +20,7 @@ from bionemo_core.inference.latent_search import optimize as search
 from bionemo_core.inference.sampling import Seq2SeqInference
 from bionemo_core.inference.search_settings import SearchSettings
 from bionemo_core.io.atomic import write_json
+from bionemo_core.io.plots import optional_picture
 from bionemo_core.io.progress import Progress
 from bionemo_core.io.results_folder import mark_unfinished
 from bionemo_core.models.load import OpenedModel
@@ -230,7 +231,7 @@ class _Report:
         """Write tables, summary and pictures.
 
         Raises:
-            StorageError: a file cannot be written.
+            StorageError: a table or the summary cannot be written.
         """
         self._write_results(folder / RESULTS)
         with new_table(folder / TRAJECTORY, ("algorithm", "id", *_STEP_COLUMNS)) as add_rows:
@@ -239,11 +240,13 @@ class _Report:
                 add_rows((a, name, *(getattr(step, column) for column in _STEP_COLUMNS)) for a, name, step in rows)
         write_json(folder / SUMMARY, self.summary())
         if self.task.picture:
-            draw_trajectory(folder / PICTURE, self.results, self.task.oracle)
+            with optional_picture(folder / PICTURE):
+                draw_trajectory(folder / PICTURE, self.results, self.task.oracle)
             pairs = list(zip(self.results[0].first, self.results[0].best, strict=True))[: MOST_DRAWN // 2]
             drawn = [step for pair in pairs for step in pair]
             captions = [_caption(step, self.task.oracle) for step in drawn]
-            self.judge.draw_grid([step.text for step in drawn], captions, str(folder / GRID))
+            with optional_picture(folder / GRID):
+                self.judge.draw_grid([step.text for step in drawn], captions, str(folder / GRID))
 
     def _write_results(self, path: Path) -> None:
         names = [result.settings.algorithm.replace("-", "_") for result in self.results]

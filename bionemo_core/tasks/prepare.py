@@ -9,6 +9,7 @@ from bionemo_core.config.schema import RunSpec
 from bionemo_core.data.store.prepare import record_prepared_stores
 from bionemo_core.data.store.report import PICTURE, draw_lengths, summary
 from bionemo_core.errors import BioNeMoError, ConfigError, Preempted, Stopped
+from bionemo_core.io.plots import optional_picture
 from bionemo_core.protocols import BuildContext
 from bionemo_core.runs.cores import refuse_oversubscription
 from bionemo_core.tasks.settings import Prepare
@@ -53,18 +54,20 @@ def prepare(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> No
 
 def _write_reports(stores: list[PreparedStore], picture: bool) -> None:
     for store in dict.fromkeys(stores):
-        if picture:
-            _draw(store)
-        sys.stdout.write(_report(store, picture))
+        drawn = picture and _draw(store)
+        sys.stdout.write(_report(store, drawn))
 
 
-def _draw(store: PreparedStore) -> None:
+def _draw(store: PreparedStore) -> bool:
     path = store.folder / PICTURE
-    if not path.exists():
-        draw_lengths(store.manifest, path, advice="Leave it out with task.picture=false.")
+    with optional_picture(path):
+        if not path.exists():
+            draw_lengths(store.manifest, path, advice="Leave it out with task.picture=false.")
+        return True
+    return False
 
 
-def _report(store: PreparedStore, picture: bool) -> str:
+def _report(store: PreparedStore, drawn: bool) -> str:
     manifest = store.manifest
     lengths = manifest["lengths"]
     lines = [summary(manifest)]
@@ -72,7 +75,7 @@ def _report(store: PreparedStore, picture: bool) -> str:
         lines += [f"  {reason}: {example}" for example in examples[:_EXAMPLES]]
     lines.append(
         f"  lengths in characters: {lengths['shortest']:,} to {lengths['longest']:,}, mean {lengths['mean']:,}, "
-        f"{lengths['total']:,} in total{f'; drawn in {PICTURE}' if picture else ''}"
+        f"{lengths['total']:,} in total{f'; drawn in {PICTURE}' if drawn else ''}"
     )
     lines.append(f"  store {store.folder}")
     return "\n".join(lines) + "\n"

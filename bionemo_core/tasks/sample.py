@@ -16,6 +16,7 @@ from bionemo_core.inference.methods import method_options
 from bionemo_core.inference.sample_metrics import COLUMNS, GeneratedText, SampleCounts
 from bionemo_core.inference.sampling import Seq2SeqInference
 from bionemo_core.io.atomic import write_json
+from bionemo_core.io.plots import optional_picture
 from bionemo_core.io.progress import Progress
 from bionemo_core.models.load import OpenedModel
 from bionemo_core.parallel.ranks import Ranks
@@ -90,7 +91,9 @@ def _write(spec: RunSpec, opened: OpenedModel, job: _Job, context: BuildContext,
             "seconds": monotonic() - started,
         }
         write_json(folder.path / SUMMARY, summary)
-        drawn = counts.draw(folder.path / PICTURE, task.picture)
+        drawn = False
+        with optional_picture(folder.path / PICTURE):
+            drawn = counts.draw(folder.path / PICTURE, task.picture)
     if texts and texts.left_out:
         print(f"{'left out':>17}  {texts.left_out}")
     print(counts.text(summary))

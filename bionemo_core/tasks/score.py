@@ -29,6 +29,7 @@ from bionemo_core.finetuning.objective import MISSING_WORDS, comma_hint
 from bionemo_core.inference.scoring import LIKELIHOODS, MASKED, MaskedScorer, check_method
 from bionemo_core.inference.windows import Window
 from bionemo_core.io.atomic import write_json
+from bionemo_core.io.plots import optional_picture
 from bionemo_core.models.load import OpenedModel
 from bionemo_core.plugins.did_you_mean import did_you_mean
 from bionemo_core.reporting.heat_map import RESIDUES, draw_scan
@@ -62,14 +63,15 @@ class Scores:
         """Write `output.json`, and the heat map of a scan as PNG.
 
         Raises:
-            StorageError: a file cannot be written.
+            StorageError: the record cannot be written.
         """
         write_json(output.with_name(f"{output.name}.json"), {**self.facts, **used}, indent=2)
         if self.scan is not None:
             wild_type, first, table = self.scan
             picture = output.with_suffix(".png")
-            draw_scan(picture, wild_type, table, first, self.facts[STRATEGY])
-            print(f"{picture}: heat map of {len(wild_type)} positions")
+            with optional_picture(picture):
+                draw_scan(picture, wild_type, table, first, self.facts[STRATEGY])
+                print(f"{picture}: heat map of {len(wild_type)} positions")
 
 
 def describe_use(opened: OpenedModel, spec: RunSpec) -> dict[str, Any]:

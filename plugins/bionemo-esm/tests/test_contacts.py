@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from bionemo_core import cli
+from bionemo_core.errors import StorageError
 
 transformers = pytest.importorskip("transformers")
 
@@ -74,6 +75,16 @@ def test_contacts_of_a_folder_and_of_its_artefact_in_every_kind_of_file(theirs, 
     pictures = sorted(path.name for path in Path("out.h5.contacts").iterdir())
     assert pictures == ["00000_a_b.png", "00001_c.png"]
     assert (folder / "out.h5.contacts" / pictures[0]).read_bytes().startswith(b"\x89PNG")
+
+
+def test_embeddings_do_not_depend_on_the_pictures_beside_them(folder, monkeypatch, caplog):
+    def refuse(*arguments, **options):
+        raise StorageError("out.h5.contacts: No space left on device.")
+
+    monkeypatch.setattr("bionemo_core.reporting.contact_maps.save_png", refuse)
+    assert embed("restore_from_path=theirs", "out.h5", "task.outputs=[contacts]", "task.heatmaps=true") == 0
+    assert "out.h5.contacts is missing, and nothing else: out.h5.contacts: No space left on device." in caplog.text
+    assert Path("out.h5").is_file() and Path("out.h5.json").is_file()
 
 
 def test_what_has_no_contacts_says_so(folder, capsys):

@@ -9,7 +9,7 @@ import pytest
 from bionemo_core.data.store.report import draw_lengths, length_histogram
 from bionemo_core.inference.sample_metrics import GeneratedText, SampleCounts
 from bionemo_core.io.plots import new_plot, set_count_ticks
-from bionemo_core.reporting.html import histogram, scatter
+from bionemo_core.reporting.html import confusion, histogram, scatter
 from bionemo_core.reporting.search_curve import draw_trajectory
 
 
@@ -85,3 +85,9 @@ def test_a_search_that_only_scored_its_start_is_visible(tmp_path: Path, monkeypa
     axes = drawn[0].axes[0]
     assert axes.get_title(loc="left") == "qed from 1 start"
     assert [line.get_marker() for line in axes.lines if line.get_label().startswith("cma-es")] == ["o"]
+
+
+@pytest.mark.parametrize("name", ["$\\frac$", "膜"])
+def test_a_class_may_have_any_name(name: str) -> None:
+    (figure,) = confusion(np.array([0, 1]), np.array([0, 1]), [name, "other"])
+    assert figure.png.startswith(b"\x89PNG")
