@@ -279,7 +279,14 @@ class Oracle(Protocol):
 
 @runtime_checkable
 class Reader(Protocol):
-    """A file format. The core finds it by the extension, decompresses the file and stores the records."""
+    """A file format. The core finds it by the extension, decompresses the file and stores the records.
+
+    A reader of files whose records have named values, such as the properties of an SD file, also has:
+
+    - `column_names(stream, where) -> Iterable[str]`: the names of the values in a file.
+    - `records(stream, where, columns=())`: with `columns`, each record has the values of these names, empty where it
+      has none. Labels of training data are found so.
+    """
 
     extensions: Sequence[str]
     """How names of such files end, in lower case and with the dot: `.a3m`."""

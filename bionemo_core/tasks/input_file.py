@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from bionemo_core.data.readers import Source, source_for
-from bionemo_core.data.readers.formats import detect_format
+from bionemo_core.data.readers.formats import FORMATS, detect_format
 from bionemo_core.data.readers.key_names import TASK_KEYS
+from bionemo_core.data.readers.plugin_formats import has_columns, plugin_readers
 from bionemo_core.data.readers.tables import is_separator, match_column, read_column_names
 from bionemo_core.data.store.prepare import prepare, short_lived_stores
 from bionemo_core.data.store.record_store import PreparedStore
@@ -51,14 +52,10 @@ def read_input(path: str, task: Any, tokenizer: Tokenizer) -> tuple[Source, Reco
     if not paths[0].is_file():
         raise DataError(f"{path}: no such file. Check the path.")
     kind = task.format or detect_format(paths, TASK_KEYS)
-    if kind not in _TABLES:
-        layout_options(task, kind)
-        if getattr(task, "target_column", None) is not None:
-            raise ConfigError(f"task.target_column: {kind} files have no columns. Leave it out, or set task.format.")
-    options: dict[str, Any] = {}
-    if kind in _TABLES:
-        options = _table_options(paths[0], kind, task)
-    source = source_for(paths, kind, TASK_KEYS, **options)
+    options = _table_options(paths[0], kind, task) if kind in _TABLES else _column_options(task, kind)
+    target = getattr(task, "target_column", None)
+    keys = TASK_KEYS._replace(further={target: "task.target_column"} if target else {})
+    source = source_for(paths, kind, keys, **options)
     return source, filter_for(tokenizer, task.on_invalid, canonicalize=getattr(task, "canonicalize", True))
 
 
@@ -84,6 +81,23 @@ def _table_options(path: Path, kind: str, task: Any) -> dict[str, Any]:
     options["column"] = task.sequence_column or find(_SEQUENCE_COLUMNS) or _SEQUENCE_COLUMNS[0]
     id_column = task.id_column or find(["id"])
     return options | ({"id_column": id_column} if id_column else {})
+
+
+def _column_options(task: Any, kind: str) -> dict[str, Any]:
+    """Return the options for reading a file that is no table: named values of its records, where it has any.
+
+    Raises:
+        ConfigError: a key is given that these files do not have.
+    """
+    layout_options(task, kind)
+    reader = plugin_readers().get(kind) if kind not in FORMATS else None
+    own = ("id_column", "target_column") if reader is not None and has_columns(reader) else ()
+    for key in ("sequence_column", "id_column", "target_column"):
+        if getattr(task, key, None) is not None and key not in own:
+            raise ConfigError(f"task.{key}: {kind} files have no columns. Leave it out, or set task.format.")
+    options: dict[str, Any] = {"id_column": task.id_column} if own and task.id_column else {}
+    target = getattr(task, "target_column", None)
+    return options | ({"columns": (target,)} if target else {})
 
 
 def layout_options(task: Any, kind: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bionemo_core.config.schema import RunSpec
-from bionemo_core.data.readers import Source
+from bionemo_core.data.readers import Source, decode_text
 from bionemo_core.data.store.record_store import PreparedStore
 from bionemo_core.data.store.report import count_summary
 from bionemo_core.data.store.residue_filter import RecordFilter
@@ -195,7 +195,7 @@ class _Predictions:
     def _target_cells(self, row: int, answer: Any) -> list[str]:
         if not self.task.target_column:
             return []
-        target = self.store.column(row, self.task.target_column).strip().decode("latin-1")
+        target = decode_text(self.store.column(row, self.task.target_column)).strip()
         return [target, rank_cell(self.matches.rank(target, answer))]
 
 
@@ -212,7 +212,7 @@ def _with_rejected(rows: Iterator[list[str]], source: Source, rules: RecordFilte
                 yield next(rows)
             else:
                 reason = f"{result.reason}{result.detail}"
-                yield [record.id.decode("utf-8", errors="replace"), *[""] * (width - 2), reason]
+                yield [decode_text(record.id), *[""] * (width - 2), reason]
     yield from rows  # none; it counts to its end
 
 

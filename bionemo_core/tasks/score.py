@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from bionemo_core._version import __version__
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.data.mutations import Mutation
-from bionemo_core.data.readers import Record, Source, source_for
+from bionemo_core.data.readers import Record, Source, decode_text, source_for
 from bionemo_core.data.readers.key_names import TASK_KEYS
 from bionemo_core.data.readers.tables import match_column, read_column_names
 from bionemo_core.data.store.residue_filter import RecordFilter
@@ -215,7 +215,7 @@ def _clean(record: Record, rules: RecordFilter, task: Predict, max_residues: int
     Raises:
         DataError: it cannot be scored, with `task.on_invalid=error`.
     """
-    name, *columns = (one.decode("utf-8", errors="replace") for one in (record.id, *record.columns))
+    name, *columns = map(decode_text, (record.id, *record.columns))
     columns += [""] * (num_columns - len(columns))
     kept = rules.apply(record)
     if kept.fatal:

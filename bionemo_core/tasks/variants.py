@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bionemo_core.data.mutations import Mutation, compare, mutate, read_variant
-from bionemo_core.data.readers import CsvSource, FastaSource, Record, split_extension
+from bionemo_core.data.readers import CsvSource, FastaSource, Record, decode_text, split_extension
 from bionemo_core.data.readers.key_names import REFERENCE_KEYS, VARIANT_KEYS
 from bionemo_core.data.readers.tables import match_column, read_column_names
 from bionemo_core.errors import ConfigError, DataError
@@ -146,7 +146,7 @@ def _read_row(record: Record, read: Callable[[str], list[Mutation]], tokenizer: 
         _check_letters(text, mutations, tokenizer)
     except DataError as error:
         reason = str(error)
-    columns = tuple(value.decode("utf-8", errors="replace") for value in record.columns)
+    columns = tuple(map(decode_text, record.columns))
     return VariantRow(text, mutations, reason, columns, record.line)
 
 
@@ -216,7 +216,7 @@ def _read_reference(path: Path, variants: str | None) -> str:
     names = [name for name in ("DMS_filename",) if name in read_column_names(path, "csv")]
     assay = Path(variants).name
     for record in CsvSource(path, "target_seq", id_column="DMS_id", columns=names, keys=REFERENCE_KEYS).records(path):
-        texts = [value.decode("utf-8", errors="replace") for value in (record.id, *record.columns)]
+        texts = [*map(decode_text, (record.id, *record.columns))]
         if assay in (f"{texts[0]}.csv", *texts):
             return record.sequence.decode("latin-1").upper()
     raise DataError(

@@ -200,3 +200,30 @@ def test_sample_data_with_a_fault(extras, changes: tuple[str, str], message: lis
         return
     with finds("tokenizer 'bases'", *message):
         tokenizers.check_tokenizer(subject, component)
+
+
+@pytest.mark.parametrize(
+    ("names", "values", "message"),
+    [
+        ("['a']", "(b'1', b'')[: len(columns)]", None),
+        ("[]", "(b'',) * len(columns)", ["column_names finds none in its example"]),
+        ("['a', 'b']", "(b'1', b'', b'')[: len(columns)]", ["no record of its example has a value 'b'"]),
+        ("['a']", "(b'1',)[: len(columns)]", ["has not one value for each of"]),
+        ("stream.nothing()", "()", ["reading the named values of its example"]),
+    ],
+    ids=["none", "no name", "no value", "too few", "raises"],
+)
+def test_a_reader_with_named_values(extras, names: str, values: str, message: list[str] | None):
+    version = '    version = "1"\n'
+    subject = extras(
+        "pir.py",
+        *("stream, where):", "stream, where, columns=()):"),
+        *(YIELD, f"{YIELD[:-1]}, columns={values})"),
+        *(version, f"{version}\n    def column_names(self, stream, where):\n        return {names}\n"),
+    )
+    component = subject.component("reader", "pir")
+    if message is None:
+        readers.check_reader(subject, component)
+        return
+    with finds("reader 'pir'", *message):
+        readers.check_reader(subject, component)

@@ -11,7 +11,7 @@ from bionemo_core.data.readers.fastq import FastqSource
 from bionemo_core.data.readers.formats import EXTENSIONS, FORMATS, detect_format, source_for
 from bionemo_core.data.readers.key_names import KeyNames
 from bionemo_core.data.readers.parquet import ParquetSource
-from bionemo_core.data.readers.records import Column, Record, RecordBlock, Source, read_blocks
+from bionemo_core.data.readers.records import Column, Record, RecordBlock, Source, decode_text, read_blocks
 from bionemo_core.data.readers.smiles import SmilesSource
 from bionemo_core.data.readers.tables import CsvSource
 
@@ -31,6 +31,7 @@ __all__ = [
     "SmilesSource",
     "Source",
     "StructureSource",
+    "decode_text",
     "detect_format",
     "fasta_blocks",
     "open_bytes",

@@ -161,6 +161,14 @@ def _block(records: Sequence[Record], num_columns: int) -> RecordBlock:
     )
 
 
+def decode_text(value: bytes) -> str:
+    """Return a text of a file, such as an id or a column's name: UTF-8, or Latin-1 where it is not that."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
+
+
 def path_list(paths: Path | Sequence[Path]) -> list[Path]:
     """Return one path, or several, as a list."""
     return [paths] if isinstance(paths, Path) else list(paths)

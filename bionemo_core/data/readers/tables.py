@@ -10,7 +10,7 @@ import numpy as np
 
 from bionemo_core.data.readers.decompress import MAX_RECORD_BYTES, line_blocks, open_bytes, text_lines
 from bionemo_core.data.readers.key_names import DATA_KEYS, KeyNames
-from bionemo_core.data.readers.records import Column, Record, RecordBlock, path_list
+from bionemo_core.data.readers.records import Column, Record, RecordBlock, decode_text, path_list
 from bionemo_core.errors import DataError
 
 _LOOKS_LIKE_DATA = 40
@@ -167,7 +167,7 @@ class CsvSource:
         """Find the columns in the last of the header lines."""
         where = f"{self.kind}: {path}"
         rows = self._split(lines[: self._header_lines], 1, where)
-        header = [field.decode("latin-1") for field in rows[-1]] if rows else []
+        header = [decode_text(field) for field in rows[-1]] if rows else []
         widths = {len(row) for row in self._split(lines[self._header_lines :], self._header_lines + 1, where) if row}
         if isinstance(self._column, int) and widths and max(widths) <= self._column:
             raise DataError(
@@ -254,5 +254,5 @@ def read_column_names(path: Path, kind: str, separator: str | None = None, heade
     with open_bytes(path, kind) as stream:
         lines = itertools.islice(text_lines(stream, f"{kind}: {path}"), header_lines - 1, None)
         line = next(lines, b"")
-    header = line.decode("utf-8-sig", errors="replace").rstrip("\r\n")
+    header = decode_text(line).rstrip("\r\n")
     return [name.strip() for name in next(csv.reader([header], delimiter=separator or _SEPARATORS[kind]), [])]

@@ -44,8 +44,10 @@ def labelled_csv(
 ) -> DataSplits:
     """Read labelled sequences from tables: `<dataset_path>/{train,val,test}/x000.csv`, or one file that is split.
 
+    A file that ends in `.parquet` or `.sdf` is read as such; the columns of an SD file are its properties.
+
     Args:
-        dataset_path: the folder with `train`, `val` and `test`, or one table.
+        dataset_path: the folder with `train`, `val` and `test`, or one file.
         train: the training shards, `x000` or `x[000..003]`.
         val: the validation shards; empty: none.
         test: the test shards; empty: none.
@@ -133,6 +135,7 @@ def flip_fasta(
         DataError: a file cannot be read, an attribute is missing, or lengths differ.
     """
     from bionemo_core.data.labelled_records import LabelledRecords, LabelledSplits
+    from bionemo_core.data.readers import decode_text
     from bionemo_core.data.splits.shared import warn_of_shared_sequences
 
     where = f"flip: {sequences}"
@@ -148,7 +151,7 @@ def flip_fasta(
             continue
         if labels:
             header, letters = answers[name]
-            label = letters.decode("latin-1")
+            label = decode_text(letters)
         else:
             label = _parse_attribute(header, target, name, where)
         if mask and name not in masks:
@@ -179,15 +182,15 @@ def _read_fasta(path: str) -> dict[str, tuple[str, bytes]]:
     Raises:
         DataError: the file cannot be read, or an id occurs twice.
     """
-    from bionemo_core.data.readers import FastaSource
+    from bionemo_core.data.readers import FastaSource, decode_text
 
     records: dict[str, tuple[str, bytes]] = {}
     source = FastaSource(Path(path).expanduser(), columns=("description",))
     for record in source.records(source.paths[0]):
-        name = record.id.decode("latin-1")
+        name = decode_text(record.id)
         if name in records:
             raise DataError(f"flip: {path}:{record.line}: id {name!r} occurs twice. Remove one of the records.")
-        header = record.columns[0].decode("latin-1") if record.columns else ""
+        header = decode_text(record.columns[0]) if record.columns else ""
         records[name] = (header, b"".join(record.sequence.split()))
     return records
 
@@ -266,34 +269,31 @@ def _read_table(
 ) -> "tuple[LabelledRecords, list[bytes]]":
     """Read the used rows, and the value of the split column in each, if one is named."""
     from bionemo_core.data.labelled_records import TARGET_SEPARATOR, LabelledRecords
-    from bionemo_core.data.readers import CsvSource
-    from bionemo_core.data.readers.key_names import LABELLED_KEYS
-    from bionemo_core.data.readers.tables import read_column_names
+    from bionemo_core.data.readers import decode_text
+    from bionemo_core.data.sources.labelled_source import labelled_source
 
-    kept = [name for name in (*columns.labels, columns.mask, columns.split, columns.validation) if name]
-    name_column = columns.id or ("id" if "id" in read_column_names(paths[0], "csv", **layout) else None)
-    keys = LABELLED_KEYS._replace(further=columns.keys)
-    source = CsvSource(paths, columns.sequence, id_column=name_column, columns=kept, keys=keys, **layout)
-    clean = _Cleaner(tokenizer, on_invalid, f"csv: {paths[0]}", canonicalize)
+    source = labelled_source(paths, columns.sequence, columns.id, columns.keys, layout)
+    where = f"{source.kind}: {paths[0]}"
+    clean = _Cleaner(tokenizer, on_invalid, where, canonicalize)
     rows, split_words = [], []
     for path in paths:
         for record in source.records(path):
-            name = record.id.decode("latin-1")
+            name = decode_text(record.id)
             if record.problem:
                 clean.reject(record.problem, name)
                 continue
-            values = dict(zip(kept, record.columns, strict=True))
-            words = [values[column].decode("latin-1").strip() for column in columns.labels]
+            values = dict(zip(source.columns, record.columns, strict=True))
+            words = [decode_text(values[column]).strip() for column in columns.labels]
             if not any(words):
                 clean.reject("no label", name)
                 continue
             sequence = clean(name, record.sequence)
-            mask = values.get(columns.mask, b"").decode("latin-1").strip()
+            mask = decode_text(values.get(columns.mask, b"")).strip()
             if sequence is not None:
                 rows.append((name, sequence, TARGET_SEPARATOR.join(words), mask))
                 split_words += [_split_word(values, columns)] if columns.split else []
     clean.report(len(rows))
-    return LabelledRecords.of(rows, f"csv: {paths[0]}", columns.targets), split_words
+    return LabelledRecords.of(rows, where, columns.targets), split_words
 
 
 def _split_word(values: dict[str, bytes], columns: _Columns) -> bytes:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bionemo_core.data.readers import Source, detect_format, source_for
+from bionemo_core.data.readers import Source, decode_text, detect_format, source_for
 from bionemo_core.data.readers.key_names import SPLIT_FILE_KEYS
 from bionemo_core.data.splits.indices import TEST, TRAIN, VAL, WINDOW, SplitIndices
 from bionemo_core.data.store.record_store import PreparedStore
@@ -31,7 +31,7 @@ def parse_split_name(value: bytes) -> int:
     Raises:
         ValueError: it is not the name of a split.
     """
-    word = value.decode("latin-1").strip()
+    word = decode_text(value).strip()
     if word.lower() not in _SPLITS:
         raise ValueError(f"{word!r}, expected one of {', '.join(_SPLITS)}")
     return _SPLITS[word.lower()]
@@ -43,7 +43,7 @@ def parse_split_header(value: bytes) -> int:
     Raises:
         ValueError: SET is missing, repeated or unknown, or VALIDATION contradicts it.
     """
-    text = value.decode("latin-1")
+    text = decode_text(value)
     pairs = _ATTRIBUTE.findall(text)
     attributes = dict(pairs)
     if len(attributes) != len(pairs) or "SET" not in attributes:
@@ -116,7 +116,7 @@ def _read_splits(path: Path, column: str | None, id_column: str | None) -> Mappi
         try:
             if record.problem:
                 raise ValueError(record.problem)
-            name, split = record.id.decode("utf-8", "replace"), parse(value)
+            name, split = decode_text(record.id), parse(value)
         except ValueError as error:
             raise DataError(f"{where}: got {error}. Correct the line.") from error
         if splits.setdefault(name, split) != split:

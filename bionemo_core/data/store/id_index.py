@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from bionemo_core.data.readers import decode_text
 from bionemo_core.data.store.record_store import PreparedStore
 
 
@@ -20,7 +21,7 @@ class IdIndex:
 
     def rows(self, names: Sequence[bytes]) -> NDArray[np.int64]:
         """Return the first row with each id, -1 for an unknown id, shape [names]."""
-        texts = [_decode(name) for name in names]
+        texts = [decode_text(name) for name in names]
         hashes = np.fromiter(map(hash, texts), dtype=np.int64, count=len(texts))
         places = np.searchsorted(self._hashes, hashes).tolist()
         found = map(self._find_row, texts, hashes.tolist(), places)
@@ -33,11 +34,3 @@ class IdIndex:
                 return row
             place += 1
         return -1
-
-
-def _decode(name: bytes) -> str:
-    """Decode an id as the store does."""
-    try:
-        return name.decode()
-    except UnicodeDecodeError:
-        return name.decode("latin-1")

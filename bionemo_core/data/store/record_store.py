@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bionemo_core.data.batches.rng import RecordRng
+from bionemo_core.data.readers import decode_text
 from bionemo_core.errors import DataError
 from bionemo_core.io.hashing import hash_file, seal
 
@@ -139,7 +140,7 @@ class PreparedStore:
 
     def id(self, index: int) -> str:
         """Return the id of a record, such as the first word of its FASTA header or `file:line` of a table."""
-        return _decode(self._value(index, ID))
+        return decode_text(self._value(index, ID))
 
     def ids(self) -> list[str]:
         """Return the ids of all records, in order."""
@@ -169,13 +170,6 @@ class PreparedStore:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.folder, self.fingerprint, False)
-
-
-def _decode(value: bytes) -> str:
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
-        return value.decode("latin-1")
 
 
 def _values(column: Any) -> tuple[NDArray[np.int32], memoryview]:

@@ -2,11 +2,12 @@
 
 import gzip
 from collections.abc import Iterable
+from io import BytesIO
 from typing import Any
 
 from bionemo_core.data.readers import EXTENSIONS, FORMATS, Record
 from bionemo_core.data.readers.decompress import COMPRESSED_EXTENSIONS
-from bionemo_core.data.readers.plugin_formats import PluginSource
+from bionemo_core.data.readers.plugin_formats import PluginSource, has_columns
 from bionemo_core.errors import DataError
 from bionemo_core.plugins import RegisteredComponent
 from bionemo_core.protocols import Reader
@@ -38,6 +39,7 @@ def check_reader(subject: Subject, registered: RegisteredComponent) -> None:
     except Exception as error:
         raise failure_of(f"{where}: reading its example", error) from error
     _check_records(where, records)
+    _check_columns(where, reader, records)
     for content, how in (
         (reader.example, "read again"),
         (gzip.compress(reader.example), "compressed with gzip"),
@@ -92,6 +94,27 @@ def _check_records(where: str, records: Iterable[Any]) -> None:
     lines = [record.line for record in records]
     if lines != sorted(lines) or lines[0] < 1:
         fail(f"{where}: its records are in the lines {lines}; number lines from 1, for messages.")
+
+
+def _check_columns(where: str, reader: Any, records: list[Record]) -> None:
+    """Check the named values of the records of the example, if the reader has such."""
+    if not has_columns(reader):
+        return
+    try:
+        names = sorted(reader.column_names(BytesIO(reader.example), where))
+        with_values = list(reader.records(BytesIO(reader.example), where, columns=(*names, "no such name")))
+    except Exception as error:
+        raise failure_of(f"{where}: reading the named values of its example", error) from error
+    if not names:
+        fail(f"{where}: column_names finds none in its example. Add one, or leave column_names out.")
+    for plain, record in zip(records, with_values, strict=True):
+        if len(record.columns) != len(names) + 1 or record.columns[-1]:
+            fail(f"{where}: {record!r} has not one value for each of {names} and an empty one for an unknown name.")
+        if record._replace(columns=()) != plain._replace(columns=()):
+            fail(f"{where}: with its named values a record is {record!r}, without them {plain!r}.")
+    for place, name in enumerate(names):
+        if not any(record.columns[place] for record in with_values):
+            fail(f"{where}: no record of its example has a value {name!r}, which column_names returns.")
 
 
 def _first_difference(expected: list[Record], got: list[Record]) -> str:

@@ -1,7 +1,9 @@
 """SD files: the molecules are those that RDKit writes into them, whatever else they hold."""
 
+import gzip
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rdkit import Chem
@@ -9,6 +11,7 @@ from rdkit.Chem import rdDepictor
 
 from bionemo_core import cli
 from bionemo_core.data.readers import Record, source_for
+from bionemo_core.data.sources.labelled import labelled_csv
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.protocols import BuildContext
 from bionemo_molbart.readers.sdf import SdfReader
@@ -25,7 +28,10 @@ def sd_file(path: Path, texts: list[str], *, v3000: bool = False) -> Path:
             molecule = Chem.MolFromSmiles(text)
             rdDepictor.Compute2DCoords(molecule)
             molecule.SetProp("_Name", f"m {number}" if number else "")
-            molecule.SetProp("pIC50", "6.5")
+            molecule.SetProp("pIC50", f"{number / 2}")
+            molecule.SetProp("größe", "> 5\nor more")
+            if number:
+                molecule.SetProp("set", ["train", "val", "test"][number % 3])
             writer.write(molecule)
     return path
 
@@ -69,9 +75,62 @@ def test_a_task_reads_it(tmp_path, monkeypatch, capsys):
     common = ["task=embed", "model=megamolbart_xsmall", *small, f"task.output={tmp_path / 'e.npz'}"]
     assert cli.main([*common, f"task.input={sd_file(tmp_path / 'x.sdf', MOLECULES)}"]) == 0
     assert f"embeddings of {len(MOLECULES)} sequences" in capsys.readouterr().out
+    assert cli.main([*common[:-1], f"task.input={tmp_path / 'x.sdf'}", "task.output=e2.npz", "task.id_column=no"]) == 3
+    assert "no record has a value 'no'" in capsys.readouterr().err
+    assert (
+        cli.main([*common[:-1], f"task.input={tmp_path / 'x.sdf'}", "task.output=e2.npz", "task.sequence_column=no"])
+        == 2
+    )
+    assert "task.sequence_column: sdf files have no columns" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("name", "words"), [("x.xlsx", "Save the sheet as CSV"), ("x.mol2", "in a .smi file")])
 def test_a_format_that_nothing_reads_has_advice(name, words):
     with pytest.raises(ConfigError, match=words):
         source_for(Path(name))
+
+
+def labelled(path: Path, **options) -> Any:
+    return labelled_csv(str(path), **options, tokenizer=molbart_tokenizer(), context=BuildContext())
+
+
+@pytest.mark.parametrize("name", ["x.sdf", "x.sdf.gz"])
+def test_its_properties_are_labels_splits_and_ids(tmp_path, name):
+    path = sd_file(tmp_path / "x.sdf", MOLECULES)
+    if name.endswith(".gz"):
+        (tmp_path / name).write_bytes(gzip.compress(path.read_bytes()))
+    with pytest.raises(DataError, match=r"record '.*:1' has '', expected one of train, val"):
+        labelled(tmp_path / name, target_column="pIC50", split_column="set")
+    splits = labelled(tmp_path / name, target_column="pIC50", val_fraction=0.2, test_fraction=0.2)
+    records = [part[row] for part in (splits.train, splits.val, splits.test) for row in range(len(part))]
+    assert {record.sequence.decode(): float(record.label) for record in records} == {
+        Chem.CanonSmiles(text): number / 2 for number, text in enumerate(MOLECULES)
+    }
+    source = source_for(tmp_path / name, id_column="pIC50", columns=["größe", "set"])
+    first, second, *_ = source.records(tmp_path / name)
+    assert (first.id, first.columns) == (b"0.0", (b"> 5\nor more", b""))
+    assert (second.id, second.columns[1]) == (b"0.5", b"val")
+    assert len(list(source.records(tmp_path / name))) == len(MOLECULES)
+
+
+def test_a_property_that_no_molecule_has_is_answered_with_those_there_are(tmp_path):
+    path = sd_file(tmp_path / "x.sdf", MOLECULES)
+    with pytest.raises(DataError, match=r"no record has a value 'pic50'.*größe, pIC50, set.*with data\.target_column"):
+        labelled(path, target_column="pic50")
+    with pytest.raises(ConfigError, match=r"data\.data_sep: does not apply to sdf files"):
+        labelled(path, target_column="pIC50", data_sep=";")
+    with pytest.raises(ConfigError, match=r"data\.sequence_column=smiles: a record of a sdf file is its sequence"):
+        labelled(path, target_column="pIC50", sequence_column="smiles")
+
+
+def test_values_stand_up_to_an_empty_line():
+    content = sd_text("> <a>\n1\n2\n\n>  <b> (7)\n> <c>\nx\n> y\n\n> 25 <d>\n\n")
+    reader = SdfReader()
+    (record,) = reader.records(BytesIO(content), "sdf: x.sdf", columns=["a", "b", "c", "d", "e"])
+    assert record.columns == (b"1\n2", b"", b"x\n> y", b"", b"")
+    assert reader.column_names(BytesIO(content), "sdf: x.sdf") == {"a", "b", "c", "d"}
+
+
+def sd_text(properties: str) -> bytes:
+    molecule, end, _ = SdfReader.example.partition(b"M  END\n")
+    return molecule + end + properties.encode() + b"$$$$\n"

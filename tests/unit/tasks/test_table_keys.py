@@ -34,6 +34,17 @@ def test_a_name_is_matched_in_its_own_case_first(tmp_path: Path) -> None:
         read(tmp_path, "id,SEQUENCE,sequence\na,AAA,MKV\n", sequence_column="seQuence")
 
 
+def test_names_and_ids_beyond_ascii_are_read(tmp_path: Path) -> None:
+    table = "größe,eiweiß,名前\nß,MKV,é\n"
+    assert read(tmp_path, table, sequence_column="eiweiß", id_column="名前") == [("é", b"MKV")]
+
+
+@pytest.mark.parametrize("key", ["sequence_column", "id_column"])
+def test_a_file_without_columns_refuses_their_names(key: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=rf"task\.{key}: fasta files have no columns"):
+        read(tmp_path, ">a\nMKV\n", "in.fasta", **{key: "name"})
+
+
 def test_a_file_that_begins_with_json_names_the_key(tmp_path: Path) -> None:
     table = f"{OAS}{HEADER}ACGT,H,MKV\n"
     with pytest.raises(

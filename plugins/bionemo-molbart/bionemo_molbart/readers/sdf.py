@@ -1,11 +1,13 @@
-"""A reader of SD files and mol files: each molecule becomes its SMILES; its data fields are not read."""
+"""A reader of SD files and mol files: each molecule becomes its SMILES, with the properties that are wanted."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bionemo_core.data.readers import ByteStream, Record, text_lines
 from bionemo_core.errors import DataError
 
+_PROPERTY = re.compile(rb">.*?<(.+)>")
 _END_OF_RECORD, _END_OF_MOLECULE = b"$$$$", b"M  END"
 _MOLECULE = """
 
@@ -33,8 +35,8 @@ class SdfReader:
 
         return f"1, RDKit {RDKIT_VERSION}"
 
-    def records(self, stream: ByteStream, where: str) -> Iterator[Record]:
-        """Yield the molecules of one file.
+    def records(self, stream: ByteStream, where: str, columns: Sequence[str] = ()) -> Iterator[Record]:
+        """Yield the molecules of one file, each with the values of the properties in `columns`.
 
         Raises:
             DataError: a molecule has no end, so this is another format, or the file was cut off.
@@ -47,8 +49,21 @@ class SdfReader:
                     "it was cut off."
                 )
             name = lines[0].strip() or f"{file}:{start}".encode()
-            smiles, problem = _smiles(lines[: lines.index(_END_OF_MOLECULE) + 1])
-            yield Record(name, smiles, start, problem)
+            end = lines.index(_END_OF_MOLECULE) + 1
+            smiles, problem = _smiles(lines[:end])
+            values = _properties(lines[end:]) if columns else {}
+            yield Record(name, smiles, start, problem, tuple(values.get(column, b"") for column in columns))
+
+    def column_names(self, stream: ByteStream, where: str) -> set[str]:
+        """Return the names of the properties of all molecules of a file.
+
+        Raises:
+            DataError: the file cannot be read.
+        """
+        names: set[str] = set()
+        for _, lines in _split(stream, where):
+            names.update(_properties(lines))
+        return names
 
 
 def _split(stream: ByteStream, where: str) -> Iterator[tuple[int, list[bytes]]]:
@@ -62,6 +77,28 @@ def _split(stream: ByteStream, where: str) -> Iterator[tuple[int, list[bytes]]]:
             lines.append(line.rstrip() if line.startswith(_END_OF_MOLECULE) else line)
     if any(line.strip() for line in lines):
         yield start, lines
+
+
+def _properties(lines: list[bytes]) -> dict[str, bytes]:
+    """Return the properties of a molecule: a line `> <NAME>`, then the lines of its value, up to an empty one."""
+    properties: dict[str, bytes] = {}
+    name = ""
+    for line in lines:
+        if found := _PROPERTY.match(line):  # a value may begin with > as well, but has no name in brackets
+            name = _text(found[1])
+            properties[name] = b""
+        elif not line.strip():
+            name = ""
+        elif name:
+            properties[name] = b"\n".join(filter(None, [properties[name], line.strip()]))
+    return properties
+
+
+def _text(name: bytes) -> str:
+    try:
+        return name.decode()
+    except UnicodeDecodeError:
+        return name.decode("latin-1")
 
 
 def _smiles(lines: list[bytes]) -> tuple[bytes, str]:

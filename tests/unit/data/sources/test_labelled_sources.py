@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from bionemo_core.data.sources.labelled import flip_fasta, labelled_csv
@@ -35,6 +37,25 @@ def test_v1_token_level_tables(tmp_path, tokenizer, context):
             tokenizer=tokenizer,
             context=context,
         )
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+def test_ids_and_labels_beyond_ascii_are_read(tmp_path, tokenizer, context, encoding):
+    path = tmp_path / "t.csv"
+    path.write_text("id,sequence,größe\n" + "".join(f"ä{n},MKV{'A' * n},fläche\n" for n in range(9)), encoding=encoding)
+    splits = labelled_csv(str(path), target_column="größe", tokenizer=tokenizer, context=context)
+    assert set(splits.train.labels) == {"fläche"}
+    assert all(name.startswith("ä") for name in splits.train.ids)
+
+
+def test_a_parquet_file_is_a_table_as_well(tmp_path, tokenizer, context):
+    path = tmp_path / "t.parquet"
+    rows = [(f"r{n}", f"MKV{'A' * n}", n / 2) for n in range(9)]
+    names, sequences, labels = zip(*rows, strict=True)
+    pq.write_table(pa.table({"id": names, "sequence": sequences, "target": labels}), path)
+    splits = labelled_csv(str(path), tokenizer=tokenizer, context=context)
+    found = {part.ids[row]: float(part.labels[row]) for part in splits.parts().values() for row in range(len(part))}
+    assert found == {f"r{n}": n / 2 for n in range(9)}
 
 
 def test_one_table_is_split_the_same_every_time(tmp_path, tokenizer, context):
