@@ -66,10 +66,23 @@ def _prepare(arguments: list[str], registry: Registry) -> list[str]:
 def _compose(typed: list[str], registry: Registry) -> "DictConfig":
     from bionemo_core.config.hydra_session import composer
 
+    _check_values(typed, registry)
     with _suggestions(registry), composer() as compose_typed:
         config = compose_typed(typed)
     _check_unused(config, typed, registry)
     return config
+
+
+def _check_values(typed: Iterable[str], registry: Registry) -> None:
+    """Check that no choice of a component is empty, for which Hydra's message is a page.
+
+    Raises:
+        ConfigError: one is.
+    """
+    for argument in typed:
+        group, equals, name = argument.partition("=")
+        if equals and not name and (names := registry.names(group)):
+            raise ConfigError(f"{group}= names nothing. Leave it out, or choose one of {', '.join(names)}.")
 
 
 def _check_unused(config: "DictConfig", typed: Iterable[str], registry: Registry) -> None:

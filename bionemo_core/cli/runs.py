@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from bionemo_core.errors import ConfigError
+from bionemo_core.plugins.did_you_mean import did_you_mean
 
 COLUMNS = ("name", "started", "model", "step", "val_loss", "status")
 
@@ -29,7 +30,9 @@ def run(arguments: list[str]) -> int:
     root = Path(home).expanduser() / "runs"
     folders = sorted(path.parent for path in root.glob(f"{names[0] if names else '*'}/*/run.json"))
     if not folders:
-        sys.stdout.write(f"No runs in {root}.\n")
+        others = sorted({path.parent.parent.name for path in root.glob("*/*/run.json")})
+        of_name = f" of the name {names[0]}" if names else ""
+        sys.stdout.write(f"No runs{of_name} in {root}.{did_you_mean(names[0], others) if names else ''}\n")
         return 0
     rows = [COLUMNS, *(describe_run(folder) for folder in folders)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from bionemo_core.errors import ConfigError
-from bionemo_core.inference.decoding import RowDropping, check_max_length, order_unfinished_first
+from bionemo_core.inference.decoding import FiniteLogits, RowDropping, check_max_length, order_unfinished_first
 
 if TYPE_CHECKING:
     from bionemo_core.inference.decoding import SpecialTokens, StepDecoder
@@ -63,6 +63,7 @@ def beam_search(
 
     Raises:
         ConfigError: `max_length` or `beam_size` is below 1.
+        NonFiniteError: the network computes logits that are not finite.
     """
     check_max_length(max_length)
     if beam_size < 1:
@@ -75,8 +76,10 @@ def beam_search(
     beams, rows = result, torch.arange(num_rows, device=device)
     state = network.start(memory, max_length).select(rows.repeat_interleave(beam_size))
     last = torch.full((num_rows * beam_size,), special.bos_id, dtype=torch.int64, device=device)
+    finite = FiniteLogits(device)
     for position in range(max_length):
         logits = network.step(last, state)
+        finite.see(logits)
         beams, parents = beams.extend(logits, position, beam_alpha, special)
         if position + 1 == max_length:
             break
@@ -91,6 +94,7 @@ def beam_search(
                 kept = order_unfinished_first(done, size)
                 beams, rows, parents = beams.select(kept), rows[kept], parents[kept]
         state, last = state.select(parents.flatten()), beams.tokens[:, :, position].flatten()
+    finite.check()
     result.store(rows, beams)
     scores = result.log_probs / length_penalty(result.lengths, beam_alpha)
     return Beams(result.tokens.masked_fill(result.log_probs.isneginf()[:, :, None], special.pad_id), scores)

@@ -63,7 +63,7 @@ def filter_probabilities(logits_RV: Tensor, sampling: TokenSampling) -> Tensor:
         sorted_RV = p_RV.sort(dim=-1, descending=True).values
         before_RV = sorted_RV.cumsum(dim=-1) - sorted_RV
         kept_RV = before_RV < sampling.top_p * p_RV.sum(dim=-1, keepdim=True)
-        smallest_R1 = sorted_RV.gather(-1, kept_RV.sum(dim=-1, keepdim=True) - 1)
+        smallest_R1 = sorted_RV.gather(-1, (kept_RV.sum(dim=-1, keepdim=True) - 1).clamp(min=0))  # none is kept of NaN
         p_RV = p_RV.masked_fill(p_RV < smallest_R1, 0.0)
     return p_RV
 

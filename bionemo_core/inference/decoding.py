@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
-from bionemo_core.errors import ConfigError
+from bionemo_core.errors import ConfigError, NonFiniteError
 from bionemo_core.inference.choosing import PURPOSE, TokenSampling, draw_tokens
 
 if TYPE_CHECKING:
@@ -94,6 +94,7 @@ def greedy(
 
     Raises:
         ConfigError: `max_length` is below 1.
+        NonFiniteError: the network computes logits that are not finite.
     """
 
     def choose(logits: Tensor, rows: Tensor, step: Tensor) -> Tensor:
@@ -127,6 +128,7 @@ def sample(
 
     Raises:
         ConfigError: `max_length` is below 1.
+        NonFiniteError: the network computes logits that are not finite.
     """
     settings = sampling or TokenSampling()
     uniform_RL = rng.uniform(PURPOSE, max(max_length, 0))  # all steps at once, to avoid many small kernels
@@ -157,8 +159,10 @@ def _decode(
     tokens = torch.full((num_rows,), special.bos_id, dtype=torch.int64, device=device)
     ended = torch.zeros(num_rows, dtype=torch.bool, device=device)
     state = network.start(memory, max_length)
+    finite = FiniteLogits(device)
     for position in range(max_length):
         logits = network.step(tokens, state)
+        finite.see(logits)
         tokens, ended = _advance(choose(logits, rows, steps[position]), ended, special)
         decoded[rows, position] = tokens
         if (position + 1) % dropping.every or position + 1 == max_length:
@@ -170,7 +174,31 @@ def _decode(
         if size < len(rows):
             kept = order_unfinished_first(ended, size)
             state, tokens, ended, rows = state.select(kept), tokens[kept], ended[kept], rows[kept]
+    finite.check()
     return decoded
+
+
+class FiniteLogits:
+    """A check of the logits of all steps; it does not wait for the device before the last of them."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._sum = torch.zeros((), dtype=torch.float64, device=device)
+
+    def see(self, logits: Tensor) -> None:
+        """Take the logits of a step; single ones may be -inf, which excludes a token."""
+        self._sum = self._sum + logits.amax(dim=-1).sum(dtype=torch.float64)
+
+    def check(self) -> None:
+        """Check what was seen.
+
+        Raises:
+            NonFiniteError: a logit was NaN or infinite, or a row had none above -inf.
+        """
+        if not torch.isfinite(self._sum):
+            raise NonFiniteError(
+                "decoding: the model computes logits that are NaN or infinite, so it has no next token. Its weights "
+                "are damaged, or too large for this precision: check restore_from_path, or set trainer.precision=32."
+            )
 
 
 def _advance(chosen: Tensor, ended: Tensor, special: SpecialTokens) -> tuple[Tensor, Tensor]:

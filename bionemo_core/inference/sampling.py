@@ -91,7 +91,7 @@ class Seq2SeqInference:
         if absent:
             raise ConfigError(
                 f"sampling: {type(network).__name__} cannot decode: it has no {', '.join(absent)}. "
-                "Use an encoder-decoder, such as megamolbart or molmim."
+                "Use an encoder-decoder, such as model=megamolbart or model=molmim, or a restore_from_path of one."
             )
         require_weights(network, "decoding")
         objective = getattr(module, "objective", None)
@@ -113,7 +113,7 @@ class Seq2SeqInference:
         if shape is None:
             raise ConfigError(
                 f"sampling from the prior: {type(self.network).__name__} has no latent space. Use a model with one, "
-                "such as molmim, or give sequences to start from."
+                "such as molmim, or give sequences to start from (task.input)."
             )
         return shape
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bionemo_core.config.schema import Choice, Restore
-from bionemo_core.errors import ArtefactError, ConfigError
+from bionemo_core.errors import ArtefactError, ConfigError, NonFiniteError
 from bionemo_core.inference.embedding.contact_head import note_contact_head
 from bionemo_core.interop.load_report import LoadReport
 from bionemo_core.interop.stored import ModelSpec, StoredModel
@@ -131,4 +131,21 @@ def load_stored(
     note_missing(network, report.unfilled, report.source, report.absent_note)
     note_contact_head(network, stored.carried.tensors)
     module.to(device=torch.device(device), dtype=DTYPES[dtype]).eval()
+    check_finite(network, report.source)
     return OpenedModel(module, tokenizer, spec, dict(stored.facts), report, stored.data)
+
+
+def check_finite(network: torch.nn.Module, source: str) -> None:
+    """Check that no weight is NaN or infinite, because every result of such a model would be wrong.
+
+    Raises:
+        NonFiniteError: one is; the message names it.
+    """
+    for name, weight in network.named_parameters():
+        if weight.is_floating_point() and not torch.isfinite(weight).all():
+            count = int((~torch.isfinite(weight)).sum())
+            half = "" if weight.dtype == torch.float32 else f" in {weight.dtype}. Set trainer.precision=32, or use"
+            raise NonFiniteError(
+                f"{source}: {count:,} of the {weight.numel():,} values of the weight {name} are NaN or infinite"
+                f"{half or '. Use'} a sound copy of the model, or an earlier checkpoint."
+            )

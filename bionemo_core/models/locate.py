@@ -81,8 +81,14 @@ def _open_path(path: str, registry: Registry, connector: Choice | None) -> Store
         return _open_foreign("huggingface", read_huggingface(source), source, registry, connector)
     if source.is_file():
         return _open_foreign("nemo", read_nemo(source), source, registry, connector)
-    missing = "" if source.exists() else _describe_absence(source)
+    missing = _describe_runs(source) if source.exists() else _describe_absence(source)
     raise ConfigError(f"{path}: not a model.{missing} Expected {EXPECTED}.")
+
+
+def _describe_runs(folder: Path) -> str:
+    """Name the newest run in the folder of a name, such as `runs/NAME`."""
+    runs = sorted((path.parent for path in folder.glob("*/run.json")), key=lambda run: run.stat().st_mtime)
+    return f" It holds {len(runs)} runs; the newest is {runs[-1]}." if runs else ""
 
 
 def _describe_absence(path: Path) -> str:

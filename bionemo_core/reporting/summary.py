@@ -166,7 +166,12 @@ def _points(rows: Sequence[Row], name: str) -> list[tuple[int, float]]:
 def _format_losses(label: str, losses: LossSummary | None) -> str | None:
     if losses is None:
         return None
-    return f"{label:<12}{losses.first:.4f} -> {losses.last:.4f}, best {losses.best:.4f} at step {losses.best_step:,}"
+    first, last, best = map(_format_loss, (losses.first, losses.last, losses.best))
+    return f"{label:<12}{first} -> {last}, best {best} at step {losses.best_step:,}"
+
+
+def _format_loss(value: float) -> str:
+    return f"{value:.4f}" if abs(value) >= 0.1 else f"{value:.4g}"
 
 
 def _within(path: Path | None, folder: Path) -> str | None:

@@ -17,7 +17,7 @@ from bionemo_core.runs.resume import restore_weights
 if TYPE_CHECKING:
     from bionemo_core.checkpoint.load import CheckpointReader
     from bionemo_core.plugins.registry import Registry
-    from bionemo_core.protocols import DataSplits, Tokenizer
+    from bionemo_core.protocols import BuildContext, DataSplits, Tokenizer
     from bionemo_core.runs.device import Device
     from bionemo_core.runs.folder import RunFolder
 
@@ -41,6 +41,13 @@ class TrainingHooks:
     def resolve_spec(self, spec: RunSpec, saved: RunSpec | None, registry: Registry, device: Device) -> RunSpec:
         """Return the specification with its final model and tokenizer; `saved` is that of a resumed run."""
         return spec
+
+    def build_splits(
+        self, spec: RunSpec, registry: Registry, tokenizer: Tokenizer, context: BuildContext
+    ) -> DataSplits:
+        """Return the data of the run, built once; `resolve_spec` was called before."""
+        splits: DataSplits = registry.build(spec.data, tokenizer=tokenizer, context=context)
+        return splits
 
     def callbacks(self, spec: RunSpec) -> Sequence[pl.Callback]:
         """Return callbacks to add to those of every run."""

@@ -159,12 +159,12 @@ class _Run:
         frozen = saved.batch.global_batch_size if saved else None
         plan = batch_plan(spec, trainer.world_size, frozen_global_batch_size=frozen)
         spec = replace(spec, batch=replace(spec.batch, global_batch_size=plan.global_batch_size), resume=None)
-        spec = hooks.resolve_spec(spec, saved, registry, device)
-        context = device.context(spec)
-        tokenizer = registry.build(spec.tokenizer, context=context)
-        call_meet_run(trainer, tokenizer, context)
         with record_prepared_stores() as stores:
-            splits = registry.build(spec.data, tokenizer=tokenizer, context=context)
+            spec = hooks.resolve_spec(spec, saved, registry, device)
+            context = device.context(spec)
+            tokenizer = registry.build(spec.tokenizer, context=context)
+            call_meet_run(trainer, tokenizer, context)
+            splits = hooks.build_splits(spec, registry, tokenizer, context)
         check_records(splits, spec)
         read = tuple(dict.fromkeys(summary(store.manifest) for store in stores))
         if saved and reader:

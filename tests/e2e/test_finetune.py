@@ -58,6 +58,8 @@ def run(home: Home, name: str, *arguments: str) -> tuple[Path, str]:
     folders = sorted((home.path / "runs" / name).glob("*"), key=lambda path: path.stat().st_mtime_ns)
     assert folders, said
     assert (folders[-1] / "metrics.csv").is_file(), said
+    read = [line for line in said.splitlines() if ": read " in line]
+    assert len(read) == len(set(read)), "a file was read twice"
     return folders[-1], said
 
 

@@ -42,7 +42,7 @@ from bionemo_core.tasks.settings import Finetune
 if TYPE_CHECKING:
     from bionemo_core.checkpoint.load import CheckpointReader
     from bionemo_core.plugins.registry import Registry
-    from bionemo_core.protocols import Tokenizer
+    from bionemo_core.protocols import BuildContext, DataSplits, Tokenizer
 
 _SHORTEST = 3
 
@@ -54,6 +54,7 @@ class FineTuning(TrainingHooks):
         self.task = task
         self.registry = registry
         self._opened: OpenedModel | None = None
+        self._splits: LabelledSplits | None = None
         self._linear = LinearHead(task)
 
     def resolve_spec(self, spec: RunSpec, saved: RunSpec | None, registry: Registry, device: Device) -> RunSpec:
@@ -72,6 +73,7 @@ class FineTuning(TrainingHooks):
         tokenizer = opened.spec.tokenizer
         splits = _check_labelled(registry.build(spec.data, tokenizer=opened.tokenizer, context=device.context(spec)))
         answers = LabelSpec(self.task.kind, targets=splits.train.targets)
+        self._splits = splits
         splits = self._check_labels(splits, answers, opened.tokenizer, quiet=True)
         params = model_params(self.task, opened, splits, registry)
         answers = replace(answers, classes=tuple(params.get("classes", ())))
@@ -80,6 +82,13 @@ class FineTuning(TrainingHooks):
         return replace(
             spec, model=Choice("model", FINETUNED, params, CORE_DISTRIBUTION, __version__), tokenizer=tokenizer
         )
+
+    def build_splits(
+        self, spec: RunSpec, registry: Registry, tokenizer: Tokenizer, context: BuildContext
+    ) -> DataSplits:
+        """Return the data that gave the model its classes; a resumed run builds them."""
+        splits, self._splits = self._splits, None
+        return super().build_splits(spec, registry, tokenizer, context) if splits is None else splits
 
     def callbacks(self, spec: RunSpec) -> list[pl.Callback]:
         """Return the callback for early stopping, if it is on."""

@@ -9,7 +9,8 @@ import pytest
 from bionemo_core import builtin, cli
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.config.task_spec import TaskSpec
-from bionemo_core.errors import DataError, Preempted
+from bionemo_core.errors import ConfigError, DataError, Preempted
+from bionemo_core.models.locate import open_stored
 
 pytest.importorskip("bionemo_esm")
 
@@ -191,3 +192,25 @@ def test_doctor_names_packages_and_the_home_folder(capsys, home):
 
 def test_a_process_has_one_registry():
     assert builtin.load_registry() is builtin.load_registry()
+
+
+@pytest.mark.parametrize("group", ["model", "task", "data"])
+def test_an_empty_choice_is_answered_in_one_line(group, capsys):
+    assert cli.main(["model=esm1nv_tiny", f"{group}="][group == "model" :]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error[config]: {group}= names nothing. Leave it out, or choose one of ")
+    assert said.count("\n") == 1
+
+
+def test_runs_of_a_name_that_has_none(tmp_path, capsys):
+    (tmp_path / "runs" / "mine" / "2026").mkdir(parents=True)
+    (tmp_path / "runs" / "mine" / "2026" / "run.json").write_text("{}")
+    assert cli.main(["runs", "mien", f"home={tmp_path}"]) == 0
+    assert f"No runs of the name mien in {tmp_path / 'runs'}. Did you mean 'mine'?" in capsys.readouterr().out
+
+
+def test_the_folder_of_a_name_is_answered_with_its_newest_run(tmp_path):
+    (tmp_path / "mine" / "2026").mkdir(parents=True)
+    (tmp_path / "mine" / "2026" / "run.json").write_text("{}")
+    with pytest.raises(ConfigError, match=rf"It holds 1 runs; the newest is {tmp_path}/mine/2026\. Expected"):
+        open_stored(str(tmp_path / "mine"), builtin.load_registry())

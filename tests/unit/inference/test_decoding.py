@@ -4,7 +4,8 @@ import pytest
 import torch
 from small_decoder import SmallDecoder, SmallMemory, Special, memories, rows_of
 
-from bionemo_core.errors import ConfigError
+from bionemo_core.errors import ConfigError, NonFiniteError
+from bionemo_core.inference.beam import beam_search
 from bionemo_core.inference.choosing import TokenSampling
 from bionemo_core.inference.decoding import RowDropping, greedy, sample
 from bionemo_core.inference.philox import RowRng
@@ -88,3 +89,36 @@ def test_a_length_of_zero_is_refused():
 @pytest.mark.parametrize(("rows", "left", "size"), [(64, 33, 64), (64, 32, 32), (64, 9, 16), (64, 1, 1), (6, 1, 3)])
 def test_rows_are_dropped_by_halves(rows, left, size):
     assert RowDropping(halving=True).size(rows, left) == size
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("kind", ["greedy", "sample", "top-k", "beam"])
+def test_logits_that_are_not_finite_are_an_error(kind, value, monkeypatch):
+    network, memory = SmallDecoder(end_bias=-100.0), memories(4)
+    step = network.step
+
+    def broken_step(tokens, state):
+        logits = step(tokens, state).clone()
+        if network.steps > 3:
+            logits[1] = value
+        return logits
+
+    monkeypatch.setattr(network, "step", broken_step)
+    with pytest.raises(NonFiniteError, match=r"logits that are NaN or infinite.*restore_from_path"):
+        if kind == "beam":
+            beam_search(network, memory, Special, max_length=LENGTH, beam_size=3)
+        elif kind == "top-k":
+            rng, options = RowRng.of(3, 4), TokenSampling(top_k=2, top_p=0.5)
+            sample(network, memory, Special, rng, max_length=LENGTH, sampling=options)
+        else:
+            decode(kind, network, memory)
+
+
+def test_a_token_that_is_excluded_is_no_error(monkeypatch):
+    network, memory = SmallDecoder(end_bias=1.0), memories(4)
+    step = network.step
+    excluded = torch.zeros(step(torch.zeros(4, dtype=torch.int64), network.start(memory, 2)).shape[-1])
+    excluded[Special.pad_id] = -torch.inf
+    monkeypatch.setattr(network, "step", lambda tokens, state: step(tokens, state) + excluded)
+    assert decode("greedy", network, memory).shape == (4, LENGTH)
+    assert beam_search(network, memory, Special, max_length=4, beam_size=2).tokens.shape == (4, 2, 4)

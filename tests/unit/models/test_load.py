@@ -15,7 +15,7 @@ from bionemo_core.builtin import load_registry
 from bionemo_core.checkpoint.save import save
 from bionemo_core.config.schema import OPENED, Choice, Restore, RunSpec
 from bionemo_core.config.spec import to_json
-from bionemo_core.errors import ArtefactError, CheckpointError, ConfigError
+from bionemo_core.errors import ArtefactError, CheckpointError, ConfigError, NonFiniteError
 from bionemo_core.finetuning.adapters import pretrained_network
 from bionemo_core.inference.embedding import Embedder
 from bionemo_core.inference.scoring import MaskedScorer
@@ -101,6 +101,20 @@ def without(source: Path, target: Path, *names: str) -> Path:
     tensors = {name: one for name, one in network_tensors(opened.module.network).items() if name not in names}
     write_artefact(target, Artefact(opened.spec, Vocabulary.of(opened.tokenizer.pieces)), tensors)
     return target
+
+
+@pytest.mark.parametrize(("dtype", "value"), [("float32", float("nan")), ("float16", 1e6)])
+def test_weights_that_are_not_finite_are_refused_by_name(run: Path, tmp_path: Path, dtype: str, value: float) -> None:
+    opened = open_model(str(run), REGISTRY)
+    tensors = dict(network_tensors(opened.module.network))
+    tensors["head.dense.bias"] = torch.full_like(tensors["head.dense.bias"], 1.0)
+    tensors["head.dense.bias"][3] = value
+    write_artefact(tmp_path / "bad", Artefact(opened.spec, Vocabulary.of(opened.tokenizer.pieces)), tensors)
+    with pytest.raises(
+        NonFiniteError, match=r"bad.*1 of the 16 values of the weight head\.dense\.bias are NaN"
+    ) as error:
+        open_model(str(tmp_path / "bad"), REGISTRY, dtype=dtype)
+    assert ("trainer.precision=32" in str(error.value)) == (dtype == "float16")
 
 
 FIRST_NORM = "encoder.layers.0.input_layernorm.weight"
