@@ -90,6 +90,21 @@ def new_path(path: Path, *, advice: str = ADVICE) -> Iterator[Path]:
             temporary.unlink()
 
 
+def check_writable(path: Path, *, advice: str = ADVICE) -> None:
+    """Check that a file can be written at `path`, before work whose result goes there.
+
+    Raises:
+        StorageError: the file system refuses.
+    """
+    temporary = path.with_name(f"{_prefix(path)}{os.getpid()}{_PART}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+        temporary.unlink()
+    except OSError as error:
+        raise storage_error(path, error, advice) from error
+
+
 @contextmanager
 def new_file(path: Path, *, advice: str = ADVICE) -> Iterator[BinaryIO]:
     """Yield a binary file to write to, which becomes `path` if the block succeeds; see `new_path`.

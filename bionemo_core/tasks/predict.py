@@ -18,7 +18,7 @@ from bionemo_core.inference.beam_writer import ExactMatch
 from bionemo_core.inference.embedding import EmbeddingSettings
 from bionemo_core.inference.outputs import part_bounds
 from bionemo_core.inference.scoring_answers import Predictor
-from bionemo_core.io.atomic import new_csv
+from bionemo_core.io.atomic import check_writable, new_csv
 from bionemo_core.models.load import OpenedModel
 from bionemo_core.parallel.ranks import Ranks
 from bionemo_core.runs.device import choose_device
@@ -64,6 +64,7 @@ def predict(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> No
             "task.scoring), task.variants and task.scan=true (both with task.wild_type, for a masked language model)."
         )
     refuse_unread(task, *_find_unread(task))
+    check_writable(output)
     device = choose_device(spec)
     ranks = start_workers(spec, device)
     opened = open_for_use(spec, registry, device, ranks)

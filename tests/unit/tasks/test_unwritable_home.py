@@ -42,6 +42,9 @@ NEED = {
 }
 
 
+COMPUTES = ("embedding.Embedder.run", "scoring.MaskedScorer.answer_group", "sampling.Seq2SeqInference._decode")
+
+
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("BIONEMO_HOME", "/dev/null/home")
@@ -65,3 +68,15 @@ def test_what_needs_a_home_names_the_keys(task, capsys):
     said = capsys.readouterr().err
     assert "home=FOLDER" in said and "BIONEMO_HOME" in said
     assert ("task.output=FOLDER" in said) == (task in NO_NEED)
+
+
+@pytest.mark.parametrize("task", ["embed", "predict", "evaluate", "sample", "optimize"])
+def test_an_output_that_cannot_be_written_is_found_before_the_work(task, capsys, monkeypatch):
+    def compute(*arguments, **options):
+        raise AssertionError("it computes")
+
+    for name in COMPUTES:
+        monkeypatch.setattr(f"bionemo_core.inference.{name}", compute)
+    command = [one.replace("task.output=result", "task.output=/dev/null/result") for one in NO_NEED[task]]
+    assert cli.main(command) == 7
+    assert "/dev/null" in capsys.readouterr().err
