@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bionemo_core.data.tokenizer import unit_of
-from bionemo_core.errors import DataError
+from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.io.hashing import fingerprint_of
 from bionemo_core.protocols import DataSplits, Tokenizer
 
@@ -158,3 +158,16 @@ class LabelledSplits(DataSplits):
             name: part.drop_longer(max_residues, name, tokenizer) for name, part in self.parts().items()
         }
         return replace(self, **kept)
+
+
+def refuse_labels(splits: DataSplits, use: str) -> None:
+    """Check that data for a model without a head for labels has none.
+
+    Raises:
+        ConfigError: it has labels.
+    """
+    if isinstance(splits, LabelledSplits):
+        raise ConfigError(
+            f"data: these sequences have labels, which {use} does not read. Fine-tune with task=finetune, or choose "
+            "data=csv data.path=FILE data.column=NAME for the sequences alone (molecules: data=smiles)."
+        )

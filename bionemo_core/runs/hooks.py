@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytorch_lightning as pl
 
 from bionemo_core.config.schema import RunSpec
+from bionemo_core.data.labelled_records import refuse_labels
 from bionemo_core.interop.load_report import LoadReport
 from bionemo_core.parallel.strategy import strategy_of
 from bionemo_core.parallel.weights import network_of
@@ -47,6 +48,7 @@ class TrainingHooks:
     ) -> DataSplits:
         """Return the data of the run, built once; `resolve_spec` was called before."""
         splits: DataSplits = registry.build(spec.data, tokenizer=tokenizer, context=context)
+        refuse_labels(splits, f"task={spec.task.name}")
         return splits
 
     def callbacks(self, spec: RunSpec) -> Sequence[pl.Callback]:

@@ -17,7 +17,7 @@ from bionemo_core.config.schema import OPENED, Choice, RunSpec
 from bionemo_core.data.batches.cuts import count_cuts
 from bionemo_core.data.batches.loader import eval_loader
 from bionemo_core.data.batches.pair_objective import learn_pairs
-from bionemo_core.data.labelled_records import TARGET_SEPARATOR, LabelledRecords
+from bionemo_core.data.labelled_records import TARGET_SEPARATOR, LabelledRecords, refuse_labels
 from bionemo_core.data.model_input import max_text_tokens
 from bionemo_core.data.store.prepare import short_lived_stores
 from bionemo_core.errors import ConfigError, DataError
@@ -78,6 +78,8 @@ def evaluate(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> N
         refuse_unread(task, ("on_bad_label",), "by a model that was not fine-tuned")
     data, seed = _choose_data(spec, opened)
     splits = _build_splits(data, seed, spec, registry, device, opened)
+    if not getattr(opened.module, "answers", None):
+        refuse_labels(splits, "the evaluation of a model that was not fine-tuned")
     learn_pairs(opened.module, splits, opened.tokenizer, opened.spec.model.name)
     of_pairs = bool(getattr(splits.train, "pairs", False))
     if not of_pairs:

@@ -50,7 +50,8 @@ def read_input(path: str, task: Any, tokenizer: Tokenizer) -> tuple[Source, Reco
     """
     paths = [Path(path).expanduser()]
     if not paths[0].is_file():
-        raise DataError(f"{path}: no such file. Check the path.")
+        what = "is a folder. Name one file." if paths[0].is_dir() else "no such file. Check the path."
+        raise DataError(f"{path}: {what}")
     kind = task.format or detect_format(paths, TASK_KEYS)
     options = _table_options(paths[0], kind, task) if kind in _TABLES else _column_options(task, kind)
     target = getattr(task, "target_column", None)

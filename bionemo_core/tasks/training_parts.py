@@ -13,6 +13,7 @@ from torch import nn
 from bionemo_core.config.batch_plan import batch_plan
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.data.batches.pair_objective import learn_pairs
+from bionemo_core.data.labelled_records import refuse_labels
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.parallel.groups import start_groups
 from bionemo_core.parallel.weights import network_of
@@ -55,6 +56,7 @@ def build_parts(spec: RunSpec, registry: Registry) -> TrainingParts:
     context = device.context(spec)
     tokenizer = registry.build(spec.tokenizer, context=context)
     splits = registry.build(spec.data, tokenizer=tokenizer, context=context)
+    refuse_labels(splits, "this training")
     check_records(splits, spec)
     torch.manual_seed(spec.seed)
     module = registry.build(spec.model, tokenizer=tokenizer, context=context)

@@ -88,7 +88,9 @@ class FineTuning(TrainingHooks):
     ) -> DataSplits:
         """Return the data that gave the model its classes; a resumed run builds them."""
         splits, self._splits = self._splits, None
-        return super().build_splits(spec, registry, tokenizer, context) if splits is None else splits
+        if splits is None:
+            splits = _check_labelled(registry.build(spec.data, tokenizer=tokenizer, context=context))
+        return splits
 
     def callbacks(self, spec: RunSpec) -> list[pl.Callback]:
         """Return the callback for early stopping, if it is on."""
