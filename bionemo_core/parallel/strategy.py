@@ -24,21 +24,23 @@ from bionemo_core.io.exhaustion import find_exhaustion
 from bionemo_core.parallel.float8 import use_float8
 from bionemo_core.parallel.groups import ProcessGroups, start_groups
 from bionemo_core.parallel.layout import ParameterLayout, read_layouts
+from bionemo_core.parallel.optimizer_state import (
+    NUMBERS,
+    STEPS,
+    TENSORS,
+    load_optimizer,
+    optimizer_parts,
+    other_numbers,
+    tensor_names,
+    update_count,
+)
 from bionemo_core.parallel.pipeline import StagePlan, keep_stage, plan_stages, stage_layouts
 from bionemo_core.parallel.recompute import is_recomputed, recompute_layers
 from bionemo_core.parallel.rendezvous import START_TIMEOUT_S, wait_for_ranks
 from bionemo_core.parallel.sequence import split_sequences
 from bionemo_core.parallel.sharding import reshard, shard
 from bionemo_core.parallel.sharding_choice import STATE_BYTES, Sharding, SharedRanks, choose_sharding
-from bionemo_core.parallel.weights import (
-    adam_parts,
-    adam_steps,
-    load_adam,
-    load_weights,
-    names_with_moments,
-    network_of,
-    weight_parts,
-)
+from bionemo_core.parallel.weights import load_weights, network_of, weight_parts
 
 _MAX_RECOMPILES = 64
 
@@ -46,7 +48,7 @@ _MAX_RECOMPILES = 64
 class MegatronStrategy(DDPStrategy):
     """One process per device, with tensor, pipeline and data parallelism.
 
-    A module with a `network` attribute is sharded, its optimizer must be AdamW, and each rank saves its own parts.
+    A module with a `network` attribute is sharded, and each rank saves its own parts of weights and optimizer state.
     Any other `LightningModule` uses Lightning's own data parallelism, and the state of its optimizer is saved as
     Lightning returns it.
 
@@ -238,7 +240,7 @@ class MegatronStrategy(DDPStrategy):
         return {}
 
     def optimizer_state(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-        """Return nothing for a sharded module, whose AdamW moments are tensor parts; else the optimizer's state."""
+        """Return nothing for a sharded module, whose optimizer state is tensor parts; else the optimizer's state."""
         return {} if self._saves_parts else optimizer.state_dict()
 
     def save_checkpoint(
@@ -248,8 +250,8 @@ class MegatronStrategy(DDPStrategy):
         reshard(self.network)
         step = checkpoint["global_step"]
         self._check_finite(step)
-        checkpoint["adam_parameters"] = self._gather_names(self._adam_parameters())
-        checkpoint["adam_steps"] = max(map(adam_steps, self.optimizers), default=0.0)
+        checkpoint[STEPS] = max(map(update_count, self.optimizers), default=0.0)
+        checkpoint |= self._optimizer_facts()
         seen = checkpoint.get("consumed_samples", 0)
         save(
             Path(filepath), step, self._parts(), checkpoint, peers=RankPeers(), facts=self.facts, consumed_samples=seen
@@ -258,19 +260,21 @@ class MegatronStrategy(DDPStrategy):
     def _parts(self) -> Iterator[TensorPart]:
         yield from weight_parts(self.network, self.layouts, self.groups)
         for optimizer in self.optimizers if self._saves_parts else ():
-            yield from adam_parts(self.network, self.layouts, self.groups, optimizer)
+            yield from optimizer_parts(self.network, self.layouts, self.groups, optimizer)
 
-    def _adam_parameters(self) -> list[str]:
-        """Return the names of the parameters that have moments; one that got no gradient has none."""
+    def _optimizer_facts(self) -> dict[str, Any]:
+        """Return the names of the optimizer's tensors, and its numbers, of all stages of the pipeline."""
         optimizers = self.optimizers if self._saves_parts else ()
-        return [name for optimizer in optimizers for name in names_with_moments(self.network, optimizer)]
-
-    def _gather_names(self, names: list[str]) -> list[str]:
-        """Return the names of all stages of the pipeline."""
-        gathered: list[list[str]] = [names] * self.groups.stage.count
+        names = [name for optimizer in optimizers for name in tensor_names(self.network, optimizer)]
+        numbers: dict[str, Any] = {}
+        for optimizer in optimizers:
+            numbers |= other_numbers(self.network, optimizer)
+        gathered: list[Any] = [(names, numbers)] * self.groups.stage.count
         if len(gathered) > 1:
-            dist.all_gather_object(gathered, names, group=self.groups.pipeline_hosts)
-        return list(dict.fromkeys(name for one in gathered for name in one))
+            dist.all_gather_object(gathered, (names, numbers), group=self.groups.pipeline_hosts)
+        names = list(dict.fromkeys(name for own_names, _ in gathered for name in own_names))
+        numbers = {name: values for _, own_numbers in gathered for name, values in own_numbers.items()}
+        return {TENSORS: names, **({NUMBERS: numbers} if numbers else {})}
 
     def _check_finite(self, step: int) -> None:
         """Check, over all ranks, that no value to be saved is a NaN or an infinity.
@@ -317,7 +321,7 @@ class MegatronStrategy(DDPStrategy):
         assert self._reader is not None
         if self._saves_parts:
             for optimizer in self.optimizers:
-                load_adam(self.network, self.layouts, self.groups, optimizer, self._reader)
+                load_optimizer(self.network, self.layouts, self.groups, optimizer, self._reader)
             return
         for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
             optimizer.load_state_dict(state)
