@@ -26,14 +26,30 @@ if TYPE_CHECKING:
         score,
         train,
     )
+    from bionemo_core.config.task_spec import TaskSpec
     from bionemo_core.plugins.component import PLUGIN_API, Component, hookimpl
     from bionemo_core.plugins.configure import configure
+    from bionemo_core.runs.hooks import TrainingHooks
+    from bionemo_core.tasks.train import train as run_training
 
 _moved.install()
+
+_OF_PLUGINS = ("PLUGIN_API", "Component", "configure", "hookimpl")
+_OF_API = ("build", "convert", "embed", "evaluate", "finetune", "open_model", "predict", "sample", "score", "train")
+_LATE = {
+    **{name: ("bionemo_core.plugins", name) for name in _OF_PLUGINS},
+    **{name: ("bionemo_core.api", name) for name in _OF_API},
+    "TaskSpec": ("bionemo_core.config.task_spec", "TaskSpec"),
+    "TrainingHooks": ("bionemo_core.runs.hooks", "TrainingHooks"),
+    "run_training": ("bionemo_core.tasks.train", "train"),
+}
+"""What is imported when it is first used: the module and the name there."""
 
 __all__ = [
     "PLUGIN_API",
     "Component",
+    "TaskSpec",
+    "TrainingHooks",
     "__version__",
     "build",
     "configure",
@@ -44,21 +60,18 @@ __all__ = [
     "hookimpl",
     "open_model",
     "predict",
+    "run_training",
     "sample",
     "score",
     "train",
 ]
 
-_OF_PLUGINS = frozenset({"PLUGIN_API", "Component", "configure", "hookimpl"})
-_OF_API = frozenset(__all__) - _OF_PLUGINS - {"__version__"}
-
 
 def __getattr__(name: str) -> Any:
-    # By name and late: this package may not depend on the layers above it.
-    if name in _OF_PLUGINS:
-        return getattr(import_module("bionemo_core.plugins"), name)
-    if name in _OF_API:
-        return getattr(import_module("bionemo_core.api"), name)
+    # By name and late: this package may not depend on the layers above it, and plugins import it at every start.
+    if name in _LATE:
+        module, own_name = _LATE[name]
+        return getattr(import_module(module), own_name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

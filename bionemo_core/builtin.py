@@ -8,11 +8,13 @@ from bionemo_core.config.model_defaults import problem_with_defaults
 from bionemo_core.config.task_spec import OF_MACHINE, OF_ROWS, OF_TRAINING, TaskSpec
 from bionemo_core.data.sources import csv as csv_files
 from bionemo_core.data.sources import fasta, records, sample, uniref50, uniref90
+from bionemo_core.data.sources.augmented import augmented
 from bionemo_core.data.sources.blend import blend
 from bionemo_core.data.sources.labelled import flip_fasta, labelled_csv
 from bionemo_core.data.sources.pairs import pairs
 from bionemo_core.finetuning.downstream import downstream
 from bionemo_core.finetuning.heads import ConvNet, Linear, Mlp
+from bionemo_core.finetuning.losses import Ranking
 from bionemo_core.finetuning.model import FINETUNED, finetuned
 from bionemo_core.plugins import Component, Registry, configure, hookimpl
 from bionemo_core.reporting.loggers import csv, tensorboard, wandb
@@ -61,6 +63,7 @@ def bionemo_datasets() -> Iterator[Component]:
     yield Component("uniref50", uniref50, "UniRef50 from UniProt, shuffled and split as in v1")
     yield Component("uniref90", uniref90, "UniRef50 clusters; each pass draws a random UniRef90 member")
     yield Component("blend", configure(blend), "a weighted mix of several sources")
+    yield Component("augmented", configure(augmented), "another source, with random changes of its training records")
     yield Component(
         "pairs",
         configure(pairs, fixed=("split_headers",)),
@@ -101,6 +104,12 @@ def bionemo_heads() -> Iterator[Component]:
 def bionemo_optimizers() -> Iterator[Component]:
     """Yield optimizers."""
     yield Component("adamw", configure(AdamW), "AdamW (v1: fused_adam)")
+
+
+@hookimpl
+def bionemo_losses() -> Iterator[Component]:
+    """Yield losses for fine-tuning, besides those of the kinds."""
+    yield Component("ranking", configure(Ranking), "the order of sequences by pairs (Bradley-Terry)")
 
 
 @hookimpl

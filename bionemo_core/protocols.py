@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy as np
+    import torch
     from numpy.typing import NDArray
 
     from bionemo_core.data.batches.rng import RecordRng
@@ -163,7 +164,13 @@ class Seq2SeqExample(NamedTuple):
 
 
 class Objective(Protocol):
-    """A pure function from a tokenised record to a training example; it uses numpy only and runs in loader workers."""
+    """A pure function from a tokenised record to a training example; it uses numpy only and runs in loader workers.
+
+    An objective of any kind may have `collate(examples, num_packs, shape) -> RowArrays | Seq2SeqArrays`, which makes
+    the rows of a micro batch. It takes the place of `collate` or `collate_pairs` of `bionemo_core.data.batches.rows`,
+    and may change the examples of a micro batch together before it calls one of them. Which examples share a micro
+    batch depends on its size and on the number of ranks.
+    """
 
     def example(self, ids: NDArray[np.int32], draw: RecordRng) -> Example:
         """Return the example for `ids`, which include BOS and EOS; every random choice comes from `draw`."""
@@ -263,6 +270,64 @@ class Schedule(Protocol):
 
     def __call__(self, step: int, *, base_lr: float, max_steps: int) -> float:
         """Return the learning rate of step `step`, from 0, in a run of `max_steps` whose optimizer has `base_lr`."""
+        ...
+
+
+@runtime_checkable
+class OptimizerSettings(Protocol):
+    """The settings of an optimizer, which make it when the network exists; the result of an optimizer's factory.
+
+    They may have `whole_parameters: bool`: true says that the update of an element depends on other elements of its
+    parameter, as in Muon or LAMB. Ranks that share parameters are then refused.
+    """
+
+    @property
+    def lr(self) -> float:
+        """The learning rate that the schedule scales: the core sets `lr` of each parameter group before each step."""
+        ...
+
+    def build(self, named_parameters: Iterable[tuple[str, torch.nn.Parameter]]) -> torch.optim.Optimizer:
+        """Return the optimizer of those parameters that require a gradient.
+
+        Its state is numbers and tensors of the parameter's shape, in `optimizer.state`; a checkpoint holds no other. A
+        step leaves parameters without a gradient alone.
+        """
+        ...
+
+
+class Loss(Protocol):
+    """The loss of a fine-tuning, `task.loss`: a function, summed over the labels that count.
+
+    Four more members are used if a loss has them:
+
+    - `kinds: Sequence[str]`: the values of `task.kind` that it is for; without it, those of values:
+      `sequence_regression` and `token_regression`.
+    - `unit: str`: what it is counted in, for pictures; without it, "loss per label".
+    - `compares: bool`: true says that it compares the sequences of a micro batch, which must then have several.
+    - `only_order: bool`: true says that it learns the order of values but not their size, which no metric then shows.
+    """
+
+    def __call__(self, outputs: torch.Tensor, labels: torch.Tensor, counts: torch.Tensor, /) -> torch.Tensor:
+        """Return the summed loss, a float32 scalar.
+
+        Args:
+            outputs: the head's, float32 [n, outputs]: values, logits of classes, or logits of yes.
+            labels: values or 0 and 1 as float32 [n, outputs]; numbers of classes as int64 [n].
+            counts: whether each label counts, bool, of the shape of `labels`.
+        """
+        ...
+
+
+@runtime_checkable
+class Augmentation(Protocol):
+    """A random change of training records, for `data=augmented`; the result of an augmentation's factory.
+
+    It may have `longest(length) -> int`: the most letters of a record that had `length`. Without it, a record must not
+    become longer.
+    """
+
+    def __call__(self, record: bytes, draw: RecordRng, /) -> bytes:
+        """Return the record for this pass over the data; every random choice comes from `draw`."""
         ...
 
 

@@ -27,11 +27,13 @@ GROUP_ORDER = (
     "callbacks",
     "connector",
     "head",
+    "loss",
+    "augmentation",
     "oracle",
     "reader",
     "task",
 )
-WITHOUT_OWN = ("oracle", "reader")
+WITHOUT_OWN = ("augmentation", "oracle", "reader")
 """Groups of which the core has no component; they are shown if a plugin has one."""
 
 USAGE = {

@@ -30,6 +30,10 @@ GROUP_OF_KIND = {
     "head": "head",
     "oracle": "oracle",
     "reader": "reader",
+    "optimizer": "optim",
+    "loss": "loss",
+    "augmentation": "augmentation",
+    "task": "task",
 }
 """The kinds of plugins, and the group of the component that gets the plugin's name."""
 

@@ -13,6 +13,8 @@ GROUP_ORDER = (
     "connector",
     "callbacks",
     "head",
+    "loss",
+    "augmentation",
     "oracle",
     "reader",
     "optim",

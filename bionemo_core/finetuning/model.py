@@ -122,6 +122,7 @@ def finetuned(
     means: list[Number] = [],  # noqa: B006 - as above
     scales: list[Number] = [],  # noqa: B006 - as above
     loss: Optional[str] = None,
+    loss_params: dict[str, Any] = {},  # noqa: B006 - as above
     *,
     tokenizer: Tokenizer,
     context: BuildContext,
@@ -147,7 +148,8 @@ def finetuned(
         targets: the names of several labels of a sequence, in the order of the head's outputs.
         means: added to the outputs of several values, after scaling.
         scales: factors on the outputs of several values.
-        loss: ranking, if only the order of the values is learned; null: the loss of the kind.
+        loss: a loss of group `loss`, such as ranking; null: the loss of the kind.
+        loss_params: the keys of the loss.
         tokenizer: reads the sequences.
         context: the run that the model is built for.
         registry: where encoder and head are looked up.
@@ -160,7 +162,7 @@ def finetuned(
 
     from bionemo_core.finetuning.heads import build_head
     from bionemo_core.finetuning.lora import LoraSettings, add_adapters
-    from bionemo_core.finetuning.losses import RANKING, ranking, squared_error, yes_or_no
+    from bionemo_core.finetuning.losses import build_loss, squared_error, yes_or_no
     from bionemo_core.finetuning.metrics import AnswerMetrics
     from bionemo_core.finetuning.network import FineTunedNetwork, StateScaler
     from bionemo_core.finetuning.objective import LabelObjective
@@ -180,6 +182,7 @@ def finetuned(
         )
     settings = registry.build(read_choice(head, "head"))
     torch.manual_seed(context.seed)
+    chosen = build_loss(loss, loss_params, registry)
     outputs = answers.outputs
     hidden_size = hidden_size_of(base.network)
     built: Any = build_head(settings, hidden_size, outputs, answers.per_residue, key="task.head")
@@ -200,15 +203,16 @@ def finetuned(
         form=reads.form,
         scaler=StateScaler(hidden_size, whiten=not answers.per_residue) if scaled_states else None,
         start=torch.nn.Linear(hidden_size, outputs) if linear_start else None,
-        loss=ranking if loss == RANKING else yes_or_no if answers.multilabel else squared_error,
+        loss=chosen or (None if answers.of_classes else yes_or_no if answers.multilabel else squared_error),
     )
     terminals = sum(reads.form.terminals)
     longest = max_text_tokens(base, terminals) + terminals
     objective: Any = LabelObjective(tokenizer, answers, form=reads.form, seq_length=longest)
     unit = "nats per label" if answers.of_classes or answers.multilabel else "squared error of scaled labels"
-    if loss == RANKING:
-        unit = "nats per pair"
-    metrics = [AnswerMetrics(answers, only=("labels", "spearman") if loss == RANKING else None)]
+    if chosen is not None:
+        unit = getattr(chosen, "unit", "loss per label")
+    only = ("labels", "spearman") if getattr(chosen, "only_order", False) else None
+    metrics = [AnswerMetrics(answers, only=only)]
     module = LanguageModule(network, objective, seq_length=base.seq_length, probes=metrics, loss_unit=unit)
     # The encoder decides whether sequences may share a row.
     module.capabilities = base.capabilities  # type: ignore[assignment]  # as below

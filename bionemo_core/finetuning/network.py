@@ -168,7 +168,8 @@ class FineTunedNetwork(nn.Module):
         form: the form of the encoder's input.
         scaler: standardises the states before the head; None: the head gets them as they are.
         start: a linear layer that is not trained; the head learns what to add to it. None: the head answers alone.
-        loss: maps outputs, labels and whether each counts, all [R or N, O], to the summed loss; not for classes.
+        loss: maps outputs, labels and whether each counts to the summed loss, see `protocols.Loss`; None: the cross
+            entropy of classes, else the squared error.
     """
 
     logged_names: tuple[str, ...] = ()
@@ -185,7 +186,7 @@ class FineTunedNetwork(nn.Module):
         form: InputForm = NO_FORM,
         scaler: StateScaler | None = None,
         start: nn.Linear | None = None,
-        loss: Callable[[Tensor, Tensor, Tensor], Tensor] = squared_error,
+        loss: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__()
         self.encoder_network = encoder_network
@@ -248,12 +249,15 @@ class FineTunedNetwork(nn.Module):
         return labels, counts
 
     def forward(self, batch: TokenBatch) -> Tensor:
-        """Return the summed loss of labels that count, a float32 scalar: cross entropy in nats, or that of values."""
+        """Return the summed loss of labels that count, a float32 scalar."""
         answers = self.predictions(batch)
         labels, counts = self.targets(batch)
         if self.num_classes is None:
-            return self.loss(answers, labels.view_as(answers), counts.view_as(answers))
+            loss = self.loss or squared_error
+            return loss(answers, labels.view_as(answers), counts.view_as(answers))
         chosen = labels.clamp(0, self.num_classes - 1)
+        if self.loss is not None:
+            return self.loss(answers, chosen, counts)
         losses = F.cross_entropy(answers, chosen, reduction="none")
         if self.class_weights is not None:
             losses = losses * self.get_buffer("class_weights")[chosen]

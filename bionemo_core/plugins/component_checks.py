@@ -32,6 +32,8 @@ def check_component(component: Any, group: str) -> None:
     if not isinstance(component, Component):
         raise ConfigError(f"got {component!r} of type {type(component).__name__}, expected a Component")
     _check_name(component.name)
+    if group == "task" and not hasattr(component, "entry"):
+        raise ConfigError(f"task {component.name!r}: got a Component, expected a bionemo_core.TaskSpec")
     where = f"{group} {component.name!r}"
     _check_config(component.config, where)
     if group == "reader" and keys_of_config(component.config):

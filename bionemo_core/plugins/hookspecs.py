@@ -1,4 +1,4 @@
-"""The hooks: five that name the framework, optional ones, and two that only the core implements for its own groups.
+"""The hooks: five that name the framework, and optional ones. The core offers its own components through them too.
 
 Each is a function without arguments that yields `Component`s. A plugin's module marks its
 functions with `@hookimpl`, sets `BIONEMO_PLUGIN_API = 1`, and imports nothing heavy.
@@ -56,17 +56,21 @@ class PluginHooks:
     def bionemo_readers(self) -> Iterable[Component]:  # type: ignore[empty-body]
         """Yield file formats; a factory without parameters returns a `Reader`."""
 
-
-class CoreHooks(PluginHooks):
-    """The hooks of plugins, and those that only the core implements."""
-
     @hookspec
     def bionemo_optimizers(self) -> Iterable[Component]:  # type: ignore[empty-body]
-        """Yield optimizer settings."""
+        """Yield optimizers; a factory returns `OptimizerSettings`."""
+
+    @hookspec
+    def bionemo_losses(self) -> Iterable[Component]:  # type: ignore[empty-body]
+        """Yield losses for fine-tuning; a factory returns a `Loss`, a function of outputs and labels."""
+
+    @hookspec
+    def bionemo_augmentations(self) -> Iterable[Component]:  # type: ignore[empty-body]
+        """Yield random changes of training records; a factory may take `tokenizer` and returns an `Augmentation`."""
 
     @hookspec
     def bionemo_tasks(self) -> Iterable[Component]:  # type: ignore[empty-body]
-        """Yield the choices of `task=`."""
+        """Yield choices of `task=`, each a `TaskSpec`."""
 
 
 GROUP_OF_HOOK = {
@@ -81,6 +85,8 @@ GROUP_OF_HOOK = {
     "bionemo_oracles": "oracle",
     "bionemo_readers": "reader",
     "bionemo_optimizers": "optim",
+    "bionemo_losses": "loss",
+    "bionemo_augmentations": "augmentation",
     "bionemo_tasks": "task",
 }
 """The configuration group of the components that a hook yields."""

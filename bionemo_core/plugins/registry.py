@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from bionemo_core.errors import ConfigError
 from bionemo_core.plugins.did_you_mean import did_you_mean
 from bionemo_core.plugins.discovery import find_plugins, find_refusals
-from bionemo_core.plugins.hookspecs import GROUPS, CoreHooks
+from bionemo_core.plugins.hookspecs import GROUPS, PluginHooks
 from bionemo_core.plugins.loading import collect_components, load_plugin
 from bionemo_core.plugins.records import (
     CORE_DISTRIBUTION,
@@ -223,7 +223,7 @@ def _core_record(core: ModuleType, version: str) -> PluginRecord:
     components = tuple(
         RegisteredComponent(group, component, CORE_DISTRIBUTION, version)
         # A test checks the core's components; checking them at every start takes as long as finding all plugins.
-        for group, component in collect_components(core, CoreHooks, checked=False)
+        for group, component in collect_components(core, PluginHooks, checked=False)
     )
     return PluginRecord("core", CORE_DISTRIBUTION, version, core.__name__, Status.OK, components=components)
 

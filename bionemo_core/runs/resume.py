@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("bionemo")
 
 FROZEN_GROUPS = ("model", "tokenizer", "data")
-FROZEN_KEYS = ("seed", "batch.packing", "batch.pack_window", "batch.seq_length")
-"""Keys that define the network or the order of the data: a resume may not change them."""
+FROZEN_KEYS = ("seed", "optim", "batch.packing", "batch.pack_window", "batch.seq_length")
+"""Keys that define the network, the state of the optimizer or the order of the data: a resume may not change them."""
 
 
 def open_folder(spec: RunSpec) -> tuple[RunFolder, CheckpointReader | None]:

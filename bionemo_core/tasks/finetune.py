@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 from bionemo_core.config.schema import Choice, RunSpec
 from bionemo_core.errors import ConfigError
 from bionemo_core.finetuning.linear.baseline import LINEAR
-from bionemo_core.finetuning.losses import RANKING
 from bionemo_core.finetuning.model import ENCODERS, V1_KINDS, check_kind
 from bionemo_core.tasks.finetuning.hooks import FineTuning
-from bionemo_core.tasks.finetuning.setting_checks import check_settings
+from bionemo_core.tasks.finetuning.setting_checks import check_loss, check_settings
 from bionemo_core.tasks.settings import Finetune
 from bionemo_core.tasks.train import train
 
@@ -34,11 +33,7 @@ def finetune(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> P
     check_settings(task)
     if spec.parallel.tensor_model_parallel_size > 1:
         raise ConfigError("task=finetune: parallel.tensor_model_parallel_size must be 1; use trainer.devices.")
-    if task.loss == RANKING and spec.batch.micro_batch_size == 1 and not spec.batch.packing:
-        raise ConfigError(
-            f"task.loss={RANKING}: compares the sequences of a micro batch, and there is one in each. Set "
-            "batch.micro_batch_size=32."
-        )
+    check_loss(task, spec, registry)
     if spec.parallel.pipeline_model_parallel_size > 1:
         raise ConfigError("task=finetune: parallel.pipeline_model_parallel_size must be 1; use trainer.devices.")
     if task.head == LINEAR:

@@ -57,6 +57,7 @@ class Finetune:
     head: Optional[str] = None  # the head; null: mlp for sequences, convnet for residues
     head_params: Any = None  # the head's keys, for example {hidden_layer_size: 256}
     loss: Optional[str] = None  # ranking: put sequences in order by pairs (Bradley-Terry); null: the loss of the kind
+    loss_params: Any = None  # the keys of a loss of a plugin, for example {delta: 0.5}
     freeze_layers: Integer = 0  # encoder=full: freeze the first N layers and the embeddings; -N: all but the last N
     lora_rank: Count = 32  # rank of the low-rank adapters
     lora_alpha: Optional[Positive] = None  # adapters are scaled by alpha / rank; null: the rank

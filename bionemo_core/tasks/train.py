@@ -57,6 +57,7 @@ from bionemo_core.training.any_lightning_module import (
 from bionemo_core.training.callbacks import CheckpointSaver, StopOnSignal
 from bionemo_core.training.metric_names import check_monitor
 from bionemo_core.training.module import Recipe
+from bionemo_core.training.optim import check_layout
 from bionemo_core.training.rate_course import RateCourse, describe_jump, describe_misfit
 from bionemo_core.training.signals import StopSignal
 
@@ -185,6 +186,7 @@ class _Run:
         check_records(parts.splits, spec)
         strategy_of(trainer).facts = {**facts, **({ABSENT: absent} if absent else {})}
         recipe = make_recipe(spec, registry, device)
+        check_layout(spec, recipe.optim, strategy_of(trainer).decide_sharding(parts.module))
         splits, module = parts.splits, parts.module
         return cls(
             spec, saved, plan, device, folder, reader, trainer, tokenizer, splits, read, module, recipe, restored

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from bionemo_core.data.batches.rng import RecordRng
+from bionemo_core.data.labelled_records import LabelledRecords
 from bionemo_core.data.pair_records import split_pair
 from bionemo_core.plugins import RegisteredComponent
 from bionemo_core.protocols import BuildContext, DataSplits, RecordDataset, Tokenizer
+from bionemo_core.testing.optional.labelled_data import check_labelled
 from bionemo_core.testing.subject import Subject, fail, failure_of
 
 NUM_RECORDS = 64
@@ -30,7 +32,9 @@ def check_dataset(subject: Subject, registered: RegisteredComponent) -> None:
     tokenizer = tokenizer_for(subject, registered)
     once, again = (build_splits(subject, registered, tokenizer, home) for home in ("once", "again"))
     try:
-        for split in ("train", "val", "test"):
+        if isinstance(once.train, LabelledRecords):
+            check_labelled(where, once, again)
+        for split in ("train", "val", "test") if not isinstance(once.train, LabelledRecords) else ():
             records, others = getattr(once, split), getattr(again, split)
             if (records is None) != (others is None):
                 fail(f"{where}: built twice, the split {split!r} exists only once.")

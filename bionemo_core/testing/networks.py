@@ -192,6 +192,31 @@ def check_objective(subject: Subject, registered: RegisteredComponent) -> None:
                     "same draw, so a resumed run would differ. Take every random choice from `draw`."
                 )
             _check_replaced(where, built, number)
+        _check_collate(where, built, packed="packing" in registered.component.capabilities)
+
+
+def _check_collate(where: str, built: BuiltModel, *, packed: bool) -> None:
+    """Check that an objective's own `collate` keeps every sequence, and gives the same rows for the same examples."""
+    from bionemo_core.data.batches.rows import RowArrays, RowShape, Seq2SeqArrays
+
+    collate = getattr(built.module.objective, "collate", None)
+    if collate is None:
+        return
+    examples = [_example(built, number) for number in range(min(SEQUENCES, len(built.splits.train)))]
+    target = getattr(built.module.objective, "target_length", 0)
+    shape = RowShape(built.module.seq_length, len(examples), built.tokenizer.pad_id, packed, target_length=target)
+    try:
+        first, again = (collate(list(examples), len(examples), shape) for _ in range(2))
+    except Exception as error:
+        raise failure_of(f"{where}: collate of its objective", error) from error
+    if not isinstance(first, RowArrays | Seq2SeqArrays):
+        fail(f"{where}: collate returns {type(first).__name__}, expected what bionemo_core.data.batches.rows returns.")
+    rows = first.source if isinstance(first, Seq2SeqArrays) else first
+    if rows.num_sequences != len(examples) or len(rows.lengths) != len(examples):
+        fail(f"{where}: collate makes rows of {rows.num_sequences} sequences from {len(examples)} examples.")
+    sides = zip((rows, *first[1:]), (again[0], *again[1:]), strict=True) if rows is not first else [(first, again)]
+    if not all(np.array_equal(a, b) for one, other in sides for a, b in zip(one, other, strict=True)):
+        fail(f"{where}: collate makes other rows of the same examples when it is called again.")
 
 
 def _check_replaced(where: str, built: BuiltModel, number: int) -> None:

@@ -22,7 +22,16 @@ from bionemo_core.testing import (
     tokenizers,
     training,
 )
-from bionemo_core.testing.optional import loggers, oracles, readers, schedules
+from bionemo_core.testing.optional import (
+    augmentations,
+    loggers,
+    losses,
+    optimizers,
+    oracles,
+    readers,
+    schedules,
+    tasks,
+)
 from bionemo_core.testing.references import Reference
 from bionemo_core.testing.subject import ConformanceError, KitSettings, Subject
 
@@ -165,6 +174,18 @@ class PluginConformance:
     def test_reader_reads(self, subject: Subject, reader: RegisteredComponent) -> None:
         readers.check_reader(subject, reader)
 
+    def test_optimizer_steps(self, subject: Subject, optimizer: RegisteredComponent) -> None:
+        optimizers.check_optimizer(subject, optimizer)
+
+    def test_loss_is_of_labels(self, subject: Subject, loss: RegisteredComponent) -> None:
+        losses.check_loss(subject, loss)
+
+    def test_augmentation_is_drawn(self, subject: Subject, augmentation: RegisteredComponent) -> None:
+        augmentations.check_augmentation(subject, augmentation)
+
+    def test_task_starts(self, subject: Subject, task: RegisteredComponent) -> None:
+        tasks.check_task(subject, task)
+
     def test_packed_equals_unpacked(self, subject: Subject, packing_model: RegisteredComponent) -> None:
         capabilities.check_packing(subject, packing_model)
 
@@ -196,6 +217,10 @@ _ARGUMENTS = {
     "logger": "logger",
     "oracle": "oracle",
     "reader": "reader",
+    "optimizer": "optim",
+    "loss": "loss",
+    "augmentation": "augmentation",
+    "task": "task",
     "model": "model",
     "packing_model": "model",
     "decoding_model": "model",

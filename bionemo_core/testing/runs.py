@@ -166,21 +166,23 @@ def _check_size(subject: Subject, spec: RunSpec, where: str, tokenizer: Tokenize
 
 
 def train_model(spec: RunSpec, subject: Subject, what: str, folder: Path, registry: Any = None) -> dict[int, float]:
-    """Train a run in this process, with the run folder `folder`, and return the loss of each step.
+    """Run the task of a specification in this process, with the run folder `folder`, and return the loss of each step.
 
     Its components come from `registry`; None: the subject's.
 
     Raises:
         ConformanceError: the run fails, or logs no loss.
     """
+    from bionemo_core.config.task_spec import task_spec
     from bionemo_core.runs.folder import FOLDER_VARIABLE
-    from bionemo_core.tasks.train import train
 
+    components = registry or subject.registry
+    run = task_spec(components, f"{spec.task.distribution}/{spec.task.name}").load()
     folder.mkdir(parents=True, exist_ok=True)
     os.environ[FOLDER_VARIABLE] = str(folder)
     try:
         with alone_in_process(), kept_generators():
-            train(spec, registry or subject.registry)
+            run(spec, components)
     except AssertionError:
         raise
     except Exception as error:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 COMPOSED_GROUPS = ("model", "tokenizer", "data")
 """The groups of a run's configuration in which the class's `parameters` are set."""
 
-BUILT_GROUPS = ("connector", "callbacks", "head", "scheduler", "logger", "oracle")
+BUILT_GROUPS = (*("connector", "callbacks", "head", "loss", "optim", "scheduler", "logger", "oracle", "augmentation"),)
 """The groups whose components the kit builds with the class's `parameters`."""
 
 

@@ -24,12 +24,11 @@ from bionemo_core.parallel.pipeline import sum_tied_gradients
 from bionemo_core.parallel.sequence import sum_shard_gradients
 from bionemo_core.parallel.sharding import average_gradients, reduce_gradients_now, reshard
 from bionemo_core.parallel.strategy import MegatronStrategy, strategy_of
-from bionemo_core.protocols import AnyObjective, Seq2SeqObjective, TensorType, TextJudge
+from bionemo_core.protocols import AnyObjective, OptimizerSettings, Seq2SeqObjective, TensorType, TextJudge
 from bionemo_core.training.cuda_graphs import make_pass_runner
 from bionemo_core.training.eval_metrics import Probe
 from bionemo_core.training.gradients import LossScaler, clip_factor, gradient_norm, scale_gradients
 from bionemo_core.training.losses import Losses, LossSums, RunPass, check_logged_names
-from bionemo_core.training.optim import AdamW
 from bionemo_core.training.pipeline_passes import PipelinePasses
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ MAX_SKIPPED_STEPS = 20
 class Recipe:
     """The part of a run's configuration that says how to train the network."""
 
-    optim: AdamW
+    optim: OptimizerSettings
     learning_rate: Callable[[int], float]
     """The learning rate of each optimizer step, counted from 0."""
     seed: int = 1234

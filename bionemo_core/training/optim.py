@@ -7,11 +7,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from bionemo_core.config.schema import RunSpec
 from bionemo_core.errors import ConfigError
+from bionemo_core.protocols import OptimizerSettings
 from bionemo_core.ranges import Dropout, NotNegative
 
 if TYPE_CHECKING:
     import torch
+
+    from bionemo_core.parallel.sharding_choice import Sharding
 
 
 @dataclass(frozen=True)
@@ -49,4 +53,18 @@ class AdamW:
         ]
         return torch.optim.AdamW(
             [group for group in groups if group["params"]], lr=self.lr, betas=(first, second), eps=self.eps, fused=True
+        )
+
+
+def check_layout(spec: RunSpec, optim: OptimizerSettings, sharding: "Sharding") -> None:
+    """Check that an optimizer which needs whole parameters has them on each rank.
+
+    Raises:
+        ConfigError: tensor parallelism or sharding divides the parameters.
+    """
+    divided = spec.parallel.tensor_model_parallel_size > 1 or (sharding.strategy != "none" and sharding.shard_size > 1)
+    if divided and getattr(optim, "whole_parameters", False):
+        raise ConfigError(
+            f"optim={spec.optim.name}: it changes whole parameters, and here ranks share them. Choose "
+            "parallel.sharding_strategy=none and parallel.tensor_model_parallel_size=1."
         )

@@ -1,39 +1,11 @@
 """The kit's checks of optional hooks, on the plugin of `docs/plugin_hooks.md` with one fault."""
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from pathlib import Path
-
 import pytest
-from documents import PROJECT, code_blocks
+from documented_hooks import FILES
 from small_plugin import finds
 
-from bionemo_core.testing import KitSettings, Subject, installed, make_plugin, tokenizers
+from bionemo_core.testing import tokenizers
 from bionemo_core.testing.optional import loggers, oracles, readers, schedules
-
-NAME = "bionemo_extras"
-FILES = {
-    Path(block.file).name: block.text
-    for block in code_blocks(PROJECT / "docs/plugin_hooks.md")
-    if block.file.startswith(NAME)
-}
-
-
-@pytest.fixture
-def extras(tmp_path: Path) -> Iterator[Callable[..., Subject]]:
-    """Return a function that makes the documented plugin, with text replaced in one file, as a subject."""
-    with ExitStack() as stack:
-
-        def make(file: str = "__init__.py", *changes: str) -> Subject:
-            files = dict(FILES)
-            for old, new in zip(changes[::2], changes[1::2], strict=True):
-                assert old in files[file], f"{file} has no {old!r}"
-                files[file] = files[file].replace(old, new)
-            plugin = make_plugin(tmp_path / "plugin", NAME, files.pop("__init__.py"), files=files)
-            stack.enter_context(installed(plugin))
-            return Subject(KitSettings(plugin.distribution), tmp_path / "work")
-
-        yield make
 
 
 def test_examples_are_short():

@@ -95,7 +95,8 @@ class StepDataset(Dataset[Any]):
     def _micro_batch(self, plan: MicroPlan) -> RowArrays | Seq2SeqArrays:
         examples: Any = self._examples(plan.data_passes.tolist(), plan.indices.tolist())
         check_sizes(examples, plan)
-        collate_rows: Any = collate_pairs if self._shape.target_length else collate
+        own: Any = getattr(self._objective, "collate", None)
+        collate_rows: Any = own or (collate_pairs if self._shape.target_length else collate)
         rows: RowArrays | Seq2SeqArrays = collate_rows(examples, plan.num_packs, self._shape)
         rows = rows.with_record_keys(plan.data_passes, plan.indices)
         return rows if plan.counted else rows.without_loss()

@@ -41,7 +41,9 @@ def blend(
     if len(weights) != len(parts):
         raise ConfigError(f"data.weights: has {len(weights)} numbers, expected one for each of the {len(parts)} parts.")
     shares = cycle_shares(weights)
-    built = [_build_part(number, part, registry, tokenizer, context) for number, part in enumerate(parts)]
+    built = [
+        build_source(f"data.parts[{number}]", part, registry, tokenizer, context) for number, part in enumerate(parts)
+    ]
     if len({bool(getattr(splits.train, "pairs", False)) for splits in built}) > 1:
         raise ConfigError("data.parts: pairs and single sequences cannot be blended. Name parts of one kind.")
     for part, splits, share in zip(parts, built, shares, strict=True):
@@ -57,10 +59,14 @@ def blend(
     )
 
 
-def _build_part(number: int, part: Any, registry: Any, tokenizer: Tokenizer, context: BuildContext) -> DataSplits:
+def build_source(where: str, part: Any, registry: Any, tokenizer: Tokenizer, context: BuildContext) -> DataSplits:
+    """Build a data component that is a part of another; `where` is the user's key for it.
+
+    Raises:
+        ConfigError: it is neither a name, a FASTA file nor `{data: NAME, KEY: VALUE}`, or its parameters are invalid.
+    """
     from bionemo_core.config.schema import Choice
 
-    where = f"data.parts[{number}]"
     if isinstance(part, str):
         names_file = registry.find("data", part) is None and ("." in part or "/" in part)
         part = {"data": "fasta", "path": part} if names_file else {"data": part}

@@ -14,6 +14,7 @@ from bionemo_core.finetuning.model import FINETUNED, KINDS, LabelSpec
 from bionemo_core.finetuning.objective import class_counts, classes_of, mean_and_scale
 from bionemo_core.finetuning.several_targets import check_some_label, means_and_scales, several_table
 from bionemo_core.models.load import OpenedModel
+from bionemo_core.plugins.records import CORE_DISTRIBUTION
 from bionemo_core.tasks.settings import Finetune
 
 if TYPE_CHECKING:
@@ -56,7 +57,11 @@ def model_params(task: Finetune, opened: OpenedModel, splits: LabelledSplits, re
         }
         params["base_weights"] = opened_fingerprint(opened)
     if task.loss is not None:
-        params["loss"] = task.loss
+        loss = registry.get("loss", task.loss)
+        # The core's by its name alone, as earlier versions wrote it.
+        params["loss"] = loss.name if loss.distribution == CORE_DISTRIBUTION else loss.qualified_name
+        if task.loss_params:
+            params["loss_params"] = dict(task.loss_params)
     return params | _label_params(task, splits)
 
 

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.data.model_input import TEXT_FORMS
 from bionemo_core.errors import ConfigError
 from bionemo_core.finetuning.label_checks import check_on_bad_label
 from bionemo_core.finetuning.long_sequences import check_on_long
 from bionemo_core.finetuning.lora import TARGETS
-from bionemo_core.finetuning.losses import RANKING
+from bionemo_core.finetuning.losses import build_loss, kinds_of
 from bionemo_core.finetuning.model import KINDS, MULTILABEL, V1_KINDS
 from bionemo_core.tasks.settings import Finetune
 from bionemo_core.tasks.unread_keys import refuse_unread
+
+if TYPE_CHECKING:
+    from bionemo_core.plugins.registry import Registry
 
 STATES_DTYPES = ("float32", "float16")
 EXPORTS = (None, "last", "best")
 _MODEL_KEYS = (
     *("kind", "encoder", "head", "head_params", "freeze_layers", "lora_rank", "lora_alpha", "lora_dropout"),
     *("lora_targets", "class_weights", "balance_classes", "standardise", "on_bad_label", "on_long", "text_form"),
-    *("scale_states", "linear_start", "loss", "lora_dora"),
+    *("scale_states", "linear_start", "loss", "loss_params", "lora_dora"),
 )
 """Keys of the task that define the model; a resumed run may not change them."""
 
@@ -39,6 +44,30 @@ def check_settings(task: Finetune) -> None:
         refuse_unread(task, keys, why)
     check_on_long(task.on_long, KINDS[task.kind][0])
     check_on_bad_label("task.on_bad_label", task.on_bad_label, KINDS[task.kind][1])
+
+
+def check_loss(task: Finetune, spec: RunSpec, registry: Registry) -> None:
+    """Check that there is a loss of that name, for this kind of prediction and these batches.
+
+    Raises:
+        ConfigError: there is not.
+    """
+    if task.loss is None:
+        return
+    registry.get("loss", task.loss)  # with the names that there are, if there is none
+    loss = build_loss(task.loss, dict(task.loss_params or {}), registry)
+    kinds = kinds_of(loss) if loss else ()
+    if task.kind not in kinds:
+        raise ConfigError(f"task.loss={task.loss} is for task.kind={' or '.join(kinds)}, got {task.kind}.")
+    if task.class_weights or task.balance_classes:
+        raise ConfigError(
+            f"task.loss={task.loss} takes no weights of classes. Leave task.class_weights and task.balance_classes out."
+        )
+    if getattr(loss, "compares", False) and spec.batch.micro_batch_size == 1 and not spec.batch.packing:
+        raise ConfigError(
+            f"task.loss={task.loss}: compares the sequences of a micro batch, and there is one in each. Set "
+            "batch.micro_batch_size=32."
+        )
 
 
 def _unread_keys(task: Finetune) -> list[tuple[tuple[str, ...], str]]:
@@ -63,12 +92,7 @@ def _about_outputs(task: Finetune) -> list[tuple[bool, str]]:
         (task.average_last < 0, f"average_last: got {task.average_last}, expected 0 or more checkpoints"),
         (task.export not in EXPORTS, f"export: got {task.export!r}, expected last, best or null"),
         (task.export == "best" and task.average_last > 0, "export=best and task.average_last are both given; keep one"),
-        (task.loss not in (None, RANKING), f"loss: got {task.loss!r}, expected {RANKING} or null"),
-        (
-            task.loss == RANKING and task.kind != "sequence_regression",
-            f"loss={RANKING} puts sequences in the order of their values and needs task.kind=sequence_regression, got "
-            f"{task.kind}",
-        ),
+        (bool(task.loss_params) and task.loss is None, "loss_params are the keys of task.loss, which is not given"),
         (
             task.loss is not None and task.head == "linear",
             "loss has no effect with task.head=linear, which is solved. Leave it out, or choose task.head=mlp",

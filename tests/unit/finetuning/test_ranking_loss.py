@@ -1,15 +1,18 @@
 """The ranking loss: pairs counted one by one, and a head that learns an order that squared errors hardly see."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from bionemo_core.builtin import load_registry
+from bionemo_core.config.schema import Batch
 from bionemo_core.errors import ConfigError
 from bionemo_core.finetuning.losses import ranking, squared_error
 from bionemo_core.finetuning.metrics import metrics_of
 from bionemo_core.finetuning.model import LabelSpec
-from bionemo_core.tasks.finetuning.setting_checks import check_settings
+from bionemo_core.tasks.finetuning.setting_checks import check_loss, check_settings
 from bionemo_core.tasks.settings import Finetune
 
 
@@ -65,11 +68,16 @@ def test_it_learns_the_order_of_values_with_a_long_tail_better_than_squared_erro
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"loss": "hinge"}, r"task\.loss: got 'hinge', expected ranking or null"),
-        ({"loss": "ranking", "kind": "sequence_classification"}, r"needs task\.kind=sequence_regression"),
+        ({"loss": "hinge"}, r"no loss is called 'hinge'\. Available: .*ranking"),
+        (
+            {"loss": "ranking", "kind": "sequence_classification"},
+            r"is for task\.kind=sequence_regression, got ",
+        ),
         ({"loss": "ranking", "head": "linear"}, r"task\.loss has no effect with task\.head=linear"),
     ],
 )
 def test_where_it_has_no_meaning_it_is_refused(settings, message):
     with pytest.raises(ConfigError, match=message):
-        check_settings(Finetune(**{"kind": "sequence_regression", **settings}))
+        task = Finetune(**{"kind": "sequence_regression", **settings})
+        check_settings(task)
+        check_loss(task, SimpleNamespace(batch=Batch()), load_registry())

@@ -123,5 +123,7 @@ def test_a_state_of_another_shape_is_refused_by_name(tmp_path):
     model = network()
     optimizer = torch.optim.Adafactor(model.parameters())
     train(model, optimizer, 1)
-    with pytest.raises(CheckpointError, match=r"Adafactor keeps 'row_var' of shape \[2, 1\] for used.weight, .* \[2, 3\]"):
+    with pytest.raises(
+        CheckpointError, match=r"Adafactor keeps 'row_var' of shape \[2, 1\] for used.weight, .* \[2, 3\]"
+    ):
         saved(tmp_path, model, optimizer)

@@ -36,6 +36,10 @@ HOOKS = {
     "bionemo_loggers": "logger",
     "bionemo_oracles": "oracle",
     "bionemo_readers": "reader",
+    "bionemo_optimizers": "optim",
+    "bionemo_losses": "loss",
+    "bionemo_augmentations": "augmentation",
+    "bionemo_tasks": "task",
 }
 
 

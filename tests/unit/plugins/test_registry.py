@@ -73,7 +73,7 @@ class Bag(dict):
         ("raise ImportError", {"requires": "bionemo-run>=5"}, Status.INCOMPATIBLE, ["bionemo-run>=5", "0.1.0"]),
         ("", {"extra_entry_point": True}, Status.REJECTED, ["2 entry points", "expected one"]),
         ("@hookimpl\ndef bionemo_model():\n    return []", {}, Status.REJECTED, ["Did you mean 'bionemo_models'"]),
-        ("@hookimpl\ndef bionemo_optimizers():\n    return []", {}, Status.REJECTED, ["unknown hook"]),
+        ("@hookimpl\ndef bionemo_optimisers():\n    return []", {}, Status.REJECTED, ["unknown hook"]),
         ("def bionemo_models():\n    return []", {}, Status.REJECTED, ["@hookimpl"]),
         ("@hookimpl\ndef bionemo_models(config):\n    return []", {}, Status.REJECTED, ["config"]),
         ("", {}, Status.REJECTED, ["offers no component"]),
@@ -219,10 +219,10 @@ def bionemo_callbacks():
 
 def test_the_cores_own_components_pass_the_checks_that_plugins_must_pass():
     from bionemo_core import builtin
-    from bionemo_core.plugins.hookspecs import CoreHooks
+    from bionemo_core.plugins.hookspecs import PluginHooks
     from bionemo_core.plugins.loading import collect_components
 
-    assert len(collect_components(builtin, CoreHooks, checked=True)) >= 14
+    assert len(collect_components(builtin, PluginHooks, checked=True)) >= 14
 
 
 @pytest.mark.parametrize("kind", [int, float, str, bool, int | None, Optional[float], list[float], list[str]])

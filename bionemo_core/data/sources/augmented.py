@@ -1,0 +1,54 @@
+"""The data component `augmented`: another one, whose training records are changed at random in each pass.
+
+Numpy is imported in the bodies, because listing the components must stay quick. The configuration reads the signature.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from bionemo_core.errors import ConfigError
+from bionemo_core.protocols import Augmentation, BuildContext, DataSplits, Tokenizer
+
+
+def augmented(
+    source: Any, augmentations: list[Any], *, tokenizer: Tokenizer, context: BuildContext, registry: Any
+) -> DataSplits:
+    """Change the training records of a data component at random; validation and test splits stay as they are.
+
+    Args:
+        source: the data component: a name, a FASTA file, or `{data: NAME, KEY: VALUE}`.
+        augmentations: the changes, in their order; each is a name, or `{augmentation: NAME, KEY: VALUE}`.
+
+    Raises:
+        ConfigError: a component is not valid or refuses its parameters, or the records are pairs or have labels.
+        DataError: the files of the source cannot be read.
+    """
+    from bionemo_core.data.sources.augmented_records import AugmentedRecords
+    from bionemo_core.data.sources.blend import build_source
+    from bionemo_core.io.hashing import fingerprint_of
+
+    if not augmentations:
+        raise ConfigError("data.augmentations: is empty. Name at least one, or use the source itself as data.")
+    splits = build_source("data.source", source, registry, tokenizer, context)
+    if getattr(splits.train, "pairs", False) or hasattr(splits.train, "labels"):
+        raise ConfigError("data.source: its records are pairs or have labels, which an augmentation would not follow.")
+    read = [_read(number, one, registry) for number, one in enumerate(augmentations)]
+    changes: list[Augmentation] = [registry.build(choice, tokenizer=tokenizer, context=context) for choice in read]
+    described = [[choice.distribution, choice.name, sorted(choice.params.items())] for choice in read]
+    fingerprint = fingerprint_of([splits.fingerprint, described]) if splits.fingerprint else ""
+    return DataSplits(AugmentedRecords(splits.train, changes, tokenizer), splits.val, splits.test, fingerprint)
+
+
+def _read(number: int, given: Any, registry: Any) -> Any:
+    from bionemo_core.config.schema import Choice
+
+    where = f"data.augmentations[{number}]"
+    chosen = {"augmentation": given} if isinstance(given, str) else given
+    if not isinstance(chosen, Mapping) or not isinstance(chosen.get("augmentation"), str):
+        raise ConfigError(f"{where}: {given!r} names none. Write it as {{augmentation: NAME, KEY: VALUE}}.")
+    try:
+        found = registry.get("augmentation", chosen["augmentation"])
+        params = found.complete({str(key): value for key, value in chosen.items() if key != "augmentation"})
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
+    return Choice("augmentation", found.name, params, found.distribution, found.version)
