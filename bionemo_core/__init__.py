@@ -27,14 +27,14 @@ if TYPE_CHECKING:
         train,
     )
     from bionemo_core.config.task_spec import TaskSpec
-    from bionemo_core.plugins.component import PLUGIN_API, Component, hookimpl
+    from bionemo_core.plugins.component import PLUGIN_API, Component, PublishedWeights, hookimpl
     from bionemo_core.plugins.configure import configure
     from bionemo_core.runs.hooks import TrainingHooks
     from bionemo_core.tasks.train import train as run_training
 
 _moved.install()
 
-_OF_PLUGINS = ("PLUGIN_API", "Component", "configure", "hookimpl")
+_OF_PLUGINS = ("PLUGIN_API", "Component", "PublishedWeights", "configure", "hookimpl")
 _OF_API = ("build", "convert", "embed", "evaluate", "finetune", "open_model", "predict", "sample", "score", "train")
 _LATE = {
     **{name: ("bionemo_core.plugins", name) for name in _OF_PLUGINS},
@@ -48,6 +48,7 @@ _LATE = {
 __all__ = [
     "PLUGIN_API",
     "Component",
+    "PublishedWeights",
     "TaskSpec",
     "TrainingHooks",
     "__version__",

@@ -15,6 +15,7 @@ SUBCOMMANDS = {
     "help": "show the choices, their keys and examples",
     "plugins": "list the installed plugins and the status of each",
     "doctor": "report what works on this machine, what doesn't, and how to fix it",
+    "models": "list published weights that can be opened by name, with length, tasks, licence and address",
     "runs": "list the runs, and how far each got",
     "serve": "answer requests over HTTP with a model: task=serve as a command",
     "cluster": "group similar sequences of a FASTA file, for a split without leakage",

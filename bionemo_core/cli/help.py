@@ -39,6 +39,7 @@ WITHOUT_OWN = ("augmentation", "oracle", "reader")
 USAGE = {
     "plugins": "bionemo-run plugins [--trace]",
     "doctor": "bionemo-run doctor",
+    "models": "bionemo-run models [WORD ...]",
     "runs": "bionemo-run runs [NAME] [home=DIR]",
     "serve": "bionemo-run serve restore_from_path=RUN [task.port=8080]",
     "cluster": "bionemo-run cluster IN.fasta OUT.tsv [--identity 0.3]",

@@ -19,6 +19,7 @@ from bionemo_core.interop.nemo import read_nemo
 from bionemo_core.interop.source_config import keep_config
 from bionemo_core.interop.stored import ABSENT, AbsentParts, CheckpointTensors, InMemoryTensors, ModelSpec, StoredModel
 from bionemo_core.io.http import hide_secrets
+from bionemo_core.models.published import published_address
 from bionemo_core.plugins.did_you_mean import did_you_mean
 from bionemo_core.protocols import BuildContext
 
@@ -34,7 +35,7 @@ FOREIGN = "foreign"
 EXPECTED = (
     "a run folder (with run.json), a checkpoint folder of one (step-...), an artefact (a folder with artefact.json, or "
     "one .safetensors file), a .nemo archive, a Hugging Face folder (with config.json), a name of its hub "
-    "(owner/model), or an address (https://..., ngc://org/model:version)"
+    "(owner/model), an address (https://..., ngc://org/model:version), or a name that `bionemo-run models` lists"
 )
 
 
@@ -42,7 +43,7 @@ def open_stored(path: str, registry: Registry, connector: Choice | None = None, 
     """Open and verify the model at `path`; its tensors are read on request.
 
     Args:
-        path: a path, an address or a name of the Hugging Face hub.
+        path: a path, an address, a name of the Hugging Face hub, or the name of a model with published weights.
         registry: the registry in which connectors are looked up.
         connector: the connector that reads a foreign format; None: the one that recognises the model.
         home: the folder of the downloads; empty: $BIONEMO_HOME or ~/.bionemo.
@@ -53,6 +54,7 @@ def open_stored(path: str, registry: Registry, connector: Choice | None = None, 
         ConfigError: `path` is not a model.
         NetworkError: it cannot be downloaded.
     """
+    path = published_address(path, registry)
     if not is_address(path):
         return _open_path(path, registry, connector)
     downloaded = fetch_model(path, home_folder(BuildContext(home=home)))

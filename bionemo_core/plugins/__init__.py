@@ -1,6 +1,6 @@
 """Plugins: the components that they offer, the hooks that yield these, and the registry that finds them."""
 
-from bionemo_core.plugins.component import CAPABILITIES, PLUGIN_API, Component, hookimpl
+from bionemo_core.plugins.component import CAPABILITIES, PLUGIN_API, Component, PublishedWeights, hookimpl
 from bionemo_core.plugins.configure import configure
 from bionemo_core.plugins.records import CORE_DISTRIBUTION, PluginRecord, RegisteredComponent, Status
 from bionemo_core.plugins.registry import Registry
@@ -11,6 +11,7 @@ __all__ = [
     "PLUGIN_API",
     "Component",
     "PluginRecord",
+    "PublishedWeights",
     "RegisteredComponent",
     "Registry",
     "Status",

@@ -13,6 +13,22 @@ hookimpl = pluggy.HookimplMarker("bionemo")
 
 
 @dataclass(frozen=True)
+class PublishedWeights:
+    """Weights of a model that somebody has published; a user names the model in place of the address."""
+
+    address: str
+    """As `restore_from_path` takes it: a name of the Hugging Face hub, `ngc://...` or `https://...`."""
+    family: str
+    """The name of its kind, such as ESM-2."""
+    data: str
+    """The data on which it was trained."""
+    objective: str
+    """What it was trained to do: predict masked residues."""
+    license: str = ""
+    """The licence of the weights, as their publisher states it; empty: only the address says."""
+
+
+@dataclass(frozen=True)
 class Component:
     """One tokenizer, dataset, model, connector or callback that a plugin offers.
 
@@ -20,6 +36,7 @@ class Component:
     `{"tokenizer": "esm1nv", "data": "sample"}`. For the core's own groups they may also be a mapping of values, in
     which `base` names the entry that they refine: `{"optim": {"base": "adamw", "lr": 2e-4}}`.
     `capabilities` declare what a model can do beyond training; the conformance kit tests each.
+    `weights` are published weights of a model with its default parameters; `bionemo-run models` lists them.
     """
 
     name: str
@@ -27,6 +44,7 @@ class Component:
     summary: str = ""
     defaults: Mapping[str, str | Mapping[str, Any]] = field(default_factory=dict)
     capabilities: frozenset[str] = frozenset()
+    weights: PublishedWeights | None = None
 
 
 CAPABILITIES = frozenset({"packing", "tensor_parallel", "pipeline_parallel", "exact_resume", "embedding", "decoding"})

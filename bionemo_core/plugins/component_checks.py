@@ -44,6 +44,8 @@ def check_component(component: Any, group: str) -> None:
                 f"{where}: unknown capability {capability!r}.{did_you_mean(capability, CAPABILITIES)} "
                 f"Known: {', '.join(sorted(CAPABILITIES))}."
             )
+    if component.weights is not None and group != "model":
+        raise ConfigError(f"{where}: only a model can have weights, but this is a {group}")
     _check_defaults(component.defaults, group, where)
 
 

@@ -39,6 +39,28 @@ def check_parameters(subject: Subject, registered: RegisteredComponent) -> None:
     _check_enforced(where, registered, subject)
 
 
+def check_published(subject: Subject, registered: RegisteredComponent) -> None:
+    """Check that published weights have an address that can be opened, and that a connector writes the model.
+
+    Raises:
+        ConformanceError: they have not, or the names of the facts are empty.
+    """
+    from bionemo_core.interop.hub import is_address
+
+    where, weights = f"model {registered.name!r}", registered.component.weights
+    if weights is None:
+        return
+    if not is_address(weights.address):
+        fail(f"{where}: its weights have the address {weights.address!r}, expected owner/model, ngc:// or https://.")
+    if not (weights.family and weights.data and weights.objective):
+        fail(f"{where}: its weights lack family, data or objective, which `bionemo-run models` shows.")
+    connectors = [subject.build(one) for one in subject.components("connector")]
+    if not any(registered.name in one.models for one in connectors):
+        fail(
+            f"{where}: it has published weights, but no connector of the plugin names it in `models`, so none reads it."
+        )
+
+
 def _check_typed(where: str, name: str, kind: Any, default: Any, parameter: Parameter | None) -> None:
     if kind is not Any:
         return

@@ -121,6 +121,9 @@ class PluginConformance:
     def test_defaults_exist(self, subject: Subject, any_model: RegisteredComponent) -> None:
         configs.check_defaults(subject, any_model)
 
+    def test_published_weights_can_be_opened(self, subject: Subject, any_model: RegisteredComponent) -> None:
+        configs.check_published(subject, any_model)
+
     def test_configuration_survives_files(self, subject: Subject, any_model: RegisteredComponent) -> None:
         configs.check_round_trip(subject, any_model)
 

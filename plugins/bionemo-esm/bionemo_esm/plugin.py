@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from bionemo_core import Component, configure, hookimpl
+from bionemo_core import Component, PublishedWeights, configure, hookimpl
 from bionemo_esm import presets
 from bionemo_esm.sizes import ESM2_SIZES, ESMC_SIZES
 
@@ -55,14 +55,18 @@ def bionemo_models() -> Iterator[Component]:
     yield _model("esm1nv_tiny", tiny, "ESM-1nv for a laptop, 1.3M: 3 layers, 192 hidden", _TINY_RECIPE)
     for name, (layers, hidden, heads) in ESM2_SIZES.items():
         config = presets.esm2.refine(num_layers=layers, hidden_size=hidden, num_attention_heads=heads)
-        yield _model(name, config, f"ESM-2, {layers} layers, {hidden} hidden", _ESM2_RECIPE)
-    yield _model("esm1b", presets.esm1b, "ESM-1b, 650M: 33 layers, 1280 hidden", _ESM2_RECIPE)
+        weights = _weights(f"facebook/esm2_t{layers}_{name.removeprefix('esm2_').upper()}_UR50D", "ESM-2", "MIT")
+        yield _model(name, config, f"ESM-2, {layers} layers, {hidden} hidden", _ESM2_RECIPE, weights=weights)
+    weights = _weights("facebook/esm1b_t33_650M_UR50S", "ESM-1b", "MIT", data="UniRef50 of March 2018")
+    yield _model("esm1b", presets.esm1b, "ESM-1b, 650M: 33 layers, 1280 hidden", _ESM2_RECIPE, weights=weights)
     small = presets.esmc.refine(num_layers=3, hidden_size=192, num_attention_heads=3)
     whole = _CAPABILITIES - {"tensor_parallel"}
     yield _model("esmc_tiny", small, "ESM C for a laptop, 1.4M: 3 layers, 192 hidden", _ESMC_RECIPE, whole)
     for name, (layers, hidden, heads) in ESMC_SIZES.items():
         config = presets.esmc.refine(num_layers=layers, hidden_size=hidden, num_attention_heads=heads)
-        yield _model(name, config, f"ESM C, {layers} layers, {hidden} hidden", _ESMC_RECIPE, whole)
+        data = "UniRef, MGnify and JGI"
+        weights = _weights(f"biohub/ESMC-{name.removeprefix('esmc_').upper()}", "ESM C", data=data)
+        yield _model(name, config, f"ESM C, {layers} layers, {hidden} hidden", _ESMC_RECIPE, whole, weights)
 
 
 @hookimpl
@@ -73,7 +77,18 @@ def bionemo_connectors() -> Iterator[Component]:
     yield Component("esmc_huggingface", configure(presets.esmc_huggingface), "ESM C as Hugging Face folders")
 
 
+def _weights(
+    address: str, family: str, license_: str = "", data: str = "UniRef50 and UniRef90 of September 2021"
+) -> PublishedWeights:
+    return PublishedWeights(address, family, data, "predict masked residues", license_)
+
+
 def _model(
-    name: str, config: object, summary: str, recipe: _Recipe, capabilities: frozenset[str] = _CAPABILITIES
+    name: str,
+    config: object,
+    summary: str,
+    recipe: _Recipe,
+    capabilities: frozenset[str] = _CAPABILITIES,
+    weights: PublishedWeights | None = None,
 ) -> Component:
-    return Component(name, config, summary, defaults=recipe, capabilities=capabilities)
+    return Component(name, config, summary, defaults=recipe, capabilities=capabilities, weights=weights)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from bionemo_core import Component, configure, hookimpl
+from bionemo_core import Component, PublishedWeights, configure, hookimpl
 from bionemo_molbart import presets, sources, uspto
 from bionemo_molbart.sizes import MEGAMOLBART_SIZES, MOLMIM_SIZES
 
@@ -40,6 +40,18 @@ _MOLMIM_RECIPE: _Recipe = {
     },
     "trainer": {"max_steps": _MOLMIM_STEPS, "val_check_interval": 10_000, "limit_val_batches": 200},
     "batch": {"micro_batch_size": 32},
+}
+
+_RELEASED = {
+    "megamolbart": PublishedWeights(
+        "ngc://nvidia/clara/megamolbart:1.0", "MegaMolBART", "ZINC15", "restore masked and rewritten SMILES"
+    ),
+    "molmim_70m": PublishedWeights(
+        "ngc://nvidia/clara/molmim:1.3/molmim_70m_24_3.nemo",
+        "MolMIM",
+        "ZINC15",
+        "restore SMILES from a latent of fixed size",
+    ),
 }
 
 # For a laptop; of the schedule's keys a recipe takes those that it has.
@@ -92,9 +104,10 @@ def _model(name: str, kind: str, preset: Any, sizes: tuple[int, int, int], recip
     config = preset.refine(num_layers=layers, hidden_size=hidden, num_attention_heads=heads)
     if name.endswith("_xsmall"):
         recipe = {group: _refined(values, _LAPTOP.get(group, {})) for group, values in recipe.items()}
-    released = " as released" if name in ("megamolbart", "molmim_70m") else ""
+    released = " as released" if name in _RELEASED else ""
     summary = f"{kind}{released}, {layers} + {layers} layers, {hidden} hidden, {heads} heads"
-    return Component(name, config, summary, defaults=recipe, capabilities=_CAPABILITIES)
+    weights = _RELEASED.get(name)
+    return Component(name, config, summary, defaults=recipe, capabilities=_CAPABILITIES, weights=weights)
 
 
 def _refined(values: str | Mapping[str, Any], changes: Mapping[str, Any]) -> str | Mapping[str, Any]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from bionemo_core import Component, configure, hookimpl
+from bionemo_core import Component, PublishedWeights, configure, hookimpl
 from bionemo_t5 import presets
 
 BIONEMO_PLUGIN_API = 1
@@ -49,6 +49,9 @@ def bionemo_models() -> Iterator[Component]:
         presets.t5,
         "the T5 of ProtT5-XL, 2.8B: 24+24 layers, 1024 hidden",
         {**_PROTT5NV_RECIPE, "tokenizer": "prott5"},
+        PublishedWeights(
+            "Rostlab/prot_t5_xl_uniref50", "ProtT5", "BFD, then UniRef50", "predict masked residues with a decoder"
+        ),
     )
 
 
@@ -59,5 +62,7 @@ def bionemo_connectors() -> Iterator[Component]:
     yield Component("t5_huggingface", configure(presets.t5_huggingface), "T5 and ProtT5 as Hugging Face folders")
 
 
-def _model(name: str, config: object, summary: str, recipe: _Recipe) -> Component:
-    return Component(name, config, summary, defaults=recipe, capabilities=_CAPABILITIES)
+def _model(
+    name: str, config: object, summary: str, recipe: _Recipe, weights: PublishedWeights | None = None
+) -> Component:
+    return Component(name, config, summary, defaults=recipe, capabilities=_CAPABILITIES, weights=weights)

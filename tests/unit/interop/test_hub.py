@@ -177,6 +177,26 @@ def test_a_name_of_ngc(site: Site, tmp_path: Path) -> None:
         hub.fetch_model("ngc://nvidia", tmp_path)
 
 
+def test_the_name_of_a_model_opens_its_published_weights(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("bionemo_esm")
+    monkeypatch.chdir(tmp_path)
+    registry = load_registry()
+    site.publish("facebook/esm2_t6_8M_UR50D", FILES)
+    with pytest.raises(ArtefactError, match=r"downloaded from facebook/esm2_t6_8M_UR50D"):
+        open_model("esm2_8m", registry, home=str(tmp_path / "home"))
+    assert site.requests[0].startswith("/api/models/facebook/esm2_t6_8M_UR50D/revision/main")
+    asked = len(site.requests)
+    (tmp_path / "esm2_8m").mkdir()
+    with pytest.raises(ConfigError, match=r"esm2_8m: not a model"):
+        open_model("esm2_8m", registry, home=str(tmp_path / "home"))
+    (tmp_path / "esm2_8m").rmdir()
+    with pytest.raises(ConfigError, match=r"esm1nv: not a model.*a name that `bionemo-run models` lists"):
+        open_model("esm1nv", registry, home=str(tmp_path / "home"))
+    assert len(site.requests) == asked, "neither is asked of the hub"
+
+
 def test_which_paths_are_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "mine").mkdir(parents=True)
