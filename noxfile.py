@@ -8,9 +8,13 @@ fetched in their place. Arguments after `--` go to the command that the session 
 from __future__ import annotations
 
 import os
+import re
+import shutil
+import subprocess
 import sys
 import tempfile
 import tomllib
+import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -86,6 +90,25 @@ def ci(session: nox.Session) -> None:
             failed.append(str(error))
     if failed:
         session.error("\n".join(failed))
+
+
+@nox.session(default=False, python="3.11")
+def lowest(session: nox.Session) -> None:
+    """Run the quick tests with the lowest version of every dependency that pyproject.toml admits, on the lowest Python.
+
+    Of torch it takes the version in constraints.txt: earlier ones are on the index for CUDA only, gigabytes large.
+    """
+    pins = ["torch" + _pinned("torch"), *_lowest_versions()]
+    _run_quickly(session, pins)
+
+
+@nox.session(default=False, python="3.13")
+def highest(session: nox.Session) -> None:
+    """Run the quick tests with the highest version of every dependency that pyproject.toml admits, without our pins.
+
+    Of torch it takes the version in constraints.txt, as `lowest` does.
+    """
+    _run_quickly(session, ["torch" + _pinned("torch")], "--upgrade", "--upgrade-strategy", "eager")
 
 
 @nox.session(default=False)
@@ -166,24 +189,31 @@ def alone(session: nox.Session, plugin: str) -> None:
 
 @nox.session(default=False)
 def wheels(session: nox.Session) -> None:
-    """Build every distribution, check its metadata, install all by name from a folder and follow the READMEs there."""
+    """Build every distribution as it could be uploaded, check it, install all from a folder and follow the READMEs.
+
+    `-- DIR` keeps what was built in DIR.
+    """
     session.install("-c", "constraints.txt", *_requirements("build", "twine", "pytest>"))
     with _seclusion() as env, tempfile.TemporaryDirectory() as folder:
-        built, work = Path(folder) / "dist", Path(folder) / "work"
+        built, work, public = Path(folder) / "dist", Path(folder) / "work", Path(folder) / "public"
         work.mkdir()
-        for project in (ROOT, *PLUGINS.values()):
+        version = _write_public_copy(public)
+        for project in (public, *(public / path.relative_to(ROOT) for path in PLUGINS.values())):
             session.run("python", "-m", "build", "--outdir", str(built), str(project), silent=True)
         session.run("twine", "check", "--strict", *map(str, sorted(built.iterdir())))
-        version = _core_version()
-        # The local version is on no public index, so that no package of the same name can come in its place.
+        _check_metadata(session, built, version)
         wanted = [f"{name}=={version}" for name in ("bionemo-run", *PLUGINS)]
-        session.install("-c", "constraints.txt", "--find-links", str(built), *wanted)
+        # First ours, from the folder alone; then what they need. A package of the same name on an index never comes.
         session.install("--no-deps", "--force-reinstall", "--no-index", "--find-links", str(built), *wanted)
+        session.install("-c", str(ROOT / "constraints.txt"), *wanted)
+        session.run("pip", "check")
+        if session.posargs:
+            shutil.copytree(built, session.posargs[0], dirs_exist_ok=True)
         session.chdir(work)
         settings = ["trainer.max_steps=3", "batch.micro_batch_size=1", "scheduler.warmup_steps=1"]
         session.run("bionemo-run", "model=esm1nv_tiny", *settings, env=env)
         session.run("bionemo-run", "new-plugin", "wheel-try", "--kind", "tokenizer", env=env)
-        session.install("--find-links", str(built), "./bionemo-wheel-try")
+        session.install("./bionemo-wheel-try")
         session.run("bionemo-run", "check-plugin", "wheel-try", env=env)
         session.run("bionemo-run", "model=esm1nv_tiny", "tokenizer=wheel_try", *settings, env=env)
 
@@ -255,14 +285,76 @@ def _kernels(session: nox.Session, *arguments: str) -> None:
             session.run("pytest", "-n", "2", "tests/kernels", *arguments, env=variables)
 
 
+def _run_quickly(session: nox.Session, pins: Sequence[str], *options: str) -> None:
+    """Install everything within the pins, in one pip command, and run the tests of `quick`."""
+    with _seclusion() as env, tempfile.NamedTemporaryFile("w", suffix=".txt") as constraints:
+        constraints.write("\n".join(pins) + "\n")
+        constraints.flush()
+        editable = [".[test]", *(str(path.relative_to(ROOT)) for path in PLUGINS.values())]
+        arguments = [argument for path in editable for argument in ("-e", path)]
+        session.install(*options, "-c", constraints.name, *arguments)
+        session.run("pip", "list", "--format", "freeze")
+        markers = f"{QUICK} and not processes"
+        session.run("pytest", "-n", "2", "--dist", "worksteal", "-m", markers, "tests/unit", *session.posargs, env=env)
+
+
+def _lowest_versions() -> list[str]:
+    """Return a pin for each requirement of the core, its tests and the plugins, at the bound in its pyproject.toml."""
+    lines: list[str] = []
+    for path in (ROOT, *PLUGINS.values()):
+        project = tomllib.loads((path / "pyproject.toml").read_text())["project"]
+        extras = project.get("optional-dependencies", {})
+        lines += [*project["dependencies"], *(line for name, own in extras.items() if name != "dev" for line in own)]
+    bounds = [re.fullmatch(r"([\w-]+)(?:\[[\w,-]+\])?>=([\w.]+)(?:,.*)?", line) for line in lines]
+    own = {"bionemo-run", *PLUGINS, "torch"}
+    return sorted({f"{found[1]}=={found[2]}" for found in bounds if found and found[1] not in own})
+
+
+def _pinned(name: str) -> str:
+    """Return the version of a package in constraints.txt, as `==VERSION`."""
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    return next(line.removeprefix(name) for line in lines if line.startswith(f"{name}=="))
+
+
 def _requirements(*names: str) -> list[str]:
     """The requirements of these tools as pyproject.toml bounds them."""
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     return [line for line in extras["test"] + extras["dev"] if line.startswith(names)]
 
 
-def _core_version() -> str:
-    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+def _write_public_copy(folder: Path) -> str:
+    """Copy the checkout with metadata that an index accepts, and return the version.
+
+    In a checkout the version is local (`+src`) and plugins require exactly that, because an index cannot hold it: pip
+    never fetches a foreign core beside a plugin of the checkout.
+    """
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
+    for name in filter(None, listed.stdout.split("\0")):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, folder / name)
+    local = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    version = local.partition("+")[0]
+    major, minor = map(int, version.split(".")[:2])
+    plugins = [folder / path.relative_to(ROOT) / "pyproject.toml" for path in PLUGINS.values()]
+    for path in (folder / "pyproject.toml", folder / "bionemo_core/_version.py", *plugins):
+        text = path.read_text().replace(f"bionemo-run=={local}", f"bionemo-run>={major}.{minor},<{major}.{minor + 1}")
+        path.write_text(text.replace(local, version).replace('    "Private :: Do Not Upload",\n', ""))
+    return version
+
+
+def _check_metadata(session: nox.Session, built: Path, version: str) -> None:
+    """Check that each wheel has its licence, a public version, and no requirement that an index cannot meet."""
+    for wheel in sorted(built.glob("*.whl")):
+        with zipfile.ZipFile(wheel) as archive:
+            names = archive.namelist()
+            text = archive.read(next(name for name in names if name.endswith(".dist-info/METADATA"))).decode()
+        faults = [
+            *([] if any(name.endswith("licenses/LICENSE") for name in names) else ["no LICENSE"]),
+            *([] if f"\nVersion: {version}\n" in text else ["another version"]),
+            *(word for word in ("+src", "Do Not Upload", "file://") if word in text.partition("\n\n")[0]),
+        ]
+        if faults:
+            session.error(f"{wheel.name}: {', '.join(faults)}")
 
 
 @contextmanager

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bionemo_core import __version__, machine
+from bionemo_core import __version__, _metadata, machine
 from bionemo_core.builtin import load_registry
 from bionemo_core.errors import ConfigError
+from bionemo_core.plugins import CORE_DISTRIBUTION
 
 LOW_DISK_BYTES = 10 * machine.GIB
 OPTIONAL = {
@@ -36,7 +37,15 @@ def run(arguments: list[str]) -> int:
     """
     if arguments:
         raise ConfigError(f"doctor: unknown argument {arguments[0]!r}. Usage: bionemo-run doctor")
-    checks: tuple[Callable[[], Iterable[Finding]], ...] = (_program, _torch, _megatron, _optional, _plugins, _home)
+    checks: tuple[Callable[[], Iterable[Finding]], ...] = (
+        _program,
+        _origins,
+        _torch,
+        _megatron,
+        _optional,
+        _plugins,
+        _home,
+    )
     failed = False
     for check in checks:
         for finding in check():
@@ -51,6 +60,25 @@ def _program() -> Iterable[Finding]:
         "ok", f"bionemo-run {__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}"
     )
     yield Finding("ok", f"{machine.cpu_threads()} CPU cores")
+
+
+def _origins() -> Iterable[Finding]:
+    """Say where the core came from, and warn if pip took it by its name while plugins are of a checkout."""
+    records = load_registry().records[1:]
+    try:
+        core = _metadata.origin(CORE_DISTRIBUTION)
+        origins = {one.distribution: _metadata.origin(one.distribution) or "" for one in records}
+    except _metadata.PackageNotFoundError:
+        return  # its files lie on the path, without metadata
+    checkouts = [name for name, address in origins.items() if address.startswith("file:")]
+    yield Finding("ok", f"bionemo-run was installed {f'from {core}' if core else 'by its name'}")
+    if core is None and checkouts:
+        yield Finding(
+            "note",
+            f"bionemo-run came by its name from an index or a folder, and {', '.join(checkouts)} from a checkout",
+            "Anybody may publish a package of that name. Install core and plugins of a checkout in one command, with "
+            "-c constraints.txt.",
+        )
 
 
 def _torch() -> Iterable[Finding]:

@@ -45,6 +45,15 @@ def test_tools_know_the_plugin(plugin):
     assert f"plugins/{plugin.name}" in tools["mypy"]["mypy_path"]
 
 
+@pytest.mark.parametrize("project", [PROJECT, *PLUGINS], ids=lambda path: path.name)
+def test_every_dependency_has_a_lowest_version_that_can_be_tried(project):
+    """`nox -s lowest` makes its pins of these bounds."""
+    facts = tomllib.loads((project / "pyproject.toml").read_text())["project"]
+    extras = facts.get("optional-dependencies", {}).values()
+    lines = [*facts["dependencies"], *(line for own in extras for line in own)]
+    assert [line for line in lines if not re.match(r"bionemo-|[\w-]+(\[[\w,-]+\])?>=\d", line)] == []
+
+
 def test_core_version_is_one():
     from bionemo_core import __version__
 
