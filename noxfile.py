@@ -20,7 +20,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import nox
-from nox.command import CommandFailed
 
 ROOT = Path(__file__).parent
 PLUGINS = {path.parent.name: path.parent for path in sorted((ROOT / "plugins").glob("*/pyproject.toml"))}
@@ -77,21 +76,6 @@ def slow(session: nox.Session) -> None:
     _pytest(session, "slow or faults and not faults_full", BIONEMO_FAULTS="subset")
 
 
-@nox.session(default=False)
-def ci(session: nox.Session) -> None:
-    """Run types, kernels and tests one after the other in one environment, so that torch is installed once."""
-    _install(session, PLUGINS, extra="test", also=_requirements("mypy"))
-    failed = []
-    parts = (lambda: _mypy(session), lambda: _kernels(session, "-m", QUICK), lambda: _pytest(session, QUICK))
-    for part in parts:
-        try:
-            part()
-        except CommandFailed as error:
-            failed.append(str(error))
-    if failed:
-        session.error("\n".join(failed))
-
-
 @nox.session(default=False, python="3.11")
 def lowest(session: nox.Session) -> None:
     """Run the quick tests with the lowest version of every dependency that pyproject.toml admits, on the lowest Python.
@@ -123,11 +107,19 @@ def hydra14(session: nox.Session) -> None:
         session.run("bionemo-run", "model=esm1nv_tiny", *settings, env=env)
 
 
-@nox.session
+@nox.session(venv_backend="none")
 def kernels(session: nox.Session) -> None:
     """Compile the GPU kernels and compare what they compute with torch, on a CPU; needs Linux, and no GPU."""
-    _install(session, [], also=_requirements("hypothesis", "pytest"))
-    _kernels(session, *session.posargs)
+    python = _python_of_tests(session)
+    # Triton lies in a folder of its own, because other tests ask for what torch does without it.
+    folder = ROOT / ".nox" / TRITON
+    if not folder.is_dir():
+        session.run(*python, "pip", "install", "--quiet", "--no-deps", "--target", str(folder), TRITON)
+    with _seclusion() as env:
+        for mode in ("0", "1"):
+            variables = {**env, "PYTHONPATH": str(folder), "TRITON_INTERPRET": mode}
+            variables["TRITON_CACHE_DIR"] = f"{env['TMPDIR']}/triton"
+            session.run(*python, "pytest", "-n", "2", "-m", QUICK, "tests/kernels", *session.posargs, env=variables)
 
 
 @nox.session(default=False)
@@ -152,11 +144,15 @@ def lint(session: nox.Session) -> None:
     session.run("hadolint", "Containerfile")
 
 
-@nox.session
+@nox.session(venv_backend="none")
 def types(session: nox.Session) -> None:
     """Check types with mypy: strictly in plugins, config, data and examples."""
-    _install(session, PLUGINS, also=_requirements("mypy", "pytest>"))
-    _mypy(session, *session.posargs)
+    python = _python_of_tests(session)
+    session.run(*python, "pip", "install", "--quiet", "-c", "constraints.txt", *_requirements("mypy"))
+    packages = ["bionemo_core", *(name.replace("-", "_") for name in PLUGINS)]
+    examples = [path.stem for path in sorted((ROOT / "examples").glob("*.py"))]
+    chosen = [*(("-p", package) for package in packages), *(("-m", example) for example in examples)]
+    session.run(*python, "mypy", *(argument for pair in chosen for argument in pair), *session.posargs)
 
 
 @nox.session
@@ -266,23 +262,15 @@ def _pytest(session: nox.Session, markers: str, *folders: str, **variables: str)
         session.run("pytest", *arguments, env={**env, **variables})
 
 
-def _mypy(session: nox.Session, *arguments: str) -> None:
-    packages = ["bionemo_core", *(name.replace("-", "_") for name in PLUGINS)]
-    examples = [path.stem for path in sorted((ROOT / "examples").glob("*.py"))]
-    chosen = [*(("-p", package) for package in packages), *(("-m", example) for example in examples)]
-    session.run("mypy", *(argument for pair in chosen for argument in pair), *arguments)
+def _python_of_tests(session: nox.Session) -> tuple[str, str]:
+    """Return the start of a command in the environment of `tests`, which is made first if there is none.
 
-
-def _kernels(session: nox.Session, *arguments: str) -> None:
-    """Run the tests of the kernels with Triton, in a folder of its own: other tests ask for what torch does without."""
-    folder = Path(session.virtualenv.location).resolve() / TRITON
-    if not folder.is_dir():
-        session.install("--no-compile", "--no-deps", "--target", str(folder), TRITON)
-    with _seclusion() as env:
-        for mode in ("0", "1"):
-            variables = {**env, "PYTHONPATH": str(folder), "TRITON_INTERPRET": mode}
-            variables["TRITON_CACHE_DIR"] = f"{env['TMPDIR']}/triton"
-            session.run("pytest", "-n", "2", "tests/kernels", *arguments, env=variables)
+    Sessions that need all of core, plugins and torch share it, so that they are installed once.
+    """
+    python = ROOT / ".nox" / "tests" / "bin" / "python"
+    if not python.exists():
+        session.run(sys.executable, "-m", "nox", "-s", "tests", "--install-only")
+    return str(python), "-m"
 
 
 def _run_quickly(session: nox.Session, pins: Sequence[str], *options: str) -> None:
