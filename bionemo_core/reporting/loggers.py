@@ -43,6 +43,7 @@ def tensorboard(run: RunContext) -> Any:
     return TensorBoardLogger(run.folder, name="", version="tensorboard", default_hp_metric=False, **purge)
 
 
+# Long: the signature and the call list what W&B is told, each with a line of help.
 def wandb(
     run: RunContext,
     project: Optional[str] = None,
