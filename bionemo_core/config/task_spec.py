@@ -15,6 +15,7 @@ OF_TRAINING = (
     *("optim", "scheduler", "checkpoint", "logger", "callbacks", "resume"),
     *("trainer.max_steps", "trainer.max_time_min", "trainer.log_every_n_steps", "trainer.val_check_interval"),
     *("trainer.limit_val_batches", "trainer.limit_test_batches", "trainer.gradient_clip_val", "trainer.cuda_graphs"),
+    "trainer.fp8_recipe",
     "trainer.activations_checkpoint_granularity",
     "trainer.activations_checkpoint_method",
     "trainer.activations_checkpoint_num_layers",

@@ -27,6 +27,7 @@ from bionemo_core.parallel.transfer import persistent_buffers
 from bionemo_core.parallel.weights import network_of
 from bionemo_core.plugins.did_you_mean import did_you_mean
 from bionemo_core.runs.plan_text import quieten_libraries
+from bionemo_core.tasks.conversion.export import EXPORTS, check_export, export_encoder
 from bionemo_core.tasks.conversion.model_card import Card, check_license, write_card
 from bionemo_core.tasks.conversion.push import Destination
 from bionemo_core.tasks.conversion.read_back import compare_folder
@@ -36,10 +37,11 @@ if TYPE_CHECKING:
     from bionemo_core.plugins.registry import Registry
 
 PEFT = "peft"
-FORMS = ("artefact", "nemo", "huggingface", PEFT)
+FORMS = ("artefact", "nemo", "huggingface", PEFT, *EXPORTS)
 MIB = 2**20
 
 
+# Long: a chain of checks and one branch for each kind of format.
 def convert(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> None:
     """Run the task: write `task.output`, and print the load report.
 
@@ -68,6 +70,11 @@ def convert(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> No
     print(opened.report.text(), flush=True)
     network = network_of(opened.module)
     require_weights(encoder_network(network), "task=convert", _unread(network))
+    if form in EXPORTS:
+        worst = export_encoder(target, form, opened, encoder_network(network))
+        opened.report.write(target, beside=True)
+        print(f"{'written':>10}  {target} ({form}, the encoder; within {worst:.0e} of the network's states)")
+        return
     if opened.report.unfilled and form != "artefact":
         raise ConfigError(
             f"task.to={form}: the format needs tensors that {stored.source} does not have: "
@@ -118,6 +125,8 @@ def _choose_form(settings: Convert) -> str:
     form = settings.to or ("nemo" if settings.output.endswith(".nemo") else "artefact")
     if form not in FORMS:
         raise ConfigError(f"task.to: got {form!r}.{did_you_mean(form, FORMS)} Known: {', '.join(FORMS)}.")
+    if form in EXPORTS:
+        check_export(form)
     if settings.dtype not in DTYPES:
         raise ConfigError(f"task.dtype: got {settings.dtype!r}. Known: {', '.join(DTYPES)}.")
     if settings.dtype != "float32" and form != "artefact":
