@@ -273,17 +273,21 @@ def _python_of_tests(session: nox.Session) -> tuple[str, str]:
     return str(python), "-m"
 
 
-def _run_quickly(session: nox.Session, pins: Sequence[str], *options: str) -> None:
-    """Install everything within the pins, in one pip command, and run the tests of `quick`."""
+def _run_quickly(session: nox.Session, pins: Sequence[str], *choice: str) -> None:
+    """Install everything within the pins, in one pip command, and run the tests of `quick`.
+
+    A warning is no failure here: old packages use what new ones deprecate.
+    """
     with _seclusion() as env, tempfile.NamedTemporaryFile("w", suffix=".txt") as constraints:
         constraints.write("\n".join(pins) + "\n")
         constraints.flush()
         editable = [".[test]", *(str(path.relative_to(ROOT)) for path in PLUGINS.values())]
         arguments = [argument for path in editable for argument in ("-e", path)]
-        session.install(*options, "-c", constraints.name, *arguments)
+        session.install(*choice, "-c", constraints.name, *arguments)
         session.run("pip", "list", "--format", "freeze")
+        options = ["-n", "2", "--dist", "worksteal", "-o", "filterwarnings=default"]
         markers = f"{QUICK} and not processes"
-        session.run("pytest", "-n", "2", "--dist", "worksteal", "-m", markers, "tests/unit", *session.posargs, env=env)
+        session.run("pytest", *options, "-m", markers, "tests/unit", *session.posargs, env=env)
 
 
 def _lowest_versions() -> list[str]:
