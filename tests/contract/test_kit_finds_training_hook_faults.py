@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from small_plugin import HOOKS, finds
 
-from bionemo_core.testing import datasets, networks
+from bionemo_core.testing import configs, datasets, networks
 from bionemo_core.testing.optional import augmentations, losses, optimizers, tasks
 
 
@@ -153,6 +153,22 @@ def test_a_task_with_a_fault(extras, file: str, changes: tuple[str, ...], messag
             extras(file, *changes).components()
         return
     judge(tasks.check_task, extras(file, *changes), "task", "train_top", message)
+
+
+@pytest.mark.parametrize(
+    ("address", "family", "message"),
+    [
+        ("owner/model", "Even", ["no connector of the plugin names it"]),
+        ("model.nemo", "Even", ["the address 'model.nemo', expected owner/model, ngc:// or https://"]),
+        ("owner/model", "", ["lack family, data or objective"]),
+    ],
+)
+def test_published_weights_that_cannot_be_opened(extras, address: str, family: str, message: list[str]):
+    weights = f"PublishedWeights({address!r}, {family!r}, 'genomes', 'predict masked letters')"
+    subject = extras(
+        "training.py", 'brings, {"packing"})', f'brings, {{"packing"}}, __import__("bionemo_core").{weights})'
+    )
+    judge(configs.check_published, subject, "model", "even", message)
 
 
 LABELLED = """
