@@ -297,9 +297,12 @@ def _lowest_versions() -> list[str]:
         project = tomllib.loads((path / "pyproject.toml").read_text())["project"]
         extras = project.get("optional-dependencies", {})
         lines += [*project["dependencies"], *(line for name, own in extras.items() if name != "dev" for line in own)]
-    bounds = [re.fullmatch(r"([\w-]+)(?:\[[\w,-]+\])?>=([\w.]+)(?:,.*)?", line) for line in lines]
-    own = {"bionemo-run", *PLUGINS, "torch"}
-    return sorted({f"{found[1]}=={found[2]}" for found in bounds if found and found[1] not in own})
+    found = [re.fullmatch(r"([\w-]+)(?:\[[\w,-]+\])?>=([\d.]+)(?:,.*)?", line) for line in lines]
+    bounds: dict[str, str] = {}
+    for name, version in (one.groups() for one in found if one):
+        # Of a package that two of ours require, the higher bound.
+        bounds[name] = max(bounds.get(name, "0"), version, key=lambda text: [*map(int, text.split("."))])
+    return [f"{name}=={version}" for name, version in sorted(bounds.items()) if name not in {"torch", *PLUGINS}]
 
 
 def _pinned(name: str) -> str:
