@@ -124,7 +124,7 @@ def test_a_property_that_no_molecule_has_is_answered_with_those_there_are(tmp_pa
 
 
 def test_values_stand_up_to_an_empty_line():
-    content = sd_text("> <a>\n1\n2\n\n>  <b> (7)\n> <c>\nx\n> y\n\n> 25 <d>\n\n")
+    content = sd_text("> <a>\n1\n2\n\nstray\n>  <b> (7)\n> <c>\nx\n> y\n\n> 25 <d>\n\n")
     reader = SdfReader()
     (record,) = reader.records(BytesIO(content), "sdf: x.sdf", columns=["a", "b", "c", "d", "e"])
     assert record.columns == (b"1\n2", b"", b"x\n> y", b"", b"")
