@@ -43,10 +43,18 @@ class CheckpointError(BioNeMoError):
 
 
 class NonFiniteError(BioNeMoError):
-    """A loss or gradient norm was NaN or infinite; no weight was updated with it."""
+    """A loss, a gradient norm, a weight or a result was NaN or infinite; nothing was updated or written with it."""
 
     code = "non-finite"
     exit_status = 6
+
+    @classmethod
+    def of_result(cls, what: str) -> "NonFiniteError":
+        """Return the error about something that a model computes, such as `embedding: states`."""
+        return cls(
+            f"{what} are NaN or infinite. The weights of the model are damaged, or too large for this precision: check "
+            "restore_from_path, or set trainer.precision=32."
+        )
 
 
 class StorageError(BioNeMoError):

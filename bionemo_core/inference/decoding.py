@@ -195,10 +195,7 @@ class FiniteLogits:
             NonFiniteError: a logit was NaN or infinite, or a row had none above -inf.
         """
         if not torch.isfinite(self._sum):
-            raise NonFiniteError(
-                "decoding: the model computes logits that are NaN or infinite, so it has no next token. Its weights "
-                "are damaged, or too large for this precision: check restore_from_path, or set trainer.precision=32."
-            )
+            raise NonFiniteError.of_result("decoding: the logits of the next token")
 
 
 def _advance(chosen: Tensor, ended: Tensor, special: SpecialTokens) -> tuple[Tensor, Tensor]:

@@ -30,6 +30,7 @@ from bionemo_core.data.mutations import mutate
 from bionemo_core.data.mutations import read_variant as read_variant
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.inference.embedding import check_known_tokens
+from bionemo_core.inference.embedding.embedding_results import check_finite
 from bionemo_core.inference.windows import Window, centred_window
 from bionemo_core.nn.missing_weights import require_weights
 from bionemo_core.nn.residue_states import encoder_network, encoder_of, may_pack
@@ -338,6 +339,7 @@ class MaskedScorer:
         hidden = states[torch.from_numpy(rows).to(device)]
         logits = self.network.head(hidden, self.network.embedding.word_embeddings.weight)
         table = logits[:, : self.tokenizer.vocab_size].float().log_softmax(-1).cpu().numpy()
+        check_finite(table, "scoring: log-probabilities")
         return np.split(table, np.cumsum([len(positions) for positions in sets])[:-1])
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.inference.embedding import Embedder, EmbeddingSettings
+from bionemo_core.inference.embedding.embedding_results import check_finite
 from bionemo_core.nn.missing_weights import require_weights
 from bionemo_core.parallel.weights import network_of
 from bionemo_core.protocols import Tokenizer
@@ -110,6 +111,7 @@ class Predictor:
             sizes = [len(parts[owner].ids) if self.info.per_residue else 1 for owner in owners]
             for owner, rows in zip(owners, answers.cpu().split(sizes), strict=True):
                 results[owner] = rows.numpy()
+                check_finite(results[owner], "prediction: values")
         return results
 
     def header(self) -> list[str]:

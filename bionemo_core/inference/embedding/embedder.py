@@ -33,6 +33,7 @@ from bionemo_core.inference.embedding.embedding_results import (
     Embedded,
     ResultCollector,
     SequencePart,
+    check_finite,
     layer_output,
 )
 from bionemo_core.inference.embedding.embedding_settings import EmbeddingSettings
@@ -132,6 +133,7 @@ class Embedder:
 
         Raises:
             DataError: a sequence is empty, too long, or has a letter that the tokenizer does not know.
+            NonFiniteError: the model computes values that are not finite.
         """
         parts = self.make_parts(sequences, names)
         collected = ResultCollector(self.output_names, parts, self.settings.pooling)
@@ -148,7 +150,10 @@ class Embedder:
                 collected.add(pending[0], pending[1].wait())
         finally:
             self.module.train(was_training)
-        return collected.result(self.encoder.fixed_states, self.input.num_terminals * self.settings.terminal_rows)
+        result = collected.result(self.encoder.fixed_states, self.input.num_terminals * self.settings.terminal_rows)
+        for name, values in result.arrays.items():
+            check_finite(values, f"embedding: {name}")
+        return result
 
     def make_parts(self, sequences: Sequence[str | bytes], names: Sequence[str] = ()) -> list[SequencePart]:
         """Tokenize the sequences and cut them into the parts that the network gets, in order.

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bionemo_core.errors import NonFiniteError
 from bionemo_core.inference.windows import Window, average_windows
 
 EMBEDDINGS, HIDDENS, LOGITS, LIKELIHOODS = OUTPUTS = ("embeddings", "hiddens", "logits", "log_likelihoods")
@@ -39,6 +40,16 @@ def layer_output(output: str, layer: int) -> str:
 def is_per_sequence(output: str) -> bool:
     """Return whether an output has one row per sequence; the others have one per residue, or per pair of residues."""
     return output.partition(_LAYER)[0] == EMBEDDINGS
+
+
+def check_finite(values: NDArray[np.float32], what: str) -> None:
+    """Check results of a model; -inf is the logarithm of a probability of 0, or the logit of an excluded token.
+
+    Raises:
+        NonFiniteError: a value is NaN or infinite.
+    """
+    if not (values < np.inf).all():
+        raise NonFiniteError.of_result(what)
 
 
 def pool(states: NDArray[np.float32], pooling: str) -> NDArray[np.float32]:

@@ -104,7 +104,7 @@ def test_logits_that_are_not_finite_are_an_error(kind, value, monkeypatch):
         return logits
 
     monkeypatch.setattr(network, "step", broken_step)
-    with pytest.raises(NonFiniteError, match=r"logits that are NaN or infinite.*restore_from_path"):
+    with pytest.raises(NonFiniteError, match=r"the logits of the next token are NaN or infinite.*restore_from_path"):
         if kind == "beam":
             beam_search(network, memory, Special, max_length=LENGTH, beam_size=3)
         elif kind == "top-k":

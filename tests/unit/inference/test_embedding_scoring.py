@@ -6,7 +6,8 @@ import torch
 
 from bionemo_core.data.batches.batch import TokenBatch
 from bionemo_core.data.batches.rows import RowShape, collate
-from bionemo_core.errors import ConfigError, DataError
+from bionemo_core.errors import ConfigError, DataError, NonFiniteError
+from bionemo_core.inference.embedding import Embedder
 from bionemo_core.inference.scoring import MASKED, WILD_TYPE, MaskedScorer, Mutation, read_variant
 from bionemo_core.protocols import BuildContext, Example
 
@@ -110,3 +111,19 @@ def test_methods_and_sequences_that_cannot_be_scored_are_refused(scorer):
         scorer.pseudo_log_likelihood("M" * 31)
     with pytest.raises(DataError, match="'J'"):
         scorer.score_variants(WILD, [[Mutation("K", 1, "J")]], MASKED)
+
+
+def test_results_that_are_not_finite_are_an_error(scorer):
+    weight = scorer.network.embedding.word_embeddings.weight
+    row = int(scorer.tokenizer.encode("A")[0])
+    before = weight[row].detach().clone()
+    try:
+        with torch.no_grad():
+            weight[row] = torch.nan
+        with pytest.raises(NonFiniteError, match=r"scoring: log-probabilities are NaN or infinite.*restore_from_path"):
+            scorer.score_variants(WILD, [read_variant("K2R", WILD)], MASKED)
+        with pytest.raises(NonFiniteError, match="embedding: embeddings are NaN or infinite"):
+            Embedder(scorer.module, scorer.tokenizer).run([WILD])
+    finally:
+        with torch.no_grad():
+            weight[row] = before
