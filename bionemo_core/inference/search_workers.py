@@ -8,7 +8,7 @@ import signal
 from collections.abc import Sequence
 from multiprocessing.connection import Connection, wait
 
-from bionemo_core.errors import BioNeMoError, ConfigError
+from bionemo_core.errors import BioNeMoError, ConfigError, ResourceError
 from bionemo_core.inference.evolution import GroupUpdate, SearchGroup
 
 STOP = None
@@ -55,7 +55,8 @@ class RemoteGroup:
 
     def send(self, texts: Sequence[str]) -> None:
         """Have the texts of the last candidates scored and the next candidates proposed."""
-        self.connection.send(list(texts))
+        with contextlib.suppress(BrokenPipeError):  # `receive` explains it
+            self.connection.send(list(texts))
 
     def receive(self) -> GroupUpdate:
         """Wait for the worker; return the last step of each search, and the next candidates.
@@ -63,15 +64,13 @@ class RemoteGroup:
         Raises:
             BioNeMoError: the error that the worker met.
             ConfigError: the oracle raised an exception, or the worker has ended.
+            ResourceError: the worker was killed.
         """
         try:
             update = self.connection.recv()
-        except EOFError:
+        except (EOFError, ConnectionResetError):
             self._process.join(STOP_TIMEOUT_S)
-            raise ConfigError(
-                f"optimize: a worker ended with status {self._process.exitcode}. Define the oracle function in a "
-                "module that a new process can import, or set task.num_workers=0 to use no worker."
-            ) from None
+            raise _explain_end(self._process.pid, self._process.exitcode) from None
         if isinstance(update, Exception):
             raise update
         steps, candidates = update
@@ -87,6 +86,19 @@ class RemoteGroup:
                 self._process.terminate()
                 self._process.join()
         self.connection.close()
+
+
+def _explain_end(pid: int | None, status: int | None) -> BioNeMoError:
+    """Return the error about a worker that has ended; a negative status is the signal that killed it."""
+    if status is not None and status < 0:
+        return ResourceError(
+            f"optimize: the worker with process id {pid} was killed by {signal.Signals(-status).name}. If nobody did, "
+            "the system ran out of memory: set task.num_workers to a smaller number, and run the same command again."
+        )
+    return ConfigError(
+        f"optimize: a worker ended with status {status}. Define the oracle function in a module that a new process "
+        "can import, or set task.num_workers=0 to use no worker."
+    )
 
 
 def wait_for_ready(groups: Sequence[LocalGroup | RemoteGroup]) -> list[LocalGroup | RemoteGroup]:
