@@ -209,6 +209,14 @@ def finish_ranks(home: Home, *arguments: str, **environment: str) -> Run:
     ranks = next((int(one.partition("=")[2]) for one in arguments if one.startswith("trainer.devices=")), 1)
     if ranks == 1:
         return home.finish(*arguments, **environment)
+    runs = start_ranks(home.start, ranks, *arguments, **environment)
+    ends = [run.wait() for run in runs]
+    assert ends == [0] * ranks, runs[0].output()
+    return runs[0]
+
+
+def start_ranks(start: Callable[..., Run], ranks: int, *arguments: str, **environment: str) -> list[Run]:
+    """Start every rank of a command, each with the variables that torchrun gives it; they share a log."""
     shared = {
         "WORLD_SIZE": str(ranks),
         "LOCAL_WORLD_SIZE": str(ranks),
@@ -216,10 +224,7 @@ def finish_ranks(home: Home, *arguments: str, **environment: str) -> Run:
         "TORCHELASTIC_RUN_ID": "none",
     }
     shared |= environment | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
-    runs = [home.start(*arguments, RANK=str(rank), LOCAL_RANK=str(rank), **shared) for rank in range(ranks)]
-    ends = [run.wait() for run in runs]
-    assert ends == [0] * ranks, runs[0].output()
-    return runs[0]
+    return [start(*arguments, RANK=str(rank), LOCAL_RANK=str(rank), **shared) for rank in range(ranks)]
 
 
 def found_by_two_ranks(home: Home, script: Path, folder: Path) -> list[dict[str, Any]]:
