@@ -46,7 +46,7 @@ def launches() -> Iterator[Any]:
     for width, causal, dropout in itertools.product(HEAD_WIDTHS, (False, True), (0.0, 0.1)):
         of_width = list(_launches(torch.empty(1, 8, width), MAX_LENGTH, MAX_LENGTH, causal, dropout))
         for constants in of_width if width == max(HEAD_WIDTHS) else of_width[-1:]:
-            # CI compiles every tile with both and with neither of the two, `nox -s kernels` with one of them too.
+            # CI compiles every tile with both and with neither; `nox -s kernels -- -m slow` with one of the two.
             yield pytest.param(constants, marks=() if causal == (dropout > 0) else pytest.mark.slow)
 
 
