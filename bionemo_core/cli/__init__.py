@@ -27,33 +27,30 @@ SUBCOMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
+    typed = list(sys.argv[1:] if arguments is None else arguments)
     with EndOnSignals():
-        return _run(list(sys.argv[1:] if arguments is None else arguments))
+        from bionemo_core.cli.failures import ExitStatus
+        from bionemo_core.cli.log import log_to_stderr
+        from bionemo_core.errors import ConfigError
+        from bionemo_core.io.std_streams import guard
+        from bionemo_core.training.signals import StopSignal
 
+        guard()
+        stop = StopSignal(remember=False)
+        with ExitStatus() as status, log_to_stderr():
+            stop.install()
+            subcommand, rest = _subcommand(typed)
+            if subcommand == "version":
+                from bionemo_core import __version__
 
-def _run(typed: list[str]) -> int:
-    from bionemo_core.cli.failures import ExitStatus
-    from bionemo_core.cli.log import log_to_stderr
-    from bionemo_core.errors import ConfigError
-    from bionemo_core.io.std_streams import guard
-    from bionemo_core.training.signals import StopSignal
-
-    guard()
-    stop = StopSignal(remember=False)
-    with ExitStatus() as status, log_to_stderr():
-        stop.install()
-        subcommand, rest = _subcommand(typed)
-        if subcommand == "version":
-            from bionemo_core import __version__
-
-            sys.stdout.write(f"bionemo-run {__version__}\n")
-        else:
-            status.value = import_module(f"bionemo_core.cli.{subcommand.replace('-', '_')}").run(rest)
-        if not typed:
-            raise ConfigError("nothing to do. Give a model, e.g. bionemo-run model=esm1nv_tiny")
-    if stop.requested is None:  # else a second signal would end the process before its status is known
-        stop.restore()
-    return status.value
+                sys.stdout.write(f"bionemo-run {__version__}\n")
+            else:
+                status.value = import_module(f"bionemo_core.cli.{subcommand.replace('-', '_')}").run(rest)
+            if not typed:
+                raise ConfigError("nothing to do. Give a model, e.g. bionemo-run model=esm1nv_tiny")
+        if stop.requested is None:  # else a second signal would end the process before its status is known
+            stop.restore()
+        return status.value
 
 
 def _subcommand(typed: list[str]) -> tuple[str, list[str]]:
