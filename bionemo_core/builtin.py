@@ -17,7 +17,7 @@ from bionemo_core.finetuning.heads import ConvNet, Linear, Mlp
 from bionemo_core.finetuning.losses import Ranking
 from bionemo_core.finetuning.model import FINETUNED, finetuned
 from bionemo_core.plugins import Component, Registry, configure, hookimpl
-from bionemo_core.reporting.loggers import csv, tensorboard, wandb
+from bionemo_core.reporting.loggers import csv, mlflow, tensorboard, wandb
 from bionemo_core.tasks import settings
 from bionemo_core.training.optim import AdamW
 from bionemo_core.training.schedules import (
@@ -136,6 +136,7 @@ def bionemo_loggers() -> Iterator[Component]:
     """Yield loggers, which write metrics."""
     yield Component("csv", configure(csv), "metrics.csv in the run folder")
     yield Component("tensorboard", configure(tensorboard), "TensorBoard event files in the run folder")
+    yield Component("mlflow", configure(mlflow), "an MLflow server")
     yield Component("wandb", configure(wandb), "Weights & Biases; offline if no API key is set")
 
 

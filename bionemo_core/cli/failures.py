@@ -1,5 +1,6 @@
 """The one place where a failure becomes a message on stderr and an exit status."""
 
+import re
 import signal
 import sys
 import traceback
@@ -9,6 +10,17 @@ from bionemo_core.cli.blame import describe_bug
 from bionemo_core.config.v1.range_quoting import spelling
 from bionemo_core.errors import EXIT_BUG, BioNeMoError, ConfigError, DataError, ResourceError, Stopped, StorageError
 from bionemo_core.io.exhaustion import chain_of, comes_from_exhaustion, exhaustion_advice, find_exhaustion
+
+_SETTING = re.compile(r"Error merging override \+*([^=]+)=(.*)")
+_EXPECTED = {
+    "could not be converted to Integer": "an integer",
+    "could not be converted to Float": "a number",
+    "is not a valid bool": "true or false",
+    "to string": "one text",
+    "is not a ListConfig": "a list in square brackets",
+    "is not a DictConfig": "a mapping in braces",
+}
+"""What OmegaConf says of a value of the wrong type, and what its key takes."""
 
 
 class ExitStatus:
@@ -108,6 +120,10 @@ def _text(error: Exception) -> str:
         first_of_cause = str(cause).splitlines()[0]
         if first_of_cause not in lines:
             lines.append(first_of_cause)
+    setting = _SETTING.fullmatch(lines[0]) if lines else None
+    expected = [words for said, words in _EXPECTED.items() if any(said in line for line in lines[1:])]
+    if setting and expected:
+        return f"{setting[1]}: got {setting[2]}, expected {expected[0]}."
     # OmegaConf's last lines name internal classes, which mean nothing to a user.
     kept = [line for line in lines if not line.strip().startswith(("object_type=", "reference_type=", "full_key="))]
     return "\n".join(kept)

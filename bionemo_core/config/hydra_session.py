@@ -3,10 +3,11 @@
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import hydra
+import hydra.utils
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -43,6 +44,12 @@ def _store_not_copied() -> Iterator[None]:
         del store.__deepcopy__
 
 
+def _sweep_remembered() -> AbstractContextManager[Any]:
+    """Let Hydra make the callback that our configuration names; from 1.4 on it warns of what is on no list."""
+    allow = getattr(hydra.utils, "execution_whitelist", None)
+    return nullcontext() if allow is None else allow("bionemo_core.cli.sweep.RememberSweep")
+
+
 def _compose(overrides: list[str]) -> DictConfig:
     config = hydra.compose(CONFIG_NAME, overrides=overrides, return_hydra_config=True)
     HydraConfig.instance().set_config(config)  # `${hydra:...}` in a user's file is looked up here
@@ -70,7 +77,7 @@ def launch(job: Callable[[DictConfig], Any], arguments: list[str]) -> None:
     # `hydra.main` reads its arguments from sys.argv; there is no public way to pass others.
     sys.argv = [typed[0], *arguments]
     try:
-        with _store_not_copied():
+        with _store_not_copied(), _sweep_remembered():
             hydra.main(config_path=None, config_name=CONFIG_NAME, **VERSION_OPTIONS)(as_typed)()
     finally:
         sys.argv = typed

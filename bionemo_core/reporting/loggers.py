@@ -1,4 +1,4 @@
-"""The loggers `csv`, `tensorboard` and `wandb`. Importing this module imports neither torch nor Lightning.
+"""The loggers `csv`, `tensorboard`, `wandb` and `mlflow`. Importing this module imports neither torch nor Lightning.
 
 No `from __future__ import annotations` here: hydra-zen reads these annotations at run time.
 """
@@ -98,6 +98,38 @@ def wandb(
     )
 
 
+def mlflow(
+    run: RunContext,
+    tracking_uri: Optional[str] = None,
+    experiment: Optional[str] = None,
+    name: Optional[str] = None,
+    tags: dict[str, str] = {},  # noqa: B006 - read only; hydra-zen copies it
+) -> Any:
+    """Return a logger that sends metrics to an MLflow server, in the background; a resumed run keeps its MLflow run.
+
+    Args:
+        run: the run that logs.
+        tracking_uri: address of the server; null: that of MLFLOW_TRACKING_URI.
+        experiment: MLflow's experiment; null: bionemo.
+        name: the name that MLflow shows; null: the name of the run.
+        tags: MLflow's tags of the run, as {key: value}.
+
+    Raises:
+        ConfigError: mlflow is not installed, or no server is named.
+        NetworkError: the server does not answer.
+    """
+    uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", "")
+    if not uri:
+        raise ConfigError(
+            "logger.mlflow.tracking_uri: no server is named. Give its address, such as http://127.0.0.1:5000, or set "
+            "MLFLOW_TRACKING_URI."
+        )
+    _require("mlflow", "mlflow-skinny")
+    from bionemo_core.reporting.mlflow_logger import make_logger
+
+    return make_logger(run.folder, uri, experiment or "bionemo", name or run.name, dict(tags))
+
+
 def _set_key(offline: bool | None) -> bool:
     """Give W&B the key that is found, unless the run is offline; return whether it is.
 
@@ -121,7 +153,7 @@ def _set_key(offline: bool | None) -> bool:
 def _require(module: str, extra: str) -> None:
     if not has_package(module):
         raise ConfigError(
-            f"logger={extra}: the package that provides `{module}` is not installed. "
+            f"logger={extra.removesuffix('-skinny')}: the package that provides `{module}` is not installed. "
             f"Run `pip install {extra}`, or choose logger=csv."
         )
 

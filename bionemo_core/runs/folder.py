@@ -115,7 +115,10 @@ def find_folder(home: Path, name: str, resume: str) -> RunFolder | None:
     if path.name.startswith("step-"):
         path = path.parent.parent
     if not (path / "run.json").is_file():
-        raise ConfigError(f"resume={resume}: not a run folder (no run.json in {path}). `bionemo-run runs` lists them.")
+        raise ConfigError(
+            f"resume={resume}: not a run folder (no run.json in {path}). Use resume=last, resume=auto, or a folder "
+            "that `bionemo-run runs` lists."
+        )
     return RunFolder(path)
 
 

@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from bionemo_core.errors import ConfigError
+from bionemo_core.io.exhaustion import chain_of
 
 _OF_SWEEPS = ("hydra.mode", "hydra.sweeper", "hydra.launcher")
 _TARGET = "_target_"
@@ -39,10 +40,10 @@ def read_yaml(path: Path) -> tuple[str, dict[str, Any]]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
-        raise ConfigError(f"{where}: not readable as YAML: {_reason(error, text, mark)}.") from error
-    except RecursionError as error:
-        raise ConfigError(f"{path}: not readable as YAML: it refers to itself, or is nested too deeply.") from error
-    except (yaml.YAMLError, OmegaConfBaseException, ValueError) as error:
+        raise ConfigError(f"{where}: not readable as YAML: {_reason(error, text, mark).rstrip('.')}.") from error
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
+        if any(isinstance(one, RecursionError) for one in chain_of(error)):  # OmegaConf 2.4 wraps it
+            raise ConfigError(f"{path}: not readable as YAML: it refers to itself, or is nested too deeply.") from error
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ConfigError(f"{path}: not readable as YAML of plain values: {reason}.") from error
     if not isinstance(content, dict):
