@@ -78,6 +78,17 @@ class SearchResult:
     steps: list[SearchStep]
     """The steps, ordered by start and then by iteration; iteration 0 is the start itself."""
 
+    @classmethod
+    def of_steps(cls, settings: SearchSettings, steps: Sequence[SearchStep]) -> SearchResult:
+        """Return the result of the steps so far, in any order: the iterations that all starts have done."""
+        done: dict[int, int] = {}
+        for step in steps:
+            done[step.start] = max(step.iteration, done.get(step.start, 0))
+        common = min(done.values())
+        kept = [step for step in steps if step.iteration <= common]
+        kept.sort(key=lambda step: (step.start, step.iteration))
+        return cls(settings, [step.text for step in kept if step.iteration == 0], kept)
+
     @property
     def first(self) -> list[SearchStep]:
         """The first step of each search: the start itself."""
@@ -167,8 +178,7 @@ def optimize(
     finally:
         for group in groups:
             group.stop()
-    steps.sort(key=lambda step: (step.start, step.iteration))
-    return SearchResult(settings, canonical, steps)
+    return SearchResult.of_steps(settings, steps)
 
 
 def find_oracle(oracle: str | Oracle, judge: TextJudge, *, others: Sequence[str] = (), key: str = "oracle") -> Oracle:
@@ -199,7 +209,7 @@ def _run(
     stop: Callable[[], bool] | None,
 ) -> list[SearchStep]:
     steps: list[SearchStep] = []
-    done: dict[int, int] = {}
+    scored: set[int] = set()
     for group in groups:
         group.begin()
     running = list(groups)
@@ -208,7 +218,7 @@ def _run(
         for group in wait_for_ready(running):
             new_steps, candidates = group.receive()
             steps += new_steps
-            done |= {step.start: step.iteration for step in new_steps}
+            scored |= {step.start for step in new_steps}
             if progress is not None:
                 for step in new_steps:
                     progress(step)
@@ -216,9 +226,8 @@ def _run(
                 pending.append((group, candidates))
             else:
                 running.remove(group)
-        if stop is not None and len(done) == num_starts and stop():
-            common = min(done.values())
-            return [step for step in steps if step.iteration <= common]
+        if stop is not None and len(scored) == num_starts and stop():
+            return steps
         texts = latent_space.decode(np.concatenate([candidates for _, candidates in pending])) if pending else []
         for group, candidates in pending:
             own, texts = texts[: len(candidates)], texts[len(candidates) :]

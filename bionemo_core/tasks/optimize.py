@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bionemo_core.config.schema import Choice, RunSpec
-from bionemo_core.errors import ConfigError, Preempted
+from bionemo_core.errors import BioNeMoError, ConfigError, Preempted
 from bionemo_core.inference.latent_search import ModelLatents, SearchResult, SearchStep, find_oracle
 from bionemo_core.inference.latent_search import optimize as search
 from bionemo_core.inference.sampling import Seq2SeqInference
@@ -107,41 +107,70 @@ class _Parts:
 
 
 def _search(spec: RunSpec, opened: OpenedModel, parts: _Parts, composed_yaml: str) -> None:
-    """Search, and write the results.
+    """Search, and write the results: all, or those before a signal or a failure.
 
     Raises:
+        BioNeMoError: the search failed.
         Preempted: a signal stopped the search.
     """
-    task, settings, texts, judge = parts.task, parts.settings, parts.texts, parts.judge
+    task, texts = parts.task, parts.texts
     with results_folder(spec, task.output, composed_yaml, opened.report) as folder:
         started = monotonic()
-        searches = [settings, replace(settings, algorithm=BASELINE)] if task.baseline else [settings]
-        results: list[SearchResult] = []
-        with StopSignal() as stop_signal:
-            for search_settings in searches:
-                total = search_settings.iterations * len(texts.texts)
-                with Progress(
-                    search_settings.algorithm, total, unit="iterations", shown=spec.trainer.progress_bar
-                ) as progress:
-                    options: dict[str, Any] = {"num_workers": task.num_workers, "progress": _ProgressCallback(progress)}
-                    options["stop"] = lambda: stop_signal.requested is not None
-                    results.append(search(parts.space, texts.texts, parts.oracle, judge, search_settings, **options))
-                if stop_signal.requested:
-                    break
-            last = results[-1]
-            finished = len(results) == len(searches) and last.iterations == last.settings.iterations
-            stopped_by = None if finished else stop_signal.requested
-            report = _Report(task, texts, judge, results, monotonic() - started, stopped_by)
-            report.write(folder.path)
+        outcome = _run_searches(parts, show_progress=spec.trainer.progress_bar)
+        if outcome.failure is not None and not outcome.results:
+            raise outcome.failure
+        seconds = monotonic() - started
+        report = _Report(task, texts, parts.judge, outcome.results, seconds, outcome.stopped_by)
+        report.write(folder.path)
     print(report.text())
     print(f"{'folder':>12}  {folder.path}", flush=True)
-    if stopped_by:
-        mark_unfinished(folder.path)
-        raise Preempted(
-            f"task=optimize: stopped by {stopped_by} after {last.iterations} of {last.settings.iterations} "
-            f"iterations of {last.settings.algorithm}; the results so far are in {folder.path}. The same command "
-            "starts over."
-        )
+    if outcome.stopped_by is None:
+        return
+    mark_unfinished(folder.path)
+    last = outcome.results[-1]
+    kept = (
+        f"after {last.iterations} of {last.settings.iterations} iterations of {last.settings.algorithm}; the results "
+        f"so far are in {folder.path}. The same command starts over."
+    )
+    if outcome.failure is None:
+        raise Preempted(f"task=optimize: stopped by {outcome.stopped_by} {kept}")
+    if isinstance(outcome.failure, BioNeMoError):
+        raise type(outcome.failure)(f"{outcome.failure} This was {kept}") from outcome.failure
+    raise outcome.failure
+
+
+class _Outcome(NamedTuple):
+    """What the searches have found."""
+
+    results: list[SearchResult]
+    stopped_by: str | None = None
+    """The signal, or the class of failure, that has ended the searches early."""
+    failure: Exception | None = None
+
+
+def _run_searches(parts: _Parts, *, show_progress: bool) -> _Outcome:
+    """Run the search, and its baseline if there is one, until the end, a signal or a failure."""
+    task, settings, texts = parts.task, parts.settings, parts.texts.texts
+    searches = [settings, replace(settings, algorithm=BASELINE)] if task.baseline else [settings]
+    results: list[SearchResult] = []
+    with StopSignal() as stop_signal:
+        for one in searches:
+            total = one.iterations * len(texts)
+            with Progress(one.algorithm, total, unit="iterations", shown=show_progress) as progress:
+                steps = _Steps(progress)
+                options: dict[str, Any] = {"num_workers": task.num_workers, "progress": steps}
+                options["stop"] = lambda: stop_signal.requested is not None
+                try:
+                    results.append(search(parts.space, texts, parts.oracle, parts.judge, one, **options))
+                except Exception as failure:
+                    if len(steps.best) == len(texts):  # the starts at least are scored
+                        results.append(SearchResult.of_steps(one, steps.all))
+                    return _Outcome(results, type(failure).__name__, failure)
+            if stop_signal.requested:
+                break
+        last = results[-1]
+        finished = len(results) == len(searches) and last.iterations == last.settings.iterations
+        return _Outcome(results, None if finished else stop_signal.requested)
 
 
 def choose_oracle(task: Optimize, judge: TextJudge, registry: Registry) -> Oracle:
@@ -203,17 +232,20 @@ def usable_starts(texts: Texts, oracle: Oracle, judge: TextJudge, task: Optimize
     return Texts(*chosen, texts.rejected, texts.num_long, invalid)
 
 
-class _ProgressCallback:
-    """A callback that reports search steps to the progress bar."""
+class _Steps:
+    """The steps of a search so far, as a callback that shows them in the progress bar."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress, self._done = progress, 0
-        self._best: dict[int, float] = {}
+        self.all: list[SearchStep] = []
+        self.best: dict[int, float] = {}
+        """The best score of each start."""
 
     def __call__(self, step: SearchStep) -> None:
+        self.all.append(step)
         self._done += step.iteration > 0
-        self._best[step.start] = step.score
-        self._progress.update(self._done, f", mean of the best {np.mean(list(self._best.values())):.4f}")
+        self.best[step.start] = step.score
+        self._progress.update(self._done, f", mean of the best {np.mean(list(self.best.values())):.4f}")
 
 
 @dataclass(frozen=True)

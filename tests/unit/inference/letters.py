@@ -1,5 +1,7 @@
 """A transparent latent space: eight numbers are eight letters. A module of its own, so that workers can import it."""
 
+import os
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -63,3 +65,41 @@ def unpaired(texts: Sequence[str], starts: Sequence[str]) -> list[float]:
 
 def _share(one: str, other: str) -> float:
     return sum(a == b for a, b in zip(one, other, strict=True)) / DIMENSIONS
+
+
+class WordJudge:
+    """A judge for which words with the same letters are equal, and an empty word is invalid."""
+
+    noun = "word"
+
+    @property
+    def oracles(self):
+        return {"share_of_a": lambda texts, starts: [text.count("A") / len(text) for text in texts]}
+
+    def canonical(self, text):
+        return "".join(sorted(text)) or None
+
+    def similarity(self, texts, references):
+        pairs = zip(map(set, texts), map(set, references), strict=True)
+        return np.array([len(a & b) / len(a | b) for a, b in pairs])
+
+    def draw_grid(self, texts, captions, path):
+        Path(path).write_text("\n".join(f"{text}: {caption}" for text, caption in zip(texts, captions, strict=True)))
+
+
+class Doomed(WordJudge):
+    """A judge whose score kills its process in its fourth call: the starts and two iterations are scored."""
+
+    def __init__(self, calls: str) -> None:
+        self.calls = calls
+
+    @property
+    def oracles(self):
+        return {"share_of_a": self.score}
+
+    def score(self, texts, starts):
+        with Path(self.calls).open("a") as file:
+            file.write(".")
+        if Path(self.calls).stat().st_size == 4:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return [text.count("A") / len(text) for text in texts]

@@ -7,12 +7,12 @@ import signal
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
+from letters import Doomed, WordJudge
 from tiny_models import SEQ_LENGTH, TEXTS, TOKENIZER, inference, network
 
 from bionemo_core.config.schema import OPENED, Choice, RunSpec, Trainer
-from bionemo_core.errors import ConfigError, DataError, Preempted
+from bionemo_core.errors import ConfigError, DataError, Preempted, ResourceError
 from bionemo_core.interop.load_report import LoadReport
 from bionemo_core.interop.stored import ModelSpec
 from bionemo_core.io.results_folder import MARKER
@@ -21,26 +21,6 @@ from bionemo_core.plugins import Registry
 from bionemo_core.tasks import optimize as optimize_task
 from bionemo_core.tasks import sample as sample_task
 from bionemo_core.testing import installed, make_plugin
-
-
-class WordJudge:
-    """A judge for which words with the same letters are equal, and an empty word is invalid."""
-
-    noun = "word"
-
-    @property
-    def oracles(self):
-        return {"share_of_a": lambda texts, starts: [text.count("A") / len(text) for text in texts]}
-
-    def canonical(self, text):
-        return "".join(sorted(text)) or None
-
-    def similarity(self, texts, references):
-        pairs = zip(map(set, texts), map(set, references), strict=True)
-        return np.array([len(a & b) / len(a | b) for a, b in pairs])
-
-    def draw_grid(self, texts, captions, path):
-        Path(path).write_text("\n".join(f"{text}: {caption}" for text, caption in zip(texts, captions, strict=True)))
 
 
 @pytest.fixture
@@ -247,6 +227,41 @@ def test_a_search_that_a_signal_stops_writes_what_it_found(opened, words, tmp_pa
     run(optimize_task, tmp_path, input=str(words), output=str(folder), **options)
     assert "random" in json.loads((folder / "summary.json").read_text())
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+@pytest.mark.processes
+def test_a_search_keeps_what_it_found_before_a_worker_was_killed(opened, words, tmp_path):
+    opened.module.judge = Doomed(str(tmp_path / "calls"))
+    folder, options = tmp_path / "results", {"oracle": "share_of_a", "population": 8, "iterations": 50}
+    message = r"killed by SIGKILL.*This was after 2 of 50 iterations of cma-es; the results so far are in .*/results\."
+    with pytest.raises(ResourceError, match=message) as raised:
+        run(optimize_task, tmp_path, input=str(words), output=str(folder), num_workers=1, **options)
+    assert raised.value.exit_status == 9
+    assert {row["iteration"] for row in table(folder / "trajectory.csv")} == {"0", "1", "2"}
+    assert len(table(folder / "optimized.csv")) == len(TEXTS)
+    assert json.loads((folder / "summary.json").read_text())["stopped_by"] == "ResourceError"
+    opened.module.judge = WordJudge()
+    options["iterations"] = 2
+    run(optimize_task, tmp_path, input=str(words), output=str(folder), **options)
+    assert not (folder / MARKER).exists() and json.loads((folder / "summary.json").read_text())["stopped_by"] is None
+
+
+@pytest.mark.parametrize("scored", [0, 2])
+def test_a_search_whose_score_fails_keeps_what_it_found_after_the_starts(opened, words, tmp_path, monkeypatch, scored):
+    calls = []
+
+    def share_of_a(texts, starts):
+        calls.append(len(texts))
+        if len(calls) > scored:
+            raise ConfigError("no more licences")
+        return [text.count("A") / len(text) for text in texts]
+
+    monkeypatch.setattr(WordJudge, "oracles", {"share_of_a": share_of_a})
+    folder, options = tmp_path / "results", {"oracle": "share_of_a", "population": 8, "iterations": 50}
+    with pytest.raises(ConfigError, match="no more licences"):
+        run(optimize_task, tmp_path, input=str(words), output=str(folder), **options)
+    assert folder.exists() == bool(scored)
+    assert not scored or {row["iteration"] for row in table(folder / "trajectory.csv")} == {"0", "1"}
 
 
 def test_a_model_without_a_judge_cannot_be_searched(opened, words, tmp_path):

@@ -9,7 +9,7 @@ from letters import LetterJudge, Letters, failing, letters_after, unpaired
 
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.inference.evolution import Evolution, Perturbation, rank_candidates
-from bionemo_core.inference.latent_search import ModelLatents, SearchSettings, of_each_text, optimize
+from bionemo_core.inference.latent_search import ModelLatents, SearchResult, SearchSettings, of_each_text, optimize
 
 STARTS = ["MMMMMMMM", "ABCDEFGH", "KLMNKLMN"]
 SETTINGS = SearchSettings(population=12, iterations=15)
@@ -91,6 +91,14 @@ def test_a_stopped_search_ends_with_the_iterations_of_all_starts(num_workers):
     assert [step.start for step in found.best] == [0, 1, 2]
     if not num_workers:
         assert found.iterations == 5  # `stop` is called after the starts and after each iteration
+
+
+def test_a_result_has_the_iterations_that_all_starts_have_done():
+    steps = search(settings=SearchSettings(population=6, iterations=4)).steps
+    received = [step for step in reversed(steps) if (step.start, step.iteration) != (1, 4)]
+    found = SearchResult.of_steps(SETTINGS, received)
+    assert found.steps == [step for step in steps if step.iteration < 4] and found.starts == STARTS
+    assert found.iterations == 3 and [step.start for step in found.best] == [0, 1, 2]
 
 
 def test_the_seed_decides():
