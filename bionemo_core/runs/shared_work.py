@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import torch.distributed as dist
@@ -23,6 +24,14 @@ from bionemo_core.training.signals import StopSignal
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
 
+
+@dataclass(frozen=True)
+class _Together(Generic[Piece]):
+    """A piece that every rank computes, because the ranks exchange values in it."""
+
+    piece: Piece
+
+
 ADVICE = "Find the cause in its output, then run the same command again."
 
 
@@ -36,6 +45,7 @@ class SharedWork(Generic[Piece, Result]):
 
     def __init__(self, ranks: Ranks, compute: Callable[[Piece], Result]) -> None:
         self.ranks, self.compute = ranks, compute
+        self._is_meeting = False
         self._group = group_of_all_hosts(PATIENCE_S) if ranks.size > 1 else None
 
     def share(self, pieces: Iterable[Piece]) -> Iterator[Result]:
@@ -57,6 +67,18 @@ class SharedWork(Generic[Piece, Result]):
             for result, failure in outcomes[: len(given)]:
                 raise_failure(failure, "another rank")
                 yield result
+
+    def together(self, piece: Piece) -> Result:
+        """Return what the function returns on rank 0, where all ranks compute the same piece and meet in it.
+
+        A rank that fails in it ends, and is lost to the others, which may wait for it there.
+        """
+        if self.ranks.size > 1:
+            self._tell(_Together(piece))
+            self._is_meeting = True
+        result = self.compute(piece)
+        self._is_meeting = False
+        return result
 
     def lead(self, task: Callable[[], None], *, ignore_signals: bool = False) -> None:
         """Run the task on rank 0, while the other ranks compute what it shares; returns on each at its end.
@@ -83,7 +105,7 @@ class SharedWork(Generic[Piece, Result]):
         try:
             task()
         except Exception as error:
-            if not (isinstance(error, RuntimeError) and is_lost_peer(error)):
+            if not (self._is_meeting or (isinstance(error, RuntimeError) and is_lost_peer(error))):
                 self._tell(None)
             raise
         self._tell(None)
@@ -91,6 +113,9 @@ class SharedWork(Generic[Piece, Result]):
     def _serve(self) -> None:
         own: Exception | None = None
         while (told := self._tell(None)) is not None:
+            if isinstance(told, _Together):
+                self.compute(told.piece)
+                continue
             result, failure = self._attempt(told)
             own = own or failure
             self._gather((result, portable_failure(own) if own else None))
@@ -106,8 +131,8 @@ class SharedWork(Generic[Piece, Result]):
         except Exception as error:
             return None, error
 
-    def _tell(self, message: list[Piece] | None) -> list[Piece] | None:
-        """Return the message of rank 0: pieces, one for each of the first ranks, or None at the end."""
+    def _tell(self, message: list[Piece] | _Together[Piece] | None) -> list[Piece] | _Together[Piece] | None:
+        """Return the message of rank 0: pieces, one for each of the first ranks; one for all; or None at the end."""
         messages = [message]
         dist.broadcast_object_list(messages, group=self._group)
         return messages[0]

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from bionemo_core._version import __version__
 from bionemo_core.config.schema import OPENED, Choice, RunSpec
+from bionemo_core.data.batches.batch import MicroBatch
 from bionemo_core.data.batches.cuts import count_cuts
 from bionemo_core.data.batches.loader import eval_loader
 from bionemo_core.data.batches.pair_objective import learn_pairs
@@ -24,27 +25,23 @@ from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.finetuning.class_metrics import write_table
 from bionemo_core.finetuning.label_checks import LabelCheck
 from bionemo_core.finetuning.objective import read_several
-from bionemo_core.inference.embedding import EmbeddingSettings
-from bionemo_core.inference.scoring import MaskedScorer
-from bionemo_core.inference.scoring_answers import Predictor
 from bionemo_core.io.atomic import write_json, write_text
 from bionemo_core.io.plots import optional_picture
 from bionemo_core.io.results_folder import fill_folder, is_unfinished
 from bionemo_core.models.load import OpenedModel
 from bionemo_core.nn.missing_weights import require_weights
 from bionemo_core.nn.residue_states import encoder_network, encoder_of, may_pack
-from bionemo_core.parallel.groups import start_groups
 from bionemo_core.parallel.weights import network_of
 from bionemo_core.protocols import DataSplits, RecordDataset
 from bionemo_core.reporting.html import Figure, bars, confusion, histogram, page, points, scatter
 from bionemo_core.runs.device import Device, choose_device
 from bionemo_core.runs.plan_text import quieten_libraries
-from bionemo_core.tasks.opening import open_for_use, single_process, weights_fingerprint
-from bionemo_core.tasks.pair_answers import AnswerColumns, write_pair_answers
+from bionemo_core.tasks.evaluation_work import EvaluationWork
+from bionemo_core.tasks.opening import open_for_use, start_workers, weights_fingerprint
+from bionemo_core.tasks.pair_answers import write_pair_answers
 from bionemo_core.tasks.predict import PREDICTIONS, write_csv
 from bionemo_core.tasks.settings import Evaluate
 from bionemo_core.tasks.unread_keys import refuse_unread
-from bionemo_core.training.losses import Losses, LossSums
 
 if TYPE_CHECKING:
     from bionemo_core.plugins.registry import Registry
@@ -52,8 +49,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("bionemo")
 
 SPLITS = ("train", "val", "test")
-_LAST_STEP = 1 << 40
-"""A step after the end of every loss schedule."""
 
 
 def evaluate(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> None:
@@ -72,10 +67,18 @@ def evaluate(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> N
     if task.pseudo_perplexity is not None and task.pseudo_perplexity < 0:
         raise ConfigError(f"task.pseudo_perplexity: got {task.pseudo_perplexity}, expected a number of sequences.")
     device = choose_device(spec)
-    opened = open_for_use(spec, registry, device, single_process(spec, device))
+    ranks = start_workers(spec, device)
+    opened = open_for_use(spec, registry, device, ranks)
     _check_weights(opened)
     if not getattr(opened.module, "answers", None):
         refuse_unread(task, ("on_bad_label",), "by a model that was not fine-tuned")
+    work = EvaluationWork(spec, task, opened, device, ranks)
+    work.lead(lambda: _evaluate(spec, task, work, registry, device))
+
+
+def _evaluate(spec: RunSpec, task: Evaluate, work: EvaluationWork, registry: Registry, device: Device) -> None:
+    """Read the data, and write the folder of results; only rank 0 does this."""
+    opened = work.opened
     data, seed = _choose_data(spec, opened)
     splits = _build_splits(data, seed, spec, registry, device, opened)
     if not getattr(opened.module, "answers", None):
@@ -90,18 +93,18 @@ def evaluate(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> N
     if (answers := getattr(opened.module, "answers", None)) and isinstance(records, LabelledRecords):
         check = LabelCheck(opened.tokenizer, answers, task.on_bad_label)
         records = check.parts({task.split: records})[task.split]
-    evaluation = _Evaluation(spec, task, opened, device, data.name, seed)
-    scorer = evaluation.scorer() if task.pseudo_perplexity else None
-    columns = AnswerColumns.of(opened, spec, task) if of_pairs and task.beam_size else None
+    evaluation = _Evaluation(spec, task, work, device, data.name, seed)
+    columns = work.columns if of_pairs and task.beam_size else None
+    folder = Path(task.output).expanduser()
     with fill_folder(folder, "task.output"):
         evaluation.measure(records)
         if evaluation.answers:
             assert isinstance(records, LabelledRecords)
             evaluation.predict(records, folder)
         if columns is not None:
-            evaluation.metrics |= write_pair_answers(records, columns, folder / PREDICTIONS)
-        if scorer is not None and task.pseudo_perplexity:
-            evaluation.pseudo_perplexity(records, task.pseudo_perplexity, scorer)
+            evaluation.metrics |= write_pair_answers(records, columns, folder / PREDICTIONS, work.answers)
+        if task.pseudo_perplexity:
+            evaluation.pseudo_perplexity(records, task.pseudo_perplexity)
         evaluation.write(folder, len(records))
 
 
@@ -164,7 +167,7 @@ class _Evaluation:
 
     spec: RunSpec
     task: Evaluate
-    opened: OpenedModel
+    work: EvaluationWork
     device: Device
     data: str
     """The name of the data set."""
@@ -180,6 +183,10 @@ class _Evaluation:
     """The number of sequences that the metrics cover."""
 
     @property
+    def opened(self) -> OpenedModel:
+        return self.work.opened
+
+    @property
     def module(self) -> Any:
         return self.opened.module
 
@@ -193,7 +200,6 @@ class _Evaluation:
         """The length in residues of the longest sequence that a fine-tuned model takes without truncation."""
         return max_text_tokens(self.module, sum(self.module.network.encoder.form.terminals))
 
-    @torch.inference_mode()
     def measure(self, records: RecordDataset) -> None:
         """Compute the loss over the whole split, as a validation does, and the metrics of the module's probes."""
         if self.answers and not isinstance(records, LabelledRecords):
@@ -206,47 +212,45 @@ class _Evaluation:
         self.evaluated = len(records)
         cuts = count_cuts(records, module.objective, batch.seq_length or module.seq_length)
         self.cuts = cuts.text if cuts is not None else ""
-        loader = eval_loader(
-            records,
-            self.opened.tokenizer,
-            module.objective,
-            seq_length=batch.seq_length or module.seq_length,
-            micro_batch_size=batch.micro_batch_size,
-            global_batch_size=batch.micro_batch_size,
-            packing=batch.packing and may_pack(module),
-            pack_window=batch.pack_window,
-            dynamic_padding=batch.dynamic_padding,
-            seed=self.seed,
-            num_workers=batch.num_workers,
-        )
-        set_step = getattr(module.network, "set_step", None)
-        if set_step is not None:  # weights without a known step are evaluated as after all schedules
-            step = self.opened.facts.get("step")
-            set_step(step if isinstance(step, int) else _LAST_STEP)
-        sums, groups = LossSums(), start_groups()
-        probes = getattr(module, "probes", ())
-        for probe in probes:
-            probe.reset()
-        for step in loader:
-            for micro_batch in step.to(next(module.parameters()).device).micro_batches:
-                sums.add(Losses.of(module.network(micro_batch)), micro_batch)
-                for probe in probes:
-                    probe.update(module.network, micro_batch)
-        means = sums.means(groups)
+        measured = self.work.measure(self._micro_batches(records))
+        means = measured.means
         if means is not None:
             self.metrics["loss"] = means.loss
             self.metrics |= means.logged
             if not self.answers:
                 self.metrics["perplexity"] = math.exp(min(means.tokens, 700.0))
-        for probe in probes:
-            self.metrics |= probe.compute(groups)
-            self.classes += getattr(probe, "table", [])
+        self.metrics |= measured.metrics
+        self.classes += measured.table
+
+    def _micro_batches(self, records: RecordDataset) -> Iterator[MicroBatch]:
+        """Yield the micro batches of the ranks in turn: the same for any number of ranks, and empty ones at the end."""
+        module, batch, size = self.module, self.spec.batch, self.work.ranks.size
+        loaders = [
+            eval_loader(
+                records,
+                self.opened.tokenizer,
+                module.objective,
+                seq_length=batch.seq_length or module.seq_length,
+                micro_batch_size=batch.micro_batch_size,
+                global_batch_size=batch.micro_batch_size * size,
+                packing=batch.packing and may_pack(module),
+                pack_window=batch.pack_window,
+                dynamic_padding=batch.dynamic_padding,
+                seed=self.seed,
+                num_workers=batch.num_workers,
+                dp_rank=rank,
+                dp_size=size,
+            )
+            for rank in range(size)
+        ]
+        for steps in zip(*loaders, strict=True):
+            for step in steps:
+                yield from step.micro_batches
 
     def predict(self, records: LabelledRecords, folder: Path) -> None:
         """Write every prediction beside its label; plot those of untruncated sequences, which the metrics cover."""
-        settings = EmbeddingSettings(on_long="truncate", unknown="unk")
-        predictor = Predictor(self.module, self.opened.tokenizer, settings)
-        answers = predictor.predict(records.sequences, records.ids)
+        predictor = self.work.predictor
+        answers = self.work.predictions(records.sequences, records.ids)
         cut = [predictor.is_long(sequence) for sequence in records.sequences]
         rows = [
             [name, *label.split(TARGET_SEPARATOR), *predictor.row(answer), str(int(too_long))]
@@ -258,16 +262,9 @@ class _Evaluation:
         with optional_picture("The picture of the predictions"):
             self.figures += _plot_predictions(self.module.objective, records, answers, kept)
 
-    def scorer(self) -> MaskedScorer:
-        """Return the scorer that masks single residues.
-
-        Raises:
-            ConfigError: the model has no masked-language head.
-        """
-        return MaskedScorer(self.module, self.opened.tokenizer, 65_536 if self.device.name == "cuda" else 4_096)
-
-    def pseudo_perplexity(self, records: RecordDataset, count: int, scorer: MaskedScorer) -> None:
+    def pseudo_perplexity(self, records: RecordDataset, count: int) -> None:
         """Mask each residue alone, in the first `count` sequences that fit the model."""
+        scorer = self.work.scorer
         chosen: list[str] = []
         too_long = 0
         for row in range(len(records)):

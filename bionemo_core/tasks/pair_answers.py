@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +24,8 @@ from bionemo_core.tasks.texts import inference_of
 if TYPE_CHECKING:
     from bionemo_core.models.load import OpenedModel
 
-_AT_ONCE = 4096
+_BATCHES_PER_PART, _PART_SOURCES = 4, 4096
+"""How much a rank answers at a time; it does not depend on their number, so neither do the batches."""
 
 
 def writes_answers(opened: OpenedModel) -> bool:
@@ -51,6 +54,12 @@ class AnswerColumns:
     def tokenizer(self) -> Tokenizer:
         """The tokenizer of the model."""
         return self.writer.inference.tokenizer
+
+    @property
+    def sources_per_part(self) -> int:
+        """How many sources a rank answers at a time."""
+        batch = max(1, self.writer.inference.batch_size // self.writer.beam_size)
+        return min(_PART_SOURCES, _BATCHES_PER_PART * batch)
 
     def is_long(self, source: str | bytes) -> bool:
         """Return whether a source has more tokens than the model takes."""
@@ -88,29 +97,42 @@ class AnswerColumns:
         return [cell for one in answers for cell in (one.text, f"{one.score:.6g}")] + missing
 
 
-def write_pair_answers(records: Any, columns: AnswerColumns, path: Path) -> dict[str, float]:
+def write_pair_answers(
+    records: Any,
+    columns: AnswerColumns,
+    path: Path,
+    share: Callable[[Iterable[list[str]]], Iterable[list[list[Written]]]] | None = None,
+) -> dict[str, float]:
     """Write the answers to every source of a split beside its target, and return their accuracies.
+
+    Args:
+        records: the pairs.
+        columns: the answers.
+        path: the table.
+        share: yields what `columns.predict` returns for each list of sources; None: this process computes them.
 
     Raises:
         StorageError: the file cannot be written.
     """
     matches = ExactMatch(columns.writer.inference.tokenizer)
     names = records.ids() if hasattr(records, "ids") else [str(row) for row in range(len(records))]
+    every, size = range(len(records)), columns.sources_per_part
+    parts = [every[start : start + size] for start in every[::size]]
+    sources = ([_read_pair(records[row])[0] for row in part] for part in parts)
+    answers = itertools.chain.from_iterable((share or partial(map, columns.predict))(sources))
 
-    def rows() -> Iterator[list[list[str]]]:
-        for start in range(0, len(records), _AT_ONCE):
-            chosen = range(start, min(start + _AT_ONCE, len(records)))
-            pairs = [[side.decode("latin-1") for side in split_pair(records[row])] for row in chosen]
-            answers = columns.predict([source for source, _ in pairs])
-            yield [
-                [names[row], *pair, rank_cell(matches.rank(pair[1], own)), *columns.row(own)]
-                for row, pair, own in zip(chosen, pairs, answers, strict=True)
-            ]
+    def rows() -> Iterator[list[str]]:
+        for row, own in zip(every, answers, strict=True):
+            pair = _read_pair(records[row])
+            yield [names[row], *pair, rank_cell(matches.rank(pair[1], own)), *columns.row(own)]
 
     with new_csv(path, ["id", "source", "target", "rank", *columns.header()], line_end="\r\n") as add_rows:
-        for part in rows():
-            add_rows(part)
+        add_rows(rows())
     return matches.accuracies(columns.writer.beam_size)
+
+
+def _read_pair(record: str | bytes) -> list[str]:
+    return [side.decode("latin-1") for side in split_pair(record)]
 
 
 def rank_cell(rank: int) -> str:

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.data.readers import Source, decode_text
 from bionemo_core.data.store.record_store import PreparedStore
@@ -78,6 +81,12 @@ def predict(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> No
 def default_tokens(on_gpu: bool) -> int:
     """Return the tokens of one forward pass where none are chosen."""
     return 65_536 if on_gpu else 4_096
+
+
+def part_ranges(lengths: Sequence[int] | NDArray[np.integer], tokens: int) -> list[range]:
+    """Return the sequences of each part that a rank predicts at a time; `tokens` are those of one forward pass."""
+    bounds = part_bounds(lengths, _BATCHES_PER_PART * tokens, _PART_SEQUENCES)
+    return [range(*part) for part in itertools.pairwise(bounds)]
 
 
 def _write_scores(task: Predict, opened: OpenedModel, tokens: int, spec: RunSpec, ranks: Ranks) -> None:
@@ -152,10 +161,8 @@ def _predict_rows(
     if rejects:
         print(f"{task.input}: {count_summary(store.manifest['records'])}")
     cut, with_reasons = task.on_long == "truncate", bool(rejects) or task.on_invalid == "skip"
-    bounds = part_bounds(store.lengths, _BATCHES_PER_PART * tokens, _PART_SEQUENCES)
-    answers = itertools.chain.from_iterable(
-        work.share(_read_part(store, range(start, stop)) for start, stop in itertools.pairwise(bounds))
-    )
+    parts = (_read_part(store, part) for part in part_ranges(store.lengths, tokens))
+    answers = itertools.chain.from_iterable(work.share(parts))
     table = _Predictions(task, store, predictor, ExactMatch(predictor.tokenizer), cut, with_reasons)
     header, rows = table.header(), table.rows(answers)
     return header, _with_rejected(rows, source, rules, len(header)) if rejects else rows

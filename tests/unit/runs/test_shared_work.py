@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 import torch.distributed as dist
 from runs import Home
 
@@ -19,6 +20,15 @@ def halve(number: int) -> tuple[int, float]:
     if number == 9:
         raise ZeroDivisionError("nine")
     return dist.get_rank(), number / 2
+
+
+def add_over_ranks(number: int) -> float:
+    """The sum of the numbers of both ranks, times a number; the second rank cannot take 13."""
+    if number == 13 and dist.get_rank() == 1:
+        raise DataError("thirteen")
+    total = torch.tensor([(dist.get_rank() + 1.0) * number])
+    dist.all_reduce(total)
+    return total.item()
 
 
 PIECES = {
@@ -40,8 +50,15 @@ def rank_main(rank: int, folder: str) -> None:
         except Exception as error:
             end = f"{type(error).__name__}: {error}"
         ends[name] = [got, end]
+    for number in (2, 13):
+        meeting, got, end = SharedWork(Ranks(rank, 2), add_over_ranks), [], "ended"
+        try:
+            meeting.lead(lambda meeting=meeting, got=got, number=number: got.append(meeting.together(number)))
+        except Exception as error:
+            end = f"{type(error).__name__}: {error}"
+        ends[f"together {number}"] = [got, end]
     Path(folder, str(rank)).write_text(json.dumps(ends))
-    dist.destroy_process_group()
+    dist.destroy_process_group()  # a rank that has failed is lost to the other
 
 
 @pytest.mark.processes
@@ -58,7 +75,10 @@ def test_two_ranks_share_pieces_and_failures(home: Home, tmp_path):
     said = "NetworkError: another rank of this job failed; its output says why: ZeroDivisionError('nine')"
     assert first["a bug"] == [[[0, 1.0]], said]
     assert second.pop("a bug") == [[], "ZeroDivisionError: nine"]
-    assert list(second.values()) == [[[], "ended"]] * 3, "rank 0 alone says what failed"
+    assert first["together 2"] == [[6.0], "ended"]
+    assert "NetworkError: another rank of this job died" in first["together 13"][1]
+    assert second.pop("together 13") == [[], "DataError: thirteen"]
+    assert list(second.values()) == [[[], "ended"]] * 4, "rank 0 alone says what failed"
 
 
 def test_one_rank_needs_no_group():
