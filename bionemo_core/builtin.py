@@ -11,6 +11,7 @@ from bionemo_core.data.sources import fasta, records, sample, uniref50, uniref90
 from bionemo_core.data.sources.augmented import augmented
 from bionemo_core.data.sources.blend import blend
 from bionemo_core.data.sources.labelled import flip_fasta, labelled_csv
+from bionemo_core.data.sources.labelled_pairs import labelled_pairs
 from bionemo_core.data.sources.pairs import pairs
 from bionemo_core.finetuning.downstream import downstream
 from bionemo_core.finetuning.heads import ConvNet, Linear, Mlp
@@ -70,6 +71,7 @@ def bionemo_datasets() -> Iterator[Component]:
         "tables of sources and targets, or of reactions, for encoder-decoders",
     )
     yield Component("labelled_csv", configure(labelled_csv), "CSV tables of sequences with labels, for fine-tuning")
+    yield Component("labelled_pairs", configure(labelled_pairs), "a table of pairs of sequences, for fine-tuning")
     yield Component("flip_fasta", configure(flip_fasta), "the FLIP benchmark's FASTA files, for fine-tuning")
 
 

@@ -33,6 +33,8 @@ class LabelledRecord(NamedTuple):
     mask: str
     """One letter per residue, `0` where the label is ignored; empty: every label counts."""
     id: str = ""
+    second: bytes = b""
+    """The other sequence of a pair."""
 
     @property
     def display_name(self) -> str:
@@ -51,6 +53,8 @@ class LabelledRecords:
     indices: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     targets: tuple[str, ...] = ()
     """The names of the labels, if each record has several."""
+    seconds: tuple[bytes, ...] = ()
+    """The other sequence of each record, if the records are pairs."""
 
     @classmethod
     def of(
@@ -73,7 +77,12 @@ class LabelledRecords:
     def __getitem__(self, index: int) -> LabelledRecord:
         mask = self.masks[index] if self.masks else ""
         return LabelledRecord(
-            int(self.indices[index]), self.sequences[index], self.labels[index], mask, self.ids[index]
+            int(self.indices[index]),
+            self.sequences[index],
+            self.labels[index],
+            mask,
+            self.ids[index],
+            self.seconds[index] if self.seconds else b"",
         )
 
     @property
@@ -91,12 +100,23 @@ class LabelledRecords:
             tuple(self.masks[row] for row in selected) if self.masks else (),
             self.indices[selected],
             self.targets,
+            tuple(self.seconds[row] for row in selected) if self.seconds else (),
         )
+
+    def texts(self) -> tuple[bytes, ...]:
+        """Return what each record reads: its sequence or, of a pair, both with a tab between them."""
+        return (
+            tuple(map(b"\t".join, zip(self.sequences, self.seconds, strict=True))) if self.seconds else self.sequences
+        )
+
+    def swapped(self) -> LabelledRecords:
+        """Return the records with the sequences of each pair in the other order; single sequences as they are."""
+        return replace(self, sequences=self.seconds, seconds=self.sequences) if self.seconds else self
 
     def drop_longer(self, max_residues: int, what: str, tokenizer: Tokenizer | None = None) -> LabelledRecords:
         """Return the records of at most `max_residues` tokens and log how many were dropped, as in v1.
 
-        Without a tokenizer, each letter is a token.
+        Without a tokenizer, each letter is a token. Of pairs this is about the first sequences.
 
         Raises:
             DataError: no record is left.
@@ -127,7 +147,8 @@ class LabelledRecords:
         """Return a hash of every id, sequence, label and mask, and of the names of several labels."""
         texts = [sequence.decode("latin-1") for sequence in self.sequences]
         names = [list(self.targets)] if self.targets else []  # in addition, so that other hashes stay as they were
-        return fingerprint_of([list(self.ids), texts, list(self.labels), list(self.masks), *names])
+        pairs = [{"seconds": [text.decode("latin-1") for text in self.seconds]}] if self.seconds else []
+        return fingerprint_of([list(self.ids), texts, list(self.labels), list(self.masks), *names, *pairs])
 
 
 @dataclass(frozen=True)
@@ -151,6 +172,10 @@ class LabelledSplits(DataSplits):
         """Return the existing splits by name."""
         named = {"train": self.train, "val": self.val, "test": self.test}
         return {name: part for name, part in named.items() if part is not None}
+
+    def swapped(self) -> LabelledSplits:
+        """Return the splits with the sequences of each pair in the other order; others as they are."""
+        return replace(self, **{name: part.swapped() for name, part in self.parts().items()})  # type: ignore[arg-type]  # of these names
 
     def drop_longer(self, max_residues: int, tokenizer: Tokenizer | None = None) -> LabelledSplits:
         """Return the splits without sequences of more than `max_residues` tokens."""

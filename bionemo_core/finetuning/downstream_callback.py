@@ -113,6 +113,8 @@ class DownstreamValidation(pl.Callback):
                 "callbacks.downstream: the data has several labels, and downstream validation predicts one. Give "
                 "target_column in place of target_columns."
             )
+        if splits.train.seconds:
+            raise ConfigError("callbacks.downstream: the data has pairs of sequences; give data with single ones.")
         held_out = splits.test or splits.val
         if held_out is None:
             raise ConfigError("callbacks.downstream: the data has neither a test nor a validation split.")

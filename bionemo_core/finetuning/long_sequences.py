@@ -89,6 +89,7 @@ def _shorten_part(
         tuple(piece.mask for piece in pieces),
         np.arange(len(pieces)),
         records.targets,
+        tuple(piece.second for piece in pieces) if records.seconds else (),
     )
 
 

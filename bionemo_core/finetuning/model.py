@@ -123,6 +123,8 @@ def finetuned(
     scales: list[Number] = [],  # noqa: B006 - as above
     loss: Optional[str] = None,
     loss_params: dict[str, Any] = {},  # noqa: B006 - as above
+    pairs: bool = False,
+    second: dict[str, Any] = {},  # noqa: B006 - as above
     *,
     tokenizer: Tokenizer,
     context: BuildContext,
@@ -150,6 +152,8 @@ def finetuned(
         scales: factors on the outputs of several values.
         loss: a loss of group `loss`, such as ranking; null: the loss of the kind.
         loss_params: the keys of the loss.
+        pairs: the head reads pairs of sequences; older models read one.
+        second: the hidden size and the weights of the encoder of the second sequences; empty: there is one encoder.
         tokenizer: reads the sequences.
         context: the run that the model is built for.
         registry: where encoder and head are looked up.
@@ -166,6 +170,7 @@ def finetuned(
     from bionemo_core.finetuning.metrics import AnswerMetrics
     from bionemo_core.finetuning.network import FineTunedNetwork, StateScaler
     from bionemo_core.finetuning.objective import LabelObjective
+    from bionemo_core.finetuning.pairs.features import num_features
     from bionemo_core.nn.residue_states import encoder_of
     from bionemo_core.training.module import LanguageModule
 
@@ -185,6 +190,8 @@ def finetuned(
     chosen = build_loss(loss, loss_params, registry)
     outputs = answers.outputs
     hidden_size = hidden_size_of(base.network)
+    if pairs:
+        hidden_size = num_features(hidden_size, second.get("hidden_size"))
     built: Any = build_head(settings, hidden_size, outputs, answers.per_residue, key="task.head")
     if linear_start and hasattr(built, "start_at_zero"):
         built.start_at_zero()
@@ -204,6 +211,7 @@ def finetuned(
         scaler=StateScaler(hidden_size, whiten=not answers.per_residue) if scaled_states else None,
         start=torch.nn.Linear(hidden_size, outputs) if linear_start else None,
         loss=chosen or (None if answers.of_classes else yes_or_no if answers.multilabel else squared_error),
+        pairs=pairs,
     )
     terminals = sum(reads.form.terminals)
     longest = max_text_tokens(base, terminals) + terminals

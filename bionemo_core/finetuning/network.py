@@ -170,6 +170,7 @@ class FineTunedNetwork(nn.Module):
         start: a linear layer that is not trained; the head learns what to add to it. None: the head answers alone.
         loss: maps outputs, labels and whether each counts to the summed loss, see `protocols.Loss`; None: the cross
             entropy of classes, else the squared error.
+        pairs: whether the head reads the features of pairs of sequences, see `pairs.features`.
     """
 
     logged_names: tuple[str, ...] = ()
@@ -187,6 +188,7 @@ class FineTunedNetwork(nn.Module):
         scaler: StateScaler | None = None,
         start: nn.Linear | None = None,
         loss: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
+        pairs: bool = False,
     ) -> None:
         super().__init__()
         self.encoder_network = encoder_network
@@ -198,6 +200,7 @@ class FineTunedNetwork(nn.Module):
         self.loss = loss
         self.frozen = frozen
         self.form = form
+        self.pairs = pairs
         weights = None if class_weights is None else torch.tensor(class_weights)
         self.register_buffer("class_weights", weights, persistent=False)
         self.stored: StoredStates | None = None
@@ -224,6 +227,10 @@ class FineTunedNetwork(nn.Module):
         """Return the head's outputs, float32 [R or N, O]: logits of classes, or values."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             residues = self.encoder(batch)
+        return self.outputs(residues)
+
+    def outputs(self, residues: ResidueStates) -> Tensor:
+        """Return the head's outputs for the states of an encoder; see `predictions`."""
         if self.scaler is not None:
             residues = self.scaler(residues)
         answers = self.head(residues).float()

@@ -56,6 +56,7 @@ def number_records(splits: LabelledSplits) -> tuple[LabelledSplits, LabelledReco
         tuple(label for part in parts for label in part.labels),
         (),
         np.arange(first),
+        seconds=tuple(text for part in parts for text in part.seconds),
     )
     return replace(splits, **renumbered), joined
 

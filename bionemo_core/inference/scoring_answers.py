@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -41,6 +41,11 @@ class AnswerInfo(Protocol):
     def in_units(self, outputs: Any) -> Any: ...
 
 
+def reads_pairs(module: pl.LightningModule) -> bool:
+    """Return whether a model was fine-tuned on pairs of sequences."""
+    return bool(getattr(network_of(module), "pairs", False))
+
+
 @dataclass
 class Predictor:
     """A fine-tuned model that predicts."""
@@ -48,19 +53,27 @@ class Predictor:
     module: pl.LightningModule
     tokenizer: Tokenizer
     settings: EmbeddingSettings
+    of_pairs: ClassVar[bool] = False
+    """Whether it predicts for pairs of sequences."""
 
     def __post_init__(self) -> None:
         """Check that the model has a prediction head.
 
         Raises:
             ArtefactError: the model was loaded from a source without a tensor of its head.
-            ConfigError: the model was not fine-tuned, or long sequences are to be cut into windows.
+            ConfigError: the model was not fine-tuned, or on pairs of sequences, or long sequences are to be cut into
+                windows.
         """
         info = getattr(self.module, "answers", None)
         if info is None:
             raise ConfigError(
                 "task=predict: this model has no prediction head. Fine-tune it with task=finetune, or score "
                 "mutations with task.variants and task.wild_type."
+            )
+        if reads_pairs(self.module) and not self.of_pairs:
+            raise ConfigError(
+                "task=predict: this model was fine-tuned on pairs of sequences. It reads a table with the second in "
+                "task.second_column; other tasks, the Python interface and the server do not predict for pairs."
             )
         if self.settings.on_long == "window":
             raise ConfigError(

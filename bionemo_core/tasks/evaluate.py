@@ -25,6 +25,7 @@ from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.finetuning.class_metrics import write_table
 from bionemo_core.finetuning.label_checks import LabelCheck
 from bionemo_core.finetuning.objective import read_several
+from bionemo_core.inference.scoring_answers import reads_pairs
 from bionemo_core.io.atomic import write_json, write_text
 from bionemo_core.io.plots import optional_picture
 from bionemo_core.io.results_folder import fill_folder, is_unfinished
@@ -90,6 +91,7 @@ def _evaluate(spec: RunSpec, task: Evaluate, work: EvaluationWork, registry: Reg
     records: RecordDataset | None = getattr(splits, task.split)
     if records is None or not len(records):
         raise ConfigError(f"task.split={task.split}: the data set {data.name!r} has no such split.")
+    _refuse_pairs(opened, records)
     if (answers := getattr(opened.module, "answers", None)) and isinstance(records, LabelledRecords):
         check = LabelCheck(opened.tokenizer, answers, task.on_bad_label)
         records = check.parts({task.split: records})[task.split]
@@ -106,6 +108,19 @@ def _evaluate(spec: RunSpec, task: Evaluate, work: EvaluationWork, registry: Reg
         if task.pseudo_perplexity:
             evaluation.pseudo_perplexity(records, task.pseudo_perplexity)
         evaluation.write(folder, len(records))
+
+
+def _refuse_pairs(opened: OpenedModel, records: RecordDataset) -> None:
+    """Check that model and data are of single sequences.
+
+    Raises:
+        ConfigError: they are of labelled pairs.
+    """
+    if reads_pairs(opened.module) or getattr(records, "seconds", None):
+        raise ConfigError(
+            "task=evaluate: pairs of sequences are not evaluated by this task. The metrics of the test split are those "
+            "that task=finetune printed; for other pairs use task=predict."
+        )
 
 
 def _check_weights(opened: OpenedModel) -> None:

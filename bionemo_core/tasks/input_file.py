@@ -19,6 +19,8 @@ from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.protocols import BuildContext, Tokenizer
 
 _TABLES = ("csv", "tsv", "parquet")
+_FURTHER_KEYS = ("target_column", "second_column")
+"""The keys of a task that name columns to read besides the sequence and the id."""
 _SEQUENCE_COLUMNS = ("sequence", "smiles", "canonical_smiles", "isomeric_smiles")
 """The names of the column with the sequences, in any case, if `task.sequence_column` is not given."""
 
@@ -54,10 +56,14 @@ def read_input(path: str, task: Any, tokenizer: Tokenizer) -> tuple[Source, Reco
         raise DataError(f"{path}: {what}")
     kind = task.format or detect_format(paths, TASK_KEYS)
     options = _table_options(paths[0], kind, task) if kind in _TABLES else _column_options(task, kind)
-    target = getattr(task, "target_column", None)
-    keys = TASK_KEYS._replace(further={target: "task.target_column"} if target else {})
+    keys = TASK_KEYS._replace(further={name: f"task.{key}" for key, name in _further_columns(task)})
     source = source_for(paths, kind, keys, **options)
     return source, filter_for(tokenizer, task.on_invalid, canonicalize=getattr(task, "canonicalize", True))
+
+
+def _further_columns(task: Any) -> list[tuple[str, str]]:
+    """Return each key that names a further column, and that column."""
+    return [(key, name) for key in _FURTHER_KEYS if (name := getattr(task, key, None)) is not None]
 
 
 def _table_options(path: Path, kind: str, task: Any) -> dict[str, Any]:
@@ -73,13 +79,16 @@ def _table_options(path: Path, kind: str, task: Any) -> dict[str, Any]:
     def find(candidates: Sequence[str]) -> str | None:
         return next((names[number] for name in candidates for number in match_column(names, name)[:1]), None)
 
-    if (target := getattr(task, "target_column", None)) is not None:
-        if target not in names:
+    further = _further_columns(task)
+    for key, name in further:
+        if name not in names:
             raise ConfigError(
-                f"task.target_column: {path} has no column {target!r}. Name one of these: {', '.join(names) or 'none'}."
+                f"task.{key}: {path} has no column {name!r}. Name one of these: {', '.join(names) or 'none'}."
             )
-        options["columns"] = (target,)
-    options["column"] = task.sequence_column or find(_SEQUENCE_COLUMNS) or _SEQUENCE_COLUMNS[0]
+    if further:
+        options["columns"] = tuple(name for _, name in further)
+    candidates = ("first", *_SEQUENCE_COLUMNS) if getattr(task, "second_column", None) else _SEQUENCE_COLUMNS
+    options["column"] = task.sequence_column or find(candidates) or candidates[0]
     id_column = task.id_column or find(["id"])
     return options | ({"id_column": id_column} if id_column else {})
 
@@ -92,13 +101,13 @@ def _column_options(task: Any, kind: str) -> dict[str, Any]:
     """
     layout_options(task, kind)
     reader = plugin_readers().get(kind) if kind not in FORMATS else None
-    own = ("id_column", "target_column") if reader is not None and has_columns(reader) else ()
-    for key in ("sequence_column", "id_column", "target_column"):
+    own = ("id_column", *_FURTHER_KEYS) if reader is not None and has_columns(reader) else ()
+    for key in ("sequence_column", "id_column", *_FURTHER_KEYS):
         if getattr(task, key, None) is not None and key not in own:
             raise ConfigError(f"task.{key}: {kind} files have no columns. Leave it out, or set task.format.")
     options: dict[str, Any] = {"id_column": task.id_column} if own and task.id_column else {}
-    target = getattr(task, "target_column", None)
-    return options | ({"columns": (target,)} if target else {})
+    further = tuple(name for _, name in _further_columns(task))
+    return options | ({"columns": further} if further else {})
 
 
 def layout_options(task: Any, kind: str) -> dict[str, Any]:

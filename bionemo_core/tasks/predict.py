@@ -17,10 +17,12 @@ from bionemo_core.data.store.record_store import PreparedStore
 from bionemo_core.data.store.report import count_summary
 from bionemo_core.data.store.residue_filter import RecordFilter
 from bionemo_core.errors import ConfigError
+from bionemo_core.finetuning.pairs.predictor import PairPredictor
+from bionemo_core.finetuning.pairs.second_model import open_second
 from bionemo_core.inference.beam_writer import ExactMatch
 from bionemo_core.inference.embedding import EmbeddingSettings
 from bionemo_core.inference.outputs import part_bounds
-from bionemo_core.inference.scoring_answers import Predictor
+from bionemo_core.inference.scoring_answers import Predictor, reads_pairs
 from bionemo_core.io.atomic import check_writable, new_csv
 from bionemo_core.models.load import OpenedModel
 from bionemo_core.parallel.ranks import Ranks
@@ -30,6 +32,7 @@ from bionemo_core.runs.shared_work import SharedWork
 from bionemo_core.tasks.input_file import prepare_input, read_input
 from bionemo_core.tasks.opening import open_for_use, start_workers
 from bionemo_core.tasks.pair_answers import AnswerColumns, rank_cell, writes_answers
+from bionemo_core.tasks.pair_predictions import predict_pairs
 from bionemo_core.tasks.score import describe_use, make_scorer, score
 from bionemo_core.tasks.settings import Predict
 from bionemo_core.tasks.unread_keys import refuse_unread
@@ -38,10 +41,11 @@ from bionemo_core.tasks.variants import REJECTED
 if TYPE_CHECKING:
     from bionemo_core.plugins.registry import Registry
 
-_FILE_KEYS = ("format", "sequence_column", "id_column", "canonicalize")
+_FILE_KEYS = ("format", "sequence_column", "second_column", "second_model", "id_column", "canonicalize")
 PREDICTIONS = "predictions.csv"
 """The file of predictions that `task=evaluate` writes."""
 _ANSWER_KEYS = ("target_column", "beam_size", "beam_alpha")
+_PAIR_KEYS = ("second_column", "second_model")
 _VARIANT_KEYS = ("wild_type", "variant_column", "first_position")
 
 _BATCHES_PER_PART, _PART_SEQUENCES = 4, 1 << 13
@@ -73,7 +77,8 @@ def predict(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> No
     opened = open_for_use(spec, registry, device, ranks)
     tokens = task.tokens_per_batch or default_tokens(device.name == "cuda")
     if task.input is not None and task.scoring is None:
-        _write_predictions(task, opened, tokens, spec, ranks)
+        predictor = _predictor_of(task, opened, tokens, spec, registry)
+        _write_predictions(task, opened, predictor, tokens, spec, ranks)
     else:
         _write_scores(task, opened, tokens, spec, ranks)
 
@@ -104,12 +109,21 @@ def _write_scores(task: Predict, opened: OpenedModel, tokens: int, spec: RunSpec
     work.lead(write)
 
 
-def _write_predictions(task: Predict, opened: OpenedModel, tokens: int, spec: RunSpec, ranks: Ranks) -> None:
-    predictor = _predictor_of(task, opened, tokens, spec)
+def _write_predictions(
+    task: Predict,
+    opened: OpenedModel,
+    predictor: Predictor | AnswerColumns,
+    tokens: int,
+    spec: RunSpec,
+    ranks: Ranks,
+) -> None:
     work: _Work = SharedWork(ranks, lambda part: predictor.predict(*part))
 
     def write() -> None:
-        header, rows = _predict_rows(task, predictor, tokens, work, spec)
+        if isinstance(predictor, PairPredictor):
+            header, rows = predict_pairs(task, predictor, work)
+        else:
+            header, rows = _predict_rows(task, predictor, tokens, work, spec)
         output = Path(task.output).expanduser()
         _finish(output, opened, write_csv(output, header, rows))
 
@@ -129,25 +143,29 @@ def _find_unread(task: Predict) -> tuple[tuple[str, ...], str]:
         table_keys = ("variant_column", "measured", "header_lines", "separator", "on_invalid")
         return (*_FILE_KEYS, *_ANSWER_KEYS, *table_keys), "with task.scan"
     if task.scoring is not None:
-        return (*_VARIANT_KEYS, *_ANSWER_KEYS), "with task.input and task.scoring"
+        return (*_VARIANT_KEYS, *_ANSWER_KEYS, *_PAIR_KEYS), "with task.input and task.scoring"
     return (*_VARIANT_KEYS, "measured"), "without task.variants"
 
 
-def _predictor_of(task: Predict, opened: OpenedModel, tokens: int, spec: RunSpec) -> Predictor | AnswerColumns:
+def _predictor_of(
+    task: Predict, opened: OpenedModel, tokens: int, spec: RunSpec, registry: Registry
+) -> Predictor | AnswerColumns:
     """Return what predicts: the answers of an encoder-decoder, or the head of a fine-tuned model.
 
     Raises:
         ConfigError: the model has neither, or a key that it does not use is given.
     """
     if writes_answers(opened):
-        refuse_unread(task, ("tokens_per_batch", "adapter"), "by an encoder-decoder that writes answers")
+        refuse_unread(task, ("tokens_per_batch", "adapter", *_PAIR_KEYS), "by an encoder-decoder that writes answers")
         return AnswerColumns.of(opened, spec, task)
     refuse_unread(task, _ANSWER_KEYS, "by a model that does not write texts")
-    return Predictor(
-        opened.module,
-        opened.tokenizer,
-        EmbeddingSettings(on_long=task.on_long, tokens_per_batch=tokens, unknown="unk"),
-    )
+    settings = EmbeddingSettings(on_long=task.on_long, tokens_per_batch=tokens, unknown="unk")
+    if reads_pairs(opened.module):
+        expected = opened.spec.model.params.get("second", {})
+        second = open_second(task.second_model, expected, registry, spec.home)
+        return PairPredictor.of(opened, settings, second)
+    refuse_unread(task, _PAIR_KEYS, "by a model that reads single sequences")
+    return Predictor(opened.module, opened.tokenizer, settings)
 
 
 def _predict_rows(

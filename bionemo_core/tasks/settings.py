@@ -58,6 +58,7 @@ class Finetune:
     head_params: Any = None  # the head's keys, for example {hidden_layer_size: 256}
     loss: Optional[str] = None  # ranking: put sequences in order by pairs (Bradley-Terry); null: the loss of the kind
     loss_params: Any = None  # the keys of a loss of a plugin, for example {delta: 0.5}
+    second_model: Optional[str] = None  # data of pairs: the model of the second sequences; null: one model reads both
     freeze_layers: Integer = 0  # encoder=full: freeze the first N layers and the embeddings; -N: all but the last N
     lora_rank: Count = 32  # rank of the low-rank adapters
     lora_alpha: Optional[Positive] = None  # adapters are scaled by alpha / rank; null: the rank
@@ -112,6 +113,8 @@ class Predict:
     beam_alpha: NotNegative = 0.0  # encoder-decoder: length penalty of the answers; 0: by probability alone
     format: Optional[str] = None  # format of the input; null: by its extension
     sequence_column: Optional[str] = None  # column of a table with the sequences; null: sequence, smiles and others
+    second_model: Optional[str] = None  # model of pairs: task.second_model of its training, if that had one
+    second_column: Optional[str] = None  # model of pairs: column with the second sequences; null: second
     id_column: Optional[str] = None  # column of a table with the ids; null: `id` if there is one
     header_lines: Count = 1  # lines at the top of a CSV or TSV file; the last has the names of the columns
     separator: Optional[str] = None  # character between the columns; null: a comma in CSV, a tab in TSV

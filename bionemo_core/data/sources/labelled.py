@@ -80,7 +80,7 @@ def labelled_csv(
 
     if validation_column and not split_column:
         raise ConfigError("data.validation_column: divides the training rows of data.split_column. Set that too.")
-    _check_target_columns(target_columns, target_column, mask_column)
+    check_target_columns(target_columns, target_column, mask_column)
     columns = _Columns(
         sequence_column,
         target_column,
@@ -144,7 +144,7 @@ def flip_fasta(
     masks = {name: text.decode() for name, (_, text) in _read_fasta(mask).items()} if mask else {}
     rows: dict[str, list[tuple[str, bytes, str, str]]] = {"train": [], "val": [], "test": []}
     problems: list[str] = []
-    clean = _Cleaner(tokenizer, on_invalid, where)
+    clean = Cleaner(tokenizer, on_invalid, where)
     for name, (header, text) in texts.items():
         if labels and name not in answers:
             clean.reject("no label", name)
@@ -240,7 +240,7 @@ class _Columns(NamedTuple):
         return {**{name: key for name, key in others if name}, **labels}
 
 
-def _check_target_columns(columns: Optional[list[str]], column: str, mask_column: Optional[str]) -> None:
+def check_target_columns(columns: Optional[list[str]], column: str, mask_column: Optional[str]) -> None:
     """Check `data.target_columns`.
 
     Raises:
@@ -274,7 +274,7 @@ def _read_table(
 
     source = labelled_source(paths, columns.sequence, columns.id, columns.keys, layout)
     where = f"{source.kind}: {paths[0]}"
-    clean = _Cleaner(tokenizer, on_invalid, where, canonicalize)
+    clean = Cleaner(tokenizer, on_invalid, where, canonicalize)
     rows, split_words = [], []
     for path in paths:
         for record in source.records(path):
@@ -311,12 +311,13 @@ def _length_problems(name: str, sequence: bytes, label: str, mask: str) -> list[
     ]
 
 
-class _Cleaner:
+class Cleaner:
     """The filter of labelled sequences for one tokenizer; it counts the rejected ones."""
 
     def __init__(self, tokenizer: Tokenizer, on_invalid: str, where: str, canonicalize: bool = False) -> None:
         from bionemo_core.data.store.text_filter import filter_for
 
+        tokenizer = getattr(tokenizer, "first_tokenizer", tokenizer)  # of pairs
         self._rules = filter_for(tokenizer, on_invalid, canonicalize=canonicalize, key="data.on_invalid")
         self._where = where
         self._rejected: dict[str, list[str]] = {}
@@ -340,6 +341,11 @@ class _Cleaner:
     def reject(self, reason: str, name: str) -> None:
         """Count a rejected record."""
         self._rejected.setdefault(reason, []).append(name)
+
+    def add(self, other: "Cleaner", prefix: str) -> None:
+        """Count what another filter rejected, with a prefix before its reasons."""
+        for reason, names in other._rejected.items():
+            self._rejected.setdefault(f"{prefix}{reason}", []).extend(names)
 
     def report(self, used: int) -> None:
         """Log how many records were used and rejected."""

@@ -28,16 +28,17 @@ def warn_of_shared_sequences(splits: Mapping[str, Any], advice: str) -> None:
     for name, part in others.items():
         if count := sum(sequence in shared for sequence in _sequences(part)):
             log.warning(
-                "data: %s%d of the %d %s sequences are in the training split too. %s",
+                "data: %s%d of the %d %s %s are in the training split too. %s",
                 least,
                 count,
                 len(part),
                 name,
+                "pairs" if getattr(part, "seconds", ()) else "sequences",
                 advice,
             )
 
 
 def _sequences(part: Any) -> Iterator[bytes]:
-    stored = getattr(part, "sequences", None)  # of labelled records
-    texts = stored if stored is not None else (part[row] for row in range(len(part)))
+    stored = getattr(part, "texts", None)  # of labelled records
+    texts = stored() if stored is not None else (part[row] for row in range(len(part)))
     return islice((bytes(text) for text in texts), MOST)

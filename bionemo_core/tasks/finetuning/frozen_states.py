@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
 
-from bionemo_core.data.labelled_records import LabelledSplits
+from bionemo_core.data.labelled_records import LabelledRecords, LabelledSplits
 from bionemo_core.data.model_input import PLAIN
 from bionemo_core.finetuning.adapters import copy_weights
 from bionemo_core.finetuning.model import KINDS, read_choice
 from bionemo_core.finetuning.network import FineTunedNetwork
+from bionemo_core.finetuning.pairs.features import pair_features, unique_texts
 from bionemo_core.finetuning.state_cache import StatesTable, load_or_compute_states, number_records
 from bionemo_core.inference.embedding import EMBEDDINGS, HIDDENS, Embedder, EmbeddingSettings
+from bionemo_core.models.load import OpenedModel
 from bionemo_core.parallel.ranks import Ranks
 from bionemo_core.parallel.strategy import strategy_of
 from bionemo_core.runs.hooks import Built
@@ -27,22 +31,37 @@ if TYPE_CHECKING:
 
 
 def cached_states(
-    parts: Built, splits: LabelledSplits, registry: Registry, dtype: str
+    parts: Built, splits: LabelledSplits, registry: Registry, dtype: str, second: OpenedModel | None = None
 ) -> tuple[LabelledSplits, StatesTable]:
-    """Return the splits with consecutive numbers, and the encoder's states of all their records, kept as `dtype`."""
+    """Return the splits with consecutive numbers, and the encoder's states of all their records, kept as `dtype`.
+
+    The state of a pair of sequences is its features; `second` reads the second sequences, if it is another model.
+    """
     splits, records = number_records(splits)
     ranks = Ranks(dist.get_rank(), dist.get_world_size(), str(strategy_of(parts.trainer).root_device))
+
+    def states_of(some: LabelledRecords, embedder: Embedder) -> StatesTable:
+        weights = weights_fingerprint(embedder.module)
+        return load_or_compute_states(
+            Path(parts.spec.home), some, embedder, weights, _is_per_residue(parts), dtype, ranks
+        )
+
+    def means_of(texts: Sequence[bytes], embedder: Embedder) -> torch.Tensor:
+        unique, rows = unique_texts(texts)
+        return states_of(unique, embedder).table[rows]
+
     embedder = _embedder(parts, registry, ranks)
-    kept = load_or_compute_states(
-        Path(parts.spec.home),
-        records,
-        embedder,
-        weights_fingerprint(embedder.module),
-        _is_per_residue(parts),
-        dtype,
-        ranks,
-    )
-    return splits, kept
+    if not records.seconds:
+        return splits, states_of(records, embedder)
+    if second is None:
+        both = means_of((*records.sequences, *records.seconds), embedder)
+        features = pair_features(both[: len(records)], both[len(records) :], one_encoder=True)
+    else:
+        module = second.module.to(device=torch.device(ranks.device), dtype=parts.device.dtype).eval()
+        other = Embedder(module, second.tokenizer, embedder.settings)
+        means = means_of(records.sequences, embedder), means_of(records.seconds, other)
+        features = pair_features(*means, one_encoder=False)
+    return splits, StatesTable(features, np.arange(len(features) + 1))
 
 
 def finetuned_network(module: Any) -> FineTunedNetwork:

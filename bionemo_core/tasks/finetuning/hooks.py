@@ -20,6 +20,8 @@ from bionemo_core.finetuning.long_sequences import shorten
 from bionemo_core.finetuning.metrics import AnswerMetrics
 from bionemo_core.finetuning.model import FINETUNED, LabelSpec
 from bionemo_core.finetuning.network import StoredStates
+from bionemo_core.finetuning.pairs.second_model import TokenizerPair, open_second
+from bionemo_core.inference.embedding import Embedder
 from bionemo_core.interop.load_report import LoadReport
 from bionemo_core.interop.stored import ABSENT, AbsentParts
 from bionemo_core.models.load import OpenedModel, open_model
@@ -35,7 +37,7 @@ from bionemo_core.tasks.finetuning.export import gather_weights, load_final_weig
 from bionemo_core.tasks.finetuning.frozen_states import cached_states, finetuned_network
 from bionemo_core.tasks.finetuning.linear_head import LinearHead
 from bionemo_core.tasks.finetuning.model_params import model_params
-from bionemo_core.tasks.finetuning.setting_checks import check_same_model
+from bionemo_core.tasks.finetuning.setting_checks import check_pairs, check_same_model
 from bionemo_core.tasks.opening import open_for_use
 from bionemo_core.tasks.settings import Finetune
 
@@ -54,6 +56,8 @@ class FineTuning(TrainingHooks):
         self.task = task
         self.registry = registry
         self._opened: OpenedModel | None = None
+        self._second: OpenedModel | None = None
+        """The model of the second sequences of pairs, if it is another one."""
         self._splits: LabelledSplits | None = None
         self._linear = LinearHead(task)
 
@@ -68,14 +72,16 @@ class FineTuning(TrainingHooks):
         spec = replace(spec, checkpoint=replace(spec.checkpoint, keep_last=keep_last))
         if saved is not None:
             check_same_model(spec, saved)
+            self._second = self._open_second(spec, saved.model.params.get("second", {}))
             return replace(spec, model=saved.model, tokenizer=saved.tokenizer)
         opened = self._open(spec, registry, device)
+        self._second = self._open_second(spec, None)
         tokenizer = opened.spec.tokenizer
-        splits = _check_labelled(registry.build(spec.data, tokenizer=opened.tokenizer, context=device.context(spec)))
+        splits = self._build_labelled(spec, opened.tokenizer, device.context(spec))
         answers = LabelSpec(self.task.kind, targets=splits.train.targets)
         self._splits = splits
         splits = self._check_labels(splits, answers, opened.tokenizer, quiet=True)
-        params = model_params(self.task, opened, splits, registry)
+        params = model_params(self.task, opened, splits, registry, self._second)
         answers = replace(answers, classes=tuple(params.get("classes", ())))
         self._check_labels(splits, answers, opened.tokenizer, quiet=True)
         self._opened = opened
@@ -89,8 +95,21 @@ class FineTuning(TrainingHooks):
         """Return the data that gave the model its classes; a resumed run builds them."""
         splits, self._splits = self._splits, None
         if splits is None:
-            splits = _check_labelled(registry.build(spec.data, tokenizer=tokenizer, context=context))
+            splits = self._build_labelled(spec, tokenizer, context)
         return splits
+
+    def _build_labelled(self, spec: RunSpec, tokenizer: Tokenizer, context: BuildContext) -> LabelledSplits:
+        if self._second is not None:
+            tokenizer = TokenizerPair(tokenizer, self._second.tokenizer)  # type: ignore[assignment]  # it passes on all
+        splits = _check_labelled(self.registry.build(spec.data, tokenizer=tokenizer, context=context))
+        if splits.train.seconds:
+            check_pairs(self.task)
+        elif self._second is not None:
+            raise ConfigError("task.second_model: is for data of pairs. Choose data=labelled_pairs, or leave it out.")
+        return splits
+
+    def _open_second(self, spec: RunSpec, expected: dict[str, Any] | None) -> OpenedModel | None:
+        return open_second(self.task.second_model, expected, self.registry, spec.home)
 
     def callbacks(self, spec: RunSpec) -> list[pl.Callback]:
         """Return the callback for early stopping, if it is on."""
@@ -130,7 +149,7 @@ class FineTuning(TrainingHooks):
             if self.task.baseline and self._linear.is_affordable(parts, splits):
                 self._linear.solve(parts, *cached_states(parts, splits, self.registry, self.task.states_dtype))
             return replace(parts, splits=splits)
-        splits, kept = cached_states(parts, splits, self.registry, self.task.states_dtype)
+        splits, kept = cached_states(parts, splits, self.registry, self.task.states_dtype, self._second)
         objective = self._linear.solve(parts, splits, kept)
         network.stored = StoredStates(kept.table)
         parts.module.objective = objective  # type: ignore[assignment]  # torch's stub allows tensors and modules only
@@ -171,7 +190,14 @@ class FineTuning(TrainingHooks):
         splits = self._check_labels(_check_labelled(parts.splits), answers, parts.tokenizer, quiet=quiet)
         if not quiet:
             print(f"{'classes' if answers.of_classes else 'labels':>10}  {labels_text(splits, answers)}")
-        return shorten(splits, limit, self.task.on_long, parts.tokenizer, answers, quiet=quiet)
+        splits = shorten(splits, limit, self.task.on_long, parts.tokenizer, answers, quiet=quiet)
+        if not splits.train.seconds:
+            return splits
+        tokenizer = parts.tokenizer
+        if self._second is not None:
+            tokenizer = self._second.tokenizer
+            limit = Embedder(self._second.module, tokenizer).long_rule.max_residues
+        return shorten(splits.swapped(), limit, self.task.on_long, tokenizer, answers, quiet=quiet).swapped()
 
     def _open(self, spec: RunSpec, registry: Registry, device: Device) -> OpenedModel:
         if spec.restore_from_path:
@@ -190,6 +216,6 @@ def _check_labelled(splits: Any) -> LabelledSplits:
     if isinstance(splits, LabelledSplits):
         return splits
     raise ConfigError(
-        "data: task=finetune needs sequences with labels, and this data set has none. Choose data=labelled_csv or "
-        "data=flip_fasta."
+        "data: task=finetune needs sequences with labels, and this data set has none. Choose data=labelled_csv, "
+        "data=labelled_pairs or data=flip_fasta."
     )

@@ -12,6 +12,7 @@ from bionemo_core.finetuning.linear.baseline import LINEAR
 from bionemo_core.finetuning.lora import TARGETS
 from bionemo_core.finetuning.model import FINETUNED, KINDS, LabelSpec
 from bionemo_core.finetuning.objective import class_counts, classes_of, mean_and_scale
+from bionemo_core.finetuning.pairs.second_model import second_facts
 from bionemo_core.finetuning.several_targets import check_some_label, means_and_scales, several_table
 from bionemo_core.models.load import OpenedModel
 from bionemo_core.plugins.records import CORE_DISTRIBUTION
@@ -21,8 +22,14 @@ if TYPE_CHECKING:
     from bionemo_core.plugins.registry import Registry
 
 
-def model_params(task: Finetune, opened: OpenedModel, splits: LabelledSplits, registry: Registry) -> dict[str, Any]:
-    """Return the parameters of the fine-tuned model: encoder, head and labels.
+def model_params(
+    task: Finetune,
+    opened: OpenedModel,
+    splits: LabelledSplits,
+    registry: Registry,
+    second: OpenedModel | None = None,
+) -> dict[str, Any]:
+    """Return the parameters of the fine-tuned model: encoder, head and labels; `second` reads the second of a pair.
 
     Raises:
         ConfigError: the head is unknown, or the labels do not fit the task.
@@ -62,7 +69,13 @@ def model_params(task: Finetune, opened: OpenedModel, splits: LabelledSplits, re
         params["loss"] = loss.name if loss.distribution == CORE_DISTRIBUTION else loss.qualified_name
         if task.loss_params:
             params["loss_params"] = dict(task.loss_params)
-    return params | _label_params(task, splits)
+    return params | _pair_params(splits, second) | _label_params(task, splits)
+
+
+def _pair_params(splits: LabelledSplits, second: OpenedModel | None) -> dict[str, Any]:
+    if not splits.train.seconds:  # as earlier versions wrote it
+        return {}
+    return {"pairs": True} | ({} if second is None else {"second": second_facts(second)})
 
 
 def _label_params(task: Finetune, splits: LabelledSplits) -> dict[str, Any]:

@@ -70,6 +70,24 @@ def check_loss(task: Finetune, spec: RunSpec, registry: Registry) -> None:
         )
 
 
+def check_pairs(task: Finetune) -> None:
+    """Check that the settings are for pairs of sequences.
+
+    Raises:
+        ConfigError: the encoder is to be trained, or there is an output for every residue.
+    """
+    if task.encoder != "frozen":
+        raise ConfigError(
+            f"task.encoder={task.encoder}: pairs of sequences are read by an encoder that is not trained. Choose "
+            "task.encoder=frozen, or fine-tune the encoder on single sequences first."
+        )
+    if KINDS[task.kind][0]:
+        raise ConfigError(
+            f"task.kind={task.kind}: a pair of sequences has one label, and none for each residue. Choose a kind for "
+            "whole sequences, such as sequence_regression."
+        )
+
+
 def _unread_keys(task: Finetune) -> list[tuple[tuple[str, ...], str]]:
     """Return the keys that nothing reads beside the others, and the words for when that is so."""
     one_of_classes = KINDS[task.kind][1] or task.kind == MULTILABEL

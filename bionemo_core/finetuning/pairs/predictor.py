@@ -1,0 +1,73 @@
+"""Predictions for pairs of sequences: the encoder reads each sequence once, and the head their features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bionemo_core.finetuning.pairs.features import as_states, pair_features, unique_texts
+from bionemo_core.inference.embedding import EMBEDDINGS, Embedder, EmbeddingSettings
+from bionemo_core.inference.embedding.embedding_results import check_finite
+from bionemo_core.inference.scoring_answers import Predictor
+from bionemo_core.models.load import OpenedModel
+
+
+@dataclass
+class PairPredictor(Predictor):
+    """A model that was fine-tuned on pairs and predicts for pairs, each `(first, second)`."""
+
+    of_pairs = True
+    second: Embedder | None = None
+    """The encoder of the second sequences; None: that of the first ones reads both."""
+
+    @classmethod
+    def of(cls, opened: OpenedModel, settings: EmbeddingSettings, second: OpenedModel | None) -> PairPredictor:
+        """Return the predictor of a model; the second one is moved to the device and the dtype of the first."""
+        predictor = cls(opened.module, opened.tokenizer, settings)
+        if second is not None:
+            like = next(opened.module.parameters())
+            form = replace(settings, text_form=getattr(opened.module, "text_form", None))
+            predictor.second = Embedder(second.module.to(like.device, like.dtype).eval(), second.tokenizer, form)
+        return predictor
+
+    def features(self, pairs: Sequence[tuple[bytes, bytes]]) -> torch.Tensor:
+        """Return the features of pairs, float32 [pairs, features] on the CPU.
+
+        Raises:
+            DataError: a sequence is empty, too long, or has a letter that the tokenizer does not know.
+        """
+        firsts, seconds = zip(*pairs, strict=True)
+        if self.second is not None:
+            states = _states(firsts, self.embedder), _states(seconds, self.second)
+            return pair_features(*states, one_encoder=False)
+        both = _states((*firsts, *seconds), self.embedder)
+        return pair_features(both[: len(pairs)], both[len(pairs) :], one_encoder=True)
+
+    def is_long_pair(self, pair: tuple[bytes, bytes]) -> bool:
+        """Return whether one of the sequences has more tokens than its model takes."""
+        reader = self.second or self.embedder
+        return self.is_long(pair[0]) or reader.long_rule.is_long(pair[1], reader.tokenizer)
+
+    @torch.inference_mode()
+    def predict(self, sequences: Sequence[Any], names: Sequence[str] = ()) -> list[NDArray[np.float32]]:
+        """Return an array per pair, float32 [1, outputs]; see `Predictor.predict`."""
+        network: Any = self.module.network
+        self.module.eval()
+        if not sequences:
+            return []
+        features = self.features(sequences).to(self.embedder.device)
+        answers = self.info.in_units(network.outputs(as_states(features))).cpu().numpy()
+        check_finite(answers, "prediction: values")
+        return list(answers[:, None])
+
+
+def _states(texts: tuple[bytes, ...], embedder: Embedder) -> torch.Tensor:
+    """Return the mean states of texts, float32 [texts, hidden]; a text that occurs again is read once."""
+    records, rows = unique_texts(texts)
+    names = [text.decode("latin-1")[:20] for text in records.sequences]
+    return torch.from_numpy(embedder.run(records.sequences, names).arrays[EMBEDDINGS])[rows]

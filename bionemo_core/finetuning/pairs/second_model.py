@@ -1,0 +1,60 @@
+"""The second model of pairs of sequences, which is no part of the fine-tuned model and is opened beside it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from bionemo_core.errors import ConfigError
+from bionemo_core.finetuning.adapters import opened_fingerprint
+from bionemo_core.finetuning.model import hidden_size_of
+from bionemo_core.models.load import OpenedModel, open_model
+from bionemo_core.nn.residue_states import encoder_network
+from bionemo_core.parallel.weights import network_of
+
+if TYPE_CHECKING:
+    from bionemo_core.plugins.registry import Registry
+    from bionemo_core.protocols import Tokenizer
+
+
+class TokenizerPair:
+    """The tokenizer of the first sequences of pairs, with that of the second ones as `second_tokenizer`."""
+
+    def __init__(self, first: Tokenizer, second: Tokenizer) -> None:
+        self.first_tokenizer, self.second_tokenizer = first, second
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["first_tokenizer"], name)
+
+
+def second_facts(opened: OpenedModel) -> dict[str, Any]:
+    """Return what a fine-tuned model records about its second encoder: its width and its weights."""
+    size = hidden_size_of(encoder_network(network_of(opened.module)))
+    return {"hidden_size": size, "weights": opened_fingerprint(opened)}
+
+
+def open_second(path: str | None, expected: dict[str, Any] | None, registry: Registry, home: str) -> OpenedModel | None:
+    """Open the model at `task.second_model`, on the CPU in float32; None if there is none.
+
+    Args:
+        path: the value of the key.
+        expected: what a fine-tuned model records about its second encoder; empty if it has none; None: any model.
+        registry: where components are looked up.
+        home: the folder of the downloads.
+
+    Raises:
+        ConfigError: the fine-tuned model needs the key, does not use it, or was trained with other weights.
+    """
+    if not path:
+        if expected:
+            raise ConfigError(
+                "task.second_model: another model read the second sequences of the pairs in training. Name it here."
+            )
+        return None
+    if expected is not None and not expected:
+        raise ConfigError("task.second_model: not used by a model whose encoder reads both sequences. Leave it out.")
+    opened = open_model(path, registry, home=home)
+    if expected and second_facts(opened) != expected:
+        raise ConfigError(
+            f"task.second_model={path}: has other weights than the model that read the second sequences in training."
+        )
+    return opened

@@ -1,0 +1,201 @@
+"""Fine-tuning on pairs of sequences, trained and predicted by the command, against a few lines of scikit-learn."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import bionemo_core
+from bionemo_core import cli
+from bionemo_core.finetuning.adapters import named_weights
+from bionemo_core.interop.artefact import Artefact, write_artefact
+from bionemo_core.interop.stored import ModelSpec, Vocabulary
+from bionemo_core.parallel.weights import network_of
+
+pytest.importorskip("bionemo_esm")
+linear_model = pytest.importorskip("sklearn.linear_model")
+
+COMMON = ("trainer.accelerator=cpu", "trainer.num_threads=1", "trainer.progress_bar=false", "batch.num_workers=0")
+MODEL = ("model=esm1nv_tiny", "model.num_layers=1", "model.hidden_size=32")
+PENALTY = 2.0
+
+
+@pytest.fixture(scope="module", autouse=True)
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("pairs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BIONEMO_HOME", str(path / "home"))
+        patch.chdir(path)
+        yield path
+
+
+@pytest.fixture(scope="module")
+def table(folder: Path) -> list[dict[str, str]]:
+    """Pairs of 12 proteins; the label is how differently greasy they are, which is no sum over the two."""
+    draw = np.random.default_rng(0)
+    shares = draw.random(12)
+    kinds = [draw.choice(["LAVIF", "DEKRS"], size=30, p=[share, 1 - share]) for share in shares]
+    proteins = ["".join(draw.choice(list(kind)) for kind in row) for row in kinds]
+    rows = [
+        {
+            "id": f"{a}_{b}",
+            "first": proteins[a],
+            "second": proteins[b],
+            "target": f"{abs(shares[a] - shares[b]):.4f}",
+            "binds": "yes" if abs(shares[a] - shares[b]) > 0.3 else "no",
+            "set": "test" if (a + b) % 4 == 0 else "val" if (a + b) % 4 == 1 else "train",
+        }
+        for a in range(12)
+        for b in range(12)
+    ]
+    write(Path("pairs.csv"), rows)
+    return rows
+
+
+def write(path: Path, rows: list[dict[str, str]]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def read(path: str) -> list[dict[str, str]]:
+    with Path(path).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def finetune(name: str, *arguments: str) -> Path:
+    data = ("data=labelled_pairs", "data.dataset_path=pairs.csv", "data.split_column=set")
+    kind = () if any(word.startswith("task.kind=") for word in arguments) else ("task.kind=sequence_regression",)
+    words = ("task=finetune", f"name={name}", *COMMON, *MODEL, *data, *kind, *arguments)
+    assert cli.main([*words]) == 0
+    return next(Path("home/runs").glob(f"{name}/*/summary.json")).parent
+
+
+def predict(run: Path, output: str, *arguments: str) -> int:
+    model = f"restore_from_path={run / 'model'}"
+    return cli.main(["task=predict", *COMMON[:3], model, f"task.output={output}", *arguments])
+
+
+@pytest.fixture(scope="module")
+def molecule_models(folder: Path) -> None:
+    """Two models of molecules that differ in their weights, `molecules1` and `molecules2`."""
+    pytest.importorskip("bionemo_molbart")
+    shape = ("model.num_layers=1", "model.hidden_size=16", "model.num_attention_heads=2")
+    for seed in (1, 2):
+        parts = bionemo_core.build("model=molmim_xsmall", *shape, *COMMON, f"seed={seed}")
+        spec = ModelSpec(parts.spec.model, parts.spec.tokenizer)
+        tensors = dict(named_weights(network_of(parts.module)))
+        write_artefact(Path(f"molecules{seed}"), Artefact(spec, Vocabulary.of(parts.tokenizer.pieces)), tensors)
+
+
+def features_of(model: Path, rows: list[dict[str, str]]) -> np.ndarray:
+    a, b = (bionemo_core.embed(str(model), [row[column] for row in rows]) for column in ("first", "second"))
+    return np.concatenate([a, b, np.abs(a - b), a * b], axis=1)
+
+
+def test_a_linear_head_against_scikit_learn(table):
+    run = finetune("solved", "task.head=linear", f"task.head_params={{penalty: {PENALTY}}}")
+    train = [row for row in table if row["set"] == "train"]
+    x, every = features_of(run / "model", train), features_of(run / "model", table)
+    labels = np.array([float(row["target"]) for row in train])
+    mean, deviation = x.mean(0), x.std(0)
+    ridge = linear_model.Ridge(alpha=PENALTY).fit((x - mean) / deviation, labels)
+    expected = ridge.predict((every - mean) / deviation)
+    assert predict(run, "solved.csv", "task.input=pairs.csv") == 0
+    rows = read("solved.csv")
+    assert [row["id"] for row in rows] == [row["id"] for row in table]
+    assert np.array([float(row["prediction"]) for row in rows]) == pytest.approx(expected, abs=2e-3)
+    tested = [number for number, row in enumerate(table) if row["set"] == "test"]
+    truth = np.array([float(row["target"]) for row in table])[tested]
+    score = json.loads((run / "summary.json").read_text())["test"]
+    assert score["mse"] == pytest.approx(np.square(expected[tested] - truth).mean(), rel=0.02)
+
+
+def test_two_encoders(table, molecule_models, capsys, caplog):
+    molecules = ["CCO", "c1ccccc1", "CC(=O)O", "CCCCN", "C1CCCCC1"]
+    rows = [{**row, "second": molecules[number % 5]} for number, row in enumerate(table)]
+    write(Path("drugs.csv"), [*rows, {**rows[0], "id": "bad", "second": "C1CC"}])
+    head = ("task.head=linear", f"task.head_params={{penalty: {PENALTY}}}", "task.second_model=molecules1")
+    data = ("data.dataset_path=drugs.csv", "data.target_column=binds", "task.kind=sequence_classification")
+    run = finetune("drugs", *head, *data)
+    assert "second sequence: " in caplog.text
+    a = bionemo_core.embed(str(run / "model"), [row["first"] for row in rows])
+    b = bionemo_core.embed("molecules1", [row["second"] for row in rows])
+    every, train = np.concatenate([a, b], axis=1), [row["set"] == "train" for row in rows]
+    mean, deviation = every[train].mean(0), every[train].std(0)
+    scaled = (every - mean) / np.where(deviation > 1e-9, deviation, 1)
+    theirs = linear_model.LogisticRegression(C=1 / PENALTY, tol=1e-8, max_iter=10_000)
+    theirs.fit(scaled[train], np.array([row["binds"] for row in rows])[train])
+    words = ("task.input=drugs.csv", "task.on_invalid=skip", "task.second_model=molecules1")
+    assert predict(run, "drugs_new.csv", *words) == 0
+    found = read("drugs_new.csv")
+    assert "second sequence: " in found[-1]["rejected"] and found[-1]["id"] == "bad" and not found[-1]["prediction"]
+    ours = np.array([float(row["p_yes"]) for row in found[:-1]])
+    assert ours == pytest.approx(theirs.predict_proba(scaled)[:, 1], abs=2e-3)
+    capsys.readouterr()
+    for given, expected in {
+        "task.on_long=error": "task.second_model: another model read the second sequences",
+        "task.second_model=molecules2": "has other weights than the model that read the second sequences",
+    }.items():
+        assert predict(run, "no.csv", "task.input=drugs.csv", given) == 2
+        assert expected in capsys.readouterr().err
+    assert predict(run, "no.csv", *words[::2]) == 3
+    assert "record 'bad', its second sequence" in capsys.readouterr().err
+
+
+def test_a_trained_head_and_what_pairs_are_not_read_by(table, capsys):
+    words = ("task.kind=sequence_classification", "data.target_column=binds")
+    assert finetune("trained", *words, "trainer.max_steps=2")
+    assert "baseline" in capsys.readouterr().out
+    run = finetune("trained", *words, "trainer.max_steps=3", "resume=last")
+    assert json.loads((run / "summary.json").read_text())["steps"] == 3
+    assert predict(run, "trained.csv", "task.input=pairs.csv", "task.on_long=truncate") == 0
+    rows = read("trained.csv")
+    assert {row["prediction"] for row in rows} <= {"yes", "no"} and {row["truncated"] for row in rows} == {"0"}
+    write(Path("bad.csv"), [{**table[0], "second": "MK1"}, {**table[1], "id": "longer", "second": "MKTAY" * 200}])
+    model = f"restore_from_path={run / 'model'}"
+    capsys.readouterr()
+    for status, words, expected in (
+        (3, ("task=predict", model, "task.output=no.csv", "task.input=bad.csv"), "bad.csv:2 record '0_0', its second"),
+        (
+            3,
+            ("task=predict", model, "task.output=no.csv", "task.input=bad.csv", "task.on_invalid=unk"),
+            "tokens, but the model takes",
+        ),
+        (2, ("task=predict", model, "task.output=no.csv", "task.input=pairs.csv", "task.second_column=b"), "no column"),
+        (2, ("task=predict", model, "task.output=no.csv", "task.input=pairs.csv", "task.second_model=b"), "not used"),
+        (
+            2,
+            (
+                "task=evaluate",
+                model,
+                "task.output=no",
+                "data=labelled_csv",
+                "data.dataset_path=pairs.csv",
+                "data.sequence_column=first",
+            ),
+            "pairs of sequences are not evaluated",
+        ),
+    ):
+        assert cli.main([*COMMON[:3], *words]) == status
+        assert expected in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("task.encoder=lora",), "task.encoder=lora: pairs of sequences are read by an encoder that is not trained"),
+        (("task.encoder=full",), "task.encoder=full: pairs"),
+        (("task.kind=token_regression",), "task.kind=token_regression: a pair of sequences has one label"),
+        (("data=labelled_csv", "data.sequence_column=first", "task.second_model=molecules1"), "is for data of pairs"),
+        (("data.second_column=partner",), "data.second_column"),
+    ],
+)
+def test_what_is_refused(table, molecule_models, words, expected, capsys):
+    data = () if "data=labelled_csv" in words else ("data=labelled_pairs",)
+    kind = () if any(word.startswith("task.kind") for word in words) else ("task.kind=sequence_regression",)
+    assert cli.main(["task=finetune", *COMMON, *MODEL, *data, "data.dataset_path=pairs.csv", *kind, *words]) in (2, 3)
+    assert expected in capsys.readouterr().err
