@@ -29,10 +29,10 @@ from bionemo_core.parallel.ranks import Ranks
 from bionemo_core.runs.device import choose_device
 from bionemo_core.runs.plan_text import quieten_libraries
 from bionemo_core.runs.shared_work import SharedWork
+from bionemo_core.tasks.finetuning.pair_predictions import predict_pairs
 from bionemo_core.tasks.input_file import prepare_input, read_input
 from bionemo_core.tasks.opening import open_for_use, start_workers
 from bionemo_core.tasks.pair_answers import AnswerColumns, rank_cell, writes_answers
-from bionemo_core.tasks.pair_predictions import predict_pairs
 from bionemo_core.tasks.score import describe_use, make_scorer, score
 from bionemo_core.tasks.settings import Predict
 from bionemo_core.tasks.unread_keys import refuse_unread
