@@ -17,6 +17,7 @@ from bionemo_core.finetuning.downstream import downstream
 from bionemo_core.finetuning.heads import ConvNet, Linear, Mlp
 from bionemo_core.finetuning.losses import Ranking
 from bionemo_core.finetuning.model import FINETUNED, finetuned
+from bionemo_core.finetuning.pairs.contrastive import Contrastive
 from bionemo_core.plugins import Component, Registry, configure, hookimpl
 from bionemo_core.reporting.loggers import csv, mlflow, tensorboard, wandb
 from bionemo_core.tasks import settings
@@ -112,6 +113,7 @@ def bionemo_optimizers() -> Iterator[Component]:
 def bionemo_losses() -> Iterator[Component]:
     """Yield losses for fine-tuning, besides those of the kinds."""
     yield Component("ranking", configure(Ranking), "the order of sequences by pairs (Bradley-Terry)")
+    yield Component("contrastive", configure(Contrastive), "partners among those of other pairs (InfoNCE)")
 
 
 @hookimpl

@@ -312,8 +312,9 @@ class Loss(Protocol):
 
         Args:
             outputs: the head's, float32 [n, outputs]: values, logits of classes, or logits of yes.
-            labels: values or 0 and 1 as float32 [n, outputs]; numbers of classes as int64 [n].
-            counts: whether each label counts, bool, of the shape of `labels`.
+            labels: values or 0 and 1 as float32 [n, outputs]; numbers of classes as int64 [n]; of kind `pair_matching`,
+                whether two pairs share a sequence, bool [n, n].
+            counts: whether each label counts, bool, of the shape of `labels`; whether each pair counts, bool [n].
         """
         ...
 

@@ -20,6 +20,9 @@ log = logging.getLogger("bionemo")
 TARGET_SEPARATOR = "\t"
 """Stands between the labels of a record that has several."""
 
+TOGETHER = "together"
+"""The label of pairs that have none, because all of them belong together."""
+
 
 class LabelledRecord(NamedTuple):
     """One sequence and its label."""

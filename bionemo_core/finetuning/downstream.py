@@ -54,7 +54,7 @@ def downstream(
         ConfigError: the kind or a component is unknown.
     """
     from bionemo_core.finetuning.downstream_callback import DownstreamSettings, DownstreamValidation
-    from bionemo_core.finetuning.model import MULTILABEL, V1_KINDS, check_kind
+    from bionemo_core.finetuning.model import MATCHING, MULTILABEL, V1_KINDS, check_kind
 
     kind = V1_KINDS.get(kind, kind)
     check_kind(kind, "callbacks.downstream.kind")
@@ -68,6 +68,8 @@ def downstream(
             f"callbacks.downstream.kind={MULTILABEL}: downstream validation predicts one label. Set "
             "callbacks.downstream.kind=sequence_classification, and name one column of labels."
         )
+    if kind == MATCHING:
+        raise ConfigError(f"callbacks.downstream.kind={MATCHING}: downstream validation reads single sequences.")
     settings = DownstreamSettings(
         dataset=registry.get("data", dataset).qualified_name,
         dataset_params=dict(dataset_params or {}),

@@ -170,6 +170,8 @@ def labels_text(splits: LabelledSplits, answers: LabelSpec) -> str:
     """Return one line: the classes with their counts in each split, or the range of the training values."""
     if answers.targets:
         return several_text(splits, answers)
+    if answers.matching:
+        return "none; all pairs belong together"
     if not answers.of_classes:
         mean, deviation = mean_and_scale(splits.train, answers.per_residue)
         return f"values of the training split: mean {mean:.6g}, standard deviation {deviation:.6g}"

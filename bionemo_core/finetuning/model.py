@@ -12,7 +12,7 @@ from bionemo_core.config.schema import Choice
 from bionemo_core.data.model_input import PLAIN, input_form, max_text_tokens
 from bionemo_core.errors import ArtefactError, ConfigError
 from bionemo_core.protocols import BuildContext, Tokenizer
-from bionemo_core.ranges import Integer, NotNegative, Number
+from bionemo_core.ranges import Count, Integer, NotNegative, Number
 
 if TYPE_CHECKING:
     from bionemo_core.plugins.registry import Registry
@@ -25,11 +25,15 @@ KINDS = {
     "token_classification": (True, True),
     "token_regression": (True, False),
     "sequence_multilabel": (False, False),
+    "pair_matching": (False, False),
 }
 """The kinds of prediction: (one per residue?, one of several classes?)."""
 
 MULTILABEL = "sequence_multilabel"
 """The kind with an answer, yes or no, for each of several labels."""
+
+MATCHING = "pair_matching"
+"""The kind that learns a space in which the two sequences of a pair are near each other."""
 
 V1_KINDS = {
     "regression": "sequence_regression",
@@ -61,12 +65,24 @@ class LabelSpec:
         return self.kind == MULTILABEL
 
     @property
+    def matching(self) -> bool:
+        """Whether the outputs are two points, of the first and the second sequence of a pair."""
+        return self.kind == MATCHING
+
+    @property
     def outputs(self) -> int:
         """The number of outputs."""
         return len(self.classes) if self.of_classes else max(1, len(self.targets))
 
     def in_units(self, outputs: Any) -> Any:
-        """Return probabilities of classes or of yes, or values in the units of the labels, of a tensor [n, outputs]."""
+        """Return probabilities of classes or of yes, or values in the units of the labels, of a tensor [n, outputs].
+
+        Of pairs that are matched, these are the cosines of the angles between both points, [n, 1].
+        """
+        if self.matching:
+            first, second = outputs.double().chunk(2, dim=-1)
+            cosine = (first * second).sum(-1) / (first.norm(dim=-1) * second.norm(dim=-1)).clamp(min=1e-12)
+            return cosine.float()[:, None]
         if self.of_classes:
             return outputs.softmax(-1)
         if self.multilabel:
@@ -125,6 +141,7 @@ def finetuned(
     loss_params: dict[str, Any] = {},  # noqa: B006 - as above
     pairs: bool = False,
     second: dict[str, Any] = {},  # noqa: B006 - as above
+    projection_size: Count = 128,
     *,
     tokenizer: Tokenizer,
     context: BuildContext,
@@ -154,6 +171,7 @@ def finetuned(
         loss_params: the keys of the loss.
         pairs: the head reads pairs of sequences; older models read one.
         second: the hidden size and the weights of the encoder of the second sequences; empty: there is one encoder.
+        projection_size: with kind pair_matching, the width of the space of both sequences.
         tokenizer: reads the sequences.
         context: the run that the model is built for.
         registry: where encoder and head are looked up.
@@ -170,7 +188,9 @@ def finetuned(
     from bionemo_core.finetuning.metrics import AnswerMetrics
     from bionemo_core.finetuning.network import FineTunedNetwork, StateScaler
     from bionemo_core.finetuning.objective import LabelObjective
+    from bionemo_core.finetuning.pairs.contrastive import Contrastive
     from bionemo_core.finetuning.pairs.features import num_features
+    from bionemo_core.finetuning.pairs.matching import MatchMetrics, TwoSides
     from bionemo_core.nn.residue_states import encoder_of
     from bionemo_core.training.module import LanguageModule
 
@@ -190,9 +210,14 @@ def finetuned(
     chosen = build_loss(loss, loss_params, registry)
     outputs = answers.outputs
     hidden_size = hidden_size_of(base.network)
-    if pairs:
-        hidden_size = num_features(hidden_size, second.get("hidden_size"))
-    built: Any = build_head(settings, hidden_size, outputs, answers.per_residue, key="task.head")
+    if answers.matching:
+        sizes = (hidden_size, second.get("hidden_size", hidden_size))
+        sides = [build_head(settings, size, projection_size, False, key="task.head") for size in sizes]
+        built: Any = TwoSides(*sides, first_size=hidden_size)
+        hidden_size, chosen = sum(sizes), chosen or Contrastive()
+    else:
+        hidden_size = num_features(hidden_size, second.get("hidden_size")) if pairs else hidden_size
+        built = build_head(settings, hidden_size, outputs, answers.per_residue, key="task.head")
     if linear_start and hasattr(built, "start_at_zero"):
         built.start_at_zero()
     if encoder_training == "lora":
@@ -200,6 +225,7 @@ def finetuned(
         add_adapters(base.network, LoraSettings(**given))
     else:
         freeze(base.network, frozen=encoder_training == "frozen", layers=freeze_layers)
+    whiten = not (answers.per_residue or answers.matching)
     network = FineTunedNetwork(
         base.network,
         built,
@@ -208,10 +234,11 @@ def finetuned(
         class_weights=class_weights,
         frozen=encoder_training == "frozen",
         form=reads.form,
-        scaler=StateScaler(hidden_size, whiten=not answers.per_residue) if scaled_states else None,
+        scaler=StateScaler(hidden_size, whiten=whiten) if scaled_states else None,
         start=torch.nn.Linear(hidden_size, outputs) if linear_start else None,
         loss=chosen or (None if answers.of_classes else yes_or_no if answers.multilabel else squared_error),
         pairs=pairs,
+        matching=answers.matching,
     )
     terminals = sum(reads.form.terminals)
     longest = max_text_tokens(base, terminals) + terminals
@@ -220,7 +247,7 @@ def finetuned(
     if chosen is not None:
         unit = getattr(chosen, "unit", "loss per label")
     only = ("labels", "spearman") if getattr(chosen, "only_order", False) else None
-    metrics = [AnswerMetrics(answers, only=only)]
+    metrics = [MatchMetrics(answers) if answers.matching else AnswerMetrics(answers, only=only)]
     module = LanguageModule(network, objective, seq_length=base.seq_length, probes=metrics, loss_unit=unit)
     # The encoder decides whether sequences may share a row.
     module.capabilities = base.capabilities  # type: ignore[assignment]  # as below

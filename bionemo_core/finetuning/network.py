@@ -171,6 +171,7 @@ class FineTunedNetwork(nn.Module):
         loss: maps outputs, labels and whether each counts to the summed loss, see `protocols.Loss`; None: the cross
             entropy of classes, else the squared error.
         pairs: whether the head reads the features of pairs of sequences, see `pairs.features`.
+        matching: whether the loss looks for the partner of each sequence of a pair, see `pairs.contrastive`.
     """
 
     logged_names: tuple[str, ...] = ()
@@ -189,6 +190,7 @@ class FineTunedNetwork(nn.Module):
         start: nn.Linear | None = None,
         loss: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
         pairs: bool = False,
+        matching: bool = False,
     ) -> None:
         super().__init__()
         self.encoder_network = encoder_network
@@ -201,6 +203,7 @@ class FineTunedNetwork(nn.Module):
         self.frozen = frozen
         self.form = form
         self.pairs = pairs
+        self.matching = matching
         weights = None if class_weights is None else torch.tensor(class_weights)
         self.register_buffer("class_weights", weights, persistent=False)
         self.stored: StoredStates | None = None
@@ -257,6 +260,8 @@ class FineTunedNetwork(nn.Module):
 
     def forward(self, batch: TokenBatch) -> Tensor:
         """Return the summed loss of labels that count, a float32 scalar."""
+        if self.matching:
+            return self._matching_loss(batch)
         answers = self.predictions(batch)
         labels, counts = self.targets(batch)
         if self.num_classes is None:
@@ -269,6 +274,15 @@ class FineTunedNetwork(nn.Module):
         if self.class_weights is not None:
             losses = losses * self.get_buffer("class_weights")[chosen]
         return (losses * counts).sum()
+
+    def _matching_loss(self, batch: TokenBatch) -> Tensor:
+        from bionemo_core.finetuning.pairs.matching import sharing
+
+        residues, (_, counts) = self.encoder(batch), self.targets(batch)
+        head: Any = self.head
+        shared = sharing(residues.states, head.first_size)
+        assert self.loss is not None
+        return self.loss(self.outputs(residues), shared, counts)
 
 
 @torch.no_grad()

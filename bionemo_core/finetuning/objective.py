@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from bionemo_core.data.labelled_records import TARGET_SEPARATOR, LabelledRecord, LabelledRecords
+from bionemo_core.data.labelled_records import TARGET_SEPARATOR, TOGETHER, LabelledRecord, LabelledRecords
 from bionemo_core.data.model_input import ModelInput
 from bionemo_core.data.tokenizer import unit_of
 from bionemo_core.errors import ConfigError, DataError
@@ -30,6 +30,7 @@ YES_WORDS, NO_WORDS = frozenset(("1", "1.0", "true", "yes", "t", "y")), frozense
 """Words for the two answers of a label that is one of several, in lower case."""
 
 
+_NO_TARGET = "data.target_column=null"
 _WITH_COMMA = re.compile(r"[+-]?\d[\d.' ]*(?:,\d+)+(?:\.\d+)?(?:[eE][+-]?\d+)?")
 
 
@@ -122,6 +123,10 @@ class LabelObjective:
         if self.answers.targets:
             several = self.several_labels(record)
             return several.view(np.int32), ~np.isnan(several)
+        if self.answers.matching:
+            if record.label != TOGETHER:
+                raise BadLabel("a label, where pairs have none", record, f": {record.label!r}; set {_NO_TARGET}")
+            return np.zeros(1, dtype=np.int32), np.ones(1, dtype=np.bool_)
         words = label_words(record.label, self.answers)
         if self.answers.per_residue:
             _check_lengths(record, len(words), num_residues, unit_of(self.input.tokenizer))

@@ -52,13 +52,14 @@ class Embed:
 class Finetune:
     """Train a head on a pre-trained model, and optionally the model itself."""
 
-    kind: str  # sequence_{regression,classification,multilabel} or token_{classification,regression}
+    kind: str  # sequence_{regression,classification,multilabel}, token_{classification,regression} or pair_matching
     encoder: str = "frozen"  # train only the head (frozen), all weights (full) or low-rank adapters (lora)
     head: Optional[str] = None  # the head; null: mlp for sequences, convnet for residues
     head_params: Any = None  # the head's keys, for example {hidden_layer_size: 256}
     loss: Optional[str] = None  # ranking: put sequences in order by pairs (Bradley-Terry); null: the loss of the kind
     loss_params: Any = None  # the keys of a loss of a plugin, for example {delta: 0.5}
     second_model: Optional[str] = None  # data of pairs: the model of the second sequences; null: one model reads both
+    projection_size: Count = 128  # kind=pair_matching: width of the space in which both sequences of a pair are points
     freeze_layers: Integer = 0  # encoder=full: freeze the first N layers and the embeddings; -N: all but the last N
     lora_rank: Count = 32  # rank of the low-rank adapters
     lora_alpha: Optional[Positive] = None  # adapters are scaled by alpha / rank; null: the rank

@@ -13,7 +13,7 @@ from bionemo_core.ranges import Count, Natural, Share
 if TYPE_CHECKING:
     from bionemo_core.data.labelled_records import LabelledRecords
 
-_TARGET = "target"
+TARGET = "target"
 """The column of the label if none is named."""
 
 
@@ -24,7 +24,7 @@ def labelled_csv(
     val: str = "x000",
     test: str = "x000",
     sequence_column: str = "sequence",
-    target_column: str = _TARGET,
+    target_column: str = TARGET,
     mask_column: Optional[str] = None,
     id_column: Optional[str] = None,
     data_sep: str = ",",
@@ -250,7 +250,7 @@ def check_target_columns(columns: Optional[list[str]], column: str, mask_column:
         return
     if not columns or len(set(columns)) < len(columns):
         raise ConfigError(f"data.target_columns: got {columns}, expected the names of different columns.")
-    if column != _TARGET:
+    if column != TARGET:
         raise ConfigError("data.target_column and data.target_columns are both given. Keep one of them.")
     if mask_column:
         raise ConfigError(

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Optional
 
-from bionemo_core.data.sources.labelled import Cleaner, check_target_columns
+from bionemo_core.data.sources.labelled import TARGET, Cleaner, check_target_columns
 from bionemo_core.protocols import BuildContext, DataSplits, Tokenizer
 from bionemo_core.ranges import Count, Natural, Share
 
@@ -17,7 +17,7 @@ def labelled_pairs(
     dataset_path: str,
     first_column: str = "first",
     second_column: str = "second",
-    target_column: str = "target",
+    target_column: Optional[str] = "target",
     id_column: Optional[str] = None,
     data_sep: str = ",",
     header_lines: Count = 1,
@@ -39,7 +39,8 @@ def labelled_pairs(
         dataset_path: the table.
         first_column: the column of the first sequence of a pair.
         second_column: the column of the second sequence.
-        target_column: the column of the label: a number or a class.
+        target_column: the column of the label: a number or a class; null: all pairs belong together, as for
+            task.kind=pair_matching.
         id_column: the column of the id; null: `id` if there is one, else `file:line`.
         data_sep: one character that separates columns.
         header_lines: lines at the top of the file; the last has the names of the columns.
@@ -58,13 +59,13 @@ def labelled_pairs(
         ConfigError: a range or an option is not valid.
         DataError: the file is missing or is not a table with these columns.
     """
-    from bionemo_core.data.labelled_records import TARGET_SEPARATOR, LabelledRecords
+    from bionemo_core.data.labelled_records import TARGET_SEPARATOR, TOGETHER, LabelledRecords
     from bionemo_core.data.readers import decode_text
     from bionemo_core.data.sources.labelled_source import labelled_source
     from bionemo_core.data.splits.table import TableSplit
 
-    check_target_columns(target_columns, target_column, None)
-    names = tuple(target_columns or (target_column,))
+    check_target_columns(target_columns, target_column or TARGET, None)
+    names = tuple(target_columns or ([target_column] if target_column else []))
     labels = dict.fromkeys(names, "data.target_columns" if target_columns else "data.target_column")
     keys = {second_column: "data.second_column", **labels}
     if split_column:
@@ -84,7 +85,7 @@ def labelled_pairs(
             clean.reject(record.problem, name)
             continue
         values: dict[str, Any] = dict(zip(source.columns, record.columns, strict=True))
-        label = [decode_text(values[column]).strip() for column in names]
+        label = [decode_text(values[column]).strip() for column in names] or [TOGETHER]
         if not any(label):
             clean.reject("no label", name)
             continue

@@ -21,14 +21,14 @@ def num_features(hidden_size: int, second_size: int | None) -> int:
     return 4 * hidden_size if second_size is None else hidden_size + second_size
 
 
-def pair_features(first: Tensor, second: Tensor, *, one_encoder: bool) -> Tensor:
+def pair_features(first: Tensor, second: Tensor, *, with_products: bool) -> Tensor:
     """Return the features of pairs, from the mean states of both sequences, [N, H] each, to float32 [N, F].
 
-    They are `[a, b, |a - b|, a * b]` if one encoder read both, else `[a, b]`, as the columns of two encoders have
-    nothing in common.
+    They are `[a, b, |a - b|, a * b]` with `with_products`, else `[a, b]`: the columns of two encoders have nothing in
+    common, and for matching each side of the head reads one sequence alone.
     """
     a, b = first.float(), second.float()
-    return torch.cat([a, b, (a - b).abs(), a * b] if one_encoder else [a, b], dim=-1)
+    return torch.cat([a, b, (a - b).abs(), a * b] if with_products else [a, b], dim=-1)
 
 
 def as_states(features: Tensor) -> ResidueStates:

@@ -44,9 +44,10 @@ class PairPredictor(Predictor):
         firsts, seconds = zip(*pairs, strict=True)
         if self.second is not None:
             states = _states(firsts, self.embedder), _states(seconds, self.second)
-            return pair_features(*states, one_encoder=False)
+            return pair_features(*states, with_products=False)
         both = _states((*firsts, *seconds), self.embedder)
-        return pair_features(both[: len(pairs)], both[len(pairs) :], one_encoder=True)
+        with_products = not getattr(self.info, "matching", False)
+        return pair_features(both[: len(pairs)], both[len(pairs) :], with_products=with_products)
 
     def is_long_pair(self, pair: tuple[bytes, bytes]) -> bool:
         """Return whether one of the sequences has more tokens than its model takes."""

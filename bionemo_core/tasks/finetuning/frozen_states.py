@@ -14,7 +14,7 @@ import torch.distributed as dist
 from bionemo_core.data.labelled_records import LabelledRecords, LabelledSplits
 from bionemo_core.data.model_input import PLAIN
 from bionemo_core.finetuning.adapters import copy_weights
-from bionemo_core.finetuning.model import KINDS, read_choice
+from bionemo_core.finetuning.model import KINDS, MATCHING, read_choice
 from bionemo_core.finetuning.network import FineTunedNetwork
 from bionemo_core.finetuning.pairs.features import pair_features, unique_texts
 from bionemo_core.finetuning.state_cache import StatesTable, load_or_compute_states, number_records
@@ -55,12 +55,13 @@ def cached_states(
         return splits, states_of(records, embedder)
     if second is None:
         both = means_of((*records.sequences, *records.seconds), embedder)
-        features = pair_features(both[: len(records)], both[len(records) :], one_encoder=True)
+        with_products = parts.spec.model.params["kind"] != MATCHING
+        features = pair_features(both[: len(records)], both[len(records) :], with_products=with_products)
     else:
         module = second.module.to(device=torch.device(ranks.device), dtype=parts.device.dtype).eval()
         other = Embedder(module, second.tokenizer, embedder.settings)
         means = means_of(records.sequences, embedder), means_of(records.seconds, other)
-        features = pair_features(*means, one_encoder=False)
+        features = pair_features(*means, with_products=False)
     return splits, StatesTable(features, np.arange(len(features) + 1))
 
 

@@ -18,7 +18,7 @@ from bionemo_core.finetuning.early_stopping import StopEarly
 from bionemo_core.finetuning.label_checks import LabelCheck, labels_text
 from bionemo_core.finetuning.long_sequences import shorten
 from bionemo_core.finetuning.metrics import AnswerMetrics
-from bionemo_core.finetuning.model import FINETUNED, LabelSpec
+from bionemo_core.finetuning.model import FINETUNED, MATCHING, LabelSpec
 from bionemo_core.finetuning.network import StoredStates
 from bionemo_core.finetuning.pairs.second_model import TokenizerPair, open_second
 from bionemo_core.inference.embedding import Embedder
@@ -104,6 +104,8 @@ class FineTuning(TrainingHooks):
         splits = _check_labelled(self.registry.build(spec.data, tokenizer=tokenizer, context=context))
         if splits.train.seconds:
             check_pairs(self.task)
+        elif self.task.kind == MATCHING:
+            raise ConfigError("task.kind=pair_matching: is for data of pairs. Choose data=labelled_pairs.")
         elif self._second is not None:
             raise ConfigError("task.second_model: is for data of pairs. Choose data=labelled_pairs, or leave it out.")
         return splits

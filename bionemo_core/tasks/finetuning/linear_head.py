@@ -14,6 +14,7 @@ from bionemo_core.finetuning.linear.baseline import (
     solve_baseline,
     split_rows,
 )
+from bionemo_core.finetuning.model import MATCHING
 from bionemo_core.finetuning.objective import StoredStatesObjective
 from bionemo_core.finetuning.state_cache import StatesTable, on_first_rank
 from bionemo_core.runs.hooks import Built
@@ -53,6 +54,7 @@ class LinearHead:
             return objective
         if not (solved or self.task.baseline or network.scaler or network.start):
             return objective
+        measured = self.task.baseline and self.task.kind != MATCHING
         if not solved:
             rows = {**rows, "train": sampled(rows["train"], parts.spec.seed)}
         params: Any = parts.spec.model.params
@@ -60,7 +62,7 @@ class LinearHead:
         penalty = params["head"]["params"].get("penalty") if solved else None
         fit = on_first_rank(lambda: solve_baseline(rows, answers, params.get("class_weights"), penalty))
         fill_network(network, fit, solved=solved)
-        if self.task.baseline:
+        if measured:
             self._baseline = Baseline.of(fit, rows, answers)
             if parts.trainer.is_global_zero:
                 self._baseline.write(parts.folder.path)

@@ -10,7 +10,7 @@ from bionemo_core.errors import ConfigError
 from bionemo_core.finetuning.adapters import opened_fingerprint
 from bionemo_core.finetuning.linear.baseline import LINEAR
 from bionemo_core.finetuning.lora import TARGETS
-from bionemo_core.finetuning.model import FINETUNED, KINDS, LabelSpec
+from bionemo_core.finetuning.model import FINETUNED, KINDS, MATCHING, LabelSpec
 from bionemo_core.finetuning.objective import class_counts, classes_of, mean_and_scale
 from bionemo_core.finetuning.pairs.second_model import second_facts
 from bionemo_core.finetuning.several_targets import check_some_label, means_and_scales, several_table
@@ -39,6 +39,7 @@ def model_params(
         base = {"group": "model", **base["params"]["encoder"]}
     head = registry.get("head", task.head or ("convnet" if KINDS[task.kind][0] else "mlp"))
     frozen = task.encoder == "frozen"
+    without_start = task.head == LINEAR or task.kind == MATCHING
     params: dict[str, Any] = {
         "encoder": {key: base[key] for key in ("name", "params", "distribution", "version")},
         "kind": task.kind,
@@ -52,7 +53,7 @@ def model_params(
         "freeze_layers": task.freeze_layers,
         "text_form": task.text_form,
         "scaled_states": frozen and (task.scale_states or task.head == LINEAR),
-        "linear_start": frozen and task.scale_states and task.linear_start and task.head != LINEAR,
+        "linear_start": frozen and task.scale_states and task.linear_start and not without_start,
     }
     if task.encoder == "lora":
         params["lora"] = {
@@ -82,6 +83,8 @@ def _label_params(task: Finetune, splits: LabelledSplits) -> dict[str, Any]:
     per_residue, of_classes = KINDS[task.kind]
     if splits.train.targets:
         return _several_params(task, LabelSpec(task.kind, targets=splits.train.targets), splits)
+    if task.kind == MATCHING:
+        return {"projection_size": task.projection_size}
     if not of_classes:
         mean, scale = mean_and_scale(splits.train, per_residue) if task.standardise else (0.0, 1.0)
         return {"mean": mean, "scale": scale}

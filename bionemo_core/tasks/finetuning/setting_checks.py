@@ -11,7 +11,7 @@ from bionemo_core.finetuning.label_checks import check_on_bad_label
 from bionemo_core.finetuning.long_sequences import check_on_long
 from bionemo_core.finetuning.lora import TARGETS
 from bionemo_core.finetuning.losses import build_loss, kinds_of
-from bionemo_core.finetuning.model import KINDS, MULTILABEL, V1_KINDS
+from bionemo_core.finetuning.model import KINDS, MATCHING, MULTILABEL, V1_KINDS
 from bionemo_core.tasks.settings import Finetune
 from bionemo_core.tasks.unread_keys import refuse_unread
 
@@ -23,7 +23,7 @@ EXPORTS = (None, "last", "best")
 _MODEL_KEYS = (
     *("kind", "encoder", "head", "head_params", "freeze_layers", "lora_rank", "lora_alpha", "lora_dropout"),
     *("lora_targets", "class_weights", "balance_classes", "standardise", "on_bad_label", "on_long", "text_form"),
-    *("scale_states", "linear_start", "loss", "loss_params", "lora_dora"),
+    *("scale_states", "linear_start", "loss", "loss_params", "lora_dora", "projection_size"),
 )
 """Keys of the task that define the model; a resumed run may not change them."""
 
@@ -52,6 +52,11 @@ def check_loss(task: Finetune, spec: RunSpec, registry: Registry) -> None:
     Raises:
         ConfigError: there is not.
     """
+    if task.kind == MATCHING and spec.batch.micro_batch_size == 1 and not spec.batch.packing:
+        raise ConfigError(
+            "task.kind=pair_matching: compares the pairs of a micro batch, and there is one in each. Set "
+            "batch.micro_batch_size=32."
+        )
     if task.loss is None:
         return
     registry.get("loss", task.loss)  # with the names that there are, if there is none
@@ -96,6 +101,8 @@ def _unread_keys(task: Finetune) -> list[tuple[tuple[str, ...], str]]:
         *([(("linear_start",), f"with task.encoder={task.encoder}")] if task.encoder != "frozen" else []),
         *([(("linear_start",), "with task.head=linear")] if task.head == "linear" else []),
         *([(("linear_start",), "with task.scale_states=false")] if not task.scale_states else []),
+        *([(("linear_start", "standardise"), "with task.kind=pair_matching")] if task.kind == MATCHING else []),
+        *([(("projection_size",), f"with task.kind={task.kind}")] if task.kind != MATCHING else []),
         *([(("standardise",), f"with task.kind={task.kind}")] if one_of_classes else []),
     ]
 
@@ -114,6 +121,10 @@ def _about_outputs(task: Finetune) -> list[tuple[bool, str]]:
         (
             task.loss is not None and task.head == "linear",
             "loss has no effect with task.head=linear, which is solved. Leave it out, or choose task.head=mlp",
+        ),
+        (
+            task.kind == MATCHING and task.head == "linear",
+            "head=linear is solved for labels, and task.kind=pair_matching has none. Choose task.head=mlp",
         ),
         (bool(weights) and min(weights or [0]) < 0, f"class_weights: got {weights}, expected none below 0"),
         (bool(weights) and not of_classes, f"class_weights: task.kind={task.kind} has no classes"),

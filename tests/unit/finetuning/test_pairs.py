@@ -6,10 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import bionemo_core
 from bionemo_core import cli
 from bionemo_core.finetuning.adapters import named_weights
+from bionemo_core.finetuning.pairs.contrastive import Contrastive
+from bionemo_core.finetuning.pairs.matching import match_metrics
 from bionemo_core.interop.artefact import Artefact, write_artefact
 from bionemo_core.interop.stored import ModelSpec, Vocabulary
 from bionemo_core.parallel.weights import network_of
@@ -199,3 +202,80 @@ def test_what_is_refused(table, molecule_models, words, expected, capsys):
     kind = () if any(word.startswith("task.kind") for word in words) else ("task.kind=sequence_regression",)
     assert cli.main(["task=finetune", *COMMON, *MODEL, *data, "data.dataset_path=pairs.csv", *kind, *words]) in (2, 3)
     assert expected in capsys.readouterr().err
+
+
+def test_the_contrastive_loss_against_numpy():
+    draw = np.random.default_rng(0)
+    points, temperature = draw.normal(size=(2, 5, 4)), 0.3
+    shared = np.zeros((5, 5), dtype=bool)
+    shared[0, 1] = shared[1, 0] = True
+    counts = np.array([True, True, True, False, True])
+    a, b = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in points)
+    logits = np.exp(a @ b.T / temperature)
+    expected = 0.0
+    for i in range(5):
+        rivals = [j for j in range(5) if counts[j] and not shared[i, j]]
+        if counts[i]:
+            expected -= np.log(logits[i, i] / logits[i, rivals].sum()) / 2
+            expected -= np.log(logits[i, i] / logits[rivals, i].sum()) / 2
+    outputs = torch.tensor(np.concatenate(list(points), axis=1), dtype=torch.float32)
+    loss = Contrastive(temperature=temperature)(outputs, torch.from_numpy(shared), torch.from_numpy(counts))
+    assert float(loss) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_rank_of_a_partner_against_numpy():
+    a, b = np.random.default_rng(1).normal(size=(2, 30, 4))
+    b = b + a
+    a[7], b[9] = a[3], b[4]
+    found = match_metrics(torch.from_numpy(np.concatenate([a, b], axis=1)))
+    unit_a, unit_b = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in (a, b))
+    cosines, pairs = unit_a @ unit_b.T, {frozenset((3, 7)), frozenset((4, 9))}
+    ranks = [
+        1 + sum(cosines[i, j] >= cosines[i, i] for j in range(30) if j != i and frozenset((i, j)) not in pairs)
+        for i in range(30)
+    ]
+    expected = {"recall_at_1": np.mean(np.array(ranks) == 1), "mrr": np.mean(1 / np.array(ranks))}
+    assert found == pytest.approx({**expected, "recall_at_10": np.mean(np.array(ranks) <= 10)})
+
+
+def test_partners_are_found_without_labels(table, capsys):
+    """The partner of a protein has the same residues in reverse order."""
+    draw = np.random.default_rng(2)
+    letters = [draw.choice(list("LAVIFDEKRS"), size=24, p=draw.dirichlet(np.full(10, 0.3))) for _ in range(160)]
+    rows = [
+        {"id": str(number), "first": "".join(row), "second": "".join(row[::-1]), "set": "test" if number > 119 else ""}
+        for number, row in enumerate(letters)
+    ]
+    rows = [{**row, "set": row["set"] or "train"} for row in rows]
+    write(Path("partners.csv"), rows)
+    words = ("task.kind=pair_matching", "data.dataset_path=partners.csv", "data.target_column=null")
+    run = finetune("partners", *words, "trainer.max_steps=60", "task.projection_size=16", "optim.lr=3e-3")
+    tested = json.loads((run / "summary.json").read_text())["test"]
+    assert tested["mrr"] > 0.3, "by chance it is 0.1 of 40"
+    assert predict(run, "partners_new.csv", "task.input=partners.csv") == 0
+    network, points = bionemo_core.open_model(run / "model").module.network, []
+    for side, column in enumerate(("first", "second")):
+        states = torch.from_numpy(bionemo_core.embed(str(run / "model"), [row[column] for row in rows]))
+        half = slice(32 * side, 32 * side + 32)
+        x = (states - network.scaler.mean[half]) / network.scaler.scale[half]
+        hidden, last = (network.head.first, network.head.second)[side].linears
+        points.append(last(hidden(x).relu()).detach().numpy())
+    a, b = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in points)
+    found = np.array([float(row["prediction"]) for row in read("partners_new.csv")])
+    assert found == pytest.approx((a * b).sum(1), abs=1e-3)
+    capsys.readouterr()
+    head = ("task=finetune", *COMMON, *MODEL, "data=labelled_pairs", "data.dataset_path=partners.csv")
+    for given, expected in (
+        (("task.kind=pair_matching", "data.target_column=set"), "a label, where pairs have none"),
+        (("task.kind=sequence_regression", "data.target_column=null"), "not a finite number"),
+        (("task.kind=sequence_regression", "task.loss=contrastive"), "is for task.kind=pair_matching"),
+        (("task.kind=sequence_regression", "task.projection_size=3"), "task.projection_size"),
+        ((*words[::2], "task.head=linear"), "is solved for labels"),
+        ((*words[::2], "batch.micro_batch_size=1"), "compares the pairs of a micro batch"),
+        (
+            ("task.kind=pair_matching", "data=labelled_csv", "data.target_column=set", "data.sequence_column=first"),
+            "data of pairs",
+        ),
+    ):
+        assert cli.main([*head, *given]) in (2, 3)
+        assert expected in capsys.readouterr().err
