@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
 from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -132,6 +133,10 @@ class MegatronStrategy(DDPStrategy):
     @property
     def _saves_parts(self) -> bool:
         return hasattr(self.lightning_module, "network")
+
+    def _configure_launcher(self) -> None:
+        assert self.cluster_environment is not None
+        self._launcher = _RankLauncher(self.cluster_environment, self.num_processes, self.num_nodes)
 
     def setup_distributed(self) -> None:
         """Start the process groups if they do not run yet.
@@ -377,3 +382,17 @@ class RankPeers:
         refusals = [answer for answer in answers if answer is not None]
         if refusals:
             raise Disagreement(refusals[0])
+
+
+class _RankLauncher(_SubprocessScriptLauncher):
+    """Lightning's launcher of ranks, which a notebook may use as long as there is one."""
+
+    @property
+    def is_interactive_compatible(self) -> bool:
+        # Lightning asks in a notebook or an interactive Python only.
+        if self.num_processes > 1:
+            raise ConfigError(
+                f"trainer.devices={self.num_processes}: a notebook or an interactive Python cannot start other ranks. "
+                "Set trainer.devices=1, or run the command or a script."
+            )
+        return True
