@@ -215,6 +215,13 @@ def wheels(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def site(session: nox.Session) -> None:
+    """Build the site of the documentation into build/site; a dead link fails. `-- serve` shows it while you write."""
+    session.install("-c", "constraints.txt", *_requirements("mkdocs", "ruff"))
+    session.run("mkdocs", *(session.posargs or ["build", "--clean"]), env={"NO_MKDOCS_2_WARNING": "1"})
+
+
+@nox.session(default=False)
 def bench(session: nox.Session) -> None:
     """Run the benchmarks that need no GPU: `benchmarks/bench_*.py`, without those that end in `_gpu`."""
     _install(session, PLUGINS, extra="test")

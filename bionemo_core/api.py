@@ -185,7 +185,7 @@ def sample(
     device: str = "cpu",
     **options: Any,
 ) -> list[Any]:
-    """Return texts of an encoder-decoder: `num_samples` near each of `texts`, [text][sample], else from its prior.
+    """Return texts of an encoder-decoder: `num_samples` near each of `texts`, `[text][sample]`, else from its prior.
 
     Args:
         model: an opened model, or the path of one.

@@ -80,7 +80,7 @@ class Client:
         return np.array(self.ask("score", {**texts, **settings})["scores"], dtype=np.float64)
 
     def sample(self, texts: Sequence[str] | None = None, **settings: Any) -> list[Any]:
-        """Return samples near each of `texts`, [text][sample], or from the prior, [sample].
+        """Return samples near each of `texts`, `[text][sample]`, or from the prior, `[sample]`.
 
         Raises:
             BioNeMoError: as for `embed`.

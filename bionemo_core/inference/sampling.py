@@ -219,8 +219,9 @@ class Seq2SeqInference:
             **options: options of the method, see `methods.SAMPLING_METHODS`.
 
         Returns:
-            Texts [B][S]; [B][S][beam] from a beam search that keeps all beams, except that beam-search-single-sample
-            returns its S beams as the samples. With `return_embedding`, a pair of the texts and the embeddings.
+            Texts `[B][S]`; `[B][S][beam]` from a beam search that keeps all beams, except that
+            beam-search-single-sample returns its S beams as the samples. With `return_embedding`, a pair of the texts
+            and the embeddings.
 
         Raises:
             ConfigError: an option is unknown or out of its range.

@@ -5,6 +5,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 PROJECT = Path(__file__).resolve().parents[2]
 PLUGINS = sorted(path.parent for path in (PROJECT / "plugins").glob("*/pyproject.toml"))
@@ -96,3 +97,24 @@ def test_the_ways_through_the_code_name_what_exists():
         for name in filter(None, names):
             for part in name.split("."):
                 assert re.search(rf"^\s*(?:def|class) {part}\b", code, re.MULTILINE), f"{path} has no {name}"
+
+
+def test_the_site_has_every_page_and_notebook():
+    """`nox -s site` builds the pages of its navigation; here none is forgotten."""
+    pages = []
+
+    def collect(entry: object) -> None:
+        if isinstance(entry, str):
+            pages.append(entry)
+        else:
+            for one in entry.values() if isinstance(entry, dict) else entry:
+                collect(one)
+
+    collect(yaml.safe_load((PROJECT / "mkdocs.yml").read_text())["nav"])
+    notebooks = {f"{path.relative_to(PROJECT)}.md" for path in (PROJECT / "examples").rglob("*.ipynb")}
+    assert {path.name for path in (PROJECT / "docs").glob("*.md")} | notebooks <= {*pages}
+    modules = [page.removeprefix("reference/")[:-3] for page in pages if page.startswith("reference/")]
+    for module in modules:
+        assert (PROJECT / "bionemo_core" / f"{module.replace('.', '/')}.py").is_file()
+    code = (PROJECT / "docs/site_pages.py").read_text()
+    assert re.findall(r'"([\w.]+)"', code.partition("REFERENCE = (")[2].partition(")")[0]) == sorted(modules)
