@@ -64,6 +64,12 @@ def test_no_import_circles(graph):
         visit(name, ())
 
 
+def test_no_two_test_files_have_one_name():
+    """Pytest imports a test file by its name alone, and leaves out the second of two."""
+    names = Counter(path.name for folder in ("tests", "plugins") for path in (PROJECT / folder).rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []
+
+
 def test_no_folder_is_crowded():
     code = [path.parent for path in modules().values()]
     tests = [path.parent for folder in ("tests", "plugins") for path in (PROJECT / folder).rglob("test_*.py")]

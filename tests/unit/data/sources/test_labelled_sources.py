@@ -6,6 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from bionemo_core.data.labelled_records import LabelledRecord
 from bionemo_core.data.sources.labelled import flip_fasta, labelled_csv
 from bionemo_core.errors import ConfigError, DataError
 
@@ -25,7 +26,7 @@ def test_v1_token_level_tables(tmp_path, tokenizer, context):
         str(root), target_column="3state", mask_column="resolved", tokenizer=tokenizer, context=context
     )
     assert splits.train.ids == ("a", "b")
-    assert splits.train[0] == (0, b"MKV", "CEH", "110", "a")
+    assert splits.train[0] == LabelledRecord(0, b"MKV", "CEH", "110", "a")
     assert splits.train[1].sequence == b"MKVA"
     assert [len(part) for part in splits.parts().values()] == [2, 2, 2]
     with pytest.raises(DataError, match="record 'c': residue '!'"):
