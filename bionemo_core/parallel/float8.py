@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -130,14 +131,16 @@ def _config(recipe: str, *, emulate: bool) -> Float8LinearConfig:
 
 @contextmanager
 def _quiet_import() -> Iterator[None]:
-    """Keep torchao from warning of its compiled extensions, of which float8 training needs none."""
+    """Keep torchao from warning of its own source, and of its compiled extensions, of which training needs none."""
     os.environ.setdefault("TORCHAO_FORCE_SKIP_LOADING_SO_FILES", "1")
     loggers = [logging.getLogger(name) for name in ("torchao", "torch.utils._pytree")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

@@ -28,7 +28,7 @@ SHOWN = {
     "optimize_qed": "found.mean_gain > 0.03",
 }
 """What must hold after the last cell, so that the notebook's text is true."""
-SLOW = dict.fromkeys(["sample_molecules", "optimize_qed"], pytest.mark.slow)
+SLOW = dict.fromkeys(["finetune_head", "sample_molecules", "optimize_qed"], pytest.mark.slow)
 
 
 def test_every_notebook_is_run():

@@ -50,7 +50,7 @@ def _means(states: np.ndarray, mask: np.ndarray, facts: dict) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in ("esm2", "molmim_xsmall"))) for name in TEXTS]
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name != "esm2")) for name in TEXTS]
 )
 def test_onnx_gives_the_embeddings_of_the_package(name, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("BIONEMO_HOME", str(tmp_path / "home"))
