@@ -49,9 +49,7 @@ def _means(states: np.ndarray, mask: np.ndarray, facts: dict) -> np.ndarray:
     return np.stack([row[first : count - last].mean(0) for row, count in zip(states, mask.sum(1), strict=True)])
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name != "esm2")) for name in TEXTS]
-)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name != "esm2")) for name in TEXTS])
 def test_onnx_gives_the_embeddings_of_the_package(name, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("BIONEMO_HOME", str(tmp_path / "home"))
     onnxruntime = pytest.importorskip("onnxruntime")
