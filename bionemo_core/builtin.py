@@ -215,7 +215,7 @@ def bionemo_tasks() -> Iterator[Component]:
     yield TaskSpec.of(
         settings.Convert,
         f"{here}.convert:convert",
-        "write a model in another format: artefact, .nemo, Hugging Face",
+        "write a model in another format: artefact, .nemo, Hugging Face, ONNX",
         opens_model=True,
         unused=(*OF_TRAINING, *OF_ROWS, "data", *OF_MACHINE, "parallel.tensor_model_parallel_size"),
     )
