@@ -202,7 +202,7 @@ class Convert:
     """Convert the model at `restore_from_path` to another format."""
 
     output: str  # the output, a folder or file that does not exist yet
-    to: Optional[str] = None  # artefact, nemo, huggingface, peft, onnx, torch_export, triton; null: artefact (.nemo: nemo)
+    to: Optional[str] = None  # artefact, nemo, huggingface, peft, onnx, torch_export, triton; null: artefact or .nemo
     adapter: Optional[str] = None  # to=peft: RUN/adapter, which is written; else a folder of peft, which is merged
     dtype: str = "float32"  # precision of the tensors of an artefact: float32, bfloat16, float16
     max_shard_mib: Count = 5120  # split the tensors into files of at most this size in MiB
