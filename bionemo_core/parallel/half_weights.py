@@ -8,7 +8,8 @@ gradients once.
 from __future__ import annotations
 
 import copy
-from functools import wraps
+from collections.abc import Callable
+from functools import partial, wraps
 from types import MethodType
 from typing import Any
 
@@ -45,6 +46,8 @@ class HalfWeights:
         self.gathered = False
         self.held = False
         """Whether the copies stay after a backward pass, whose gradients are still added to the parameters'."""
+        self.on_gradient: Callable[[Tensor, Tensor], None] | None = None
+        """Called with a parameter and its copy when a backward pass has made the copy's gradient; it may take that."""
         network.register_forward_pre_hook(_gather)
         for name in methods:
             method = getattr(network, name, None)
@@ -66,6 +69,7 @@ class HalfWeights:
         memo[id(self)] = copied
         copied._network = copy.deepcopy(self._network, memo)
         copied._full, copied._half, copied._versions, copied._slots = [], [], [], []
+        copied.on_gradient = None
         return copied
 
     # Not in inference mode: copies that are made during validation are used in training later.
@@ -129,13 +133,15 @@ class HalfWeights:
                     half = nn.Parameter(torch.empty_like(parameter, dtype=self._dtype), parameter.requires_grad)
                     vars(half).update(vars(parameter))
                     if parameter.requires_grad:
-                        half.register_post_accumulate_grad_hook(self._release_after_backward)
+                        half.register_post_accumulate_grad_hook(partial(self._after_gradient, parameter))
                     self._full.append(parameter)
                     self._half.append(half)
                     self._versions.append(-1)
                 self._slots.append((module._parameters, name, number))
 
-    def _release_after_backward(self, _: Tensor) -> None:
+    def _after_gradient(self, full: Tensor, half: Tensor) -> None:
+        if self.on_gradient is not None:
+            self.on_gradient(full, half)
         if not self._release_queued:
             self._release_queued = True
             Variable._execution_engine.queue_callback(self._end_backward)  # type: ignore[attr-defined]  # as FSDP2 does

@@ -97,7 +97,7 @@ def is_sharded(network: nn.Module) -> bool:
 
 
 def average_gradients(network: nn.Module) -> None:
-    """Average the gradients of a step over ranks that hold all weights; FSDP2 has done so in the backward pass."""
+    """Average the gradients of a step that the backward pass has not averaged; FSDP2 has averaged all."""
     replicas: Replicas | None = getattr(network, "_replicas", None)
     if replicas is not None:
         replicas.average_gradients()
@@ -108,6 +108,9 @@ def reduce_gradients_now(network: nn.Module, now: bool) -> None:
 
     Gathered weights stay until the backward pass that reduces, so that a step gathers them once.
     """
+    replicas: Replicas | None = getattr(network, "_replicas", None)
+    if replicas is not None:
+        replicas.in_last_pass = now
     if isinstance(network, FSDPModule):
         network.set_requires_gradient_sync(now)
         network.set_is_last_backward(now)
