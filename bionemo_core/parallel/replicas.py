@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -40,6 +40,16 @@ class _Bucket:
 
     def __post_init__(self) -> None:
         self.missing = len(self.parameters)
+
+
+class _InFlight(NamedTuple):
+    """A bucket that is being summed over the ranks."""
+
+    work: dist.Work
+    targets: tuple[Tensor, ...]
+    """The gradients that the means are for."""
+    parts: list[Tensor]
+    """The means, once the work is done."""
 
 
 class Replicas:
@@ -82,7 +92,8 @@ class Replicas:
         self._buckets: list[_Bucket] = []
         self._bucket_of: dict[Tensor, _Bucket] = {}
         self._averaged = 0
-        """The number of buckets that are averaged already in this step."""
+        """The number of buckets whose averaging has begun in this step."""
+        self._in_flight: _InFlight | None = None
         self._holders: dict[Tensor, list[Tensor]] = defaultdict(list)
         """The tensors whose `grad` the last backward pass of this step has set, by parameter."""
         self.in_last_pass = False
@@ -123,6 +134,8 @@ class Replicas:
                 raise RuntimeError(f"a gradient was made that no rank made in the first step. {_USE_FULL}")
         for bucket in self._buckets[self._averaged :]:
             self._average(bucket)
+        with self._beside():
+            self._finish()
         if self._stream is not None:
             torch.cuda.current_stream(self._stream.device).wait_stream(self._stream)
         for bucket in self._buckets:
@@ -154,8 +167,16 @@ class Replicas:
         with self._beside(flat, *sources):
             torch._foreach_copy_(parts, sources)
             flat /= self._groups.data_size
-            dist.all_reduce(flat, group=self._groups.data)
-            torch._foreach_copy_(targets, parts)
+            work = dist.all_reduce(flat, group=self._groups.data, async_op=True)
+            self._finish()  # copies the bucket before this one while this one is reduced
+        self._in_flight = _InFlight(work, targets, parts)
+
+    def _finish(self) -> None:
+        """Copy the means of the bucket that is in flight to the gradients."""
+        if self._in_flight is not None:
+            self._in_flight.work.wait()
+            torch._foreach_copy_(self._in_flight.targets, self._in_flight.parts)
+            self._in_flight = None
 
     def _take_gradient(self, parameter: nn.Parameter) -> tuple[Tensor, Tensor]:
         """Return the gradient of a step on this rank, zero if it has none, and the parameter's `grad` for the mean."""

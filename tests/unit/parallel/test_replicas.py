@@ -52,16 +52,20 @@ class Rank:
         self.sizes: list[int] = []
         """Of the gradients that were summed over the ranks."""
 
-    def all_reduce(self, tensor: Tensor, op: object = None, group: object = None) -> None:
+    def all_reduce(self, tensor: Tensor, *_: object, **__: object) -> "Rank":
         if tensor.is_floating_point():
             self.sizes.append(tensor.numel())
+        return self
+
+    def wait(self) -> None:
+        """The sum over the ranks is there at once."""
 
 
 @pytest.fixture
 def rank(monkeypatch: pytest.MonkeyPatch) -> Rank:
     rank = Rank()
     reduce_op = torch.distributed.ReduceOp
-    monkeypatch.setattr(replicas, "dist", SimpleNamespace(all_reduce=rank.all_reduce, ReduceOp=reduce_op))
+    monkeypatch.setattr(replicas, "dist", SimpleNamespace(all_reduce=rank.all_reduce, ReduceOp=reduce_op, Work=object))
     monkeypatch.setattr(replicas, "copy_to_replicas", lambda *_: None)
     monkeypatch.setattr(replicas, "_BUCKET_NUMBERS", WIDTH * WIDTH)  # a bucket for each layer
     return rank
