@@ -8,6 +8,7 @@ Parameters and optimizer state stay in float32; layers compute in `dtype`.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import MethodType
 
 import torch
 import torch.distributed as dist
@@ -74,7 +75,7 @@ def shard(
     for number, layer in enumerate(layers if isinstance(layers, nn.ModuleList) else ()):
         layer.set_modules_to_forward_prefetch(list(layers[number + 1 : number + 1 + _PREFETCHED_LAYERS]))  # type: ignore[operator]  # FSDP2 adds it
     for method in _METHODS:
-        if hasattr(network, method):
+        if isinstance(getattr(network, method, None), MethodType):  # a layer may have such a name, too
             register_fsdp_forward_method(network, method)
 
 
