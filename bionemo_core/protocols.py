@@ -192,7 +192,8 @@ class Seq2SeqObjective(Protocol):
 
     target_length: int
     """The most tokens of a decoder row of a pack, whose encoder row has at most `seq_length` tokens."""
-    # It may also have `own_keys`: the keys of its model that nothing else reads. They are refused with data of pairs.
+    # It may also have `own_keys`: the keys of its model that nothing else reads. They are refused with data of pairs,
+    # unless `values_of_pairs`, a mapping, has the same value: what it asks for is what pairs do.
 
     def record_example(self, record: str | bytes, draw: RecordRng) -> Seq2SeqExample:
         """Return the example for `record`; every random choice comes from `draw`."""

@@ -46,7 +46,7 @@ from bionemo_core.runs.resume import (
     write_spec,
 )
 from bionemo_core.runs.trainer import call_meet_run, explain_lost_ranks, make_trainer
-from bionemo_core.tasks.training_parts import check_records, learning_rate_of, make_recipe
+from bionemo_core.tasks.training_parts import changed_values, check_records, learning_rate_of, make_recipe
 from bionemo_core.training.any_lightning_module import (
     AnyModuleCallback,
     EvaluationMicroBatches,
@@ -172,7 +172,7 @@ class _Run:
             check_resume(saved, spec, reader, splits)
         torch.manual_seed(spec.seed)  # for a LightningModule that does not seed itself
         module = registry.build(spec.model, tokenizer=tokenizer, context=context)
-        changed = () if saved else registry.changed_keys(spec.model)  # an earlier version took them without effect
+        changed = {} if saved else changed_values(spec, registry)  # an earlier version took them without effect
         learn_pairs(module, splits, tokenizer, spec.model.name, changed)
         check_monitor(spec.checkpoint.monitor, module, trainer.callbacks)  # type: ignore[attr-defined]  # as below
         restored = hooks.load_weights(spec, module, trainer, registry, tokenizer, reader)

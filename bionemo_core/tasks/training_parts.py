@@ -62,7 +62,7 @@ def build_parts(spec: RunSpec, registry: Registry) -> TrainingParts:
     module = registry.build(spec.model, tokenizer=tokenizer, context=context)
     if not hasattr(module, "network"):
         raise ConfigError(f"model={spec.model.name}: it has no `network`. Train this LightningModule with task=train.")
-    learn_pairs(module, splits, tokenizer, spec.model.name, registry.changed_keys(spec.model))
+    learn_pairs(module, splits, tokenizer, spec.model.name, changed_values(spec, registry))
     groups, on_gpu = start_groups(spec.parallel.tensor_model_parallel_size), device.accelerator == "gpu"
     plan = batch_plan(spec, groups.data_size * groups.tensor_size)
     loaders = RunLoaders(spec, plan, splits, tokenizer, module, groups, on_gpu, static_shapes=on_gpu)
@@ -70,6 +70,11 @@ def build_parts(spec: RunSpec, registry: Registry) -> TrainingParts:
     return TrainingParts(
         spec, tokenizer, splits, module, network_of(module), loaders.train(0, 0), loaders.val(), loaders.test()
     )
+
+
+def changed_values(spec: RunSpec, registry: Registry) -> dict[str, Any]:
+    """Return the model's keys with other values than their defaults."""
+    return {key: spec.model.params[key] for key in registry.changed_keys(spec.model)}
 
 
 def check_records(splits: DataSplits, spec: RunSpec) -> None:

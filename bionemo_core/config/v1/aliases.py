@@ -35,6 +35,8 @@ class Alias:
     """Values, in lower case, that need no note or error."""
     implies: str = ""
     """A choice that the key implies unless another is made: `data=csv`."""
+    decides: bool = False
+    """Whether the choice that it implies comes before those that other keys imply or make."""
 
 
 def _moved(old: str, new: str, note: str = "", *, implies: str = "", values: Mapping[str, str] | None = None) -> Alias:
@@ -43,6 +45,11 @@ def _moved(old: str, new: str, note: str = "", *, implies: str = "", values: Map
 
 def _choice(old: str, group: str, values: Mapping[str, str]) -> Alias:
     return Alias(old, Fate.CHOICE, group, values=values)
+
+
+def _of_pairs(old: str, new: str) -> Alias:
+    """Return a key of v1's retrosynthesis, whose data are pairs whatever its other keys say."""
+    return Alias(old, Fate.MOVED, new, implies="data=pairs", decides=True)
 
 
 def _ignored(old: str, note: str, *harmless: str) -> Alias:
@@ -80,6 +87,7 @@ ALIASES: tuple[Alias, ...] = (
     _moved("do_training", "task.do_training"),
     _moved("do_testing", "task.do_testing"),
     _ignored("do_preprocessing", "data sources are prepared when first used", "false"),
+    _ignored("target", "model=NAME chooses the model", "null"),
     # trainer
     _moved("trainer.accumulate_grad_batches", "batch.accumulate_grad_batches"),
     _moved("trainer.precision", "trainer.precision", values=PRECISIONS),
@@ -125,6 +133,9 @@ ALIASES: tuple[Alias, ...] = (
     _refused("model.pipeline_model_parallel_split_rank", "encoder-decoders are not split into stages", "0", "null"),
     _moved("model.seed", "seed"),
     _moved("model.resume_from_checkpoint", "resume"),
+    _moved("model.downstream_task.restore_from_path", "restore_from_path"),
+    _moved("model.downstream_task.input_base_model", "restore_from_path"),
+    _ignored("model.downstream_task.outputs", "the task decides this", "[]", "null"),
     # model: optimizer and schedule
     _choice("model.optim.name", "optim", OPTIMIZERS),
     _choice("model.optim.sched.name", "scheduler", SCHEDULES),
@@ -179,6 +190,12 @@ ALIASES: tuple[Alias, ...] = (
     _moved("data.data_impl_kwargs.csv_mmap.data_col", "data.data_col", implies="data=csv"),
     _moved("data.data_impl_kwargs.csv_mmap.data_sep", "data.data_sep", implies="data=csv"),
     _moved("data.data_impl_kwargs.csv_mmap.header_lines", "data.header_lines", implies="data=csv"),
+    _of_pairs("data.data_impl_kwargs.csv_fields_mmap.data_fields.products", "data.source_col"),
+    _of_pairs("data.data_impl_kwargs.csv_fields_mmap.data_fields.reactants", "data.target_col"),
+    _ignored("data.data_impl_kwargs.csv_fields_mmap.header_lines", "give data.header_lines", "1"),
+    _ignored("data.data_impl_kwargs.csv_fields_mmap.data_sep", "give data.data_sep", ",", ""),
+    _refused("data.input_name", "the source is the column of the products", "products"),
+    _refused("data.target_name", "the target is the column of the reactants", "reactants"),
     _ignored("data.data_impl_kwargs.*", "data sources are kept in a prepared store; there are no index files"),
     _refused("data.use_upsampling", "the data is always repeated until trainer.max_steps", "true"),
     _ignored("data.seed", "seed alone decides the order of samples"),

@@ -21,8 +21,14 @@ class Effects:
 
     choices: dict[str, str] = field(default_factory=dict)
     implied: dict[str, str] = field(default_factory=dict)
+    decided: dict[str, str] = field(default_factory=dict)
     loggers: dict[str, bool] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def components(self) -> dict[str, str]:
+        """The component of each group, where several keys speak of one the most specific."""
+        return {**self.implied, **self.choices, **self.decided}
 
     def note(self, text: str) -> None:
         """Add a note, once."""
@@ -57,7 +63,7 @@ def rewrite_command_line(
             new, new_value = moved
             rewritten.append(f"{prefix}{new}={new_value}")
     chosen = {argument.partition("=")[0].lstrip("+") for argument in rewritten}
-    for group, choice in {**effects.implied, **effects.choices}.items():
+    for group, choice in effects.components.items():
         if group not in chosen:
             rewritten.append(f"{group}={choice}")
     return _set_loggers(rewritten, effects.loggers), effects.notes
@@ -82,9 +88,7 @@ def rewrite_mapping(
         for name, wanted in effects.loggers.items():
             if not wanted:
                 loggers.pop(name, None)
-    entries: list[dict[str, Any]] = [
-        {f"override /{group}": choice} for group, choice in {**effects.implied, **effects.choices}.items()
-    ]
+    entries: list[dict[str, Any]] = [{f"override /{group}": choice} for group, choice in effects.components.items()]
     wanted_loggers = [name for name, wanted in effects.loggers.items() if wanted]
     if wanted_loggers:
         entries.append({"override /logger": ["csv", *wanted_loggers]})
@@ -113,7 +117,7 @@ def _rewrite_key(key: str, value: Any, own_keys: frozenset[str], effects: Effect
             if group == _LOGGER_GROUP:
                 effects.loggers.setdefault(choice, True)
             else:
-                effects.implied[group] = choice
+                (effects.decided if alias.decides else effects.implied)[group] = choice
         if new == key:
             break
         key = new

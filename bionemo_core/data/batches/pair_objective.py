@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -68,7 +69,11 @@ class PairObjective:
 
 
 def learn_pairs(
-    module: Any, splits: DataSplits, tokenizer: Tokenizer, model: str, changed: Collection[str] = ()
+    module: Any,
+    splits: DataSplits,
+    tokenizer: Tokenizer,
+    model: str,
+    changed: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
     """Have a model learn the pairs of its data in place of its own objective, if the data hold pairs.
 
@@ -77,7 +82,7 @@ def learn_pairs(
         splits: the data.
         tokenizer: the model's.
         model: its name, for messages.
-        changed: the model's keys that the user has set to other values than their defaults.
+        changed: the model's keys that the user has set to other values than their defaults, and these values.
 
     Raises:
         ConfigError: the model has no decoder, or a key was set that only its own objective reads.
@@ -90,7 +95,9 @@ def learn_pairs(
             f"model={model}: the data are pairs of a source and a target, but the model has no decoder to write the "
             "target. Choose an encoder-decoder, such as megamolbart or prott5nv."
         )
-    if unread := [f"model.{key}" for key in getattr(own, "own_keys", ()) if key in changed]:
+    as_pairs, own_keys = getattr(own, "values_of_pairs", {}), getattr(own, "own_keys", ())
+    given = {key: changed[key] for key in own_keys if key in changed}
+    if unread := [f"model.{key}" for key, value in given.items() if key not in as_pairs or value != as_pairs[key]]:
         raise ConfigError(
             f"{', '.join(unread)}: not used with data of pairs, whose sources and targets are learnt as they stand. "
             f"Leave {'it' if len(unread) == 1 else 'them'} out."

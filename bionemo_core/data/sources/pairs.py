@@ -24,7 +24,8 @@ def pairs(
     from bionemo_core.data.sources.pair_files import pair_files, pair_filter
     from bionemo_core.data.splits.options import SplitOptions
 
-    named = NamedFiles.of(tables.path, tables.val_path, tables.test_path, None, {})
+    shards = {"train": tables.train, "val": tables.val, "test": tables.test}
+    named = NamedFiles.of(tables.path, tables.val_path, tables.test_path, tables.dataset_path, shards)
     files = pair_files(tables, ids_elsewhere=bool(split.split_file))
     split_options = SplitOptions(**asdict(split), id_column=tables.id_column)
     return pair_splits(prepare_splits(named, files, pair_filter(tables, rules, tokenizer), split_options, context))

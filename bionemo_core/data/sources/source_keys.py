@@ -92,6 +92,8 @@ class PairTables:
     """Which tables, and where in them the pairs are.
 
     Args:
+        dataset_path: v1's layout, `<dataset_path>/{train,val,test}/x000.csv`, in place of `path`.
+        train: the training shards of `dataset_path`, such as `x000`, `x[000..049]` or `x_OP_000..049_CL_`.
         path: the pairs to train on, and to split if no other files are named: a CSV, TSV or Parquet file, a range such
             as `x[000..049].csv`, a pattern with `*`, an http(s) or ftp address, or a list of these.
         reaction_column: a column of reaction SMILES, `reactants>reagents>product`, in place of the other two; atom maps
@@ -99,11 +101,17 @@ class PairTables:
         id_column: the column of the ids in a table or in split_file; null: file and line, in split_file the first.
     """
 
-    path: Any
+    path: Optional[Any] = None
     val_path: Optional[Any] = None  # separate validation files, instead of a part of `path`
     test_path: Optional[Any] = None  # separate test files, instead of a part of `path`
+    dataset_path: Optional[str] = None
+    train: str = "x[000..049]"
+    val: str = "x[000..049]"  # the validation shards; empty: none
+    test: str = "x[000..049]"  # the test shards; empty: none
     source_column: Optional[str] = None  # the column of the texts that the model reads; null: source
     target_column: Optional[str] = None  # the column of the texts that the model writes; null: target
+    source_col: Optional[Natural] = None  # the number of that source column, counted from 0, in place of its name
+    target_col: Optional[Natural] = None  # the number of that target column, counted from 0, in place of its name
     reaction_column: Optional[str] = None
     direction: Optional[str] = None  # with reaction_column: backward (null), product to reactants; or forward
     reagents: bool = False  # with direction=forward: the source has the reagents too

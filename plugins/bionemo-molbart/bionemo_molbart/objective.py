@@ -10,7 +10,7 @@ from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.protocols import Seq2SeqExample, Tokenizer
 from bionemo_molbart.augment import Spelling
 from bionemo_molbart.molecules import MOLECULE, canonical, parsed_before, randomised, restored
-from bionemo_molbart.sizes import OF_OBJECTIVE
+from bionemo_molbart.sizes import AS_PAIRS, OF_OBJECTIVE
 from bionemo_molbart.spans import SpanMasking
 
 ENDS = 2
@@ -37,6 +37,7 @@ class MoleculeObjective:
     """
 
     own_keys = OF_OBJECTIVE
+    values_of_pairs = AS_PAIRS
 
     def __init__(
         self, tokenizer: Tokenizer, spelling: Spelling, *, seq_length: int, masking: SpanMasking | None = None

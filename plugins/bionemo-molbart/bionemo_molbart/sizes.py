@@ -127,3 +127,14 @@ class MaskingOptions:
 
 OF_OBJECTIVE = (*(one.name for one in fields(SpellingOptions)), "encoder_mask", "mask_prob", "span_lambda")
 """The keys that only the objective of molecules reads."""
+AS_PAIRS = {
+    "mode": "canonicalized",
+    "canonicalize_target_smile": True,
+    "canonicalize_encoder_input": True,
+    "canonicalize_decoder_output": True,
+    "encoder_augment": False,
+    "decoder_independent_augment": False,
+    "encoder_mask": False,
+    "mask_prob": 0,
+}
+"""Of these keys, what says that canonical molecules are read and written as they stand, which pairs do anyway."""

@@ -164,3 +164,20 @@ def test_a_model_without_a_decoder_is_refused(
     single = DataSplits(["AAA"])
     learn_pairs(model, single, tokenizer, "esm1nv")
     assert model.objective is objective
+
+
+def test_columns_by_number(tmp_path: Path, tokenizer: CharacterTokenizer, context: BuildContext) -> None:
+    path = table(tmp_path / "a.csv", ("set", "written", "read"), [("train", "LL", "A"), ("test", "VV", "G")])
+    splits = read(tokenizer, context, path=path, source_col=2, target_col=1, split_column="set")
+    assert (texts(splits.train), texts(splits.test)) == (["A\tLL"], ["G\tVV"])
+    mixed = read(tokenizer, context, path=path, source_column="read", target_col=1, **WHOLE)
+    assert texts(mixed.train) == ["A\tLL", "G\tVV"]
+    for params, message in (
+        ({"target_col": 3}, r"data\.target_col: there is no column 3, counted from 0, in .* set, written, read\."),
+        ({"source_col": 1, "source_column": "read"}, r"data\.source_column and data\.source_col are both given"),
+        ({"source_col": 1, "reaction_column": "read"}, r"data\.source_col: data\.reaction_column has both sides"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            read(tokenizer, context, path=path, **params)
+    with pytest.raises(ConfigError, match=r"data\.path and data\.dataset_path: neither is given"):
+        read(tokenizer, context)
