@@ -84,6 +84,7 @@ class Restore:
     strict: bool = True  # refuse a source with tensors that the model lacks, or without tensors that it has
     vocabulary: Optional[str] = None  # how to fit another vocabulary: tile (as v1), mean; null: refuse
     positions: Optional[str] = None  # how to fit other positions: tile (as v1), cut, interpolate, restart; null: refuse
+    extra_tokens: Optional[list[str]] = None  # letters to add to the stored tokenizer; their rows are means, or tiled
 
 
 OPENED = "opened"
@@ -99,6 +100,7 @@ CORE_GROUPS = {"trainer": Trainer, "batch": Batch, "parallel": Parallel, "checkp
 _RECOMPUTE = ("granularity", "method", "num_layers")
 LATER_SETTINGS = {
     "trainer": frozenset({"cuda_graphs", "fp8_recipe", *(f"activations_checkpoint_{key}" for key in _RECOMPUTE)}),
+    "restore": frozenset({"extra_tokens"}),
     "parallel": frozenset({"sharding_strategy", "shard_size", "reduce_dtype"}),
 }
 """Settings added since format 1; an older run.json gets their defaults."""

@@ -74,6 +74,24 @@ class CharacterTokenizer:
         return "".join(text)
 
 
+def add_tokens(pieces: Sequence[str], extra_tokens: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the pieces of an alphabet, and after them further letters of a user.
+
+    Raises:
+        ConfigError: one is not a single letter that a sequence can hold, or is a piece already.
+    """
+    extra_tokens = extra_tokens or ()
+    for number, token in enumerate(extra_tokens):
+        if len(token) != 1 or not "!" <= token <= "~" or "a" <= token <= "z":
+            raise ConfigError(
+                f"extra_tokens: {token!r} is not a single character such as J, 1 or #. Lower-case letters, which mean "
+                "masked residues, and white space cannot be tokens."
+            )
+        if token in (*pieces, *extra_tokens[:number]):
+            raise ConfigError(f"extra_tokens: {token!r} is a token already. Leave it out.")
+    return (*pieces, *extra_tokens)
+
+
 def reads_residues(tokenizer: Tokenizer) -> bool:
     """Return whether a tokenizer reads residues: its pieces are single characters, none in lower case."""
     ordinary = [piece for i, piece in enumerate(tokenizer.pieces) if i not in tokenizer.special_ids]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bionemo_core.config.schema import Choice
-from bionemo_core.errors import ArtefactError
+from bionemo_core.errors import ArtefactError, ConfigError
 from bionemo_core.interop.stored import ModelSpec, StoredModel, Vocabulary
 from bionemo_core.plugins.hookspecs import GROUPS
 from bionemo_core.protocols import Tokenizer
@@ -28,6 +29,21 @@ def check_vocabulary(stored: StoredModel, tokenizer: Tokenizer) -> None:
             f"{built.size} pieces ({built.sha256[:12]}...), but the model was stored with {stored.vocabulary.size} "
             f"({stored.vocabulary.sha256[:12]}...). Install version {stored.spec.tokenizer.version} of that plugin."
         )
+
+
+def extend_vocabulary(tokenizer: Choice, extra_tokens: Sequence[str], registry: Registry) -> Choice:
+    """Return a tokenizer that has further tokens after those of the given one.
+
+    Raises:
+        ConfigError: its component takes none.
+    """
+    found = registry.get("tokenizer", f"{tokenizer.distribution}/{tokenizer.name}")
+    if not any(key.name == "extra_tokens" for key in found.keys):
+        raise ConfigError(
+            f"restore.extra_tokens: the tokenizer {tokenizer.name!r} takes no further tokens. Leave it out."
+        )
+    own = tokenizer.params.get("extra_tokens") or []
+    return replace(tokenizer, params={**tokenizer.params, "extra_tokens": [*own, *extra_tokens]})
 
 
 def check_plugins(spec: ModelSpec, registry: Registry, source: str) -> list[str]:

@@ -13,7 +13,7 @@ from bionemo_core.errors import ArtefactError, ConfigError, NonFiniteError
 from bionemo_core.inference.embedding.contact_head import note_contact_head
 from bionemo_core.interop.load_report import LoadReport
 from bionemo_core.interop.stored import ModelSpec, StoredModel
-from bionemo_core.models.compatibility import check_plugins, check_vocabulary
+from bionemo_core.models.compatibility import check_plugins, check_vocabulary, extend_vocabulary
 from bionemo_core.models.locate import complete_choice, open_stored
 from bionemo_core.nn.missing_weights import note_missing
 from bionemo_core.parallel.groups import start_groups
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     import pytorch_lightning as pl
 
     from bionemo_core.plugins.registry import Registry
+
+MEAN = "mean"
+"""How the rows of added tokens are made, unless `restore.vocabulary` says it."""
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -118,6 +121,11 @@ def load_stored(
     context = BuildContext(device=device.partition(":")[0], dtype=dtype)
     tokenizer = registry.build(spec.tokenizer, context=context)
     check_vocabulary(stored, tokenizer)
+    stored_size = tokenizer.vocab_size
+    if restore.extra_tokens:
+        spec = replace(spec, tokenizer=extend_vocabulary(spec.tokenizer, restore.extra_tokens, registry))
+        restore = replace(restore, vocabulary=restore.vocabulary or MEAN)
+        tokenizer = registry.build(spec.tokenizer, context=context)
     module = registry.build(spec.model, tokenizer=tokenizer, context=context)
     network = network_of(module)
     report = transfer_weights(
@@ -125,7 +133,7 @@ def load_stored(
         start_groups(),
         replace(stored, notes=(*stored.notes, *notes)),
         restore,
-        Vocabularies(tokenizer.vocab_size, tokenizer.vocab_size),
+        Vocabularies(tokenizer.vocab_size, stored_size),
         absent_allowed=True,
     )
     note_missing(network, report.unfilled, report.source, report.absent_note)

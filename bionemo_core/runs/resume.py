@@ -189,8 +189,14 @@ def restore_weights(
     Raises:
         ArtefactError: the model cannot be opened, has another vocabulary, or does not fit.
         CheckpointError: it has no valid checkpoint, or the checkpoint does not fit.
+        ConfigError: extra tokens are asked for where the run has a tokenizer of its own.
     """
     assert spec.restore_from_path
+    if spec.restore.extra_tokens:
+        raise ConfigError(
+            "restore.extra_tokens: is for tasks that take the tokenizer of the stored model. Here give "
+            "tokenizer.extra_tokens, and restore.vocabulary=mean."
+        )
     stored = open_stored(spec.restore_from_path, registry, spec.connector, home=spec.home)
     try:
         if stored.foreign_vocab_size is None:

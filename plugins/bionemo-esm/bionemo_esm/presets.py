@@ -4,30 +4,38 @@ No `from __future__ import annotations`, no return annotation and no torch at im
 signatures as configurations.
 """
 
+from typing import Optional
+
 from bionemo_core import configure
 from bionemo_core.protocols import BuildContext, Tokenizer
 from bionemo_esm.sizes import EsmcShape, EsmShape, Masking
 
 
-def esm1nv_alphabet():
+def esm1nv_alphabet(
+    extra_tokens: Optional[list[str]] = None,  # further letters, such as [J]; each gets a row of the embedding
+):
     """Return the tokenizer of ESM-1nv."""
     from bionemo_esm.tokenizer import esm1nv_tokenizer
 
-    return esm1nv_tokenizer()
+    return esm1nv_tokenizer(extra_tokens)
 
 
-def esm2_alphabet():
+def esm2_alphabet(
+    extra_tokens: Optional[list[str]] = None,  # further letters, such as [J]; each gets a row of the embedding
+):
     """Return the tokenizer of ESM-1b and ESM-2."""
     from bionemo_esm.tokenizer import esm2_tokenizer
 
-    return esm2_tokenizer()
+    return esm2_tokenizer(extra_tokens)
 
 
-def esmc_alphabet():
+def esmc_alphabet(
+    extra_tokens: Optional[list[str]] = None,  # further letters, such as [J]; each gets a row of the embedding
+):
     """Return the tokenizer of ESM C."""
     from bionemo_esm.tokenizer import esmc_tokenizer
 
-    return esmc_tokenizer()
+    return esmc_tokenizer(extra_tokens)
 
 
 def esm(shape: EsmShape, masking: Masking, *, tokenizer: Tokenizer, context: BuildContext):
