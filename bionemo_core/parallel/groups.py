@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
@@ -151,11 +153,12 @@ def _make_groups(tensor_size: int, pipeline_size: int) -> ProcessGroups:
         os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "1")
     if parallel_state.is_initialized():
         parallel_state.destroy_model_parallel()
-    parallel_state.initialize_model_parallel(
-        tensor_model_parallel_size=tensor_size,
-        pipeline_model_parallel_size=pipeline_size,
-        create_gloo_process_groups=False,
-    )
+    with _communicators_made_when_used():
+        parallel_state.initialize_model_parallel(
+            tensor_model_parallel_size=tensor_size,
+            pipeline_model_parallel_size=pipeline_size,
+            create_gloo_process_groups=False,
+        )
     pipeline = parallel_state.get_pipeline_model_parallel_group()
     stage = Stage(pipeline.rank(), pipeline.size())
     data = parallel_state.get_data_parallel_group()
@@ -169,6 +172,24 @@ def _make_groups(tensor_size: int, pipeline_size: int) -> ProcessGroups:
         pipeline_hosts=_group_of_hosts(pipeline, numbers.movedim(0, -1)),
         collection=ProcessGroupCollection.use_mpu_process_groups(),
     )
+
+
+@contextmanager
+def _communicators_made_when_used() -> Iterator[None]:
+    """Give the groups that the block makes their NCCL communicators at their first collective, if there is one process.
+
+    Lightning binds the job to its device, so torch makes a communicator for each group at once, also for those that a
+    single process never uses. Each takes half a second to end, those of megatron-core's groups seven.
+    """
+    world = dist.group.WORLD
+    if world is None or dist.get_world_size() > 1:
+        yield
+        return
+    device, world.bound_device_id = world.bound_device_id, None
+    try:
+        yield
+    finally:
+        world.bound_device_id = device
 
 
 def _group_of_hosts(group: dist.ProcessGroup, numbers: torch.Tensor) -> dist.ProcessGroup:

@@ -149,8 +149,6 @@ class MegatronStrategy(DDPStrategy):
             assert self.cluster_environment is not None
             wait_for_ranks(self.cluster_environment, self.num_nodes, min(self._timeout_s, START_TIMEOUT_S))
             super().setup_distributed()
-            if dist.get_world_size() == 1:
-                _make_communicators_when_used()
         else:
             self.set_world_ranks()
         start_groups(self.tensor_model_parallel_size, self.pipeline_model_parallel_size)
@@ -332,16 +330,6 @@ class MegatronStrategy(DDPStrategy):
             return
         for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
             optimizer.load_state_dict(state)
-
-
-def _make_communicators_when_used() -> None:
-    """Give a process group its NCCL communicator at its first collective: one process needs none.
-
-    Lightning binds the job to its device, and torch then makes a communicator for each group at once. To end them takes
-    half a second each, seven seconds for the groups of megatron-core.
-    """
-    assert dist.group.WORLD is not None
-    dist.group.WORLD.bound_device_id = None
 
 
 def compile_layers(network: nn.Module) -> None:
