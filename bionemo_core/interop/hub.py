@@ -1,51 +1,51 @@
-"""Models by address: downloaded once to a cache under the home folder, and verified each time they are used.
+"""Models by address: downloaded once to a cache, and verified each time they are used.
 
 An address is `https://...`, `ngc://org/team/model:version[/file]`, or a name of the Hugging Face hub such as
-`facebook/esm2_t6_8M_UR50D`, with an optional `@revision`. `#sha256=...` after an address gives the expected hash.
+`facebook/esm2_t6_8M_UR50D`, with an optional `@revision` and `hf://` before it. `#sha256=...` after an https address
+gives the expected hash. Names of the hub are downloaded by `huggingface_hub` to its own cache, which other programs
+share; the rest goes to the home folder.
 """
+
+from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 from bionemo_core.config.safe_json import parse_json
 from bionemo_core.errors import ArtefactError, ConfigError, NetworkError
-from bionemo_core.interop.huggingface import (
-    CONFIG,
-    INDEX,
-    PICKLED_INDEX,
-    PICKLED_WEIGHTS,
-    TOKENIZER_FILES,
-    WEIGHTS,
-    weight_map,
-)
+from bionemo_core.interop.huggingface import CONFIG, INDEX, SHARDS, TOKENIZER_FILES, WEIGHTS
 from bionemo_core.io.atomic import write_json
 from bionemo_core.io.download import cache_folder, fetch, name_of
-from bionemo_core.io.hashing import hash_file
+from bionemo_core.io.exhaustion import find_exhaustion
+from bionemo_core.io.hashing import hash_file, start_hash
 from bionemo_core.io.locks import lock_beside
 
 HUB_VARIABLE = "HF_ENDPOINT"
 """The environment variable that names a mirror; Hugging Face's own tools read it too."""
 HUB = "https://huggingface.co"
+HUB_SCHEME = "hf://"
 OFFLINE_VARIABLE = "HF_HUB_OFFLINE"
 """The environment variable that forbids requests to the hub; Hugging Face's own tools read it too."""
 NGC_VARIABLE = "BIONEMO_NGC_ENDPOINT"
 NGC = "https://api.ngc.nvidia.com"
 
-_HUB_NAME = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revision>[\w./-]+))?", re.ASCII)
+_HUB_NAME = re.compile(
+    r"(?P<name>[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95})(?:@(?P<revision>[\w.-][\w./-]*))?", re.ASCII
+)
 _NGC_NAME = re.compile(
     r"ngc://(?P<org>[\w-]+)/(?:(?P<team>[\w-]+)/)?(?P<model>[\w.-]+):(?P<version>[\w.-]+)(?:/(?P<file>[\w.-]+))?",
     re.ASCII,
 )
-_COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
 _FILE = re.compile(r"[A-Za-z0-9][\w.+-]{0,127}", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_GIT_SHA1 = re.compile(r"[0-9a-f]{40}", re.ASCII)
 _RECORD = "downloaded.json"
-_LISTING = "listing.json"
-_MAX_LISTING_BYTES = 16 * 2**20
 _MODEL_FILES = (".nemo", ".safetensors", ".ckpt", ".bin", ".pt", ".pth", ".json", ".tar", ".gz", ".zip")
 
 
@@ -55,7 +55,7 @@ def is_address(path: str) -> bool:
     A name of the hub is one only if it cannot be meant as a path: nothing has that path, it does not end like a file
     of a model, and there is no folder called like its first part. With `@revision` the folder does not matter.
     """
-    if path.startswith(("http://", "https://", "ngc://")):
+    if path.startswith(("http://", "https://", "ngc://", HUB_SCHEME)):
         return True
     match = _HUB_NAME.fullmatch(path)
     if match is None or Path(path).exists() or path.lower().endswith(_MODEL_FILES):
@@ -65,25 +65,53 @@ def is_address(path: str) -> bool:
 
 def is_offline() -> bool:
     """Return whether the environment forbids requests to the hub."""
-    return os.environ.get(OFFLINE_VARIABLE, "").upper() in ("1", "ON", "YES", "TRUE")
+    return any(
+        os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE")
+        for name in (OFFLINE_VARIABLE, "TRANSFORMERS_OFFLINE")
+    )
+
+
+def hub_endpoint() -> str:
+    """Return the address of the hub, without a slash at its end."""
+    return (os.environ.get(HUB_VARIABLE) or HUB).rstrip("/")
+
+
+def import_hub_library(wanted_by: str) -> Any:
+    """Return the module `huggingface_hub`.
+
+    Raises:
+        ConfigError: it is not installed; the message starts with `wanted_by`.
+    """
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise ConfigError(f"{wanted_by}: needs the extra `hub`: pip install huggingface-hub.") from error
+    return huggingface_hub
+
+
+def hide_token(text: str, token: str | None) -> str:
+    """Return what a server said on one line, without the token and without the queries of addresses."""
+    # An address may itself be a permission, by its query.
+    words = re.sub(r"\?[^\s'\"]+", "?***", text.replace(token, "***") if token else text).split()
+    return " ".join(words).rstrip(".")[:500]
 
 
 def fetch_model(address: str, home: Path) -> Path:
-    """Download the file or folder that `address` names, unless it is cached under `home`; return its path.
+    """Download the file or folder that `address` names, unless it is cached; return its path.
 
     Raises:
-        ArtefactError: the cached copy has changed since the download, or the hub's listing is invalid.
-        ConfigError: the address is malformed.
+        ArtefactError: the cached copy has changed since the download, or has no weights that can be read.
+        ConfigError: the address is malformed, the hub may not be asked, or `huggingface_hub` is missing.
         NetworkError: the download failed.
     """
     if address.startswith("ngc://"):
         return _fetch_file(_ngc_url(address), home)
-    if "://" in address:
+    if "://" in address and not address.startswith(HUB_SCHEME):
         return _fetch_file(address, home)
-    match = _HUB_NAME.fullmatch(address)
+    match = _HUB_NAME.fullmatch(address.removeprefix(HUB_SCHEME))
     if match is None:
         raise ConfigError(f"{address}: not an address. Expected owner/model, https://... or ngc://org/model:version.")
-    return _fetch_hub_folder(match["name"], match["revision"] or "main", home / "downloads" / "hub")
+    return _fetch_hub_folder(match["name"], match["revision"] or "main")
 
 
 def _fetch_file(address: str, home: Path) -> Path:
@@ -111,81 +139,107 @@ def _fetch_file(address: str, home: Path) -> Path:
     return path
 
 
-def _fetch_hub_folder(name: str, revision: str, hub: Path) -> Path:
-    endpoint = (os.environ.get(HUB_VARIABLE) or HUB).rstrip("/")
-    root = hub / name.replace("/", "--")
-    with lock_beside(root / _RECORD, "download"):
-        if _COMMIT.fullmatch(revision) and (root / revision / _RECORD).is_file():
-            return _verify_folder(root / revision)
-        listing = _fetch_listing(endpoint, name, revision, root)
-        commit, listed = _read_listing(listing)
-        folder = root / commit
-        if (folder / _RECORD).is_file():
-            return _verify_folder(folder)
-        base = f"{endpoint}/{name}/resolve/{commit}"
-        for file in _list_needed_files(folder, base, listed):
-            fetch(f"{base}/{file}", folder / file, sha256=listed[file])
-        paths = [path for path in folder.iterdir() if path.name in listed]
-        _write_record(folder, {path.name: hash_file(path, from_disk=True).sha256 for path in paths})
+def _fetch_hub_folder(name: str, revision: str) -> Path:
+    library = import_hub_library(name)
+    from huggingface_hub.errors import HfHubHTTPError
+
+    wanted = [CONFIG, *TOKENIZER_FILES, WEIGHTS, INDEX, SHARDS]
+    try:
+        with _bars_on_terminals_only(library):
+            downloaded = library.snapshot_download(
+                name,
+                revision=revision,
+                endpoint=hub_endpoint(),
+                local_files_only=is_offline(),
+                allow_patterns=wanted,
+            )
+    except Exception as error:  # what the library raises if a server answers otherwise than the hub is not bounded
+        failure = error if isinstance(error, HfHubHTTPError) else error.__cause__ or error
+        raise find_exhaustion(error) or _hub_refusal(name, revision, failure, library.get_token()) from error
+    folder = Path(downloaded)
+    # Other programs may have more in the same folder, pickled weights too.
+    for path in sorted({path for pattern in wanted for path in folder.glob(pattern)}):
+        _verify_blob(path)
+    where = f"{name}@{revision}"
+    if not (folder / CONFIG).is_file():
+        raise ArtefactError(f"{where}: not a model that can be read: the hub has no {CONFIG} there.")
+    if not ((folder / WEIGHTS).is_file() or (folder / INDEX).is_file()):
+        raise ArtefactError(
+            f"{where}: the hub has no {WEIGHTS} or {INDEX} there. Pickled weights (.bin) are not downloaded: convert "
+            f"them to safetensors, or take a revision that has them. If you trust the owner, `hf download {name}` and "
+            "give the path of the folder: of a pickle only tensors are read."
+        )
     return folder
 
 
-def _fetch_listing(endpoint: str, name: str, revision: str, root: Path) -> Path:
-    """Ask the hub for the commit and the files of a revision; a branch may have moved, so it is asked each time.
+@contextmanager
+def _bars_on_terminals_only(library: Any) -> Iterator[None]:
+    """Keep the library's bars out of log files, unless a variable of its own decides."""
+    decided = library.constants.HF_HUB_DISABLE_PROGRESS_BARS is not None
+    if decided or sys.stderr.isatty() or library.utils.are_progress_bars_disabled():
+        yield
+        return
+    library.utils.disable_progress_bars()
+    try:
+        yield
+    finally:
+        library.utils.enable_progress_bars()
+
+
+def _hub_refusal(name: str, revision: str, error: BaseException, token: str | None) -> ConfigError | NetworkError:
+    """Return the error for what `huggingface_hub` raised; it says what to do."""
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    if is_offline():
+        return ConfigError(
+            f"{name}: there is nothing at this path, and {OFFLINE_VARIABLE} forbids asking the Hugging Face hub for "
+            f"{revision!r}, of which the cache has no complete copy. Give the path of a model, or download it with a "
+            f"network: `hf download {name}`."
+        )
+    endpoint = hub_endpoint()
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    where = f"{name}: there is nothing at this path, so it was looked up on the Hugging Face hub. {endpoint} answered"
+    login = "Set HF_TOKEN to a token of an account that has access, or log in with `hf auth login`."
+    if isinstance(error, GatedRepoError):
+        accept = f"The model is gated: accept its terms at {endpoint}/{name} with your account."
+        known = "The account of your token has no access yet." if token else login
+        return NetworkError(f"{where} with status {status}. {accept} {known}")
+    if isinstance(error, RevisionNotFoundError):
+        return NetworkError(f"{where} that there is no revision {revision!r}. Check what follows '@'.")
+    if isinstance(error, RepositoryNotFoundError) or status == 401:
+        if status == 401 and token:
+            return NetworkError(
+                f"{where} with status 401: it has no such model, or does not accept your token. Check the name; set "
+                "HF_TOKEN to a valid token, or log in with `hf auth login`."
+            )
+        return NetworkError(f"{where} with status {status}: it has no such model, or a private one. {login}")
+    if status == 403:
+        owner = name.partition("/")[0]
+        return NetworkError(f"{where} with status 403: your token may not read repositories of {owner}. {login}")
+    return NetworkError(f"{where}: {hide_token(f'{error}', token)}.")
+
+
+def _verify_blob(path: Path) -> None:
+    """Compare a file of the hub's cache with its hash: the cache names each by SHA-256, or as git does.
 
     Raises:
-        ConfigError: $HF_HUB_OFFLINE forbids it.
-        NetworkError: the hub does not answer, or has no such model.
+        ArtefactError: it has changed.
     """
-    listing = root / _LISTING
-    if is_offline():
-        kept = sorted(folder.parent.name for folder in root.glob(f"*/{_RECORD}"))
-        known = f"Downloaded before: {' or '.join(f'{name}@{commit}' for commit in kept)}." if kept else ""
-        raise ConfigError(
-            f"{name}: there is nothing at this path, and {OFFLINE_VARIABLE} forbids asking the Hugging Face hub for "
-            f"{revision!r}. {known or 'It was never downloaded. Give the path of a model.'}"
-        )
-    listing.unlink(missing_ok=True)
-    url = f"{endpoint}/api/models/{name}/revision/{quote(revision, safe='')}?blobs=true"
+    blob = path.resolve()
     try:
-        return fetch(url, listing, max_bytes=_MAX_LISTING_BYTES)
-    except NetworkError as error:
-        raise NetworkError(
-            f"{name}: there is nothing at this path, so it was looked up on the Hugging Face hub. {error}"
-        ) from error
-
-
-def _list_needed_files(folder: Path, base: str, listed: Mapping[str, str | None]) -> list[str]:
-    """Return the names of the model's files that are needed: never a pickle if there are safetensors."""
-    if CONFIG not in listed:
-        raise ArtefactError(f"{base}: not a model that can be read: the hub lists no {CONFIG} there.")
-    needed = [CONFIG, *(name for name in TOKENIZER_FILES if name in listed)]
-    for index, weights in ((INDEX, WEIGHTS), (PICKLED_INDEX, PICKLED_WEIGHTS)):
-        if index in listed:
-            path = fetch(f"{base}/{index}", folder / index, sha256=listed[index])
-            shards = sorted(set(weight_map(path).values()))
-            if absent := [shard for shard in shards if shard not in listed]:
-                raise ArtefactError(f"{base}: {index} names {absent[0]!r}, which the hub does not list.")
-            return [*needed, index, *shards]
-        if weights in listed:
-            return [*needed, weights]
-    raise ArtefactError(f"{base}: no weights there. Expected {WEIGHTS}, or {INDEX} and the files that it names.")
-
-
-def _read_listing(path: Path) -> tuple[str, dict[str, str | None]]:
-    """Read a hub listing: the commit of the revision, and its files, with their SHA-256 if the hub gives it."""
-    content = parse_json(path.read_bytes(), str(path))
-    commit = content.get("sha") if isinstance(content, dict) else None
-    if not isinstance(commit, str) or not _COMMIT.fullmatch(commit) or not isinstance(content.get("siblings"), list):
-        raise ArtefactError(f"{path}: not a listing of the hub: expected a commit ('sha') and its files ('siblings').")
-    listed: dict[str, str | None] = {}
-    for entry in content["siblings"]:
-        name = entry.get("rfilename") if isinstance(entry, dict) else None
-        if isinstance(name, str) and _FILE.fullmatch(name):
-            stored = entry.get("lfs")
-            digest = stored.get("sha256") if isinstance(stored, dict) else None
-            listed[name] = digest if isinstance(digest, str) and _SHA256.fullmatch(digest) else None
-    return commit, listed
+        if _SHA256.fullmatch(blob.name):
+            intact = hash_file(blob, from_disk=True).sha256 == blob.name
+        elif _GIT_SHA1.fullmatch(blob.name):  # a small one
+            content = blob.read_bytes()
+            digest = start_hash("sha1")
+            digest.update(b"blob %d\0" % len(content) + content)
+            intact = digest.hexdigest() == blob.name
+        else:  # a file system without links, or a mirror that names files in its own way
+            return
+    except OSError as error:
+        raise ArtefactError(f"{path}: cannot be read: {error.strerror}.") from error
+    if not intact:
+        raise ArtefactError(f"{path}: changed since the download. Remove {blob} to download it again.")
 
 
 def _ngc_url(address: str) -> str:
@@ -215,11 +269,3 @@ def _read_record(folder: Path) -> dict[str, str]:
 
 def _write_record(folder: Path, hashes: Mapping[str, str]) -> None:
     write_json(folder / _RECORD, {**_read_record(folder), **hashes}, sort_keys=True)
-
-
-def _verify_folder(folder: Path) -> Path:
-    for name, expected in _read_record(folder).items():
-        path = folder / name
-        if not path.is_file() or hash_file(path, from_disk=True).sha256 != expected:
-            raise ArtefactError(f"{path}: changed since the download. Remove the folder {folder} to download it again.")
-    return folder

@@ -19,6 +19,8 @@ from bionemo_core.io.atomic import new_output, write_chunks, write_json
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+SHARDS = "model-*-of-*.safetensors"
+"""The pattern of the files that an index names."""
 CARD = "README.md"
 PICKLED_WEIGHTS = "pytorch_model.bin"
 PICKLED_INDEX = "pytorch_model.bin.index.json"

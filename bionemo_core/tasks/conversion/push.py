@@ -5,14 +5,13 @@ The token is that of HF_TOKEN or of the stored login; it is in no message, whate
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 from bionemo_core.errors import ConfigError, NetworkError
-from bionemo_core.interop.hub import HUB, HUB_VARIABLE, OFFLINE_VARIABLE, is_offline
+from bionemo_core.interop.hub import OFFLINE_VARIABLE, hide_token, hub_endpoint, import_hub_library, is_offline
 
 Answer = TypeVar("Answer")
 
@@ -39,12 +38,9 @@ class Destination:
             raise ConfigError(
                 f"task.push_to: {OFFLINE_VARIABLE} forbids requests to the hub. Unset it, or do not push."
             )
-        try:
-            import huggingface_hub
-        except ImportError as error:
-            raise ConfigError("task.push_to: needs the extra `hub`: pip install huggingface-hub.") from error
+        huggingface_hub = import_hub_library("task.push_to")
         self.name, self._private = name, private
-        self._endpoint = (os.environ.get(HUB_VARIABLE) or HUB).rstrip("/")
+        self._endpoint = hub_endpoint()
         token = huggingface_hub.get_token()
         if not token:
             raise ConfigError(
@@ -140,6 +136,4 @@ class Destination:
         return f"{where}: {self._hide(said)}"
 
     def _hide(self, text: str) -> str:
-        # An address to upload to may itself be a permission, by its query.
-        words = re.sub(r"\?[^\s'\"]+", "?***", text.replace(self._token, "***")).split()
-        return " ".join(words).rstrip(".")[:500]
+        return hide_token(text, self._token)

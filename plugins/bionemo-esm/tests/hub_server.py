@@ -1,12 +1,16 @@
-"""A stand-in for the Hugging Face hub on loopback: whoami, create, preupload, LFS and commit, for one token."""
+"""A stand-in for the Hugging Face hub on loopback: creating, sending and downloading, for one token."""
 
 import base64
+import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 from typing import Any
+
+import pytest
 
 TOKEN = "hf_LoopbackSecretThatNobodyMayRead"
 SIGNATURE = "SignedForOneUpload"
@@ -18,7 +22,7 @@ class Hub:
     def __init__(self) -> None:
         self.url = ""
         self.repositories: dict[str, dict[str, Any]] = {}
-        """By name: `private`, and `files` with their content."""
+        """By name: `private`, `files` with their content, perhaps `gated` or `forbidden`."""
         self.requests: list[str] = []
         self.unauthorised: list[str] = []
         self.objects: dict[str, bytes] = {}
@@ -27,13 +31,15 @@ class Hub:
         """Whether the token may only read."""
         self.full = False
 
-    def answer(self, method: str, path: str, body: bytes, token: str) -> tuple[int, dict[str, Any]]:
+    def answer(self, method: str, path: str, body: bytes, token: str, headers: dict[str, str]) -> tuple[int, Any]:
         if path.startswith("/lfs/"):  # an address that itself is the permission
             if self.full:
                 return 403, {"error": "Quota exceeded"}
             self.objects[path.removeprefix("/lfs/")] = body
             return 200, {}
-        if token != TOKEN:
+        name = "/".join(path.removeprefix("/api/models/").removeprefix("/").split("/")[:2]).removesuffix(".git")
+        found = self.repositories.get(name, {"private": True})
+        if token != TOKEN and (token or found["private"] or method == "POST"):
             self.unauthorised.append(path)
             return 401, {"error": f"Invalid credentials: {token}"}  # a careless server that repeats the token
         if path == "/api/whoami-v2":
@@ -42,9 +48,11 @@ class Hub:
             return 200, {"errors": [], "warnings": []}
         if path == "/api/repos/create":
             return self.create(json.loads(body))
-        name = "/".join(path.removeprefix("/api/models/").removeprefix("/").split("/")[:2]).removesuffix(".git")
         if name not in self.repositories:
+            headers["X-Error-Code"] = "RepoNotFound"
             return 404, {"error": "Repository not found"}
+        if method in ("GET", "HEAD") and any(f"/{part}/" in path for part in ("revision", "tree", "resolve")):
+            return self.download(name, path, headers)
         if path.endswith("/info/lfs/objects/batch"):
             asked = [one for one in json.loads(body)["objects"]]
             actions = [
@@ -63,6 +71,36 @@ class Hub:
         repository = self.repositories[name]
         siblings = [{"rfilename": one} for one in (".gitattributes", *repository["files"])]
         return 200, {"id": name, "sha": "0" * 40, "private": repository["private"], "siblings": siblings}
+
+    def download(self, name: str, path: str, headers: dict[str, str]) -> tuple[int, Any]:
+        repository = self.repositories[name]
+        if repository.get("forbidden"):
+            return 403, {"error": "Your token cannot read it"}
+        files = repository["files"]
+        commit = hashlib.sha1(repr(sorted(files.items())).encode()).hexdigest()
+        asked, rest = path.partition(f"{name}/")[2].split("/", 1)
+        revision, _, file = rest.partition("/")
+        if revision not in ("main", commit):
+            headers["X-Error-Code"] = "RevisionNotFound"
+            return 404, {"error": "Invalid rev id"}
+        if asked == "revision":
+            siblings = [{"rfilename": one} for one in files]
+            return 200, {"id": name, "sha": commit, "private": repository["private"], "siblings": siblings}
+        if asked == "tree":
+            return 200, [self.entry(one, content) for one, content in files.items()]
+        if repository.get("gated"):  # its files are listed, but not given
+            headers["X-Error-Code"] = "GatedRepo"
+            return 403, {"error": "Access to this model is restricted"}
+        entry = self.entry(file, files[file])
+        etag = entry.get("lfs", entry)["oid"]
+        headers |= {"X-Repo-Commit": commit, "ETag": f'"{etag}"'}
+        return 200, repository.get("sent", files)[file]
+
+    def entry(self, file: str, content: bytes) -> dict[str, Any]:
+        oid = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+        large = {"lfs": {"oid": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 130}}
+        kept = large if file.endswith((".safetensors", ".bin")) else {}
+        return {"type": "file", "path": file, "size": len(content), "oid": oid, **kept}
 
     def create(self, asked: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         name = f"{asked['organization']}/{asked['name']}"
@@ -96,19 +134,21 @@ def serve_hub() -> Iterator[Hub]:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             hub.requests.append(f"{self.command} {path}")
             token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
-            status, content = hub.answer(self.command, path, body, token)
-            answer = json.dumps(content).encode()
+            headers: dict[str, str] = {}
+            status, content = hub.answer(self.command, path, body, token, headers)
+            answer = content if isinstance(content, bytes) else json.dumps(content).encode()
             self.send_response(status)
-            if status == 404:
-                self.send_header("X-Error-Code", "RepoNotFound")
             if status in (401, 403):
                 self.send_header("X-Error-Message", content["error"])
+            for header in headers.items():
+                self.send_header(*header)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(answer)))
             self.end_headers()
-            self.wfile.write(answer)
+            if self.command != "HEAD":
+                self.wfile.write(answer)
 
-        do_GET = do_POST = do_PUT = respond  # noqa: N815 - the names that http.server asks for
+        do_GET = do_HEAD = do_POST = do_PUT = respond  # noqa: N815 - the names that http.server asks for
 
         def log_message(self, *arguments: object) -> None:
             pass
@@ -122,3 +162,11 @@ def serve_hub() -> Iterator[Hub]:
         finally:
             server.shutdown()
             thread.join()
+
+
+def assert_token_nowhere(folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    said = "".join(capsys.readouterr())
+    assert TOKEN not in said
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert not [path for path in files if TOKEN.encode() in path.read_bytes()]
+    return said

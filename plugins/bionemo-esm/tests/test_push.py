@@ -1,15 +1,14 @@
 """A converted folder on its way to a stand-in for the hub: what arrives, what is refused, and no token anywhere."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hub_server import SIGNATURE, TOKEN, Hub, serve_hub
+from hub_server import SIGNATURE, TOKEN, Hub, assert_token_nowhere
 
 from bionemo_core import cli
 
 transformers = pytest.importorskip("transformers")
-constants = pytest.importorskip("huggingface_hub").constants
+pytest.importorskip("huggingface_hub")
 
 # Of huggingface_hub, when it sends a large file without Xet.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning")
@@ -27,30 +26,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    monkeypatch.setenv("HF_TOKEN", TOKEN)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
-    monkeypatch.setenv("BIONEMO_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no_login"))
-    with serve_hub() as served:
-        monkeypatch.setenv("HF_ENDPOINT", served.url)
-        yield served
-
-
 def push(model: Path, target: Path, *more: str) -> int:
     arguments = ("task=convert", f"restore_from_path={model}", "task.to=huggingface", f"task.output={target}")
     return cli.main([*arguments, f"task.push_to={NAME}", *more])
-
-
-def assert_token_nowhere(folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
-    said = "".join(capsys.readouterr())
-    assert TOKEN not in said
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    assert not [path for path in files if TOKEN.encode() in path.read_bytes()]
-    return said
 
 
 def test_every_file_arrives_in_one_commit(
