@@ -145,7 +145,7 @@ def _fetch_hub_folder(name: str, revision: str) -> Path:
 
     wanted = [CONFIG, *TOKENIZER_FILES, WEIGHTS, INDEX, SHARDS]
     try:
-        with _bars_on_terminals_only(library):
+        with _bars_on_terminals_only():
             downloaded = library.snapshot_download(
                 name,
                 revision=revision,
@@ -173,17 +173,20 @@ def _fetch_hub_folder(name: str, revision: str) -> Path:
 
 
 @contextmanager
-def _bars_on_terminals_only(library: Any) -> Iterator[None]:
+def _bars_on_terminals_only() -> Iterator[None]:
     """Keep the library's bars out of log files, unless a variable of its own decides."""
-    decided = library.constants.HF_HUB_DISABLE_PROGRESS_BARS is not None
-    if decided or sys.stderr.isatty() or library.utils.are_progress_bars_disabled():
+    from huggingface_hub import constants
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    decided = constants.HF_HUB_DISABLE_PROGRESS_BARS is not None
+    if decided or sys.stderr.isatty() or are_progress_bars_disabled():
         yield
         return
-    library.utils.disable_progress_bars()
+    disable_progress_bars()
     try:
         yield
     finally:
-        library.utils.enable_progress_bars()
+        enable_progress_bars()
 
 
 def _hub_refusal(name: str, revision: str, error: BaseException, token: str | None) -> ConfigError | NetworkError:
