@@ -1,12 +1,11 @@
 """The log of a command: what the modules say through the logger `bionemo` goes to standard error."""
 
 import logging
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
+from bionemo_core.machine import is_first_rank
 
 
 @contextmanager
@@ -15,7 +14,7 @@ def log_to_stderr() -> Iterator[None]:
     log = logging.getLogger("bionemo")
     handler, level = _Stderr(), log.level
     log.addHandler(handler)
-    log.setLevel(logging.INFO if _is_first_rank() else logging.WARNING)
+    log.setLevel(logging.INFO if is_first_rank() else logging.WARNING)
     try:
         yield
     finally:
@@ -35,7 +34,3 @@ class _Stderr(logging.Handler):
             sys.stderr.flush()
         except Exception:
             self.handleError(record)
-
-
-def _is_first_rank() -> bool:
-    return next((os.environ[name] == "0" for name in _RANKS if name in os.environ), True)

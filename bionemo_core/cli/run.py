@@ -4,18 +4,24 @@ import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from bionemo_core.builtin import load_registry
 from bionemo_core.cli.overrides import component_keys, keys_of, prepare_command_line
 from bionemo_core.cli.unused_keys import check_source, check_unused
 from bionemo_core.errors import ConfigError
+from bionemo_core.io.object_storage import is_object
+from bionemo_core.io.staging import outgoing, stage
 from bionemo_core.io.std_streams import keep_working
+from bionemo_core.machine import home_path, is_first_rank
 from bionemo_core.plugins import Registry
 from bionemo_core.plugins.did_you_mean import did_you_mean
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+    from bionemo_core.config.schema import RunSpec
 
 # Hydra and hydra-zen are imported in the bodies, so that an error about a misspelt name does not wait for them.
 
@@ -108,7 +114,28 @@ def run_task(config: "DictConfig") -> Any:
     registry = load_registry()
     spec = make_spec(config, registry)
     run = task_spec(registry, f"{spec.task.distribution}/{spec.task.name}").load()
-    return run(spec, registry, composed_yaml=composed_yaml(config))
+    with _local_paths(spec) as local:
+        return run(local, registry, composed_yaml=composed_yaml(config))
+
+
+@contextmanager
+def _local_paths(spec: "RunSpec") -> "Iterator[RunSpec]":
+    """Yield the run with paths of files where keys of its task name objects of a storage service.
+
+    Raises:
+        DataError: there is no such object.
+        NetworkError: the service does not give an input, or does not accept the output.
+    """
+    params, home = spec.task.params, home_path(spec.home)
+    if not any(isinstance(value, str) and is_object(value) for value in params.values()):
+        yield spec
+        return
+    inputs = {name: value for name, value in params.items() if name != "output"}
+    staged = {name: stage(value, f"task.{name}", home) for name, value in inputs.items()}
+    overwrite, first = bool(params.get("overwrite")), is_first_rank()
+    with outgoing(params.get("output"), "task.output", home, overwrite=overwrite, send=first) as output:
+        local = {name: output if name == "output" else staged[name] for name in params}
+        yield replace(spec, task=replace(spec.task, params=local))
 
 
 def _sweep_job(config: "DictConfig") -> float | None:

@@ -1,9 +1,9 @@
 """Models by address: downloaded once to a cache, and verified each time they are used.
 
-An address is `https://...`, `ngc://org/team/model:version[/file]`, or a name of the Hugging Face hub such as
-`facebook/esm2_t6_8M_UR50D`, with an optional `@revision` and `hf://` before it. `#sha256=...` after an https address
-gives the expected hash. Names of the hub are downloaded by `huggingface_hub` to its own cache, which other programs
-share; the rest goes to the home folder.
+An address is `https://...`, `s3://...`, `gs://...`, `ngc://org/team/model:version[/file]`, or a name of the Hugging
+Face hub such as `facebook/esm2_t6_8M_UR50D`, with an optional `@revision` and `hf://` before it. `#sha256=...` after an
+https address gives the expected hash. Names of the hub are downloaded by `huggingface_hub` to its own cache, which
+other programs share; the rest goes to the home folder.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from bionemo_core.io.download import cache_folder, fetch, name_of
 from bionemo_core.io.exhaustion import find_exhaustion
 from bionemo_core.io.hashing import hash_file, start_hash
 from bionemo_core.io.locks import lock_beside
+from bionemo_core.io.object_storage import is_object
+from bionemo_core.io.staging import stage
 
 HUB_VARIABLE = "HF_ENDPOINT"
 """The environment variable that names a mirror; Hugging Face's own tools read it too."""
@@ -55,7 +57,7 @@ def is_address(path: str) -> bool:
     A name of the hub is one only if it cannot be meant as a path: nothing has that path, it does not end like a file
     of a model, and there is no folder called like its first part. With `@revision` the folder does not matter.
     """
-    if path.startswith(("http://", "https://", "ngc://", HUB_SCHEME)):
+    if path.startswith(("http://", "https://", "ngc://", HUB_SCHEME)) or is_object(path):
         return True
     match = _HUB_NAME.fullmatch(path)
     if match is None or Path(path).exists() or path.lower().endswith(_MODEL_FILES):
@@ -106,6 +108,8 @@ def fetch_model(address: str, home: Path) -> Path:
     """
     if address.startswith("ngc://"):
         return _fetch_file(_ngc_url(address), home)
+    if is_object(address):
+        return Path(stage(address, "restore_from_path", home))
     if "://" in address and not address.startswith(HUB_SCHEME):
         return _fetch_file(address, home)
     match = _HUB_NAME.fullmatch(address.removeprefix(HUB_SCHEME))

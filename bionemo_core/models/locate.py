@@ -35,7 +35,8 @@ FOREIGN = "foreign"
 EXPECTED = (
     "a run folder (with run.json), a checkpoint folder of one (step-...), an artefact (a folder with artefact.json, or "
     "one .safetensors file), a .nemo archive, a Hugging Face folder (with config.json), a name of its hub "
-    "(owner/model), an address (https://..., ngc://org/model:version), or a name that `bionemo-run models` lists"
+    "(owner/model), an address (https://..., s3://bucket/model, ngc://org/model:version), or a name that `bionemo-run "
+    "models` lists"
 )
 
 

@@ -5,10 +5,12 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from inspect import Parameter, signature
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
 
 from bionemo_core.errors import ConfigError
+from bionemo_core.machine import home_path
 from bionemo_core.plugins.did_you_mean import did_you_mean
 from bionemo_core.plugins.discovery import find_plugins, find_refusals
 from bionemo_core.plugins.hookspecs import GROUPS, PluginHooks
@@ -142,6 +144,8 @@ class Registry:
         """
         registered = self._of_choice(choice)
         settings = registered.complete(choice.params)
+        if registered.group == "data":  # what a key names in a storage service is a file for its component
+            settings = _stage_objects(settings, home_path(getattr(runtime.get("context"), "home", "")))
         factory = registered.factory
         itself = {"registry": self} if "registry" in signature(factory).parameters else {}
         try:
@@ -245,3 +249,9 @@ def _select_accepted(factory: Callable[..., Any], runtime: Mapping[str, Any]) ->
     if any(one.kind is Parameter.VAR_KEYWORD for one in parameters.values()):
         return dict(runtime)
     return {name: value for name, value in runtime.items() if name in parameters}
+
+
+def _stage_objects(settings: Mapping[str, Any], home: Path) -> dict[str, Any]:
+    from bionemo_core.io.staging import stage
+
+    return {name: stage(value, f"data.{name}", home) for name, value in settings.items()}

@@ -2,7 +2,6 @@
 
 import atexit
 import logging
-import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -35,7 +34,7 @@ from bionemo_core.errors import ConfigError, DataError, StorageError
 from bionemo_core.io.atomic import new_folder
 from bionemo_core.io.hashing import canonical, fingerprint_of, hash_file, seal
 from bionemo_core.io.locks import lock_beside
-from bionemo_core.machine import is_writable
+from bionemo_core.machine import home_path, is_writable
 from bionemo_core.protocols import BuildContext
 
 log = logging.getLogger("bionemo")
@@ -47,7 +46,7 @@ _MANY_REPEATED = 0.02
 
 def home_folder(context: BuildContext) -> Path:
     """Return the folder of prepared data: the context's, else $BIONEMO_HOME, else ~/.bionemo."""
-    return Path(context.home or os.environ.get("BIONEMO_HOME") or Path.home() / ".bionemo").expanduser()
+    return home_path(context.home)
 
 
 _short_lived: list[bool] = []

@@ -14,6 +14,7 @@ DOORS = {
     "fcntl": "bionemo_core/io/locks.py",
     "rich.progress": "bionemo_core/io/progress.py",
     "matplotlib": "bionemo_core/io/plots.py",
+    "fsspec": "bionemo_core/io/object_storage.py",
     "rename or flush": "bionemo_core/io/atomic.py",
 }
 
