@@ -21,6 +21,7 @@ class ObjectServer:
             "AWS_SECRET_ACCESS_KEY": SECRET,
             "AWS_DEFAULT_REGION": "us-east-1",
             "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_MAX_ATTEMPTS": "1",
             "no_proxy": "*",
         }
         import boto3
