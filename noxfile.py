@@ -25,6 +25,7 @@ ROOT = Path(__file__).parent
 PLUGINS = {path.parent.name: path.parent for path in sorted((ROOT / "plugins").glob("*/pyproject.toml"))}
 NEXT_HYDRA = ["hydra-core==1.4.0rc3", "omegaconf==2.4.1rc1"]
 TRITON = "triton==3.7.1"  # one version, so that what fails is a kernel
+WHOLE = "test,datasets"  # datasets asks for a newer pyarrow than the core, so `lowest` goes without it
 QUICK = "not slow and not faults_full"
 
 nox.needs_version = ">=2025.2"
@@ -58,21 +59,21 @@ def demo(session: nox.Session) -> None:
 @nox.session(default=False)
 def quick(session: nox.Session) -> None:
     """Run the unit tests that start no processes: under two minutes, for every change."""
-    _install(session, PLUGINS, extra="test")
+    _install(session, PLUGINS, extra=WHOLE)
     _pytest(session, f"{QUICK} and not processes", "tests/unit")
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run all tests but the slow ones."""
-    _install(session, PLUGINS, extra="test")
+    _install(session, PLUGINS, extra=WHOLE)
     _pytest(session, QUICK)
 
 
 @nox.session(default=False)
 def slow(session: nox.Session) -> None:
     """Run what is too slow for every change: the slow tests, and more cases of the fault matrix."""
-    _install(session, PLUGINS, extra="test")
+    _install(session, PLUGINS, extra=WHOLE)
     _pytest(session, "slow or faults and not faults_full", BIONEMO_FAULTS="subset")
 
 
@@ -125,7 +126,7 @@ def kernels(session: nox.Session) -> None:
 @nox.session(default=False)
 def coverage(session: nox.Session) -> None:
     """Run the same tests and show which lines none of them reaches."""
-    _install(session, PLUGINS, extra="test")
+    _install(session, PLUGINS, extra=WHOLE)
     with _seclusion() as env:
         session.run("coverage", "erase")
         session.run(
@@ -248,7 +249,7 @@ def faults(session: nox.Session) -> None:
 @nox.session(default=False)
 def mutants(session: nox.Session) -> None:
     """Break the code on purpose, break by break, and check that tests notice; `-- resume` chooses an area or a name."""
-    _install(session, PLUGINS, extra="test")
+    _install(session, PLUGINS, extra=WHOLE)
     with _seclusion() as env:
         session.run("python", "tests/mutants/run_breaks.py", *session.posargs, env=env)
 

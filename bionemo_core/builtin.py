@@ -10,6 +10,7 @@ from bionemo_core.data.sources import csv as csv_files
 from bionemo_core.data.sources import fasta, records, sample, uniref50, uniref90
 from bionemo_core.data.sources.augmented import augmented
 from bionemo_core.data.sources.blend import blend
+from bionemo_core.data.sources.hub_datasets import huggingface
 from bionemo_core.data.sources.labelled import flip_fasta, labelled_csv
 from bionemo_core.data.sources.labelled_pairs import labelled_pairs
 from bionemo_core.data.sources.pairs import pairs
@@ -65,6 +66,7 @@ def bionemo_datasets() -> Iterator[Component]:
     yield Component("uniref50", uniref50, "UniRef50 from UniProt, shuffled and split as in v1")
     yield Component("uniref90", uniref90, "UniRef50 clusters; each pass draws a random UniRef90 member")
     yield Component("blend", configure(blend), "a weighted mix of several sources")
+    yield Component("huggingface", configure(huggingface), "a dataset of Hugging Face, which another source reads")
     yield Component("augmented", configure(augmented), "another source, with random changes of its training records")
     yield Component(
         "pairs",
