@@ -16,6 +16,8 @@ from bionemo_core.machine import has_package
 from bionemo_core.protocols import RunContext
 
 WANDB_KEY = "WANDB_API_KEY"
+_LOGGER_OF = {"mlflow-skinny": "mlflow", "psutil": "mlflow"}
+"""The logger that needs a package of another name."""
 
 
 def csv(run: RunContext) -> Any:
@@ -54,6 +56,7 @@ def wandb(
     group: Optional[str] = None,
     job_type: Optional[str] = None,
     notes: Optional[str] = None,
+    log_checkpoint: bool = False,
 ) -> Any:
     """Return Lightning's Weights & Biases logger, with its files in the run folder.
 
@@ -70,20 +73,24 @@ def wandb(
         group: W&B's group, which puts the runs of one experiment together.
         job_type: W&B's kind of the run, such as pretrain.
         notes: text that W&B shows beside the run.
+        log_checkpoint: at the end of a training, send the newest checkpoint as an artefact of W&B.
 
     Raises:
         ConfigError: wandb is not installed, or `offline=false` and there is no key.
     """
     _require("wandb", "wandb")
     _require("dotenv", "wandb")
-    from pytorch_lightning.loggers import WandbLogger
     from pytorch_lightning.utilities import rank_zero_only
     from wandb import Settings
+
+    from bionemo_core.reporting.wandb_logger import CheckpointLogger
 
     go_offline = _set_key(offline)
     # Secrets often leak through the console, source code, git state and argv.
     settings = Settings(console="off", save_code=False, disable_code=True, disable_git=True, x_disable_meta=True)
-    return WandbLogger(
+    return CheckpointLogger(
+        run.folder,
+        log_checkpoint,
         name=name or run.name,
         project=project or "bionemo",
         save_dir=run.folder,
@@ -104,6 +111,7 @@ def mlflow(
     experiment: Optional[str] = None,
     name: Optional[str] = None,
     tags: dict[str, str] = {},  # noqa: B006 - read only; hydra-zen copies it
+    system_metrics: bool = False,
 ) -> Any:
     """Return a logger that sends metrics to an MLflow server, in the background; a resumed run keeps its MLflow run.
 
@@ -113,6 +121,7 @@ def mlflow(
         experiment: MLflow's experiment; null: bionemo.
         name: the name that MLflow shows; null: the name of the run.
         tags: MLflow's tags of the run, as {key: value}.
+        system_metrics: also send the use of CPU, memory, disk and network, and with nvidia-ml-py of GPUs.
 
     Raises:
         ConfigError: mlflow is not installed, or no server is named.
@@ -125,9 +134,14 @@ def mlflow(
             "MLFLOW_TRACKING_URI."
         )
     _require("mlflow", "mlflow-skinny")
+    if system_metrics:
+        _require("psutil", "psutil")
     from bionemo_core.reporting.mlflow_logger import make_logger
 
-    return make_logger(run.folder, uri, experiment or "bionemo", name or run.name, dict(tags))
+    made = make_logger(run.folder, uri, experiment or "bionemo", name or run.name, dict(tags))
+    if system_metrics:
+        made.watch_system()
+    return made
 
 
 def _set_key(offline: bool | None) -> bool:
@@ -153,7 +167,7 @@ def _set_key(offline: bool | None) -> bool:
 def _require(module: str, extra: str) -> None:
     if not has_package(module):
         raise ConfigError(
-            f"logger={extra.removesuffix('-skinny')}: the package that provides `{module}` is not installed. "
+            f"logger={_LOGGER_OF.get(extra, extra)}: the package that provides `{module}` is not installed. "
             f"Run `pip install {extra}`, or choose logger=csv."
         )
 

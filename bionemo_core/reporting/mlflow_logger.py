@@ -24,8 +24,22 @@ RUN_ID = "mlflow_run_id"
 class MlflowLogger(MLFlowLogger):
     """Lightning's logger, which sends in the background: no step waits for the server or fails with it."""
 
+    _monitor: Any = None
+
+    def watch_system(self) -> None:
+        """Send the use of the machine every ten seconds from now on, from a thread, until the run ends."""
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+        if getattr(rank_zero_only, "rank", 0) != 0:
+            return
+        self._monitor = SystemMetricsMonitor(self.run_id, resume_logging=True, tracking_uri=self._tracking_uri)
+        self._monitor.start()
+
     def finalize(self, status: str = "success") -> None:
         """Tell the server that the run has ended; if it does not answer, the run has ended all the same."""
+        if self._monitor is not None:
+            self._monitor.finish()
+            self._monitor = None
         try:
             super().finalize(status)
         except (MlflowException, OSError) as error:
@@ -48,6 +62,8 @@ def make_logger(folder: Path, uri: str, experiment: str, name: str, tags: dict[s
         if not known:
             known = _create_run(uri, experiment, name, tags)
             write_text(path, known + "\n")
+        else:
+            _continue_run(uri, known)
     return MlflowLogger(experiment_name=experiment, tracking_uri=uri, run_id=known, synchronous=False)
 
 
@@ -62,6 +78,17 @@ def _create_run(uri: str, experiment: str, name: str, tags: dict[str, str]) -> s
         raise NetworkError(
             f"logger=mlflow: the server {uri} made no run: {_first_line(error)}. Start one with `mlflow server`, or "
             "leave logger=mlflow out."
+        ) from error
+
+
+def _continue_run(uri: str, known: str) -> None:
+    """Tell the server that a run goes on, which it may show as finished or failed."""
+    try:
+        MlflowClient(uri).update_run(known, status="RUNNING")
+    except (MlflowException, OSError) as error:
+        raise NetworkError(
+            f"logger=mlflow: the server {uri} does not go on with the run {known}: {_first_line(error)}. Start it, or "
+            f"remove {RUN_ID} in the run folder to begin a new run there."
         ) from error
 
 

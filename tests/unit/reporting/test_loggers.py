@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -40,7 +41,10 @@ def test_import_is_light():
     [
         (loggers.csv, set()),
         (loggers.tensorboard, set()),
-        (loggers.wandb, {"project", "name", "entity", "offline", "tags", "group", "job_type", "notes"}),
+        (
+            loggers.wandb,
+            {"project", "name", "entity", "offline", "tags", "group", "job_type", "notes", "log_checkpoint"},
+        ),
     ],
 )
 def test_the_configuration_holds_the_users_keys_only(factory, keys):
@@ -116,6 +120,43 @@ def test_a_resumed_run_keeps_its_wandb_id_and_another_gets_its_own(tmp_path):
     assert first
     assert loggers.wandb(_run(tmp_path, 5)).version == first
     assert loggers.wandb(RunContext(tmp_path / "other", "other")).version != first
+
+
+@pytest.mark.parametrize(
+    ("asked", "offline", "status", "sent"),
+    [(True, False, "success", 1), (True, True, "success", 1), (True, False, "failed", 0), (False, False, "success", 0)],
+)
+def test_the_newest_checkpoint_becomes_an_artefact_that_opens_as_a_run(
+    tmp_path, monkeypatch, asked, offline, status, sent
+):
+    monkeypatch.setenv("WANDB_API_KEY", CANARY)
+    monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "data"))
+    run = _run(tmp_path)
+    for step in (4, 8):
+        folder = run.folder / "checkpoints" / f"step-{step:08d}"
+        folder.mkdir(parents=True)
+        (folder / "manifest.json").write_text("{}")
+    (run.folder / "run.json").write_text("{}")
+    logger = loggers.wandb(run, log_checkpoint=asked, offline=offline)
+    told = []
+    logger._experiment = SimpleNamespace(id="abc", log_artifact=lambda one, aliases: told.append((one, aliases)))
+    logger.finalize(status)
+    logger.finalize(status)
+    assert len(told) == sent
+    for artefact, aliases in told:
+        assert (artefact.name, artefact.type, aliases) == ("model-abc", "model", ["latest", "step-00000008"])
+        entries = artefact.manifest.entries
+        assert set(entries) == {"run.json", "checkpoints/step-00000008/manifest.json"}
+        copied = entries["run.json"].local_path != str(run.folder / "run.json")
+        assert copied == offline, "a copy is made only where a resume may remove the files before they are sent"
+
+
+def test_an_artefact_that_is_refused_does_not_fail_the_run(tmp_path, caplog):
+    logger = loggers.wandb(_run(tmp_path), log_checkpoint=True)
+    (tmp_path / "run" / "checkpoints" / "step-00000001").mkdir(parents=True)
+    logger._experiment = SimpleNamespace(id="abc")
+    logger.finalize("success")
+    assert "the checkpoint was not sent as an artefact" in caplog.text
 
 
 _OFFLINE_RUN = """

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from time import monotonic, sleep
 from urllib.parse import urlsplit
 
 import pytest
@@ -95,6 +96,22 @@ def test_a_resumed_run_goes_on_in_the_same_run_of_the_server(server, tmp_path):
     first = mlflow(_context(tmp_path), server.address).run_id
     assert mlflow(_context(tmp_path, 5), server.address).run_id == first == "abc"
     assert [call for call, _ in server.told].count("runs/create") == 1
+    assert ("runs/update", "RUNNING") in [(call, body.get("status")) for call, body in server.told]
+
+
+def test_the_use_of_the_machine_is_sent_until_the_end(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.05")
+    logger = mlflow(_context(tmp_path), server.address, system_metrics=True)
+    deadline = monotonic() + 20
+    while not (keys := _metric_keys(server)) and monotonic() < deadline:
+        sleep(0.02)
+    logger.finalize("success")
+    assert {"system/cpu_utilization_percentage", "system/system_memory_usage_percentage"} <= keys
+    assert not [thread for thread in threading.enumerate() if "SystemMetricsMonitor" in thread.name]
+
+
+def _metric_keys(server: _Server) -> set[str]:
+    return {one["key"] for call, body in list(server.told) if call == "runs/log-batch" for one in body["metrics"]}
 
 
 def test_a_server_that_is_gone_at_the_end_does_not_fail_the_run(server, tmp_path, caplog):
