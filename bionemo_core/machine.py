@@ -97,6 +97,28 @@ def disk_free_bytes(path: Path) -> int:
     return shutil.disk_usage(existing).free
 
 
+def memory_free_bytes() -> float:
+    """Return the memory that this process may still use, by the system and by its control group; infinity: unknown."""
+    free = float("inf")
+    for line in _lines(Path("/proc/meminfo")):
+        if line.startswith("MemAvailable:"):
+            free = float(line.split()[1]) * 1024
+    group = Path("/sys/fs/cgroup")
+    limit, used = (next(iter(_lines(group / f"memory.{name}")), "") for name in ("max", "current"))
+    if limit.isdecimal() and used.isdecimal():
+        cached = [line.split()[1] for line in _lines(group / "memory.stat") if line.startswith("inactive_file ")]
+        free = min(free, float(limit) - float(used) + sum(map(float, cached)))
+    return free
+
+
+def _lines(path: Path) -> list[str]:
+    """Return the lines of a file of the system; none if it is not there."""
+    try:
+        return path.read_text().splitlines()
+    except OSError:
+        return []
+
+
 def is_writable(folder: Path) -> bool:
     """Return whether files can be created in `folder`, or in its nearest existing parent; one is made and removed."""
     existing = folder.absolute()

@@ -2,6 +2,11 @@
 
 from typing import Protocol
 
+import torch.distributed as dist
+
+from bionemo_core.errors import NetworkError
+from bionemo_core.io.exhaustion import find_exhaustion
+
 
 class Disagreement(Exception):
     """The failure that a rank reported; the text is its message."""
@@ -44,3 +49,35 @@ class SingleProcess:
         """
         if not ok:
             raise Disagreement(message)
+
+
+class RankPeers:
+    """The ranks of a running job.
+
+    Args:
+        group: the group in which they agree; None: the default group.
+    """
+
+    def __init__(self, group: dist.ProcessGroup | None = None) -> None:
+        self.rank = dist.get_rank()
+        self.size = dist.get_world_size()
+        self._group = group
+
+    def agree(self, ok: bool, message: str = "") -> None:
+        """Return once every rank has called with `ok=True`.
+
+        Raises:
+            Disagreement: a rank called with `ok=False`; has the message of the lowest such rank.
+            NetworkError: a rank did not answer.
+        """
+        answers: list[str | None] = [None] * self.size
+        try:
+            dist.all_gather_object(answers, None if ok else message, group=self._group)
+        except RuntimeError as error:
+            exhaustion = find_exhaustion(error)  # a loader worker may die at any time
+            if exhaustion is not None:
+                raise exhaustion from error
+            raise NetworkError(f"checkpoint: a rank did not answer while all ranks were saving: {error}") from error
+        refusals = [answer for answer in answers if answer is not None]
+        if refusals:
+            raise Disagreement(refusals[0])

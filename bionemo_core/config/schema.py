@@ -75,6 +75,7 @@ class Checkpoint:
     mode: str = "min"  # min: lower is better; max: higher is better
     save_top_k: Natural = 10  # number of best checkpoints to keep
     keep_last: KeptLast = 2  # number of newest checkpoints to keep, at least 2
+    async_save: bool = True  # write checkpoints while training goes on, from a copy of the state in host memory
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,7 @@ CORE_GROUPS = {"trainer": Trainer, "batch": Batch, "parallel": Parallel, "checkp
 
 _RECOMPUTE = ("granularity", "method", "num_layers")
 LATER_SETTINGS = {
+    "checkpoint": frozenset({"async_save"}),
     "trainer": frozenset({"cuda_graphs", "fp8_recipe", *(f"activations_checkpoint_{key}" for key in _RECOMPUTE)}),
     "restore": frozenset({"extra_tokens"}),
     "parallel": frozenset({"sharding_strategy", "shard_size", "reduce_dtype"}),

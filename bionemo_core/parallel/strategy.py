@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,14 @@ from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from bionemo_core.checkpoint.background import BackgroundSaver, num_bytes
 from bionemo_core.checkpoint.blocks import TensorPart
 from bionemo_core.checkpoint.load import CheckpointReader, open_checkpoint
-from bionemo_core.checkpoint.rank_agreement import Disagreement
+from bionemo_core.checkpoint.rank_agreement import RankPeers
 from bionemo_core.checkpoint.save import save
 from bionemo_core.config.recompute_options import Recompute
-from bionemo_core.errors import ConfigError, NetworkError, NonFiniteError
-from bionemo_core.io.exhaustion import find_exhaustion
+from bionemo_core.errors import ConfigError, NonFiniteError
+from bionemo_core.machine import GIB, memory_free_bytes
 from bionemo_core.parallel.float8 import use_float8
 from bionemo_core.parallel.groups import ProcessGroups, start_groups
 from bionemo_core.parallel.layout import ParameterLayout, read_layouts
@@ -45,6 +48,11 @@ from bionemo_core.parallel.weights import load_weights, network_of, weight_parts
 
 _MAX_RECOMPILES = 64
 
+_MOST_OF_MEMORY = 0.8
+"""The share of the free memory that the copy of a save may take."""
+
+log = logging.getLogger("bionemo")
+
 
 class MegatronStrategy(DDPStrategy):
     """One process per device, with tensor, pipeline and data parallelism.
@@ -67,6 +75,7 @@ class MegatronStrategy(DDPStrategy):
         timeout_s: how long a rank waits for the others.
         pipeline_model_parallel_size: stages of the pipeline, each with a part of the layers.
         fp8_recipe: how linear layers are scaled to multiply in float8; None: they do not.
+        async_save: save in the background where the caller of a save allows it.
     """
 
     def __init__(
@@ -84,6 +93,7 @@ class MegatronStrategy(DDPStrategy):
         sequence_parallel: bool = False,
         pipeline_model_parallel_size: int = 1,
         fp8_recipe: str | None = None,
+        async_save: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(timeout=timedelta(seconds=timeout_s), **kwargs)
@@ -108,6 +118,10 @@ class MegatronStrategy(DDPStrategy):
         self._device_bytes = device_bytes
         self._sharding: Sharding | None = None
         self._reader: CheckpointReader | None = None
+        self.async_save = async_save
+        self._saves_beside_training: bool | None = None
+        self._save_group: dist.ProcessGroup | None = None
+        """All ranks, for saves alone: a thread of each rank uses it while training uses the other groups."""
 
     @property
     def uses_cuda_graphs(self) -> bool:
@@ -152,6 +166,8 @@ class MegatronStrategy(DDPStrategy):
         else:
             self.set_world_ranks()
         start_groups(self.tensor_model_parallel_size, self.pipeline_model_parallel_size)
+        if dist.get_world_size() > 1:
+            self._save_group = dist.new_group(backend="gloo", timeout=timedelta(seconds=self._timeout_s))
 
     def decide_stages(self, module: nn.Module) -> StagePlan | None:
         """Return how the stages of the pipeline share the weights of `module`; None without a pipeline.
@@ -251,16 +267,42 @@ class MegatronStrategy(DDPStrategy):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any | None = None
     ) -> None:
-        """Publish the checkpoint of this step below the folder `filepath`."""
+        """Publish the checkpoint of this step below the folder `filepath`.
+
+        Args:
+            checkpoint: the state of the run, without weights and optimizer.
+            filepath: the folder.
+            storage_options: a `BackgroundSaver` that writes while training goes on; None: return once it is written.
+        """
         reshard(self.network)
         step = checkpoint["global_step"]
         self._check_finite(step)
         checkpoint[STEPS] = max(map(update_count, self.optimizers), default=0.0)
         checkpoint |= self._optimizer_facts()
         seen = checkpoint.get("consumed_samples", 0)
-        save(
-            Path(filepath), step, self._parts(), checkpoint, peers=RankPeers(), facts=self.facts, consumed_samples=seen
+        write = partial(
+            save, Path(filepath), step, peers=RankPeers(self._save_group), facts=self.facts, consumed_samples=seen
         )
+        if isinstance(storage_options, BackgroundSaver):
+            storage_options.save(write, self._parts(), checkpoint, wait=not self._may_save_beside_training())
+        else:
+            write(self._parts(), checkpoint)
+
+    def _may_save_beside_training(self) -> bool:
+        """Return whether every rank may save in the background; decided at the first save, by all ranks together."""
+        if self._saves_beside_training is None:
+            needed = sum(map(num_bytes, self._parts()))
+            free = memory_free_bytes() / max(1, self.num_processes)
+            refused = self.async_save and self._sum_over_ranks([torch.tensor(int(needed > _MOST_OF_MEMORY * free))])
+            if refused:
+                log.warning(
+                    "checkpoint.async_save: a copy of the state takes %.1f GiB of this machine's memory for each rank, "
+                    "and %.1f GiB are free. Training stops while a checkpoint is saved.",
+                    needed / GIB,
+                    free / GIB,
+                )
+            self._saves_beside_training = self.async_save and not refused
+        return self._saves_beside_training
 
     def _parts(self) -> Iterator[TensorPart]:
         yield from weight_parts(self.network, self.layouts, self.groups)
@@ -355,33 +397,6 @@ def has_non_finite(tensor: torch.Tensor) -> torch.Tensor:
     """Return whether a value of a tensor is not finite; its extremes show that, without a copy of the tensor."""
     lowest, highest = torch.aminmax(tensor)
     return ~(torch.isfinite(lowest) & torch.isfinite(highest))
-
-
-class RankPeers:
-    """The ranks of a running job, for the save protocol."""
-
-    def __init__(self) -> None:
-        self.rank = dist.get_rank()
-        self.size = dist.get_world_size()
-
-    def agree(self, ok: bool, message: str = "") -> None:
-        """Return once every rank has called with `ok=True`.
-
-        Raises:
-            Disagreement: a rank called with `ok=False`; has the message of the lowest such rank.
-            NetworkError: a rank did not answer.
-        """
-        answers: list[str | None] = [None] * self.size
-        try:
-            dist.all_gather_object(answers, None if ok else message)
-        except RuntimeError as error:
-            exhaustion = find_exhaustion(error)  # a loader worker may die at any time
-            if exhaustion is not None:
-                raise exhaustion from error
-            raise NetworkError(f"checkpoint: a rank did not answer while all ranks were saving: {error}") from error
-        refusals = [answer for answer in answers if answer is not None]
-        if refusals:
-            raise Disagreement(refusals[0])
 
 
 class _RankLauncher(_SubprocessScriptLauncher):

@@ -82,6 +82,7 @@ def _make_strategy(spec: RunSpec, device: Device, reader: CheckpointReader | Non
         sequence_parallel=spec.parallel.sequence_parallel,
         pipeline_model_parallel_size=spec.parallel.pipeline_model_parallel_size,
         fp8_recipe=device.fp8_recipe,
+        async_save=spec.checkpoint.async_save,
     )
     if reader:
         strategy.resume_from(reader)

@@ -10,12 +10,16 @@ import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
 
+from bionemo_core.checkpoint.background import BackgroundSaver
 from bionemo_core.checkpoint.retention import prune
 from bionemo_core.config.schema import Checkpoint
 from bionemo_core.errors import NonFiniteError, Preempted, StorageError
 from bionemo_core.training.signals import StopSignal
 
 log = logging.getLogger("bionemo")
+
+_SAVE_FAILED = 2
+"""What ranks tell each other after a step: 1 for a signal, this for a save that failed."""
 
 PROGRESS_METRICS = ("reduced_train_loss", "lr", "tokens_per_second", "grad_norm", "consumed_samples")
 
@@ -78,6 +82,7 @@ def _log(trainer: pl.Trainer, metrics: dict[str, float], step: int) -> None:
 class CheckpointSaver(StepCallback):
     """The callback that saves every `every_n_steps`, after that step's validation if there is one, and at the end.
 
+    A save may go on in the background. The next one waits for it, and so does whatever ends the training.
     A failing step or validation does not lose the training before it: on one rank, a checkpoint is saved before the run
     ends. A loss that is not finite stops all ranks; if there is no checkpoint yet, the step before it is saved.
     A callback that swaps in other weights for validation must restore them in its own `on_exception`, which runs first.
@@ -91,6 +96,9 @@ class CheckpointSaver(StepCallback):
         self.best: dict[int, float] = {}
         """The monitored value after each step that has one."""
         self.last_saved = -1
+        """The step of the last save that was begun."""
+        self._deletes = False
+        self.saves = BackgroundSaver(self._prune)
         self._first_step = 0
         self._warned_of_monitor = False
 
@@ -124,9 +132,14 @@ class CheckpointSaver(StepCallback):
             self.save(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.save(trainer)
+        self.save(trainer, wait=True)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        try:
+            self.saves.wait()
+        except Exception as error:
+            log.warning("The checkpoint of step %d was not saved either: %s", self.last_saved, error)
+            self.last_saved = -1
         # Preempted has saved already, and a storage error would occur again.
         if trainer.state.fn != "fit" or isinstance(exception, (Preempted, StorageError)):
             return
@@ -156,24 +169,36 @@ class CheckpointSaver(StepCallback):
 
     def _save_before_leaving(self, trainer: pl.Trainer, failed: str, advice: str) -> None:
         try:
-            self.save(trainer)
+            self.save(trainer, wait=True)
         except Exception as error:
             log.warning("%s, and so did saving a checkpoint: %s", failed, error)
         else:
             log.warning("%s; the checkpoint of step %d is in %s. %s", failed, self.last_saved, self.root, advice)
 
-    def save(self, trainer: pl.Trainer) -> None:
-        """Save a checkpoint of the last step unless it has one; delete checkpoints that need not be kept."""
+    def save(self, trainer: pl.Trainer, *, wait: bool = False) -> None:
+        """Save a checkpoint of the last step unless it has one; then delete checkpoints that need not be kept.
+
+        Args:
+            trainer: the run's.
+            wait: return once this is done.
+
+        Raises:
+            Exception: what the save before raised in the background, or with `wait` this one.
+        """
         step = trainer.global_step
-        if step == self.last_saved or step == 0:
-            return
-        trainer.save_checkpoint(self.root, weights_only=False)
-        self.last_saved = step
-        if trainer.is_global_zero:
+        if step not in (0, self.last_saved):
+            self._deletes = trainer.is_global_zero
+            trainer.save_checkpoint(self.root, weights_only=False, storage_options=self.saves)
+            self.last_saved = step
+        if wait:
+            self.saves.wait()
+
+    def _prune(self) -> None:
+        if self._deletes:
             prune(
                 self.root,
                 keep_last=self.settings.keep_last,
-                best=self.best,
+                best=dict(self.best),  # training adds to it meanwhile
                 save_top_k=self.settings.save_top_k,
                 mode=cast(Literal["min", "max"], self.settings.mode),  # checked with the configuration
             )
@@ -218,11 +243,11 @@ class StopOnSignal(StepCallback):
         if not self.saver.validation_follows(trainer):
             self._stop_if_requested(trainer, pl_module)
         elif self._stop_requested(trainer, pl_module):
-            self.saver.save(trainer)
+            self.saver.save(trainer, wait=True)
 
     def on_validation_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         if trainer.state.fn == "fit" and self._stop_requested(trainer, pl_module):
-            self.saver.save(trainer)
+            self.saver.save(trainer, wait=True)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn == "fit":
@@ -232,17 +257,24 @@ class StopOnSignal(StepCallback):
         self.stop.remember = False  # all is saved
 
     def _stop_requested(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> bool:
-        requested = self.stop.requested is not None
-        if trainer.world_size == 1:
-            return requested
-        flag = torch.tensor(float(requested), device=pl_module.device)
-        dist.all_reduce(flag, op=dist.ReduceOp.MAX)
-        return bool(flag.item())
+        """Return whether a rank got a signal.
+
+        Raises:
+            Exception: a save in the background has failed; on all ranks after the same step.
+        """
+        state = _SAVE_FAILED if self.saver.saves.failed else int(self.stop.requested is not None)
+        if trainer.world_size > 1:
+            flag = torch.tensor(float(state), device=pl_module.device)
+            dist.all_reduce(flag, op=dist.ReduceOp.MAX)
+            state = int(flag.item())
+        if state == _SAVE_FAILED:
+            self.saver.saves.wait()  # on another rank it may still be about to fail
+        return state > 0
 
     def _stop_if_requested(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not self._stop_requested(trainer, pl_module):
             return
-        self.saver.save(trainer)
+        self.saver.save(trainer, wait=True)
         raise Preempted(
             f"training: stopped by {self.stop.requested or 'a signal to another rank'} after step "
             f"{trainer.global_step}; the checkpoint is in {self.saver.root}. Continue with resume=last."

@@ -19,14 +19,18 @@ SHORT = (f"trainer.max_steps={len(SAVES) * INTERVAL}", f"checkpoint.every_n_step
 
 def test_r2_killed_while_saving(home: Home) -> None:
     reference = home.finish("name=saving", *SHORT).folder
-    matrix = row("R2", quick=5, subset=len(SAVE_POINTS), full=len(SAVE_POINTS) * len(SAVES))
+    matrix = row("R2", quick=5, subset=2 * len(SAVE_POINTS), full=2 * len(SAVE_POINTS) * len(SAVES))
     for case in range(matrix.n):
         # In steps of five, so that the first few cases are spread over the whole save.
         point = SAVE_POINTS[(5 * case + 2) % len(SAVE_POINTS)]
-        which = SAVES[1 if matrix.n <= len(SAVE_POINTS) else case // len(SAVE_POINTS)]
-        with matrix.case(f"{point} of save {which}"):
+        turn = case // len(SAVE_POINTS)
+        which = SAVES[1 if matrix.n <= 2 * len(SAVE_POINTS) else turn // 2]
+        in_background = (case + turn) % 2 == 0  # the quick cases have both; two turns have each point of both
+        with matrix.case(f"{point} of save {which}, {'in the background' if in_background else 'at once'}"):
             name = f"name=saving-{case}"
-            run = home.start(name, *SHORT, BIONEMO_FAULT_POINT=f"{point}:{which}")
+            run = home.start(
+                name, *SHORT, f"checkpoint.async_save={in_background}", BIONEMO_FAULT_POINT=f"{point}:{which}"
+            )
             assert run.wait() == -signal.SIGKILL, run.output()
             assert f"fault point {point} reached" in run.output()
             if which > 1:

@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from matrix import row
 
 from bionemo_core.checkpoint import retention
+from bionemo_core.checkpoint.background import BackgroundSaver
 from bionemo_core.checkpoint.blocks import whole_part
 from bionemo_core.checkpoint.load import open_newest_valid
 from bionemo_core.checkpoint.save import save
@@ -107,7 +109,14 @@ def _pieces(value, elements):
     return [whole_part("w", torch.full((elements,), float(value))), whole_part("b", torch.full((7,), value).bfloat16())]
 
 
-def _run_case(root, fault, draw):
+def save_in_background(root, step, parts, state):
+    """Save in a thread, and wait for it as the next save or the end of the training does."""
+    saver = BackgroundSaver()
+    saver.save(partial(save, root, step), parts, state)
+    saver.wait()
+
+
+def _run_case(root, fault, draw, save_by):
     elements = draw.randrange(1, 5000)
     for step in (10, 20):
         folder = save(root, step, _pieces(step, elements), {"moments": torch.ones(3)})
@@ -116,7 +125,7 @@ def _run_case(root, fault, draw):
     with pytest.MonkeyPatch.context() as patch:
         fault(patch, root, size)
         with pytest.raises(StorageError) as raised:
-            save(root, 30, _pieces(30, elements), {"moments": torch.ones(3)})
+            save_by(root, 30, _pieces(30, elements), {"moments": torch.ones(3)})
     message = str(raised.value)
     assert raised.value.exit_status == 7
     assert str(root) in message
@@ -133,12 +142,14 @@ def _run_case(root, fault, draw):
 
 
 def test_storage_faults(tmp_path):
-    s1 = row("S1", subset=len(FAULTS), full=len(FAULTS))
+    ways = (save, save_in_background)
     names = list(FAULTS)
+    s1 = row("S1", quick=len(names), subset=2 * len(names), full=2 * len(names))
     for case in range(s1.n):
-        name = names[case % len(names)]
-        with s1.case(name):
-            _run_case(tmp_path / str(case) / "checkpoints", FAULTS[name], s1.draw(case))
+        turn, number = divmod(case, len(names))
+        name, way = names[number], ways[(number + turn) % 2]
+        with s1.case(f"{name}, {way.__name__}"):
+            _run_case(tmp_path / str(case) / "checkpoints", FAULTS[name], s1.draw(case), way)
     s1.check()
 
 
