@@ -74,6 +74,7 @@ def tests(session: nox.Session) -> None:
 def slow(session: nox.Session) -> None:
     """Run what is too slow for every change: the slow tests, and more cases of the fault matrix."""
     _install(session, PLUGINS, extra=WHOLE)
+    session.install("-c", "constraints.txt", *_requirements("hydra-submitit-launcher"))
     _pytest(session, "slow or faults and not faults_full", BIONEMO_FAULTS="subset")
 
 
@@ -322,7 +323,8 @@ def _pinned(name: str) -> str:
 def _requirements(*names: str) -> list[str]:
     """The requirements of these tools as pyproject.toml bounds them."""
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    return [line for line in extras["test"] + extras["dev"] if line.startswith(names)]
+    lines = dict.fromkeys(line for extra in extras.values() for line in extra)
+    return [line for line in lines if line.startswith(names)]
 
 
 def _write_public_copy(folder: Path) -> str:

@@ -8,7 +8,16 @@ import traceback
 from bionemo_core._early_signals import SIGNAL_EXIT, STOPPED_LINE
 from bionemo_core.cli.blame import describe_bug
 from bionemo_core.config.v1.range_quoting import spelling
-from bionemo_core.errors import EXIT_BUG, BioNeMoError, ConfigError, DataError, ResourceError, Stopped, StorageError
+from bionemo_core.errors import (
+    EXIT_BUG,
+    BioNeMoError,
+    ConfigError,
+    DataError,
+    NetworkError,
+    ResourceError,
+    Stopped,
+    StorageError,
+)
 from bionemo_core.io.exhaustion import chain_of, comes_from_exhaustion, exhaustion_advice, find_exhaustion
 
 _SETTING = re.compile(r"Error merging override \+*([^=]+)=(.*)")
@@ -99,6 +108,11 @@ def _classify(error: Exception) -> BioNeMoError | None:
                 return inner
             inner = inner.__cause__ or inner.__context__
         return ConfigError(_text(error))
+    if type(error).__module__.startswith("submitit."):
+        return NetworkError(
+            f"hydra/launcher: a job of the sweep ended without a result: {str(error).splitlines()[0]} Its output is in "
+            ".submitit of the sweep's folder. With resume=auto and a name for each job, the same sweep continues it."
+        )
     if isinstance(error, OSError) and _raised_by_hydra(error):
         return StorageError(
             f"{error.filename}: {error.strerror}. Set home or BIONEMO_HOME to a folder you can write to."

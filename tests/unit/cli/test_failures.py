@@ -88,6 +88,16 @@ def test_a_signal_that_a_library_turns_into_an_error_is_no_bug(capsys):
     assert "SIGTERM stopped the command" in capsys.readouterr().err
 
 
+def test_a_lost_job_of_a_sweep_is_no_bug(capsys):
+    lost = type("UncompletedJobError", (RuntimeError,), {"__module__": "submitit.core.utils"})
+    with ExitStatus() as status:
+        raise lost("Job not requeued because: timed-out too many times.\nand a traceback")
+    assert status.value == 8
+    said = capsys.readouterr().err
+    assert "timed-out too many times. Its output is in .submitit" in said
+    assert "traceback" not in said
+
+
 @pytest.mark.parametrize(
     ("data", "workers", "said"),
     [
