@@ -185,11 +185,15 @@ def missing_ranges(saved: Sequence[_Range], block: _Range) -> list[_Range]:
 class PartWriter:
     """A writer that collects results and publishes them as one part: when asked, and at least once a minute.
 
-    As a context manager it publishes at the end of its block, also after an error or an interrupt.
+    As a context manager it publishes at the end of its block, also after an error or an interrupt. Without `writes` it
+    drops what it is given, which another rank publishes.
     """
 
-    def __init__(self, store: PartStore, start: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, store: PartStore, start: int, clock: Callable[[], float] = time.monotonic, *, writes: bool = True
+    ) -> None:
         self._store = store
+        self._writes = writes
         self._start = start
         self._clock = clock
         self._since = clock()
@@ -207,6 +211,8 @@ class PartWriter:
         Raises:
             StorageError: a file cannot be written.
         """
+        if not self._writes:
+            return
         self._collected.append(part)
         if self._clock() - self._since >= SECONDS_PER_PART:
             self.publish()

@@ -32,6 +32,7 @@ from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.inference.embedding import check_known_tokens
 from bionemo_core.inference.embedding.embedding_results import check_finite
 from bionemo_core.inference.windows import Window, centred_window
+from bionemo_core.nn.heads import whole_logits
 from bionemo_core.nn.missing_weights import require_weights
 from bionemo_core.nn.residue_states import encoder_network, encoder_of, may_pack
 from bionemo_core.parallel.weights import network_of
@@ -337,7 +338,7 @@ class MaskedScorer:
         device = next(self.network.parameters()).device
         states = self.network.hidden_states(batch.to(device)).transpose(0, 1).flatten(0, 1)
         hidden = states[torch.from_numpy(rows).to(device)]
-        logits = self.network.head(hidden, self.network.embedding.word_embeddings.weight)
+        logits = whole_logits(self.network, hidden)
         table = logits[:, : self.tokenizer.vocab_size].float().log_softmax(-1).cpu().numpy()
         check_finite(table, "scoring: log-probabilities")
         return np.split(table, np.cumsum([len(positions) for positions in sets])[:-1])

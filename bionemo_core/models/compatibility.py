@@ -46,6 +46,26 @@ def extend_vocabulary(tokenizer: Choice, extra_tokens: Sequence[str], registry: 
     return replace(tokenizer, params={**tokenizer.params, "extra_tokens": [*own, *extra_tokens]})
 
 
+def check_split(model: Choice, registry: Registry, tensor_model_parallel_size: int) -> None:
+    """Check that the layers of a model, or of the encoder of a fine-tuned one, can be split over ranks.
+
+    Raises:
+        ConfigError: they cannot.
+    """
+    if tensor_model_parallel_size == 1:
+        return
+    key = f"parallel.tensor_model_parallel_size={tensor_model_parallel_size}"
+    if model.params.get("encoder_training") == "lora":
+        raise ConfigError(f"{key}: adapters of LoRA are not split. Merge them with task=convert task.to=huggingface.")
+    # The encoder, if the model was fine-tuned.
+    split = next((one for one in _nested(model) if one.group == "model"), model)
+    registered = registry.get("model", f"{split.distribution}/{split.name}")
+    if "tensor_parallel" not in registered.component.capabilities:
+        raise ConfigError(
+            f"{key}: model {registered.qualified_name} does not declare 'tensor_parallel'. Leave it at 1."
+        )
+
+
 def check_plugins(spec: ModelSpec, registry: Registry, source: str) -> list[str]:
     """Check that the plugins of a model are installed; return a note for each with another version than saved.
 

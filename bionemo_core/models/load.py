@@ -13,7 +13,7 @@ from bionemo_core.errors import ArtefactError, ConfigError, NonFiniteError
 from bionemo_core.inference.embedding.contact_head import note_contact_head
 from bionemo_core.interop.load_report import LoadReport
 from bionemo_core.interop.stored import ModelSpec, StoredModel
-from bionemo_core.models.compatibility import check_plugins, check_vocabulary, extend_vocabulary
+from bionemo_core.models.compatibility import check_plugins, check_split, check_vocabulary, extend_vocabulary
 from bionemo_core.models.locate import complete_choice, open_stored
 from bionemo_core.nn.missing_weights import note_missing
 from bionemo_core.parallel.groups import start_groups
@@ -43,6 +43,8 @@ class OpenedModel:
     report: LoadReport
     data: Choice | None = None
     """The data that it was trained on; None if the source does not record it."""
+    split_fingerprint: str | None = None
+    """The fingerprint of the parts of all ranks; None if this process holds the whole model."""
 
 
 def open_model(
@@ -56,6 +58,7 @@ def open_model(
     restore: Restore | None = None,
     connector: Choice | None = None,
     home: str = "",
+    tensor_model_parallel_size: int = 1,
 ) -> OpenedModel:
     """Open the model at `path`, on `device` and in `dtype`.
 
@@ -71,6 +74,7 @@ def open_model(
         restore: how tables of another size are fitted, and whether loading is strict.
         connector: the connector that reads a foreign format; None: the one that recognises the model.
         home: the folder of the downloads; empty: $BIONEMO_HOME or ~/.bionemo.
+        tensor_model_parallel_size: ranks that each hold a part of the layers; they all open it.
 
     Raises:
         ArtefactError: it is damaged or not supported, or needs a plugin that is not installed.
@@ -86,6 +90,7 @@ def open_model(
             dtype=dtype,
             overrides=overrides or {},
             restore=restore or Restore(strict=strict),
+            tensor_model_parallel_size=tensor_model_parallel_size,
         )
     finally:
         stored.close()
@@ -99,6 +104,7 @@ def load_stored(
     dtype: str = "float32",
     overrides: Mapping[str, Any],
     restore: Restore,
+    tensor_model_parallel_size: int = 1,
 ) -> OpenedModel:
     """Build a model that is already located and opened; the other arguments are those of `open_model`.
 
@@ -118,7 +124,10 @@ def load_stored(
     model, tokenizer_choice = stored.spec.model, stored.spec.tokenizer
     params = {**model.params, **overrides}
     spec = ModelSpec(complete_choice("model", model.name, params, model.distribution, registry), tokenizer_choice)
-    context = BuildContext(device=device.partition(":")[0], dtype=dtype)
+    check_split(spec.model, registry, tensor_model_parallel_size)
+    context = BuildContext(
+        device=device.partition(":")[0], dtype=dtype, tensor_model_parallel_size=tensor_model_parallel_size
+    )
     tokenizer = registry.build(spec.tokenizer, context=context)
     check_vocabulary(stored, tokenizer)
     stored_size = tokenizer.vocab_size
@@ -130,7 +139,7 @@ def load_stored(
     network = network_of(module)
     report = transfer_weights(
         network,
-        start_groups(),
+        start_groups(tensor_model_parallel_size),
         replace(stored, notes=(*stored.notes, *notes)),
         restore,
         Vocabularies(tokenizer.vocab_size, stored_size),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from bionemo_core.nn.layers import ColumnLinear, Norm
 from bionemo_core.parallel.groups import ProcessGroups
+from bionemo_core.parallel.tensor import gather_columns
 
 if TYPE_CHECKING:
     from bionemo_core.data.batches.batch import TokenBatch
@@ -97,6 +98,13 @@ def sum_token_losses(
         hidden, labels, mask = hidden[mask], labels[mask], None
     losses = token_cross_entropy(head(hidden), labels, vocab_size, groups)
     return losses.sum() if mask is None else (losses * mask).sum()
+
+
+def whole_logits(network: Any, states: Tensor) -> Tensor:
+    """Return the logits of a network's masked-language head, [..., padded vocabulary], from all tensor ranks."""
+    columns: Tensor = network.head(states, network.embedding.word_embeddings.weight)
+    groups: ProcessGroups | None = getattr(network, "groups", None)  # a plugin's network may know of none
+    return columns if groups is None else gather_columns(columns, groups.tensor)
 
 
 def token_cross_entropy(logits: Tensor, labels: Tensor, vocab_size: int, groups: ProcessGroups) -> Tensor:

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
-import torch.distributed as dist
 from megatron.core.tensor_parallel.layers import VocabParallelEmbedding
 from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor
@@ -21,6 +20,7 @@ from bionemo_core.nn.perceiver import PerceiverEncoder
 from bionemo_core.nn.stacks import Decoder, Encoder, Memory, StackOptions
 from bionemo_core.parallel.groups import ProcessGroups
 from bionemo_core.parallel.sharding import gather
+from bionemo_core.parallel.tensor import gather_columns
 
 if TYPE_CHECKING:
     from bionemo_core.data.batches.batch import Seq2SeqBatch, TokenBatch
@@ -212,19 +212,11 @@ class Seq2SeqLM(torch.nn.Module):
         norm = self.decoder.block.final_layernorm
         logits = self._head(hidden if norm is None else norm(hidden)).squeeze(0)
         state.advance()
-        return self._gather_columns(logits)[:, : self.vocab_size]
+        return gather_columns(logits, self.groups.tensor)[:, : self.vocab_size]
 
     def _head(self, hidden: Tensor) -> Tensor:
         tied = self.options.share_decoder_tokens_head_embeddings
         return self.head(hidden, self.decoder_words.weight if tied else None)
-
-    def _gather_columns(self, columns: Tensor) -> Tensor:
-        """Gather the columns of all tensor-parallel ranks."""
-        if self.groups.tensor_size == 1:
-            return columns
-        parts = [torch.empty_like(columns) for _ in range(self.groups.tensor_size)]
-        dist.all_gather(parts, columns.contiguous(), group=self.groups.tensor)
-        return torch.cat(parts, dim=-1)
 
 
 def _build_encoder(

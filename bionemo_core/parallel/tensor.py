@@ -28,6 +28,15 @@ def sum_over_ranks(partial_sums: Tensor, group: dist.ProcessGroup) -> Tensor:
     return result
 
 
+def gather_columns(columns: Tensor, group: dist.ProcessGroup) -> Tensor:
+    """Return the columns of all ranks, [..., columns of all]; without gradients."""
+    if group.size() == 1:
+        return columns
+    parts = [torch.empty_like(columns) for _ in range(group.size())]
+    dist.all_gather(parts, columns.contiguous(), group=group)
+    return torch.cat(parts, dim=-1)
+
+
 def linear_gradients(gradient: Tensor, input_: Tensor, needed: Sequence[bool]) -> tuple[Tensor | None, Tensor | None]:
     """Return the gradients of a linear layer's weight and bias, each if it is needed."""
     flat = gradient.flatten(0, -2)

@@ -38,6 +38,8 @@ ADVICE = "Find the cause in its output, then run the same command again."
 class SharedWork(Generic[Piece, Result]):
     """A function that every rank of a task can compute; its pieces and results are sent, so they must be picklable.
 
+    The ranks that hold a model together all compute the pieces of their copy, and the first of them answers.
+
     Args:
         ranks: the ranks that share the work.
         compute: the function.
@@ -58,13 +60,13 @@ class SharedWork(Generic[Piece, Result]):
             yield from map(self.compute, pieces)
             return
         rest = iter(pieces)
-        while given := list(itertools.islice(rest, self.ranks.size)):
+        while given := list(itertools.islice(rest, self.ranks.num_copies)):
             self._tell(given)
             own, own_failure = self._attempt(given)
             outcomes = self._gather((own, None))
             if own_failure is not None:
                 raise own_failure
-            for result, failure in outcomes[: len(given)]:
+            for result, failure in outcomes[:: self.ranks.tensor_size][: len(given)]:
                 raise_failure(failure, "another rank")
                 yield result
 
@@ -123,13 +125,20 @@ class SharedWork(Generic[Piece, Result]):
             raise own  # a bug, whose traceback rank 0 does not have; every other failure is rank 0's to say
 
     def _attempt(self, pieces: list[Piece]) -> tuple[Result | None, Exception | None]:
-        """Compute this rank's piece; return the result and the failure."""
-        if self.ranks.rank >= len(pieces):
+        """Compute this rank's piece; return the result and the failure.
+
+        Ranks that hold a model together meet in a piece, so one that fails alone ends, and is lost to the others.
+        """
+        if self.ranks.copy >= len(pieces):
             return None, None
         try:
-            return self.compute(pieces[self.ranks.rank]), None
+            result = self.compute(pieces[self.ranks.copy])
         except Exception as error:
+            if self.ranks.tensor_size > 1 and not isinstance(error, BioNeMoError):
+                self._is_meeting = True
+                raise
             return None, error
+        return (result if self.ranks.leads_copy else None), None
 
     def _tell(self, message: list[Piece] | _Together[Piece] | None) -> list[Piece] | _Together[Piece] | None:
         """Return the message of rank 0: pieces, one for each of the first ranks; one for all; or None at the end."""
@@ -142,3 +151,10 @@ class SharedWork(Generic[Piece, Result]):
         outcomes: list[Any] | None = [None] * self.ranks.size if self.ranks.is_rank_zero else None
         dist.gather_object(outcome, outcomes, group=self._group)
         return outcomes or []
+
+
+def exchange(value: Any, ranks: Ranks) -> list[Any]:
+    """Return the values of all ranks, in their order; all of them must call it."""
+    found: list[Any] = [None] * ranks.size
+    dist.all_gather_object(found, value, group=group_of_all_hosts(PATIENCE_S))
+    return found

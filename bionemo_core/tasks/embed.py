@@ -42,10 +42,10 @@ from bionemo_core.parallel.strategy import compile_layers
 from bionemo_core.reporting.contact_maps import draw_contacts
 from bionemo_core.runs.device import choose_device
 from bionemo_core.runs.plan_text import quieten_libraries
-from bionemo_core.runs.shared_work import ADVICE
+from bionemo_core.runs.shared_work import ADVICE, exchange
 from bionemo_core.runs.trainer import explain_lost_ranks
 from bionemo_core.tasks.input_file import open_input
-from bionemo_core.tasks.opening import open_for_use, start_workers, weights_fingerprint
+from bionemo_core.tasks.opening import model_fingerprint, open_for_use, start_workers
 from bionemo_core.tasks.settings import Embed
 
 if TYPE_CHECKING:
@@ -82,8 +82,14 @@ def embed(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> None
     task = Embed(**spec.task.params)
     output = Path(task.output).expanduser()
     file_kind(output)
+    tensor_size = spec.parallel.tensor_model_parallel_size
+    if tensor_size > 1 and (squares := [name for name in task.outputs or () if name in SQUARES]):
+        raise ConfigError(
+            f"parallel.tensor_model_parallel_size={tensor_size}: task.outputs=[{squares[0]}] needs all heads on one "
+            "device. Leave it at 1."
+        )
     device = choose_device(spec)
-    ranks = start_workers(spec, device)
+    ranks = start_workers(spec, device, splits_model=True)
     opened = open_for_use(spec, registry, device, ranks)
     embedder = Embedder(opened.module, opened.tokenizer, settings_of(task, device.name == "cuda"))
     fixed_shapes = embedder.encoder.fixed_states is None  # a perceiver pads each batch to its own length
@@ -155,7 +161,7 @@ class _Job:
             "bionemo_run": __version__,
             "model": asdict(opened.spec.model),
             "tokenizer": asdict(opened.spec.tokenizer),
-            "weights": weights_fingerprint(opened.module),
+            "weights": model_fingerprint(opened),
             "settings": {
                 "outputs": list(settings.outputs),
                 "on_long": settings.on_long,
@@ -201,8 +207,10 @@ class _Job:
 
     def compute(self, ranks: Ranks, progress_bar: bool) -> None:
         """Compute and write those sequences of this rank's blocks that no earlier start has written."""
-        own_blocks = list(itertools.pairwise(self.bounds))[ranks.rank :: ranks.size]
+        own_blocks = list(itertools.pairwise(self.bounds))[ranks.copy :: ranks.num_copies]
         remaining = self._remaining(own_blocks)
+        if ranks.tensor_size > 1:  # the ranks of a copy compute the same, whatever each of them sees of the files
+            remaining = exchange(remaining, ranks)[ranks.copy * ranks.tensor_size]
         own, total = (sum(stop - start for start, stop in ranges) for ranges in (own_blocks, remaining))
         if total < own:
             log.info("%d of %d sequences were computed before.", own - total, own)
@@ -212,7 +220,7 @@ class _Job:
         shown = progress_bar and ranks.is_rank_zero and total > 0
         with Progress("embed", total, unit=of_rank, shown=shown, final_line=True) as progress:
             for first, last in remaining:
-                with PartWriter(self.parts, first) as writer:
+                with PartWriter(self.parts, first, writes=ranks.leads_copy) as writer:
                     for start, stop in self._steps(first, last):
                         ids = [self.store.id(row) for row in range(start, stop)]
                         writer.add(Part(ids, self.embedder.run([self.store[row] for row in range(start, stop)], ids)))

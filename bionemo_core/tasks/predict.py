@@ -71,9 +71,14 @@ def predict(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> No
             "task.scoring), task.variants and task.scan=true (both with task.wild_type, for a masked language model)."
         )
     refuse_unread(task, *_find_unread(task))
+    if task.second_model and spec.parallel.tensor_model_parallel_size > 1:
+        raise ConfigError(
+            "task.second_model: the encoder of the second sequences is not split. Set "
+            "parallel.tensor_model_parallel_size=1."
+        )
     check_writable(output)
     device = choose_device(spec)
-    ranks = start_workers(spec, device)
+    ranks = start_workers(spec, device, splits_model=True)
     opened = open_for_use(spec, registry, device, ranks)
     tokens = task.tokens_per_batch or default_tokens(device.name == "cuda")
     if task.input is not None and task.scoring is None:
@@ -156,6 +161,11 @@ def _predictor_of(
         ConfigError: the model has neither, or a key that it does not use is given.
     """
     if writes_answers(opened):
+        if spec.parallel.tensor_model_parallel_size > 1:
+            raise ConfigError(
+                f"parallel.tensor_model_parallel_size={spec.parallel.tensor_model_parallel_size}: an encoder-decoder "
+                "writes its answers on one device. Leave it at 1."
+            )
         refuse_unread(task, ("tokens_per_batch", "adapter", *_PAIR_KEYS), "by an encoder-decoder that writes answers")
         return AnswerColumns.of(opened, spec, task)
     refuse_unread(task, _ANSWER_KEYS, "by a model that does not write texts")

@@ -34,7 +34,7 @@ from bionemo_core.models.load import OpenedModel
 from bionemo_core.plugins.did_you_mean import did_you_mean
 from bionemo_core.reporting.heat_map import RESIDUES, draw_scan
 from bionemo_core.tasks.input_file import read_input
-from bionemo_core.tasks.opening import weights_fingerprint
+from bionemo_core.tasks.opening import model_fingerprint
 from bionemo_core.tasks.settings import Predict
 from bionemo_core.tasks.variants import REJECTED, read_variants, read_wild_type
 
@@ -81,7 +81,7 @@ def describe_use(opened: OpenedModel, spec: RunSpec) -> dict[str, Any]:
         "model": f"{opened.spec.model.name} ({opened.spec.model.distribution})",
         "weights": Path(weights).name if weights else f"random, seed {spec.seed}",
         "adapter": spec.task.params.get("adapter"),
-        "fingerprint": weights_fingerprint(opened.module),
+        "fingerprint": model_fingerprint(opened),
         "made by": f"bionemo-run {__version__}, {next(opened.module.parameters()).device.type}, "
         f"{next(opened.module.parameters()).dtype}".replace("torch.", ""),
     }

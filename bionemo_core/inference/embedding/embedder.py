@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -39,6 +39,7 @@ from bionemo_core.inference.embedding.embedding_results import (
 from bionemo_core.inference.embedding.embedding_settings import EmbeddingSettings
 from bionemo_core.inference.embedding.model_request import ModelRequest
 from bionemo_core.nn.captures import capture_attention, capture_layers
+from bionemo_core.nn.heads import whole_logits
 from bionemo_core.nn.residue_states import (
     ResidueEncoder,
     ResidueStates,
@@ -237,8 +238,7 @@ class Embedder:
         return encoded
 
     def _logits(self, states: Tensor) -> Tensor:
-        network: Any = self.network
-        logits = network.head(states, network.embedding.word_embeddings.weight)
+        logits = whole_logits(self.network, states)
         return logits[..., : self.tokenizer.vocab_size].float()
 
 

@@ -45,6 +45,19 @@ def path(request: pytest.FixtureRequest, tmp_path: Path, tensors: dict[str, torc
     return target
 
 
+def test_a_tensor_is_mapped_so_that_a_rank_reads_only_its_part(tmp_path: Path) -> None:
+    whole = torch.zeros(2**22, 4)  # 64 MiB
+    write_artefact(tmp_path / "model", ARTEFACT, {"w": whole})
+    tensors, before = open_artefact(tmp_path / "model").tensors, resident_bytes()
+    half = tensors.read("w", (0, 0), (2**14, 4)).clone()
+    assert half.shape == (2**14, 4)
+    assert resident_bytes() - before < whole.nbytes / 4
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
 def test_everything_comes_back(path: Path, tensors: dict[str, torch.Tensor]) -> None:
     stored = open_artefact(path)
     assert stored.spec == ARTEFACT.spec
