@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from check_gpu_ranks import LOSS, Runs, median_rate
+from command_runs import LOSS, Runs, median_rate
 
 from bionemo_core.io.plots import BLUE, INK, RED, add_title, new_plot, save_png
 from bionemo_core.reporting.loss_curve import smooth

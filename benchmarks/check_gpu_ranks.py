@@ -9,21 +9,14 @@ Part `speed` times each layout beside one GPU with the same global batch, and pr
 """
 
 import argparse
-import os
-import signal
-import statistics
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from time import sleep
 from typing import NamedTuple
 
-from bionemo_core.reporting.metrics_file import NAME, read_rows
+from command_runs import TOLERANCE, Rows, Runs, difference, median_rate
 
-LOSS, SPEED, SEEN = "reduced_train_loss", "tokens_per_second", "consumed_samples"
-TOLERANCE = {"32-true": 1e-4, "bf16-mixed": 1e-2}
 ONE, TWO = "trainer.devices=1", "trainer.devices=2"
 TENSOR = (TWO, "parallel.tensor_model_parallel_size=2")
 SEQUENCE = (*TENSOR, "parallel.sequence_parallel=true")
@@ -39,13 +32,6 @@ MODELS = {
     "megamolbart_xsmall": ((*NO_DROPOUT, "optim.lr=5e-4"), LAYOUTS),
     "molmim_xsmall": (NO_DROPOUT, LAYOUTS),
 }
-COMMON = (
-    "scheduler=constant",
-    "trainer.log_every_n_steps=1",
-    "trainer.val_check_interval=100000",
-    "trainer.progress_bar=false",
-    "batch.num_workers=2",
-)
 
 
 class Speed(NamedTuple):
@@ -66,75 +52,6 @@ SPEEDS = {
     "pipeline-16": Speed(STAGES, "esm2_650m", 16, 128),
     "sequence-3b": Speed(SEQUENCE, "esm2_3b", 8, 8),
 }
-
-Rows = list[dict[str, int | float]]
-
-
-class Runs:
-    """Runs of the command in one home."""
-
-    def __init__(self, home: Path, accelerator: str, limit_s: float) -> None:
-        self.home = home
-        self.limit_s = limit_s
-        self.accelerator = f"trainer.accelerator={accelerator}"
-
-    def rows(self, name: str, *overrides: str, gpu: int | None = None) -> Rows:
-        """The metrics of a run; its output is shown if it fails, is refused, or does not end in time."""
-        process = self._start(name, overrides, gpu)
-        try:
-            status = process.wait(self.limit_s)
-        except subprocess.TimeoutExpired:
-            status = None
-        finally:
-            if process.returncode is None:  # ended by Ctrl-C, too
-                os.killpg(process.pid, signal.SIGKILL)
-        if status is None:
-            status = process.wait()
-        if status:
-            self._explain(name, status)
-            return []
-        return self._read(name)
-
-    def first_rows(self, name: str, count: int, *overrides: str, gpu: int | None = None) -> Rows:
-        """The metrics of the first `count` steps of a run, which is then killed, so that no time goes into saving."""
-        process = self._start(name, (*overrides, "trainer.max_steps=100000"), gpu)
-        rows: Rows = []
-        try:
-            while process.poll() is None and len(rows) < count:
-                sleep(0.5)
-                rows = self._read(name)
-        finally:
-            if process.returncode is None:
-                os.killpg(process.pid, signal.SIGKILL)
-        status = process.wait()
-        if len(rows) < count:
-            self._explain(name, status)
-        return rows
-
-    def _start(self, name: str, overrides: tuple[str, ...], gpu: int | None) -> "subprocess.Popen[bytes]":
-        command = ["bionemo-run", f"name={name}", self.accelerator, *COMMON, *overrides]
-        environment = {**os.environ, "BIONEMO_HOME": str(self.home)}
-        if gpu is not None:
-            environment["CUDA_VISIBLE_DEVICES"] = str(gpu)
-        with (self.home / f"{name}.log").open("wb") as output:
-            return subprocess.Popen(
-                command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-            )
-
-    def _explain(self, name: str, status: int) -> None:
-        print(f"  {name}: status {status}\n{(self.home / f'{name}.log').read_text()[-2000:]}", flush=True)
-
-    def _read(self, name: str) -> Rows:
-        files = list((self.home / "runs" / name).glob(f"*/{NAME}"))
-        return read_rows(files[0]) if files else []
-
-
-def difference(rows: Rows, reference: Rows) -> float:
-    """The largest difference of a loss from the reference's, as a share of that; infinite for other sequences."""
-    if [row[SEEN] for row in rows] != [row[SEEN] for row in reference] or not rows:
-        return float("inf")
-    pairs = [(row[LOSS], wanted[LOSS]) for row, wanted in zip(rows, reference, strict=True)]
-    return max(abs(got - wanted) / abs(wanted) for got, wanted in pairs)
 
 
 def layouts_agree(
@@ -159,12 +76,6 @@ def layouts_agree(
         found[begun[done]] = difference(done.result(), reference.result())
         print(f"{model} {precision}, {begun[done]}: {found[begun[done]]:.1e}", flush=True)
     return found
-
-
-def median_rate(rows: Rows) -> float:
-    """Tokens a second, the median of the second half of the steps; 0 if the run failed."""
-    found = [float(row[SPEED]) for row in rows[len(rows) // 2 :] if row.get(SPEED)]
-    return statistics.median(found) if found else 0.0
 
 
 def time_layouts(runs: Runs, cases: list[str], steps: int) -> None:
@@ -204,7 +115,7 @@ def main() -> int:
     parser.add_argument("--accelerator", choices=("gpu", "cpu"), default="gpu")
     parser.add_argument("--side-by-side", type=int, default=8, help="runs of the part losses at once")
     parser.add_argument("--compile", action="store_true", help="compile and record layers in the part losses too")
-    parser.add_argument("--limit-s", type=float, default=240, help="seconds that a run of the part losses may take")
+    parser.add_argument("--limit-s", type=float, default=240, help="seconds that a run may take")
     arguments = parser.parse_args()
     with TemporaryDirectory() as home:
         runs = Runs(Path(home), arguments.accelerator, arguments.limit_s)

@@ -1,4 +1,4 @@
-"""The logits of a head whose columns lie on several ranks; in `test_split_models.py` the first rank has all that count."""
+"""The logits of a head whose columns lie on several ranks; of two ranks, the first has all columns of ESM's tokens."""
 
 from types import SimpleNamespace
 
