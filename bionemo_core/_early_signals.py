@@ -20,6 +20,15 @@ SIGNAL_EXIT = 128
 """A shell's status of a command that a signal ended is this plus the number of the signal: 130 for Ctrl-C."""
 
 
+_RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")
+"""Variables by which launchers number processes, of a job, a node or a group of nodes; the first has 0 in all."""
+
+
+def speaks_for_job() -> bool:
+    """Return whether this process says for all processes of its job that a signal has stopped it."""
+    return not any(os.environ.get(name, "0").strip("0") for name in _RANKS)
+
+
 class EndOnSignals:
     """A context manager in which a signal ends the process with one line, until other handlers are installed.
 
@@ -47,6 +56,7 @@ class EndOnSignals:
 
 def _end(number: int, frame: FrameType | None) -> None:
     try:
-        os.write(2, STOPPED_LINE.format(signal.Signals(number).name).encode())
+        if speaks_for_job():
+            os.write(2, STOPPED_LINE.format(signal.Signals(number).name).encode())
     finally:  # nobody may be listening
         os._exit(SIGNAL_EXIT + number)

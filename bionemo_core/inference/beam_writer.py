@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import torch
 
@@ -27,6 +27,11 @@ class Written(NamedTuple):
     text: str
     score: float
     """log P / penalty in nats, as the beam search ranks it (`bionemo_core.inference.beam`)."""
+
+    @classmethod
+    def revive(cls, answers: Sequence[Sequence[Sequence[Any]]]) -> list[list[Self]]:
+        """Return the answers to each source of which only the values are left."""
+        return [[cls(*one) for one in of_source] for of_source in answers]
 
 
 @dataclass(frozen=True)

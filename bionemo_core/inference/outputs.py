@@ -1,7 +1,8 @@
-"""Intermediate results of an embedding: parts that are published one by one, so that a killed run can continue.
+"""Intermediate results of a task: parts that are published one by one, so that a killed run can continue.
 
-The input is divided into blocks, whose bounds depend on the input alone. A block is saved as one part if it is computed
-within `SECONDS_PER_PART`, else as several. The output is written block by block, so it is the same in either case.
+They are states of sequences here; `runs.kept_results` keeps other results in the same way. The input is divided into
+blocks, whose bounds depend on the input alone. A block is saved as one part if it is computed within
+`SECONDS_PER_PART`, else as several. The output is written block by block, so it is the same in either case.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
@@ -38,6 +39,32 @@ _LENGTHS, _IDS, _ID_ENDS, _STOP = "lengths", "ids", "id_ends", "stop"
 _Range = tuple[int, int]
 
 
+class PartContent(Protocol):
+    """The results of consecutive sequences or batches, each with an id."""
+
+    @property
+    def ids(self) -> list[str]: ...
+
+    @classmethod
+    def join(cls, parts: Sequence[Self]) -> Self: ...
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Return all but the ids."""
+        ...
+
+    @classmethod
+    def of_tensors(cls, ids: list[str], tensors: dict[str, torch.Tensor]) -> Self: ...
+
+
+Content = TypeVar("Content", bound=PartContent)
+
+
+class PartTarget(Protocol):
+    """Where a `PartWriter` publishes its parts."""
+
+    def write(self, start: int, part: PartContent) -> None: ...
+
+
 @dataclass(frozen=True)
 class Part:
     """The results of consecutive sequences."""
@@ -53,6 +80,17 @@ class Part:
         lengths = np.concatenate([part.embedded.lengths for part in parts])
         return cls([name for part in parts for name in part.ids], Embedded(lengths, arrays))
 
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Return the arrays and the lengths."""
+        arrays = {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in self.embedded.arrays.items()}
+        return {**arrays, _LENGTHS: torch.from_numpy(self.embedded.lengths)}
+
+    @classmethod
+    def of_tensors(cls, ids: list[str], tensors: dict[str, torch.Tensor]) -> Part:
+        """Return the results whose `tensors` these are."""
+        arrays: dict[str, NDArray[Any]] = {name: tensor.numpy() for name, tensor in tensors.items()}
+        return cls(ids, Embedded(arrays.pop(_LENGTHS), arrays))
+
 
 @dataclass(frozen=True)
 class PartStore:
@@ -60,6 +98,7 @@ class PartStore:
 
     folder: Path
     fingerprint: str
+    purpose: str = "embedding"
 
     def lock(self) -> AbstractContextManager[None]:
         """Make the folder, and hold it against a second process that would write the same output.
@@ -68,7 +107,7 @@ class PartStore:
             ConfigError: another process has the lock.
             StorageError: the folder cannot be written.
         """
-        return lock_folder(self.folder, "embedding")
+        return lock_folder(self.folder, self.purpose)
 
     def remove_others(self) -> None:
         """Remove the parts of other inputs, models or settings from the folder.
@@ -105,7 +144,7 @@ class PartStore:
         except OSError:
             return False
 
-    def write(self, start: int, part: Part) -> None:
+    def write(self, start: int, part: PartContent) -> None:
         """Publish the part that begins at sequence `start`: first its data, then the record with their checksum.
 
         Each is flushed and renamed into place.
@@ -114,8 +153,7 @@ class PartStore:
             StorageError: a file cannot be written.
         """
         names = [name.encode() for name in part.ids]
-        tensors = {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in part.embedded.arrays.items()}
-        tensors[_LENGTHS] = torch.from_numpy(part.embedded.lengths)
+        tensors = part.tensors()
         tensors[_IDS] = torch.from_numpy(np.frombuffer(b"".join(names), dtype=np.uint8).copy())
         tensors[_ID_ENDS] = torch.from_numpy(np.cumsum([len(name) for name in names], dtype=np.int64))
         data, record = self._data(start), self._record(start)
@@ -127,7 +165,7 @@ class PartStore:
             advice=ADVICE,
         )
 
-    def read(self, start: int) -> Part:
+    def read(self, start: int, kind: type[Content]) -> Content:
         """Read the published part that begins at sequence `start`.
 
         Raises:
@@ -135,12 +173,25 @@ class PartStore:
         """
         path = self._data(start)
         try:
-            arrays: dict[str, NDArray[Any]] = {name: tensor.numpy() for name, tensor in load_file(path).items()}
+            tensors: dict[str, torch.Tensor] = load_file(path)
         except (OSError, SafetensorError) as error:
-            raise StorageError(f"embedding: {path} cannot be read: {error}. Run the same command again.") from error
-        lengths, ids, ends = arrays.pop(_LENGTHS), arrays.pop(_IDS).tobytes(), arrays.pop(_ID_ENDS).tolist()
+            text = f"{self.purpose}: {path} cannot be read: {error}. Run the same command again."
+            raise StorageError(text) from error
+        ids, ends = tensors.pop(_IDS).numpy().tobytes(), tensors.pop(_ID_ENDS).tolist()
         names = [ids[start:stop].decode() for start, stop in zip([0, *ends], ends, strict=False)]
-        return Part(names, Embedded(lengths, arrays))
+        return kind.of_tensors(names, tensors)
+
+    def delete(self, start: int) -> None:
+        """Delete the part that begins at sequence `start`.
+
+        Raises:
+            StorageError: a file cannot be removed.
+        """
+        try:
+            self._record(start).unlink(missing_ok=True)
+            self._data(start).unlink(missing_ok=True)
+        except OSError as error:
+            raise storage_error(self.folder, error, ADVICE) from error
 
     def remove(self) -> None:
         """Delete the folder."""
@@ -182,7 +233,7 @@ def missing_ranges(saved: Sequence[_Range], block: _Range) -> list[_Range]:
     return [(first, last) for first, last in zip(ends, starts, strict=True) if first < last]
 
 
-class PartWriter:
+class PartWriter(Generic[Content]):
     """A writer that collects results and publishes them as one part: when asked, and at least once a minute.
 
     As a context manager it publishes at the end of its block, also after an error or an interrupt. Without `writes` it
@@ -190,22 +241,22 @@ class PartWriter:
     """
 
     def __init__(
-        self, store: PartStore, start: int, clock: Callable[[], float] = time.monotonic, *, writes: bool = True
+        self, store: PartTarget, start: int, clock: Callable[[], float] = time.monotonic, *, writes: bool = True
     ) -> None:
         self._store = store
         self._writes = writes
         self._start = start
         self._clock = clock
         self._since = clock()
-        self._collected: list[Part] = []
+        self._collected: list[Content] = []
 
-    def __enter__(self) -> PartWriter:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
         self.publish()
 
-    def add(self, part: Part) -> None:
+    def add(self, part: Content) -> None:
         """Add the results of the next sequences.
 
         Raises:
@@ -225,7 +276,7 @@ class PartWriter:
         """
         self._since = self._clock()
         if self._collected:
-            part = Part.join(self._collected)
+            part = self._collected[0].join(self._collected)
             self._store.write(self._start, part)
             self._start += len(part.ids)
             self._collected = []
@@ -254,7 +305,7 @@ class Parts:
             ranges = saved_ranges(published, block)
             if missing_ranges(ranges, block):
                 raise StorageError(f"embedding: parts are missing in {self.store.folder}. Run the same command again.")
-            yield Part.join([self.store.read(start) for start, _ in ranges])
+            yield Part.join([self.store.read(start, Part) for start, _ in ranges])
 
 
 def part_bounds(lengths: Sequence[int] | NDArray[np.integer], max_tokens: int, max_sequences: int) -> list[int]:

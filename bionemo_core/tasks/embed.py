@@ -220,7 +220,7 @@ class _Job:
         shown = progress_bar and ranks.is_rank_zero and total > 0
         with Progress("embed", total, unit=of_rank, shown=shown, final_line=True) as progress:
             for first, last in remaining:
-                with PartWriter(self.parts, first, writes=ranks.leads_copy) as writer:
+                with PartWriter[Part](self.parts, first, writes=ranks.leads_copy) as writer:
                     for start, stop in self._steps(first, last):
                         ids = [self.store.id(row) for row in range(start, stop)]
                         writer.add(Part(ids, self.embedder.run([self.store[row] for row in range(start, stop)], ids)))

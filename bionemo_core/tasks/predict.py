@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from bionemo_core.data.store.residue_filter import RecordFilter
 from bionemo_core.errors import ConfigError
 from bionemo_core.finetuning.pairs.predictor import PairPredictor
 from bionemo_core.finetuning.pairs.second_model import open_second
-from bionemo_core.inference.beam_writer import ExactMatch
+from bionemo_core.inference.beam_writer import ExactMatch, Written
 from bionemo_core.inference.embedding import EmbeddingSettings
 from bionemo_core.inference.outputs import part_bounds
 from bionemo_core.inference.scoring_answers import Predictor, reads_pairs
@@ -27,11 +27,12 @@ from bionemo_core.io.atomic import check_writable, new_csv
 from bionemo_core.models.load import OpenedModel
 from bionemo_core.parallel.ranks import Ranks
 from bionemo_core.runs.device import choose_device
+from bionemo_core.runs.kept_results import KeptResults
 from bionemo_core.runs.plan_text import quieten_libraries
 from bionemo_core.runs.shared_work import SharedWork
 from bionemo_core.tasks.finetuning.pair_predictions import predict_pairs
 from bionemo_core.tasks.input_file import prepare_input, read_input
-from bionemo_core.tasks.opening import open_for_use, start_workers
+from bionemo_core.tasks.opening import model_fingerprint, open_for_use, start_workers
 from bionemo_core.tasks.pair_answers import AnswerColumns, rank_cell, writes_answers
 from bionemo_core.tasks.score import describe_use, make_scorer, score
 from bionemo_core.tasks.settings import Predict
@@ -51,7 +52,7 @@ _VARIANT_KEYS = ("wild_type", "variant_column", "first_position")
 _BATCHES_PER_PART, _PART_SEQUENCES = 4, 1 << 13
 """How much a rank predicts at a time; it does not depend on their number, so neither do the batches."""
 _Part = tuple[list[bytes], list[str]]
-_Work = SharedWork[_Part, Sequence[Any]]
+_Work = KeptResults[_Part, Sequence[Any]]
 
 
 def predict(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> None:
@@ -101,7 +102,7 @@ def part_ranges(lengths: Sequence[int] | NDArray[np.integer], tokens: int) -> li
 
 def _write_scores(task: Predict, opened: OpenedModel, tokens: int, spec: RunSpec, ranks: Ranks) -> None:
     scorer = make_scorer(task, opened, tokens)
-    work = SharedWork(ranks, scorer.answer_group)
+    work = _kept(SharedWork(ranks, scorer.answer_group), task, opened)
     scorer.share = work.share
 
     def write() -> None:
@@ -122,7 +123,8 @@ def _write_predictions(
     spec: RunSpec,
     ranks: Ranks,
 ) -> None:
-    work: _Work = SharedWork(ranks, lambda part: predictor.predict(*part))
+    revive = Written.revive if isinstance(predictor, AnswerColumns) else list
+    work: _Work = _kept(SharedWork(ranks, lambda part: predictor.predict(*part)), task, opened, revive)
 
     def write() -> None:
         if isinstance(predictor, PairPredictor):
@@ -133,6 +135,19 @@ def _write_predictions(
         _finish(output, opened, write_csv(output, header, rows))
 
     work.lead(write)
+
+
+def _kept(
+    work: SharedWork[Any, Any], task: Predict, opened: OpenedModel, revive: Callable[[Any], Any] = list
+) -> KeptResults[Any, Any]:
+    """Return work whose results are kept beside the output of the task until it is there."""
+    settings = {key: value for key, value in asdict(task).items() if key not in ("output", "overwrite")}
+
+    def facts() -> dict[str, Any]:
+        made_by = {"model": asdict(opened.spec.model), "tokenizer": asdict(opened.spec.tokenizer)}
+        return {**made_by, "weights": model_fingerprint(opened), "settings": settings}
+
+    return KeptResults(work, Path(task.output).expanduser(), facts, "task=predict", revive)
 
 
 def _finish(output: Path, opened: OpenedModel, count: int) -> None:

@@ -22,9 +22,10 @@ from bionemo_core.models.load import OpenedModel
 from bionemo_core.parallel.ranks import Ranks
 from bionemo_core.protocols import BuildContext, TextJudge
 from bionemo_core.runs.device import choose_device
+from bionemo_core.runs.kept_results import KeptResults
 from bionemo_core.runs.plan_text import quieten_libraries
 from bionemo_core.runs.shared_work import SharedWork
-from bionemo_core.tasks.opening import open_for_use, start_workers
+from bionemo_core.tasks.opening import model_fingerprint, open_for_use, start_workers
 from bionemo_core.tasks.settings import Sample
 from bionemo_core.tasks.texts import (
     Texts,
@@ -64,7 +65,7 @@ def sample(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> Non
     inference = inference_of(opened, spec, task.batch_size, task.max_length)
     if task.input is None:
         _ = inference.latent_shape  # fail before a folder is made if the model has no prior
-    job = _Job(task, options, spec.seed, inference, ranks)
+    job = _Job(task, options, spec.seed, inference, ranks, opened)
     job.work.lead(lambda: _write(spec, opened, job, device.context(spec), composed_yaml))
 
 
@@ -113,11 +114,25 @@ class _Job:
     """The sampling calls of the task, which the ranks share; draws depend on the number of a text, not on the rank."""
 
     def __init__(
-        self, task: Sample, options: dict[str, Any], seed: int, inference: Seq2SeqInference, ranks: Ranks
+        self,
+        task: Sample,
+        options: dict[str, Any],
+        seed: int,
+        inference: Seq2SeqInference,
+        ranks: Ranks,
+        opened: OpenedModel,
     ) -> None:
         self.task, self.inference = task, inference
         self._options = {"sampling_method": task.sampling_method, "seed": seed, **options}
-        self.work = SharedWork(ranks, self._sample)
+        # Without a name the results get another folder at each start, so nothing could go on.
+        output = Path(task.output).expanduser() if task.output else None
+        self.work = KeptResults(SharedWork(ranks, self._sample), output, lambda: self._facts(opened), "task=sample")
+
+    def _facts(self, opened: OpenedModel) -> dict[str, Any]:
+        """Return what samples depend on besides the texts."""
+        settings = {key: value for key, value in asdict(self.task).items() if key not in ("output", "num_molecules")}
+        options = {**self._options, "settings": settings}
+        return {"model": asdict(opened.spec.model), "weights": model_fingerprint(opened), "options": options}
 
     def _sample(self, part: _Part) -> list[Any]:
         options = {**self._options, "first_sequence": part.first}

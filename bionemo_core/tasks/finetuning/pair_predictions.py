@@ -12,7 +12,7 @@ from bionemo_core.data.store.residue_filter import FilterResult, RecordFilter
 from bionemo_core.data.store.text_filter import filter_for
 from bionemo_core.errors import DataError
 from bionemo_core.finetuning.pairs.predictor import PairPredictor
-from bionemo_core.runs.shared_work import SharedWork
+from bionemo_core.runs.kept_results import KeptResults
 from bionemo_core.tasks.input_file import read_input
 from bionemo_core.tasks.settings import Predict
 from bionemo_core.tasks.variants import REJECTED
@@ -33,7 +33,7 @@ class _Row(NamedTuple):
 
 
 def predict_pairs(
-    task: Predict, predictor: PairPredictor, work: SharedWork[Any, Any]
+    task: Predict, predictor: PairPredictor, work: KeptResults[Any, Any]
 ) -> tuple[list[str], Iterable[list[str]]]:
     """Return the header and the rows of the predictions, in the order of the input.
 
@@ -52,7 +52,7 @@ def predict_pairs(
 
 
 def _rows(
-    rows: Iterator[_Row], predictor: PairPredictor, work: SharedWork[Any, Any], *, cut: bool, with_reasons: bool
+    rows: Iterator[_Row], predictor: PairPredictor, work: KeptResults[Any, Any], *, cut: bool, with_reasons: bool
 ) -> Iterator[list[str]]:
     used, all_rows = itertools.tee(rows)
     pieces = _pieces(row for row in used if row.pair is not None)

@@ -10,7 +10,7 @@ import pytest
 from bionemo_core import cli
 from bionemo_core.builtin import load_registry
 from bionemo_core.cli.failures import ExitStatus
-from bionemo_core.errors import DataError, Stopped
+from bionemo_core.errors import DataError, Preempted, Stopped
 from bionemo_core.io.download import fetch
 from bionemo_core.io.hashing import hash_bytes
 from bionemo_core.testing import installed, make_plugin
@@ -86,6 +86,29 @@ def test_a_signal_that_a_library_turns_into_an_error_is_no_bug(capsys):
             raise UnboundLocalError("a clean-up that the signal interrupted")
     assert status.value == 128 + signal.SIGTERM
     assert "SIGTERM stopped the command" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("variables", "speaks"),
+    [
+        ({}, True),
+        ({"RANK": "0", "LOCAL_RANK": "0", "GROUP_RANK": "0"}, True),
+        ({"RANK": "8", "LOCAL_RANK": "0", "GROUP_RANK": "1"}, False),
+        ({"LOCAL_RANK": "1", "NODE_RANK": "0", "SLURM_PROCID": "0"}, False),
+        ({"NODE_RANK": "1"}, False),
+        ({"SLURM_PROCID": "3"}, False),
+    ],
+)
+@pytest.mark.parametrize("error", [Stopped(signal.SIGTERM), Preempted("stopped by SIGTERM; all is saved")])
+def test_one_rank_says_that_a_signal_stopped_the_job(monkeypatch, capsys, variables, speaks, error):
+    for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with ExitStatus() as status:
+        raise error
+    assert status.value in (75, 143)
+    assert capsys.readouterr().err.count("SIGTERM") == int(speaks)
 
 
 def test_a_lost_job_of_a_sweep_is_no_bug(capsys):
