@@ -12,7 +12,7 @@ NUM_RECORDS, NUM_PASSES = 32, 4
 
 
 def check_augmentation(subject: Subject, registered: RegisteredComponent) -> None:
-    """Check an augmentation on the records that `data=sample` has for the plugin's first tokenizer.
+    """Check an augmentation for the plugin's first tokenizer, on the default data of its models, else on `data=sample`.
 
     Raises:
         ConformanceError: it cannot be used; the message shows the record.
@@ -23,7 +23,9 @@ def check_augmentation(subject: Subject, registered: RegisteredComponent) -> Non
     change, again = (subject.build(registered, tokenizer=tokenizer, context=context) for _ in range(2))
     if not callable(change):
         fail(f"{where}: its factory returns {type(change).__name__}, expected a function of (record, draw).")
-    sample = subject.build(subject.registry.get("data", "sample"), tokenizer=tokenizer, context=context)
+    chosen = [model.component.defaults.get("data") for model in subject.components("model")]
+    data = subject.registry.get("data", next((str(one) for one in chosen if isinstance(one, str)), "sample"))
+    sample = subject.build(data, tokenizer=tokenizer, context=context)
     texts = [sample.train[index] for index in range(min(NUM_RECORDS, len(sample.train)))]
     records = [text.encode() if isinstance(text, str) else text for text in texts]
     changed = 0

@@ -8,25 +8,13 @@ from bionemo_core.data.batches.rng import RecordRng
 from bionemo_core.data.store.record_store import StoredSequence
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.protocols import Seq2SeqExample, Tokenizer
-from bionemo_molbart.augment import Spelling
+from bionemo_molbart.augment import MAX_SEED, TRIES, Spelling, slack
 from bionemo_molbart.molecules import MOLECULE, canonical, parsed_before, randomised, restored
 from bionemo_molbart.sizes import AS_PAIRS, OF_OBJECTIVE
 from bionemo_molbart.spans import SpanMasking
 
 ENDS = 2
 """Positions that BOS and EOS take of `seq_length`; the encoder goes without, but keeps to the same limit, as in v1."""
-TRIES = 4
-_MAX_SEED = 2**31 - 1
-
-
-def slack(num_tokens: NDArray[np.integer] | int) -> NDArray[np.integer] | int:
-    """Return by how many tokens a random spelling may be longer than the record's own.
-
-    Packs are planned before anything is drawn, so the length of what is drawn needs a bound. A random spelling of a
-    ZINC molecule has 2 tokens more on average; one in twenty exceeds this bound and is drawn again, and one molecule
-    in seven hundred keeps its own spelling because none of a few fits.
-    """
-    return 4 + num_tokens // 24
 
 
 class MoleculeObjective:
@@ -126,7 +114,7 @@ class MoleculeObjective:
     def _drawn(self, molecule: Mol, own: NDArray[np.int32], bound: int, draw: RecordRng) -> NDArray[np.int32]:
         """Return the first of a few random spellings that is within the bound, or the record's own spelling."""
         tries = TRIES if len(own) <= self.max_tokens else 0
-        for seed in draw.integers(TRIES, _MAX_SEED)[:tries].tolist():
+        for seed in draw.integers(TRIES, MAX_SEED)[:tries].tolist():
             ids = self.tokenizer.encode(randomised(molecule, seed))
             if len(ids) <= bound:
                 return ids

@@ -78,6 +78,12 @@ def bionemo_datasets() -> Iterator[Component]:
 
 
 @hookimpl
+def bionemo_augmentations() -> Iterator[Component]:
+    """Offer random spellings."""
+    yield Component("random_smiles", configure(presets.random_smiles), "molecules spelt at random in each pass")
+
+
+@hookimpl
 def bionemo_readers() -> Iterator[Component]:
     """Offer SD files."""
     yield Component("sdf", configure(presets.sdf), "SD files and mol files of molecules, V2000 or V3000")

@@ -10,7 +10,7 @@ from typing import Optional
 from bionemo_core import configure
 from bionemo_core.errors import ConfigError
 from bionemo_core.protocols import BuildContext, Tokenizer
-from bionemo_core.ranges import Count
+from bionemo_core.ranges import Count, Share
 from bionemo_molbart.sizes import LatentOptions, MaskingOptions, Shape, SpellingOptions
 
 
@@ -46,6 +46,17 @@ def sdf():
     from bionemo_molbart.readers.sdf import SdfReader
 
     return SdfReader()
+
+
+def random_smiles(share: Share = 1.0, *, tokenizer: Tokenizer):
+    """Spell molecules at random, in a share of the records of each pass.
+
+    Args:
+        share: the share of the records that are spelt at random; the others stay as they are stored.
+    """
+    from bionemo_molbart.augment import RandomSpelling
+
+    return RandomSpelling(tokenizer, share)
 
 
 def build_megamolbart(

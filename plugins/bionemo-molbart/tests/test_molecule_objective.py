@@ -11,9 +11,9 @@ from rdkit import Chem
 from bionemo_core.data.batches.cuts import count_cuts
 from bionemo_core.data.batches.rng import RecordRng
 from bionemo_core.errors import ConfigError, DataError
-from bionemo_molbart.augment import MODES, Spelling, find_spelling
+from bionemo_molbart.augment import MODES, Spelling, find_spelling, slack
 from bionemo_molbart.molecules import canonical_smiles, parsed, parsed_before, randomised
-from bionemo_molbart.objective import MoleculeObjective, slack
+from bionemo_molbart.objective import MoleculeObjective
 from bionemo_molbart.spans import SpanMasking, poisson_distribution
 from bionemo_molbart.tokenizer import molbart_tokenizer
 

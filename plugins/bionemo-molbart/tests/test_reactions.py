@@ -19,6 +19,7 @@ from bionemo_core.builtin import load_registry
 from bionemo_core.config.schema import Choice
 from bionemo_core.data.batches.loader import eval_loader, train_loader
 from bionemo_core.data.batches.pair_objective import learn_pairs
+from bionemo_core.data.batches.rng import RecordRng
 from bionemo_core.data.pair_records import split_pair
 from bionemo_core.errors import DataError
 from bionemo_core.inference.beam_writer import BeamWriter, ExactMatch, Written
@@ -26,6 +27,7 @@ from bionemo_core.inference.sampling import Seq2SeqInference, source_batch
 from bionemo_core.protocols import BuildContext, DataSplits
 from bionemo_core.tasks.pair_answers import AnswerColumns, write_pair_answers
 from bionemo_molbart import presets
+from bionemo_molbart.augment import RandomSpelling
 from bionemo_molbart.molecules import canonical_smiles
 from bionemo_molbart.sizes import OF_OBJECTIVE
 from bionemo_molbart.tokenizer import molbart_tokenizer
@@ -175,6 +177,28 @@ def test_the_loss_of_pairs_is_torchs(tmp_path: Path) -> None:
         expected -= log_prob(network, source, target)
     assert seen == 4
     assert total == pytest.approx(expected, rel=1e-5)
+
+
+def test_sources_are_spelt_at_random_and_are_still_the_same_molecules(tmp_path: Path) -> None:
+    path = write(tmp_path / "r.csv", reactions()[:12], "rxn")
+    source = {"data": "pairs", "path": str(path), "reaction_column": "rxn", **WHOLE}
+    choice = Choice("data", "augmented", {"source": source, "augmentations": ["random_smiles"]})
+    context = BuildContext(home=str(tmp_path / "home"))
+    records: Any = load_registry().build(choice, tokenizer=TOKENIZER, context=context).train
+    own = texts(records)
+    changed = 0
+    for data_pass in range(3):
+        drawn = [records.draw_record(row, RecordRng(5, data_pass, row, "record")) for row in range(len(own))]
+        for row, (record, (product, reactants)) in enumerate(zip(drawn, own, strict=True)):
+            spelt, target = (side.decode() for side in split_pair(record))
+            assert (canonical_smiles(spelt), target) == (product, reactants)
+            assert len(TOKENIZER.encode(spelt)) <= records.lengths[row][0]
+            changed += spelt != product
+    assert changed > 24
+    half = RandomSpelling(TOKENIZER, 0.5)
+    kept = [half(b"CCOC(=O)c1ccccc1", RecordRng(1, 0, row, "record")) == b"CCOC(=O)c1ccccc1" for row in range(200)]
+    assert 70 < sum(kept) < 130
+    assert RandomSpelling(TOKENIZER, 1.0)(b"no molecule", RecordRng(1, 0, 0, "record")) == b"no molecule"
 
 
 class Opened:

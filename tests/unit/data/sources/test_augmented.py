@@ -8,7 +8,7 @@ import pytest
 
 from bionemo_core.data.batches.rng import RecordRng
 from bionemo_core.data.sources.augmented import augmented
-from bionemo_core.data.sources.augmented_records import AugmentedRecords
+from bionemo_core.data.sources.augmented_records import AugmentedPairs, AugmentedRecords
 from bionemo_core.data.tokenizer import CharacterTokenizer
 from bionemo_core.errors import ConfigError
 from bionemo_core.protocols import BuildContext, DataSplits
@@ -49,6 +49,33 @@ def test_lengths_are_bounds_after_all_changes():
     assert (longer[np.array([1, 0])].tolist(), longer[0], len(longer), longer.shape) == ([4, 12], 12, 2, (2,))
 
 
+class Pairs(list[bytes]):
+    """Pairs whose lengths are known."""
+
+    pairs = True
+
+    @property
+    def lengths(self) -> Any:
+        return np.array([[len(side) for side in pair.split(b"\t")] for pair in self], dtype=np.int32)
+
+
+@pytest.mark.parametrize(("sides", "places"), [("source", [0]), ("target", [1]), ("both", [0, 1])])
+def test_only_the_named_sides_of_pairs_change(sides: str, places: list[int]) -> None:
+    source = Pairs([b"ACGTACGGTA\tTTGACCA", b"CCGATTTA\tGATTACA"])
+    records = AugmentedPairs(source, [rotate, double], LETTERS, sides)
+    assert records.pairs and records[1] == source[1]
+    first, second = ([one.split(b"\t") for one in drawn(records, data_pass)] for data_pass in (0, 1))
+    assert [b"\t".join(pair) for pair in first] == drawn(records, 0)
+    stored = [pair.split(b"\t") for pair in source]
+    for place in (0, 1):
+        own, one, other = ([pair[place] for pair in pairs] for pairs in (stored, first, second))
+        assert (one != other) == (place in places), "differently in each pass"
+        assert [sorted(text) for text in one] == [sorted(text * (2 if place in places else 1)) for text in own]
+    bounds = source.lengths * np.array([2 if place in places else 1 for place in (0, 1)])
+    assert records.lengths[np.array([1, 0])].tolist() == bounds[::-1].tolist()
+    assert (records.lengths[0].tolist(), np.asarray(records.lengths).tolist()) == (bounds[0].tolist(), bounds.tolist())
+
+
 class Registry:
     """Two sources, and the augmentation `rotate`."""
 
@@ -63,12 +90,13 @@ class Registry:
     def build(self, choice: Any, **runtime: Any) -> Any:
         if choice.group == "augmentation":
             return rotate
-        train: Any = SimpleNamespace(pairs=True) if choice.name == "pairs" else ["ACG", "TTG"]
-        return DataSplits(train, ["A"], None, "abc")
+        labelled: Any = SimpleNamespace(labels=("1",))
+        kinds: dict[str, Any] = {"pairs": Pairs([b"ACG\tTTG"]), "labelled": labelled}
+        return DataSplits(kinds.get(choice.name, ["ACG", "TTG"]), ["A"], None, "abc")
 
 
-def make(source: Any, augmentations: list[Any]) -> DataSplits:
-    return augmented(source, augmentations, tokenizer=LETTERS, context=BuildContext(), registry=Registry())
+def make(source: Any, augmentations: list[Any], **keys: Any) -> DataSplits:
+    return augmented(source, augmentations, tokenizer=LETTERS, context=BuildContext(), registry=Registry(), **keys)
 
 
 def test_only_the_training_split_changes_and_the_fingerprint_knows_how():
@@ -86,9 +114,20 @@ def test_only_the_training_split_changes_and_the_fingerprint_knows_how():
         ("sample", ["rotat"], r"data\.augmentations\[0\]: no augmentation is called 'rotat'"),
         ("sample", ["rotate", 3], r"data\.augmentations\[1\]: 3 names none"),
         ({"path": "x"}, ["rotate"], r"data\.source: .* does not name a data component"),
-        ("pairs", ["rotate"], r"data\.source: its records are pairs or have labels"),
+        ("labelled", ["rotate"], r"data\.source: its records have labels"),
     ],
 )
 def test_what_cannot_be_augmented_is_refused_by_its_key(source, augmentations, message):
     with pytest.raises(ConfigError, match=message):
         make(source, augmentations)
+
+
+def test_pairs_by_their_sides() -> None:
+    splits = make("pairs", ["rotate"])
+    assert isinstance(splits.train, AugmentedPairs) and splits.val == ["A"]
+    assert make("pairs", ["rotate"], sides="source").fingerprint == splits.fingerprint
+    assert make("pairs", ["rotate"], sides="both").fingerprint != splits.fingerprint
+    with pytest.raises(ConfigError, match=r"data\.sides: got 'left', expected one of source, target, both"):
+        make("pairs", ["rotate"], sides="left")
+    with pytest.raises(ConfigError, match=r"data\.sides: got 'both', the records of data\.source are no pairs"):
+        make("sample", ["rotate"], sides="both")
