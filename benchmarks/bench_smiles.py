@@ -28,7 +28,7 @@ from bionemo_core.data.readers import SmilesSource
 from bionemo_core.data.store.prepare import prepare
 from bionemo_core.data.store.record_store import PreparedStore
 from bionemo_core.protocols import BuildContext
-from bionemo_molbart.augment import spelling
+from bionemo_molbart.augment import find_spelling
 from bionemo_molbart.molecules import _remembered as remembered
 from bionemo_molbart.molecules import parsed, randomised
 from bionemo_molbart.objective import MoleculeObjective
@@ -43,7 +43,7 @@ SEQ_LENGTH, MICRO_BATCH, ROUNDS = 128, 32, 5
 def objective(tokenizer: SmilesTokenizer, mode: str, masked: bool) -> MoleculeObjective:
     """What makes the examples of a model."""
     masking = SpanMasking(tokenizer.mask_id) if masked else None
-    return MoleculeObjective(tokenizer, spelling(mode), seq_length=SEQ_LENGTH, masking=masking)
+    return MoleculeObjective(tokenizer, find_spelling(mode), seq_length=SEQ_LENGTH, masking=masking)
 
 
 def ours(store: PreparedStore, tokenizer: SmilesTokenizer, made: MoleculeObjective, steps: int, seed: int) -> int:
