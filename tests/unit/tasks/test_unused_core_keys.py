@@ -43,7 +43,8 @@ RUNS = {
 }
 ONE_VALUE = {"parallel.pipeline_model_parallel_size"}
 ON_A_GPU = {"trainer.compile"}
-WITH_A_SOURCE = {"restore", "restore.strict", "restore.vocabulary", "restore.positions", "restore.extra_tokens", "connector"}
+RESTORE = ("strict", "vocabulary", "positions", "extra_tokens")
+WITH_A_SOURCE = {"restore", "connector", *(f"restore.{key}" for key in RESTORE)}
 """Keys of the core that are refused unless 1, read on a GPU only, and read with `restore_from_path` only."""
 
 CHOICES = {"optim", "scheduler", "data", "loggers", "callbacks", "connector", "resume", "name", "restore_from_path"}
