@@ -20,6 +20,7 @@ from bionemo_core._version import __version__
 from bionemo_core.errors import BioNeMoError, ConfigError, DataError, NonFiniteError, ResourceError
 from bionemo_core.tasks.serving.engine import Engine, Work
 from bionemo_core.tasks.serving.error_answers import error_answer
+from bionemo_core.tasks.serving.memory import BYTES_OF_NUMBER, share_of_request
 from bionemo_core.tasks.serving.page import read_page
 from bionemo_core.tasks.serving.request_bodies import (
     DecodeBody,
@@ -86,7 +87,10 @@ def make_app(served: ServedModel, engine: Engine, metrics: ServerMetrics) -> Fas
 
 async def _answer(engine: Engine, prepare: Callable[[_Body], Work], body: _Body) -> Any:
     """Have the model do the work of a body, and return its results; the work is dropped if nobody waits any more."""
-    job = engine.submit(prepare(body))
+    work = prepare(body)
+    if work.numbers and (share := share_of_request.get()) is not None:
+        await share.take_for_answer(work.numbers * BYTES_OF_NUMBER[getattr(body, "encoding", "json")])
+    job = engine.submit(work)
     try:
         return await asyncio.wrap_future(job.future)
     finally:

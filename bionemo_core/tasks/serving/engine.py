@@ -33,6 +33,8 @@ class Work:
     items: Sequence[Any]
     tokens: int = 0
     """The most tokens of all items."""
+    numbers: int = 0
+    """The numbers in the answers, if they may take much memory."""
     group: Hashable = None
     """Works of an equal group can be computed together, by the `run` of any of them; None: only alone."""
 

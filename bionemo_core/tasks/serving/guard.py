@@ -11,6 +11,7 @@ from typing import Any
 from bionemo_core.errors import BioNeMoError, ConfigError, DataError, ResourceError
 from bionemo_core.tasks.serving.error_answers import error_answer
 from bionemo_core.tasks.serving.limits import Limits, TooMuch
+from bionemo_core.tasks.serving.memory import ANSWERS_BYTES, BODIES_BYTES, Budget, Share, share_of_request
 from bionemo_core.tasks.serving.server_metrics import ServerMetrics
 
 Message = MutableMapping[str, Any]
@@ -36,6 +37,7 @@ class Guard:
 
     def __init__(self, app: App, limits: Limits, metrics: ServerMetrics, token: str = "") -> None:
         self._app, self._limits, self._metrics, self._token = app, limits, metrics, token
+        self._bodies, self._answers = Budget(BODIES_BYTES), Budget(ANSWERS_BYTES)
         self.in_progress = 0
         """Requests that ask something of the model."""
 
@@ -129,7 +131,14 @@ class Guard:
                 pass
             left.set()
 
-        answering = asyncio.ensure_future(self._app(scope, replay, send))
+        share = Share(self._bodies, self._answers)
+
+        async def answer() -> None:
+            await share.take_for_body(len(body))
+            share_of_request.set(share)
+            await self._app(scope, replay, send)
+
+        answering = asyncio.ensure_future(answer())
         watching = asyncio.ensure_future(watch())
         try:
             await asyncio.wait((answering, watching), return_when=asyncio.FIRST_COMPLETED)
@@ -139,6 +148,7 @@ class Guard:
             for task in (answering, watching):
                 task.cancel()
             await asyncio.gather(answering, watching, return_exceptions=True)
+            share.give_all()
 
 
 class _Answer:

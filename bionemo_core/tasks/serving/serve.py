@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
 import math
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from tempfile import TemporaryDirectory
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from bionemo_core.plugins.registry import Registry
     from bionemo_core.tasks.serving.guard import App
     from bionemo_core.tasks.serving.served_model import ServedModel
+
+log = logging.getLogger("bionemo")
 
 TOKEN = "BIONEMO_SERVE_TOKEN"  # noqa: S105 - the name of the variable
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
@@ -61,32 +64,50 @@ def serve(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> None
         return
     with _listen(task) as listener:
         model, workers = spec.restore_from_path or spec.model.name, spec.trainer.devices
+        address = _address(listener)
         if workers > 1:
-            print(f"serving {model} on {_address(listener)} with {workers} workers; Ctrl-C stops it.", flush=True)
+            print(f"serving {model} on {address} with {workers} workers; Ctrl-C stops it.", flush=True)
             _supervise(spec, task, listener)
         else:
-            _answer(spec, registry, task, token, listener, f"serving {model} on {_address(listener)}; Ctrl-C stops it.")
+            print(f"opening {model}; {address}/ready says when it is open.", flush=True)
+            _answer(spec, registry, task, token, listener, f"serving {model} on {address}; Ctrl-C stops it.")
     print("stopped: all accepted requests were answered.", flush=True)
 
 
 def _answer(
     spec: RunSpec, registry: Registry, task: Serve, token: str, listener: socket.socket, ready: str = ""
 ) -> None:
-    """Answer requests in this process; print `ready` once the model is open."""
+    """Answer requests in this process, from the start; print `ready` once the model is open.
+
+    Raises:
+        BioNeMoError: the model cannot be opened.
+    """
     from bionemo_core.tasks.serving.app import make_app  # after the check that its packages are there
     from bionemo_core.tasks.serving.guard import Guard
+    from bionemo_core.tasks.serving.opening_app import OpeningApp
     from bionemo_core.tasks.serving.server_metrics import ServerMetrics
 
-    served = _open(spec, registry, task)
-    metrics = ServerMetrics()
-    engine = Engine(served.embed_tokens, metrics.count_pass)
-    app = Guard(make_app(served, engine, metrics), served.limits, metrics, token)
-    if ready:
-        print(ready, flush=True)
+    engines: list[Engine] = []
+
+    def make() -> App:
+        served = _open(spec, registry, task)
+        metrics = ServerMetrics()
+        engines.append(Engine(served.embed_tokens, metrics.count_pass))
+        return Guard(make_app(served, engines[0], metrics), served.limits, metrics, token)
+
+    def say(seconds: float) -> None:
+        log.info("The model is open after %.1f s.", seconds)
+        if ready:
+            print(ready, flush=True)
+
+    app = OpeningApp(make, spec.restore_from_path or spec.model.name, say)
     try:
-        run_server(app, listener, task.timeout_s)
+        run_server(app, listener, task.timeout_s, failed=lambda: app.failure is not None)
     finally:
-        engine.close()
+        for engine in engines:
+            engine.close()
+    if app.failure is not None:
+        raise app.failure
 
 
 def _supervise(spec: RunSpec, task: Serve, listener: socket.socket) -> None:
@@ -166,8 +187,15 @@ def _address(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def run_server(app: App, listener: socket.socket, timeout_s: float) -> None:
-    """Answer requests until a signal comes, then finish those that were accepted, for as long as a request may take."""
+def run_server(app: App, listener: socket.socket, timeout_s: float, failed: Callable[[], bool] = lambda: False) -> None:
+    """Answer requests until a signal comes, then finish those that were accepted, for as long as a request may take.
+
+    Args:
+        app: the application.
+        listener: the listening socket.
+        timeout_s: how long a request may take.
+        failed: whether the application is of no use, so that the server ends.
+    """
     import uvicorn
 
     class Server(uvicorn.Server):
@@ -195,7 +223,7 @@ def run_server(app: App, listener: socket.socket, timeout_s: float) -> None:
         server = Server(config)
 
         async def watch() -> None:
-            while stop.requested is None and (not worker or os.getppid() == parent):
+            while stop.requested is None and not failed() and (not worker or os.getppid() == parent):
                 await asyncio.sleep(POLL_S)
             server.should_exit = True
 

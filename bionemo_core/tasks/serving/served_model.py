@@ -44,6 +44,8 @@ from bionemo_core.tasks.variants import read_given_variants
 _ADVICE = 'Leave it out, or keep it with "on_invalid": "unk".'
 _KEPT_EMBEDDERS = 16
 _TERMINALS = 2
+_NUMBERS_OF_PREDICTION = 8
+"""Numbers that an answer has for one residue, at the most: classes, mostly."""
 _MOST_DRAWN, _MOST_CAPTION = 500, 60
 """Letters of a text that is drawn, and of a caption."""
 
@@ -128,7 +130,8 @@ class ServedModel:
                     own[name] = array
             return arrays
 
-        return Work(run, body.sequences, _tokens(body), ("embed", settings, body.on_invalid, body.canonicalize))
+        group = ("embed", settings, body.on_invalid, body.canonicalize)
+        return Work(run, body.sequences, _tokens(body), self._numbers(body), group)
 
     def score(self, body: ScoreBody) -> Work:
         """Return the work of `/v1/score`: the scores, float64, and the strategy.
@@ -183,7 +186,8 @@ class ServedModel:
             found = predictor.predict(self._clean(sequences, body))
             return [(array, predictor.row(array)) for array in found]
 
-        return Work(run, body.sequences, _tokens(body), ("predict", body.on_long, body.on_invalid, body.canonicalize))
+        group = ("predict", body.on_long, body.on_invalid, body.canonicalize)
+        return Work(run, body.sequences, _tokens(body), _tokens(body) * _NUMBERS_OF_PREDICTION, group)
 
     def prediction_facts(self) -> dict[str, Any]:
         """Return the names of the cells of a prediction, its classes and its targets.
@@ -242,7 +246,8 @@ class ServedModel:
             hiddens, mask = self._inference().seq_to_hiddens(body.texts)
             return [row[real].float().cpu().numpy() for row, real in zip(hiddens, mask, strict=True)]
 
-        return _alone(run)
+        letters = sum(len(text) + _TERMINALS for text in body.texts)
+        return replace(_alone(run), numbers=letters * self._width)
 
     def decode(self, body: DecodeBody) -> Work:
         """Return the work of `/v1/decode`: a text for each.
@@ -255,7 +260,12 @@ class ServedModel:
         widths = {len(position) for text in body.hiddens for position in text}
         if len(widths) != 1 or not all(body.hiddens):
             raise DataError("hiddens: expected [texts][positions][hidden], with a position or more and one width.")
-        return _alone(lambda check: self._decode(body, check))
+        # As lists of Python numbers they would take eight times the memory while they wait.
+        try:
+            hiddens = [torch.tensor(text) for text in body.hiddens]
+        except OverflowError as error:
+            raise DataError(f"hiddens: {error}. Pass what encode returns.") from error
+        return _alone(lambda check: self._decode(hiddens, check))
 
     def draw(self, body: DrawBody) -> Work:
         """Return the work of `/v1/draw`: a PNG picture of all texts.
@@ -276,21 +286,36 @@ class ServedModel:
         cut = [one[:_MOST_CAPTION] for one in captions]
         return _alone(lambda _: _draw(judge, body.texts, cut))
 
-    def _decode(self, body: DecodeBody, check: Check) -> list[str]:
+    def _decode(self, texts: Sequence[torch.Tensor], check: Check) -> list[str]:
         inference = self._decoding(check)
         config: Any = getattr(inference.network, "config", None)
-        width = len(body.hiddens[0][0])
+        width = texts[0].shape[1]
         wanted = getattr(config, "hidden_size", width)
         if width != wanted:
             raise DataError(f"hiddens: got a width of {width}, but the model has {wanted}. Pass what encode returns.")
-        longest = max(map(len, body.hiddens))
-        hiddens = torch.zeros(len(body.hiddens), longest, width)
-        mask = torch.zeros(len(body.hiddens), longest, dtype=torch.bool)
-        for row, text in enumerate(body.hiddens):
-            hiddens[row, : len(text)], mask[row, : len(text)] = torch.tensor(text), True
+        longest = max(map(len, texts))
+        hiddens = torch.zeros(len(texts), longest, width)
+        mask = torch.zeros(len(texts), longest, dtype=torch.bool)
+        for row, text in enumerate(texts):
+            hiddens[row, : len(text)], mask[row, : len(text)] = text, True
         if not hiddens.abs().le(MOST_RADIUS).all():
             raise DataError(f"hiddens: a value is beyond {MOST_RADIUS:,.0f}. Pass what encode returns.")
         return inference.hiddens_to_seq(hiddens, mask)
+
+    @property
+    def _width(self) -> int:
+        """The most numbers that an answer has for one letter in one layer."""
+        config: Any = getattr(self.opened.module.network, "config", None)
+        return max(getattr(config, "hidden_size", 0), self.opened.tokenizer.vocab_size)
+
+    def _numbers(self, body: EmbedBody) -> int:
+        """Return the most numbers in the answer to a body."""
+        lengths = [len(text) + _TERMINALS for text in body.sequences]
+        rows = {True: len(lengths), False: sum(lengths)}
+        layers = len(body.layers or "1")
+        maps = sum(length * length for length in lengths) * any(name in SQUARES for name in body.outputs)
+        vectors = sum(rows[is_per_sequence(name)] for name in body.outputs if name not in SQUARES)
+        return vectors * layers * self._width + maps
 
     def _decoding(self, check: Check) -> Seq2SeqInference:
         inference = self._inference()

@@ -29,7 +29,7 @@ class Passes:
         return [item * 10 for item in items]
 
     def submit(self, *items: int, group: object = "a", tokens: int = 1):
-        return self.engine.submit(Work(self.run, items, tokens, group))
+        return self.engine.submit(Work(self.run, items, tokens, group=group))
 
     def go(self) -> list[list[int]]:
         self._go.set()
