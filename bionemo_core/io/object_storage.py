@@ -6,6 +6,7 @@ Every failure names the user's key and says what to do; no message has a credent
 from __future__ import annotations
 
 import base64
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,8 +41,8 @@ class ObjectFacts(NamedTuple):
     size: int
     version: dict[str, str]
     """Changes whenever the object does: its etag and the like, or its time if there is none."""
-    md5: str | None
-    """The MD5 of its bytes in hexadecimal, if the service seems to state it."""
+    digest: tuple[str, str] | None
+    """The name and the hexadecimal digits of a hash of its bytes, if the service seems to state one."""
 
 
 def is_object(text: str) -> bool:
@@ -83,7 +84,8 @@ class ObjectStorage:
             import fsspec
 
             # Nothing is remembered: another process may write to the same place.
-            files = fsspec.filesystem(scheme, use_listings_cache=False, skip_instance_cache=True)
+            options = {"endpoint": os.environ.get("HF_ENDPOINT") or None} if scheme == "hf" else {}
+            files = fsspec.filesystem(scheme, use_listings_cache=False, skip_instance_cache=True, **options)
         except ImportError as error:
             raise ConfigError(f"{key}: {scheme}:// needs the extra `{extra}`: pip install {package}.") from error
         return cls(scheme, key, files)
@@ -118,7 +120,8 @@ class ObjectStorage:
                 f"{where}: access is denied ({said}). Check the name; to have access, {_LOGIN[self.scheme]}."
             )
         if isinstance(error, FileNotFoundError) or status == 404:
-            return DataError(f"{where}: there is no such object ({said}). Check the address.")
+            private = f" If it is private, {_LOGIN['hf']}." if self.scheme == "hf" else ""
+            return DataError(f"{where}: there is no such object ({said}). Check the address.{private}")
         if isinstance(error, ConnectionError | TimeoutError) or any(
             "Connect" in kind or "Timeout" in kind for kind in kinds
         ):
@@ -161,11 +164,14 @@ class ObjectStorage:
 def _facts(info: dict[str, Any]) -> ObjectFacts:
     version = {name: str(info[name]) for name in _VERSION_FIELDS if info.get(name)}
     version = version or {name: str(info[name]) for name in _TIME_FIELDS if info.get(name)}
-    etag = str(info.get("ETag") or "").strip('"')
-    md5 = etag if _MD5.fullmatch(etag) else None
-    if info.get("md5Hash"):
-        md5 = base64.b64decode(info["md5Hash"]).hex()
-    return ObjectFacts(int(info["size"]), version, md5)
+    etag, digest = str(info.get("ETag") or "").strip('"'), None
+    if _MD5.fullmatch(etag):
+        digest = "md5", etag
+    elif info.get("md5Hash"):  # of Google
+        digest = "md5", base64.b64decode(info["md5Hash"]).hex()
+    elif (stored := info.get("lfs")) and stored.get("sha256"):  # of the hub, for large files
+        digest = "sha256", stored["sha256"]
+    return ObjectFacts(int(info["size"]), version, digest)
 
 
 def _plain(error: BaseException) -> str:

@@ -145,19 +145,21 @@ class _Staging:
             raise NetworkError(
                 f"{where}: changed while it was downloaded. Run again when no other program writes to it."
             )
-        self._check_md5(name, facts, digests["md5"], part)
+        self._check_digest(name, facts, digests, part)
         publish(part, target)
         began.unlink()
         record = {"version": _version(facts), "sha256": digests["sha256"], "mtime_ns": target.stat().st_mtime_ns}
         write_json(self._record(name), record)
 
-    def _check_md5(self, name: str, facts: ObjectFacts, md5: str, part: Path) -> None:
-        if facts.md5 in (None, md5) or self.storage.is_encrypted_by_key(name):
+    def _check_digest(self, name: str, facts: ObjectFacts, found: Mapping[str, str], part: Path) -> None:
+        if _agree(facts, found) or self.storage.is_encrypted_by_key(name):
             return
+        assert facts.digest is not None
+        kind, expected = facts.digest
         part.unlink()
         raise NetworkError(
-            f"{self.storage.key}: {self.storage.scheme}://{name}: the MD5 of what arrived is {md5}, that of the object "
-            f"is {facts.md5}. Run again; if it happens again, the object is damaged."
+            f"{self.storage.key}: {self.storage.scheme}://{name}: the {kind} of what arrived is {found[kind]}, that of "
+            f"the object is {expected}. Run again; if it happens again, the object is damaged."
         )
 
 
@@ -212,9 +214,13 @@ def _send(storage: ObjectStorage, local: Path, path: str) -> None:
         with storage.explained(name):
             storage.files.put_file(str(file), name)
         facts, digests = storage.look_up(name), _digests(file)
-        md5, size = (None, -1) if facts is None else (facts.md5, facts.size)
-        if size != file.stat().st_size or (md5 not in (None, digests["md5"]) and not storage.is_encrypted_by_key(name)):
+        arrived = facts is not None and facts.size == file.stat().st_size
+        if not arrived or facts is None or not (_agree(facts, digests) or storage.is_encrypted_by_key(name)):
             raise NetworkError(f"{storage.key}: {storage.scheme}://{name}: has other bytes than those that were sent.")
+
+
+def _agree(facts: ObjectFacts, digests: Mapping[str, str]) -> bool:
+    return facts.digest is None or digests[facts.digest[0]] == facts.digest[1]
 
 
 def _pattern(path: str) -> str:

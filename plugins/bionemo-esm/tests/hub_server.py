@@ -32,6 +32,7 @@ class Hub:
         self.full = False
 
     def answer(self, method: str, path: str, body: bytes, token: str, headers: dict[str, str]) -> tuple[int, Any]:
+        path = path.replace("/api/datasets/", "/api/models/").replace("/datasets/", "/")  # one store for both kinds
         if path.startswith("/lfs/"):  # an address that itself is the permission
             if self.full:
                 return 403, {"error": "Quota exceeded"}
@@ -42,15 +43,20 @@ class Hub:
         if token != TOKEN and (token or found["private"] or method == "POST"):
             self.unauthorised.append(path)
             return 401, {"error": f"Invalid credentials: {token}"}  # a careless server that repeats the token
-        if path == "/api/whoami-v2":
-            return 200, {"name": "someone", "type": "user"}
-        if path == "/api/validate-yaml":
-            return 200, {"errors": [], "warnings": []}
+        of_anyone = {
+            "/api/whoami-v2": {"name": "someone", "type": "user"},
+            "/api/validate-yaml": {"errors": [], "warnings": []},
+        }
+        if path in of_anyone:
+            return 200, of_anyone[path]
         if path == "/api/repos/create":
             return self.create(json.loads(body))
         if name not in self.repositories:
             headers["X-Error-Code"] = "RepoNotFound"
             return 404, {"error": "Repository not found"}
+        if "/paths-info/" in path:
+            asked, files = json.loads(body)["paths"], self.repositories[name]["files"]
+            return 200, [self.entry(one, files[one]) for one in asked if one in files]
         if method in ("GET", "HEAD") and any(f"/{part}/" in path for part in ("revision", "tree", "resolve")):
             return self.download(name, path, headers)
         if path.endswith("/info/lfs/objects/batch"):
@@ -87,7 +93,7 @@ class Hub:
             siblings = [{"rfilename": one} for one in files]
             return 200, {"id": name, "sha": commit, "private": repository["private"], "siblings": siblings}
         if asked == "tree":
-            return 200, [self.entry(one, content) for one, content in files.items()]
+            return self.tree(files, file, headers)
         if repository.get("gated"):  # its files are listed, but not given
             headers["X-Error-Code"] = "GatedRepo"
             return 403, {"error": "Access to this model is restricted"}
@@ -95,6 +101,17 @@ class Hub:
         etag = entry.get("lfs", entry)["oid"]
         headers |= {"X-Repo-Commit": commit, "ETag": f'"{etag}"'}
         return 200, repository.get("sent", files)[file]
+
+    def tree(self, files: dict[str, bytes], folder: str, headers: dict[str, str]) -> tuple[int, Any]:
+        """The files in and below a folder, and the folders directly in it; a client takes what it asked for."""
+        start = f"{folder}/" if folder else ""
+        found = [self.entry(one, content) for one, content in files.items() if one.startswith(start)]
+        if not found:
+            headers["X-Error-Code"] = "EntryNotFound"
+            return 404, {"error": f"{folder} does not exist"}
+        names = {one["path"].removeprefix(start).partition("/") for one in found}
+        folders = {start + first for first, slash, _ in names if slash}
+        return 200, [*found, *({"type": "directory", "path": one, "oid": "0" * 40, "size": 0} for one in folders)]
 
     def entry(self, file: str, content: bytes) -> dict[str, Any]:
         oid = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()

@@ -1,6 +1,7 @@
 """Models from a stand-in for the hub: public, private, gated, offline, damaged; and no token anywhere."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,11 @@ from hub_server import TOKEN, Hub, assert_token_nowhere
 from bionemo_core import cli
 from bionemo_core.builtin import load_registry
 from bionemo_core.config.schema import Choice
-from bionemo_core.errors import ArtefactError, ConfigError, NetworkError
+from bionemo_core.errors import ArtefactError, ConfigError, DataError, NetworkError
 from bionemo_core.interop import hub as addresses
 from bionemo_core.interop.connector import OurModel
 from bionemo_core.interop.huggingface import write_huggingface
+from bionemo_core.io.staging import stage
 from bionemo_core.models.load import open_model
 from bionemo_core.models.locate import complete_choice
 from bionemo_core.protocols import BuildContext
@@ -214,3 +216,26 @@ def test_a_private_model_is_pulled_into_a_task_and_the_token_stays_out(
     for name, tensor in network_tensors(opened.module.network).items():
         rows = used if name in ("embedding.word_embeddings.weight", "head.output.bias") else len(tensor)
         assert torch.equal(tensor[:rows], tensors[name][:rows]), name
+
+
+def test_files_of_a_dataset_are_data(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    files = {"a.csv": b"sequence\nMKV\n", "parts/b.csv": b"sequence\nMKL\n", "parts/c.safetensors": b"large"}
+    hub.repositories["owner/proteins"] = {"private": True, "files": files}
+    for value, names in (
+        ("hf://datasets/owner/proteins/a.csv", ["a.csv"]),
+        ("hf://datasets/owner/proteins/parts/*.csv", ["a.csv", "parts/b.csv"]),
+        ("hf://datasets/owner/proteins", ["a.csv", "parts/b.csv", "parts/c.safetensors"]),
+    ):
+        copies = tmp_path / "home/objects/hf"
+        assert stage(value, "data.path", tmp_path / "home") == str(copies / value.removeprefix("hf://"))
+        made = {path.relative_to(copies / "datasets/owner/proteins").as_posix(): path for path in copies.rglob("*.*")}
+        assert sorted(made) == names and all(path.read_bytes() == files[name] for name, path in made.items())
+    hub.repositories["owner/proteins"]["sent"] = {**files, "parts/c.safetensors": b"wrong"}
+    shutil.rmtree(tmp_path / "home")
+    with pytest.raises(NetworkError, match="the sha256 of what arrived"):
+        stage("hf://datasets/owner/proteins/parts/c.safetensors", "data.path", tmp_path / "home")
+    with pytest.raises(DataError, match=r"data\.path: hf://datasets/owner/none/x\.csv: there is no .* set HF_TOKEN"):
+        stage("hf://datasets/owner/none/x.csv", "data.path", tmp_path / "home")
+    assert_token_nowhere(tmp_path, capfd)

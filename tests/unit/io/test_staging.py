@@ -135,7 +135,7 @@ def test_other_bytes_than_those_of_the_object_are_refused(
     address = objects.put("a.fasta", CONTENT)
     with monkeypatch.context() as patch:
         patch.setattr(staging, "_blocks", lambda *_: iter([CONTENT[::-1]]))
-        with pytest.raises(NetworkError, match=f"MD5 .* that of the object is {hashlib.md5(CONTENT).hexdigest()}"):
+        with pytest.raises(NetworkError, match=f"md5 .* that of the object is {hashlib.md5(CONTENT).hexdigest()}"):
             stage(address, "data.path", tmp_path)
         patch.setattr(staging, "_blocks", lambda *_: iter([CONTENT[1:]]))
         with pytest.raises(NetworkError, match="changed while it was downloaded"):
@@ -149,7 +149,7 @@ def test_an_etag_that_is_no_md5_is_known(
     address = objects.put("a.fasta", CONTENT, ServerSideEncryption="aws:kms")
     facts = ObjectStorage.of(address, "data.path").look_up("bucket/a.fasta")
     assert facts is not None
-    monkeypatch.setattr(ObjectStorage, "look_up", lambda self, path: facts._replace(md5="0" * 32))
+    monkeypatch.setattr(ObjectStorage, "look_up", lambda self, path: facts._replace(digest=("md5", "0" * 32)))
     assert Path(stage(address, "data.path", tmp_path)).read_bytes() == CONTENT
 
 
