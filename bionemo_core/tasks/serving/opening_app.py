@@ -30,6 +30,11 @@ class OpeningApp:
         self._began = monotonic()
         threading.Thread(target=self._open, name="opening", daemon=True).start()
 
+    @property
+    def opened(self) -> bool:
+        """Whether the application has taken its place."""
+        return self._app is not None
+
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if self._app is not None or scope["type"] != "http":
             await (self._app or _nothing)(scope, receive, send)

@@ -6,6 +6,7 @@ import io
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import pytest
@@ -88,11 +89,16 @@ def core_keys() -> set[str]:
     return (keys | CHOICES) - ONE_VALUE
 
 
+def wait_until_open(app, *_, **__):
+    while not app.opened and app.failure is None:
+        sleep(0.01)
+
+
 @pytest.mark.parametrize("task", RUNS)
 def test_a_key_is_read_or_said_to_be_unused(task, read, capsys, monkeypatch):
     if task == "serve":
         pytest.importorskip("fastapi")
-        monkeypatch.setattr("bionemo_core.tasks.serving.serve.run_server", lambda *_: None)
+        monkeypatch.setattr("bionemo_core.tasks.serving.serve.run_server", wait_until_open)
     assert cli.main([f"task={task}", *RUNS[task]]) == 0, capsys.readouterr().err
     unused = {key for key in core_keys() if is_unused(task, NAMES.get(key, key))}
     assert not unused & read
