@@ -115,7 +115,8 @@ class ObjectStorage:
             return NetworkError(
                 f"{where}: there are no credentials for it ({said}). To have some, {_LOGIN[self.scheme]}."
             )
-        if isinstance(error, PermissionError) or status in (401, 403) or "RepositoryNotFoundError" in kinds:
+        denied = isinstance(error, PermissionError) or status in (401, 403) or said.startswith("Forbidden")  # gcsfs
+        if denied or "RepositoryNotFoundError" in kinds:
             return NetworkError(
                 f"{where}: access is denied ({said}). Check the name; to have access, {_LOGIN[self.scheme]}."
             )

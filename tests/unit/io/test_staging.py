@@ -184,12 +184,17 @@ def test_a_failure_names_the_key_and_says_what_to_do(
     assert "4711" not in str(failure.value) and SECRET not in str(failure.value)
 
 
-def test_access_that_is_denied(objects: ObjectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [PermissionError("Forbidden"), OSError("Forbidden: b/bucket/o no access")])
+def test_access_that_is_denied(
+    objects: ObjectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
     address = objects.put("a.fasta", CONTENT)
-    monkeypatch.setattr(
-        "s3fs.S3FileSystem.info", lambda self, path: (_ for _ in ()).throw(PermissionError("Forbidden"))
-    )
-    with pytest.raises(NetworkError, match=r"access is denied \(Forbidden\).*AWS_PROFILE"):
+
+    def refuse(self: object, path: str) -> None:
+        raise error
+
+    monkeypatch.setattr("s3fs.S3FileSystem.info", refuse)
+    with pytest.raises(NetworkError, match=r"task\.input: .* access is denied \(Forbidden.*AWS_PROFILE"):
         stage(address, "task.input", tmp_path)
 
 
