@@ -10,7 +10,7 @@ from runs import Home, assert_same_metrics
 
 pytest.importorskip("bionemo_esm")
 
-pytestmark = pytest.mark.slow  # tests/unit/io/test_staging.py asks for each part
+pytestmark = pytest.mark.slow  # test_staging.py asks for each part
 
 
 @pytest.fixture(scope="module")
