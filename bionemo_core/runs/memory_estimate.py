@@ -12,8 +12,8 @@ from bionemo_core.config.batch_plan import BatchPlan
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.errors import ConfigError
 from bionemo_core.machine import GIB
-from bionemo_core.parallel.sharding_choice import STATE_BYTES
 from bionemo_core.runs.device import Device
+from bionemo_core.training.optim import ADAM_STATE, OptimizerState
 
 WORKER_BYTES = 16 * 1024**2
 """Bytes of a loader process that it does not share, without the records that it reads."""
@@ -37,7 +37,7 @@ class Need(NamedTuple):
     keys: str
 
 
-def refuse_absurd(spec: RunSpec, plan: BatchPlan, device: Device) -> None:
+def refuse_absurd(spec: RunSpec, plan: BatchPlan, device: Device, optimizer: OptimizerState = ADAM_STATE) -> None:
     """Check that the lower bounds fit into the memory of the device and of the machine.
 
     Raises:
@@ -48,14 +48,16 @@ def refuse_absurd(spec: RunSpec, plan: BatchPlan, device: Device) -> None:
     where = "a GPU" if device.name == "cuda" else f"each of {processes} processes" if processes > 1 else "this machine"
     ranks = Need("ranks", f"{processes:,} x {RANK_BYTES // 1024**2} MiB", processes * RANK_BYTES, "trainer.devices")
     _refuse(ranks, host, "this machine")
-    for need in device_needs(spec, plan, device.dtype.itemsize):
+    for need in device_needs(spec, plan, device.dtype.itemsize, optimizer):
         _refuse(need, own, where, whole=host)
     for need in host_needs(spec, plan):
         share = f"each of {processes} processes" if processes > 1 else "this machine"
         _refuse(need, host / processes, share, whole=host)
 
 
-def device_needs(spec: RunSpec, plan: BatchPlan, bytes_per_number: int) -> list[Need]:
+def device_needs(
+    spec: RunSpec, plan: BatchPlan, bytes_per_number: int, optimizer: OptimizerState = ADAM_STATE
+) -> list[Need]:
     """Return what the device of a rank must hold: the state of the model, and the inputs of its layers.
 
     Only models with the keys of a transformer are known well enough; for others the list is empty.
@@ -73,10 +75,11 @@ def device_needs(spec: RunSpec, plan: BatchPlan, bytes_per_number: int) -> list[
     terms = [
         f"{number:,} layers x (4 x {hidden:,} x {attention:,} + 2 x {hidden:,} x {width:,})" for number, width in stacks
     ]
+    per_parameter = 8 + optimizer.bytes_per_parameter
     state = Need(
-        "weights, gradients and Adam",
-        f"{STATE_BYTES} bytes x ({' + '.join(terms)}) / {ranks:,} ranks",
-        STATE_BYTES * sum(number * (4 * hidden * attention + 2 * hidden * width) for number, width in stacks) / ranks,
+        optimizer.with_weights,
+        f"{per_parameter:g} bytes x ({' + '.join(terms)}) / {ranks:,} ranks",
+        per_parameter * sum(number * (4 * hidden * attention + 2 * hidden * width) for number, width in stacks) / ranks,
         "model.num_layers, model.hidden_size or model.ffn_hidden_size",
     )
     rows, tokens = plan.micro_batch_size, _tokens_per_row(spec)

@@ -14,6 +14,7 @@ from bionemo_core.config.recompute_options import Recompute
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.parallel.pipeline import split_layers
 from bionemo_core.runs.device import Device
+from bionemo_core.training.optim import ADAM_STATE, OptimizerState
 
 _GATED = ("geglu", "geglu_tanh", "swiglu", "reglu")
 _CUDA_WORKSPACE = 64 * 1024**2
@@ -117,10 +118,10 @@ class Peak:
     """The estimate for one rank, in bytes."""
 
     state: float
-    """Weights, gradients and Adam, as they are when activations take the most."""
+    """Weights, gradients and optimizer, as they are when activations take the most."""
     activations: float
     after: float
-    """Weights, gradients and Adam at the end of a backward pass, when no activation is left."""
+    """Weights, gradients and optimizer at the end of a backward pass, when no activation is left."""
     kept: float
     """The part of the activations that a forward pass keeps; the rest a backward pass takes for a while."""
 
@@ -138,6 +139,7 @@ def estimate_peak(
     *,
     shards: int | None = None,
     rotary: bool = False,
+    optimizer: OptimizerState = ADAM_STATE,
 ) -> Peak | None:
     """Return the estimate of a run; None for a model whose sizes are not those of a transformer.
 
@@ -147,8 +149,9 @@ def estimate_peak(
         device: where it runs.
         parameters: parameters of the model, or of a pipeline's largest stage, on all tensor-parallel ranks.
         vocab_size: tokens of the vocabulary.
-        shards: ranks that share one copy of the weights, gradients and Adam; None: all data-parallel ranks.
+        shards: ranks that share one copy of weights, gradients and optimizer; None: all data-parallel ranks.
         rotary: as for `stacks_of`.
+        optimizer: what the optimizer keeps.
     """
     stacks = stacks_of(spec, plan, rotary=rotary)
     if not stacks:
@@ -160,7 +163,8 @@ def estimate_peak(
     kept = _kept_bytes_of_stage(stacks, plan, on, end)
     activations = kept + passing + (0 if on.cpu else _CUDA_WORKSPACE)
     own, shards = parameters / plan.tensor_parallel_size, shards or plan.data_parallel_size
-    state, after = _state_bytes(own, shards, plan.accumulate_grad_batches, on.number_bytes)
+    moments = optimizer.bytes_per_parameter
+    state, after = _state_bytes(own, shards, plan.accumulate_grad_batches, on.number_bytes, moments)
     return Peak(state, activations, after, kept)
 
 
@@ -232,26 +236,36 @@ def _end_bytes(stacks: list[Stack], on: Conditions, columns: float, share: float
     return norms + share * 3 * on.number_bytes * stacks[-1].tokens * stacks[-1].hidden + 4 * columns
 
 
-def _state_bytes(parameters: float, shards: int, accumulate: int, number_bytes: int) -> tuple[float, float]:
+def _state_bytes(
+    parameters: float, shards: int, accumulate: int, number_bytes: int, moments: float
+) -> tuple[float, float]:
     """Return the bytes of the state before and after the last backward pass of a step.
 
-    In float32: weights (4), Adam (8), gradients (4, after the first backward pass). In 16 bit copies of weights (2) and
-    gradients (2) are added; with several shards the copies are whole and the rest is sharded.
+    In float32: weights (4), the optimizer's `moments` (of Adam 8), gradients (4, after the first backward pass). In 16
+    bit copies of weights (2) and gradients (2) are added; with several shards the copies are whole and the rest is
+    sharded.
     """
     gathered = number_bytes * parameters if number_bytes < 4 or shards > 1 else 0.0
     accumulated = 4.0 if accumulate > 1 else 0.0
-    before = (12.0 + accumulated) * parameters / shards + gathered
+    before = (4.0 + moments + accumulated) * parameters / shards + gathered
     half_gradients = number_bytes * parameters if number_bytes < 4 and shards == 1 else 0.0
-    return before, 16.0 * parameters / shards + gathered + half_gradients
+    return before, (8.0 + moments) * parameters / shards + gathered + half_gradients
 
 
 def ways_to_fit(
-    spec: RunSpec, plan: BatchPlan, device: Device, parameters: int, vocab_size: int, shards: int, available: float
+    spec: RunSpec,
+    plan: BatchPlan,
+    device: Device,
+    parameters: int,
+    vocab_size: int,
+    shards: int,
+    available: float,
+    optimizer: OptimizerState = ADAM_STATE,
 ) -> list[str]:
     """Return settings that would each make the run fit into `available` bytes, as they are typed."""
 
     def fits(spec: RunSpec, plan: BatchPlan, shards: int = shards) -> bool:
-        peak = estimate_peak(spec, plan, device, parameters, vocab_size, shards=shards)
+        peak = estimate_peak(spec, plan, device, parameters, vocab_size, shards=shards, optimizer=optimizer)
         return peak is not None and peak.total <= available
 
     ways = []
@@ -273,7 +287,7 @@ def ways_to_fit(
     devices = next(sharded, None)
     if devices and plan.data_parallel_size == 1:
         ranks = devices * plan.tensor_parallel_size * plan.pipeline_parallel_size
-        ways.append(f"trainer.devices={ranks}, which shards weights and Adam")
+        ways.append(f"trainer.devices={ranks}, which shards weights and optimizer")
     if not ways and fits(full, _with_rows(plan, 1)):
         ways.append(
             "trainer.activations_checkpoint_granularity=full batch.micro_batch_size=1 "

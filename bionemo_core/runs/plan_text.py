@@ -13,9 +13,10 @@ from torch import nn
 from bionemo_core.data.batches.cuts import count_cuts
 from bionemo_core.machine import GIB, MIB
 from bionemo_core.parallel.pipeline_schedule import idle_share
-from bionemo_core.parallel.sharding_choice import STATE_BYTES, Sharding
+from bionemo_core.parallel.sharding_choice import Sharding
 from bionemo_core.runs.memory_estimate import device_bytes
 from bionemo_core.runs.peak_memory import estimate_peak, ways_to_fit
+from bionemo_core.training.optim import ADAM_STATE, OptimizerState
 
 if TYPE_CHECKING:
     from bionemo_core.checkpoint.load import CheckpointReader
@@ -40,12 +41,14 @@ def print_plan(
     rate: str,
     sharding: Sharding = UNSHARDED,
     stages: StagePlan | None = None,
+    optimizer: OptimizerState = ADAM_STATE,
 ) -> None:
     """Print the values derived from the configuration; `read` has a line with the counts of each file.
 
-    `rate` says what the learning rate does over the run, and `stages` how those of a pipeline share the layers.
+    `rate` says what the learning rate does over the run, `stages` how those of a pipeline share the layers, and
+    `optimizer` what it keeps.
     """
-    print(plan_text(spec, plan, module, splits, read, device, folder, rate, sharding, stages), flush=True)
+    print(plan_text(spec, plan, module, splits, read, device, folder, rate, sharding, stages, optimizer), flush=True)
 
 
 def plan_text(
@@ -59,6 +62,7 @@ def plan_text(
     rate: str,
     sharding: Sharding = UNSHARDED,
     stages: StagePlan | None = None,
+    optimizer: OptimizerState = ADAM_STATE,
 ) -> str:
     """Return the derived plan of a run as aligned lines."""
     parameters = sum(p.numel() for p in module.parameters()) * plan.tensor_parallel_size
@@ -83,14 +87,20 @@ def plan_text(
             f"{plan.micro_batch_size} micro x {plan.accumulate_grad_batches} accumulated x "
             f"{plan.data_parallel_size} ranks{total}",
         ),
-        *_training_lines(spec, _memory_lines(spec, plan, module, device, own, sharding), rate),
+        *_training_lines(spec, _memory_lines(spec, plan, module, device, own, sharding, optimizer), rate),
         ("folder", str(folder.path)),
     ]
     return "\n".join(f"{name:>10}  {text}" for name, text in lines)
 
 
 def _memory_lines(
-    spec: RunSpec, plan: BatchPlan, module: Any, device: Device, parameters: int, sharding: Sharding
+    spec: RunSpec,
+    plan: BatchPlan,
+    module: Any,
+    device: Device,
+    parameters: int,
+    sharding: Sharding,
+    optimizer: OptimizerState,
 ) -> list[tuple[str, str]]:
     """Return the expected memory of a rank; if the device has less, also what would make the run fit."""
     network = getattr(module, "network", None)
@@ -98,22 +108,31 @@ def _memory_lines(
     peak = None
     if isinstance(vocab_size, int) and all(parameter.requires_grad for parameter in module.parameters()):
         rotary = getattr(network, "rotary", None) is not None
-        peak = estimate_peak(spec, plan, device, parameters, vocab_size, shards=sharding.shard_size, rotary=rotary)
-    state = f"{_size(state_bytes(parameters, plan, sharding))} a rank for weights, gradients and Adam"
+        shards = sharding.shard_size
+        peak = estimate_peak(
+            spec, plan, device, parameters, vocab_size, shards=shards, rotary=rotary, optimizer=optimizer
+        )
+    state = f"{_size(state_bytes(parameters, plan, sharding, optimizer))} a rank for {optimizer.with_weights}"
     if peak is None:
         return [("memory", f"about {state}")]
     lines = [("memory", f"about {_size(peak.total)} at the peak of a step with a full batch; {state}")]
     available = device_bytes(device, spec.trainer.devices)
     if peak.total > available:
-        ways = ways_to_fit(spec, plan, device, parameters, vocab_size or 0, sharding.shard_size, available)
+        ways = ways_to_fit(spec, plan, device, parameters, vocab_size or 0, sharding.shard_size, available, optimizer)
         advice = f"; it would fit with {', or '.join(ways)}" if ways else "; use a smaller model or more devices"
         lines.append(("", f"this is unlikely to fit: the device has {_size(available)}{advice}"))
     return lines
 
 
-def state_bytes(parameters: int, plan: BatchPlan, sharding: Sharding = UNSHARDED) -> float:
-    """Return the bytes a rank needs besides activations: weights, gradients and two Adam moments in float32."""
-    return float(STATE_BYTES) * parameters / (plan.tensor_parallel_size * sharding.shard_size)
+def state_bytes(
+    parameters: int, plan: BatchPlan, sharding: Sharding = UNSHARDED, optimizer: OptimizerState = ADAM_STATE
+) -> float:
+    """Return the bytes a rank needs besides activations: weights and gradients in float32, and the optimizer's state.
+
+    What the optimizer keeps is known by `training.optim.measure_state`.
+    """
+    own = parameters / (plan.tensor_parallel_size * sharding.shard_size)
+    return (8.0 + optimizer.bytes_per_parameter) * own
 
 
 def _layout_line(plan: BatchPlan, device: Device) -> str:

@@ -57,7 +57,7 @@ from bionemo_core.training.any_lightning_module import (
 from bionemo_core.training.callbacks import CheckpointSaver, StopOnSignal
 from bionemo_core.training.metric_names import check_monitor
 from bionemo_core.training.module import Recipe
-from bionemo_core.training.optim import check_layout
+from bionemo_core.training.optim import check_layout, measure_state
 from bionemo_core.training.rate_course import RateCourse, describe_jump, describe_misfit
 from bionemo_core.training.signals import StopSignal
 
@@ -84,7 +84,7 @@ def train(spec: RunSpec, registry: Registry, *, composed_yaml: str = "", hooks: 
     _check_task(spec)
     device = choose_device(spec)
     if spec.model.name != OPENED and not spec.resume:  # a resumed run has its sizes from its first start
-        refuse_absurd(spec, batch_plan(spec), device)
+        refuse_absurd(spec, batch_plan(spec), device, measure_state(registry.build(spec.optim), spec.optim.name))
     with StopSignal(remember=False) as stop, open_run(spec, device) as (folder, reader), explain_stop(folder):
         saver = CheckpointSaver(folder.checkpoints, spec.checkpoint, spec.trainer.val_check_interval)
         last = [*hooks.callbacks(spec), saver, StopOnSignal(stop, saver)]
@@ -206,7 +206,9 @@ class _Run:
         rate = self._rate_line(registry)
         strategy = strategy_of(self.trainer)
         layout = strategy.decide_sharding(self.module), strategy.decide_stages(self.module)
-        print_plan(self.spec, self.plan, self.module, self.splits, self.read, self.device, self.folder, rate, *layout)
+        kept = measure_state(self.recipe.optim, self.spec.optim.name)
+        facts = self.spec, self.plan, self.module, self.splits, self.read, self.device, self.folder
+        print_plan(*facts, rate, *layout, kept)
         if self.restored:
             record_restore(self.folder, self.restored)
         if self.reader and before:

@@ -5,7 +5,7 @@ No `from __future__ import annotations` here: the configuration reads these anno
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.errors import ConfigError
@@ -54,6 +54,41 @@ class AdamW:
         return torch.optim.AdamW(
             [group for group in groups if group["params"]], lr=self.lr, betas=(first, second), eps=self.eps, fused=True
         )
+
+
+class OptimizerState(NamedTuple):
+    """What an optimizer keeps of each parameter."""
+
+    name: str
+    bytes_per_parameter: float
+
+    @property
+    def with_weights(self) -> str:
+        """Weights, gradients and this, in words."""
+        return f"weights, gradients and {self.name}" if self.bytes_per_parameter else "weights and gradients"
+
+
+ADAM_STATE = OptimizerState("Adam", 8.0)
+"""Two moments in float32."""
+
+_PROBE_SIZE = 64
+
+
+def measure_state(optim: OptimizerSettings, name: str) -> OptimizerState:
+    """Return what an optimizer keeps, found by a step on a small matrix; Adam's if that is not enough for it."""
+    import torch
+
+    weight = torch.nn.Parameter(torch.ones(_PROBE_SIZE, _PROBE_SIZE))
+    weight.grad = torch.ones_like(weight)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            optimizer = optim.build([("weight", weight)])
+            optimizer.step()
+        kept = [value for value in optimizer.state[weight].values() if isinstance(value, torch.Tensor) and value.dim()]
+    except Exception:  # a plugin's, which may need more than a matrix; the run itself will say what is wrong with it
+        return ADAM_STATE
+    per_parameter = sum(value.numel() * value.element_size() for value in kept) / weight.numel()
+    return OptimizerState(ADAM_STATE.name if name == "adamw" else name, per_parameter)
 
 
 def check_layout(spec: RunSpec, optim: OptimizerSettings, sharding: "Sharding") -> None:

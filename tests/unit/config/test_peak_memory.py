@@ -1,9 +1,11 @@
 """The expected memory of a step: against the bytes that forward passes keep, and what it advises."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from torch.profiler import profile
 
 from bionemo_core.builtin import load_registry
@@ -12,8 +14,10 @@ from bionemo_core.config.recompute_options import Recompute
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.machine import GIB
 from bionemo_core.protocols import BuildContext, Example, Seq2SeqExample
+from bionemo_core.runs import memory_estimate
 from bionemo_core.runs.device import Device
 from bionemo_core.runs.peak_memory import estimate_peak, ways_to_fit
+from bionemo_core.training.optim import AdamW, measure_state
 
 pytest.importorskip("bionemo_t5")
 
@@ -114,3 +118,50 @@ def test_an_early_stage_keeps_its_layers_of_several_micro_batches(spec_of) -> No
     # Four layers and the head, then one layer and the head, then one layer of four micro batches.
     whole, last, first = kept_of(1, 8), kept_of(4, 1), kept_of(4, 8)
     assert first == pytest.approx((whole - last) / 3 * 4)
+
+
+class Built:
+    """Settings of an optimizer of torch."""
+
+    lr = 1e-3
+
+    def __init__(self, kind: Any, **options: Any) -> None:
+        self.kind, self.options = kind, options
+
+    def build(self, named_parameters: Any) -> torch.optim.Optimizer:
+        return self.kind([parameter for _, parameter in named_parameters], lr=1e-3, **self.options)
+
+
+class Picky(Built):
+    """An optimizer that a small matrix is not enough for."""
+
+    def build(self, named_parameters: Any) -> torch.optim.Optimizer:
+        raise KeyError("embedding.word_embeddings.weight")
+
+
+@pytest.mark.parametrize(
+    ("optim", "name", "words", "num_bytes"),
+    [
+        (AdamW(), "adamw", "weights, gradients and Adam", 8),
+        (Built(torch.optim.SGD), "sgd", "weights and gradients", 0),
+        (Built(torch.optim.SGD, momentum=0.9), "sgd", "weights, gradients and sgd", 4),
+        (Built(torch.optim.Adafactor), "adafactor", "weights, gradients and adafactor", 2 * 64 * 4 / 64**2),
+        (Picky(torch.optim.SGD), "picky", "weights, gradients and Adam", 8),
+    ],
+)
+def test_the_memory_of_an_optimizer_is_what_it_keeps(spec_of, optim, name, words, num_bytes) -> None:
+    before = torch.get_rng_state()
+    kept = measure_state(optim, name)
+    assert (kept.with_weights, kept.bytes_per_parameter) == (words, num_bytes)
+    assert torch.equal(torch.get_rng_state(), before)
+    spec = spec_of("model=esm2_3b")
+    plan, device, parameters = batch_plan(spec), Device("cpu", "32"), 2_840_000_000
+    adam, own = (
+        estimate_peak(spec, plan, device, parameters, 33, optimizer=state)
+        for state in (measure_state(AdamW(), ""), kept)
+    )
+    assert adam.after - own.after == pytest.approx((8 - num_bytes) * parameters)
+    assert adam.state - own.state == pytest.approx((8 - num_bytes) * parameters)
+    need = memory_estimate.device_needs(spec, plan, 4, kept)[0]
+    assert need.what == words
+    assert need.arithmetic.startswith(f"{8 + num_bytes:g} bytes x ")
