@@ -34,6 +34,7 @@ from bionemo_core.inference.outputs_files import file_kind, write_output
 from bionemo_core.interop.load_report import LoadReport
 from bionemo_core.io.atomic import write_json
 from bionemo_core.io.hashing import fingerprint_of
+from bionemo_core.io.piped_input import is_pipe
 from bionemo_core.io.plots import optional_picture
 from bionemo_core.io.progress import Progress
 from bionemo_core.models.load import OpenedModel
@@ -88,6 +89,8 @@ def embed(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> None
             f"parallel.tensor_model_parallel_size={tensor_size}: task.outputs=[{squares[0]}] needs all heads on one "
             "device. Leave it at 1."
         )
+    if is_pipe(task.input) and spec.trainer.devices * spec.trainer.num_nodes > 1:
+        raise ConfigError(f"task.input={task.input}: a pipe has one reader. Set trainer.devices=1, or name a file.")
     device = choose_device(spec)
     ranks = start_workers(spec, device, splits_model=True)
     opened = open_for_use(spec, registry, device, ranks)

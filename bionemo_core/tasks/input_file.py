@@ -16,6 +16,7 @@ from bionemo_core.data.store.record_store import PreparedStore
 from bionemo_core.data.store.residue_filter import RecordFilter
 from bionemo_core.data.store.text_filter import filter_for
 from bionemo_core.errors import ConfigError, DataError
+from bionemo_core.io.piped_input import copy_of_pipe, format_of_start, is_pipe
 from bionemo_core.protocols import BuildContext, Tokenizer
 
 _TABLES = ("csv", "tsv", "parquet")
@@ -42,7 +43,7 @@ def prepare_input(source: Source, rules: RecordFilter, context: BuildContext) ->
 
 
 def read_input(path: str, task: Any, tokenizer: Tokenizer) -> tuple[Source, RecordFilter]:
-    """Return the reader of a file, and the filter of its records, which keeps those that repeat an id.
+    """Return the reader of a file or a pipe, and the filter of its records, which keeps those that repeat an id.
 
     `task` has the reading keys of `Embed`; without `canonicalize`, as in `Optimize`, texts are canonicalised.
 
@@ -50,15 +51,26 @@ def read_input(path: str, task: Any, tokenizer: Tokenizer) -> tuple[Source, Reco
         ConfigError: the format is unknown.
         DataError: the file or a record cannot be used.
     """
-    paths = [Path(path).expanduser()]
+    piped = is_pipe(path)
+    paths = [copy_of_pipe(path, "task.input") if piped else Path(path).expanduser()]
     if not paths[0].is_file():
         what = "is a folder. Name one file." if paths[0].is_dir() else "no such file. Check the path."
         raise DataError(f"{path}: {what}")
-    kind = task.format or detect_format(paths, TASK_KEYS)
+    kind = task.format or (_format_of_pipe(path, paths[0]) if piped else detect_format(paths, TASK_KEYS))
     options = _table_options(paths[0], kind, task) if kind in _TABLES else _column_options(task, kind)
     keys = TASK_KEYS._replace(further={name: f"task.{key}" for key, name in _further_columns(task)})
     source = source_for(paths, kind, keys, **options)
     return source, filter_for(tokenizer, task.on_invalid, canonicalize=getattr(task, "canonicalize", True))
+
+
+def _format_of_pipe(path: str, copy: Path) -> str:
+    kind = format_of_start(copy)
+    if kind is None:
+        raise ConfigError(
+            f"task.input={path}: a pipe has no extension, and what came through it does not begin like FASTA or FASTQ. "
+            f"Set task.format to one of: {', '.join(FORMATS)}."
+        )
+    return kind
 
 
 def _further_columns(task: Any) -> list[tuple[str, str]]:

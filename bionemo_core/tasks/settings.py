@@ -25,7 +25,7 @@ class Train:
 class Embed:
     """Compute embeddings of the sequences in a file."""
 
-    input: str  # a FASTA, FASTQ, CSV, TSV, SMILES or Parquet file or another format, plain or compressed
+    input: str  # a FASTA, FASTQ, CSV, TSV, SMILES or Parquet file or another format, plain or compressed; - for a pipe
     output: str  # the output file; its name ends in .h5, .parquet or .npz
     outputs: Optional[list[str]] = None  # embeddings (default), hiddens, logits, log_likelihoods, contacts, attentions
     layers: Optional[list[Integer]] = None  # layers of embeddings and hiddens: 0 is the input, -1 the last; null: -1
