@@ -85,6 +85,15 @@ class BackgroundSaver:
         if failure is not None:
             raise failure
 
+    @property
+    def num_bytes(self) -> int:
+        """The memory that the copies take."""
+        return self._copies.num_bytes
+
+    def free(self) -> None:
+        """Give back the memory of the copies; no save is under way."""
+        self._copies = HostCopies()
+
     def _run(self, write: Write, parts: Iterable[TensorPart], state: Mapping[str, Any]) -> None:
         try:
             write(parts, state)
@@ -98,6 +107,11 @@ class HostCopies:
 
     def __init__(self) -> None:
         self._chunks: list[torch.Tensor] = []
+
+    @property
+    def num_bytes(self) -> int:
+        """The memory that was taken."""
+        return sum(chunk.numel() for chunk in self._chunks)
 
     def take(self, parts: Iterable[TensorPart]) -> list[TensorPart]:
         """Return copies of `parts`; those of the call before are overwritten.

@@ -30,8 +30,8 @@ class Held:
 def test_what_changes_after_the_call_is_not_in_the_checkpoint(tmp_path, tensors, monkeypatch, chunk_bytes):
     monkeypatch.setattr(background, "CHUNK_BYTES", chunk_bytes)
     state = {"loop": {"seen": [1, 2]}, "moments": torch.ones(3), "empty": torch.ones(0)}
-    saver = BackgroundSaver()
-    for step in (10, 20):  # the second uses the memory of the first again
+    saver, used = BackgroundSaver(), 0
+    for step in (10, 20):
         write = Held(tmp_path, step)
         saver.save(write, [whole_part(name, tensor) for name, tensor in tensors.items()], state)
         before = {name: tensor.clone() for name, tensor in tensors.items()}
@@ -40,6 +40,8 @@ def test_what_changes_after_the_call_is_not_in_the_checkpoint(tmp_path, tensors,
         state["loop"]["seen"].append(step)
         write.go.set()
         saver.wait()
+        used = used or saver.num_bytes
+        assert saver.num_bytes == used, "the second save uses the memory of the first again"
         reader = open_checkpoint(tmp_path / f"step-{step:08d}")
         for name, expected in before.items():
             assert torch.equal(reader.read(name), expected)

@@ -11,6 +11,7 @@ import torch
 
 from bionemo_core import cli
 from bionemo_core.checkpoint import save as saving
+from bionemo_core.checkpoint.blocks import whole_part
 from bionemo_core.checkpoint.folder_names import list_checkpoints
 from bionemo_core.config.schema import Checkpoint
 from bionemo_core.errors import StorageError
@@ -68,12 +69,13 @@ def test_the_end_waits_for_the_last_save(tmp_path):
     go = threading.Event()
 
     def save_checkpoint(root: Path, weights_only: bool, storage_options: Any) -> None:
-        storage_options.save(lambda parts, state: go.wait(20), [], {})
+        storage_options.save(lambda parts, state: go.wait(20), [whole_part("w", torch.ones(9))], {})
         threading.Timer(0.05, go.set).start()
 
     trainer.save_checkpoint = save_checkpoint
     saver.on_train_end(trainer, None)
     assert go.is_set()
+    assert saver.saves.num_bytes == 0, "the copies are needed no more"
 
 
 @pytest.mark.parametrize("in_background", [True, False])
