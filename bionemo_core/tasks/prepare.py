@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.data.store.prepare import record_prepared_stores
@@ -33,10 +33,7 @@ def prepare(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> No
     tokenizer = registry.build(spec.tokenizer, context=context)
     with record_prepared_stores() as stores:
         try:
-            splits = registry.build(spec.data, tokenizer=tokenizer, context=context)
-        except BioNeMoError:
-            _write_reports(stores, picture=False)  # the counts explain why a split failed
-            raise
+            _prepare(spec, registry, tokenizer, context, stores, picture=settings.picture)
         except Stopped as stop:
             if not stores:
                 raise
@@ -44,9 +41,26 @@ def prepare(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> No
                 f"task=prepare: stopped by {stop.name}; {len(set(stores))} of the stores are complete, in "
                 f"{stores[0].folder.parent}. Run the same command again to prepare the others."
             ) from None
+
+
+def _prepare(
+    spec: RunSpec,
+    registry: Registry,
+    tokenizer: Any,
+    context: BuildContext,
+    stores: list[PreparedStore],
+    *,
+    picture: bool,
+) -> None:
+    """Build the data component, which adds to `stores`, and print what became of each record."""
+    try:
+        splits = registry.build(spec.data, tokenizer=tokenizer, context=context)
+    except BioNeMoError:
+        _write_reports(stores, picture=False)  # the counts explain why a split failed
+        raise
     if not stores:
         raise ConfigError(f"data={spec.data.name} has nothing to prepare: it reads no records into a store.")
-    _write_reports(stores, settings.picture)
+    _write_reports(stores, picture)
     named = (("train", splits.train), ("val", splits.val), ("test", splits.test))
     sizes = ", ".join(f"{len(part):,} {name}" for name, part in named if part is not None)
     sys.stdout.write(f"splits: {sizes}\n")

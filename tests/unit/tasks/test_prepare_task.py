@@ -1,11 +1,17 @@
 """`task=prepare`, as it is typed."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from bionemo_core import cli
+from bionemo_core.errors import Stopped
+from bionemo_core.tasks import prepare
 
 COMMAND = """
 import json, sys
@@ -57,3 +63,15 @@ def test_what_was_read_is_said_where_nothing_can_be_split(tmp_path: Path) -> Non
 def test_without_model_and_tokenizer_it_says_so(tmp_path: Path) -> None:
     status, _, _, err = typed(tmp_path / "home", "data=sample")
     assert status == 2 and "neither model= nor tokenizer= is given" in err
+
+
+def test_a_signal_while_the_lengths_are_drawn_says_that_the_store_is_kept(monkeypatch, tmp_path, capsys) -> None:
+    def stop(*_: Any, **__: Any) -> None:
+        raise Stopped(signal.SIGINT)
+
+    monkeypatch.setattr(prepare, "draw_lengths", stop)
+    (tmp_path / "a.fasta").write_text(">a\nMKT\n>b\nMKV\n>c\nMKL\n")
+    arguments = ["tokenizer=esm1nv", "data=fasta", f"data.path={tmp_path / 'a.fasta'}", f"home={tmp_path / 'home'}"]
+    assert cli.main(["task=prepare", *arguments]) == 75
+    assert "stopped by SIGINT; 1 of the stores are complete" in capsys.readouterr().err
+    assert list((tmp_path / "home/prepared").glob("*/manifest.json"))
