@@ -111,13 +111,7 @@ def load_stored(
     Raises:
         BioNeMoError: as `open_model`.
     """
-    if dtype not in DTYPES:
-        raise ConfigError(f"dtype: got {dtype!r}, expected one of {', '.join(DTYPES)}.")
-    if stored.foreign_vocab_size is not None:
-        raise ArtefactError(
-            f"{stored.source}: the plugin has no tokenizer for its vocabulary of {stored.foreign_vocab_size} pieces. "
-            "It can only initialise a model for training: restore_from_path with restore.vocabulary=tile or mean."
-        )
+    _check_use(stored, dtype)
     notes = check_plugins(stored.spec, registry, stored.source)
     if dtype != "float32":
         notes += stored.half_precision_notes
@@ -150,6 +144,22 @@ def load_stored(
     module.to(device=torch.device(device), dtype=DTYPES[dtype]).eval()
     check_finite(network, report.source)
     return OpenedModel(module, tokenizer, spec, dict(stored.facts), report, stored.data)
+
+
+def _check_use(stored: StoredModel, dtype: str) -> None:
+    """Check that the dtype is known, and that the model has a tokenizer here.
+
+    Raises:
+        ArtefactError: it has none.
+        ConfigError: the dtype is unknown.
+    """
+    if dtype not in DTYPES:
+        raise ConfigError(f"dtype: got {dtype!r}, expected one of {', '.join(DTYPES)}.")
+    if stored.foreign_vocab_size is not None:
+        raise ArtefactError(
+            f"{stored.source}: the plugin has no tokenizer for its vocabulary of {stored.foreign_vocab_size} pieces. "
+            "It can only initialise a model for training: restore_from_path with restore.vocabulary=tile or mean."
+        )
 
 
 def check_finite(network: torch.nn.Module, source: str) -> None:
