@@ -19,7 +19,16 @@ from urllib.parse import urlsplit
 
 from bionemo_core.config.safe_json import parse_json
 from bionemo_core.errors import ArtefactError, ConfigError, NetworkError
-from bionemo_core.interop.huggingface import CONFIG, INDEX, SHARDS, TOKENIZER_FILES, WEIGHTS
+from bionemo_core.interop.huggingface import (
+    CONFIG,
+    INDEX,
+    PICKLED_INDEX,
+    PICKLED_SHARDS,
+    PICKLED_WEIGHTS,
+    SHARDS,
+    TOKENIZER_FILES,
+    WEIGHTS,
+)
 from bionemo_core.io.atomic import write_json
 from bionemo_core.io.download import cache_folder, fetch, name_of
 from bionemo_core.io.exhaustion import find_exhaustion
@@ -48,6 +57,8 @@ _FILE = re.compile(r"[A-Za-z0-9][\w.+-]{0,127}", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _GIT_SHA1 = re.compile(r"[0-9a-f]{40}", re.ASCII)
 _RECORD = "downloaded.json"
+_WEIGHTS = ((WEIGHTS, INDEX, SHARDS), (PICKLED_WEIGHTS, PICKLED_INDEX, PICKLED_SHARDS))
+"""The names that weights may have: pickled ones, of which only tensors are read, where there are no others."""
 _MODEL_FILES = (".nemo", ".safetensors", ".ckpt", ".bin", ".pt", ".pth", ".json", ".tar", ".gz", ".zip")
 
 
@@ -144,10 +155,25 @@ def _fetch_file(address: str, home: Path) -> Path:
 
 
 def _fetch_hub_folder(name: str, revision: str) -> Path:
+    where = f"{name}@{revision}"
+    for weights in _WEIGHTS:
+        wanted = [CONFIG, *TOKENIZER_FILES, *weights]
+        folder = _fetch_files(name, revision, wanted)
+        # Other programs may have more in the same folder.
+        for path in sorted({path for pattern in wanted for path in folder.glob(pattern)}):
+            _verify_blob(path)
+        if not (folder / CONFIG).is_file():
+            raise ArtefactError(f"{where}: not a model that can be read: the hub has no {CONFIG} there.")
+        if any((folder / one).is_file() for one in weights):
+            return folder
+    raise ArtefactError(f"{where}: the hub has no {WEIGHTS}, {PICKLED_WEIGHTS} or index of several such files there.")
+
+
+def _fetch_files(name: str, revision: str, wanted: list[str]) -> Path:
+    """Return the folder of a repository in the library's cache, with those files that the repository has."""
     library = import_hub_library(name)
     from huggingface_hub.errors import HfHubHTTPError
 
-    wanted = [CONFIG, *TOKENIZER_FILES, WEIGHTS, INDEX, SHARDS]
     try:
         with _bars_on_terminals_only():
             downloaded = library.snapshot_download(
@@ -160,20 +186,7 @@ def _fetch_hub_folder(name: str, revision: str) -> Path:
     except Exception as error:  # what the library raises if a server answers otherwise than the hub is not bounded
         failure = error if isinstance(error, HfHubHTTPError) else error.__cause__ or error
         raise find_exhaustion(error) or _hub_refusal(name, revision, failure, library.get_token()) from error
-    folder = Path(downloaded)
-    # Other programs may have more in the same folder, pickled weights too.
-    for path in sorted({path for pattern in wanted for path in folder.glob(pattern)}):
-        _verify_blob(path)
-    where = f"{name}@{revision}"
-    if not (folder / CONFIG).is_file():
-        raise ArtefactError(f"{where}: not a model that can be read: the hub has no {CONFIG} there.")
-    if not ((folder / WEIGHTS).is_file() or (folder / INDEX).is_file()):
-        raise ArtefactError(
-            f"{where}: the hub has no {WEIGHTS} or {INDEX} there. Pickled weights (.bin) are not downloaded: convert "
-            f"them to safetensors, or take a revision that has them. If you trust the owner, `hf download {name}` and "
-            "give the path of the folder: of a pickle only tensors are read."
-        )
-    return folder
+    return Path(downloaded)
 
 
 @contextmanager

@@ -24,6 +24,7 @@ SHARDS = "model-*-of-*.safetensors"
 CARD = "README.md"
 PICKLED_WEIGHTS = "pytorch_model.bin"
 PICKLED_INDEX = "pytorch_model.bin.index.json"
+PICKLED_SHARDS = "pytorch_model-*-of-*.bin"
 TOKENIZER_FILES = (
     "vocab.txt",
     "vocab.json",

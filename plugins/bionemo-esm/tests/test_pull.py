@@ -100,17 +100,26 @@ def test_weights_in_several_files(hub: Hub, tmp_path: Path) -> None:
     [
         ({"model.safetensors": b"x"}, r"no config\.json"),
         ({"README.md": b"x"}, r"no config\.json"),
-        (
-            {"config.json": b"{}", "pytorch_model.bin": b"x"},
-            r"Pickled weights \(\.bin\) are not downloaded.*hf download",
-        ),
+        ({"config.json": b"{}", "vocab.txt": b"x"}, r"no model\.safetensors, pytorch_model\.bin or index"),
     ],
 )
 def test_what_is_no_model_is_refused(hub: Hub, tmp_path: Path, files: dict[str, bytes], message: str) -> None:
     publish(hub, files)
     with pytest.raises(ArtefactError, match=message):
         fetch(tmp_path)
-    assert not any("pytorch_model.bin" in request for request in hub.requests)
+
+
+@pytest.mark.parametrize("weights", ["pytorch_model.bin", "pytorch_model-00001-of-00001.bin"])
+def test_pickled_weights_are_fetched_where_there_are_no_others(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights: str
+) -> None:
+    index = json.dumps({"weight_map": {"x": weights}}).encode()
+    listed = {"pytorch_model.bin.index.json": index} if "-of-" in weights else {}
+    publish(hub, {"config.json": b"{}", weights: b"pickle", **listed})
+    folder = fetch(tmp_path)
+    assert {path.name for path in folder.iterdir()} == {"config.json", weights, *listed}
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert fetch(tmp_path) == folder
 
 
 @pytest.mark.parametrize(
