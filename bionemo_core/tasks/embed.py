@@ -54,8 +54,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("bionemo")
 
-CPU_BATCH, GPU_BATCH = 4_096, 32_768
-"""Tokens in one forward pass."""
 _PART_TOKENS, _RAGGED_PART_TOKENS = 1 << 22, 1 << 17
 _SQUARE_PART_TOKENS = {ATTENTIONS: 1 << 10, CONTACTS: 1 << 15}
 """Residues in a part of outputs with a value for each pair of residues."""
@@ -128,7 +126,7 @@ def settings_of(task: Embed, on_gpu: bool) -> EmbeddingSettings:
         window_overlap=task.window_overlap,
         text_form=task.text_form,
         terminal_rows=task.terminal_rows,
-        tokens_per_batch=task.tokens_per_batch or (GPU_BATCH if on_gpu else CPU_BATCH),
+        tokens_per_batch=task.tokens_per_batch,
         key_prefix="task.",
         unknown="unk",  # the store holds such records only where the user has said so
         static_shapes=on_gpu,
@@ -245,7 +243,7 @@ class _Job:
         batches = _MANY_BATCHES if many else _FEW_BATCHES
         if any(name in SQUARES for name in self.embedder.settings.outputs):
             batches = 1
-        tokens = self.embedder.settings.tokens_per_batch * batches
+        tokens = self.embedder.tokens_per_batch * batches
         bounds = part_bounds(self.store.lengths[first:last], tokens, last - first)
         return ((first + start, first + stop) for start, stop in itertools.pairwise(bounds))
 

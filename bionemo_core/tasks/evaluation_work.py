@@ -15,7 +15,7 @@ from bionemo_core.config.schema import RunSpec
 from bionemo_core.data.batches.batch import MicroBatch
 from bionemo_core.inference.beam_writer import Written
 from bionemo_core.inference.embedding import EmbeddingSettings
-from bionemo_core.inference.scoring import MaskedScorer
+from bionemo_core.inference.scoring import MaskedScorer, scoring_tokens
 from bionemo_core.inference.scoring_answers import Predictor
 from bionemo_core.models.load import OpenedModel
 from bionemo_core.parallel.groups import start_groups
@@ -23,7 +23,7 @@ from bionemo_core.parallel.ranks import Ranks
 from bionemo_core.runs.device import Device
 from bionemo_core.runs.shared_work import SharedWork
 from bionemo_core.tasks.pair_answers import AnswerColumns
-from bionemo_core.tasks.predict import default_tokens, part_ranges
+from bionemo_core.tasks.predict import part_ranges
 from bionemo_core.tasks.settings import Evaluate
 from bionemo_core.training.losses import Losses, LossSums, MeanLosses
 
@@ -59,7 +59,7 @@ class EvaluationWork:
         """
         self.opened, self.ranks, self.spec, self.task = opened, ranks, spec, task
         self.module: Any = opened.module
-        self._on_gpu = device.name == "cuda"
+        self._tokens = scoring_tokens(None, device.name == "cuda")
         self._sums, self._groups = LossSums(), start_groups()
         self._probes = getattr(self.module, "probes", ())
         for probe in self._probes:
@@ -122,13 +122,12 @@ class EvaluationWork:
     @cached_property
     def predictor(self) -> Predictor:
         """What predicts, for a fine-tuned model; long sequences are cut."""
-        tokens = default_tokens(self._on_gpu)
-        settings = EmbeddingSettings(on_long="truncate", unknown="unk", tokens_per_batch=tokens)
+        settings = EmbeddingSettings(on_long="truncate", unknown="unk", tokens_per_batch=self._tokens)
         return Predictor(self.module, self.opened.tokenizer, settings)
 
     def predictions(self, sequences: Sequence[str | bytes], names: Sequence[str]) -> list[NDArray[np.float32]]:
         """Return the predictions of a fine-tuned model, as `Predictor.predict` does."""
-        parts = part_ranges([len(sequence) for sequence in sequences], self.predictor.settings.tokens_per_batch)
+        parts = part_ranges([len(sequence) for sequence in sequences], self._tokens)
         pieces = ((sequences[part.start : part.stop], names[part.start : part.stop]) for part in parts)
         return list(itertools.chain.from_iterable(self._share("predictions", pieces)))
 
@@ -144,6 +143,6 @@ class EvaluationWork:
     @cached_property
     def scorer(self) -> MaskedScorer:
         """What masks single residues."""
-        scorer = MaskedScorer(self.module, self.opened.tokenizer, default_tokens(self._on_gpu))
+        scorer = MaskedScorer(self.module, self.opened.tokenizer, self._tokens)
         scorer.share = partial(self._share, "residues")
         return scorer

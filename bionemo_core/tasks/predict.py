@@ -22,6 +22,7 @@ from bionemo_core.finetuning.pairs.second_model import open_second
 from bionemo_core.inference.beam_writer import ExactMatch, Written
 from bionemo_core.inference.embedding import EmbeddingSettings
 from bionemo_core.inference.outputs import part_bounds
+from bionemo_core.inference.scoring import scoring_tokens
 from bionemo_core.inference.scoring_answers import Predictor, reads_pairs
 from bionemo_core.io.atomic import check_writable, new_csv
 from bionemo_core.models.load import OpenedModel
@@ -81,17 +82,12 @@ def predict(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> No
     device = choose_device(spec)
     ranks = start_workers(spec, device, splits_model=True)
     opened = open_for_use(spec, registry, device, ranks)
-    tokens = task.tokens_per_batch or default_tokens(device.name == "cuda")
+    tokens = scoring_tokens(task.tokens_per_batch, device.name == "cuda")
     if task.input is not None and task.scoring is None:
         predictor = _predictor_of(task, opened, tokens, spec, registry)
         _write_predictions(task, opened, predictor, tokens, spec, ranks)
     else:
         _write_scores(task, opened, tokens, spec, ranks)
-
-
-def default_tokens(on_gpu: bool) -> int:
-    """Return the tokens of one forward pass where none are chosen."""
-    return 65_536 if on_gpu else 4_096
 
 
 def part_ranges(lengths: Sequence[int] | NDArray[np.integer], tokens: int) -> list[range]:

@@ -36,7 +36,7 @@ from bionemo_core.inference.embedding.embedding_results import (
     check_finite,
     layer_output,
 )
-from bionemo_core.inference.embedding.embedding_settings import EmbeddingSettings
+from bionemo_core.inference.embedding.embedding_settings import EmbeddingSettings, embedding_tokens
 from bionemo_core.inference.embedding.model_request import ModelRequest
 from bionemo_core.nn.captures import capture_attention, capture_layers
 from bionemo_core.nn.heads import whole_logits
@@ -92,9 +92,9 @@ class Embedder:
         self.seq_length: int = self.module.seq_length  # type: ignore[assignment]  # torch's stub allows modules only
         self.long_rule = request.long_rule(max_text_tokens(self.module, self.input.num_terminals))
         request.check_terminal_rows()
+        self.tokens_per_batch = embedding_tokens(settings.tokens_per_batch, self.device.type == "cuda")
         # The attention maps of a single protein may take a gigabyte.
-        tokens_per_batch = 1 if ATTENTIONS in settings.outputs else settings.tokens_per_batch
-        self.num_packs = max(1, tokens_per_batch // self.seq_length)
+        self.num_packs = 1 if ATTENTIONS in settings.outputs else max(1, self.tokens_per_batch // self.seq_length)
 
     @property
     def reads_layers(self) -> bool:

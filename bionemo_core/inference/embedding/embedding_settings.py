@@ -15,6 +15,11 @@ from bionemo_core.inference.embedding.embedding_results import (
 )
 
 
+def embedding_tokens(chosen: int | None, on_gpu: bool) -> int:
+    """Return the tokens of a batch that is embedded: those chosen, or as many as use the device well."""
+    return chosen or (32_768 if on_gpu else 4_096)
+
+
 @dataclass(frozen=True)
 class EmbeddingSettings:
     """The outputs to compute, and how to compute them."""
@@ -30,8 +35,9 @@ class EmbeddingSettings:
     """error, truncate, or window (see `inference.windows`)."""
     window_overlap: int | None = None
     """Residues that neighbouring windows share; None: half of the model's limit."""
-    tokens_per_batch: int = 4096
-    """Tokens that go through the network at once; a batch always has room for one sequence."""
+    tokens_per_batch: int | None = None
+    """Tokens that go through the network at once; a batch always has room for one sequence. None: 4,096 on a CPU, and
+    32,768 on a GPU (`embedding_tokens`)."""
     text_form: str | None = None
     """How a text is fed: tokenizer or plain (`data.model_input`); None: as the model was fine-tuned, else tokenizer."""
     terminal_rows: bool = False
@@ -55,7 +61,7 @@ class EmbeddingSettings:
             raise ConfigError(
                 f"{self.key_prefix}outputs: got {list(self.outputs)}, expected some of {', '.join(EVERY_OUTPUT)}."
             )
-        if self.tokens_per_batch < 1:
+        if self.tokens_per_batch is not None and self.tokens_per_batch < 1:
             raise ConfigError(f"{self.key_prefix}tokens_per_batch: got {self.tokens_per_batch}, expected 1 or more.")
         if self.unknown not in ("error", "unk"):
             raise ConfigError(f"{self.key_prefix}unknown: got {self.unknown!r}, expected error or unk.")

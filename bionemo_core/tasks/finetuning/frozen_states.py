@@ -23,7 +23,6 @@ from bionemo_core.models.load import OpenedModel
 from bionemo_core.parallel.ranks import Ranks
 from bionemo_core.parallel.strategy import strategy_of
 from bionemo_core.runs.hooks import Built
-from bionemo_core.tasks.embed import CPU_BATCH, GPU_BATCH
 from bionemo_core.tasks.opening import weights_fingerprint
 
 if TYPE_CHECKING:
@@ -83,10 +82,8 @@ def _embedder(parts: Built, registry: Registry, ranks: Ranks) -> Embedder:
     module: pl.LightningModule = registry.build(chosen, tokenizer=parts.tokenizer, context=context)
     copy_weights(finetuned_network(parts.module).encoder_network, module.network)  # type: ignore[arg-type]
     module.to(device=torch.device(ranks.device), dtype=parts.device.dtype).eval()
-    on_gpu = parts.device.name == "cuda"
     settings = EmbeddingSettings(
         outputs=(HIDDENS if _is_per_residue(parts) else EMBEDDINGS,),
-        tokens_per_batch=GPU_BATCH if on_gpu else CPU_BATCH,
         unknown="unk",
         text_form=parts.spec.model.params.get("text_form", PLAIN),  # an older run has none
     )

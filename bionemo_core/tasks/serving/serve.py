@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.errors import ConfigError
+from bionemo_core.inference.embedding.embedding_settings import embedding_tokens
+from bionemo_core.inference.scoring import scoring_tokens
 from bionemo_core.machine import has_package, num_gpus
 from bionemo_core.runs.device import choose_device
 from bionemo_core.runs.plan_text import quieten_libraries
-from bionemo_core.tasks.embed import CPU_BATCH, GPU_BATCH
 from bionemo_core.tasks.opening import open_for_use, single_process
-from bionemo_core.tasks.predict import default_tokens
 from bionemo_core.tasks.serving.engine import Engine
 from bionemo_core.tasks.serving.limits import Limits
 from bionemo_core.tasks.serving.workers import LISTENER, POLL_S, environments_of, supervise
@@ -142,8 +142,8 @@ def _open(spec: RunSpec, registry: Registry, task: Serve) -> ServedModel:
         opened,
         Limits(task),
         on_gpu=on_gpu,
-        embed_tokens=task.tokens_per_batch or (GPU_BATCH if on_gpu else CPU_BATCH),
-        score_tokens=task.tokens_per_batch or default_tokens(on_gpu),
+        embed_tokens=embedding_tokens(task.tokens_per_batch, on_gpu),
+        score_tokens=scoring_tokens(task.tokens_per_batch, on_gpu),
         inference=lambda: replace(inference_of(opened, spec, task.batch_size), clean=True),
     )
 

@@ -94,6 +94,16 @@ def test_embeddings_depend_on_neither_batch_nor_order(sequences, run, tokens_per
     assert relative(shuffled, reference[order]) < 1e-6
 
 
+@pytest.mark.parametrize(("device", "tokens"), [("cpu", 4_096), ("cuda", 32_768)])
+def test_batches_are_as_large_as_the_device_needs(model, monkeypatch, device, tokens):
+    module, tokenizer = model
+    monkeypatch.setattr(Embedder, "device", torch.device(device))
+    assert Embedder(module, tokenizer).num_packs == tokens // module.seq_length
+    assert (
+        Embedder(module, tokenizer, EmbeddingSettings(tokens_per_batch=2_048)).num_packs == 2_048 // module.seq_length
+    )
+
+
 def test_static_shapes_change_nothing(sequences, run):
     fixed, free = run(sequences, static_shapes=True, tokens_per_batch=300), run(sequences)
     assert all(relative(fixed[name], free[name]) < 1e-5 for name in OUTPUTS)
