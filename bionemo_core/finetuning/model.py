@@ -134,6 +134,7 @@ def finetuned(
     text_form: str = PLAIN,
     scaled_states: bool = False,
     linear_start: bool = False,
+    bounded_states: bool = False,
     targets: list[str] = [],  # noqa: B006 - as above
     means: list[Number] = [],  # noqa: B006 - as above
     scales: list[Number] = [],  # noqa: B006 - as above
@@ -164,6 +165,7 @@ def finetuned(
         text_form: how the encoder gets a text: tokenizer or plain; older models lack this key, and got it plain.
         scaled_states: standardise the states before the head; older models do not.
         linear_start: add the head's outputs to those of a linear layer; older models do not.
+        bounded_states: move decorrelated states that lie outside the training's range to its edge; older models do not.
         targets: the names of several labels of a sequence, in the order of the head's outputs.
         means: added to the outputs of several values, after scaling.
         scales: factors on the outputs of several values.
@@ -234,7 +236,7 @@ def finetuned(
         class_weights=class_weights,
         frozen=encoder_training == "frozen",
         form=reads.form,
-        scaler=StateScaler(hidden_size, whiten=whiten) if scaled_states else None,
+        scaler=StateScaler(hidden_size, whiten=whiten, bounded=bounded_states) if scaled_states else None,
         start=torch.nn.Linear(hidden_size, outputs) if linear_start else None,
         loss=chosen or (None if answers.of_classes else yes_or_no if answers.multilabel else squared_error),
         pairs=pairs,

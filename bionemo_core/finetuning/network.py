@@ -120,7 +120,10 @@ class StateScaler(nn.Module):
     """Standardises states, so that a head learns from small differences between large numbers.
 
     The columns get mean 0 and deviation 1. With `whiten` they also become uncorrelated: the means of related sequences
-    differ in a few directions only, in which gradient descent would hardly move.
+    differ in a few directions only, in which gradient descent would hardly move. With `bounded`, what lies outside the
+    range of the training in a direction is moved to its edge: in directions that hardly vary in training, an unusual
+    sequence would otherwise get a prediction far from all labels. The bounds are those of whole sequences, so that each
+    sequence becomes one state, its mean, before that.
 
     The buffers stay in float32 when the module around them is cast, because half precision would round the mean by
     more than the differences.
@@ -129,21 +132,30 @@ class StateScaler(nn.Module):
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, hidden_size: int, *, whiten: bool) -> None:
+    def __init__(self, hidden_size: int, *, whiten: bool, bounded: bool = False) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(hidden_size))
         self.register_buffer("scale", torch.ones(hidden_size))
         self.whitens = whiten
         if whiten:
             self.register_buffer("whitening", torch.eye(hidden_size))
+        self.bounded = whiten and bounded
+        if self.bounded:
+            self.register_buffer("lowest", torch.full((hidden_size,), -torch.inf))
+            self.register_buffer("highest", torch.full((hidden_size,), torch.inf))
 
     def forward(self, residues: ResidueStates) -> ResidueStates:
         """Return the states, float32 and scaled."""
+        if self.bounded:
+            residues = ResidueStates(residues.mean(), torch.ones_like(residues.lengths))
         if not self.whitens:
             return residues._replace(states=(residues.states.float() - self.mean) / self.scale)
         # In float64, because large weights of opposite signs cancel.
         scaled = (residues.states.double() - self.mean) / self.scale
-        return residues._replace(states=(scaled @ self.get_buffer("whitening").double()).float())
+        states = (scaled @ self.get_buffer("whitening").double()).float()
+        if self.bounded:
+            states = states.clamp(self.get_buffer("lowest"), self.get_buffer("highest"))
+        return residues._replace(states=states)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         kept = {name: buffer for name, buffer in self._buffers.items() if buffer is not None}

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from bionemo_core.data.labelled_records import LabelledRecords, LabelledSplits
 from bionemo_core.finetuning.linear.several import fit_several
@@ -114,8 +115,17 @@ def read_baseline(folder: Path) -> Baseline | None:
 
 
 @torch.no_grad()
-def fill_network(network: FineTunedNetwork, fit: LinearFit, *, solved: bool) -> None:
-    """Take the scaling of a fit, and its weights as the start of the head or, if `solved`, as the head."""
+def fill_network(
+    network: FineTunedNetwork, fit: LinearFit, *, solved: bool, extremes: tuple[Tensor, Tensor] | None = None
+) -> None:
+    """Take the scaling of a fit, and its weights as the start of the head or, if `solved`, as the head.
+
+    Args:
+        network: the network to fill.
+        fit: the linear head.
+        solved: whether the linear head is the head.
+        extremes: what `LinearFit.whitened_range` gives for the training states, for a network that bounds them.
+    """
     weight = fit.weight
     if network.scaler is not None:
         network.scaler.mean.copy_(fit.mean)
@@ -124,6 +134,9 @@ def fill_network(network: FineTunedNetwork, fit: LinearFit, *, solved: bool) -> 
             whitening, back = fit.whitening()
             network.scaler.get_buffer("whitening").copy_(whitening)
             weight = fit.weight @ back
+        if network.scaler.bounded and extremes is not None:
+            for name, bound in zip(("lowest", "highest"), extremes, strict=True):
+                network.scaler.get_buffer(name).copy_(bound)
     head: Any = network.head
     layer = head.linears[0] if solved else network.start
     if layer is not None:

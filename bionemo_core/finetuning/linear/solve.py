@@ -95,6 +95,15 @@ class LinearFit:
         roots = (values.clamp(min=0) + max(self.penalty / self.num_rows, _SMALLEST_VARIANCE)).sqrt()
         return vectors / roots @ vectors.T, vectors * roots @ vectors.T
 
+    def whitened_range(self, rows: StateRows) -> tuple[Tensor, Tensor]:
+        """Return the lowest and the highest uncorrelated state in each direction, float64[H] each."""
+        whitening, _ = self.whitening()
+        lowest, highest = torch.full_like(self.mean, torch.inf), torch.full_like(self.mean, -torch.inf)
+        for states, _ in rows.chunks():
+            found = (states - self.mean) / self.scale @ whitening
+            lowest, highest = lowest.minimum(found.amin(0)), highest.maximum(found.amax(0))
+        return lowest, highest
+
     def outputs(self, rows: StateRows) -> Tensor:
         """Return the outputs for some rows, float64 [n, O]."""
         found = [(states - self.mean) / self.scale @ self.weight.T + self.bias for states, _ in rows.chunks()]

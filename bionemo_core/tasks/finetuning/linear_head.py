@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import Tensor
+
 from bionemo_core.data.labelled_records import LabelledSplits
 from bionemo_core.finetuning.linear.baseline import (
     LINEAR,
@@ -14,6 +16,7 @@ from bionemo_core.finetuning.linear.baseline import (
     solve_baseline,
     split_rows,
 )
+from bionemo_core.finetuning.linear.solve import LinearFit
 from bionemo_core.finetuning.model import MATCHING
 from bionemo_core.finetuning.objective import StoredStatesObjective
 from bionemo_core.finetuning.state_cache import StatesTable, on_first_rank
@@ -60,8 +63,14 @@ class LinearHead:
         params: Any = parts.spec.model.params
         answers: Any = parts.module.answers
         penalty = params["head"]["params"].get("penalty") if solved else None
-        fit = on_first_rank(lambda: solve_baseline(rows, answers, params.get("class_weights"), penalty))
-        fill_network(network, fit, solved=solved)
+        bounded = network.scaler is not None and network.scaler.bounded
+
+        def solve_and_measure() -> tuple[LinearFit, tuple[Tensor, Tensor] | None]:
+            found = solve_baseline(rows, answers, params.get("class_weights"), penalty)
+            return found, found.whitened_range(rows["train"]) if bounded else None
+
+        fit, extremes = on_first_rank(solve_and_measure)
+        fill_network(network, fit, solved=solved, extremes=extremes)
         if measured:
             self._baseline = Baseline.of(fit, rows, answers)
             if parts.trainer.is_global_zero:

@@ -53,6 +53,7 @@ def model_params(
         "freeze_layers": task.freeze_layers,
         "text_form": task.text_form,
         "scaled_states": frozen and (task.scale_states or task.head == LINEAR),
+        "bounded_states": frozen and task.scale_states and not (without_start or KINDS[task.kind][0]),
         "linear_start": frozen and task.scale_states and task.linear_start and not without_start,
     }
     if task.encoder == "lora":

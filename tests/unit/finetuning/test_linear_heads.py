@@ -145,6 +145,44 @@ def test_whitened_states_are_uncorrelated():
     assert torch.allclose(white.T @ white / 500, torch.eye(4), atol=1e-3)
 
 
+def test_states_outside_the_range_of_the_training_are_moved_to_its_edge():
+    """A direction that hardly varies in training: an unusual sequence stays near the others, all else is untouched."""
+    draw = np.random.default_rng(5)
+    x = draw.normal(size=(400, 3))
+    x[:, 2] = x[:, 0] + 1e-4 * draw.normal(size=400)
+    rows = rows_of(x, x[:, 0] + 1e3 * (x[:, 2] - x[:, 0]))
+    fit = fit_linear(rows, None, num_classes=None, penalty=1e-6)
+
+    def answers(states: np.ndarray, *, bounded: bool) -> torch.Tensor:
+        torch.manual_seed(0)
+        scaler, head = StateScaler(3, whiten=True, bounded=bounded), MlpHead([3, 8, 1], 0.0, per_residue=False)
+        head.start_at_zero()
+        network = FineTunedNetwork(
+            nn.Identity(), head, per_residue=False, num_classes=None, frozen=True, scaler=scaler, start=nn.Linear(3, 1)
+        )
+        fill_network(network, fit, solved=False, extremes=fit.whitened_range(rows))
+        found = []
+        # A sequence as its mean, as it is stored, and as two residues that are each far outside the range.
+        for per_residue in (states, np.stack((states + 9, states - 9), axis=1).reshape(-1, 3)):
+            lengths = torch.full((len(states),), len(per_residue) // len(states))
+            network.stored = lambda batch, rows=per_residue, own=lengths: ResidueStates(torch.from_numpy(rows), own)
+            found.append(network.predictions(SimpleNamespace())[:, 0].detach())
+        scale = float(found[0].abs().max())
+        assert torch.allclose(*found, atol=2e-2 * scale), "the mean of a sequence counts"
+        return found[0]
+
+    free, bounded = answers(x, bounded=False), answers(x, bounded=True)
+    assert torch.allclose(free, bounded, atol=1e-4), "nothing of the training moves"
+    unusual = np.array([[0.0, 0.0, 0.5], [0.2, -0.1, -3.0]])
+    plain, kept = answers(unusual, bounded=False), answers(unusual, bounded=True)
+    assert plain.abs().min() > 100
+    assert kept.abs().max() < 1.5 * float(free.abs().max())
+    tensors = ["mean", "scale", "whitening", "lowest", "highest"]
+    assert list(StateScaler(3, whiten=True, bounded=True).state_dict()) == tensors
+    assert list(StateScaler(3, whiten=True).state_dict()) == tensors[:3], "as older models have it"
+    assert list(StateScaler(3, whiten=False, bounded=True).state_dict()) == tensors[:2], "residues are not bounded"
+
+
 def test_the_scaling_keeps_its_precision_when_a_module_is_cast():
     scaler = StateScaler(2, whiten=True)
     scaler.mean.copy_(torch.tensor([1.0001, 100.003]))
