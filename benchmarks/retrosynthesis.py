@@ -28,16 +28,14 @@ import argparse
 import csv
 import math
 import os
-import shlex
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
 from typing import NamedTuple
 
+from commands import Command, run_command, run_printed
 from reaction_templates import TEMPLATES, Splits, add_arguments, make_reactions, sides
 
 from bionemo_core.reporting.metrics_file import read_rows
@@ -50,9 +48,6 @@ SHARES = {"pretrain": 0.2, "backward": 0.3, "forward": 0.2}
 """Of `--minutes`, the longest that a training may take; the rest is for the set, starting and the evaluations."""
 TINY_MODEL = ("model.num_layers=1", "model.hidden_size=32", "model.num_attention_heads=2")
 TINY_STEPS = 3
-
-Command = Callable[[list[str], dict[str, str]], None]
-"""Runs `bionemo-run` with these arguments and further environment variables."""
 
 
 class Row(NamedTuple):
@@ -81,19 +76,6 @@ class Counts(NamedTuple):
     round_trips: int
 
 
-def run_command(arguments: list[str], environment: dict[str, str]) -> None:
-    """Run `bionemo-run` in a process of its own.
-
-    Raises:
-        SystemExit: it failed.
-    """
-    beside = Path(sys.executable).with_name("bionemo-run")
-    program = [str(beside)] if beside.is_file() else [sys.executable, "-m", "bionemo_core"]
-    done = subprocess.run([*program, *arguments], env={**os.environ, **environment}, check=False)
-    if done.returncode:
-        raise SystemExit(f"bionemo-run ended with {done.returncode}: {shlex.join(arguments)}")
-
-
 @dataclass(frozen=True)
 class Bench:
     """The commands of one benchmark."""
@@ -111,16 +93,9 @@ class Bench:
         """The batches of all commands."""
         return [f"batch.micro_batch_size={self.options.batch}", f"batch.num_workers={self.options.num_workers}"]
 
-    def run(self, label: str, *arguments: str, folder: Path | None = None) -> float:
-        """Print and run a command; return its seconds."""
-        own = {"BIONEMO_RUN_FOLDER": str(folder)} if folder is not None else {}
-        whole = [*arguments, *self.options.also]
-        print(f"[{label}] bionemo-run {shlex.join(whole)}", flush=True)
-        started = time.perf_counter()
-        self.command(whole, own)
-        seconds = time.perf_counter() - started
-        print(f"[{label}] {seconds:.0f} s", flush=True)
-        return seconds
+    def run(self, label: str, *arguments: str, folder: Path | None = None) -> None:
+        """Print and run a command."""
+        run_printed(label, [*arguments, *self.options.also], folder, self.command)
 
     def train(self, label: str, steps: int, *arguments: str) -> Path:
         """Train a model; return its run folder."""
@@ -259,9 +234,9 @@ def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("out", type=Path, help="a folder for the set, the runs and the table")
     parser.add_argument("--model", default="megamolbart")
     parser.add_argument("--seq-length", type=int, default=128)
-    parser.add_argument("--pretrain-steps", type=int, default=1200)
-    parser.add_argument("--steps", type=int, default=2600, help="of the fine-tuning from product to reactants")
-    parser.add_argument("--forward-steps", type=int, default=1500)
+    parser.add_argument("--pretrain-steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=1500, help="of the fine-tuning from product to reactants")
+    parser.add_argument("--forward-steps", type=int, default=900)
     parser.add_argument("--batch", type=int, default=512, help="rows a step, of one or more pairs each")
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--minutes", type=float, default=7.5, help="for all of it")

@@ -24,6 +24,7 @@ def load(name: str) -> ModuleType:
     return module
 
 
+load("commands")
 templates: Any = load("reaction_templates")
 benchmark: Any = load("retrosynthesis")
 
