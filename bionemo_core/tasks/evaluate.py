@@ -25,7 +25,7 @@ from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.finetuning.class_metrics import write_table
 from bionemo_core.finetuning.label_checks import LabelCheck
 from bionemo_core.finetuning.objective import read_several
-from bionemo_core.inference.scoring_answers import reads_pairs
+from bionemo_core.inference.scoring_answers import Predictor
 from bionemo_core.io.atomic import write_json, write_text
 from bionemo_core.io.plots import optional_picture
 from bionemo_core.io.results_folder import fill_folder, is_unfinished
@@ -33,14 +33,15 @@ from bionemo_core.models.load import OpenedModel
 from bionemo_core.nn.missing_weights import require_weights
 from bionemo_core.nn.residue_states import encoder_network, encoder_of, may_pack
 from bionemo_core.parallel.weights import network_of
-from bionemo_core.protocols import DataSplits, RecordDataset
+from bionemo_core.protocols import DataSplits, RecordDataset, Tokenizer
 from bionemo_core.reporting.html import Figure, bars, confusion, histogram, page, points, scatter
 from bionemo_core.runs.device import Device, choose_device
 from bionemo_core.runs.plan_text import quieten_libraries
 from bionemo_core.tasks.evaluation_work import EvaluationWork
+from bionemo_core.tasks.finetuning.pair_evaluation import PairEvaluation
 from bionemo_core.tasks.opening import open_for_use, start_workers, weights_fingerprint
 from bionemo_core.tasks.pair_answers import write_pair_answers
-from bionemo_core.tasks.predict import PREDICTIONS, write_csv
+from bionemo_core.tasks.predict import PREDICTIONS, default_tokens, write_csv
 from bionemo_core.tasks.settings import Evaluate
 from bionemo_core.tasks.unread_keys import refuse_unread
 
@@ -80,8 +81,11 @@ def evaluate(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> N
 def _evaluate(spec: RunSpec, task: Evaluate, work: EvaluationWork, registry: Registry, device: Device) -> None:
     """Read the data, and write the folder of results; only rank 0 does this."""
     opened = work.opened
+    tokens = default_tokens(device.name == "cuda")
+    pairs = PairEvaluation.of(task, opened, registry, spec.home, work.ranks, tokens)
     data, seed = _choose_data(spec, opened)
-    splits = _build_splits(data, seed, spec, registry, device, opened)
+    tokenizer = opened.tokenizer if pairs is None else pairs.tokenizer
+    splits = _build_splits(data, seed, spec, registry, device, opened, tokenizer)
     if not getattr(opened.module, "answers", None):
         refuse_labels(splits, "the evaluation of a model that was not fine-tuned")
     learn_pairs(opened.module, splits, opened.tokenizer, opened.spec.model.name)
@@ -91,11 +95,11 @@ def _evaluate(spec: RunSpec, task: Evaluate, work: EvaluationWork, registry: Reg
     records: RecordDataset | None = getattr(splits, task.split)
     if records is None or not len(records):
         raise ConfigError(f"task.split={task.split}: the data set {data.name!r} has no such split.")
-    _refuse_pairs(opened, records)
+    _check_same_kind(pairs, records)
     if (answers := getattr(opened.module, "answers", None)) and isinstance(records, LabelledRecords):
         check = LabelCheck(opened.tokenizer, answers, task.on_bad_label)
         records = check.parts({task.split: records})[task.split]
-    evaluation = _Evaluation(spec, task, work, device, data.name, seed)
+    evaluation = _Evaluation(spec, task, work, device, data.name, seed, pairs)
     columns = work.columns if of_pairs and task.beam_size else None
     folder = Path(task.output).expanduser()
     with fill_folder(folder, "task.output"):
@@ -110,16 +114,17 @@ def _evaluate(spec: RunSpec, task: Evaluate, work: EvaluationWork, registry: Reg
         evaluation.write(folder, len(records))
 
 
-def _refuse_pairs(opened: OpenedModel, records: RecordDataset) -> None:
-    """Check that model and data are of single sequences.
+def _check_same_kind(pairs: PairEvaluation | None, records: RecordDataset) -> None:
+    """Check that model and data are both of single sequences, or both of labelled pairs.
 
     Raises:
-        ConfigError: they are of labelled pairs.
+        ConfigError: they are not.
     """
-    if reads_pairs(opened.module) or getattr(records, "seconds", None):
+    if bool(getattr(records, "seconds", None)) != (pairs is not None):
+        what, others = ("single sequences", "pairs") if pairs is None else ("pairs of sequences", "no pairs")
         raise ConfigError(
-            "task=evaluate: pairs of sequences are not evaluated by this task. The metrics of the test split are those "
-            "that task=finetune printed; for other pairs use task=predict."
+            f"task=evaluate: the model reads {what}, but the data are {others}. Choose data=labelled_pairs for a model "
+            "that was fine-tuned on pairs, and other data for other models."
         )
 
 
@@ -152,14 +157,20 @@ def _choose_data(spec: RunSpec, opened: OpenedModel) -> tuple[Choice, int]:
 
 
 def _build_splits(
-    data: Choice, seed: int, spec: RunSpec, registry: Registry, device: Device, opened: OpenedModel
+    data: Choice,
+    seed: int,
+    spec: RunSpec,
+    registry: Registry,
+    device: Device,
+    opened: OpenedModel,
+    tokenizer: Tokenizer,
 ) -> DataSplits:
     """Build the splits; check that training data of the model are unchanged."""
     own = spec.data.name == OPENED
     context = replace(device.context(spec), seed=seed)
     try:
         with short_lived_stores():
-            splits: DataSplits = registry.build(data, tokenizer=opened.tokenizer, context=context)
+            splits: DataSplits = registry.build(data, tokenizer=tokenizer, context=context)
     except DataError as error:
         if not own:
             raise
@@ -188,12 +199,16 @@ class _Evaluation:
     """The name of the data set."""
     seed: int
     """The seed of the splits and of the masks."""
+    pairs: PairEvaluation | None = None
+    """How a model of labelled pairs is evaluated."""
     metrics: dict[str, float] = field(default_factory=dict)
     classes: list[dict[str, str]] = field(default_factory=list)
     """The metrics of each class or target."""
     figures: list[Figure] = field(default_factory=list)
     cuts: str = ""
     """How many sequences the objective cuts; empty: none."""
+    used: Any = None
+    """The pairs that the metrics cover, and their predictions."""
     evaluated: int = 0
     """The number of sequences that the metrics cover."""
 
@@ -222,7 +237,11 @@ class _Evaluation:
                 "data: evaluating a fine-tuned model needs labels. Choose data=labelled_csv or data=flip_fasta."
             )
         module, batch = self.module, self.spec.batch
-        if self.answers:
+        if self.pairs is not None:
+            assert isinstance(records, LabelledRecords)
+            self.used = self.pairs.use(records, self.task.split)
+            records = self.used[0]  # type: ignore[assignment]  # a labelled record takes the place of a text
+        elif self.answers:
             records = records.drop_longer(self.max_residues, self.task.split, self.opened.tokenizer)  # type: ignore[attr-defined]
         self.evaluated = len(records)
         cuts = count_cuts(records, module.objective, batch.seq_length or module.seq_length)
@@ -263,10 +282,18 @@ class _Evaluation:
                 yield from step.micro_batches
 
     def predict(self, records: LabelledRecords, folder: Path) -> None:
-        """Write every prediction beside its label; plot those of untruncated sequences, which the metrics cover."""
-        predictor = self.work.predictor
-        answers = self.work.predictions(records.sequences, records.ids)
-        cut = [predictor.is_long(sequence) for sequence in records.sequences]
+        """Write every prediction beside its label; plot those of untruncated sequences, which the metrics cover.
+
+        Pairs that are too long for a model have none.
+        """
+        predictor: Predictor
+        if self.pairs is None:
+            predictor = self.work.predictor
+            answers = self.work.predictions(records.sequences, records.ids)
+            cut = [predictor.is_long(sequence) for sequence in records.sequences]
+        else:
+            predictor, (records, answers) = self.pairs.predictor, self.used
+            cut = [False] * len(records)
         rows = [
             [name, *label.split(TARGET_SEPARATOR), *predictor.row(answer), str(int(too_long))]
             for name, label, answer, too_long in zip(records.ids, records.labels, answers, cut, strict=True)
@@ -274,8 +301,11 @@ class _Evaluation:
         label_names = [f"label_{name}" for name in records.targets] or ["label"]
         write_csv(folder / PREDICTIONS, ["id", *label_names, *predictor.header(), "truncated"], rows)
         kept = [row for row, too_long in enumerate(cut) if not too_long]
+        if self.answers.matching:  # a cosine without a label to compare it with
+            return
+        objective = getattr(self.module.objective, "inner", self.module.objective)
         with optional_picture("The picture of the predictions"):
-            self.figures += _plot_predictions(self.module.objective, records, answers, kept)
+            self.figures += _plot_predictions(objective, records, answers, kept)
 
     def pseudo_perplexity(self, records: RecordDataset, count: int) -> None:
         """Mask each residue alone, in the first `count` sequences that fit the model."""

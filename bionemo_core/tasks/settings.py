@@ -92,6 +92,7 @@ class Evaluate:
     pseudo_perplexity: Natural = 0  # sequences for the pseudo-perplexity, which masks each residue alone; 0: none
     beam_size: Natural = 5  # data of pairs: answers that a beam search writes for each source; 0: none
     beam_alpha: NotNegative = 0.0  # data of pairs: length penalty of the answers; 0: by probability alone
+    second_model: Optional[str] = None  # model of labelled pairs: task.second_model of its training, if that had one
     adapter: Optional[str] = None  # adapter of the model at restore_from_path: RUN/adapter, or a folder of peft
     overwrite: bool = False  # replace an existing output
 

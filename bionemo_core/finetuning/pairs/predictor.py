@@ -57,12 +57,14 @@ class PairPredictor(Predictor):
     @torch.inference_mode()
     def predict(self, sequences: Sequence[Any], names: Sequence[str] = ()) -> list[NDArray[np.float32]]:
         """Return an array per pair, float32 [1, outputs]; see `Predictor.predict`."""
+        return self.outputs_of(self.features(sequences)) if sequences else []
+
+    @torch.inference_mode()
+    def outputs_of(self, features: torch.Tensor) -> list[NDArray[np.float32]]:
+        """Return the predictions for some features, an array per pair, float32 [1, outputs]."""
         network: Any = self.module.network
         self.module.eval()
-        if not sequences:
-            return []
-        features = self.features(sequences).to(self.embedder.device)
-        answers = self.info.in_units(network.outputs(as_states(features))).cpu().numpy()
+        answers = self.info.in_units(network.outputs(as_states(features.to(self.embedder.device)))).cpu().numpy()
         check_finite(answers, "prediction: values")
         return list(answers[:, None])
 

@@ -117,6 +117,34 @@ def test_a_linear_head_against_scikit_learn(table):
     assert score["mse"] == pytest.approx(np.square(expected[tested] - truth).mean(), rel=0.02)
 
 
+def evaluate(run: Path, name: str, *arguments: str) -> dict[str, float]:
+    words = ("task=evaluate", *COMMON[:2], f"restore_from_path={run}", f"task.output={name}", *arguments)
+    assert cli.main([*words]) == 0
+    found: dict[str, float] = json.loads((Path(name) / "metrics.json").read_text())["metrics"]
+    return found
+
+
+def test_an_evaluation_is_what_the_run_measured(table):
+    run = finetune("measured", "trainer.max_steps=3", "optim.lr=0.01")
+    tested = json.loads((run / "summary.json").read_text())["test"]
+    found = evaluate(run, "measured_report")
+    assert found.keys() == tested.keys() and found == pytest.approx(tested, rel=1e-4)
+    rows = {row["id"]: row for row in read("measured_report/predictions.csv")}
+    assert rows.keys() == {row["id"] for row in table if row["set"] == "test"}
+    assert predict(run, "measured.csv", "task.input=pairs.csv") == 0
+    predicted = {row["id"]: float(row["prediction"]) for row in read("measured.csv")}
+    assert {name: float(row["prediction"]) for name, row in rows.items()} == pytest.approx(
+        {name: predicted[name] for name in rows}, abs=1e-4
+    )
+    errors = [(float(row["prediction"]) - float(row["label"])) ** 2 for row in rows.values()]
+    assert found["mse"] == pytest.approx(np.mean(errors), rel=1e-3)
+    # Other pairs, of which one is too long for the model.
+    write(Path("others.csv"), [*table[:5], {**table[5], "second": "MKTAY" * 200}])
+    others = ("data=labelled_pairs", "data.dataset_path=others.csv", "data.val_fraction=0", "data.test_fraction=0")
+    assert evaluate(run, "others_report", *others, "task.split=train")["mse"] > 0
+    assert [row["id"] for row in read("others_report/predictions.csv")] == [row["id"] for row in table[:5]]
+
+
 def test_two_encoders(table, molecule_models, capsys, caplog):
     molecules = ["CCO", "c1ccccc1", "CC(=O)O", "CCCCN", "C1CCCCC1"]
     rows = [{**row, "second": molecules[number % 5]} for number, row in enumerate(table)]
@@ -138,7 +166,12 @@ def test_two_encoders(table, molecule_models, capsys, caplog):
     assert "second sequence: " in found[-1]["rejected"] and found[-1]["id"] == "bad" and not found[-1]["prediction"]
     ours = np.array([float(row["p_yes"]) for row in found[:-1]])
     assert ours == pytest.approx(theirs.predict_proba(scaled)[:, 1], abs=2e-3)
+    tested = json.loads((run / "summary.json").read_text())["test"]
+    assert evaluate(run, "drugs_report", "task.second_model=molecules1") == pytest.approx(tested, rel=1e-3)
+    model = f"restore_from_path={run}"
     capsys.readouterr()
+    assert cli.main(["task=evaluate", *COMMON[:2], model, "task.output=no", "task.second_model=molecules2"]) == 2
+    assert "has other weights than the model that read" in capsys.readouterr().err
     for given, expected in {
         "task.on_long=error": "task.second_model: another model read the second sequences",
         "task.second_model=molecules2": "has other weights than the model that read the second sequences",
@@ -180,7 +213,7 @@ def test_a_trained_head_and_what_pairs_are_not_read_by(table, capsys):
                 "data.dataset_path=pairs.csv",
                 "data.sequence_column=first",
             ),
-            "pairs of sequences are not evaluated",
+            "the model reads pairs of sequences, but the data are no pairs",
         ),
     ):
         assert cli.main([*COMMON[:3], *words]) == status
@@ -252,6 +285,9 @@ def test_partners_are_found_without_labels(table, capsys):
     run = finetune("partners", *words, "trainer.max_steps=60", "task.projection_size=16", "optim.lr=3e-3")
     tested = json.loads((run / "summary.json").read_text())["test"]
     assert tested["mrr"] > 0.3, "by chance it is 0.1 of 40"
+    found = evaluate(run, "partners_report")
+    # The loss depends on which pairs share a micro batch.
+    assert {**found, "loss": 0.0} == pytest.approx({**tested, "loss": 0.0}, rel=1e-4)
     assert predict(run, "partners_new.csv", "task.input=partners.csv") == 0
     network, points = bionemo_core.open_model(run / "model").module.network, []
     for side, column in enumerate(("first", "second")):
