@@ -25,6 +25,7 @@ from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.finetuning.class_metrics import write_table
 from bionemo_core.finetuning.label_checks import LabelCheck
 from bionemo_core.finetuning.objective import read_several
+from bionemo_core.inference.scoring import scoring_tokens
 from bionemo_core.inference.scoring_answers import Predictor
 from bionemo_core.io.atomic import write_json, write_text
 from bionemo_core.io.plots import optional_picture
@@ -41,7 +42,7 @@ from bionemo_core.tasks.evaluation_work import EvaluationWork
 from bionemo_core.tasks.finetuning.pair_evaluation import PairEvaluation
 from bionemo_core.tasks.opening import open_for_use, start_workers, weights_fingerprint
 from bionemo_core.tasks.pair_answers import write_pair_answers
-from bionemo_core.tasks.predict import PREDICTIONS, default_tokens, write_csv
+from bionemo_core.tasks.predict import PREDICTIONS, write_csv
 from bionemo_core.tasks.settings import Evaluate
 from bionemo_core.tasks.unread_keys import refuse_unread
 
@@ -81,7 +82,7 @@ def evaluate(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> N
 def _evaluate(spec: RunSpec, task: Evaluate, work: EvaluationWork, registry: Registry, device: Device) -> None:
     """Read the data, and write the folder of results; only rank 0 does this."""
     opened = work.opened
-    tokens = default_tokens(device.name == "cuda")
+    tokens = scoring_tokens(None, device.name == "cuda")
     pairs = PairEvaluation.of(task, opened, registry, spec.home, work.ranks, tokens)
     data, seed = _choose_data(spec, opened)
     tokenizer = opened.tokenizer if pairs is None else pairs.tokenizer
