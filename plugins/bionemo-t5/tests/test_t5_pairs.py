@@ -26,7 +26,7 @@ def test_keys_of_span_corruption_are_refused() -> None:
     tokenizer, splits = prott5nv_tokenizer(), DataSplits(Pairs(PAIRS))
     module = presets.prott5nv(**sizes, tokenizer=tokenizer, context=BuildContext(seed=2))
     with pytest.raises(ConfigError, match=r"^model\.masked_lm_prob: not used with data of pairs.* Leave it out\.$"):
-        learn_pairs(module, splits, tokenizer, "prott5nv", ["hidden_size", "masked_lm_prob"])
+        learn_pairs(module, splits, tokenizer, "prott5nv", {"hidden_size": 32, "masked_lm_prob": 0.2})
 
 
 @pytest.mark.parametrize("tokenizer", [prott5nv_tokenizer(), prott5_tokenizer()], ids=["prott5nv", "prott5"])
