@@ -122,7 +122,7 @@ class HostCopies:
         parts = list(parts)
         on_gpu = any(part.tensor.is_cuda for part in parts)
         copies = []
-        for part, room in zip(parts, self._rooms([num_bytes(part) for part in parts], on_gpu), strict=True):
+        for part, room in zip(parts, self._rooms([num_bytes(part.tensor) for part in parts], on_gpu), strict=True):
             copy = room.view(part.tensor.dtype).view(part.tensor.shape)
             copy.copy_(part.tensor, non_blocking=True)
             copies.append(TensorPart(part.name, copy, part.global_shape, part.offset))
@@ -144,9 +144,15 @@ class HostCopies:
             used += _aligned(size)
 
 
-def num_bytes(part: TensorPart) -> int:
-    """Return the bytes that a part's tensor takes."""
-    return part.tensor.numel() * part.tensor.element_size()
+def num_bytes(value: Any) -> int:
+    """Return the bytes of a tensor, of a part, or of all tensors in nested values."""
+    if isinstance(value, TensorPart):
+        value = value.tensor
+    if isinstance(value, torch.Tensor):
+        return value.numel() * value.element_size()
+    if isinstance(value, Mapping):
+        return sum(map(num_bytes, value.values()))
+    return sum(map(num_bytes, value)) if isinstance(value, list | tuple) else 0
 
 
 def frozen(value: Any) -> Any:

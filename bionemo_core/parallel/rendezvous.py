@@ -1,4 +1,4 @@
-"""Waiting for the other processes of a job: the wait is reported, has a limit, and can be stopped by a signal."""
+"""Starting the processes of a job and waiting for them: the wait is reported, has a limit, and a signal stops it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import Any
 
 import torch.distributed as dist
 from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
 
-from bionemo_core.errors import NetworkError
+from bionemo_core.errors import ConfigError, NetworkError
 
 log = logging.getLogger("bionemo")
 
@@ -86,3 +87,17 @@ def _connect(environment: ClusterEnvironment) -> Any:
         if is_first:  # its port is taken
             raise
         return None
+
+
+class RankLauncher(_SubprocessScriptLauncher):
+    """Lightning's launcher of ranks, which a notebook may use as long as there is one."""
+
+    @property
+    def is_interactive_compatible(self) -> bool:
+        # Lightning asks in a notebook or an interactive Python only.
+        if self.num_processes > 1:
+            raise ConfigError(
+                f"trainer.devices={self.num_processes}: a notebook or an interactive Python cannot start other ranks. "
+                "Set trainer.devices=1, or run the command or a script."
+            )
+        return True

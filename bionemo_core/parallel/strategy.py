@@ -13,14 +13,13 @@ import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
 from pytorch_lightning.strategies import DDPStrategy
-from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from bionemo_core.checkpoint.background import BackgroundSaver, num_bytes
 from bionemo_core.checkpoint.blocks import TensorPart
 from bionemo_core.checkpoint.load import CheckpointReader, open_checkpoint
-from bionemo_core.checkpoint.rank_agreement import RankPeers
+from bionemo_core.checkpoint.rank_agreement import RankPeers, SingleProcess
 from bionemo_core.checkpoint.save import save
 from bionemo_core.config.recompute_options import Recompute
 from bionemo_core.errors import ConfigError, NonFiniteError
@@ -40,7 +39,7 @@ from bionemo_core.parallel.optimizer_state import (
 )
 from bionemo_core.parallel.pipeline import StagePlan, keep_stage, plan_stages, stage_layouts
 from bionemo_core.parallel.recompute import is_recomputed, recompute_layers
-from bionemo_core.parallel.rendezvous import START_TIMEOUT_S, wait_for_ranks
+from bionemo_core.parallel.rendezvous import START_TIMEOUT_S, RankLauncher, wait_for_ranks
 from bionemo_core.parallel.sequence import split_sequences
 from bionemo_core.parallel.sharding import reshard, shard
 from bionemo_core.parallel.sharding_choice import STATE_BYTES, Sharding, SharedRanks, choose_sharding
@@ -122,6 +121,8 @@ class MegatronStrategy(DDPStrategy):
         self._saves_beside_training: bool | None = None
         self._save_group: dist.ProcessGroup | None = None
         """All ranks, for saves alone: a thread of each rank uses it while training uses the other groups."""
+        self._saver: BackgroundSaver | None = None
+        """What may be saving in the background."""
 
     @property
     def uses_cuda_graphs(self) -> bool:
@@ -150,7 +151,7 @@ class MegatronStrategy(DDPStrategy):
 
     def _configure_launcher(self) -> None:
         assert self.cluster_environment is not None
-        self._launcher = _RankLauncher(self.cluster_environment, self.num_processes, self.num_nodes)
+        self._launcher = RankLauncher(self.cluster_environment, self.num_processes, self.num_nodes)
 
     def setup_distributed(self) -> None:
         """Start the process groups if they do not run yet.
@@ -280,18 +281,21 @@ class MegatronStrategy(DDPStrategy):
         checkpoint[STEPS] = max(map(update_count, self.optimizers), default=0.0)
         checkpoint |= self._optimizer_facts()
         seen = checkpoint.get("consumed_samples", 0)
-        write = partial(
-            save, Path(filepath), step, peers=RankPeers(self._save_group), facts=self.facts, consumed_samples=seen
-        )
+        # The group of a single process may be NCCL's, whose calls in a thread would spoil the capture of a CUDA graph.
+        peers = RankPeers(self._save_group) if dist.get_world_size() > 1 else SingleProcess()
+        write = partial(save, Path(filepath), step, peers=peers, facts=self.facts, consumed_samples=seen)
         if isinstance(storage_options, BackgroundSaver):
-            storage_options.save(write, self._parts(), checkpoint, wait=not self._may_save_beside_training())
-        else:
-            write(self._parts(), checkpoint)
+            self._saver = storage_options
+            storage_options.save(write, self._parts(), checkpoint, wait=not self._may_save_beside_training(checkpoint))
+            return
+        if self._saver is not None:
+            self._saver.wait()  # one save at a time in the group
+        write(self._parts(), checkpoint)
 
-    def _may_save_beside_training(self) -> bool:
+    def _may_save_beside_training(self, state: Mapping[str, Any]) -> bool:
         """Return whether every rank may save in the background; decided at the first save, by all ranks together."""
         if self._saves_beside_training is None:
-            needed = sum(map(num_bytes, self._parts()))
+            needed = num_bytes([*self._parts(), state])
             free = memory_free_bytes() / max(1, self.num_processes)
             refused = self.async_save and self._sum_over_ranks([torch.tensor(int(needed > _MOST_OF_MEMORY * free))])
             if refused:
@@ -397,17 +401,3 @@ def has_non_finite(tensor: torch.Tensor) -> torch.Tensor:
     """Return whether a value of a tensor is not finite; its extremes show that, without a copy of the tensor."""
     lowest, highest = torch.aminmax(tensor)
     return ~(torch.isfinite(lowest) & torch.isfinite(highest))
-
-
-class _RankLauncher(_SubprocessScriptLauncher):
-    """Lightning's launcher of ranks, which a notebook may use as long as there is one."""
-
-    @property
-    def is_interactive_compatible(self) -> bool:
-        # Lightning asks in a notebook or an interactive Python only.
-        if self.num_processes > 1:
-            raise ConfigError(
-                f"trainer.devices={self.num_processes}: a notebook or an interactive Python cannot start other ranks. "
-                "Set trainer.devices=1, or run the command or a script."
-            )
-        return True

@@ -270,6 +270,9 @@ class StopOnSignal(StepCallback):
             state = int(flag.item())
         if state == _SAVE_FAILED:
             self.saver.saves.wait()  # on another rank it may still be about to fail
+            raise StorageError(
+                "checkpoint: another rank could not end a save, and its message says why. Resume with resume=last."
+            )
         return state > 0
 
     def _stop_if_requested(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

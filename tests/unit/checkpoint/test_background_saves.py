@@ -129,3 +129,9 @@ def test_older_checkpoints_are_deleted_only_when_the_new_one_has_been_read_back(
     saver.save(partial(save, root, 30), [], {})
     saver.wait()
     assert events[-2:] == ["verified", "pruned"]
+
+
+def test_the_copy_of_a_state_counts_as_that_of_weights():
+    """The optimizer of a LightningModule of others is state, twice as large as its weights."""
+    state = {"optimizer_states": [{"state": {0: {"step": 3, "exp_avg": torch.ones(5)}}}], "text": "abc", "seen": (1, 2)}
+    assert background.num_bytes([whole_part("w", torch.ones(2, 3)), state]) == 4 * (6 + 5)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from bionemo_core import cli
+from bionemo_core.checkpoint import rank_agreement
 from bionemo_core.checkpoint import save as saving
 from bionemo_core.checkpoint.blocks import whole_part
 from bionemo_core.checkpoint.folder_names import list_checkpoints
@@ -61,6 +62,42 @@ def test_steps_are_made_while_a_checkpoint_is_written(monkeypatch, steps, tmp_pa
     assert cli.main([*RUN]) == 0
     assert went_on == {3: True, 6: True}
     assert saved(tmp_path) == [6, 9], "two are kept"
+
+
+def test_one_process_saves_without_a_call_of_its_process_group(monkeypatch, steps, tmp_path):
+    """On a GPU that group is NCCL's: its work in a thread would spoil a CUDA graph that is being captured."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("a collective in the thread that saves")
+
+    monkeypatch.setattr(rank_agreement.dist, "all_gather_object", refuse)
+    assert cli.main([*RUN, "trainer.max_steps=4"]) == 0
+    assert saved(tmp_path) == [3, 4]
+
+
+def test_a_save_that_another_callback_asks_for_waits_for_the_one_under_way(monkeypatch, steps, tmp_path):
+    order = []
+
+    def save(root: Path, step: int, *content: Any, **options: Any) -> Path:
+        if step == 3:
+            assert steps[4].wait(20)
+            time.sleep(0.05)
+        path = saving.save(root, step, *content, **options)
+        order.append(step)
+        return path
+
+    watched = LogMetrics.after_step
+
+    def after_step(self: LogMetrics, trainer: Any, module: Any) -> None:
+        watched(self, trainer, module)
+        if trainer.global_step == 4:
+            trainer.save_checkpoint(tmp_path / "of_another")
+
+    monkeypatch.setattr(LogMetrics, "after_step", after_step)
+    monkeypatch.setattr(strategy, "save", save)
+    assert cli.main([*RUN, "trainer.max_steps=5"]) == 0
+    assert order == [3, 4, 5]
+    assert list(list_checkpoints(tmp_path / "of_another")) == [4]
 
 
 def test_the_end_waits_for_the_last_save(tmp_path):
@@ -123,4 +160,13 @@ def test_all_ranks_stop_after_the_step_in_which_one_learns_of_a_failed_save(monk
     trainer, module = SimpleNamespace(world_size=2, enable_validation=False), SimpleNamespace(device="cpu")
     saver.saves.save(write, [], {})
     with pytest.raises(StorageError, match="the disk is full"):
+        stop.after_step(trainer, module)
+
+
+def test_a_rank_whose_own_save_was_good_stops_with_the_one_that_failed(monkeypatch, tmp_path):
+    """Only rank 0 deletes old checkpoints; the others would wait for it in their next step."""
+    monkeypatch.setattr(callbacks.dist, "all_reduce", lambda flag, **_: flag.fill_(2.0))
+    stop = callbacks.StopOnSignal(StopSignal(), callbacks.CheckpointSaver(tmp_path, Checkpoint(), 5))
+    trainer, module = SimpleNamespace(world_size=2, enable_validation=False), SimpleNamespace(device="cpu")
+    with pytest.raises(StorageError, match="another rank could not end a save"):
         stop.after_step(trainer, module)
