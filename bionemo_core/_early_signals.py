@@ -24,8 +24,11 @@ _RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")
 """Variables by which launchers number processes, of a job, a node or a group of nodes; the first has 0 in all."""
 
 
-def speaks_for_job() -> bool:
-    """Return whether this process says for all processes of its job that a signal has stopped it."""
+def is_first_rank() -> bool:
+    """Return whether this process is rank 0 of its job, or the only one, by the variables of launchers.
+
+    It speaks for all others, and sends what they write together.
+    """
     return not any(os.environ.get(name, "0").strip("0") for name in _RANKS)
 
 
@@ -56,7 +59,7 @@ class EndOnSignals:
 
 def _end(number: int, frame: FrameType | None) -> None:
     try:
-        if speaks_for_job():
+        if is_first_rank():
             os.write(2, STOPPED_LINE.format(signal.Signals(number).name).encode())
     finally:  # nobody may be listening
         os._exit(SIGNAL_EXIT + number)

@@ -29,12 +29,6 @@ def home_path(home: str = "") -> Path:
     return Path(home or os.environ.get("BIONEMO_HOME") or Path.home() / ".bionemo").expanduser()
 
 
-def is_first_rank() -> bool:
-    """Return whether this process is rank 0 of its job, or the only one, by the variables of launchers."""
-    names = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
-    return next((os.environ[name] == "0" for name in names if name in os.environ), True)
-
-
 def has_package(module: str) -> bool:
     """Return whether `module` can be imported, without importing it."""
     try:

@@ -5,7 +5,7 @@ import signal
 import sys
 import traceback
 
-from bionemo_core._early_signals import SIGNAL_EXIT, STOPPED_LINE, speaks_for_job
+from bionemo_core._early_signals import SIGNAL_EXIT, STOPPED_LINE, is_first_rank
 from bionemo_core.cli.blame import describe_bug
 from bionemo_core.config.v1.range_quoting import spelling
 from bionemo_core.errors import (
@@ -55,7 +55,7 @@ class ExitStatus:
         if not isinstance(error, BioNeMoError):
             error = _find_stop(error) or error
         if isinstance(error, Stopped):
-            if speaks_for_job():
+            if is_first_rank():
                 sys.stderr.write(STOPPED_LINE.format(error.name))
             self.value = SIGNAL_EXIT + error.number
         elif isinstance(error, Exception):
@@ -83,7 +83,7 @@ def _report(error: Exception) -> int:
         return EXIT_BUG
     text = f"{classified}{_removal_advice(classified)}{exhaustion_advice(classified)}"
     kind = ResourceError if comes_from_exhaustion(classified) else type(classified)
-    if kind is not Preempted or speaks_for_job():  # a signal stops all ranks, and only the first keeps what is done
+    if kind is not Preempted or is_first_rank():  # a signal stops all ranks, and only the first keeps what is done
         sys.stderr.write(f"error[{kind.code}]: {text}\n")
     return kind.exit_status
 

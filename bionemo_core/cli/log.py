@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from bionemo_core.machine import is_first_rank
+from bionemo_core._early_signals import is_first_rank
 
 
 @contextmanager

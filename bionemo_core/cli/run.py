@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from bionemo_core._early_signals import is_first_rank
 from bionemo_core.builtin import load_registry
 from bionemo_core.cli.overrides import component_keys, keys_of, prepare_command_line
 from bionemo_core.cli.unused_keys import check_source, check_unused
@@ -14,7 +15,7 @@ from bionemo_core.errors import ConfigError
 from bionemo_core.io.object_storage import is_object
 from bionemo_core.io.staging import outgoing, stage
 from bionemo_core.io.std_streams import keep_working
-from bionemo_core.machine import home_path, is_first_rank
+from bionemo_core.machine import home_path
 from bionemo_core.plugins import Registry
 from bionemo_core.plugins.did_you_mean import did_you_mean
 

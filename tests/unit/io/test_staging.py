@@ -289,4 +289,8 @@ def test_keys_of_data_and_tasks_take_objects(
     assert cli.main(list(task)) == 0
     assert objects.content()["out.npz"] == objects.content()["a.fasta"]
     assert cli.main(list(task)) == 2 and "exists already" in capsys.readouterr().err
+    monkeypatch.setenv("NODE_RANK", "1")  # the second machine, which has no other variable before its ranks start
+    assert cli.main([*task[:-1], "task.output=s3://bucket/second.npz"]) == 0
+    assert "second.npz" not in objects.content()
+    assert list(tmp_path.rglob("outgoing/*/second.npz")), "the first machine may still be sending it"
     assert fetch_model(address, tmp_path).read_bytes() == objects.content()["a.fasta"]
