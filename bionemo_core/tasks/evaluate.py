@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bionemo_core._version import __version__
 from bionemo_core.config.schema import OPENED, Choice, RunSpec
@@ -24,7 +23,6 @@ from bionemo_core.data.store.prepare import short_lived_stores
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.finetuning.class_metrics import write_table
 from bionemo_core.finetuning.label_checks import LabelCheck
-from bionemo_core.finetuning.objective import read_several
 from bionemo_core.inference.scoring import scoring_tokens
 from bionemo_core.inference.scoring_answers import Predictor
 from bionemo_core.io.atomic import write_json, write_text
@@ -35,11 +33,12 @@ from bionemo_core.nn.missing_weights import require_weights
 from bionemo_core.nn.residue_states import encoder_network, encoder_of, may_pack
 from bionemo_core.parallel.weights import network_of
 from bionemo_core.protocols import DataSplits, RecordDataset, Tokenizer
-from bionemo_core.reporting.html import Figure, bars, confusion, histogram, page, points, scatter
+from bionemo_core.reporting.html import Figure, page
 from bionemo_core.runs.device import Device, choose_device
 from bionemo_core.runs.plan_text import quieten_libraries
-from bionemo_core.tasks.evaluation_work import EvaluationWork
-from bionemo_core.tasks.finetuning.pair_evaluation import PairEvaluation
+from bionemo_core.tasks.evaluation.evaluation_pictures import plot_predictions, plot_pseudo_perplexities
+from bionemo_core.tasks.evaluation.evaluation_work import EvaluationWork
+from bionemo_core.tasks.evaluation.pair_evaluation import PairEvaluation
 from bionemo_core.tasks.opening import open_for_use, start_workers, weights_fingerprint
 from bionemo_core.tasks.pair_answers import write_pair_answers
 from bionemo_core.tasks.predict import PREDICTIONS, write_csv
@@ -306,7 +305,7 @@ class _Evaluation:
             return
         objective = getattr(self.module.objective, "inner", self.module.objective)
         with optional_picture("The picture of the predictions"):
-            self.figures += _plot_predictions(objective, records, answers, kept)
+            self.figures += plot_predictions(objective, records, answers, kept)
 
     def pseudo_perplexity(self, records: RecordDataset, count: int) -> None:
         """Mask each residue alone, in the first `count` sequences that fit the model."""
@@ -337,7 +336,7 @@ class _Evaluation:
                 of_residue.setdefault(letter, []).append(-value)
         means = {letter: float(np.mean(values)) for letter, values in of_residue.items()}
         with optional_picture("The picture of the pseudo-perplexities"):
-            self.figures += _plot_pseudo_perplexities(each, np.array([float(len(text)) for text in chosen]), means)
+            self.figures += plot_pseudo_perplexities(each, np.array([float(len(text)) for text in chosen]), means)
 
     def _sequences(self, num_records: int) -> str:
         if self.evaluated == num_records:
@@ -378,60 +377,3 @@ class _Evaluation:
         if self.cuts:
             print(f"cut: {self.cuts}")
         print(report if report.exists() else folder / "metrics.json")
-
-
-def _plot_pseudo_perplexities(
-    each: NDArray[np.float64], lengths: NDArray[np.float64], of_residue: dict[str, float]
-) -> list[Figure]:
-    """Plot the pseudo-perplexities of sequences, and the mean negative log-likelihood of each residue."""
-    return [
-        *histogram(each, "pseudo-perplexity", "Pseudo-perplexity of the sequences."),
-        points(lengths, each, ("residues", "pseudo-perplexity"), "Pseudo-perplexity by length."),
-        bars(
-            of_residue,
-            ("residue", "mean of -log p (nats)"),
-            "Mean of -log p of each residue when it alone is masked.",
-        ),
-    ]
-
-
-def _plot_predictions(
-    objective: Any, records: LabelledRecords, answers: list[NDArray[np.float32]], rows: list[int]
-) -> list[Figure]:
-    """Plot the predictions of a fine-tuned model for some rows."""
-    label_spec = objective.answers
-    if label_spec.targets:
-        return _plot_several(objective, records, answers, rows)
-    predicted, labels = [], []
-    for row in rows:
-        values, counts = objective.targets(records[row], len(answers[row]))
-        if label_spec.of_classes:
-            predicted.append(answers[row].argmax(-1)[counts])
-            labels.append(values[counts].astype(np.int64))
-        else:
-            predicted.append(answers[row][counts, 0].astype(np.float64))
-            labels.append(values[counts].view(np.float32) * label_spec.scale + label_spec.mean)
-    if not rows:
-        return []
-    if label_spec.of_classes:
-        return confusion(np.concatenate(predicted), np.concatenate(labels), label_spec.classes)
-    return scatter(np.concatenate(predicted), np.concatenate(labels).astype(np.float64))
-
-
-def _plot_several(
-    objective: Any, records: LabelledRecords, answers: list[NDArray[np.float32]], rows: list[int]
-) -> list[Figure]:
-    """Plot the predictions of each of several targets."""
-    label_spec, figures = objective.answers, []
-    labels = np.array([read_several(records[row], label_spec) for row in rows]).reshape(-1, len(label_spec.targets))
-    predicted = np.array([answers[row][0] for row in rows], dtype=np.float64).reshape(labels.shape)
-    for name, label, answer in zip(label_spec.targets, labels.T, predicted.T, strict=True):
-        known = ~np.isnan(label)
-        if not known.any():
-            continue
-        if label_spec.multilabel:
-            of_name = confusion((answer[known] > 0.5).astype(np.int64), label[known].astype(np.int64), ("no", "yes"))
-        else:
-            of_name = scatter(answer[known], label[known])
-        figures += [replace(figure, caption=f"{name}: {figure.caption}") for figure in of_name]
-    return figures
