@@ -96,7 +96,8 @@ class CheckpointSaver(StepCallback):
         self.best: dict[int, float] = {}
         """The monitored value after each step that has one."""
         self.last_saved = -1
-        """The step of the last save that was begun."""
+        """The step of the last save that was begun and has not failed; -1: there is none."""
+        self._saved_before = -1
         self._deletes = False
         self.saves = BackgroundSaver(self._prune)
         self._first_step = 0
@@ -136,11 +137,11 @@ class CheckpointSaver(StepCallback):
         self.saves.free()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        begun = self.last_saved
         try:
-            self.saves.wait()
+            self.wait()
         except Exception as error:
-            log.warning("The checkpoint of step %d was not saved either: %s", self.last_saved, error)
-            self.last_saved = -1
+            log.warning("The checkpoint of step %d was not saved either: %s", begun, error)
         # Preempted has saved already, and a storage error would occur again.
         if trainer.state.fn != "fit" or isinstance(exception, (Preempted, StorageError)):
             return
@@ -188,11 +189,24 @@ class CheckpointSaver(StepCallback):
         """
         step = trainer.global_step
         if step not in (0, self.last_saved):
+            self.wait()
             self._deletes = trainer.is_global_zero
             trainer.save_checkpoint(self.root, weights_only=False, storage_options=self.saves)
-            self.last_saved = step
+            self._saved_before, self.last_saved = self.last_saved, step
         if wait:
+            self.wait()
+
+    def wait(self) -> None:
+        """Return once no save is under way.
+
+        Raises:
+            Exception: what the last save raised; its step then has no checkpoint.
+        """
+        try:
             self.saves.wait()
+        except Exception:
+            self.last_saved = self._saved_before
+            raise
 
     def _prune(self) -> None:
         if self._deletes:
@@ -269,7 +283,7 @@ class StopOnSignal(StepCallback):
             dist.all_reduce(flag, op=dist.ReduceOp.MAX)
             state = int(flag.item())
         if state == _SAVE_FAILED:
-            self.saver.saves.wait()  # on another rank it may still be about to fail
+            self.saver.wait()  # on another rank it may still be about to fail
             raise StorageError(
                 "checkpoint: another rank could not end a save, and its message says why. Resume with resume=last."
             )

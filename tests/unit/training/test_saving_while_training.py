@@ -170,3 +170,20 @@ def test_a_rank_whose_own_save_was_good_stops_with_the_one_that_failed(monkeypat
     trainer, module = SimpleNamespace(world_size=2, enable_validation=False), SimpleNamespace(device="cpu")
     with pytest.raises(StorageError, match="another rank could not end a save"):
         stop.after_step(trainer, module)
+
+
+def test_after_a_save_that_failed_the_one_before_is_the_last(tmp_path):
+    """A step before a loss that is not finite is saved only if there is no checkpoint yet."""
+    saver = callbacks.CheckpointSaver(tmp_path, Checkpoint(), 5)
+    trainer = SimpleNamespace(is_global_zero=True, state=SimpleNamespace(fn="test"))
+
+    def write(parts: Any, state: Any) -> None:
+        if trainer.global_step == 6:
+            raise StorageError("the disk is full")
+
+    trainer.save_checkpoint = lambda root, weights_only, storage_options: storage_options.save(write, [], {})
+    for step in (3, 6):
+        trainer.global_step = step
+        saver.save(trainer)
+    saver.on_exception(trainer, None, ValueError())
+    assert saver.last_saved == 3
