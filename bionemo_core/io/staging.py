@@ -194,6 +194,11 @@ def outgoing(value: Any, key: str, home: Path, *, overwrite: bool, send: bool) -
         local.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise storage_error(local.parent, error) from error
+    if send and local.exists() and not overwrite:
+        log.warning(
+            "%s: an earlier start wrote %s and could not send it. Copy it to %s yourself, or remove it.",
+            *(key, local, value),
+        )
     yield str(local)
     if send:
         try:

@@ -241,7 +241,7 @@ def test_what_says_that_a_folder_is_whole_is_sent_last(
 
 
 def test_an_output_that_cannot_be_sent_is_kept(
-    objects: ObjectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    objects: ObjectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def refuse(self: object, here: str, there: str) -> None:
         raise PermissionError("Forbidden")
@@ -253,6 +253,10 @@ def test_an_output_that_cannot_be_sent_is_kept(
         write("s3://bucket/t.csv", tmp_path)
     kept = str(error.value).partition("complete in ")[2].partition(";")[0]
     assert Path(kept).read_bytes() == b"table"
+    assert kept not in caplog.text
+    with pytest.raises(NetworkError):
+        write("s3://bucket/t.csv", tmp_path)
+    assert f"an earlier start wrote {kept} and could not send it" in caplog.text
 
 
 @pytest.mark.parametrize(
