@@ -11,6 +11,8 @@ from importlib.metadata import distributions, packages_distributions
 from packaging.utils import canonicalize_name
 
 from bionemo_core.builtin import load_registry
+from bionemo_core.data.readers.decompress import COMPRESSED_EXTENSIONS
+from bionemo_core.data.readers.formats import EXTENSIONS, FORMATS
 from bionemo_core.errors import ConfigError
 
 PREFIX = "bionemo-"
@@ -47,6 +49,8 @@ def _problem_with(name: str, group: str) -> str:
     owners = [one.distribution for one in load_registry().components(group) if one.name == word]
     if owners:
         return f"{owners[0]} already has a {group} {word!r}"
+    if group == "reader" and (word in FORMATS or f".{word}" in (*EXTENSIONS, *COMPRESSED_EXTENSIONS)):
+        return f"bionemo-run reads files of the format {word!r} itself"
     installed, modules = _installed()
     if distribution in installed:
         return f"{distribution} is installed already, and the new plugin would replace it"

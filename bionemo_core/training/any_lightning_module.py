@@ -7,6 +7,7 @@ before each micro batch, so that it resumes exactly too.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,8 @@ from bionemo_core.parallel.dropout import seed_micro_batch
 from bionemo_core.parallel.strategy import strategy_of
 from bionemo_core.protocols import Example
 from bionemo_core.training.module import Recipe
+
+log = logging.getLogger("bionemo")
 
 
 class WholeSequence:
@@ -135,6 +138,9 @@ def configure_any_module(module: pl.LightningModule, trainer: pl.Trainer, recipe
     trainer.val_check_interval = int(trainer.val_check_interval) * accumulate  # Lightning counts micro batches here
     if module.automatic_optimization:
         trainer.gradient_clip_val = recipe.gradient_clip_val
+    unused = [name for name in ("train_dataloader", "val_dataloader", "test_dataloader") if is_overridden(name, module)]
+    if unused:
+        log.warning("%s: its %s is not used; data=NAME chooses the data.", type(module).__name__, ", ".join(unused))
     if is_overridden("configure_optimizers", module):
         return
 

@@ -52,6 +52,9 @@ class Plain(pl.LightningModule):
 SGD = """
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=0.5, momentum=0.9)
+
+    def train_dataloader(self):
+        raise AssertionError("the run has its own loader")
 """
 
 
@@ -74,6 +77,8 @@ def test_a_plain_lightning_module_trains_and_resumes(home: Home, tmp_path: Path,
     )
     kind = f"plain-{own_optimizer}"
     whole = home.finish(f"name={kind}", *settings, **environment)
+    said = "Plain: its train_dataloader is not used; data=NAME chooses the data."
+    assert (said in whole.output()) is own_optimizer
     metrics = read_metrics(whole.folder)
     assert list(metrics) == list(range(1, 13))
     assert float(metrics[12]["reduced_train_loss"]) < float(metrics[1]["reduced_train_loss"])

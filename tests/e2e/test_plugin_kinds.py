@@ -78,6 +78,7 @@ def test_what_is_written(written: Path, kind: str):
     for name, text in texts.items():
         if name.endswith(".py"):
             compile(text, name, "exec")
+            assert not re.search(r"[^\n]\n\n(?=def |class |@)", text), f"{name}: two blank lines before a definition"
     commands = [line for line in texts["README.md"].splitlines() if line.startswith("bionemo-run ")]
     assert any(f"my_{kind}" in line for line in commands)
     assert not unknown_keys(texts["README.md"].replace("\\\n", " "), f"my_{kind}")

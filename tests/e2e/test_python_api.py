@@ -19,12 +19,13 @@ TINY = (
 SAME = """
 import sys
 sys.path.insert(0, sys.argv[1])
-import own_loop, own_trainer
+import own_dataloader, own_loop, own_trainer
 import bionemo_core
 settings = ["trainer.max_steps=4", "trainer.log_every_n_steps=1", "trainer.progress_bar=false", *sys.argv[3:]]
 print("folder", bionemo_core.train("model=esm1nv_tiny", {"home": sys.argv[2]}, *settings))
 print("trainer", *(value.hex() for value in own_trainer.main(*settings)))
 print("loop", *own_loop.main(*settings))
+print("loader", *own_dataloader.main(*settings))
 """
 
 
@@ -50,7 +51,7 @@ def test_every_function_of_the_interface(home: Home, tmp_path):
 
 def test_a_trainer_of_ones_own_has_the_losses_of_the_command(home: Home, tmp_path):
     printed = python(home, tmp_path, "-c", SAME, str(PROJECT / "examples"), str(tmp_path), *TINY)
-    kinds = ("folder ", "trainer ", "loop ")
+    kinds = ("folder ", "trainer ", "loop ", "loader ")
     lines = {line.split()[0]: line.split()[1:] for line in printed.splitlines() if line.startswith(kinds)}
     with (Path(lines["folder"][0]) / "metrics.csv").open() as file:
         trained = [float(row["reduced_train_loss"]) for row in csv.DictReader(file) if row["reduced_train_loss"]]
@@ -58,3 +59,6 @@ def test_a_trainer_of_ones_own_has_the_losses_of_the_command(home: Home, tmp_pat
     looped = [float(value) for value in lines["loop"]]
     assert looped[0] == pytest.approx(trained[0], rel=1e-6)
     assert looped[1:] != pytest.approx(trained[1:], rel=1e-6), "SGD takes other steps than AdamW"
+    losses = [float(value) for value in lines["loader"]]
+    assert len(losses) == 2 * 64 // 8
+    assert sum(losses[8:]) < sum(losses[:8]), "the second pass over the peptides has lower losses"

@@ -42,6 +42,12 @@ def test_a_name_that_is_taken_is_refused_with_one_that_works(folder: Path, capsy
     assert cli.main(hint[1].split()) == 0
 
 
+@pytest.mark.parametrize("typed", ["fasta", "fa", "gz"])
+def test_a_reader_of_a_format_that_the_core_reads_is_refused(capsys, typed: str) -> None:
+    assert cli.main(["new-plugin", typed, "--kind", "reader"]) == 2
+    assert f"bionemo-run reads files of the format {typed!r} itself" in capsys.readouterr().err
+
+
 def test_a_model_that_exists_is_refused(capsys) -> None:
     pytest.importorskip("bionemo_esm")
     assert cli.main(["new-plugin", "esm1nv-tiny"]) == 2
