@@ -133,7 +133,7 @@ def _local_paths(spec: "RunSpec") -> "Iterator[RunSpec]":
         return
     inputs = {name: value for name, value in params.items() if name != "output"}
     staged = {name: stage(value, f"task.{name}", home) for name, value in inputs.items()}
-    overwrite, first = bool(params.get("overwrite")), is_first_rank()
+    overwrite, first = params.get("overwrite"), is_first_rank()
     with outgoing(params.get("output"), "task.output", home, overwrite=overwrite, send=first) as output:
         local = {name: output if name == "output" else staged[name] for name in params}
         yield replace(spec, task=replace(spec.task, params=local))

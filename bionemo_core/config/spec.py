@@ -64,7 +64,7 @@ def make_spec(config: DictConfig, registry: Registry) -> RunSpec:
         parts[field] = tuple(_choice_of(group, node, registry) for node in nodes)
     spec = RunSpec(
         name=content["name"] or _name_of(parts["task"], parts["model"]),
-        home=str(Path(content["home"]).expanduser().absolute()),
+        home=_home_folder(content["home"]),
         seed=content["seed"],
         restore_from_path=content["restore_from_path"],
         resume=content["resume"],
@@ -175,6 +175,12 @@ def explain(error: OmegaConfBaseException) -> str:
     if "Environment variable" in first_line:
         first_line += ". Set it, or give a default: ${oc.env:NAME,default}"
     return f"{key}{first_line}"
+
+
+def _home_folder(home: str) -> str:
+    if "://" in home:
+        raise ConfigError(f"home={home}: expected a folder on a disk, because runs replace files there in one step.")
+    return str(Path(home).expanduser().absolute())
 
 
 def _optional_choice(group: str, node: Any, registry: Registry) -> Choice | None:

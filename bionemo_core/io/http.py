@@ -106,7 +106,10 @@ def open_url(url: str, offset: int, version: Version, timeout_s: float) -> Abstr
         return _open_ftp(url, parts, offset, version, timeout_s)
     if parts.scheme == "file" and parts.path:
         return _open_file(parts)
-    raise ConfigError(f"download: {hide_secrets(url)}: expected an address with http://, https://, ftp:// or file://.")
+    raise ConfigError(
+        f"download: {hide_secrets(url)}: expected an address with http://, https://, ftp:// or file://, or in small "
+        "letters s3://, gs:// or hf://."
+    )
 
 
 @contextmanager

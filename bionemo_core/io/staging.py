@@ -164,14 +164,14 @@ class _Staging:
 
 
 @contextmanager
-def outgoing(value: Any, key: str, home: Path, *, overwrite: bool, send: bool) -> Iterator[Any]:
+def outgoing(value: Any, key: str, home: Path, *, overwrite: bool | None, send: bool) -> Iterator[Any]:
     """Yield where to write an output that a key names; after the block, send it there if it is an address.
 
     Args:
         value: an address such as `s3://BUCKET/NAME`, or any other value, which is yielded as it is.
         key: the key, for messages.
         home: the home folder, under which the output is written first.
-        overwrite: whether an existing object may be replaced.
+        overwrite: whether an existing object may be replaced; None: the task has no such key.
         send: whether this process sends it; of several ranks one does.
 
     Raises:
@@ -188,7 +188,8 @@ def outgoing(value: Any, key: str, home: Path, *, overwrite: bool, send: bool) -
     if not PurePosixPath(path).parent.name:
         raise ConfigError(f"{key}: {value!r} names no object. Write it as {scheme}://BUCKET/NAME.")
     if not overwrite and (storage.look_up(path) is not None or storage.list(path)):
-        raise ConfigError(f"{key}: {value} exists already. Choose another name, or remove it.")
+        otherwise = "remove it" if overwrite is None else "set task.overwrite=true"
+        raise ConfigError(f"{key}: {value} exists already. Choose another name, or {otherwise}.")
     local = home / OUTGOING / hash_bytes(value.encode())[:16] / PurePosixPath(path).name
     try:
         local.parent.mkdir(parents=True, exist_ok=True)

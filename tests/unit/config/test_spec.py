@@ -23,6 +23,11 @@ def test_json_round_trip(spec):
     assert from_json(to_json(spec)) == spec
 
 
+def test_a_home_in_a_storage_service_is_refused(spec_of):
+    with pytest.raises(ConfigError, match="home=s3://bucket/home: expected a folder on a disk"):
+        spec_of("model=esm1nv_tiny", "home=s3://bucket/home")
+
+
 def changed(spec: RunSpec, **changes: object) -> str:
     content = json.loads(to_json(spec))
     for dotted, value in changes.items():

@@ -67,4 +67,5 @@ def test_inputs_models_and_outputs_are_objects(home: Home, objects: ObjectServer
     (home.path / "b.npz").write_bytes(objects.content()["out/a.npz"])
     with np.load(home.path / "a.npz") as here, np.load(home.path / "b.npz") as there:
         assert np.array_equal(here["embeddings"], there["embeddings"]) and list(here["ids"]) == list(there["ids"])
-    assert "s3://bucket/out/a.npz exists already" in home.command(*use, *given, **objects.variables)
+    refused = home.command(*use, *given, **objects.variables)
+    assert "s3://bucket/out/a.npz exists already. Choose another name, or set task.overwrite=true." in refused
