@@ -6,7 +6,8 @@ Batches are packed, their shapes static, and already on the card, so that the lo
 - megamolbart, molmim: 6 + 6 layers, 512 hidden, 8 heads, 2,048 molecules of 40 +- 8 tokens a step, with v1's dropout of
   0.1 and without, against Hugging Face's BART of that shape (dropout 0.1), padded to the longest, autocast, eager and
   compiled;
-- esm2: the 650M shape, 16 packs of 1,024 tokens, full-length proteins and lengths as UniRef50 has them.
+- esm2: the 650M shape, 16 packs of 1,024 tokens, full-length proteins and lengths as UniRef50 has them; with the
+  package flash-attn-4 also without it.
 
 Medians of steps timed by CUDA events, compilation and recording apart. `--plain` records nothing, as
 `trainer.cuda_graphs=false`. `--profile` lists the kernels that take longest.
@@ -15,9 +16,10 @@ Medians of steps timed by CUDA events, compilation and recording apart. `--plain
 """
 
 import argparse
+import gc
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -26,6 +28,7 @@ import transformers
 
 from bionemo_core.data.batches.batch import Seq2SeqBatch, TokenBatch
 from bionemo_core.data.batches.rows import RowShape, collate, collate_pairs
+from bionemo_core.nn.kernels import flash_attention_4
 from bionemo_core.parallel.groups import start_groups
 from bionemo_core.parallel.sharding import shard
 from bionemo_core.parallel.strategy import compile_layers
@@ -98,6 +101,25 @@ def our_step(network: torch.nn.Module, batch: Seq2SeqBatch | TokenBatch, record:
 
     before: torch.Tensor | None = next(network.parameters()).detach().clone()
     return checked
+
+
+def protein_steps(batch: TokenBatch, record: bool) -> Iterator[tuple[str, Callable[[], None]]]:
+    """Yield a step of ESM-2 650M with each attention kernel that is there, and the kernel."""
+    found = flash_attention_4.is_supported
+    has_package = found(torch.zeros(1, 20, 64, dtype=torch.bfloat16, device="cuda"))
+    for used in (True, False) if has_package else (False,):
+        flash_attention_4.is_supported = found if used else lambda query: False
+        torch.compiler.reset()
+        module = esm.esm2(
+            num_layers=33,
+            hidden_size=1280,
+            num_attention_heads=20,
+            tokenizer=esm2_tokenizer(),
+            context=BuildContext(device="cuda"),
+        )
+        yield (", flash-attn-4" if used else ""), our_step(module.network, batch, record)
+        del module  # before the next one is made, so that peaks of memory can be compared
+    flash_attention_4.is_supported = found
 
 
 def molecule_step(kind: str, dropout: float, batch: Seq2SeqBatch, record: bool) -> Callable[[], None]:
@@ -176,7 +198,7 @@ def report(name: str, step: Callable[[], None], count: int, unit: str, steps: in
     memory = torch.cuda.max_memory_allocated() / 2**30
     torch.cuda.reset_peak_memory_stats()
     rate = f"{count / median:,.0f} {unit}/s"
-    print(f"{name:>36}: {rate}, {median * 1e3:.1f} ms a step, first {first:.0f} s, {memory:.1f} GiB", flush=True)
+    print(f"{name:>48}: {rate}, {median * 1e3:.1f} ms a step, first {first:.0f} s, {memory:.1f} GiB", flush=True)
 
 
 def main() -> None:
@@ -203,16 +225,12 @@ def main() -> None:
         name = f"transformers BART, {'compiled' if compiled else 'eager'}"
         report(name, bart_step(compiled, made), MOLECULES, "molecules", *how)
     for full in (True, False) if "esm2" in cases else ():
-        module = esm.esm2(
-            num_layers=33,
-            hidden_size=1280,
-            num_attention_heads=20,
-            tokenizer=esm2_tokenizer(),
-            context=BuildContext(device="cuda"),
-        )
         batch = proteins(full)
-        name = f"esm2 650M, {'full-length' if full else 'UniRef-like lengths'}"
-        report(name, our_step(module.network, batch, record), batch.num_tokens, "tokens", *how)
+        for kernel, step in protein_steps(batch, record):
+            name = f"esm2 650M, {'full-length' if full else 'UniRef-like lengths'}{kernel}"
+            report(name, step, batch.num_tokens, "tokens", *how)
+            del step
+            gc.collect()
     dist.destroy_process_group()
 
 

@@ -13,10 +13,10 @@ import torch
 from bionemo_core.data.batches.batch import Seq2SeqBatch, TokenBatch
 from bionemo_core.inference.cuda_graphs import CudaGraphDecoder
 from bionemo_core.nn.attention import AttnMaskType, SdpaCoreAttention, packed_params
+from bionemo_core.nn.kernels.short_attention import short_attention
 from bionemo_core.nn.layers import transformer_config
 from bionemo_core.nn.relative import PackedBias
 from bionemo_core.nn.seq2seq import Seq2SeqLM, Seq2SeqOptions, StackOptions
-from bionemo_core.nn.short_attention import short_attention
 from bionemo_core.parallel.groups import start_groups
 
 TOLERANCE = 0.05

@@ -12,13 +12,13 @@ from bionemo_core._metadata import PackageNotFoundError, version
 MIB, GIB = 1024**2, 1024**3
 
 PACKAGE_OF_MODULE = {
+    "flash_attn.cute": "flash-attn-4",
     "h5py": "h5py",
     "matplotlib": "matplotlib",
     "megatron.core": "megatron-core",
     "pytorch_lightning": "pytorch-lightning",
     "tensorboard": "tensorboard",
     "torch": "torch",
-    "transformer_engine": "transformer-engine",
     "wandb": "wandb",
 }
 """Import names, and the distributions that they come from."""

@@ -16,7 +16,7 @@ LOW_DISK_BYTES = 10 * machine.GIB
 OPTIONAL = {
     "tensorboard": "logger=tensorboard",
     "wandb": "logger=wandb",
-    "transformer_engine": "faster layers on some GPUs",
+    "flash_attn.cute": "faster attention on Hopper GPUs and later",
 }
 
 

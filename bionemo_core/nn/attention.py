@@ -8,7 +8,7 @@ The kernel for each case, for self and cross attention alike:
 |---|---|---|
 | any | dense or padded, with or without a relative bias | `scaled_dot_product_attention` |
 | GPU, 16 bit | packed, up to 128 tokens a sequence | `short_attention`, our own |
-| GPU, 16 bit | packed, longer, no dropout | `torch.nn.attention.varlen` |
+| GPU, 16 bit | packed, longer, no dropout | `flash_attention_4` if installed, else `torch.nn.attention.varlen` |
 | GPU, 16 bit | packed, longer, dropout | `scaled_dot_product_attention` on jagged tensors |
 | GPU | packed, relative bias, no dropout | `flex_attention` |
 | GPU | packed, relative bias, dropout | as on a CPU |
@@ -28,8 +28,9 @@ from megatron.core.transformer.enums import AttnMaskType
 from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor
 
+from bionemo_core.nn.kernels import flash_attention_4
+from bionemo_core.nn.kernels.short_attention import is_supported, short_attention
 from bionemo_core.nn.relative import PackedBias
-from bionemo_core.nn.short_attention import is_supported, short_attention
 from bionemo_core.parallel.dropout import tensor_parallel_stream
 
 
@@ -157,7 +158,7 @@ def _packed(
         if is_supported(query_TND, packed.max_seqlen_q, packed.max_seqlen_kv):
             kernel = _short
         else:
-            kernel = _varlen if options.dropout == 0.0 else _jagged
+            kernel = _long if options.dropout == 0.0 else _jagged
         out_TND = kernel(query_TND, key_TND, value_TND, packed, options)
     else:
         out_TND = _each_sequence(query_TND, key_TND, value_TND, packed, None, options)
@@ -186,7 +187,19 @@ def _short(query: Tensor, key: Tensor, value: Tensor, packed: PackedSeqParams, o
     )
 
 
-def _varlen(query: Tensor, key: Tensor, value: Tensor, packed: PackedSeqParams, options: _Options) -> Tensor:
+def _long(query: Tensor, key: Tensor, value: Tensor, packed: PackedSeqParams, options: _Options) -> Tensor:
+    if flash_attention_4.is_supported(query):
+        return flash_attention_4.flash_attention_4(
+            query.contiguous(),
+            key.contiguous(),
+            value.contiguous(),  # a view of all three would keep them in memory until the backward pass
+            packed.cu_seqlens_q,
+            packed.cu_seqlens_kv,
+            packed.max_seqlen_q,
+            packed.max_seqlen_kv,
+            causal=options.causal,
+            scale=options.scale,
+        )
     from torch.nn.attention.varlen import varlen_attn
 
     return varlen_attn(  # type: ignore[return-value]  # a tuple only with `return_aux`

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from megatron.core.models.common.embeddings.rope_utils import apply_rotary_pos_emb
 from torch import Tensor
 
-from bionemo_core.nn.decode_attention import append_and_attend, attend_to_memory
+from bionemo_core.nn.kernels.decode_attention import append_and_attend, attend_to_memory
 
 
 class LayerCache(NamedTuple):

@@ -10,10 +10,10 @@ from triton import compile as compile_kernel
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from bionemo_core.nn.decode_attention import _KEYS_PER_TILE, _WARPS
-from bionemo_core.nn.decode_attention_kernel import attend
-from bionemo_core.nn.short_attention import HEAD_WIDTHS, MAX_LENGTH, _launches
-from bionemo_core.nn.short_attention_kernel import backward, forward
+from bionemo_core.nn.kernels.decode_attention import _KEYS_PER_TILE, _WARPS
+from bionemo_core.nn.kernels.decode_attention_kernel import attend
+from bionemo_core.nn.kernels.short_attention import HEAD_WIDTHS, MAX_LENGTH, _launches
+from bionemo_core.nn.kernels.short_attention_kernel import backward, forward
 
 TARGETS = {name: GPUTarget("cuda", number, 32) for name, number in (("A100", 80), ("H100", 90))}
 BOUNDS = {"query_bounds": "*i32", "key_bounds": "*i32", "seed": "*i64", "scale": "fp32", "dropout": "fp32"}

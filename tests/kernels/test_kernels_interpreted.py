@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bionemo_core.nn import decode_attention
-from bionemo_core.nn.short_attention import short_attention
+from bionemo_core.nn.kernels.short_attention import short_attention
 
 pytestmark = pytest.mark.interpreted
 

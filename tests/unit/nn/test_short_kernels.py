@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from bionemo_core.nn.attention import SdpaCoreAttention
-from bionemo_core.nn.decode_attention import append_and_attend, attend_to_memory
+from bionemo_core.nn.kernels.decode_attention import append_and_attend, attend_to_memory
+from bionemo_core.nn.kernels.short_attention import MAX_LENGTH, _launches, _tile_size, is_supported
 from bionemo_core.nn.layers import transformer_config
-from bionemo_core.nn.short_attention import MAX_LENGTH, _launches, _tile_size, is_supported
 
 
 @pytest.mark.parametrize(("queries", "keys"), [(1, 1), (1, 128), (17, 128), (40, 41), (64, 64), (128, 16), (128, 128)])

@@ -110,7 +110,7 @@ def _launch(
     visible: Tensor | None = None,
     bias: Tensor | None = None,
 ) -> Tensor:
-    from bionemo_core.nn.decode_attention_kernel import attend  # only GPU builds of torch include Triton
+    from bionemo_core.nn.kernels.decode_attention_kernel import attend  # only GPU builds of torch include Triton
 
     _, rows, heads, width = query.shape
     absent = query  # a placeholder for pointers that the kernel does not read

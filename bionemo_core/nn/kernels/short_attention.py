@@ -116,7 +116,7 @@ def _forward(
     dropout: float,
     scale: float,
 ) -> Tensor:
-    from bionemo_core.nn.short_attention_kernel import forward  # only GPU builds of torch include Triton
+    from bionemo_core.nn.kernels.short_attention_kernel import forward  # only GPU builds of torch include Triton
 
     out = torch.empty(query.shape, dtype=query.dtype, device=query.device)
     arguments = query, key, value, out, query_bounds, key_bounds, seed, *_scalars(query, key, value, scale, dropout)
@@ -140,7 +140,7 @@ def _backward(
     dropout: float,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    from bionemo_core.nn.short_attention_kernel import backward
+    from bionemo_core.nn.kernels.short_attention_kernel import backward
 
     grads = [torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (query, key, value)]
     tensors = query, key, value, d_out.contiguous(), *grads, query_bounds, key_bounds, seed
