@@ -187,6 +187,26 @@ def _address(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+def server_config(app: App, timeout_s: float) -> Any:
+    """Return uvicorn's configuration for an application whose requests may take `timeout_s` seconds."""
+    import uvicorn
+
+    from bionemo_core.tasks.serving.connections import TimedConnection
+
+    return uvicorn.Config(
+        app,  # type: ignore[arg-type]
+        loop="asyncio",
+        http=TimedConnection,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        log_level="error",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=math.ceil(timeout_s) + _PATIENCE_S,
+    )
+
+
 def run_server(app: App, listener: socket.socket, timeout_s: float, failed: Callable[[], bool] = lambda: False) -> None:
     """Answer requests until a signal comes, then finish those that were accepted, for as long as a request may take.
 
@@ -206,18 +226,7 @@ def run_server(app: App, listener: socket.socket, timeout_s: float, failed: Call
             yield
 
     worker, parent = LISTENER in os.environ, os.getppid()  # a worker ends with the process that started it
-    config: Any = uvicorn.Config(
-        app,
-        loop="asyncio",
-        http="h11",
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        log_level="error",
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=math.ceil(timeout_s) + _PATIENCE_S,
-    )
+    config = server_config(app, timeout_s)
 
     async def answer(stop: StopSignal) -> None:
         server = Server(config)
