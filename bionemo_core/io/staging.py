@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -29,6 +30,9 @@ OBJECTS = "objects"
 OUTGOING = "outgoing"
 RANGE_MARKS = ("[", "(", "<", "_OP_")
 """What opens a range of files, such as `x[000..049]`."""
+_RANGE = re.compile(
+    r"(?P<before>.*?)(?:\[|\(|<|_OP_)(?P<first>\d+)\.\.(?P<last>\d+)(?:\]|\)|>|_CL_)(?P<after>.*)", re.DOTALL
+)
 _LAST = ("artefact.json", "config.json", "manifest.json")
 """Files without which a folder is nothing: they are sent last."""
 _BLOCK_BYTES = 16 << 20
@@ -79,16 +83,17 @@ class _Staging:
         if facts is not None:
             self._copy_file(path, facts)
             return
-        pattern = _pattern(path)
+        pattern, is_named = _pattern(path), _range_check(path)
         found = self.storage.list(pattern)
-        if not found:
+        if not any(map(is_named, found)):
             raise DataError(
                 f"{self.storage.key}: {self.storage.scheme}://{path}: there is no such object. Check the address."
             )
         for name in self._stale(pattern, found):
             (self.copies / name).unlink(missing_ok=True)
         for name, one in found.items():
-            self._copy_file(name, one)
+            if is_named(name):
+                self._copy_file(name, one)
 
     def _stale(self, pattern: str, found: Mapping[str, ObjectFacts]) -> list[str]:
         folder = self.copies / pattern
@@ -230,12 +235,29 @@ def _agree(facts: ObjectFacts, digests: Mapping[str, str]) -> bool:
 
 
 def _pattern(path: str) -> str:
-    """Return a pattern that matches what a path with a range names, and perhaps more; other paths stay."""
+    """Return a pattern that matches what a path with a range names, and more; other paths stay."""
     head, _, name = path.rpartition("/")
     if ".." not in name:
         return path
     begins = [name.index(mark) for mark in RANGE_MARKS if mark in name]
     return f"{head}/{name[: min(begins)]}*" if begins else path
+
+
+def _range_check(path: str) -> Callable[[str], bool]:
+    """Return whether a path with a range names an object; other paths name all that was found for them."""
+    head, _, text = path.rpartition("/")
+    found = _RANGE.fullmatch(text)
+    if found is None:
+        return lambda name: True
+    before, first, last, after = found.group("before", "first", "last", "after")
+    # The extension may be left out.
+    names = re.compile(rf"{re.escape(f'{head}/{before}')}(\d{{{len(first)},}}){re.escape(after)}(\..*)?")
+
+    def is_named(name: str) -> bool:
+        match = names.fullmatch(name)
+        return match is not None and int(first) <= int(match[1]) <= int(last)
+
+    return is_named
 
 
 def _version(facts: ObjectFacts) -> dict[str, Any]:

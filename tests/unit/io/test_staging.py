@@ -117,6 +117,19 @@ def test_patterns_ranges_and_folders_keep_their_spelling(objects: ObjectServer, 
     assert names_below(copies) == ["bucket/data/x000.csv"], "what is gone there is gone here"
 
 
+@pytest.mark.parametrize("spelling", ["x[001..002].csv", "x(001..002)", "x_OP_001..002_CL_.csv"])
+def test_a_range_copies_no_other_shards(objects: ObjectServer, tmp_path: Path, spelling: str) -> None:
+    names = ["x000.csv", "x001.csv", "x002.csv", "x003.csv", "x001_old.csv", "x_all.csv"]
+    for name in names:
+        objects.put(f"data/{name}", name.encode())
+    stage("s3://bucket/data/x000.csv", "data.path", tmp_path)
+    stage(f"s3://bucket/data/{spelling}", "data.path", tmp_path)
+    copied = ["bucket/data/x000.csv", "bucket/data/x001.csv", "bucket/data/x002.csv"]
+    assert names_below(tmp_path / "objects/s3") == copied, "copies of other objects stay"
+    with pytest.raises(DataError, match="there is no such object"):
+        stage("s3://bucket/data/x[007..009].csv", "data.path", tmp_path)
+
+
 def test_a_copy_is_used_while_the_service_is_away(
     objects: ObjectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
