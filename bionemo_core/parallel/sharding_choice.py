@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, NamedTuple
 
 from bionemo_core.errors import ConfigError
 from bionemo_core.machine import GIB
 
-STATE_BYTES = 16
-"""Bytes of a parameter: its weight, its gradient and two moments of Adam, in float32."""
+if TYPE_CHECKING:
+    from torch import nn
+
+ADAM_BYTES = 8.0
+"""Bytes that Adam keeps of a parameter: two moments in float32."""
 
 REPLICATED_SHARE = 0.25
-"""Weights are replicated while they, their gradients and Adam take at most this share of a device."""
+"""Weights are replicated while they, their gradients and the optimizer take at most this share of a device."""
 
 
 class Sharding(NamedTuple):
@@ -33,8 +37,20 @@ class SharedRanks(NamedTuple):
     """How many of them are on one machine."""
 
 
+def state_bytes(parameters: Iterable[nn.Parameter], optimizer_bytes: float, copy_bytes: int) -> float:
+    """Return the bytes of weights, gradients and optimizer state; weights that are not trained have only themselves.
+
+    Args:
+        parameters: the parameters, in float32.
+        optimizer_bytes: what the optimizer keeps of each trained parameter.
+        copy_bytes: bytes of a number in the copies of 16-bit training; 0 if there are none.
+    """
+    whenever, trained = 4 + copy_bytes, 4 + optimizer_bytes
+    return sum(one.numel() * (whenever + trained * one.requires_grad) for one in parameters)
+
+
 def choose_sharding(
-    wanted: str, shard_size: int | None, ranks: SharedRanks, state_bytes: float, device_bytes: float
+    wanted: str, shard_size: int | None, ranks: SharedRanks, needed: float, device_bytes: float
 ) -> Sharding:
     """Return how data-parallel ranks share the weights.
 
@@ -42,7 +58,7 @@ def choose_sharding(
         wanted: `parallel.sharding_strategy`.
         shard_size: `parallel.shard_size`.
         ranks: the data-parallel ranks.
-        state_bytes: bytes of all weights, gradients and optimizer state of one tensor-parallel rank.
+        needed: bytes of all weights, gradients and optimizer state of one tensor-parallel rank.
         device_bytes: memory of the smallest device.
 
     Raises:
@@ -55,10 +71,10 @@ def choose_sharding(
         size = {"full": ranks.size, "none": 1, "hybrid": group}[wanted]
         return _normal(size, ranks.size, f"parallel.sharding_strategy={wanted}")
     limit = REPLICATED_SHARE * device_bytes
-    needs = f"weights, gradients and Adam take {state_bytes / GIB:,.2f} GiB"
-    if state_bytes <= limit:
+    needs = f"weights, gradients and optimizer take {needed / GIB:,.2f} GiB"
+    if needed <= limit:
         return Sharding("none", 1, f"{needs}, at most a quarter of a device ({limit / GIB:,.1f} GiB)")
-    if group < ranks.size and state_bytes / group <= limit:
+    if group < ranks.size and needed / group <= limit:
         return _normal(group, ranks.size, f"{needs}, and a share of 1/{group} is at most a quarter of a device")
     return _normal(ranks.size, ranks.size, f"{needs}, more than a quarter of a device ({limit / GIB:,.1f} GiB)")
 

@@ -42,7 +42,7 @@ from bionemo_core.parallel.recompute import is_recomputed, recompute_layers
 from bionemo_core.parallel.rendezvous import START_TIMEOUT_S, RankLauncher, wait_for_ranks
 from bionemo_core.parallel.sequence import split_sequences
 from bionemo_core.parallel.sharding import reshard, shard
-from bionemo_core.parallel.sharding_choice import STATE_BYTES, Sharding, SharedRanks, choose_sharding
+from bionemo_core.parallel.sharding_choice import ADAM_BYTES, Sharding, SharedRanks, choose_sharding, state_bytes
 from bionemo_core.parallel.weights import load_weights, network_of, weight_parts
 
 _MAX_RECOMPILES = 64
@@ -75,6 +75,7 @@ class MegatronStrategy(DDPStrategy):
         pipeline_model_parallel_size: stages of the pipeline, each with a part of the layers.
         fp8_recipe: how linear layers are scaled to multiply in float8; None: they do not.
         async_save: save in the background where the caller of a save allows it.
+        optimizer_bytes: what the optimizer keeps of a parameter, with which `auto` knows the size of the state.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class MegatronStrategy(DDPStrategy):
         pipeline_model_parallel_size: int = 1,
         fp8_recipe: str | None = None,
         async_save: bool = True,
+        optimizer_bytes: float = ADAM_BYTES,
         **kwargs: Any,
     ) -> None:
         super().__init__(timeout=timedelta(seconds=timeout_s), **kwargs)
@@ -118,6 +120,7 @@ class MegatronStrategy(DDPStrategy):
         self._sharding: Sharding | None = None
         self._reader: CheckpointReader | None = None
         self.async_save = async_save
+        self.optimizer_bytes = optimizer_bytes
         self._saves_beside_training: bool | None = None
         self._save_group: dist.ProcessGroup | None = None
         """All ranks, for saves alone: a thread of each rank uses it while training uses the other groups."""
@@ -225,11 +228,12 @@ class MegatronStrategy(DDPStrategy):
             dist.all_reduce(smallest, dist.ReduceOp.MIN)
         copies = self.dtype.itemsize if self.dtype != torch.float32 else 0
         stages = self.decide_stages(module)
-        own = max(stages.parameters) if stages else sum(one.numel() for one in network_of(module).parameters())
-        state = own * (STATE_BYTES + copies)
+        state = state_bytes(network_of(module).parameters(), self.optimizer_bytes, copies)
+        if stages:  # all of whose parameters are trained
+            state = max(stages.parameters) * (8 + self.optimizer_bytes + copies)
         local = max(1, dist.get_world_size() // self.num_nodes // groups.tensor_size)
         ranks = SharedRanks(groups.data_size, min(local, groups.data_size))
-        return choose_sharding(wanted, shard_size, ranks, float(state), smallest.item())
+        return choose_sharding(wanted, shard_size, ranks, state, smallest.item())
 
     def configure_ddp(self) -> None:
         """Compile and shard the network; wrap any other `LightningModule` for data parallelism."""

@@ -23,6 +23,7 @@ from bionemo_core.runs.device import Device
 from bionemo_core.runs.folder import RunFolder
 from bionemo_core.runs.memory_estimate import device_bytes
 from bionemo_core.training.callbacks import LogMetrics, StopOnBadValidation
+from bionemo_core.training.optim import measure_state
 
 if TYPE_CHECKING:
     from bionemo_core.plugins.registry import Registry
@@ -40,7 +41,8 @@ def make_trainer(
     """Make the trainer of the run; its ranks have been started."""
     settings = spec.trainer
     run = RunContext(folder=folder.path, name=spec.name, resumed_step=reader.step if reader else None)
-    strategy = _make_strategy(spec, device, reader)
+    optimizer = measure_state(registry.build(spec.optim), spec.optim.name)
+    strategy = _make_strategy(spec, device, reader, optimizer.bytes_per_parameter)
     callbacks = [registry.build(choice) for choice in spec.callbacks]
     callbacks += [LogMetrics(settings.log_every_n_steps), StopOnBadValidation()]
     callbacks += [RunProgress()] if settings.progress_bar else []
@@ -67,7 +69,9 @@ def make_trainer(
     return trainer
 
 
-def _make_strategy(spec: RunSpec, device: Device, reader: CheckpointReader | None) -> MegatronStrategy:
+def _make_strategy(
+    spec: RunSpec, device: Device, reader: CheckpointReader | None, optimizer_bytes: float
+) -> MegatronStrategy:
     settings = spec.trainer
     strategy = MegatronStrategy(
         tensor_model_parallel_size=spec.parallel.tensor_model_parallel_size,
@@ -83,6 +87,7 @@ def _make_strategy(spec: RunSpec, device: Device, reader: CheckpointReader | Non
         pipeline_model_parallel_size=spec.parallel.pipeline_model_parallel_size,
         fp8_recipe=device.fp8_recipe,
         async_save=spec.checkpoint.async_save,
+        optimizer_bytes=optimizer_bytes,
     )
     if reader:
         strategy.resume_from(reader)

@@ -1,10 +1,14 @@
 """How data-parallel ranks share the weights follows from the size of the model, and the plan says why."""
 
+from types import SimpleNamespace
+
 import pytest
+import torch
 
 from bionemo_core.errors import ConfigError
 from bionemo_core.machine import GIB
-from bionemo_core.parallel.sharding_choice import SharedRanks, choose_sharding
+from bionemo_core.parallel.sharding_choice import SharedRanks, choose_sharding, state_bytes
+from bionemo_core.parallel.strategy import MegatronStrategy
 
 ONE_MACHINE, TWO_MACHINES = SharedRanks(8, 8), SharedRanks(16, 8)
 
@@ -41,3 +45,30 @@ def test_groups_that_do_not_divide_the_ranks_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"Set parallel\.shard_size to a divisor of 9"):
         choose_sharding("hybrid", None, SharedRanks(9, 6), 1, 1)
     assert choose_sharding("auto", None, SharedRanks(9, 6), GIB, GIB).strategy == "full"
+
+
+@pytest.mark.parametrize(
+    ("optimizer_bytes", "copy_bytes", "expected"),
+    [(8.0, 0, 10 * 4 + 6 * 12), (8.0, 2, 10 * 6 + 6 * 12), (4.0, 2, 10 * 6 + 6 * 8)],
+)
+def test_frozen_weights_have_no_gradients_and_no_optimizer_state(
+    optimizer_bytes: float, copy_bytes: int, expected: float
+) -> None:
+    frozen, trained = torch.nn.Parameter(torch.zeros(4), requires_grad=False), torch.nn.Parameter(torch.zeros(2, 3))
+    assert state_bytes([frozen, trained], optimizer_bytes, copy_bytes) == expected
+
+
+@pytest.mark.parametrize(
+    ("optimizer_bytes", "frozen", "shared"), [(8.0, False, True), (0.0, False, False), (8.0, True, False)]
+)
+def test_a_run_counts_what_its_optimizer_keeps_of_the_trained_weights(
+    monkeypatch: pytest.MonkeyPatch, optimizer_bytes: float, frozen: bool, shared: bool
+) -> None:
+    network = torch.nn.Linear(10, 10).requires_grad_(not frozen)
+    strategy = MegatronStrategy(device_bytes=4 * 110 * 10, optimizer_bytes=optimizer_bytes, sharding_strategy="auto")
+    groups = SimpleNamespace(data_size=2, tensor_size=1)
+    monkeypatch.setattr(MegatronStrategy, "groups", groups)
+    monkeypatch.setattr(MegatronStrategy, "root_device", torch.device("cpu"))
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda: 1)
+    found = strategy.decide_sharding(SimpleNamespace(network=network))  # type: ignore[arg-type]
+    assert (found.strategy == "full") is shared, found.reason
