@@ -93,6 +93,11 @@ class LabelledRecords:
         """Return the letters of each sequence, an upper bound of its tokens, shape [records]."""
         return np.fromiter(map(len, self.sequences), dtype=np.int32, count=len(self))
 
+    @property
+    def side_lengths(self) -> NDArray[np.int32]:
+        """Return the letters of both sequences of each pair, shape [records, 2]."""
+        return np.stack([self.lengths, self.swapped().lengths], axis=1)
+
     def select(self, rows: Sequence[int] | NDArray[np.integer]) -> LabelledRecords:
         """Return some of the records, in this order; they keep their numbers."""
         selected = [int(row) for row in rows]

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 BASE_WEIGHTS = "base_weights"
 """The name of the training fact with the fingerprint of the weights that an adapter was trained on."""
 
-ENCODER = "encoder_network."
+ENCODER, SECOND = "encoder_network.", "second_network."
 
 
 def named_weights(network: nn.Module) -> list[tuple[str, Tensor]]:
@@ -94,6 +94,7 @@ def open_with_adapter(
     device: str = "cpu",
     dtype: str = "float32",
     merge: bool = False,
+    second: str | None = None,
     **opening: Any,
 ) -> OpenedModel:
     """Open the model at `base` with the adapters and head at `adapter`, in evaluation mode.
@@ -105,10 +106,12 @@ def open_with_adapter(
         device: cpu, cuda or cuda:N.
         dtype: float32, bfloat16 or float16.
         merge: add the adapters to the weights that they adapt; the outputs stay the same.
+        second: path or address of the pre-trained model of the second sequences, if the adapter was trained on two.
         opening: further arguments of `open_model` for `base`: restore, connector, home.
 
     Raises:
         ArtefactError: `adapter` is not an adapter, or was trained on other weights.
+        ConfigError: `second` is missing, or has other weights.
     """
     opened = open_model(base, registry, **opening)
     base_fingerprint = opened_fingerprint(opened)  # taken before merging, which rounds the weights
@@ -119,6 +122,9 @@ def open_with_adapter(
         context = BuildContext(device=device.partition(":")[0], dtype=dtype)
         module: Any = registry.build(stored.spec.model, tokenizer=opened.tokenizer, context=context)
         copy_weights(source, module.network.encoder_network)
+        if module.network.second_network is not None:
+            home = opening.get("home", "")
+            copy_weights(_open_second_base(second, adapter, stored, registry, home), module.network.second_network)
         _fill_adapters(module.network, stored)
     finally:
         stored.close()
@@ -129,6 +135,24 @@ def open_with_adapter(
     report = replace(opened.report, notes=notes)
     # The training data of the adapter are not recorded.
     return replace(opened, module=module, spec=stored.spec, report=report, data=None)
+
+
+def _open_second_base(path: str | None, adapter: str, stored: StoredModel, registry: Registry, home: str) -> nn.Module:
+    """Return the network of the model that the adapters of the second encoder were trained on.
+
+    Raises:
+        ConfigError: it is not named, or has other weights.
+    """
+    from bionemo_core.finetuning.pairs.second_model import check_second
+
+    if not path:
+        raise ConfigError(
+            f"task.adapter={adapter}: has adapters of two models. Name the one of the second sequences with "
+            "task.second_model."
+        )
+    opened = open_model(path, registry, home=home)
+    check_second(opened, path, stored.spec.model.params["second"])
+    return pretrained_network(opened)
 
 
 def open_adapter(adapter: str, base: str, opened: OpenedModel, registry: Registry) -> StoredModel:
@@ -155,5 +179,5 @@ def _fill_adapters(network: nn.Module, stored: StoredModel) -> None:
     for name, tensor in named_weights(network):
         if name in stored.tensors.names:
             tensor.copy_(stored.tensors.read(name))
-        elif adapter_names([name]) or not name.startswith(ENCODER):
+        elif adapter_names([name]) or not name.startswith((ENCODER, SECOND)):
             raise ArtefactError(f"{stored.source}: lacks {name}.")

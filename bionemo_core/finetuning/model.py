@@ -142,6 +142,8 @@ def finetuned(
     loss_params: dict[str, Any] = {},  # noqa: B006 - as above
     pairs: bool = False,
     second: dict[str, Any] = {},  # noqa: B006 - as above
+    second_encoder: dict[str, Any] = {},  # noqa: B006 - as above
+    second_tokenizer: dict[str, Any] = {},  # noqa: B006 - as above
     projection_size: Count = 128,
     *,
     tokenizer: Tokenizer,
@@ -173,6 +175,8 @@ def finetuned(
         loss_params: the keys of the loss.
         pairs: the head reads pairs of sequences; older models read one.
         second: the hidden size and the weights of the encoder of the second sequences; empty: there is one encoder.
+        second_encoder: that encoder as a choice, if it is trained and so a part of this model; empty: it is not.
+        second_tokenizer: its tokenizer as a choice, with the size and the hash of its vocabulary.
         projection_size: with kind pair_matching, the width of the space of both sequences.
         tokenizer: reads the sequences.
         context: the run that the model is built for.
@@ -193,13 +197,17 @@ def finetuned(
     from bionemo_core.finetuning.pairs.contrastive import Contrastive
     from bionemo_core.finetuning.pairs.features import num_features
     from bionemo_core.finetuning.pairs.matching import MatchMetrics, TwoSides
-    from bionemo_core.nn.residue_states import encoder_of
+    from bionemo_core.finetuning.pairs.objective import PairLabelObjective
+    from bionemo_core.finetuning.pairs.side_encoder import SideEncoder
+    from bionemo_core.nn.residue_states import encoder_of, may_pack
     from bionemo_core.training.module import LanguageModule
 
     check_kind(kind)
     if encoder_training not in ENCODERS:
         raise ConfigError(f"task.encoder: got {encoder_training!r}, expected one of {', '.join(ENCODERS)}.")
     base = registry.build(read_choice(encoder, "model"), tokenizer=tokenizer, context=context)
+    own = {"second_encoder": second_encoder, "second_tokenizer": second_tokenizer}
+    own_second = SideEncoder.build_second(own, text_form, registry, context)
     answers = LabelSpec(kind, tuple(classes), mean, scale, tuple(targets), tuple(means), tuple(scales))
     reads = encoder_of(base.network, input_form(tokenizer, text_form))
     if answers.per_residue and reads.fixed_states is not None:
@@ -222,11 +230,12 @@ def finetuned(
         built = build_head(settings, hidden_size, outputs, answers.per_residue, key="task.head")
     if linear_start and hasattr(built, "start_at_zero"):
         built.start_at_zero()
-    if encoder_training == "lora":
-        given = {**lora, "targets": tuple(lora["targets"])} if "targets" in lora else dict(lora)
-        add_adapters(base.network, LoraSettings(**given))
-    else:
-        freeze(base.network, frozen=encoder_training == "frozen", layers=freeze_layers)
+    for encoder_network in (base.network, *([own_second.network] if own_second else [])):
+        if encoder_training == "lora":
+            given = {**lora, "targets": tuple(lora["targets"])} if "targets" in lora else dict(lora)
+            add_adapters(encoder_network, LoraSettings(**given))
+        else:
+            freeze(encoder_network, frozen=encoder_training == "frozen", layers=freeze_layers)
     whiten = not (answers.per_residue or answers.matching)
     network = FineTunedNetwork(
         base.network,
@@ -240,11 +249,17 @@ def finetuned(
         start=torch.nn.Linear(hidden_size, outputs) if linear_start else None,
         loss=chosen or (None if answers.of_classes else yes_or_no if answers.multilabel else squared_error),
         pairs=pairs,
+        second_network=None if own_second is None else own_second.network,
+        second_form=reads.form if own_second is None else own_second.form,
         matching=answers.matching,
     )
     terminals = sum(reads.form.terminals)
-    longest = max_text_tokens(base, terminals) + terminals
-    objective: Any = LabelObjective(tokenizer, answers, form=reads.form, seq_length=longest)
+    limits: Any = {"form": reads.form, "seq_length": max_text_tokens(base, terminals) + terminals}
+    if pairs and encoder_training != "frozen":
+        second_side = own_second or SideEncoder(base, tokenizer, reads.form)
+        objective: Any = PairLabelObjective(tokenizer, answers, **limits, **second_side.limits)
+    else:
+        objective = LabelObjective(tokenizer, answers, **limits)
     unit = "nats per label" if answers.of_classes or answers.multilabel else "squared error of scaled labels"
     if chosen is not None:
         unit = getattr(chosen, "unit", "loss per label")
@@ -253,6 +268,10 @@ def finetuned(
     module = LanguageModule(network, objective, seq_length=base.seq_length, probes=metrics, loss_unit=unit)
     # The encoder decides whether sequences may share a row.
     module.capabilities = base.capabilities  # type: ignore[assignment]  # as below
+    if own_second is not None:
+        lacking = {"packing"} if not may_pack(own_second.module) else set()
+        module.capabilities = frozenset(base.capabilities) - lacking  # type: ignore[assignment]  # as below
+        module.second_encoder = (own_second,)  # type: ignore[assignment]  # a tuple, so that torch registers its network once
     module.text_form = text_form  # type: ignore[assignment]  # as below
     module.answers = answers  # type: ignore[assignment]  # torch's stub allows tensors and modules only
     return module
@@ -288,8 +307,10 @@ def freeze(network: Any, *, frozen: bool, layers: int) -> None:
     Raises:
         ConfigError: `layers` is more than the number of blocks.
     """
-    encoder = getattr(network, "encoder", None) if hasattr(network, "decoder") else None
-    blocks = list(getattr(network if encoder is None else encoder, "layers", ()))
+    from bionemo_core.finetuning.network import encoder_blocks
+    from bionemo_core.nn.residue_states import MemoryEncoder
+
+    blocks = encoder_blocks(network)
     count = layers if layers >= 0 else len(blocks) + layers
     if not 0 <= count <= len(blocks):
         raise ConfigError(f"task.freeze_layers: got {layers}, but the encoder has {len(blocks)} blocks.")
@@ -299,8 +320,6 @@ def freeze(network: Any, *, frozen: bool, layers: int) -> None:
     for part in frozen_parts:
         for parameter in part.parameters():
             parameter.requires_grad_(False)
-    from bionemo_core.nn.residue_states import MemoryEncoder
-
     # Parts for pre-training only get no gradient, and so no optimizer state.
     for part in (getattr(network, name, None) for name in MemoryEncoder.unread):
         for parameter in part.parameters() if part is not None else ():

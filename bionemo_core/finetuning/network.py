@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bionemo_core.data.batches.batch import Seq2SeqBatch
 from bionemo_core.finetuning.losses import squared_error
+from bionemo_core.finetuning.pairs.features import as_states, pair_features, sequence_hashes
 from bionemo_core.nn.residue_states import (
     NO_FORM,
     ResidueEncoder,
@@ -25,7 +28,7 @@ from bionemo_core.nn.residue_states import (
 from bionemo_core.protocols import InputForm
 
 if TYPE_CHECKING:
-    from bionemo_core.data.batches.batch import TokenBatch
+    from bionemo_core.data.batches.batch import MicroBatch, TokenBatch
 
 
 class MlpHead(nn.Module):
@@ -183,6 +186,8 @@ class FineTunedNetwork(nn.Module):
         loss: maps outputs, labels and whether each counts to the summed loss, see `protocols.Loss`; None: the cross
             entropy of classes, else the squared error.
         pairs: whether the head reads the features of pairs of sequences, see `pairs.features`.
+        second_network: the encoder network of the second sequences of pairs; None: `encoder_network` reads both.
+        second_form: the form of its input.
         matching: whether the loss looks for the partner of each sequence of a pair, see `pairs.contrastive`.
     """
 
@@ -202,10 +207,13 @@ class FineTunedNetwork(nn.Module):
         start: nn.Linear | None = None,
         loss: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
         pairs: bool = False,
+        second_network: nn.Module | None = None,
+        second_form: InputForm = NO_FORM,
         matching: bool = False,
     ) -> None:
         super().__init__()
         self.encoder_network = encoder_network
+        self.second_network = second_network
         self.scaler = scaler
         self.start = None if start is None else start.requires_grad_(False)
         self.head = head
@@ -214,6 +222,7 @@ class FineTunedNetwork(nn.Module):
         self.loss = loss
         self.frozen = frozen
         self.form = form
+        self.second_form = second_form
         self.pairs = pairs
         self.matching = matching
         weights = None if class_weights is None else torch.tensor(class_weights)
@@ -223,8 +232,8 @@ class FineTunedNetwork(nn.Module):
 
     @property
     def layers(self) -> list[nn.Module]:
-        """The encoder's blocks, which are compiled and sharded one by one."""
-        return list(getattr(self.encoder_network, "layers", ()))
+        """The blocks of the encoders, which are compiled and sharded one by one."""
+        return [block for network in (self.encoder_network, self.second_network) for block in encoder_blocks(network)]
 
     @property
     def encoder(self) -> ResidueEncoder:
@@ -238,11 +247,22 @@ class FineTunedNetwork(nn.Module):
             self.encoder_network.train(False)
         return self
 
-    def predictions(self, batch: TokenBatch) -> Tensor:
+    def predictions(self, batch: MicroBatch) -> Tensor:
         """Return the head's outputs, float32 [R or N, O]: logits of classes, or values."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            residues = self.encoder(batch)
+            residues = self.states(batch)
         return self.outputs(residues)
+
+    def states(self, batch: MicroBatch) -> ResidueStates:
+        """Return the states that the head reads: those of the encoder, or the features of each pair of sequences."""
+        if not isinstance(batch, Seq2SeqBatch):
+            return self.encoder(batch)
+        reader, with_products = self.encoder, not self.matching
+        first = reader(batch.source).mean()
+        if self.second_network is not None:
+            reader, with_products = encoder_of(self.second_network, self.second_form), False
+        second = reader(replace(batch.target, record_keys=batch.source.record_keys)).mean()
+        return as_states(pair_features(first, second, with_products=with_products))
 
     def outputs(self, residues: ResidueStates) -> Tensor:
         """Return the head's outputs for the states of an encoder; see `predictions`."""
@@ -254,11 +274,13 @@ class FineTunedNetwork(nn.Module):
         states = residues.states if self.per_residue else residues.mean()
         return answers + self.start(states.to(self.start.weight.dtype)).float()
 
-    def targets(self, batch: TokenBatch) -> tuple[Tensor, Tensor]:
+    def targets(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
         """Return the labels of these outputs and whether each counts, both [R or N]; values as float32.
 
         Several labels of a sequence are [N, O].
         """
+        if isinstance(batch, Seq2SeqBatch):
+            batch = batch.target
         if batch.sequence_labels is not None:
             return batch.sequence_labels.nan_to_num(), ~batch.sequence_labels.isnan()
         if self.per_residue:
@@ -270,7 +292,7 @@ class FineTunedNetwork(nn.Module):
             labels = labels.to(torch.int32).view(torch.float32)
         return labels, counts
 
-    def forward(self, batch: TokenBatch) -> Tensor:
+    def forward(self, batch: MicroBatch) -> Tensor:
         """Return the summed loss of labels that count, a float32 scalar."""
         if self.matching:
             return self._matching_loss(batch)
@@ -287,14 +309,24 @@ class FineTunedNetwork(nn.Module):
             losses = losses * self.get_buffer("class_weights")[chosen]
         return (losses * counts).sum()
 
-    def _matching_loss(self, batch: TokenBatch) -> Tensor:
+    def _matching_loss(self, batch: MicroBatch) -> Tensor:
         from bionemo_core.finetuning.pairs.matching import sharing
 
-        residues, (_, counts) = self.encoder(batch), self.targets(batch)
+        residues, (_, counts) = self.states(batch), self.targets(batch)
         head: Any = self.head
-        shared = sharing(residues.states, head.first_size)
+        if isinstance(batch, Seq2SeqBatch):
+            # Not by the states, in which dropout makes a difference.
+            sides = sequence_hashes(batch.source), sequence_hashes(batch.target)
+        else:
+            sides = residues.states[:, : head.first_size], residues.states[:, head.first_size :]
         assert self.loss is not None
-        return self.loss(self.outputs(residues), shared, counts)
+        return self.loss(self.outputs(residues), sharing(*sides), counts)
+
+
+def encoder_blocks(network: Any) -> list[nn.Module]:
+    """Return the blocks of a network's encoder; those of a decoder, which no state depends on, are not among them."""
+    encoder = getattr(network, "encoder", None) if hasattr(network, "decoder") else None
+    return list(getattr(network if encoder is None else encoder, "layers", ()))
 
 
 @torch.no_grad()

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from bionemo_core.errors import ArtefactError
-from bionemo_core.finetuning.adapters import ENCODER, open_adapter
+from bionemo_core.errors import ArtefactError, ConfigError
+from bionemo_core.finetuning.adapters import ENCODER, SECOND, open_adapter
 from bionemo_core.finetuning.lora import LoraSettings
 from bionemo_core.finetuning.peft_folder import PeftLayer, read_peft, write_peft
 from bionemo_core.interop.load_report import preview_names
@@ -84,10 +84,15 @@ def convert_to_peft(opened: OpenedModel, base: str, adapter: str, target: Path, 
 
     Raises:
         ArtefactError: `adapter` is not an adapter, or was trained on other weights.
-        ConfigError: no connector writes the model as a Hugging Face folder, or `target` exists.
+        ConfigError: no connector writes the model as a Hugging Face folder, the adapter is of two models, or `target`
+            exists.
     """
     stored = open_adapter(adapter, base, opened, registry)
     try:
+        if any(name.startswith(SECOND) for name in stored.tensors.names):
+            raise ConfigError(
+                f"task.adapter={adapter}: has adapters of two models, which a folder of peft cannot hold."
+            )
         settings = LoraSettings(**stored.spec.model.params["lora"])
         parts = {name: stored.tensors.read(f"{ENCODER}{name}") for name in _adapter_tensors(stored)}
     finally:

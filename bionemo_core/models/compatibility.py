@@ -92,7 +92,8 @@ def _nested(choice: Choice) -> list[Choice]:
     for key, value in choice.params.items():
         if isinstance(value, Mapping) and value.keys() >= keys:
             content = {name: value[name] for name in sorted(keys)}
-            nested.append(Choice(key if key in GROUPS else choice.group, **content))
+            group = key.removeprefix("second_")
+            nested.append(Choice(group if group in GROUPS else choice.group, **content))
     return nested
 
 

@@ -10,10 +10,10 @@ from torch import nn
 from bionemo_core.errors import ArtefactError
 from bionemo_core.interop.load_report import preview_names
 from bionemo_core.interop.stored import AbsentParts
-from bionemo_core.nn.residue_states import encoder_network
 
 _ATTRIBUTE = "missing_weights"
-_PART = "encoder_network"
+_PARTS = ("encoder_network", "second_network")
+"""The names of the pre-trained networks inside a fine-tuned one."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,12 @@ class _Missing:
 
 
 def note_missing(network: nn.Module, names: Iterable[str], source: str, note: str = "") -> None:
-    """Note on the network, and on the pre-trained network inside it, which of its tensors were not loaded."""
-    own, inner = tuple(names), encoder_network(network)
-    if inner is not network:
-        of_inner = tuple(name for name in own if name.startswith(f"{_PART}."))
+    """Note on the network, and on the pre-trained networks inside it, which of its tensors were not loaded."""
+    own = tuple(names)
+    for part, inner in _inner_networks(network):
+        of_inner = tuple(name for name in own if name.startswith(f"{part}."))
         own = tuple(name for name in own if name not in of_inner)
-        setattr(inner, _ATTRIBUTE, _Missing(tuple(name.removeprefix(f"{_PART}.") for name in of_inner), source, note))
+        setattr(inner, _ATTRIBUTE, _Missing(tuple(name.removeprefix(f"{part}.") for name in of_inner), source, note))
     setattr(network, _ATTRIBUTE, _Missing(own, source, note))
 
 
@@ -45,12 +45,12 @@ def pass_on_missing(source: nn.Module, target: nn.Module) -> None:
 
 
 def missing_parts(network: nn.Module) -> AbsentParts:
-    """Return the names of all missing tensors, those of the pre-trained network inside included."""
-    own, inner = _missing_of(network), encoder_network(network)
+    """Return the names of all missing tensors, those of the pre-trained networks inside included."""
+    own = _missing_of(network)
     parts = AbsentParts(own.names, own.note)
-    if inner is not network:
+    for part, inner in _inner_networks(network):
         inside = _missing_of(inner)
-        names = tuple(f"{_PART}.{name}" for name in inside.names)
+        names = tuple(f"{part}.{name}" for name in inside.names)
         parts = AbsentParts((*parts.prefixes, *names), parts.note or inside.note)
     return parts
 
@@ -59,7 +59,7 @@ def require_weights(network: nn.Module, use: str, unread: Sequence[str] = ()) ->
     """Check that a network has all weights that a use reads; one that was never loaded has them all.
 
     Args:
-        network: the network itself; its `encoder_network` is checked by a call of its own.
+        network: the network itself; the pre-trained ones inside it are checked by calls of their own.
         use: what is to be done, for the message.
         unread: names of the network's parts that the use does not read.
 
@@ -74,6 +74,11 @@ def require_weights(network: nn.Module, use: str, unread: Sequence[str] = ()) ->
             f"{missing.source}: {use} needs tensors that were not loaded: {preview_names(needed)}. They would have "
             f"random values, so this is refused, whatever restore.strict is.{why}"
         )
+
+
+def _inner_networks(network: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Return the pre-trained networks inside a fine-tuned one, by name."""
+    return [(part, inner) for part in _PARTS if isinstance(inner := getattr(network, part, None), nn.Module)]
 
 
 def _missing_of(network: nn.Module) -> _Missing:

@@ -97,7 +97,8 @@ def open_for_use(spec: RunSpec, registry: Registry, device: Device, ranks: Ranks
             opened = merge_peft(open_model(spec.restore_from_path, registry, **stored), adapter, registry)
             opened.module.to(device=torch.device(ranks.device), dtype=DTYPES[dtype]).eval()
         elif adapter:
-            opened = open_with_adapter(spec.restore_from_path, adapter, registry, **options)
+            second = spec.task.params.get("second_model")
+            opened = open_with_adapter(spec.restore_from_path, adapter, registry, second=second, **options)
         else:
             opened = open_model(
                 spec.restore_from_path, registry, **options, tensor_model_parallel_size=ranks.tensor_size

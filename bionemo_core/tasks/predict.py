@@ -182,8 +182,8 @@ def _predictor_of(
     refuse_unread(task, _ANSWER_KEYS, "by a model that does not write texts")
     settings = EmbeddingSettings(on_long=task.on_long, tokens_per_batch=tokens, unknown="unk")
     if reads_pairs(opened.module):
-        expected = opened.spec.model.params.get("second", {})
-        second = open_second(task.second_model, expected, registry, spec.home)
+        params = opened.spec.model.params
+        second = open_second(task.second_model, params, registry, spec.home, adapter=task.adapter)
         return PairPredictor.of(opened, settings, second)
     refuse_unread(task, _PAIR_KEYS, "by a model that reads single sequences")
     return Predictor(opened.module, opened.tokenizer, settings)

@@ -92,7 +92,7 @@ class Evaluate:
     pseudo_perplexity: Natural = 0  # sequences for the pseudo-perplexity, which masks each residue alone; 0: none
     beam_size: Natural = 5  # data of pairs: answers that a beam search writes for each source; 0: none
     beam_alpha: NotNegative = 0.0  # data of pairs: length penalty of the answers; 0: by probability alone
-    second_model: Optional[str] = None  # model of labelled pairs: task.second_model of its training, if that had one
+    second_model: Optional[str] = None  # model of labelled pairs: task.second_model of a training with frozen encoders
     adapter: Optional[str] = None  # adapter of the model at restore_from_path: RUN/adapter, or a folder of peft
     overwrite: bool = False  # replace an existing output
 
@@ -115,7 +115,7 @@ class Predict:
     beam_alpha: NotNegative = 0.0  # encoder-decoder: length penalty of the answers; 0: by probability alone
     format: Optional[str] = None  # format of the input; null: by its extension
     sequence_column: Optional[str] = None  # column of a table with the sequences; null: sequence, smiles and others
-    second_model: Optional[str] = None  # model of pairs: task.second_model of its training, if that had one
+    second_model: Optional[str] = None  # model of pairs: task.second_model of a training with frozen encoders
     second_column: Optional[str] = None  # model of pairs: column with the second sequences; null: second
     id_column: Optional[str] = None  # column of a table with the ids; null: `id` if there is one
     header_lines: Count = 1  # lines at the top of a CSV or TSV file; the last has the names of the columns

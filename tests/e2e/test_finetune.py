@@ -183,7 +183,14 @@ def test_a_linear_head_is_solved_and_opens_like_any_other(home, pretrained, tabl
 
 
 @pytest.mark.slow
-def test_two_ranks_train_as_one(home, pretrained, tables):
+@pytest.mark.parametrize("of", ["sequences", "pairs"])
+def test_two_ranks_train_as_one(home, pretrained, tables, tmp_path, of):
+    given = data(tables, "share")
+    if of == "pairs":
+        rows = [row for split in ("train", "val", "test") for row in rows_of(tables / split / "x000.csv")]
+        lines = [f"{row['id']},{row['sequence']},{row['sequence'][::-1]},{row['share']}" for row in rows]
+        (tmp_path / "pairs.csv").write_text("\n".join(["id,first,second,target", *lines, ""]))
+        given = ("data=labelled_pairs", f"data.dataset_path={tmp_path / 'pairs.csv'}")
     settings = (
         f"restore_from_path={pretrained}",
         "task.kind=sequence_regression",
@@ -194,9 +201,9 @@ def test_two_ranks_train_as_one(home, pretrained, tables):
         "trainer.log_every_n_steps=1",
         "batch.micro_batch_size=4",
         "batch.global_batch_size=8",
-        *data(tables, "share"),
+        *given,
     )
-    one, two = (run(home, f"ranks{n}", f"trainer.devices={n}", *settings)[0] for n in (1, 2))
+    one, two = (run(home, f"{of}{n}", f"trainer.devices={n}", *settings)[0] for n in (1, 2))
     first, second = metrics(one), metrics(two)
     assert first[0]["consumed_samples"] == second[0]["consumed_samples"] == "8.0"
     for key in ("reduced_train_loss", "val_loss", "val_mse", "val_spearman", "test_mse"):

@@ -231,7 +231,11 @@ def _planner(
         raise ConfigError(f"batch.seq_length: {seq_length}, expected at least 3: BOS, a token, EOS.")
     own_order = getattr(dataset, "order", None) if what == "train" else None
     order = own_order(seed) if own_order else SampleOrder(len(dataset), seed)
-    lengths = _lengths(dataset, tokenizer, what) if packing else np.broadcast_to(np.int32(1), len(dataset))
+    two_sides = isinstance(objective, Seq2SeqObjective)
+    if packing:
+        lengths = _lengths(dataset, tokenizer, what, two_sides=two_sides)
+    else:
+        lengths = np.broadcast_to(np.int32(1), len(dataset))
     if isinstance(objective, Seq2SeqObjective):
         row_lengths = RowLengths(lengths, (seq_length, objective.target_length), objective.laid_lengths)
     else:
@@ -239,9 +243,11 @@ def _planner(
     return Planner(order, row_lengths, packing=packing, seed=seed, **settings)
 
 
-def _lengths(dataset: RecordDataset, tokenizer: Tokenizer, what: str) -> Any:
-    """Return the tokens of each record: the dataset's `lengths`, else counted."""
+def _lengths(dataset: RecordDataset, tokenizer: Tokenizer, what: str, *, two_sides: bool) -> Any:
+    """Return the tokens of each record: the dataset's `lengths`, or its `side_lengths`, [records, 2]; else counted."""
     lengths = getattr(dataset, "lengths", None)
+    if two_sides:
+        lengths = getattr(dataset, "side_lengths", lengths)
     if lengths is not None:
         return lengths
     if hasattr(dataset, "draw_record"):

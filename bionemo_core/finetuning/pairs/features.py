@@ -6,6 +6,7 @@ Shape letters: N pairs, H hidden width, F features.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,7 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bionemo_core.data.labelled_records import LabelledRecords
-from bionemo_core.nn.residue_states import ResidueStates
+from bionemo_core.nn.residue_states import ResidueStates, copy_to_device, sequence_bounds
+
+if TYPE_CHECKING:
+    from bionemo_core.data.batches.batch import TokenBatch
+
+_MULTIPLIERS = 0x2545F4914F6CDD1D, 0x369DEA0F31A53F85
+"""Odd numbers of 62 bits."""
 
 
 def num_features(hidden_size: int, second_size: int | None) -> int:
@@ -42,3 +49,21 @@ def unique_texts(given: Sequence[bytes]) -> tuple[LabelledRecords, NDArray[np.in
     texts, nothing = tuple(rows), ("",) * len(rows)
     records = LabelledRecords(tuple(str(row + 1) for row in range(len(rows))), texts, nothing, (), np.arange(len(rows)))
     return records, np.array([rows[text] for text in given], dtype=np.int64)
+
+
+def sequence_hashes(batch: TokenBatch) -> Tensor:
+    """Return a number for each sequence of a batch, the same for the same tokens, int64[N]."""
+    of_token, of_place = _MULTIPLIERS
+    starts, lengths = sequence_bounds(batch)
+    before = lengths.cumsum(0) - lengths
+    places = torch.arange(int(lengths.sum())) + torch.repeat_interleave(starts - before, lengths)
+    owners = torch.repeat_interleave(torch.arange(len(lengths)), lengths)
+    device = batch.tokens.device
+    tokens, positions = (
+        values.flatten().index_select(0, copy_to_device(places, device))
+        for values in (batch.tokens, batch.position_ids)
+    )
+    mixed = (tokens + 1) * of_token ^ (positions + 1) * of_place
+    mixed = (mixed ^ (mixed >> 29)) * of_token  # products wrap around, so every bit matters
+    hashes = torch.zeros(len(lengths), dtype=torch.int64, device=device)
+    return hashes.index_add(0, copy_to_device(owners, device), mixed ^ (mixed >> 32))

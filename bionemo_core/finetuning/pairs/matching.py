@@ -43,10 +43,14 @@ class TwoSides(nn.Module):
         return torch.cat([self.first(as_states(first)), self.second(as_states(second))], dim=-1)
 
 
-def sharing(states: Tensor, first_size: int) -> Tensor:
-    """Return whether two pairs have the same first or the same second sequence, bool[N, N]; states are `[a, b]`."""
-    sides = states[:, :first_size], states[:, first_size:]
-    groups = [torch.unique(side, dim=0, return_inverse=True)[1] for side in sides]
+def sharing(first: Tensor, second: Tensor) -> Tensor:
+    """Return whether two pairs have the same first or the same second sequence, bool[N, N].
+
+    Args:
+        first: what is equal for equal first sequences, such as their states, [N, ...].
+        second: the same for the second sequences.
+    """
+    groups = [torch.unique(side, dim=0, return_inverse=True)[1] for side in (first, second)]
     return torch.stack([group[:, None] == group[None] for group in groups]).any(0)
 
 

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from bionemo_core.finetuning.pairs.features import as_states, pair_features, unique_texts
+from bionemo_core.finetuning.pairs.side_encoder import own_second
 from bionemo_core.inference.embedding import EMBEDDINGS, Embedder, EmbeddingSettings
 from bionemo_core.inference.embedding.embedding_results import check_finite
 from bionemo_core.inference.scoring_answers import Predictor
@@ -23,16 +24,24 @@ class PairPredictor(Predictor):
 
     of_pairs = True
     second: Embedder | None = None
-    """The encoder of the second sequences; None: that of the first ones reads both."""
+    """Reads the second sequences; None: the encoder of the first ones reads both."""
 
     @classmethod
     def of(cls, opened: OpenedModel, settings: EmbeddingSettings, second: OpenedModel | None) -> PairPredictor:
-        """Return the predictor of a model; the second one is moved to the device and the dtype of the first."""
+        """Return the predictor of a model.
+
+        Args:
+            opened: the model.
+            settings: how sequences are read.
+            second: the model of the second sequences, which is moved to the device and the dtype of the first; None:
+                the model's own second encoder, or the only one.
+        """
         predictor = cls(opened.module, opened.tokenizer, settings)
-        if second is not None:
+        reader = second or own_second(opened.module)
+        if reader is not None:
             like = next(opened.module.parameters())
             form = replace(settings, text_form=getattr(opened.module, "text_form", None))
-            predictor.second = Embedder(second.module.to(like.device, like.dtype).eval(), second.tokenizer, form)
+            predictor.second = Embedder(reader.module.to(like.device, like.dtype).eval(), reader.tokenizer, form)
         return predictor
 
     def features(self, pairs: Sequence[tuple[bytes, bytes]]) -> torch.Tensor:

@@ -1,12 +1,14 @@
-"""The second model of pairs of sequences, which is no part of the fine-tuned model and is opened beside it."""
+"""The second model of pairs of sequences; with a frozen encoder it is no part of the fine-tuned model."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from bionemo_core.errors import ConfigError
 from bionemo_core.finetuning.adapters import opened_fingerprint
 from bionemo_core.finetuning.model import hidden_size_of
+from bionemo_core.finetuning.pairs.side_encoder import MODEL as SECOND_ENCODER
 from bionemo_core.models.load import OpenedModel, open_model
 from bionemo_core.nn.residue_states import encoder_network
 from bionemo_core.parallel.weights import network_of
@@ -32,18 +34,29 @@ def second_facts(opened: OpenedModel) -> dict[str, Any]:
     return {"hidden_size": size, "weights": opened_fingerprint(opened)}
 
 
-def open_second(path: str | None, expected: dict[str, Any] | None, registry: Registry, home: str) -> OpenedModel | None:
+def open_second(
+    path: str | None, params: Mapping[str, Any] | None, registry: Registry, home: str, *, adapter: str | None = None
+) -> OpenedModel | None:
     """Open the model at `task.second_model`, on the CPU in float32; None if there is none.
 
     Args:
         path: the value of the key.
-        expected: what a fine-tuned model records about its second encoder; empty if it has none; None: any model.
+        params: the parameters of a fine-tuned model, which records its second encoder; None: any model will do.
         registry: where components are looked up.
         home: the folder of the downloads.
+        adapter: the value of `task.adapter`, which may belong to this model too.
 
     Raises:
         ConfigError: the fine-tuned model needs the key, does not use it, or was trained with other weights.
     """
+    expected = None if params is None else params.get("second", {})
+    if params and params.get(SECOND_ENCODER):
+        if path and not adapter:
+            raise ConfigError(
+                "task.second_model: not used by a model whose encoders were trained together; it holds both. "
+                "Leave it out."
+            )
+        return None
     if not path:
         if expected:
             raise ConfigError(
@@ -53,8 +66,18 @@ def open_second(path: str | None, expected: dict[str, Any] | None, registry: Reg
     if expected is not None and not expected:
         raise ConfigError("task.second_model: not used by a model whose encoder reads both sequences. Leave it out.")
     opened = open_model(path, registry, home=home)
-    if expected and second_facts(opened) != expected:
+    if expected:
+        check_second(opened, path, expected)
+    return opened
+
+
+def check_second(opened: OpenedModel, path: str, expected: Mapping[str, Any]) -> None:
+    """Check that an opened model is the second one that a fine-tuned model records.
+
+    Raises:
+        ConfigError: it has other weights.
+    """
+    if second_facts(opened) != expected:
         raise ConfigError(
             f"task.second_model={path}: has other weights than the model that read the second sequences in training."
         )
-    return opened

@@ -47,7 +47,8 @@ class PairEvaluation:
             return None
         if ranks.size > 1:
             raise ConfigError("task=evaluate: pairs of sequences are evaluated on one device. Set trainer.devices=1.")
-        second = open_second(task.second_model, opened.spec.model.params.get("second", {}), registry, home)
+        params = opened.spec.model.params
+        second = open_second(task.second_model, params, registry, home, adapter=task.adapter)
         settings = EmbeddingSettings(on_long="error", unknown="unk", tokens_per_batch=tokens)
         return cls(PairPredictor.of(opened, settings, second))
 

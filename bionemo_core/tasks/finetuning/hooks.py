@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,10 @@ from bionemo_core.finetuning.long_sequences import shorten
 from bionemo_core.finetuning.metrics import AnswerMetrics
 from bionemo_core.finetuning.model import FINETUNED, MATCHING, LabelSpec
 from bionemo_core.finetuning.network import StoredStates
+from bionemo_core.finetuning.pairs.objective import PairLabelObjective
 from bionemo_core.finetuning.pairs.second_model import TokenizerPair, open_second
+from bionemo_core.finetuning.pairs.side_encoder import MODEL as SECOND_ENCODER
+from bionemo_core.finetuning.pairs.side_encoder import build_tokenizer, own_second
 from bionemo_core.inference.embedding import Embedder
 from bionemo_core.interop.load_report import LoadReport
 from bionemo_core.interop.stored import ABSENT, AbsentParts
@@ -44,7 +48,7 @@ from bionemo_core.tasks.settings import Finetune
 if TYPE_CHECKING:
     from bionemo_core.checkpoint.load import CheckpointReader
     from bionemo_core.plugins.registry import Registry
-    from bionemo_core.protocols import BuildContext, DataSplits, Tokenizer
+    from bionemo_core.protocols import BuildContext, DataSplits, InputForm, Tokenizer
 
 _SHORTEST = 3
 
@@ -57,7 +61,8 @@ class FineTuning(TrainingHooks):
         self.registry = registry
         self._opened: OpenedModel | None = None
         self._second: OpenedModel | None = None
-        """The model of the second sequences of pairs, if it is another one."""
+        """The model of the second sequences of pairs, if it is another one; a resumed run that trains it has none."""
+        self._second_tokenizer: Tokenizer | None = None
         self._splits: LabelledSplits | None = None
         self._linear = LinearHead(task)
 
@@ -72,10 +77,10 @@ class FineTuning(TrainingHooks):
         spec = replace(spec, checkpoint=replace(spec.checkpoint, keep_last=keep_last))
         if saved is not None:
             check_same_model(spec, saved)
-            self._second = self._open_second(spec, saved.model.params.get("second", {}))
+            self._open_second(spec, saved.model.params, device.context(spec))
             return replace(spec, model=saved.model, tokenizer=saved.tokenizer)
         opened = self._open(spec, registry, device)
-        self._second = self._open_second(spec, None)
+        self._open_second(spec, None, device.context(spec))
         tokenizer = opened.spec.tokenizer
         splits = self._build_labelled(spec, opened.tokenizer, device.context(spec))
         answers = LabelSpec(self.task.kind, targets=splits.train.targets)
@@ -99,19 +104,24 @@ class FineTuning(TrainingHooks):
         return splits
 
     def _build_labelled(self, spec: RunSpec, tokenizer: Tokenizer, context: BuildContext) -> LabelledSplits:
-        if self._second is not None:
-            tokenizer = TokenizerPair(tokenizer, self._second.tokenizer)  # type: ignore[assignment]  # it passes on all
+        if self._second_tokenizer is not None:
+            tokenizer = TokenizerPair(tokenizer, self._second_tokenizer)  # type: ignore[assignment]  # it passes on all
         splits = _check_labelled(self.registry.build(spec.data, tokenizer=tokenizer, context=context))
         if splits.train.seconds:
             check_pairs(self.task)
         elif self.task.kind == MATCHING:
             raise ConfigError("task.kind=pair_matching: is for data of pairs. Choose data=labelled_pairs.")
-        elif self._second is not None:
+        elif self._second_tokenizer is not None:
             raise ConfigError("task.second_model: is for data of pairs. Choose data=labelled_pairs, or leave it out.")
         return splits
 
-    def _open_second(self, spec: RunSpec, expected: dict[str, Any] | None) -> OpenedModel | None:
-        return open_second(self.task.second_model, expected, self.registry, spec.home)
+    def _open_second(self, spec: RunSpec, params: Mapping[str, Any] | None, context: BuildContext) -> None:
+        """Open the model of the second sequences; `params` are those of the fine-tuned model of a resumed run."""
+        if params and params.get(SECOND_ENCODER):  # its weights are in the checkpoint
+            self._second_tokenizer = build_tokenizer(params, self.registry, context)
+            return
+        self._second = open_second(self.task.second_model, params, self.registry, spec.home)
+        self._second_tokenizer = None if self._second is None else self._second.tokenizer
 
     def callbacks(self, spec: RunSpec) -> list[pl.Callback]:
         """Return the callback for early stopping, if it is on."""
@@ -140,6 +150,10 @@ class FineTuning(TrainingHooks):
         opened, self._opened = self._opened, None
         assert opened is not None
         copy_weights(pretrained_network(opened), network.encoder_network)
+        if network.second_network is not None:
+            second, self._second = self._second, None
+            assert second is not None
+            copy_weights(pretrained_network(second), network.second_network)
         return opened.report if opened.report.matched else None
 
     def before_fit(self, parts: Built) -> Built:
@@ -148,7 +162,8 @@ class FineTuning(TrainingHooks):
         self._check_validation(parts)
         splits = self._usable_splits(parts)
         if self.task.encoder != "frozen":
-            if self.task.baseline and self._linear.is_affordable(parts, splits):
+            measured = self.task.baseline and self.task.kind != MATCHING
+            if measured and self._linear.is_affordable(parts, splits):
                 self._linear.solve(parts, *cached_states(parts, splits, self.registry, self.task.states_dtype))
             return replace(parts, splits=splits)
         splits, kept = cached_states(parts, splits, self.registry, self.task.states_dtype, self._second)
@@ -184,9 +199,7 @@ class FineTuning(TrainingHooks):
 
     def _usable_splits(self, parts: Built) -> LabelledSplits:
         """Return the splits without what cannot be used, and say what they hold."""
-        terminals = sum(finetuned_network(parts.module).encoder.form.terminals)
-        longest = max_text_tokens(parts.module, terminals)
-        limit = min(longest, (parts.spec.batch.seq_length or longest + terminals) - terminals)
+        limit = _most_tokens(parts.module, finetuned_network(parts.module).encoder.form, parts)
         answers: LabelSpec = parts.module.answers  # type: ignore[assignment]  # as above
         quiet = not parts.trainer.is_global_zero
         splits = self._check_labels(_check_labelled(parts.splits), answers, parts.tokenizer, quiet=quiet)
@@ -195,10 +208,13 @@ class FineTuning(TrainingHooks):
         splits = shorten(splits, limit, self.task.on_long, parts.tokenizer, answers, quiet=quiet)
         if not splits.train.seconds:
             return splits
-        tokenizer = parts.tokenizer
+        tokenizer = self._second_tokenizer or parts.tokenizer
         if self._second is not None:
-            tokenizer = self._second.tokenizer
             limit = Embedder(self._second.module, tokenizer).long_rule.max_residues
+        elif trained := own_second(parts.module):
+            limit = _most_tokens(trained.module, trained.form, parts)
+        if parts.spec.batch.seq_length and isinstance(parts.module.objective, PairLabelObjective):
+            parts.module.objective.limit_rows(parts.spec.batch.seq_length)
         return shorten(splits.swapped(), limit, self.task.on_long, tokenizer, answers, quiet=quiet).swapped()
 
     def _open(self, spec: RunSpec, registry: Registry, device: Device) -> OpenedModel:
@@ -212,6 +228,13 @@ class FineTuning(TrainingHooks):
         self, splits: LabelledSplits, answers: LabelSpec, tokenizer: Tokenizer, *, quiet: bool
     ) -> LabelledSplits:
         return LabelCheck(tokenizer, answers, self.task.on_bad_label).splits(splits, quiet=quiet)
+
+
+def _most_tokens(module: pl.LightningModule, form: InputForm, parts: Built) -> int:
+    """Return the tokens of the longest sequence that an encoder gets in a run, without terminal tokens."""
+    terminals = sum(form.terminals)
+    longest = max_text_tokens(module, terminals)
+    return min(longest, (parts.spec.batch.seq_length or longest + terminals) - terminals)
 
 
 def _check_labelled(splits: Any) -> LabelledSplits:

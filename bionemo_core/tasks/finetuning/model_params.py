@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from bionemo_core.data.labelled_records import LabelledSplits
@@ -10,9 +9,10 @@ from bionemo_core.errors import ConfigError
 from bionemo_core.finetuning.adapters import opened_fingerprint
 from bionemo_core.finetuning.linear.baseline import LINEAR
 from bionemo_core.finetuning.lora import TARGETS
-from bionemo_core.finetuning.model import FINETUNED, KINDS, MATCHING, LabelSpec
+from bionemo_core.finetuning.model import KINDS, MATCHING, LabelSpec
 from bionemo_core.finetuning.objective import class_counts, classes_of, mean_and_scale
 from bionemo_core.finetuning.pairs.second_model import second_facts
+from bionemo_core.finetuning.pairs.side_encoder import describe_encoder, describe_second
 from bionemo_core.finetuning.several_targets import check_some_label, means_and_scales, several_table
 from bionemo_core.models.load import OpenedModel
 from bionemo_core.plugins.records import CORE_DISTRIBUTION
@@ -34,14 +34,11 @@ def model_params(
     Raises:
         ConfigError: the head is unknown, or the labels do not fit the task.
     """
-    base = asdict(opened.spec.model)
-    if base["name"] == FINETUNED:  # put a new head on the encoder of an earlier fine-tuning
-        base = {"group": "model", **base["params"]["encoder"]}
     head = registry.get("head", task.head or ("convnet" if KINDS[task.kind][0] else "mlp"))
     frozen = task.encoder == "frozen"
     without_start = task.head == LINEAR or task.kind == MATCHING
     params: dict[str, Any] = {
-        "encoder": {key: base[key] for key in ("name", "params", "distribution", "version")},
+        "encoder": describe_encoder(opened.spec),
         "kind": task.kind,
         "head": {
             "name": head.name,
@@ -71,13 +68,14 @@ def model_params(
         params["loss"] = loss.name if loss.distribution == CORE_DISTRIBUTION else loss.qualified_name
         if task.loss_params:
             params["loss_params"] = dict(task.loss_params)
-    return params | _pair_params(splits, second) | _label_params(task, splits)
+    return params | _pair_params(splits, second, trained=not frozen) | _label_params(task, splits)
 
 
-def _pair_params(splits: LabelledSplits, second: OpenedModel | None) -> dict[str, Any]:
+def _pair_params(splits: LabelledSplits, second: OpenedModel | None, *, trained: bool) -> dict[str, Any]:
     if not splits.train.seconds:  # as earlier versions wrote it
         return {}
-    return {"pairs": True} | ({} if second is None else {"second": second_facts(second)})
+    params: dict[str, Any] = {"pairs": True} | ({} if second is None else {"second": second_facts(second)})
+    return params | (describe_second(second) if second is not None and trained else {})
 
 
 def _label_params(task: Finetune, splits: LabelledSplits) -> dict[str, Any]:

@@ -79,13 +79,8 @@ def check_pairs(task: Finetune) -> None:
     """Check that the settings are for pairs of sequences.
 
     Raises:
-        ConfigError: the encoder is to be trained, or there is an output for every residue.
+        ConfigError: there is an output for every residue.
     """
-    if task.encoder != "frozen":
-        raise ConfigError(
-            f"task.encoder={task.encoder}: pairs of sequences are read by an encoder that is not trained. Choose "
-            "task.encoder=frozen, or fine-tune the encoder on single sequences first."
-        )
     if KINDS[task.kind][0]:
         raise ConfigError(
             f"task.kind={task.kind}: a pair of sequences has one label, and none for each residue. Choose a kind for "

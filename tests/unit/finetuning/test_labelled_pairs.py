@@ -223,8 +223,6 @@ def test_a_trained_head_and_what_pairs_are_not_read_by(table, capsys):
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (("task.encoder=lora",), "task.encoder=lora: pairs of sequences are read by an encoder that is not trained"),
-        (("task.encoder=full",), "task.encoder=full: pairs"),
         (("task.kind=token_regression",), "task.kind=token_regression: a pair of sequences has one label"),
         (("data=labelled_csv", "data.sequence_column=first", "task.second_model=molecules1"), "is for data of pairs"),
         (("data.second_column=partner",), "data.second_column"),
