@@ -110,33 +110,37 @@ def embed(
 
 def predict(
     model: OpenedModel | str | PathLike[str],
-    sequences: Sequence[str | bytes],
+    sequences: Sequence[str | bytes] | Sequence[tuple[str | bytes, str | bytes]],
     *,
+    second_model: OpenedModel | str | PathLike[str] | None = None,
     device: str = "cpu",
     **settings: Any,
 ) -> list[NDArray[np.float32]]:
-    """Return a fine-tuned model's prediction for each sequence: float32 [1, outputs], or [residues, outputs].
+    """Return a fine-tuned model's prediction for each sequence or pair: float32 [1, outputs], or [residues, outputs].
 
     Outputs are the probabilities of the classes, whose names are `model.module.answers.classes`, or values in the units
     of the labels.
 
     Args:
         model: an opened model, or the path of one.
-        sequences: residues in either case, or texts such as SMILES.
+        sequences: residues in either case, or texts such as SMILES; pairs of them for a model that was fine-tuned on
+            pairs.
+        second_model: as `task.second_model`.
         device: where a model that is given by its path computes.
         settings: fields of `bionemo_core.inference.embedding.EmbeddingSettings`.
 
     Raises:
         BioNeMoError: the model has no prediction head, or a sequence cannot be used.
     """
-    from bionemo_core.data.store.text_filter import clean_texts
+    from bionemo_core.finetuning.pairs.predictor import predictor_of
+    from bionemo_core.finetuning.pairs.second_model import open_second_for
     from bionemo_core.inference.embedding import EmbeddingSettings
-    from bionemo_core.inference.scoring_answers import Predictor
 
     opened = _opened(model, device)
-    predictor = Predictor(opened.module, opened.tokenizer, EmbeddingSettings(**settings))
-    cleaned = clean_texts(opened.tokenizer, sequences, on_invalid="error", canonicalize=True, advice="Leave it out.")
-    return predictor.predict(cleaned)
+    named = str(second_model) if isinstance(second_model, str | PathLike) else second_model
+    second = open_second_for(opened, named, load_registry())
+    predictor = predictor_of(opened, EmbeddingSettings(**settings), second)
+    return predictor.predict(predictor.clean(sequences))
 
 
 def score(

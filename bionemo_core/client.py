@@ -58,13 +58,16 @@ class Client:
         found = [array for body in _parts(sequences, settings) for array in _first_output(self.ask("embed", body))]
         return np.stack(found)
 
-    def predict(self, sequences: Sequence[str], **settings: Any) -> list[NDArray[np.float32]]:
-        """Return a prediction for each sequence: float32 [1, outputs] or [residues, outputs].
+    def predict(
+        self, sequences: Sequence[str] | Sequence[tuple[str, str]], **settings: Any
+    ) -> list[NDArray[np.float32]]:
+        """Return a prediction for each sequence, or for each pair of them: float32 [1, outputs] or [residues, outputs].
 
         Raises:
             BioNeMoError: as for `embed`.
         """
-        parts = _parts(sequences, settings)
+        pairs = bool(sequences) and not isinstance(sequences[0], str)
+        parts = _parts(sequences, settings, "pairs" if pairs else "sequences")
         return [_array(one) for body in parts for one in self.ask("predict", body)["predictions"]]
 
     def score(self, sequences: Sequence[str], *, wild_type: str | None = None, **settings: Any) -> NDArray[np.float64]:
@@ -123,9 +126,9 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
-def _parts(sequences: Sequence[str], settings: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _parts(sequences: Sequence[Any], settings: dict[str, Any], field: str = "sequences") -> Iterator[dict[str, Any]]:
     for start in range(0, max(1, len(sequences)), _AT_ONCE):
-        yield {"encoding": "base64", **settings, "sequences": list(sequences[start : start + _AT_ONCE])}
+        yield {"encoding": "base64", **settings, field: list(sequences[start : start + _AT_ONCE])}
 
 
 def _first_output(answer: dict[str, Any]) -> list[NDArray[np.float32]]:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from bionemo_core.data.store.text_filter import clean_texts
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.inference.embedding import Embedder, EmbeddingSettings
 from bionemo_core.inference.embedding.embedding_results import check_finite
@@ -73,7 +74,7 @@ class Predictor:
         if reads_pairs(self.module) and not self.of_pairs:
             raise ConfigError(
                 "task=predict: this model was fine-tuned on pairs of sequences. It reads a table with the second in "
-                "task.second_column; other tasks, the Python interface and the server do not predict for pairs."
+                "task.second_column; other tasks do not predict for pairs."
             )
         if self.settings.on_long == "window":
             raise ConfigError(
@@ -82,6 +83,22 @@ class Predictor:
         require_weights(network_of(self.module), "prediction")
         self.info: AnswerInfo = info
         self.embedder = Embedder(self.module, self.tokenizer, self.settings)
+
+    @property
+    def embedders(self) -> tuple[Embedder, ...]:
+        """What reads the sequences."""
+        return (self.embedder,)
+
+    def clean(self, sequences: Sequence[Any], **options: Any) -> list[Any]:
+        """Return sequences from Python as the task reads them from a file; `options` are those of `clean_texts`.
+
+        Raises:
+            DataError: a sequence is empty or invalid, or is a pair.
+        """
+        for number, text in enumerate(sequences, start=1):
+            if not isinstance(text, str | bytes):
+                raise DataError(f"sequence {number}: expected one text, because the model reads single sequences.")
+        return clean_texts(self.tokenizer, sequences, **options)
 
     def is_long(self, sequence: str | bytes) -> bool:
         """Return whether a sequence has more tokens than the model takes."""

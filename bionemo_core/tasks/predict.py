@@ -17,8 +17,8 @@ from bionemo_core.data.store.record_store import PreparedStore
 from bionemo_core.data.store.report import count_summary
 from bionemo_core.data.store.residue_filter import RecordFilter
 from bionemo_core.errors import ConfigError
-from bionemo_core.finetuning.pairs.predictor import PairPredictor
-from bionemo_core.finetuning.pairs.second_model import open_second
+from bionemo_core.finetuning.pairs.predictor import PairPredictor, predictor_of
+from bionemo_core.finetuning.pairs.second_model import open_second_for
 from bionemo_core.inference.beam_writer import ExactMatch, Written
 from bionemo_core.inference.embedding import EmbeddingSettings
 from bionemo_core.inference.outputs import part_bounds
@@ -181,12 +181,10 @@ def _predictor_of(
         return AnswerColumns.of(opened, spec, task)
     refuse_unread(task, _ANSWER_KEYS, "by a model that does not write texts")
     settings = EmbeddingSettings(on_long=task.on_long, tokens_per_batch=tokens, unknown="unk")
-    if reads_pairs(opened.module):
-        params = opened.spec.model.params
-        second = open_second(task.second_model, params, registry, spec.home, adapter=task.adapter)
-        return PairPredictor.of(opened, settings, second)
-    refuse_unread(task, _PAIR_KEYS, "by a model that reads single sequences")
-    return Predictor(opened.module, opened.tokenizer, settings)
+    if not reads_pairs(opened.module):
+        refuse_unread(task, _PAIR_KEYS, "by a model that reads single sequences")
+    second = open_second_for(opened, task.second_model, registry, spec.home, adapter=task.adapter)
+    return predictor_of(opened, settings, second)
 
 
 def _predict_rows(

@@ -227,4 +227,5 @@ class Serve:
     timeout_s: Positive = 60.0  # seconds until a request is answered; then it is dropped, with status 504
     tokens_per_batch: Optional[Count] = None  # tokens in one forward pass; null: as in task=embed and task=predict
     batch_size: Optional[Count] = None  # rows decoded together; null: 256 on a CPU, 8,192 on a GPU
+    second_model: Optional[str] = None  # model of pairs: task.second_model of a training with frozen encoders
     adapter: Optional[str] = None  # adapter of the model at restore_from_path: RUN/adapter, or a folder of peft

@@ -19,13 +19,16 @@ def answering(*answers: tuple[int, dict[str, str], bytes]) -> Iterator[tuple[str
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            seen.append(dict(self.headers))
+            sent = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
+            seen.append({**self.headers, "body": sent})
             status, headers, body = left.pop(0)
             self.send_response(status)
             for name, value in {**headers, "Content-Length": str(len(body))}.items():
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(body)
+
+        do_POST = do_GET  # noqa: N815 - the name is that of the library
 
         def log_message(self, *arguments: object) -> None:
             pass
@@ -80,3 +83,15 @@ def test_an_address_that_is_none_is_refused():
         Client("file:///etc/passwd")
     with pytest.raises(NetworkError, match="Is the server running"):
         Client("http://127.0.0.1:1", timeout_s=5).ask("model")
+
+
+def test_pairs_are_sent_in_parts():
+    one = {"dtype": "<f4", "shape": [1, 1], "base64": "AACAPw=="}
+    answers = [(200, {}, json.dumps({"predictions": [one] * size}).encode()) for size in (64, 6)]
+    pairs = [("MK", "CCO" + "C" * row) for row in range(70)]
+    with answering(*answers) as (address, seen):
+        found = Client(address).predict(pairs, on_long="truncate")
+    assert len(found) == 70 and found[0].tolist() == [[1.0]]
+    bodies = [json.loads(one["body"]) for one in seen]
+    assert [pair for body in bodies for pair in body["pairs"]] == [list(pair) for pair in pairs]
+    assert all("sequences" not in body and body["on_long"] == "truncate" for body in bodies)

@@ -118,6 +118,7 @@ def clean_texts(
     canonicalize: bool = True,
     first: int = 1,
     advice: str = "Leave it out.",
+    what: str = "sequence",
 ) -> list[bytes]:
     """Return texts from Python as a task reads them from a file: residues in upper case, SMILES in canonical form.
 
@@ -128,6 +129,7 @@ def clean_texts(
         canonicalize: convert texts to the tokenizer's canonical form, if it has one.
         first: the number of the first text, for messages.
         advice: what to do about an invalid text, for messages.
+        what: the word for a text, for messages.
 
     Raises:
         DataError: a text is empty or invalid; the message gives its number.
@@ -138,7 +140,7 @@ def clean_texts(
         encoded = text.encode("latin-1", errors="replace") if isinstance(text, str) else text
         result = rules.apply(Record(b"", encoded, number))
         if not result.sequences:
-            raise DataError(f"sequence {number}: {result.reason}{result.detail}")
+            raise DataError(f"{what} {number}: {result.reason}{result.detail}")
         cleaned += result.sequences
     return cleaned
 

@@ -10,11 +10,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from bionemo_core.data.store.text_filter import clean_texts
+from bionemo_core.errors import DataError
 from bionemo_core.finetuning.pairs.features import as_states, pair_features, unique_texts
 from bionemo_core.finetuning.pairs.side_encoder import own_second
 from bionemo_core.inference.embedding import EMBEDDINGS, Embedder, EmbeddingSettings
 from bionemo_core.inference.embedding.embedding_results import check_finite
-from bionemo_core.inference.scoring_answers import Predictor
+from bionemo_core.inference.scoring_answers import Predictor, reads_pairs
 from bionemo_core.models.load import OpenedModel
 
 
@@ -43,6 +45,27 @@ class PairPredictor(Predictor):
             form = replace(settings, text_form=getattr(opened.module, "text_form", None))
             predictor.second = Embedder(reader.module.to(like.device, like.dtype).eval(), reader.tokenizer, form)
         return predictor
+
+    @property
+    def embedders(self) -> tuple[Embedder, ...]:
+        """What reads the first and the second sequences."""
+        return (self.embedder,) if self.second is None else (self.embedder, self.second)
+
+    def clean(self, sequences: Sequence[Any], **options: Any) -> list[Any]:
+        """Return pairs from Python as the task reads them from a file; `options` are those of `clean_texts`.
+
+        Raises:
+            DataError: a sequence is empty or invalid, or is not one of a pair.
+        """
+        for number, pair in enumerate(sequences, start=1):
+            if isinstance(pair, str | bytes) or len(pair) != 2:
+                raise DataError(f"pair {number}: expected two sequences, because the model was fine-tuned on pairs.")
+        tokenizers = self.tokenizer, self.embedders[-1].tokenizer
+        sides = [
+            clean_texts(tokenizer, [pair[side] for pair in sequences], what=f"{word} sequence", **options)
+            for side, (word, tokenizer) in enumerate(zip(("first", "second"), tokenizers, strict=True))
+        ]
+        return list(zip(*sides, strict=True))
 
     def features(self, pairs: Sequence[tuple[bytes, bytes]]) -> torch.Tensor:
         """Return the features of pairs, float32 [pairs, features] on the CPU.
@@ -76,6 +99,17 @@ class PairPredictor(Predictor):
         answers = self.info.in_units(network.outputs(as_states(features.to(self.embedder.device)))).cpu().numpy()
         check_finite(answers, "prediction: values")
         return list(answers[:, None])
+
+
+def predictor_of(opened: OpenedModel, settings: EmbeddingSettings, second: OpenedModel | None = None) -> Predictor:
+    """Return the predictor of a fine-tuned model; `second` is the model of the second sequences, see `PairPredictor`.
+
+    Raises:
+        ConfigError: the model has no prediction head, or a setting does not fit it.
+    """
+    if reads_pairs(opened.module):
+        return PairPredictor.of(opened, settings, second)
+    return Predictor(opened.module, opened.tokenizer, settings)
 
 
 def _states(texts: tuple[bytes, ...], embedder: Embedder) -> torch.Tensor:

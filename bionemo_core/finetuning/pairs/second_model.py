@@ -9,6 +9,7 @@ from bionemo_core.errors import ConfigError
 from bionemo_core.finetuning.adapters import opened_fingerprint
 from bionemo_core.finetuning.model import hidden_size_of
 from bionemo_core.finetuning.pairs.side_encoder import MODEL as SECOND_ENCODER
+from bionemo_core.inference.scoring_answers import reads_pairs
 from bionemo_core.models.load import OpenedModel, open_model
 from bionemo_core.nn.residue_states import encoder_network
 from bionemo_core.parallel.weights import network_of
@@ -35,12 +36,17 @@ def second_facts(opened: OpenedModel) -> dict[str, Any]:
 
 
 def open_second(
-    path: str | None, params: Mapping[str, Any] | None, registry: Registry, home: str, *, adapter: str | None = None
+    path: str | OpenedModel | None,
+    params: Mapping[str, Any] | None,
+    registry: Registry,
+    home: str,
+    *,
+    adapter: str | None = None,
 ) -> OpenedModel | None:
     """Open the model at `task.second_model`, on the CPU in float32; None if there is none.
 
     Args:
-        path: the value of the key.
+        path: the value of the key, or the model itself.
         params: the parameters of a fine-tuned model, which records its second encoder; None: any model will do.
         registry: where components are looked up.
         home: the folder of the downloads.
@@ -65,10 +71,30 @@ def open_second(
         return None
     if expected is not None and not expected:
         raise ConfigError("task.second_model: not used by a model whose encoder reads both sequences. Leave it out.")
-    opened = open_model(path, registry, home=home)
+    opened = path if isinstance(path, OpenedModel) else open_model(path, registry, home=home)
     if expected:
-        check_second(opened, path, expected)
+        check_second(opened, path if isinstance(path, str) else opened.report.source, expected)
     return opened
+
+
+def open_second_for(
+    opened: OpenedModel,
+    path: str | OpenedModel | None,
+    registry: Registry,
+    home: str = "",
+    *,
+    adapter: str | None = None,
+) -> OpenedModel | None:
+    """Open the model of the second sequences that an opened model predicts with; see `open_second`.
+
+    Raises:
+        ConfigError: as `open_second`, or the model reads single sequences.
+    """
+    if reads_pairs(opened.module):
+        return open_second(path, opened.spec.model.params, registry, home, adapter=adapter)
+    if path:
+        raise ConfigError("task.second_model: not used by a model that reads single sequences. Leave it out.")
+    return None
 
 
 def check_second(opened: OpenedModel, path: str, expected: Mapping[str, Any]) -> None:

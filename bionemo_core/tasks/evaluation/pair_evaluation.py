@@ -13,7 +13,7 @@ from bionemo_core.errors import ConfigError
 from bionemo_core.finetuning.network import StoredStates
 from bionemo_core.finetuning.objective import StoredStatesObjective
 from bionemo_core.finetuning.pairs.predictor import PairPredictor
-from bionemo_core.finetuning.pairs.second_model import TokenizerPair, open_second
+from bionemo_core.finetuning.pairs.second_model import TokenizerPair, open_second_for
 from bionemo_core.inference.embedding import EmbeddingSettings
 from bionemo_core.inference.scoring_answers import reads_pairs
 from bionemo_core.models.load import OpenedModel
@@ -47,8 +47,7 @@ class PairEvaluation:
             return None
         if ranks.size > 1:
             raise ConfigError("task=evaluate: pairs of sequences are evaluated on one device. Set trainer.devices=1.")
-        params = opened.spec.model.params
-        second = open_second(task.second_model, params, registry, home, adapter=task.adapter)
+        second = open_second_for(opened, task.second_model, registry, home, adapter=task.adapter)
         settings = EmbeddingSettings(on_long="error", unknown="unk", tokens_per_batch=tokens)
         return cls(PairPredictor.of(opened, settings, second))
 

@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 
 from bionemo_core._version import __version__
 from bionemo_core.errors import BioNeMoError, ConfigError, DataError, NonFiniteError, ResourceError
+from bionemo_core.inference.scoring_answers import reads_pairs
 from bionemo_core.tasks.serving.engine import Engine, Work
 from bionemo_core.tasks.serving.error_answers import error_answer
 from bionemo_core.tasks.serving.memory import BYTES_OF_NUMBER, share_of_request
@@ -119,7 +120,7 @@ def _add_encoders(app: FastAPI, served: ServedModel, engine: Engine) -> None:
 
     @app.post("/v1/predict", responses=_FAILURES, summary="Predict with a fine-tuned model")
     async def predict(body: PredictBody) -> Response:
-        """Return an array for each sequence, [1, outputs] or [residues, outputs], and the cells of `task=predict`."""
+        """Return an array for each sequence or pair, [1 or residues, outputs], and the cells of `task=predict`."""
         found = await _answer(engine, served.predict, body)
         content = {
             "predictions": [_array(array, body.encoding) for array, _ in found],
@@ -186,6 +187,7 @@ def _add_states(app: FastAPI, served: ServedModel, engine: Engine) -> None:
             "model": spec.model.name,
             "distribution": spec.model.distribution,
             "version": spec.model.version,
+            "reads_pairs": reads_pairs(served.opened.module),
             "offers": [name for name, offered in uses.items() if offered],
             "limits": {name: getattr(task, name) for name in names},
             "bionemo_run": __version__,

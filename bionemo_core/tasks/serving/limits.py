@@ -36,18 +36,18 @@ class Limits:
                 "(its key task.max_sequences). Send several requests."
             )
 
-    def check_texts(self, texts: Sequence[str]) -> None:
-        """Check the number of texts and the length of each.
+    def check_texts(self, texts: Sequence[str], what: str = "sequence") -> None:
+        """Check the number of texts and the length of each; `what` is the word for one.
 
         Raises:
             TooMuch: one is above `task.max_sequences` or `task.max_length`.
         """
-        self.check_count(len(texts), "sequences")
+        self.check_count(len(texts), f"{what}s")
         longest = max(map(len, texts), default=0)
         if longest > self.task.max_length:
             number = [len(text) for text in texts].index(longest) + 1
             raise TooMuch(
-                f"sequence {number}: has {longest:,} letters, but the server takes {self.task.max_length:,} (its key "
+                f"{what} {number}: has {longest:,} letters, but the server takes {self.task.max_length:,} (its key "
                 "task.max_length). Leave it out."
             )
 

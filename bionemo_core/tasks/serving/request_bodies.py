@@ -12,6 +12,7 @@ from bionemo_core.plugins.did_you_mean import did_you_mean
 # Of a long list only the first error is kept (fail_fast): those of a million items would take far more memory than it.
 Numbers = Annotated[list[float], Field(fail_fast=True)]
 Positions = Annotated[list[Numbers], Field(fail_fast=True)]
+Pair = Annotated[list[str], Field(min_length=2, max_length=2, fail_fast=True)]
 Encoding = Literal["json", "base64"]
 Output = Literal["embeddings", "hiddens", "logits", "log_likelihoods", "contacts"]
 OnInvalid = Literal["error", "unk"]
@@ -73,9 +74,15 @@ class ScoreBody(RequestBody):
 
 
 class PredictBody(RequestBody):
-    """Sequences to predict for with a fine-tuned model."""
+    """Sequences, or pairs of them, to predict for with a fine-tuned model; one of both fields is given."""
 
-    sequences: list[str] = Field(min_length=1, fail_fast=True)
+    sequences: Optional[list[str]] = Field(default=None, min_length=1, fail_fast=True)
+    pairs: Optional[list[Pair]] = Field(
+        default=None,
+        min_length=1,
+        fail_fast=True,
+        description="two sequences each, for a model that was fine-tuned on pairs",
+    )
     on_long: Literal["error", "truncate"] = "error"
     on_invalid: OnInvalid = Field(default="error", description=_ON_INVALID)
     canonicalize: bool = True

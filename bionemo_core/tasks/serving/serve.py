@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.errors import ConfigError
+from bionemo_core.finetuning.pairs.second_model import open_second_for
 from bionemo_core.inference.embedding.embedding_settings import embedding_tokens
 from bionemo_core.inference.scoring import scoring_tokens
 from bionemo_core.machine import has_package, num_gpus
@@ -90,7 +91,7 @@ def _answer(
     engines: list[Engine] = []
 
     def make() -> App:
-        served = _open(spec, registry, task)
+        served = open_served(spec, registry, task)
         metrics = ServerMetrics()
         engines.append(Engine(served.embed_tokens, metrics.count_pass))
         return Guard(make_app(served, engines[0], metrics), served.limits, metrics, token)
@@ -132,15 +133,22 @@ def _on_one_device(spec: RunSpec) -> RunSpec:
     return replace(spec, trainer=replace(spec.trainer, devices=1))
 
 
-def _open(spec: RunSpec, registry: Registry, task: Serve) -> ServedModel:
+def open_served(spec: RunSpec, registry: Registry, task: Serve) -> ServedModel:
+    """Open the model of a run of the task, on one device.
+
+    Raises:
+        BioNeMoError: it cannot be opened, or a key does not fit it.
+    """
     from bionemo_core.tasks.serving.served_model import ServedModel
 
     device = choose_device(spec)
     opened = open_for_use(spec, registry, device, single_process(spec, device))
+    second = open_second_for(opened, task.second_model, registry, spec.home, adapter=task.adapter)
     on_gpu = device.name == "cuda"
     return ServedModel(
         opened,
         Limits(task),
+        second=second,
         on_gpu=on_gpu,
         embed_tokens=embedding_tokens(task.tokens_per_batch, on_gpu),
         score_tokens=scoring_tokens(task.tokens_per_batch, on_gpu),

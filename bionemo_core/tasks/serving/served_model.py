@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 
 from bionemo_core.data.store.text_filter import clean_texts
 from bionemo_core.errors import BioNeMoError, ConfigError, DataError
+from bionemo_core.finetuning.pairs.predictor import predictor_of
 from bionemo_core.inference.decoding import StepDecoder
 from bionemo_core.inference.embedding import SQUARES, Embedder, EmbeddingSettings, is_per_sequence
 from bionemo_core.inference.sampling import Seq2SeqInference
 from bionemo_core.inference.scoring import PSEUDO_LIKELIHOOD, MaskedScorer, check_method
-from bionemo_core.inference.scoring_answers import Predictor
+from bionemo_core.inference.scoring_answers import Predictor, reads_pairs
 from bionemo_core.models.load import OpenedModel
 from bionemo_core.protocols import TextJudge
 from bionemo_core.tasks.embed import settings_of
@@ -71,6 +72,7 @@ class ServedModel:
     Args:
         opened: the model.
         limits: what a request may ask for.
+        second: the model of the second sequences of pairs, if it is no part of the model.
         on_gpu: whether it computes on a GPU.
         embed_tokens: tokens in one forward pass of embeddings.
         score_tokens: tokens in one forward pass of scores and predictions.
@@ -86,8 +88,10 @@ class ServedModel:
         embed_tokens: int,
         score_tokens: int,
         inference: Callable[[], Seq2SeqInference],
+        second: OpenedModel | None = None,
     ) -> None:
         self.opened, self.limits = opened, limits
+        self._second = second
         self.embed_tokens = embed_tokens
         self._on_gpu, self._score_tokens = on_gpu, score_tokens
         self._inference = lru_cache(inference)
@@ -120,7 +124,7 @@ class ServedModel:
         def run(sequences: Sequence[str], check: Check) -> list[dict[str, NDArray[np.float32]]]:
             embedder = self._embedder(settings)
             embedder.before_batch = check
-            found = embedder.run(self._clean(sequences, body))
+            found = embedder.run(clean_texts(self.opened.tokenizer, sequences, **_cleaning(body)))
             arrays: list[dict[str, NDArray[np.float32]]] = [{} for _ in sequences]
             for name in embedder.output_names:
                 each: Any = found.arrays[name]
@@ -131,7 +135,7 @@ class ServedModel:
             return arrays
 
         group = ("embed", settings, body.on_invalid, body.canonicalize)
-        return Work(run, body.sequences, _tokens(body), self._numbers(body), group)
+        return Work(run, body.sequences, _tokens(body.sequences), self._numbers(body), group)
 
     def score(self, body: ScoreBody) -> Work:
         """Return the work of `/v1/score`: the scores, float64, and the strategy.
@@ -173,21 +177,42 @@ class ServedModel:
         return {"scores": found.scores, "scoring": strategy}
 
     def predict(self, body: PredictBody) -> Work:
-        """Return the work of `/v1/predict`: for each sequence its array, and the cells of `task=predict`.
+        """Return the work of `/v1/predict`: for each sequence or pair its array, and the cells of `task=predict`.
 
         Raises:
-            BioNeMoError: the body is beyond the limits, or the model has no prediction head.
+            BioNeMoError: the body is beyond the limits, or the model has no prediction head, or one for the other kind.
         """
-        self.limits.check_texts(body.sequences)
+        items = self._items_to_predict(body)
 
-        def run(sequences: Sequence[str], check: Check) -> list[tuple[NDArray[np.float32], list[str]]]:
+        def run(items: Sequence[Any], check: Check) -> list[tuple[NDArray[np.float32], list[str]]]:
             predictor = self._predictor(body.on_long)
-            predictor.embedder.before_batch = check
-            found = predictor.predict(self._clean(sequences, body))
+            for embedder in predictor.embedders:
+                embedder.before_batch = check
+            found = predictor.predict(predictor.clean(items, **_cleaning(body)))
             return [(array, predictor.row(array)) for array in found]
 
         group = ("predict", body.on_long, body.on_invalid, body.canonicalize)
-        return Work(run, body.sequences, _tokens(body), _tokens(body) * _NUMBERS_OF_PREDICTION, group)
+        tokens = _tokens(text for item in items for text in ([item] if isinstance(item, str) else item))
+        return Work(run, items, tokens, tokens * _NUMBERS_OF_PREDICTION, group)
+
+    def _items_to_predict(self, body: PredictBody) -> Sequence[str | list[str]]:
+        """Return the sequences or the pairs of a body.
+
+        Raises:
+            BioNeMoError: there are none, or the model reads the other kind, or they are beyond the limits.
+        """
+        if (body.sequences is None) == (body.pairs is None):
+            raise ConfigError("predict: give either sequences or pairs.")
+        if reads_pairs(self.opened.module) != (body.pairs is not None):
+            wanted = "pairs of sequences" if body.pairs is None else "single sequences"
+            field = "pairs, each a list of two sequences" if body.pairs is None else "sequences"
+            raise ConfigError(f"predict: the model reads {wanted}. Give {field}.")
+        if body.pairs is None:
+            self.limits.check_texts(body.sequences or ())
+            return body.sequences or ()
+        for side, word in enumerate(("first", "second")):
+            self.limits.check_texts([pair[side] for pair in body.pairs], f"{word} sequence")
+        return body.pairs
 
     def prediction_facts(self) -> dict[str, Any]:
         """Return the names of the cells of a prediction, its classes and its targets.
@@ -324,15 +349,6 @@ class ServedModel:
     def _check_samples(self, body: DecodingBody, starts: int) -> None:
         self.limits.check_samples(starts * body.num_samples * (body.beam_size or 1))
 
-    def _clean(self, sequences: Sequence[str], body: EmbedBody | PredictBody) -> list[bytes]:
-        return clean_texts(
-            self.opened.tokenizer,
-            sequences,
-            on_invalid=body.on_invalid,
-            canonicalize=body.canonicalize,
-            advice=_ADVICE,
-        )
-
     def _settings(self, body: EmbedBody) -> EmbeddingSettings:
         task = Embed(
             input="",
@@ -351,12 +367,17 @@ class ServedModel:
 
     def _make_predictor(self, on_long: str) -> Predictor:
         settings = EmbeddingSettings(on_long=on_long, tokens_per_batch=self._score_tokens, unknown="unk")
-        return Predictor(self.opened.module, self.opened.tokenizer, settings)
+        return predictor_of(self.opened, settings, self._second)
 
 
-def _tokens(body: EmbedBody | PredictBody) -> int:
+def _cleaning(body: EmbedBody | PredictBody) -> dict[str, Any]:
+    """Return how the texts of a body are read, as options of `clean_texts`."""
+    return {"on_invalid": body.on_invalid, "canonicalize": body.canonicalize, "advice": _ADVICE}
+
+
+def _tokens(texts: Iterable[str]) -> int:
     """Return the most tokens of a request: one for each letter, and the terminal tokens."""
-    return sum(len(text) + _TERMINALS for text in body.sequences)
+    return sum(len(text) + _TERMINALS for text in texts)
 
 
 def _alone(run: Callable[[Check], Any]) -> Work:

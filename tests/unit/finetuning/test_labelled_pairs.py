@@ -10,12 +10,16 @@ import torch
 
 import bionemo_core
 from bionemo_core import cli
+from bionemo_core.builtin import load_registry
+from bionemo_core.cli.run import compose
+from bionemo_core.config.spec import make_spec
 from bionemo_core.finetuning.adapters import named_weights
 from bionemo_core.finetuning.pairs.contrastive import Contrastive
 from bionemo_core.finetuning.pairs.matching import match_metrics
 from bionemo_core.interop.artefact import Artefact, write_artefact
 from bionemo_core.interop.stored import ModelSpec, Vocabulary
 from bionemo_core.parallel.weights import network_of
+from bionemo_core.tasks.settings import Serve
 
 pytest.importorskip("bionemo_esm")
 linear_model = pytest.importorskip("sklearn.linear_model")
@@ -145,6 +149,18 @@ def test_an_evaluation_is_what_the_run_measured(table):
     assert [row["id"] for row in read("others_report/predictions.csv")] == [row["id"] for row in table[:5]]
 
 
+def served(run: Path, pairs: list[tuple[str, str]], *arguments: str) -> list[np.ndarray]:
+    """What `bionemo-run serve` answers, without its HTTP."""
+    pytest.importorskip("pydantic")
+    from bionemo_core.tasks.serving.request_bodies import PredictBody
+    from bionemo_core.tasks.serving.serve import open_served
+
+    registry = load_registry()
+    spec = make_spec(compose(["task=serve", *COMMON[:3], f"restore_from_path={run}", *arguments], registry), registry)
+    work = open_served(spec, registry, Serve(**spec.task.params)).predict(PredictBody(pairs=list(map(list, pairs))))
+    return [array for array, _ in work.run(work.items, lambda: None)]
+
+
 def test_two_encoders(table, molecule_models, capsys, caplog):
     molecules = ["CCO", "c1ccccc1", "CC(=O)O", "CCCCN", "C1CCCCC1"]
     rows = [{**row, "second": molecules[number % 5]} for number, row in enumerate(table)]
@@ -166,6 +182,10 @@ def test_two_encoders(table, molecule_models, capsys, caplog):
     assert "second sequence: " in found[-1]["rejected"] and found[-1]["id"] == "bad" and not found[-1]["prediction"]
     ours = np.array([float(row["p_yes"]) for row in found[:-1]])
     assert ours == pytest.approx(theirs.predict_proba(scaled)[:, 1], abs=2e-3)
+    pairs = [(row["first"].lower(), row["second"]) for row in rows[:9]]
+    in_python = bionemo_core.predict(run, pairs, second_model="molecules1")
+    assert [float(one[0, 1]) for one in in_python] == pytest.approx(ours[:9].tolist(), abs=1e-5)
+    assert np.array_equal(np.array(served(run, pairs, "task.second_model=molecules1")), np.array(in_python))
     tested = json.loads((run / "summary.json").read_text())["test"]
     assert evaluate(run, "drugs_report", "task.second_model=molecules1") == pytest.approx(tested, rel=1e-3)
     model = f"restore_from_path={run}"

@@ -45,14 +45,14 @@ def with_head(encoder: OpenedModel, kind: str, **options) -> OpenedModel:
     made = [{key: getattr(part, key) for key in ("name", "params", "distribution", "version")} for part in parts]
     made_of = {"tokenizer": encoder.tokenizer, "context": BuildContext(), "registry": load_registry()}
     module = finetuned(made[0], kind, made[1], **options, **made_of)
-    spec = ModelSpec(choice("model", FINETUNED, {}), encoder.spec.tokenizer)
+    spec = ModelSpec(choice("model", FINETUNED, options), encoder.spec.tokenizer)
     return OpenedModel(module.eval(), encoder.tokenizer, spec, {}, LoadReport("random"))
 
 
 class ServedHere:
     """A served model, and a client of it; `post` returns the content of an answer of this status."""
 
-    def __init__(self, model: OpenedModel, token: str = "", **keys: Any) -> None:
+    def __init__(self, model: OpenedModel, token: str = "", second: OpenedModel | None = None, **keys: Any) -> None:
         limits, self.metrics = Limits(Serve(**keys)), ServerMetrics()
         self.engine = Engine(4096, self.metrics.count_pass)
         self.served = ServedModel(
@@ -62,6 +62,7 @@ class ServedHere:
             embed_tokens=4096,
             score_tokens=4096,
             inference=lambda: Seq2SeqInference.of(model),
+            second=second,
         )
         self.guard = Guard(make_app(self.served, self.engine, self.metrics), limits, self.metrics, token)
         self.client = TestClient(self.guard)

@@ -173,7 +173,9 @@ HOSTILE = st.one_of(
     ).map(lambda content: json.dumps(content).encode()),
     st.builds(
         lambda field, content: json.dumps({"sequences": ["MK"], field: content}).encode(),
-        st.sampled_from(["sequences", "outputs", "layers", "pooling", "window_overlap", "encoding", "__class__"]),
+        st.sampled_from(
+            ["sequences", "pairs", "outputs", "layers", "pooling", "window_overlap", "encoding", "__class__"]
+        ),
         st.none() | st.integers() | st.floats() | st.text(max_size=9) | st.lists(st.text(max_size=9) | st.integers()),
     ),
     st.sampled_from(
@@ -187,7 +189,7 @@ HOSTILE = st.one_of(
 @given(body=HOSTILE)
 def test_hostile_bodies_are_refused(start, protein, body):
     here = start(protein)
-    for path in ("embed", "decode"):
+    for path in ("embed", "decode", "predict"):
         answer = here.client.post(f"/v1/{path}", content=body, headers={"Content-Type": "application/json"})
         assert answer.status_code == 200 or 400 <= error_of(answer)["status"] < 500, (path, body, answer.text)
     here.engine.close()
@@ -199,12 +201,14 @@ def test_hostile_bodies_are_refused(start, protein, body):
         ("embed", {"sequences": [1] * 100_000}),
         ("embed", {"sequences": ["M"], **{f"field{number}": 1 for number in range(50_000)}}),
         ("embed", {**OK, "outputs": ["x"] * 100_000}),
+        ("predict", {"pairs": [["M"]] * 100_000}),
+        ("predict", {"pairs": [[1] * 100_000]}),
         ("embed", {**OK, "layers": ["x"] * 100_000}),
         ("decode", {"hiddens": [["x"] * 100_000]}),
         ("decode", {"hiddens": [[["x"] * 100_000]]}),
         ("decode", {"hiddens": ["x"] * 100_000}),
     ],
-    ids=range(7),
+    ids=range(9),
 )
 def test_a_body_of_many_errors_has_one(start, protein, path, body, monkeypatch):
     """Else a body of a megabyte would become hundreds of megabytes of errors."""
