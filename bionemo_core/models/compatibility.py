@@ -57,13 +57,13 @@ def check_split(model: Choice, registry: Registry, tensor_model_parallel_size: i
     key = f"parallel.tensor_model_parallel_size={tensor_model_parallel_size}"
     if model.params.get("encoder_training") == "lora":
         raise ConfigError(f"{key}: adapters of LoRA are not split. Merge them with task=convert task.to=huggingface.")
-    # The encoder, if the model was fine-tuned.
-    split = next((one for one in _nested(model) if one.group == "model"), model)
-    registered = registry.get("model", f"{split.distribution}/{split.name}")
-    if "tensor_parallel" not in registered.component.capabilities:
-        raise ConfigError(
-            f"{key}: model {registered.qualified_name} does not declare 'tensor_parallel'. Leave it at 1."
-        )
+    # The encoders, if the model was fine-tuned.
+    for split in [one for one in _nested(model) if one.group == "model"] or [model]:
+        registered = registry.get("model", f"{split.distribution}/{split.name}")
+        if "tensor_parallel" not in registered.component.capabilities:
+            raise ConfigError(
+                f"{key}: model {registered.qualified_name} does not declare 'tensor_parallel'. Leave it at 1."
+            )
 
 
 def check_plugins(spec: ModelSpec, registry: Registry, source: str) -> list[str]:

@@ -68,10 +68,7 @@ def plan_text(
     parameters = sum(p.numel() for p in module.parameters()) * plan.tensor_parallel_size
     own = max(stages.parameters) * plan.tensor_parallel_size if stages else parameters
     seq_length: int = spec.batch.seq_length or getattr(module, "seq_length", None) or 0
-    rows = "packs" if spec.batch.packing else "sequences"
-    size, total = f"of up to {seq_length} tokens a step", f"; up to {plan.global_batch_size * seq_length:,} tokens"
-    if getattr(getattr(module, "objective", None), "one_state_per_sequence", False):
-        size, total = "a step, from cached states of the encoder", ""
+    rows, size, total = _batch_words(spec, module, splits, seq_length, plan.global_batch_size)
     lines = [
         ("model", f"{spec.model.name} of {spec.model.distribution}, {parameters / 1e6:,.1f}M parameters"),
         ("tokenizer", f"{spec.tokenizer.name}"),
@@ -91,6 +88,19 @@ def plan_text(
         ("folder", str(folder.path)),
     ]
     return "\n".join(f"{name:>10}  {text}" for name, text in lines)
+
+
+def _batch_words(
+    spec: RunSpec, module: Any, splits: DataSplits, seq_length: int, global_batch_size: int
+) -> tuple[str, str, str]:
+    """Return the word for the rows of a batch, and texts about their size and about all tokens of a step."""
+    objective, pairs = getattr(module, "objective", None), bool(getattr(splits.train, "seconds", ()))
+    rows = "packs" if spec.batch.packing else "pairs" if pairs else "sequences"
+    if getattr(objective, "one_state_per_sequence", False):
+        return rows, "a step, from cached states of the encoder", ""
+    sides = [seq_length, *([objective.target_length] if pairs and objective is not None else [])]
+    size = f"of up to {' and '.join(map(str, sides))} tokens a step"
+    return rows, size, f"; up to {global_batch_size * sum(sides):,} tokens"
 
 
 def _memory_lines(
