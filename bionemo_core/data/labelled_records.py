@@ -89,26 +89,31 @@ class LabelledRecords:
         )
 
     @property
-    def lengths(self) -> NDArray[np.int32]:
-        """Return the letters of each sequence, an upper bound of its tokens, shape [records]."""
+    def letters(self) -> NDArray[np.int32]:
+        """Return the letters of each sequence, shape [records]."""
         return np.fromiter(map(len, self.sequences), dtype=np.int32, count=len(self))
 
     @property
+    def lengths(self) -> NDArray[np.int32]:
+        """Return an upper bound of the tokens of each sequence, shape [records]."""
+        return self.letters
+
+    @property
     def side_lengths(self) -> NDArray[np.int32]:
-        """Return the letters of both sequences of each pair, shape [records, 2]."""
+        """Return upper bounds of the tokens of both sequences of each pair, shape [records, 2]."""
         return np.stack([self.lengths, self.swapped().lengths], axis=1)
 
     def select(self, rows: Sequence[int] | NDArray[np.integer]) -> LabelledRecords:
         """Return some of the records, in this order; they keep their numbers."""
         selected = [int(row) for row in rows]
-        return LabelledRecords(
-            tuple(self.ids[row] for row in selected),
-            tuple(self.sequences[row] for row in selected),
-            tuple(self.labels[row] for row in selected),
-            tuple(self.masks[row] for row in selected) if self.masks else (),
-            self.indices[selected],
-            self.targets,
-            tuple(self.seconds[row] for row in selected) if self.seconds else (),
+        return replace(
+            self,
+            ids=tuple(self.ids[row] for row in selected),
+            sequences=tuple(self.sequences[row] for row in selected),
+            labels=tuple(self.labels[row] for row in selected),
+            masks=tuple(self.masks[row] for row in selected) if self.masks else (),
+            indices=self.indices[selected],
+            seconds=tuple(self.seconds[row] for row in selected) if self.seconds else (),
         )
 
     def texts(self) -> tuple[bytes, ...]:
@@ -121,6 +126,10 @@ class LabelledRecords:
         """Return the records with the sequences of each pair in the other order; single sequences as they are."""
         return replace(self, sequences=self.seconds, seconds=self.sequences) if self.seconds else self
 
+    def unchanged(self) -> LabelledRecords:
+        """Return the records as they were read, without augmentations."""
+        return self
+
     def drop_longer(self, max_residues: int, what: str, tokenizer: Tokenizer | None = None) -> LabelledRecords:
         """Return the records of at most `max_residues` tokens and log how many were dropped, as in v1.
 
@@ -129,7 +138,7 @@ class LabelledRecords:
         Raises:
             DataError: no record is left.
         """
-        fits = self.lengths <= max_residues
+        fits = self.letters <= max_residues
         if tokenizer is not None:
             for row in np.flatnonzero(~fits).tolist():
                 fits[row] = len(tokenizer.encode(self.sequences[row])) <= max_residues

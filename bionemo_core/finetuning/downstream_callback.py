@@ -115,6 +115,8 @@ class DownstreamValidation(pl.Callback):
             )
         if splits.train.seconds:
             raise ConfigError("callbacks.downstream: the data has pairs of sequences; give data with single ones.")
+        if splits.train.unchanged() is not splits.train:
+            raise ConfigError("callbacks.downstream: reads each sequence once; give the source of data=augmented.")
         held_out = splits.test or splits.val
         if held_out is None:
             raise ConfigError("callbacks.downstream: the data has neither a test nor a validation split.")

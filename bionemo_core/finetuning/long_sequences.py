@@ -66,7 +66,7 @@ def _shorten_part(
     rule = LongRule(TRUNCATE if how == TRUNCATE else ERROR, limit, 0)
     long = [
         row
-        for row in np.flatnonzero(records.lengths > limit).tolist()
+        for row in np.flatnonzero(records.letters > limit).tolist()
         if rule.is_long(records.sequences[row], tokenizer)
     ]
     if not long:
@@ -82,14 +82,14 @@ def _shorten_part(
     for row in range(len(records)):
         record = records[row]
         pieces += _cut(record, limit, how, tokenizer, answers) if row in changed else [record]
-    return LabelledRecords(
-        tuple(piece.id for piece in pieces),
-        tuple(piece.sequence for piece in pieces),
-        tuple(piece.label for piece in pieces),
-        tuple(piece.mask for piece in pieces),
-        np.arange(len(pieces)),
-        records.targets,
-        tuple(piece.second for piece in pieces) if records.seconds else (),
+    return replace(
+        records,
+        ids=tuple(piece.id for piece in pieces),
+        sequences=tuple(piece.sequence for piece in pieces),
+        labels=tuple(piece.label for piece in pieces),
+        masks=tuple(piece.mask for piece in pieces),
+        indices=np.arange(len(pieces)),
+        seconds=tuple(piece.second for piece in pieces) if records.seconds else (),
     )
 
 

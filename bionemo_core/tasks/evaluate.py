@@ -98,7 +98,7 @@ def _evaluate(spec: RunSpec, task: Evaluate, work: EvaluationWork, registry: Reg
     _check_same_kind(pairs, records)
     if (answers := getattr(opened.module, "answers", None)) and isinstance(records, LabelledRecords):
         check = LabelCheck(opened.tokenizer, answers, task.on_bad_label)
-        records = check.parts({task.split: records})[task.split]
+        records = check.parts({task.split: records.unchanged()})[task.split]
     evaluation = _Evaluation(spec, task, work, device, data.name, seed, pairs)
     columns = work.columns if of_pairs and task.beam_size else None
     folder = Path(task.output).expanduser()

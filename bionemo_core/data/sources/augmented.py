@@ -4,6 +4,7 @@ Numpy is imported in the bodies, because listing the components must stay quick.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Optional
 
 from bionemo_core.errors import ConfigError
@@ -24,35 +25,46 @@ def augmented(
     Args:
         source: the data component: a name, a FASTA file, or `{data: NAME, KEY: VALUE}`.
         augmentations: the changes, in their order; each is a name, or `{augmentation: NAME, KEY: VALUE}`.
-        sides: of pairs, the texts that are changed: source (null), target or both.
+        sides: of pairs, the texts that are changed: source (null), target or both; of labelled pairs first (null),
+            second or both.
 
     Raises:
-        ConfigError: a component is not valid or refuses its parameters, or the records have labels.
+        ConfigError: a component is not valid or refuses its parameters.
         DataError: the files of the source cannot be read.
     """
-    from bionemo_core.data.sources.augmented_records import SIDES, AugmentedPairs, AugmentedRecords
+    from bionemo_core.data.augmented_labels import AugmentedLabels
+    from bionemo_core.data.labelled_records import LabelledSplits
+    from bionemo_core.data.sources.augmented_records import AugmentedPairs, AugmentedRecords
     from bionemo_core.data.sources.blend import build_source
     from bionemo_core.io.hashing import fingerprint_of
 
     if not augmentations:
         raise ConfigError("data.augmentations: is empty. Name at least one, or use the source itself as data.")
     splits = build_source("data.source", source, registry, tokenizer, context)
-    pairs = bool(getattr(splits.train, "pairs", False))
-    if hasattr(splits.train, "labels"):
-        raise ConfigError("data.source: its records have labels, which an augmentation would not follow.")
-    if sides is not None and (not pairs or sides not in SIDES):
-        expected = f"expected one of {', '.join(SIDES)}" if pairs else "the records of data.source are no pairs"
+    labelled = splits if isinstance(splits, LabelledSplits) else None
+    pairs = bool(getattr(splits.train, "seconds" if labelled else "pairs", False))
+    names = ("first", "second", "both") if labelled else ("source", "target", "both")
+    if sides is not None and (not pairs or sides not in names):
+        expected = f"expected one of {', '.join(names)}" if pairs else "the records of data.source are no pairs"
         raise ConfigError(f"data.sides: got {sides!r}, {expected}.")
     read = [_read(number, one, registry) for number, one in enumerate(augmentations)]
-    changes: list[Augmentation] = [registry.build(choice, tokenizer=tokenizer, context=context) for choice in read]
+
+    def changes_for(reader: Tokenizer) -> tuple[Augmentation, ...]:
+        return tuple(registry.build(choice, tokenizer=reader, context=context) for choice in read)
+
     described = [[choice.distribution, choice.name, sorted(choice.params.items())] for choice in read]
-    of_pairs = [sides or "source"] if pairs else []
+    of_pairs = [sides or names[0]] if pairs else []
     fingerprint = fingerprint_of([splits.fingerprint, described, *of_pairs]) if splits.fingerprint else ""
+    if labelled:
+        readers = tokenizer, getattr(tokenizer, "second_tokenizer", tokenizer)
+        places = (0, 1) if sides == "both" else (names.index(sides or names[0]),)
+        train_labels = AugmentedLabels.of_records(labelled.train, {side: changes_for(readers[side]) for side in places})
+        return replace(labelled, train=train_labels, fingerprint=fingerprint)
     train: AugmentedRecords
     if pairs:
-        train = AugmentedPairs(splits.train, changes, tokenizer, sides or "source")
+        train = AugmentedPairs(splits.train, changes_for(tokenizer), tokenizer, sides or "source")
     else:
-        train = AugmentedRecords(splits.train, changes, tokenizer)
+        train = AugmentedRecords(splits.train, changes_for(tokenizer), tokenizer)
     return DataSplits(train, splits.val, splits.test, fingerprint)
 
 

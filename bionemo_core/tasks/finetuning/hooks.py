@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 
 from bionemo_core._version import __version__
 from bionemo_core.config.schema import Choice, RunSpec
+from bionemo_core.data.augmented_labels import AugmentedLabels
 from bionemo_core.data.labelled_records import LabelledSplits
 from bionemo_core.data.model_input import max_text_tokens
 from bionemo_core.errors import ConfigError
@@ -41,7 +42,7 @@ from bionemo_core.tasks.finetuning.export import gather_weights, load_final_weig
 from bionemo_core.tasks.finetuning.frozen_states import cached_states, finetuned_network
 from bionemo_core.tasks.finetuning.linear_head import LinearHead
 from bionemo_core.tasks.finetuning.model_params import model_params
-from bionemo_core.tasks.finetuning.setting_checks import check_pairs, check_same_model
+from bionemo_core.tasks.finetuning.setting_checks import check_augmented, check_pairs, check_same_model
 from bionemo_core.tasks.opening import open_for_use
 from bionemo_core.tasks.settings import Finetune
 
@@ -107,6 +108,8 @@ class FineTuning(TrainingHooks):
         if self._second_tokenizer is not None:
             tokenizer = TokenizerPair(tokenizer, self._second_tokenizer)  # type: ignore[assignment]  # it passes on all
         splits = _check_labelled(self.registry.build(spec.data, tokenizer=tokenizer, context=context))
+        if isinstance(splits.train, AugmentedLabels):
+            check_augmented(self.task)
         if splits.train.seconds:
             check_pairs(self.task)
         elif self.task.kind == MATCHING:
@@ -206,8 +209,9 @@ class FineTuning(TrainingHooks):
         if not quiet:
             print(f"{'classes' if answers.of_classes else 'labels':>10}  {labels_text(splits, answers)}")
         splits = shorten(splits, limit, self.task.on_long, parts.tokenizer, answers, quiet=quiet)
+        limits = {0: (parts.tokenizer, limit)}
         if not splits.train.seconds:
-            return splits
+            return _with_limits(splits, limits)
         tokenizer = self._second_tokenizer or parts.tokenizer
         if self._second is not None:
             limit = Embedder(self._second.module, tokenizer).long_rule.max_residues
@@ -215,7 +219,8 @@ class FineTuning(TrainingHooks):
             limit = _most_tokens(trained.module, trained.form, parts)
         if parts.spec.batch.seq_length and isinstance(parts.module.objective, PairLabelObjective):
             parts.module.objective.limit_rows(parts.spec.batch.seq_length)
-        return shorten(splits.swapped(), limit, self.task.on_long, tokenizer, answers, quiet=quiet).swapped()
+        splits = shorten(splits.swapped(), limit, self.task.on_long, tokenizer, answers, quiet=quiet).swapped()
+        return _with_limits(splits, {**limits, 1: (tokenizer, limit)})
 
     def _open(self, spec: RunSpec, registry: Registry, device: Device) -> OpenedModel:
         if spec.restore_from_path:
@@ -235,6 +240,12 @@ def _most_tokens(module: pl.LightningModule, form: InputForm, parts: Built) -> i
     terminals = sum(form.terminals)
     longest = max_text_tokens(module, terminals)
     return min(longest, (parts.spec.batch.seq_length or longest + terminals) - terminals)
+
+
+def _with_limits(splits: LabelledSplits, limits: Mapping[int, tuple[Tokenizer, int]]) -> LabelledSplits:
+    """Return the splits with training records that no augmentation makes longer than the encoders read."""
+    train = splits.train
+    return replace(splits, train=replace(train, limits=limits)) if isinstance(train, AugmentedLabels) else splits
 
 
 def _check_labelled(splits: Any) -> LabelledSplits:

@@ -88,6 +88,24 @@ def check_pairs(task: Finetune) -> None:
         )
 
 
+def check_augmented(task: Finetune) -> None:
+    """Check that the settings are for sequences that are changed at random.
+
+    Raises:
+        ConfigError: the encoder is frozen, or there is an output for every residue.
+    """
+    if task.encoder == "frozen":
+        raise ConfigError(
+            "data=augmented: task.encoder=frozen computes the states of each sequence once, so changes would have no "
+            "effect. Choose task.encoder=full or lora, or data.source as data."
+        )
+    if KINDS[task.kind][0]:
+        raise ConfigError(
+            f"data=augmented: task.kind={task.kind} has a label for each residue, which would not follow the changes. "
+            "Choose data.source as data."
+        )
+
+
 def _unread_keys(task: Finetune) -> list[tuple[tuple[str, ...], str]]:
     """Return the keys that nothing reads beside the others, and the words for when that is so."""
     one_of_classes = KINDS[task.kind][1] or task.kind == MULTILABEL

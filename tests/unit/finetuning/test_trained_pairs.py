@@ -95,9 +95,9 @@ RECIPE = (
 HEAD = "task.head_params={hidden_layer_size: 8, dropout: 0}"
 
 
-def finetune(name: str, *arguments: str) -> Path:
+def finetune(name: str, *arguments: str, data: tuple[str, ...] = DATA) -> Path:
     kind = () if any(word.startswith("task.kind=") for word in arguments) else ("task.kind=sequence_regression",)
-    words = ("task=finetune", f"name={name}", *COMMON, *DATA, *RECIPE, "task.baseline=false", HEAD, *kind, *arguments)
+    words = ("task=finetune", f"name={name}", *COMMON, *data, *RECIPE, "task.baseline=false", HEAD, *kind, *arguments)
     assert cli.main([*words]) == 0
     return next(Path("home/runs").glob(f"{name}/*/summary.json")).parent
 
@@ -271,3 +271,53 @@ def test_the_rows_and_the_blocks_of_two_encoders(table):
     shape = RowShape(20, 1, opened.tokenizer.pad_id, target_length=20)
     network(Seq2SeqBatch.of(objective.collate([objective.record_example(record)], 1, shape)))
     assert len(network.layers) == 2 and set(read) == set(network.layers)
+
+
+AUGMENTED = (
+    "data=augmented",
+    "data.source={data: labelled_pairs, dataset_path: pairs.csv, split_column: set, second_column: molecule}",
+    "data.augmentations=[random_smiles]",
+    "data.sides=second",
+)
+
+
+def test_molecules_are_spelt_at_random_in_each_pass(table, monkeypatch, capsys):
+    from bionemo_core.finetuning.pairs.objective import PairLabelObjective
+
+    read: list[tuple[str, bytes, bytes]] = []
+    example = PairLabelObjective.record_example
+
+    def note(self, record, draw=None):
+        read.append((record.id, record.sequence, record.second))
+        return example(self, record, draw)
+
+    monkeypatch.setattr(PairLabelObjective, "record_example", note)
+    start = (*TWO[:2], *AUGMENTED, "task.encoder=full", "trainer.val_check_interval=4", "batch.micro_batch_size=8")
+    finetune("augmented", *start, "trainer.max_steps=4", data=())
+    given = {row["id"]: row for row in table}
+    train = [one for one in read if given[one[0]]["set"] == "train"]
+    assert len(train) == 32 and all(first == given[name]["first"].encode() for name, first, _ in train)
+    for molecule in ("CCO", "CC(=O)O", "CCCCN"):  # the others are symmetric
+        assert len({one for name, _, one in train if given[name]["molecule"] == molecule}) > 1
+    assert all(one == given[name]["molecule"].encode() for name, _, one in read if given[name]["set"] == "test")
+    refused = ("task=finetune", *COMMON, *ONE, *AUGMENTED)
+    capsys.readouterr()
+    for words, expected in (
+        (("task.kind=sequence_regression", TWO[1]), "so changes would have no effect"),
+        (("task.kind=token_regression", "task.encoder=full", TWO[1]), "which would not follow the changes"),
+    ):
+        assert cli.main([*refused, *words]) == 2
+        assert expected in capsys.readouterr().err
+
+
+def test_an_evaluation_reads_molecules_as_they_are(table):
+    source = "{data: labelled_csv, dataset_path: pairs.csv, split_column: set, sequence_column: molecule}"
+    data = (*AUGMENTED[:1], f"data.source={source}", AUGMENTED[2])
+    words = ("restore_from_path=molecules", "task.encoder=full", "trainer.max_steps=2")
+    run = finetune("single", *words, data=data)
+    report = ("task=evaluate", *COMMON[:2], f"restore_from_path={run}", "task.output=single_report", "task.split=train")
+    assert cli.main([*report]) == 0
+    with Path("single_report/predictions.csv").open(newline="") as file:
+        errors = [(float(row["prediction"]) - float(row["label"])) ** 2 for row in csv.DictReader(file)]
+    found = json.loads(Path("single_report/metrics.json").read_text())["metrics"]
+    assert found["mse"] == pytest.approx(np.mean(errors), rel=1e-4)

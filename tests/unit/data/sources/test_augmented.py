@@ -1,12 +1,15 @@
 """`data=augmented`: records that are a function of the draw, bounds of their lengths, and what it refuses."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from bionemo_core.data.augmented_labels import AugmentedLabels
 from bionemo_core.data.batches.rng import RecordRng
+from bionemo_core.data.labelled_records import LabelledRecords, LabelledSplits
 from bionemo_core.data.sources.augmented import augmented
 from bionemo_core.data.sources.augmented_records import AugmentedPairs, AugmentedRecords
 from bionemo_core.data.tokenizer import CharacterTokenizer
@@ -76,6 +79,12 @@ def test_only_the_named_sides_of_pairs_change(sides: str, places: list[int]) -> 
     assert (records.lengths[0].tolist(), np.asarray(records.lengths).tolist()) == (bounds[0].tolist(), bounds.tolist())
 
 
+ROWS = [("a", b"ACGTACGGTA", "1", ""), ("b", b"CCGATTTA", "2", "")]
+LABELLED = LabelledSplits.from_parts(
+    replace(LabelledRecords.of(ROWS, "x"), seconds=(b"TTGACCA", b"GATTACA")), LabelledRecords.of(ROWS[:1], "x"), None
+)
+
+
 class Registry:
     """Two sources, and the augmentation `rotate`."""
 
@@ -90,8 +99,9 @@ class Registry:
     def build(self, choice: Any, **runtime: Any) -> Any:
         if choice.group == "augmentation":
             return rotate
-        labelled: Any = SimpleNamespace(labels=("1",))
-        kinds: dict[str, Any] = {"pairs": Pairs([b"ACG\tTTG"]), "labelled": labelled}
+        if choice.name == "labelled":
+            return LABELLED
+        kinds: dict[str, Any] = {"pairs": Pairs([b"ACG\tTTG"])}
         return DataSplits(kinds.get(choice.name, ["ACG", "TTG"]), ["A"], None, "abc")
 
 
@@ -114,7 +124,6 @@ def test_only_the_training_split_changes_and_the_fingerprint_knows_how():
         ("sample", ["rotat"], r"data\.augmentations\[0\]: no augmentation is called 'rotat'"),
         ("sample", ["rotate", 3], r"data\.augmentations\[1\]: 3 names none"),
         ({"path": "x"}, ["rotate"], r"data\.source: .* does not name a data component"),
-        ("labelled", ["rotate"], r"data\.source: its records have labels"),
     ],
 )
 def test_what_cannot_be_augmented_is_refused_by_its_key(source, augmentations, message):
@@ -131,3 +140,33 @@ def test_pairs_by_their_sides() -> None:
         make("pairs", ["rotate"], sides="left")
     with pytest.raises(ConfigError, match=r"data\.sides: got 'both', the records of data\.source are no pairs"):
         make("sample", ["rotate"], sides="both")
+
+
+@pytest.mark.parametrize(("sides", "places"), [(None, [0]), ("first", [0]), ("second", [1]), ("both", [0, 1])])
+def test_labelled_pairs_change_and_keep_their_labels(sides: Any, places: list[int]) -> None:
+    splits = make("labelled", ["rotate"], sides=sides)
+    train: Any = splits.train
+    assert splits.val is LABELLED.val and splits.fingerprint not in ("", LABELLED.fingerprint)
+    for records in (train, train.select([1, 0]), train.swapped().swapped()):
+        first, second = drawn(records, 0), drawn(records, 1)
+        assert first == drawn(records, 0)
+        for one, other, own in zip(first, second, (records[row] for row in range(2)), strict=True):
+            assert (one.id, one.label, one.number) == (own.id, own.label, own.number)
+            for place, name in enumerate(("sequence", "second")):
+                texts = [getattr(record, name) for record in (one, other, own)]
+                assert len(set(map(bytes, map(sorted, texts)))) == 1
+                assert (len(set(texts)) > 1) == (place in places), "differently in each pass"
+    assert train.unchanged() == LABELLED.train
+    with pytest.raises(ConfigError, match=r"data\.sides: got 'source', expected one of first, second, both"):
+        make("labelled", ["rotate"], sides="source")
+
+
+def test_a_labelled_sequence_stays_as_it_was_if_the_model_could_not_read_the_changed_one() -> None:
+    changes: Any = {0: (double,), 1: (double,)}
+    records = AugmentedLabels.of_records(LABELLED.train, changes)
+    assert records.lengths.tolist() == [20, 16] and records.side_lengths.tolist() == [[20, 14], [16, 14]]
+    limited = replace(records, limits={0: (LETTERS, 16), 1: (LETTERS, 13)})
+    assert [len(one.sequence) for one in drawn(limited, 0)] == [10, 16]
+    assert [len(one.second) for one in drawn(limited, 0)] == [7, 7]
+    assert limited.lengths.tolist() == [16, 16] and limited.letters.tolist() == [10, 8]
+    assert len(limited.drop_longer(9, "train", LETTERS)) == 1, "by the sequences as they were read"
