@@ -15,8 +15,8 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 
-import megatron.core
 import torch
 import transformers
 
@@ -128,7 +128,7 @@ def main() -> None:
         sides["bionemo-run, compiled"] = lambda: greedy(both, ours.encode(source), NoEnd, max_length=STEPS)
     name = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {arguments.threads} threads"
     print(
-        f"torch {torch.__version__}, megatron-core {megatron.core.__version__}, transformers "
+        f"torch {torch.__version__}, megatron-core {version('megatron-core')}, transformers "
         f"{transformers.__version__}; {name}, {dtype}, {arguments.rows} rows of {SOURCE} tokens, {STEPS} steps, "
         f"{'perceiver' if arguments.latents else 'transformer'} encoder"
     )

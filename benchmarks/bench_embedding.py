@@ -18,8 +18,8 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 
-import megatron.core
 import numpy as np
 import torch
 import transformers
@@ -126,7 +126,7 @@ def main() -> None:
                 times[name].append(time.perf_counter() - started)
     rates = {name: tokens / statistics.median(seconds) for name, seconds in times.items()}
     print(
-        f"torch {torch.__version__}, megatron-core {megatron.core.__version__}, transformers "
+        f"torch {torch.__version__}, megatron-core {version('megatron-core')}, transformers "
         f"{transformers.__version__}; ESM-2 {arguments.model} shape, {dtype}, "
         f"{torch.cuda.get_device_name() if on_gpu else f'CPU, {arguments.threads} threads'}, "
         f"{len(sequences)} sequences, {tokens:,} real tokens"

@@ -15,8 +15,8 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 
-import megatron.core
 import numpy as np
 import torch
 import transformers
@@ -127,7 +127,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     print(
-        f"torch {torch.__version__}, megatron-core {megatron.core.__version__}, "
+        f"torch {torch.__version__}, megatron-core {version('megatron-core')}, "
         f"transformers {transformers.__version__}; ESM-2 8M shape, float32, {arguments.threads} threads"
     )
     compare("full-length", proteins(np.full(4, 512), seed=1), arguments.steps)

@@ -23,11 +23,9 @@ from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
-from megatron.core.packed_seq_params import PackedSeqParams
-from megatron.core.transformer.enums import AttnMaskType
-from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor
 
+from bionemo_core.megatron import AttnMaskType, PackedSeqParams, TransformerConfig
 from bionemo_core.nn.kernels import flash_attention_4
 from bionemo_core.nn.kernels.short_attention import is_supported, short_attention
 from bionemo_core.nn.relative import PackedBias

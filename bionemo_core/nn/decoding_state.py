@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from megatron.core.models.common.embeddings.rope_utils import apply_rotary_pos_emb
 from torch import Tensor
 
+from bionemo_core.megatron import apply_rotary_pos_emb
 from bionemo_core.nn.kernels.decode_attention import append_and_attend, attend_to_memory
 
 

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from megatron.core.tensor_parallel.layers import VocabParallelEmbedding
-from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor
 
+from bionemo_core.megatron import TransformerConfig, VocabParallelEmbedding
 from bionemo_core.nn.layers import Norm
 from bionemo_core.parallel.groups import ProcessGroups
 

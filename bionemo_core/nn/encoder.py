@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from megatron.core.transformer.transformer_block import TransformerBlock, TransformerBlockSubmodules
-from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor
 
+from bionemo_core.megatron import TransformerBlock, TransformerBlockSubmodules, TransformerConfig
 from bionemo_core.nn.attention import packed_params
 from bionemo_core.nn.cuda_graph_safe import cuda_graph_safe
 from bionemo_core.nn.embedding import EmbeddingOptions, TokenEmbedding

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
-from megatron.core.tensor_parallel.cross_entropy import vocab_parallel_cross_entropy
-from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor
 
+from bionemo_core.megatron import TransformerConfig, vocab_parallel_cross_entropy
 from bionemo_core.nn.layers import ColumnLinear, Norm
 from bionemo_core.parallel.groups import ProcessGroups
 from bionemo_core.parallel.tensor import gather_columns

@@ -7,24 +7,28 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from megatron.core.fusions.fused_bias_dropout import get_bias_dropout_add
-from megatron.core.tensor_parallel.layers import ColumnParallelLinear, RowParallelLinear
-from megatron.core.transformer.attention import (
-    CrossAttention,
-    CrossAttentionSubmodules,
-    SelfAttention,
-    SelfAttentionSubmodules,
-)
-from megatron.core.transformer.enums import AttnMaskType
-from megatron.core.transformer.identity_op import IdentityOp
-from megatron.core.transformer.mlp import MLP, MLPSubmodules
-from megatron.core.transformer.spec_utils import ModuleSpec
-from megatron.core.transformer.transformer_block import TransformerBlockSubmodules
-from megatron.core.transformer.transformer_config import TransformerConfig
-from megatron.core.transformer.transformer_layer import TransformerLayer, TransformerLayerSubmodules
 from torch import Tensor
 
 from bionemo_core.errors import ConfigError
+from bionemo_core.megatron import (
+    WITHOUT_CUDA_GRAPHS,
+    AttnMaskType,
+    ColumnParallelLinear,
+    CrossAttention,
+    CrossAttentionSubmodules,
+    IdentityOp,
+    MLPSubmodules,
+    ModuleSpec,
+    RowParallelLinear,
+    SelfAttention,
+    SelfAttentionSubmodules,
+    TransformerBlockSubmodules,
+    TransformerConfig,
+    TransformerLayer,
+    TransformerLayerSubmodules,
+    get_bias_dropout_add,
+    mlp_spec,
+)
 from bionemo_core.nn.attention import SdpaCoreAttention
 from bionemo_core.parallel.float8 import Float8Product
 from bionemo_core.parallel.groups import ProcessGroups
@@ -95,6 +99,7 @@ def transformer_config(
     softmax_scale: float | None = None,
     normalization: str = "layernorm",
     bias: bool = True,
+    qk_layernorm: bool = False,
     tensor_model_parallel_size: int = 1,
     deterministic: bool = False,
     params_dtype: torch.dtype = torch.float32,
@@ -109,6 +114,7 @@ def transformer_config(
         softmax_scale: factor on attention scores; 1 / sqrt(kv_channels) by default, 1 in T5.
         normalization: layernorm or rmsnorm.
         bias: whether the linear layers of attention and MLP have a bias.
+        qk_layernorm: whether the spec of the layers names norms of queries and keys.
 
     Raises:
         ConfigError: a size is not divisible as needed, or an activation or normalization is unknown.
@@ -137,6 +143,7 @@ def transformer_config(
         softmax_scale=softmax_scale,
         normalization=_NORMS[normalization],
         add_bias_linear=bias,
+        qk_layernorm=qk_layernorm,
         activation_func=known[activation],
         gated_linear_unit=activation in _GATED,
         hidden_dropout=hidden_dropout,
@@ -153,7 +160,7 @@ def transformer_config(
         bias_dropout_fusion=False,
         apply_rope_fusion=False,
         persist_layer_norm=False,
-        cuda_graph_scope=[],
+        **WITHOUT_CUDA_GRAPHS,
     )
 
 
@@ -247,12 +254,9 @@ def layer_spec(
             ),
             self_attn_bda=after_attention,
             pre_mlp_layernorm=norm_before,
-            mlp=ModuleSpec(
-                module=MLP,
-                params={"ffn_hidden_size": config.ffn_hidden_size},
-                submodules=MLPSubmodules(
-                    linear_fc1=ColumnLinear, linear_fc2=NormedRowLinear if normformer else RowLinear
-                ),
+            mlp=mlp_spec(
+                MLPSubmodules(linear_fc1=ColumnLinear, linear_fc2=NormedRowLinear if normformer else RowLinear),
+                ffn_hidden_size=config.ffn_hidden_size,
             ),
             mlp_bda=after_mlp,
             **cross,

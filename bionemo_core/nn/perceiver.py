@@ -8,12 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from megatron.core.packed_seq_params import PackedSeqParams
-from megatron.core.transformer.spec_utils import build_module
-from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor
 
 from bionemo_core.errors import ConfigError
+from bionemo_core.megatron import PackedSeqParams, TransformerConfig, build_module
 from bionemo_core.nn.attention import packed_params
 from bionemo_core.nn.layers import Norm, layer_spec
 from bionemo_core.nn.stacks import Memory, StackOptions

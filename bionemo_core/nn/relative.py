@@ -12,11 +12,10 @@ from functools import cache, cached_property
 from typing import Any
 
 import torch
-from megatron.core.tensor_parallel.layers import set_tensor_model_parallel_attributes
-from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor
 
 from bionemo_core.errors import ConfigError
+from bionemo_core.megatron import TransformerConfig, set_tensor_model_parallel_attributes
 from bionemo_core.parallel.groups import ProcessGroups
 
 

@@ -6,11 +6,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
-from megatron.core.tensor_parallel.layers import VocabParallelEmbedding
-from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor
 
 from bionemo_core.errors import ConfigError
+from bionemo_core.megatron import TransformerConfig, VocabParallelEmbedding
 from bionemo_core.nn.cuda_graph_safe import cuda_graph_safe
 from bionemo_core.nn.decoding_state import CachedDecoderState, decode_layer, make_cross_cache, make_self_cache
 from bionemo_core.nn.embedding import EmbeddingOptions, TokenEmbedding

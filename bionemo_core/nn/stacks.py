@@ -6,12 +6,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
-from megatron.core.packed_seq_params import PackedSeqParams
-from megatron.core.transformer.transformer_block import TransformerBlock
-from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor
 
 from bionemo_core.errors import ConfigError
+from bionemo_core.megatron import PackedSeqParams, TransformerBlock, TransformerConfig
 from bionemo_core.nn.attention import packed_params
 from bionemo_core.nn.layers import block_spec
 from bionemo_core.nn.relative import PackedBias, RelativeBias

@@ -11,10 +11,9 @@ from functools import cached_property
 
 import torch
 import torch.distributed as dist
-from megatron.core import parallel_state
-from megatron.core.process_groups_config import ProcessGroupCollection
 
 from bionemo_core.errors import ConfigError
+from bionemo_core.megatron import ProcessGroupCollection, parallel_state
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from megatron.core.transformer import transformer_block, transformer_layer
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram, export
 
 from bionemo_core.data.batches.batch import TokenBatch
 from bionemo_core.errors import ConfigError
+from bionemo_core.megatron import transformer_block, transformer_layer
 
 INPUTS = ("input_ids", "attention_mask")
 OUTPUT = "hidden_states"

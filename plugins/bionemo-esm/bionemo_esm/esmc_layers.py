@@ -6,11 +6,9 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from megatron.core.transformer.spec_utils import ModuleSpec
-from megatron.core.transformer.transformer_block import TransformerBlockSubmodules
-from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor
 
+from bionemo_core.megatron import ModuleSpec, TransformerBlockSubmodules, TransformerConfig
 from bionemo_core.nn.layers import WithBias, block_spec
 
 

@@ -72,6 +72,7 @@ def build_esmc(shape: EsmcShape, masking: Masking, tokenizer: Tokenizer, context
         layernorm_epsilon=shape.layernorm_epsilon,
         init_method_std=shape.init_method_std,
         bias=False,
+        qk_layernorm=True,
         deterministic=context.deterministic,
     )
     torch.manual_seed(context.seed)

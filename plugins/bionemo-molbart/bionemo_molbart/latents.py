@@ -16,7 +16,7 @@ from bionemo_core.errors import ConfigError
 from bionemo_core.inference.philox import RowRng
 
 if TYPE_CHECKING:
-    from megatron.core.transformer.transformer_config import TransformerConfig
+    from bionemo_core.megatron import TransformerConfig
 
 _LOG_2PI = math.log(2 * math.pi)
 

@@ -27,9 +27,8 @@ from bionemo_molbart.sizes import LatentOptions, MaskingOptions, Shape, Spelling
 from bionemo_molbart.spans import SpanMasking
 
 if TYPE_CHECKING:
-    from megatron.core.transformer.transformer_config import TransformerConfig
-
     from bionemo_core.data.batches.batch import Seq2SeqBatch, TokenBatch
+    from bionemo_core.megatron import TransformerConfig
 
 
 def _config(shape: Shape, context: BuildContext) -> TransformerConfig:

@@ -13,7 +13,7 @@ from bionemo_t5.sizes import Spans, T5Shape
 from bionemo_t5.spans import SpanCorruption
 
 if TYPE_CHECKING:
-    from megatron.core.transformer.transformer_config import TransformerConfig
+    from bionemo_core.megatron import TransformerConfig
 
 
 def build(shape: T5Shape, spans: Spans, tokenizer: Tokenizer, context: BuildContext) -> LanguageModule:

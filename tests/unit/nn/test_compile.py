@@ -17,7 +17,7 @@ def reset_compiler() -> None:
 @pytest.mark.parametrize("rotary", [False, True])
 @pytest.mark.parametrize("padded", [False, True])
 def test_a_layer_has_no_graph_break(rotary: bool, padded: bool) -> None:
-    from megatron.core.transformer.transformer_block import TransformerBlock
+    from bionemo_core.megatron import TransformerBlock
 
     config = transformer_config(num_layers=1, hidden_size=32, num_attention_heads=4, hidden_dropout=0.1)
     groups = start_groups()
@@ -38,7 +38,7 @@ def test_a_layer_has_no_graph_break(rotary: bool, padded: bool) -> None:
 @pytest.mark.parametrize("block_type", BLOCK_TYPES)
 @pytest.mark.parametrize("relative", [False, True])
 def test_a_decoder_layer_has_no_graph_break(block_type: str, relative: bool) -> None:
-    from megatron.core.transformer.transformer_block import TransformerBlock
+    from bionemo_core.megatron import TransformerBlock
 
     config = transformer_config(num_layers=1, hidden_size=32, num_attention_heads=4, hidden_dropout=0.1)
     groups = start_groups()
