@@ -74,6 +74,7 @@ def choose_device(spec: RunSpec) -> Device:
     refuse_oversubscription(spec, ranks_use_cores=accelerator == "cpu")
     if spec.trainer.num_threads:
         torch.set_num_threads(spec.trainer.num_threads)
+        os.environ["OMP_NUM_THREADS"] = str(spec.trainer.num_threads)  # without it Lightning sets a number of its own
     if spec.trainer.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)

@@ -6,24 +6,27 @@ from collections.abc import Iterator
 from typing import Any, get_args
 
 import pytest
+import torch
 from hydra.errors import HydraException
 from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from pytorch_lightning.plugins.environments import LightningEnvironment
 
 from bionemo_core.builtin import load_registry
 from bionemo_core.config.batch_plan import batch_plan
 from bionemo_core.config.schema import CORE_GROUPS, OPENED, SEVERAL_AT_ONCE
 from bionemo_core.config.spec import make_spec
 from bionemo_core.errors import BioNeMoError, ConfigError
+from bionemo_core.parallel.rendezvous import RankLauncher
 from bionemo_core.plugins import Component, RegisteredComponent, configure
 from bionemo_core.plugins.configure import NO_VALUE, ConfigKey, keys_of_dataclass
 from bionemo_core.protocols import BuildContext
 from bionemo_core.ranges import ANY, Count, Dropout, Natural, Range, check_range
 from bionemo_core.runs import cores, memory_estimate
 from bionemo_core.runs.cores import refuse_oversubscription
-from bionemo_core.runs.device import Device
+from bionemo_core.runs.device import Device, choose_device
 
 pytest.importorskip("bionemo_molbart")
 pytest.importorskip("bionemo_t5")
@@ -202,6 +205,19 @@ def test_processes_and_threads_are_counted_against_the_cores(spec_of, monkeypatc
     assert not caplog.records
     refuse_oversubscription(spec_of("model=esm1nv_tiny", "trainer.num_threads=32"), ranks_use_cores=True)
     assert "more threads than the 2 CPU cores" in caplog.text
+
+
+def test_a_training_has_the_threads_that_were_asked_for(spec_of, monkeypatch):
+    """Lightning's launcher sets a number of its own unless a variable of the environment has one."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # so that it is put back
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    before, asked = torch.get_num_threads(), cores.cpu_threads() + 1
+    try:
+        choose_device(spec_of("model=esm1nv_tiny", "trainer.accelerator=cpu", f"trainer.num_threads={asked}"))
+        assert RankLauncher(LightningEnvironment(), 1, 1).launch(torch.get_num_threads) == asked
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_loader_processes_are_counted(spec_of, monkeypatch):
