@@ -27,6 +27,7 @@ NEXT_HYDRA = ["hydra-core==1.4.0rc3", "omegaconf==2.4.1rc1"]
 TRITON = "triton==3.7.1"  # one version, so that what fails is a kernel
 WHOLE = "test,datasets"  # datasets asks for a newer pyarrow than the core, so `lowest` goes without it
 QUICK = "not slow and not faults_full"
+LINK_INTO_CHECKOUT = re.compile(r"\[([^\]]+)\]\((?!\w+:|#)[^)]*\)")
 
 nox.needs_version = ">=2025.2"
 nox.options.sessions = ["tests"]
@@ -210,10 +211,14 @@ def wheels(session: nox.Session) -> None:
         session.chdir(work)
         settings = ["trainer.max_steps=3", "batch.micro_batch_size=1", "scheduler.warmup_steps=1"]
         session.run("bionemo-run", "model=esm1nv_tiny", *settings, env=env)
-        session.run("bionemo-run", "new-plugin", "wheel-try", "--kind", "tokenizer", env=env)
-        session.install("./bionemo-wheel-try")
-        session.run("bionemo-run", "check-plugin", "wheel-try", env=env)
-        session.run("bionemo-run", "model=esm1nv_tiny", "tokenizer=wheel_try", *settings, env=env)
+        # As on the machine of an author, where no variable says how many threads there are.
+        theirs = {**env, "OMP_NUM_THREADS": None, "MKL_NUM_THREADS": None}
+        for kind in ("tokenizer", "model"):
+            session.run("bionemo-run", "new-plugin", f"wheel-{kind}", "--kind", kind, env=theirs)
+            session.install(f"./bionemo-wheel-{kind}")
+        session.run("bionemo-run", "check-plugin", "wheel-tokenizer", env=theirs)
+        session.run("pytest", "bionemo-wheel-model", env=theirs)
+        session.run("bionemo-run", "model=esm1nv_tiny", "tokenizer=wheel_tokenizer", *settings, env=theirs)
 
 
 @nox.session(default=False)
@@ -328,7 +333,7 @@ def _requirements(*names: str) -> list[str]:
 
 
 def _write_public_copy(folder: Path) -> str:
-    """Copy the checkout with metadata that an index accepts, and return the version.
+    """Copy the checkout with metadata that an index accepts and READMEs that stand alone, and return the version.
 
     In a checkout the version is local (`+src`) and plugins require exactly that, because an index cannot hold it: pip
     never fetches a foreign core beside a plugin of the checkout.
@@ -344,6 +349,8 @@ def _write_public_copy(folder: Path) -> str:
     for path in (folder / "pyproject.toml", folder / "bionemo_core/_version.py", *plugins):
         text = path.read_text().replace(f"bionemo-run=={local}", f"bionemo-run>={major}.{minor},<{major}.{minor + 1}")
         path.write_text(text.replace(local, version).replace('    "Private :: Do Not Upload",\n', ""))
+    for path in folder.rglob("README.md"):
+        path.write_text(LINK_INTO_CHECKOUT.sub(r"\1", path.read_text()))
     return version
 
 
@@ -357,6 +364,7 @@ def _check_metadata(session: nox.Session, built: Path, version: str) -> None:
             *([] if any(name.endswith("licenses/LICENSE") for name in names) else ["no LICENSE"]),
             *([] if f"\nVersion: {version}\n" in text else ["another version"]),
             *(word for word in ("+src", "Do Not Upload", "file://") if word in text.partition("\n\n")[0]),
+            *(link.group() for link in LINK_INTO_CHECKOUT.finditer(text.partition("\n\n")[2])),
         ]
         if faults:
             session.error(f"{wheel.name}: {', '.join(faults)}")

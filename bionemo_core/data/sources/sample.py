@@ -4,10 +4,21 @@ No `from __future__ import annotations` and no unions but `Optional` here: the c
 Numpy and pyarrow are imported in the bodies, because listing the components must stay quick.
 """
 
+from collections.abc import Sequence
 from importlib.resources import as_file, files
 
 from bionemo_core.protocols import BuildContext, DataSplits, Tokenizer
 from bionemo_core.ranges import Natural
+
+
+class _Texts(list[str]):
+    """Texts with their numbers of tokens, which packing and the plan of a run ask for."""
+
+    def __init__(self, texts: Sequence[str], tokenizer: Tokenizer) -> None:
+        import numpy as np
+
+        super().__init__(texts)
+        self.lengths = np.array([len(tokenizer.encode(text)) for text in texts], dtype=np.int32)
 
 
 def sample(
@@ -41,7 +52,8 @@ def sample(
         texts = list(tokenizer.sample_texts())
         split = split_at_random(len(texts), val_size, test_size, seed)
         chosen = [[texts[index] for index in part] for part in (split.train, split.val, split.test)]
-        return DataSplits(chosen[0], chosen[1] or None, chosen[2] or None, fingerprint_of(chosen))
+        train, val, test = (_Texts(part, tokenizer) for part in chosen)
+        return DataSplits(train, val or None, test or None, fingerprint_of(chosen))
     with as_file(files("bionemo_core.data") / "sample" / "uniprot_sample_512.fasta") as path:
         advice = (
             "Choose another tokenizer (tokenizer=...), or your own data with data=fasta data.path=...; for a model that"

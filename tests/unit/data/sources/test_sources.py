@@ -30,6 +30,23 @@ def test_sample_needs_nothing_else(tokenizer: CharacterTokenizer, context: Build
     assert [twin[i] for i in range(9)] == [splits.train[i] for i in range(9)]
 
 
+class Codons(CharacterTokenizer):
+    """Letters of DNA, with a sample of its own."""
+
+    def sample_texts(self) -> list[str]:
+        return ["ACG" * (i % 7 + 1) for i in range(100)]
+
+
+def test_sample_of_the_tokenizer_knows_its_lengths(context: BuildContext) -> None:
+    pieces = ["<pad>", "<s>", "</s>", "<unk>", "<mask>", *"ACGT"]
+    tokenizer = Codons(pieces, pad_id=0, bos_id=1, eos_id=2, unk_id=3, mask_id=4)
+    splits = sources.sample(tokenizer=tokenizer, context=context)
+    assert [len(split) for split in (splits.train, splits.val, splits.test)] == [36, 32, 32]
+    twin = copy.deepcopy(splits.train)  # by the way that a spawned worker gets it
+    assert [len(text) for text in twin] == twin.lengths.tolist() == splits.train.lengths.tolist()
+    assert sources.sample(val_size=0, tokenizer=tokenizer, context=context).val is None
+
+
 def test_sample_that_the_tokenizer_cannot_read(context: BuildContext) -> None:
     pieces = ["<unk>", "<s>", "</s>", "<pad>", "<mask>", *"LASGVERTDIPKNFQYHMC"]
     without_w = CharacterTokenizer(pieces, pad_id=3, bos_id=1, eos_id=2, unk_id=0, mask_id=4)
