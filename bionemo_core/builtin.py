@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterator
 from functools import lru_cache
 
+from bionemo_core.config.choice_params import FINETUNED
 from bionemo_core.config.model_defaults import problem_with_defaults
 from bionemo_core.config.task_spec import OF_MACHINE, OF_ROWS, OF_TRAINING, TaskSpec
 from bionemo_core.data.sources import csv as csv_files
@@ -17,7 +18,7 @@ from bionemo_core.data.sources.pairs import pairs
 from bionemo_core.finetuning.downstream import downstream
 from bionemo_core.finetuning.heads import ConvNet, Linear, Mlp
 from bionemo_core.finetuning.losses import Ranking
-from bionemo_core.finetuning.model import FINETUNED, finetuned
+from bionemo_core.finetuning.model import finetuned
 from bionemo_core.finetuning.pairs.contrastive import Contrastive
 from bionemo_core.plugins import Component, Registry, configure, hookimpl
 from bionemo_core.reporting.loggers import csv, mlflow, tensorboard, wandb

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from bionemo_core.checkpoint.shards import tensor_bytes
+from bionemo_core.config.choice_params import FINETUNED
 from bionemo_core.errors import ArtefactError, ConfigError
 from bionemo_core.finetuning.lora import adapted_layers, adapter_names, merge_adapters
-from bionemo_core.finetuning.model import FINETUNED
 from bionemo_core.interop.stored import StoredModel
-from bionemo_core.io.hashing import fingerprint_chunks
 from bionemo_core.models.compatibility import check_plugins
 from bionemo_core.models.load import DTYPES, OpenedModel, open_model
 from bionemo_core.models.locate import open_stored
-from bionemo_core.nn.missing_weights import missing_parts, pass_on_missing, require_weights
+from bionemo_core.models.named_weights import named_weights, opened_fingerprint
+from bionemo_core.nn.missing_weights import pass_on_missing, require_weights
 from bionemo_core.nn.residue_states import encoder_network, encoder_of
-from bionemo_core.parallel.transfer import persistent_buffers
 from bionemo_core.parallel.weights import network_of
 from bionemo_core.protocols import BuildContext
 
@@ -31,13 +28,6 @@ BASE_WEIGHTS = "base_weights"
 """The name of the training fact with the fingerprint of the weights that an adapter was trained on."""
 
 ENCODER, SECOND = "encoder_network.", "second_network."
-
-
-def named_weights(network: nn.Module) -> list[tuple[str, Tensor]]:
-    """Return parameters and persistent buffers with their names, without those that a load did not fill."""
-    missing = missing_parts(network)
-    every = (*network.named_parameters(), *persistent_buffers(network))
-    return [(name, tensor) for name, tensor in every if not missing.cover(name)]
 
 
 def pretrained_network(opened: OpenedModel) -> nn.Module:
@@ -66,23 +56,6 @@ def copy_weights(source: nn.Module, target: nn.Module) -> None:
             raise ConfigError(f"fine-tuning: the opened encoder has no {name}. Is it another model?")
     for layer in adapted_layers(target):
         layer.lora.start_magnitude(layer.weight)
-
-
-@torch.no_grad()
-def fingerprint(tensors: Iterable[tuple[str, Tensor]]) -> str:
-    """Return a fingerprint of names, dtypes, shapes and values, 32 hexadecimal digits."""
-
-    def chunks() -> Iterator[bytes | memoryview]:
-        for name, tensor in sorted(tensors, key=lambda item: item[0]):
-            yield f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode()
-            yield tensor_bytes(tensor)
-
-    return fingerprint_chunks(chunks())
-
-
-def opened_fingerprint(opened: OpenedModel) -> str:
-    """Return the fingerprint of the encoder weights of a model, before adapters are merged."""
-    return fingerprint(named_weights(encoder_network(network_of(opened.module))))
 
 
 @torch.no_grad()

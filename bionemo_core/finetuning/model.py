@@ -4,20 +4,17 @@ Its parameters are registry names and plain values, so a fine-tuned model is ope
 No `from __future__ import annotations` and no torch at import: the configuration reads these signatures.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Optional
 
-from bionemo_core.config.schema import Choice
+from bionemo_core.config.choice_params import read_choice
 from bionemo_core.data.model_input import PLAIN, input_form, max_text_tokens
-from bionemo_core.errors import ArtefactError, ConfigError
+from bionemo_core.errors import ConfigError
 from bionemo_core.protocols import BuildContext, Tokenizer
 from bionemo_core.ranges import Count, Integer, NotNegative, Number
 
 if TYPE_CHECKING:
     from bionemo_core.plugins.registry import Registry
-
-FINETUNED = "finetuned"
 
 KINDS = {
     "sequence_regression": (False, False),
@@ -102,22 +99,6 @@ class LabelSpec:
         return KINDS[self.kind][1]
 
 
-def read_choice(content: Mapping[str, Any], group: str) -> Choice:
-    """Read a component by name and parameters, as a parameter of another component.
-
-    Raises:
-        ArtefactError: the mapping lacks a key.
-    """
-    try:
-        texts = {key: content[key] for key in ("name", "distribution", "version")}
-        params = content["params"]
-    except (KeyError, TypeError):
-        texts, params = {}, None
-    if not all(isinstance(text, str) for text in texts.values()) or not isinstance(params, Mapping):
-        raise ArtefactError(f"model finetuned: its {group} is {content!r}, expected name, params, distribution.")
-    return Choice(group, params=dict(params), **texts)
-
-
 # Long: a signature that is its keys, and their help.
 def finetuned(
     encoder: dict[str, Any],
@@ -197,7 +178,7 @@ def finetuned(
     from bionemo_core.finetuning.pairs.contrastive import Contrastive
     from bionemo_core.finetuning.pairs.features import num_features
     from bionemo_core.finetuning.pairs.matching import MatchMetrics, TwoSides
-    from bionemo_core.finetuning.pairs.objective import PairLabelObjective
+    from bionemo_core.finetuning.pairs.pair_objective import PairLabelObjective
     from bionemo_core.finetuning.pairs.side_encoder import SideEncoder
     from bionemo_core.nn.residue_states import encoder_of, may_pack
     from bionemo_core.training.module import LanguageModule

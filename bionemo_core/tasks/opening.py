@@ -11,13 +11,14 @@ import torch
 
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.errors import ConfigError
-from bionemo_core.finetuning.adapters import fingerprint, named_weights, open_with_adapter
+from bionemo_core.finetuning.adapters import open_with_adapter
 from bionemo_core.finetuning.peft_folder import is_peft_folder
 from bionemo_core.finetuning.peft_models import merge_peft
 from bionemo_core.interop.load_report import LoadReport
 from bionemo_core.interop.stored import ModelSpec
 from bionemo_core.io.hashing import fingerprint_of
 from bionemo_core.models.load import DTYPES, OpenedModel, open_model
+from bionemo_core.models.named_weights import fingerprint, named_weights
 from bionemo_core.nn.missing_weights import missing_parts
 from bionemo_core.parallel.ranks import Ranks
 from bionemo_core.parallel.weights import network_of

@@ -10,9 +10,9 @@ import pytest
 from runs import Home, start_ranks
 
 import bionemo_core
-from bionemo_core.finetuning.adapters import named_weights
 from bionemo_core.interop.artefact import Artefact, write_artefact
 from bionemo_core.interop.stored import ModelSpec, Vocabulary
+from bionemo_core.models.named_weights import named_weights
 from bionemo_core.parallel.weights import network_of
 
 pytest.importorskip("bionemo_esm")

@@ -44,9 +44,7 @@ def augmented(
     labelled = splits if isinstance(splits, LabelledSplits) else None
     pairs = bool(getattr(splits.train, "seconds" if labelled else "pairs", False))
     names = ("first", "second", "both") if labelled else ("source", "target", "both")
-    if sides is not None and (not pairs or sides not in names):
-        expected = f"expected one of {', '.join(names)}" if pairs else "the records of data.source are no pairs"
-        raise ConfigError(f"data.sides: got {sides!r}, {expected}.")
+    _check_sides(sides, names if pairs else ())
     read = [_read(number, one, registry) for number, one in enumerate(augmentations)]
 
     def changes_for(reader: Tokenizer) -> tuple[Augmentation, ...]:
@@ -60,12 +58,15 @@ def augmented(
         places = (0, 1) if sides == "both" else (names.index(sides or names[0]),)
         train_labels = AugmentedLabels.of_records(labelled.train, {side: changes_for(readers[side]) for side in places})
         return replace(labelled, train=train_labels, fingerprint=fingerprint)
-    train: AugmentedRecords
-    if pairs:
-        train = AugmentedPairs(splits.train, changes_for(tokenizer), tokenizer, sides or "source")
-    else:
-        train = AugmentedRecords(splits.train, changes_for(tokenizer), tokenizer)
+    given = splits.train, changes_for(tokenizer), tokenizer
+    train = AugmentedPairs(*given, sides or "source") if pairs else AugmentedRecords(*given)
     return DataSplits(train, splits.val, splits.test, fingerprint)
+
+
+def _check_sides(sides: str | None, names: tuple[str, ...]) -> None:
+    if sides is not None and sides not in names:
+        expected = f"expected one of {', '.join(names)}" if names else "the records of data.source are no pairs"
+        raise ConfigError(f"data.sides: got {sides!r}, {expected}.")
 
 
 def _read(number: int, given: Any, registry: Any) -> Any:

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from bionemo_core.config.schema import Choice
+from bionemo_core.config.choice_params import FINETUNED, choice_params, read_choice
 from bionemo_core.data.model_input import ModelInput, input_form, max_text_tokens
 from bionemo_core.errors import ArtefactError
-from bionemo_core.finetuning.model import FINETUNED, read_choice
 from bionemo_core.interop.stored import ModelSpec, Vocabulary
 from bionemo_core.nn.residue_states import encoder_of
 from bionemo_core.parallel.weights import network_of
@@ -93,14 +92,10 @@ def describe_encoder(spec: ModelSpec) -> dict[str, Any]:
     model = spec.model
     if model.name == FINETUNED:
         model = read_choice(model.params["encoder"], "model")
-    return _as_params(model)
+    return choice_params(model)
 
 
 def describe_second(opened: OpenedModel) -> dict[str, Any]:
     """Return the parameters of a fine-tuned model whose second encoder starts from an opened model."""
     vocabulary = {"vocabulary": asdict(Vocabulary.of(opened.tokenizer.pieces))}
-    return {MODEL: describe_encoder(opened.spec), TOKENIZER: _as_params(opened.spec.tokenizer) | vocabulary}
-
-
-def _as_params(choice: Choice) -> dict[str, Any]:
-    return {key: value for key, value in asdict(choice).items() if key != "group"}
+    return {MODEL: describe_encoder(opened.spec), TOKENIZER: choice_params(opened.spec.tokenizer) | vocabulary}

@@ -13,12 +13,13 @@ from torch.distributed.tensor import DTensor
 
 from bionemo_core.checkpoint.folder_names import list_checkpoints, parse_step
 from bionemo_core.checkpoint.retention import best_steps
-from bionemo_core.finetuning.adapters import BASE_WEIGHTS, named_weights
+from bionemo_core.finetuning.adapters import BASE_WEIGHTS
 from bionemo_core.finetuning.averaging import AveragedCheckpoints, newest_checkpoints
 from bionemo_core.finetuning.lora import adapter_names
 from bionemo_core.interop.artefact import DOCUMENT, Artefact, write_artefact
 from bionemo_core.interop.stored import ABSENT, ModelSpec, Vocabulary
 from bionemo_core.io.atomic import move
+from bionemo_core.models.named_weights import named_weights
 from bionemo_core.nn.missing_weights import missing_parts
 from bionemo_core.parallel.sharding import reshard
 from bionemo_core.parallel.strategy import strategy_of

@@ -12,10 +12,11 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from bionemo_core.config.choice_params import read_choice
 from bionemo_core.data.labelled_records import LabelledRecords, LabelledSplits
 from bionemo_core.data.model_input import PLAIN
 from bionemo_core.finetuning.adapters import copy_weights
-from bionemo_core.finetuning.model import KINDS, MATCHING, read_choice
+from bionemo_core.finetuning.model import KINDS, MATCHING
 from bionemo_core.finetuning.network import FineTunedNetwork
 from bionemo_core.finetuning.pairs.features import pair_features, unique_texts
 from bionemo_core.finetuning.pairs.side_encoder import MODEL as SECOND

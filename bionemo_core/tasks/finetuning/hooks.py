@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytorch_lightning as pl
 
 from bionemo_core._version import __version__
+from bionemo_core.config.choice_params import FINETUNED
 from bionemo_core.config.schema import Choice, RunSpec
 from bionemo_core.data.augmented_labels import AugmentedLabels
 from bionemo_core.data.labelled_records import LabelledSplits
@@ -20,9 +21,9 @@ from bionemo_core.finetuning.early_stopping import StopEarly
 from bionemo_core.finetuning.label_checks import LabelCheck, labels_text
 from bionemo_core.finetuning.long_sequences import shorten
 from bionemo_core.finetuning.metrics import AnswerMetrics
-from bionemo_core.finetuning.model import FINETUNED, MATCHING, LabelSpec
+from bionemo_core.finetuning.model import MATCHING, LabelSpec
 from bionemo_core.finetuning.network import StoredStates
-from bionemo_core.finetuning.pairs.objective import PairLabelObjective
+from bionemo_core.finetuning.pairs.pair_objective import PairLabelObjective
 from bionemo_core.finetuning.pairs.second_model import TokenizerPair, open_second
 from bionemo_core.finetuning.pairs.side_encoder import MODEL as SECOND_ENCODER
 from bionemo_core.finetuning.pairs.side_encoder import build_tokenizer, own_second

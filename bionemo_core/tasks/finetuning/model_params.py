@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from bionemo_core.data.labelled_records import LabelledSplits
 from bionemo_core.errors import ConfigError
-from bionemo_core.finetuning.adapters import opened_fingerprint
 from bionemo_core.finetuning.linear.baseline import LINEAR
 from bionemo_core.finetuning.lora import TARGETS
 from bionemo_core.finetuning.model import KINDS, MATCHING, LabelSpec
@@ -15,6 +14,7 @@ from bionemo_core.finetuning.pairs.second_model import second_facts
 from bionemo_core.finetuning.pairs.side_encoder import describe_encoder, describe_second
 from bionemo_core.finetuning.several_targets import check_some_label, means_and_scales, several_table
 from bionemo_core.models.load import OpenedModel
+from bionemo_core.models.named_weights import opened_fingerprint
 from bionemo_core.plugins.records import CORE_DISTRIBUTION
 from bionemo_core.tasks.settings import Finetune
 

@@ -13,11 +13,11 @@ from bionemo_core import cli
 from bionemo_core.builtin import load_registry
 from bionemo_core.cli.run import compose
 from bionemo_core.config.spec import make_spec
-from bionemo_core.finetuning.adapters import named_weights
 from bionemo_core.finetuning.pairs.contrastive import Contrastive
 from bionemo_core.finetuning.pairs.matching import match_metrics
 from bionemo_core.interop.artefact import Artefact, write_artefact
 from bionemo_core.interop.stored import ModelSpec, Vocabulary
+from bionemo_core.models.named_weights import named_weights
 from bionemo_core.parallel.weights import network_of
 from bionemo_core.tasks.settings import Serve
 

@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from bionemo_core.builtin import load_registry
+from bionemo_core.config.choice_params import read_choice
 from bionemo_core.data.labelled_records import LabelledRecord, LabelledRecords
 from bionemo_core.errors import ConfigError
-from bionemo_core.finetuning.model import finetuned, read_choice
+from bionemo_core.finetuning.model import finetuned
 from bionemo_core.finetuning.state_cache import load_or_compute_states
 from bionemo_core.inference.embedding import Embedder, EmbeddingSettings
 from bionemo_core.inference.scoring_answers import Predictor

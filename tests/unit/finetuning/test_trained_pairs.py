@@ -17,12 +17,12 @@ from bionemo_core.data.batches.batch import Seq2SeqBatch, TokenBatch
 from bionemo_core.data.batches.rows import RowShape, collate
 from bionemo_core.data.labelled_records import TOGETHER, LabelledRecord
 from bionemo_core.errors import DataError
-from bionemo_core.finetuning.adapters import named_weights
 from bionemo_core.finetuning.pairs.contrastive import Contrastive
 from bionemo_core.finetuning.pairs.features import sequence_hashes
 from bionemo_core.finetuning.pairs.matching import sharing
 from bionemo_core.interop.artefact import Artefact, write_artefact
 from bionemo_core.interop.stored import ModelSpec, Vocabulary
+from bionemo_core.models.named_weights import named_weights
 from bionemo_core.parallel.weights import network_of
 from bionemo_core.protocols import BuildContext, Example, Tokenizer
 
@@ -282,7 +282,7 @@ AUGMENTED = (
 
 
 def test_molecules_are_spelt_at_random_in_each_pass(table, monkeypatch, capsys):
-    from bionemo_core.finetuning.pairs.objective import PairLabelObjective
+    from bionemo_core.finetuning.pairs.pair_objective import PairLabelObjective
 
     read: list[tuple[str, bytes, bytes]] = []
     example = PairLabelObjective.record_example

@@ -6,8 +6,9 @@ import torch
 from starlette.testclient import TestClient
 
 from bionemo_core.builtin import load_registry
+from bionemo_core.config.choice_params import FINETUNED
 from bionemo_core.config.schema import Choice
-from bionemo_core.finetuning.model import FINETUNED, finetuned
+from bionemo_core.finetuning.model import finetuned
 from bionemo_core.inference.sampling import Seq2SeqInference
 from bionemo_core.interop.load_report import LoadReport
 from bionemo_core.interop.stored import ModelSpec
