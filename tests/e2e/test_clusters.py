@@ -142,6 +142,7 @@ def start() -> Iterator[Start]:
     yield begin
     for job in started:
         kill(job)
+        job.communicate()
 
 
 def test_a_slurm_job_is_requeued_when_its_time_is_up_and_goes_on(

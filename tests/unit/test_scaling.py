@@ -99,6 +99,7 @@ def test_a_run_that_fails_or_differs_is_said_and_the_others_go_on(scaling, writt
 
 @pytest.mark.slow
 @pytest.mark.processes
+@pytest.mark.timeout(660)
 def test_it_measures_two_processes_on_a_cpu() -> None:
     command = [sys.executable, str(BENCHMARKS / "scaling.py"), "--tiny", "--cases", "losses,resume"]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=600)
