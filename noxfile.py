@@ -186,7 +186,7 @@ def alone(session: nox.Session, plugin: str) -> None:
             session.error("it does not say what to do")
 
 
-@nox.session(default=False)
+@nox.session(default=False, reuse_venv=False)  # bare each time: what an earlier call installed is in the way
 def wheels(session: nox.Session) -> None:
     """Build every distribution as it could be uploaded, check it, install all from a folder and follow the READMEs.
 
