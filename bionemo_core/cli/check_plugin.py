@@ -11,11 +11,12 @@ from typing import Any, NoReturn
 
 from bionemo_core.builtin import load_registry
 from bionemo_core.cli.help import USAGE
+from bionemo_core.cli.plugin_name import PREFIX
 from bionemo_core.errors import ArtefactError, ConfigError
 from bionemo_core.machine import has_package
 from bionemo_core.plugins import PluginRecord
 from bionemo_core.plugins.did_you_mean import did_you_mean
-from bionemo_core.plugins.records import normalize_name
+from bionemo_core.plugins.records import CORE_DISTRIBUTION, normalize_name
 
 # A pytest project of one class, which is what an author writes too.
 _PROJECT = """
@@ -73,10 +74,15 @@ def _find_plugin(name: str) -> PluginRecord:
     """
     records = {one.distribution: one for one in load_registry().records[1:]}
     wanted = normalize_name(name)
-    found = records.get(wanted) or records.get(f"bionemo-{wanted}")
-    if found is None:
+    found = records.get(wanted) or records.get(f"{PREFIX}{wanted}")
+    if wanted in (CORE_DISTRIBUTION, "run"):
         raise ConfigError(
-            f"check-plugin: no plugin {name!r} is installed.{did_you_mean(wanted, records)} "
+            f"check-plugin: {CORE_DISTRIBUTION} is no plugin. Name one of {', '.join(records) or 'yours'}."
+        )
+    if found is None:
+        words = [one.removeprefix(PREFIX) for one in records]  # the same beginning makes no two names similar
+        raise ConfigError(
+            f"check-plugin: no plugin {name!r} is installed.{did_you_mean(wanted.removeprefix(PREFIX), words)} "
             f"Installed: {', '.join(records) or 'none'}. Install yours with pip install -e FOLDER."
         )
     return found

@@ -1,12 +1,14 @@
 """`bionemo-run help` and `--help`: groups, choices with summaries, keys, examples. No configuration is composed."""
 
 import dataclasses
+import re
 import sys
 import textwrap
 from typing import Any
 
 from bionemo_core.builtin import load_registry
 from bionemo_core.cli import SUBCOMMANDS
+from bionemo_core.cli.overrides import known_keys
 from bionemo_core.config.schema import CORE_GROUPS, SEVERAL_AT_ONCE
 from bionemo_core.config.v1.aliases import render_aliases
 from bionemo_core.errors import ConfigError
@@ -33,6 +35,7 @@ GROUP_ORDER = (
     "reader",
     "task",
 )
+_OPTIONAL = re.compile(r"^Optional\[(.*)\]$")
 WITHOUT_OWN = ("augmentation", "oracle", "reader")
 """Groups of which the core has no component; they are shown if a plugin has one."""
 
@@ -46,7 +49,7 @@ USAGE = {
     "new-plugin": "bionemo-run new-plugin NAME [--kind KIND] [--folder FOLDER]",
     "check-plugin": "bionemo-run check-plugin NAME [GROUP.KEY=VALUE ...] [--models A,B] [--only WORDS] [--slow]",
     "completion": "bionemo-run completion bash|zsh|fish",
-    "help": "bionemo-run help [GROUP | GROUP=NAME | NAME | aliases]",
+    "help": "bionemo-run help [GROUP | GROUP=NAME | NAME | KEY | aliases]",
 }
 EXAMPLES = (
     ("bionemo-run model=esm1nv_tiny", "train on the proteins that ship with the core"),
@@ -64,7 +67,9 @@ EXAMPLES = (
 
 
 def run(arguments: list[str]) -> int:
-    """Print the overview, or the pages of the given topics: a group, GROUP=NAME or NAME, a subcommand, or `aliases`.
+    """Print the overview, or the pages of the given topics.
+
+    A topic is a group, GROUP=NAME or NAME, a key with or without its group, a subcommand, or `aliases`.
 
     Raises:
         ConfigError: a topic has no page.
@@ -79,8 +84,8 @@ def _page(topic: str, registry: Registry) -> str:
     group, separator, name = topic.partition("=")
     if separator and group in GROUPS:
         return _component_page(registry.get(group, name))
-    if separator:
-        return ""
+    if separator:  # a setting of a command line with --help
+        return _key_page(group, registry)
     if topic == "aliases":
         return render_aliases()
     if topic in SUBCOMMANDS:
@@ -91,9 +96,11 @@ def _page(topic: str, registry: Registry) -> str:
         return _group_page(topic, registry)
     if named := [one for one in registry.components() if one.name == topic]:
         return "\n".join(map(_component_page, named))
+    if page := _key_page(topic, registry):
+        return page
     pages = [*GROUPS, *CORE_GROUPS, *SUBCOMMANDS, "aliases"]
-    hint = did_you_mean(topic, [*pages, *(one.name for one in registry.components())])
-    raise ConfigError(f"help: there is no page {topic!r}.{hint} Pages: {', '.join(pages)}, and each choice.")
+    hint = did_you_mean(topic, [*pages, *(one.name for one in registry.components()), *known_keys(registry)])
+    raise ConfigError(f"help: there is no page {topic!r}.{hint} Pages: {', '.join(pages)}, each choice, and each key.")
 
 
 def _overview(registry: Registry) -> str:
@@ -150,8 +157,7 @@ def _component_page(registered: RegisteredComponent) -> str:
         shown = value if isinstance(value, str) else ", ".join(f"{key}={inner}" for key, inner in value.items())
         lines.append(f"  default {group}: {shown}")
     lines += ["", "Keys:"] if registered.keys else ["", "This component has no keys."]
-    explanations, prefix = key_help_of(registered), registered.group
-    prefix += f".{registered.name}" if registered.group in SEVERAL_AT_ONCE else ""
+    explanations, prefix = key_help_of(registered), _key_prefix(registered)
     for key in registered.keys:
         lines += _key_lines(prefix, key, explanations.get(key.name))
     return "\n".join(lines) + "\n"
@@ -163,6 +169,36 @@ def _schema_page(group: str) -> str:
     for key in keys_of_dataclass(CORE_GROUPS[group]):
         lines += _key_lines(group, key, explanations.get(key.name))
     return "\n".join(lines) + "\n"
+
+
+def _key_page(wanted: str, registry: Registry) -> str:
+    """Return what is known of a key, with or without its group; empty if no group and no component has it.
+
+    Components that describe a key alike share its lines.
+    """
+    owners: dict[tuple[str, ...], list[str]] = {}
+    for group, schema in CORE_GROUPS.items():
+        explanations = key_help(schema)
+        for key in keys_of_dataclass(schema):
+            if wanted in (key.name, f"{group}.{key.name}"):
+                owners[tuple(_key_lines(group, key, explanations.get(key.name)))] = []
+    for one in registry.components():
+        prefix = _key_prefix(one)
+        for key in one.keys:
+            if wanted in (key.name, f"{prefix}.{key.name}"):
+                described = tuple(_key_lines(prefix, key, key_help_of(one).get(key.name)))
+                owners.setdefault(described, []).append(f"{one.group}={one.name}")
+    pages = []
+    for lines, names in owners.items():
+        of = textwrap.wrap(f"of {', '.join(names)}", 100, initial_indent="      ", subsequent_indent="      ")
+        pages += [*lines, *(of if names else [])]
+    return "\n".join(pages) + "\n" if pages else ""
+
+
+def _key_prefix(registered: RegisteredComponent) -> str:
+    """Return what stands before the keys of a component: its group, and its name where several are chosen at once."""
+    several = registered.group in SEVERAL_AT_ONCE
+    return f"{registered.group}.{registered.name}" if several else registered.group
 
 
 def _key_lines(prefix: str, key: ConfigKey, explanation: str | None) -> list[str]:
@@ -177,6 +213,8 @@ def _shown(value: Any) -> str:
 
 
 def type_of(key: ConfigKey) -> str:
-    """Return the type of a key as text, with its range: `int, 1 or more`."""
+    """Return the type of a key as text, with its range: `int, 1 or more`, `str or null`."""
     kind = key.type.__name__ if isinstance(key.type, type) else str(key.type).replace("typing.", "")
+    kind = _OPTIONAL.sub(r"\1 or null", kind).replace(" | None", " or null")
+    kind = re.sub(r"\bAny\b", "any value", kind)
     return f"{kind}, {key.limits}" if key.limits not in (None, ANY) else kind

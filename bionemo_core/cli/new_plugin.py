@@ -100,7 +100,7 @@ def _skeleton(folder: str) -> Traversable:
 def _write(folder: Path, kind: str, words: dict[str, str]) -> None:
     if os.path.lexists(folder):
         raise ConfigError(f"new-plugin: {folder} exists already. Choose another name, or give --folder.")
-    with new_folder(folder) as temporary:
+    with new_folder(folder, advice="Name a folder that you can write to, with --folder.") as temporary:
         for part in ("common", kind):
             for template, place in _templates(_skeleton(part)):
                 target = temporary / _renamed(place, words)

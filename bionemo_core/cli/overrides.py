@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
+from bionemo_core.cli import SUBCOMMANDS
 from bionemo_core.cli.hydra_keys import refuse_keys_without_effect
 from bionemo_core.config.schema import CORE_GROUPS
 from bionemo_core.config.task_spec import TaskSpec
@@ -12,10 +13,16 @@ from bionemo_core.config.v1.rewriting import rewrite_command_line
 from bionemo_core.config.value_checks import refuse_null_group
 from bionemo_core.errors import ConfigError
 from bionemo_core.plugins import RegisteredComponent, Registry
+from bionemo_core.plugins.did_you_mean import did_you_mean
 from bionemo_core.plugins.hookspecs import GROUPS
 
 CONFIG_DIR_FLAGS = ("--config-dir", "-cd")
-_OVERRIDE = re.compile(r"~|[^-][^=]*=")
+_OVERRIDE = re.compile(r"~|[^-=][^=]*=")
+_FLAGS_WITH_VALUE = {"--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--info", "-i"}
+_FLAGS_WITH_VALUE |= {"--experimental-rerun"}
+_FLAGS = {"--help", "--hydra-help", "--version", "--resolve", "--run", "--multirun", "--shell-completion"}
+_FLAGS |= {flag for flag in _FLAGS_WITH_VALUE if flag.startswith("--")}
+_SHORT_FLAG = re.compile(r"-[hcprmis]")
 NO_NAME = ("null", "", "???")
 
 
@@ -32,11 +39,12 @@ def prepare_command_line(typed: list[str], registry: Registry) -> CommandLine:
     """Return the command line with today's keys, after checking that every component in it exists.
 
     Raises:
-        ConfigError: a name is unknown or ambiguous, a v1 key is not supported, a key of Hydra has no effect, a group
-            is null, or a folder is missing.
+        ConfigError: a word is neither a key with a value nor an option, a name is unknown or ambiguous, a v1 key is
+            not supported, a key of Hydra has no effect, a group is null, or a folder is missing.
     """
     refuse_keys_without_effect(typed)
     arguments, folders = _split_folders(typed)
+    _check_words(arguments, registry)
     arguments, notes = rewrite_command_line(arguments, component_keys(registry))
     arguments = [_none_as_list(argument) for argument in [*arguments, *_null_choices(arguments, registry)]]
     for argument in arguments:
@@ -56,6 +64,54 @@ def component_keys(registry: Registry) -> frozenset[str]:
 def keys_of(registered: RegisteredComponent) -> list[str]:
     """Return the dotted keys of one component."""
     return [f"{registered.group}.{key.name}" for key in registered.keys]
+
+
+def known_keys(registry: Registry) -> list[str]:
+    """Return every dotted key that a run can have."""
+    core = [f"{group}.{one.name}" for group, schema in CORE_GROUPS.items() for one in fields(schema)]
+    return sorted({*core, *component_keys(registry), "name", "home", "seed", "resume", "restore_from_path"})
+
+
+def _check_words(typed: list[str], registry: Registry) -> None:
+    """Check that each word is `KEY=VALUE`, an option or an option's value; Hydra's own messages do not help here.
+
+    Raises:
+        ConfigError: one is not; the message says what was probably meant.
+    """
+    before = ""
+    for position, word in enumerate(typed):
+        if word.startswith("-"):
+            _check_option(word.partition("=")[0], registry)
+        elif not _OVERRIDE.match(word) and before not in _FLAGS_WITH_VALUE:
+            following = next(iter(typed[position + 1 :]), "")
+            hint = _hint_for_word(word, before, following, registry)
+            raise ConfigError(
+                f"{word!r} is neither a command nor a setting such as KEY=VALUE.{hint} `bionemo-run help` lists the "
+                "commands and the keys."
+            )
+        before = word
+
+
+def _check_option(option: str, registry: Registry) -> None:
+    is_long = option.startswith("--")  # Hydra's parser takes the beginning of an option for the whole
+    if any(one.startswith(option) for one in _FLAGS) if is_long else _SHORT_FLAG.match(option):
+        return
+    key = option.lstrip("-").replace("-", "_")
+    hint = did_you_mean(option, _FLAGS) or did_you_mean(key, known_keys(registry))
+    raise ConfigError(f"{option}: there is no such option.{hint} Keys are typed as KEY=VALUE, without '-'.")
+
+
+def _hint_for_word(word: str, before: str, following: str, registry: Registry) -> str:
+    if before.endswith("=") or word.startswith("=") or following.startswith("="):
+        return " Type no spaces around '='."
+    if word in SUBCOMMANDS:
+        return f" The command {word} comes first: bionemo-run {word}."
+    if word in GROUPS and following in registry.names(word):
+        return f" Did you mean {word}={following}?"
+    choices = [f"{one.group}={one.name}" for one in registry.components() if one.name == word]
+    if choices:
+        return f" Did you mean {' or '.join(choices)}?"
+    return did_you_mean(word, [*SUBCOMMANDS, "--version", *(one.name for one in registry.components())])
 
 
 def _null_choices(arguments: list[str], registry: Registry) -> list[str]:

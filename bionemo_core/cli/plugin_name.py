@@ -14,6 +14,7 @@ from bionemo_core.builtin import load_registry
 from bionemo_core.data.readers.decompress import COMPRESSED_EXTENSIONS
 from bionemo_core.data.readers.formats import EXTENSIONS, FORMATS
 from bionemo_core.errors import ConfigError
+from bionemo_core.plugins.hookspecs import noun_of
 
 PREFIX = "bionemo-"
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
@@ -48,7 +49,7 @@ def _problem_with(name: str, group: str) -> str:
     word, distribution = name.replace("-", "_"), f"{PREFIX}{name}"
     owners = [one.distribution for one in load_registry().components(group) if one.name == word]
     if owners:
-        return f"{owners[0]} already has a {group} {word!r}"
+        return f"{owners[0]} already has the {noun_of(group)} {word!r}"
     if group == "reader" and (word in FORMATS or f".{word}" in (*EXTENSIONS, *COMPRESSED_EXTENSIONS)):
         return f"bionemo-run reads files of the format {word!r} itself"
     installed, modules = _installed()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bionemo_core._early_signals import is_first_rank
 from bionemo_core.builtin import load_registry
-from bionemo_core.cli.overrides import component_keys, keys_of, prepare_command_line
+from bionemo_core.cli.overrides import component_keys, keys_of, known_keys, prepare_command_line
 from bionemo_core.cli.unused_keys import check_source, check_unused
 from bionemo_core.errors import ConfigError
 from bionemo_core.io.object_storage import is_object
@@ -18,6 +18,7 @@ from bionemo_core.io.std_streams import keep_working
 from bionemo_core.machine import home_path
 from bionemo_core.plugins import Registry
 from bionemo_core.plugins.did_you_mean import did_you_mean
+from bionemo_core.plugins.hookspecs import noun_of
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -153,16 +154,15 @@ def _sweep_job(config: "DictConfig") -> float | None:
 
 @contextmanager
 def _suggestions(registry: Registry) -> Iterator[None]:
-    """Add similar keys to Hydra's message about an unknown key."""
+    """Replace Hydra's message about an unknown key with one that names similar keys."""
     from hydra.errors import HydraException
 
     try:
         yield
     except HydraException as error:
         message = _with_key(error)
-        suggestion = _suggestion(message, registry)
-        if suggestion:
-            raise ConfigError(f"{message.splitlines()[0]}{suggestion}") from None
+        if unknown := _explain_unknown_key(message, registry):
+            raise ConfigError(unknown) from None
         if message != str(error):
             raise ConfigError(message) from error
         raise
@@ -180,28 +180,22 @@ def _with_key(error: Exception) -> str:
     return message
 
 
-def _suggestion(message: str, registry: Registry) -> str:
-    """Return similar keys for the unknown key in Hydra's message."""
+def _explain_unknown_key(message: str, registry: Registry) -> str:
+    """Return the message about the unknown key that Hydra's message names; empty if it names none."""
     match = _UNKNOWN_KEY.search(message)
     if match is None:
         return ""
-    known = known_keys(registry)
-    wanted = match["key"] or match["leaf"]
+    wanted, first = match["key"] or match["leaf"], message.splitlines()[0].removesuffix(".")
     owners = [f"{one.group}={one.name}" for one in registry.components() if wanted in keys_of(one)]
+    of_hydra = first == f"Could not override '{wanted}'"
+    said = f"there is no key '{wanted}'" if of_hydra else first
     if owners:
-        stop = "" if message.splitlines()[0].endswith(".") else "."
-        return f"{stop} It is a key of {' and '.join(owners)}; choose that, or leave the key out."
+        said = f"the chosen {noun_of(wanted.partition('.')[0])} has no key '{wanted}'" if of_hydra else first
+        choices, that = (f"{', '.join(owners[:-1])} and {owners[-1]}", "one") if owners[1:] else (owners[0], "that")
+        return f"{said}. It is a key of {choices}; choose {that}, or leave the key out."
+    known = known_keys(registry)
     if match["key"] is None:
         known = sorted({key.rpartition(".")[2] for key in known})
-    close = did_you_mean(wanted, known)
-    return close and f".{close}" if not message.splitlines()[0].endswith(".") else close
-
-
-def known_keys(registry: Registry) -> list[str]:
-    """Return every dotted key that a run can have."""
-    import dataclasses
-
-    from bionemo_core.config.schema import CORE_GROUPS
-
-    core = [f"{group}.{one.name}" for group, schema in CORE_GROUPS.items() for one in dataclasses.fields(schema)]
-    return sorted({*core, *component_keys(registry), "name", "home", "seed", "resume", "restore_from_path"})
+    if close := did_you_mean(wanted, known):
+        return f"{said}.{close}"
+    return f"{said}. `bionemo-run help` lists the keys." if of_hydra else ""

@@ -84,11 +84,11 @@ def add_tokens(pieces: Sequence[str], extra_tokens: Sequence[str] | None) -> tup
     for number, token in enumerate(extra_tokens):
         if len(token) != 1 or not "!" <= token <= "~" or "a" <= token <= "z":
             raise ConfigError(
-                f"extra_tokens: {token!r} is not a single character such as J, 1 or #. Lower-case letters, which mean "
-                "masked residues, and white space cannot be tokens."
+                f"tokenizer.extra_tokens: {token!r} is not a single character such as J, 1 or #. Lower-case letters, "
+                "which mean masked residues, and white space cannot be tokens."
             )
         if token in (*pieces, *extra_tokens[:number]):
-            raise ConfigError(f"extra_tokens: {token!r} is a token already. Leave it out.")
+            raise ConfigError(f"tokenizer.extra_tokens: {token!r} is a token already. Leave it out.")
     return (*pieces, *extra_tokens)
 
 

@@ -32,7 +32,7 @@ _PART = ".part"
 
 
 @contextmanager
-def new_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
+def new_folder(folder: Path, *, replace: bool = False, advice: str = ADVICE) -> Iterator[Path]:
     """Yield a temporary folder, which becomes `folder` if the block succeeds and is removed if it fails.
 
     The caller holds a lock for `folder`, so what an interrupted process of this machine left is removed first. What
@@ -41,6 +41,7 @@ def new_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
     Args:
         folder: the name.
         replace: whether to replace a damaged folder of that name; a process that reads it keeps its memory maps.
+        advice: what to do when the file system refuses.
 
     Raises:
         StorageError: the file system refused, or the name is taken.
@@ -56,7 +57,7 @@ def new_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
     except OSError as error:
         if str(error.filename).startswith(str(temporary)):  # a name that the user has never seen
             error.filename = str(folder)
-        raise storage_error(folder, error) from error
+        raise storage_error(folder, error, advice) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

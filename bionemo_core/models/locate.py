@@ -57,10 +57,10 @@ def open_stored(path: str, registry: Registry, connector: Choice | None = None, 
     """
     path = published_address(path, registry)
     if not is_address(path):
-        return _open_path(path, registry, connector)
+        return _open_path(path, registry, connector, home)
     downloaded = fetch_model(path, home_folder(BuildContext(home=home)))
     try:
-        return _open_path(str(downloaded), registry, connector)
+        return _open_path(str(downloaded), registry, connector, home)
     except ArtefactError as error:
         folder = downloaded if downloaded.is_dir() else downloaded.parent
         raise ArtefactError(
@@ -69,7 +69,7 @@ def open_stored(path: str, registry: Registry, connector: Choice | None = None, 
         ) from error
 
 
-def _open_path(path: str, registry: Registry, connector: Choice | None) -> StoredModel:
+def _open_path(path: str, registry: Registry, connector: Choice | None, home: str) -> StoredModel:
     source = Path(path).expanduser()
     if (source / "run.json").is_file():
         reader, skipped = open_newest_valid(source / "checkpoints")
@@ -84,14 +84,19 @@ def _open_path(path: str, registry: Registry, connector: Choice | None) -> Store
         return _open_foreign("huggingface", read_huggingface(source), source, registry, connector)
     if source.is_file():
         return _open_foreign("nemo", read_nemo(source), source, registry, connector)
-    missing = _describe_runs(source) if source.exists() else _describe_absence(source)
+    for folder in (source, home_folder(BuildContext(home=home)) / "runs" / source):
+        if runs := _runs_in(folder):
+            raise ConfigError(
+                f"{path}: not a model, but a name of runs, of which {folder} holds {len(runs)}. Give the folder of "
+                f"one. The newest is {runs[-1]}"
+            )
+    missing = "" if source.exists() else _describe_absence(source)
     raise ConfigError(f"{path}: not a model.{missing} Expected {EXPECTED}.")
 
 
-def _describe_runs(folder: Path) -> str:
-    """Name the newest run in the folder of a name, such as `runs/NAME`."""
-    runs = sorted((path.parent for path in folder.glob("*/run.json")), key=lambda run: run.stat().st_mtime)
-    return f" It holds {len(runs)} runs; the newest is {runs[-1]}." if runs else ""
+def _runs_in(folder: Path) -> list[Path]:
+    """Return the runs in the folder of a name, such as `runs/NAME`, the newest last."""
+    return sorted((path.parent for path in folder.glob("*/run.json")), key=lambda run: run.stat().st_mtime)
 
 
 def _describe_absence(path: Path) -> str:

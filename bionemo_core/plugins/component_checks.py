@@ -45,7 +45,7 @@ def check_component(component: Any, group: str) -> None:
                 f"Known: {', '.join(sorted(CAPABILITIES))}."
             )
     if component.weights is not None and group != "model":
-        raise ConfigError(f"{where}: only a model can have weights, but this is a {group}")
+        raise ConfigError(f"{where}: only a model can have weights, but this is in the group {group!r}")
     _check_defaults(component.defaults, group, where)
 
 
@@ -90,7 +90,7 @@ def _check_defaults(defaults: Any, group: str, where: str) -> None:
     if not isinstance(defaults, Mapping):
         raise ConfigError(f"{where}: defaults is {defaults!r}, expected a mapping of group to name or values")
     if defaults and group not in ("model", "task"):
-        raise ConfigError(f"{where}: only a model can have defaults, but this is a {group}")
+        raise ConfigError(f"{where}: only a model can have defaults, but this is in the group {group!r}")
     for key, value in defaults.items():
         known = (*(name for name in GROUPS if name != "model"), *VALUE_GROUPS)
         if key not in known:

@@ -95,3 +95,10 @@ MAIN_HOOKS = tuple(GROUP_OF_HOOK)[:5]
 """The five hooks that name the framework."""
 
 GROUPS = tuple(GROUP_OF_HOOK.values())
+
+_NOUNS = {"data": "data source", "callbacks": "callback", "optim": "optimizer"}
+
+
+def noun_of(group: str) -> str:
+    """Return what a message calls one component of a group: `data source` of `data`."""
+    return _NOUNS.get(group, group)

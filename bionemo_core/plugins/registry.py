@@ -13,7 +13,7 @@ from bionemo_core.errors import ConfigError
 from bionemo_core.machine import home_path
 from bionemo_core.plugins.did_you_mean import did_you_mean
 from bionemo_core.plugins.discovery import find_plugins, find_refusals
-from bionemo_core.plugins.hookspecs import GROUPS, PluginHooks
+from bionemo_core.plugins.hookspecs import GROUPS, PluginHooks, noun_of
 from bionemo_core.plugins.loading import collect_components, load_plugin
 from bionemo_core.plugins.records import (
     CORE_DISTRIBUTION,
@@ -193,14 +193,14 @@ class Registry:
         known = self.names(group)
         qualified = [one.qualified_name for one in self.components(group)]
         message = (
-            f"no {group} is called {name!r}.{did_you_mean(name, known if '/' not in name else qualified)} "
+            f"no {noun_of(group)} is called {name!r}.{did_you_mean(name, known if '/' not in name else qualified)} "
             f"Available: {', '.join(known) or 'none'}."
         )
         failed = self.failures()
         if failed:
             message += " Plugins that are not loaded: " + "; ".join(record.describe() for record in failed) + "."
         elif all(record.distribution == CORE_DISTRIBUTION for record in self.records):
-            message += f" Install a plugin that offers a {group}, e.g. bionemo-esm."
+            message += " Install a plugin that offers one, e.g. bionemo-esm."
         return message
 
     def _with_conflicts(self, record: PluginRecord) -> PluginRecord:
@@ -219,8 +219,8 @@ def _explain_conflict(offers: list[RegisteredComponent]) -> str:
     qualified = " or ".join(f"{group}={one.qualified_name}" for one in offers)
     if offers[0].distribution == CORE_DISTRIBUTION:
         qualified = " or ".join(f"{group}={one.qualified_name}" for one in offers[1:])
-        return f"{group} {name!r} is the core's own; choose this one as {qualified}."
-    return f"{group} {name!r} is offered by {providers}. Choose one as {qualified}."
+        return f"{noun_of(group)} {name!r} is the core's own; choose this one as {qualified}."
+    return f"{noun_of(group)} {name!r} is offered by {providers}. Choose one as {qualified}."
 
 
 def _core_record(core: ModuleType, version: str) -> PluginRecord:

@@ -16,6 +16,7 @@ from bionemo_core.errors import ConfigError
 from bionemo_core.plugins import PluginRecord, RegisteredComponent, Registry
 from bionemo_core.plugins.did_you_mean import did_you_mean
 from bionemo_core.plugins.discovery import LOAD_VARIABLE, FoundPlugin, find_plugins
+from bionemo_core.plugins.hookspecs import noun_of
 from bionemo_core.plugins.records import normalize_name
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ class Subject:
         offered = {one.name: one for one in self.components(group)}
         if name not in offered:
             raise ConformanceError(
-                f"{self.distribution} offers no {group} {name!r}.{did_you_mean(name, offered)} "
+                f"{self.distribution} offers no {noun_of(group)} {name!r}.{did_you_mean(name, offered)} "
                 f"It offers: {', '.join(offered) or 'none'}."
             )
         return offered[name]

@@ -48,6 +48,9 @@ def test_a_capability_that_does_not_hold_is_named(home: Home, tmp_path: Path) ->
     ("arguments", "message"),
     [
         (["nobodys"], "no plugin 'nobodys' is installed"),
+        (["bionemo-rum"], "no plugin 'bionemo-rum' is installed. Installed: "),
+        (["bionemo-esn"], "Did you mean 'esm'"),
+        (["bionemo-run"], "bionemo-run is no plugin. Name one of "),
         (["esm", "model.num_layer=2"], "Did you mean 'model.num_layers'"),
         (["esm", "--models", "esm2"], "bionemo-esm has no model 'esm2'"),
         (["esm", "--quick"], "unrecognized arguments: --quick. Usage: bionemo-run check-plugin NAME"),

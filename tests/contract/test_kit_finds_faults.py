@@ -112,7 +112,7 @@ def test_a_plugin_that_ends_the_process(small_plugin: MakeSubject):
 
 
 def test_a_name_of_the_cores(small_plugin: MakeSubject):
-    with finds("data 'sample' is the core's own", "Choose another name"):
+    with finds("data source 'sample' is the core's own", "Choose another name"):
         imports.check_names(small_plugin('"peptides", configure', '"sample", configure'))
 
 

@@ -39,7 +39,7 @@ def test_what_it_writes_passes_the_kit(home: Home, forked_command, tmp_path: Pat
 
 
 def test_a_name_or_folder_that_cannot_be_used_is_refused(forked_command, tmp_path: Path):
-    for name, words in (("Night Owl", "is not a valid package name"), ("esm1nv-tiny", "already has a model")):
+    for name, words in (("Night Owl", "is not a valid package name"), ("esm1nv-tiny", "already has the model")):
         done = forked_command("new-plugin", name)
         assert done.returncode == 2
         assert words in done.stderr

@@ -56,7 +56,7 @@ def test_added_letters_come_after_the_others(build: Any) -> None:
 
 @pytest.mark.parametrize("token", ["", "JJ", "j", " ", "\t", "é", "L", "<mask>"])
 def test_what_no_sequence_can_hold_or_is_there_already_is_refused(token: str) -> None:
-    with pytest.raises(ConfigError, match="extra_tokens: "):
+    with pytest.raises(ConfigError, match=r"^tokenizer\.extra_tokens: "):
         esm2_tokenizer([token])
     with pytest.raises(ConfigError, match="'J' is a token already"):
         esm2_tokenizer(["J", "J"])

@@ -79,14 +79,27 @@ def test_lightnings_repeated_command_line_is_understood(runs_seen, home):
         ([], "nothing to do"),
         (["trainer.max_steps=3"], "You must specify 'model'"),
         (["model=esm1nv", "trainer.max_step=3"], "Did you mean 'trainer.max_steps'"),
-        (["model=esm1nv", "modle.num_layers=3"], "modle.num_layers"),
+        (["model=esm1nv", "modle.num_layers=3"], "there is no key 'modle.num_layers'. Did you mean 'model.num_layers'"),
+        (["model=esm1nv", "zzz.qqq=3"], "there is no key 'zzz.qqq'. `bionemo-run help` lists the keys."),
+        (["doctr"], "'doctr' is neither a command nor a setting such as KEY=VALUE. Did you mean 'doctor'"),
+        (["version"], "Did you mean '--version'"),
+        (["esm1nv_tiny"], "Did you mean model=esm1nv_tiny?"),
+        (["esm1nv_tny"], "Did you mean 'esm1nv_tiny'"),
+        (["model", "esm1nv_tiny"], "Did you mean model=esm1nv_tiny?"),
+        (["model=esm1nv", "doctor"], "The command doctor comes first: bionemo-run doctor."),
+        (["model=esm1nv", "--cfg", "job", "fasta"], "Did you mean data=fasta?"),
+        (["model=esm1nv", "trainer.max_steps", "=", "4"], "Type no spaces around '='."),
+        (["model=esm1nv", "trainer.max_steps=", "4"], "Type no spaces around '='."),
+        (["model=esm1nv", "trainer.max_steps", "=4"], "Type no spaces around '='."),
+        (["model=esm1nv", "--max-steps", "4"], "--max-steps: there is no such option. Did you mean 'trainer.max_st"),
+        (["model=esm1nv", "-n", "4"], "-n: there is no such option."),
         (["model=esm1nv", "model.num_layers=two"], "model.num_layers: got two, expected an integer."),
         (["model=esm1nv", "optim.lr=x"], "optim.lr: got x, expected a number."),
         (["model=esm1nv", "trainer.compile=maybe"], "trainer.compile: got maybe, expected true or false."),
         (["model=esm1nv", "trainer.accelerator=[1]"], "trainer.accelerator: got [1], expected one text."),
         (["model=esm1nv", "optim.betas=3"], "optim.betas: got 3, expected a list in square brackets."),
         (["model=esm1nv", "data=fasta"], "data.path"),
-        (["model=esm1nv", "data.path=x"], "It is a key of data=csv and data=fasta"),
+        (["model=esm1nv", "data.path=x"], "the chosen data source has no key 'data.path'. It is a key of data=csv, da"),
         (["model=esm1nv", "home=${oc.env:SURELY_UNSET_VARIABLE}"], "SURELY_UNSET_VARIABLE"),
         (["model=esm1nv", "trainer.devices=[0,1]"], "CUDA_VISIBLE_DEVICES"),
         (["model=esm1nv", "--config-dir", "nowhere"], "nowhere is not a folder"),
@@ -213,8 +226,10 @@ def test_runs_of_a_name_that_has_none(tmp_path, capsys):
     assert f"No runs of the name mien in {tmp_path / 'runs'}. Did you mean 'mine'?" in capsys.readouterr().out
 
 
-def test_the_folder_of_a_name_is_answered_with_its_newest_run(tmp_path):
-    (tmp_path / "mine" / "2026").mkdir(parents=True)
-    (tmp_path / "mine" / "2026" / "run.json").write_text("{}")
-    with pytest.raises(ConfigError, match=rf"It holds 1 runs; the newest is {tmp_path}/mine/2026\. Expected"):
-        open_stored(str(tmp_path / "mine"), builtin.load_registry())
+def test_a_name_of_runs_and_its_folder_are_answered_with_the_newest_run(tmp_path):
+    run = tmp_path / "runs" / "mine" / "2026"
+    run.mkdir(parents=True)
+    (run / "run.json").write_text("{}")
+    for typed in ("mine", str(run.parent)):
+        with pytest.raises(ConfigError, match=rf"^{typed}: not a model, but a name .* The newest is {run}$"):
+            open_stored(typed, builtin.load_registry(), home=str(tmp_path))

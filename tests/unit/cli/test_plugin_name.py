@@ -42,6 +42,12 @@ def test_a_name_that_is_taken_is_refused_with_one_that_works(folder: Path, capsy
     assert cli.main(hint[1].split()) == 0
 
 
+def test_a_folder_that_cannot_be_written_is_answered_with_the_option(folder: Path, capsys) -> None:
+    (folder / "file").touch()
+    assert cli.main(["new-plugin", "own", "--folder", "file/own"]) == 7
+    assert capsys.readouterr().err.endswith("Name a folder that you can write to, with --folder.\n")
+
+
 @pytest.mark.parametrize("typed", ["fasta", "fa", "gz"])
 def test_a_reader_of_a_format_that_the_core_reads_is_refused(capsys, typed: str) -> None:
     assert cli.main(["new-plugin", typed, "--kind", "reader"]) == 2
@@ -51,6 +57,8 @@ def test_a_reader_of_a_format_that_the_core_reads_is_refused(capsys, typed: str)
 def test_a_model_that_exists_is_refused(capsys) -> None:
     pytest.importorskip("bionemo_esm")
     assert cli.main(["new-plugin", "esm1nv-tiny"]) == 2
-    assert "already has a model 'esm1nv_tiny'" in capsys.readouterr().err
+    assert "already has the model 'esm1nv_tiny'" in capsys.readouterr().err
+    assert cli.main(["new-plugin", "sample", "--kind", "dataset"]) == 2
+    assert "bionemo-run already has the data source 'sample'." in capsys.readouterr().err
     assert cli.main(["new-plugin", "esm"]) == 2
     assert "bionemo-esm is installed already" in capsys.readouterr().err

@@ -49,7 +49,14 @@ def test_every_key_of_the_core_of_data_and_of_tasks_is_explained() -> None:
 def test_help_shows_them(capsys) -> None:
     run(["data=fasta", "callbacks=downstream"])
     output = capsys.readouterr().out
-    assert "data.clusters = null  (Optional[str])\n      a table" in output
+    assert "data.clusters = null  (str or null)\n      a table" in output
     assert "callbacks.downstream.lr = " in output
+    run(["trainer.max_steps", "lr", "callbacks.downstream.lr", "data.clusters=x"])
+    output = capsys.readouterr().out
+    assert "  trainer.max_steps = 1000000  (int, 1 or more)\n      " in output
+    assert "  optim.lr = " in output
+    assert "of optim=adamw\n" in output
+    assert output.count("of callbacks=downstream\n") == 2
+    assert "data.clusters = null" in output
     run(["logger=wandb"])
     assert "`offline=null` means online if a key is found" in capsys.readouterr().out
