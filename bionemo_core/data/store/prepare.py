@@ -4,7 +4,7 @@ import atexit
 import logging
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from bionemo_core.data.readers.records import Source, read_blocks
 from bionemo_core.data.store.filtering import Tally, derived_columns, filter_blocks, worker_pool
+from bionemo_core.data.store.plausibility import warn_of_implausible_data
 from bionemo_core.data.store.record_store import (
     DERIVED,
     FORMAT,
@@ -40,8 +41,6 @@ from bionemo_core.protocols import BuildContext
 log = logging.getLogger("bionemo")
 
 _STAMP_RESOLUTION_NS = 2_000_000_000
-_MANY_REPEATED = 0.02
-"""Above this share of records with a repeated id, a warning says that the ids may not be ids."""
 
 
 def home_folder(context: BuildContext) -> Path:
@@ -100,7 +99,7 @@ def prepare(source: Source, rules: RecordFilter, context: BuildContext) -> Prepa
             raise
         store = _open_or_build(source, rules, replace(context, home=_make_short_lived_home(home)))
     log.log(logging.DEBUG if _recorders else logging.INFO, "%s", summary(store.manifest))  # who records shows it
-    _warn_of_repeated_ids(store.manifest)
+    warn_of_implausible_data(store, rules)
     for stores in _recorders:
         stores.append(store)
     return store
@@ -136,20 +135,6 @@ def _open_or_build(source: Source, rules: RecordFilter, context: BuildContext) -
         store = store or PreparedStore(folder, fingerprint, verify=False)  # it was hashed while it was written
     store.name_sources([path.name for path in source.paths])
     return store
-
-
-def _warn_of_repeated_ids(manifest: Mapping[str, Any]) -> None:
-    """Warn if many records were rejected for a repeated id, because their ids may not be ids."""
-    records = manifest["records"]
-    repeated = records["rejected"].get("duplicate id", 0)
-    if repeated > _MANY_REPEATED * records["read"]:
-        log.warning(
-            "%s: %d of %d records repeat the id of an earlier one and were rejected. If these are labels and not "
-            "ids, keep the records with data.on_duplicate_id=keep.",
-            manifest["sources"][0]["name"],
-            repeated,
-            records["read"],
-        )
 
 
 _recorders: list[list[PreparedStore]] = []

@@ -32,6 +32,10 @@ _REFUSED = {
 }
 """What is wrong with a letter that has a rule of its own, by the reason for the rejection."""
 
+NOT_IN_ALPHABET = "residue outside the alphabet"
+NOT_IN_VOCABULARY = "token outside the vocabulary"
+"""The reasons for rejecting a record that the tokenizer cannot read."""
+
 _ON_INVALID = ("skip", "error", "unk")
 
 _FOR_MESSAGES = ("key", "gap_key", "advice")
@@ -242,7 +246,7 @@ class ResidueFilter:
         if fatal:
             alphabet = f"is not in the tokenizer's alphabet ({len(self.alphabet)} letters: {self.alphabet})"
             detail += f" {_REFUSED.get(reason, alphabet)}. {self.advice or self._advise(reason)}"
-        return FilterResult((), reason or "residue outside the alphabet", detail, fatal=fatal)
+        return FilterResult((), reason or NOT_IN_ALPHABET, detail, fatal=fatal)
 
     def _advise(self, reason: str) -> str:
         """Return what to do about a residue; `unk` keeps only letters that have no rule of their own."""

@@ -7,7 +7,13 @@ from typing import Any
 import numpy as np
 
 from bionemo_core.data.readers.records import Record
-from bionemo_core.data.store.residue_filter import FilterResult, RecordFilter, ResidueFilter, check_on_invalid
+from bionemo_core.data.store.residue_filter import (
+    NOT_IN_VOCABULARY,
+    FilterResult,
+    RecordFilter,
+    ResidueFilter,
+    check_on_invalid,
+)
 from bionemo_core.data.tokenizer import describe_unknown, reads_residues
 from bionemo_core.errors import DataError
 from bionemo_core.io.hashing import hash_bytes
@@ -73,7 +79,7 @@ class TextFilter:
         token = describe_unknown(self.tokenizer, text, ids)
         detail = f": {text[:60].decode('latin-1')!r}: {token} is not among the tokenizer's {self.tokenizer.vocab_size}"
         detail += f" tokens. {self.advice or _advice(self.key)}" if fatal else " tokens"
-        return FilterResult((), "token outside the vocabulary", detail, fatal=fatal)
+        return FilterResult((), NOT_IN_VOCABULARY, detail, fatal=fatal)
 
     def _reject_invalid(self, text: bytes, form: CanonicalForm) -> FilterResult:
         if self.on_invalid == "unk":

@@ -398,6 +398,28 @@ def test_real_proteins(realdata: Path, tokenizer: CharacterTokenizer, context: B
     assert len(store) == 11_156
 
 
+@pytest.mark.parametrize(
+    ("sequence", "words"),
+    [
+        ("ACGTUNacgt" * 5, "the first 3 sequences have no other letters than A, C, G, T, U and N"),
+        ("ACGTUNacgl" * 5, ""),
+        ("ACGT", ""),  # too few letters to say
+        ("MJ", "the tokenizer cannot read 3 of 4 records, which were rejected"),
+    ],
+)
+def test_what_looks_like_no_protein_gives_a_warning(prepared: Prepare, caplog, sequence: str, words: str) -> None:
+    rest = ">d\nMKT\n" if sequence == "MJ" else ""
+    prepared("".join(f">{name}\n{sequence}\n" for name in "abc").encode() + rest.encode())
+    warned = [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]
+    assert [words in one for one in warned] == [True] * bool(words)
+
+
+def test_letters_of_an_alphabet_of_nucleotides_give_no_warning(tmp_path, context, caplog) -> None:
+    (tmp_path / "dna.fasta").write_bytes(b">a\n" + b"ACGTN" * 30)
+    prepare(FastaSource(tmp_path / "dna.fasta"), ResidueFilter("ACGNT"), context)
+    assert not [one for one in caplog.records if one.levelno == logging.WARNING]
+
+
 def test_many_repeated_ids_give_a_warning(tmp_path, tokenizer, context, caplog):
     for number, (repeated, warned) in enumerate(((1, False), (40, True))):
         path = tmp_path / f"{number}.fasta"
