@@ -1,3 +1,3 @@
 """The version of the core, below everything that states it."""
 
-__version__ = "0.1.0+src"
+__version__ = "0.2.0+src"

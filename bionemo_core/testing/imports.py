@@ -81,7 +81,7 @@ def check_core_requirement(subject: Subject) -> None:
         for requirement in map(Requirement, subject.found.requires)
         if canonicalize_name(requirement.name) == CORE_DISTRIBUTION
     ]
-    advice = f'Put "{CORE_DISTRIBUTION}>=0.1,<0.2" into the dependencies of its pyproject.toml and reinstall it.'
+    advice = f'Put "{CORE_DISTRIBUTION}>=0.2,<0.3" into the dependencies of its pyproject.toml and reinstall it.'
     if not declared:
         fail(f"{subject.distribution} does not declare that it needs {CORE_DISTRIBUTION}. {advice}")
     for requirement in declared:

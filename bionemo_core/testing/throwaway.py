@@ -10,7 +10,7 @@ from textwrap import dedent
 
 from bionemo_core.plugins.discovery import ENTRY_POINT_GROUP
 
-ADMITS_THIS_CORE = "bionemo-run>=0.1,<0.2"
+ADMITS_THIS_CORE = "bionemo-run>=0.2,<0.3"
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ def small_plugin(tmp_path: Path) -> Iterator[MakeSubject]:
                     assert old in files[file], f"the small plugin has no {old!r} in {file}"
                     files[file] = files[file].replace(old, new)
             code = files.pop("__init__.py")
-            requires = others.pop("requires", ("bionemo-run>=0.1,<0.2",))
+            requires = others.pop("requires", ("bionemo-run>=0.2,<0.3",))
             plugin = make_plugin(tmp_path / "plugin", "small", code, files=files, requires=requires)
             stack.enter_context(installed(plugin))
             return Subject(KitSettings("small", **others), tmp_path / "work")

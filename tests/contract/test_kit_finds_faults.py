@@ -79,13 +79,13 @@ def test_a_plugin_that_cannot_be_used(small_plugin: MakeSubject, old: str, new: 
 
 @pytest.mark.parametrize(
     ("requires", "message"),
-    [((), "does not declare that it needs bionemo-run"), (("bionemo-run>=0.1",), "admits every later core")],
+    [((), "does not declare that it needs bionemo-run"), (("bionemo-run>=0.2",), "admits every later core")],
     ids=["nothing", "no upper bound"],
 )
 def test_a_plugin_that_does_not_say_which_core_it_needs(
     small_plugin: MakeSubject, requires: tuple[str, ...], message: str
 ):
-    with finds(message, "bionemo-run>=0.1,<0.2"):
+    with finds(message, "bionemo-run>=0.2,<0.3"):
         imports.check_core_requirement(small_plugin(requires=requires))
 
 

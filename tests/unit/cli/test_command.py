@@ -178,7 +178,7 @@ def test_completion_prints_a_script(capsys, monkeypatch):
 
 def test_version(capsys):
     assert cli.main(["--version"]) == 0
-    assert capsys.readouterr().out.startswith("bionemo-run 0.1.0")
+    assert capsys.readouterr().out.startswith("bionemo-run 0.2.0")
 
 
 def test_runs_lists_finished_killed_and_damaged_ones(capsys, home):

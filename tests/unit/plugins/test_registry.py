@@ -38,7 +38,7 @@ def bionemo_models():
 
 
 def test_a_good_plugin_is_found_and_its_component_built(install, load):
-    install("good-plugin", GOOD, version="2.1", requires="bionemo-run>=0.1,<0.2")
+    install("good-plugin", GOOD, version="2.1", requires="bionemo-run>=0.2,<0.3")
     registry = load()
     assert record_of(registry, "good-plugin").status is Status.OK
     found = registry.get("model", "goodnet")
@@ -70,7 +70,7 @@ class Bag(dict):
         ("raise SystemExit(3)", {}, Status.BROKEN, ["SystemExit"]),
         ("BIONEMO_PLUGIN_API = 0", {}, Status.INCOMPATIBLE, ["BIONEMO_PLUGIN_API = 0", "expected 1"]),
         ("", {"head": ""}, Status.INCOMPATIBLE, ["it has no BIONEMO_PLUGIN_API"]),
-        ("raise ImportError", {"requires": "bionemo-run>=5"}, Status.INCOMPATIBLE, ["bionemo-run>=5", "0.1.0"]),
+        ("raise ImportError", {"requires": "bionemo-run>=5"}, Status.INCOMPATIBLE, ["bionemo-run>=5", "0.2.0"]),
         ("", {"extra_entry_point": True}, Status.REJECTED, ["2 entry points", "expected one"]),
         ("@hookimpl\ndef bionemo_model():\n    return []", {}, Status.REJECTED, ["Did you mean 'bionemo_models'"]),
         ("@hookimpl\ndef bionemo_optimisers():\n    return []", {}, Status.REJECTED, ["unknown hook"]),
