@@ -10,7 +10,7 @@ from bionemo_core.errors import ConfigError
 from bionemo_core.plugins import RegisteredComponent
 
 _NOTHING = ("[]", "null")
-
+"""Values that choose nothing."""
 
 _OF_SOURCE = ("restore", "connector")
 """Groups that say how the weights of `restore_from_path` are loaded."""
@@ -38,9 +38,10 @@ def check_unused(
     in_files: Mapping[Path, Iterable[str]],
     settings: Mapping[str, Any] | None = None,
 ) -> None:
-    """Check that the task uses each key that was typed; say which of them, or of a file's, it leaves alone.
+    """Refuse typed keys that the task does not use; print a note about such keys in the user's files.
 
-    A file may serve several tasks. So may what describes the machine, such as `trainer.num_threads`.
+    A file may serve several tasks, so its keys are not refused. Neither are typed keys that describe the machine, such
+    as `trainer.num_threads`.
 
     Args:
         task: the chosen task.

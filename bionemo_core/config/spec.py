@@ -19,10 +19,13 @@ from bionemo_core.config.task_spec import task_spec
 from bionemo_core.config.value_checks import check_values, refuse_null_group
 from bionemo_core.errors import ArtefactError, ConfigError
 from bionemo_core.plugins import Registry
+from bionemo_core.plugins.hookspecs import noun_of
 
 FORMAT = "bionemo-run/run-spec"
 FORMAT_VERSION = 1
 SINGLE_GROUPS = ("task", "model", "tokenizer", "data", "optim", "scheduler")
+_FIELD_OF_GROUP = {"logger": "loggers", "callbacks": "callbacks"}
+"""The field of `RunSpec` for each group of which several components are chosen at once."""
 _SCALARS = {"name": str, "home": str, "seed": int, "restore_from_path": (str, type(None)), "resume": (str, type(None))}
 
 
@@ -59,7 +62,7 @@ def make_spec(config: DictConfig, registry: Registry) -> RunSpec:
     _check_choices(singles, registry)
     parts: dict[str, Any] = {group: choice for group, choice in singles.items() if choice is not None}
     parts |= {group: schema(**content[group]) for group, schema in CORE_GROUPS.items()}
-    for group, field in (("logger", "loggers"), ("callbacks", "callbacks")):
+    for group, field in _FIELD_OF_GROUP.items():
         nodes = (content.get(group) or {}).values()
         parts[field] = tuple(_choice_of(group, node, registry) for node in nodes)
     spec = RunSpec(
@@ -140,7 +143,7 @@ def from_json(text: str) -> RunSpec:
     parts |= {group: choice_from(content[group], group, f"run specification: {group}") for group in SINGLE_GROUPS}
     if content["connector"] is not None:
         parts["connector"] = choice_from(content["connector"], "connector", "run specification: connector")
-    for group, field in (("logger", "loggers"), ("callbacks", "callbacks")):
+    for group, field in _FIELD_OF_GROUP.items():
         parts[field] = _choices_from(content[field], field, group)
     parts |= {group: _schema_from(content[group], group, schema) for group, schema in CORE_GROUPS.items()}
     spec = RunSpec(**parts)
@@ -189,10 +192,7 @@ def _optional_choice(group: str, node: Any, registry: Registry) -> Choice | None
 
 def _choice_of(group: str, node: Any, registry: Registry) -> Choice:
     if not isinstance(node, dict) or COMPONENT_KEY not in node:
-        raise ConfigError(
-            f"{group}: got the values {node!r} without a component. Choose one with {group}=NAME; "
-            f"available: {', '.join(registry.names(group))}."
-        )
+        raise ConfigError(f"{group}: got the values {node!r} without a component. {_how_to_choose(group, registry)}")
     registered = registry.get(group, node[COMPONENT_KEY])
     params = {str(key): value for key, value in node.items() if key != COMPONENT_KEY}
     registered.check_ranges(params, f"{group}.{registered.name}" if group in SEVERAL_AT_ONCE else group)
@@ -242,10 +242,7 @@ def _name_of(task: Choice, model: Choice) -> str:
 def _check_choices(singles: Mapping[str, Choice | None], registry: Registry) -> None:
     model = singles["model"]
     if model is None:
-        raise ConfigError(
-            "no model is chosen. Choose one with model=NAME; "
-            f"available: {', '.join(registry.names('model')) or 'none'}."
-        )
+        raise ConfigError(f"no model is chosen. {_how_to_choose('model', registry)}")
     absent = [group for group in SINGLE_GROUPS if singles[group] is None]
     if not absent:
         return
@@ -254,13 +251,17 @@ def _check_choices(singles: Mapping[str, Choice | None], registry: Registry) -> 
     for group, name in missing:
         if group in absent:
             raise ConfigError(
-                f"model {model.name!r} needs {group} {name!r}, which no loaded plugin offers. "
-                f"Choose one with {group}=NAME; available: {', '.join(registry.names(group)) or 'none'}."
+                f"model {model.name!r} needs {noun_of(group)} {name!r}, which no loaded plugin offers. "
+                f"{_how_to_choose(group, registry)}"
             )
     raise ConfigError(
-        f"no {absent[0]} is chosen, and model {model.name!r} has no default. Choose one with {absent[0]}=NAME; "
-        f"available: {', '.join(registry.names(absent[0])) or 'none'}."
+        f"no {noun_of(absent[0])} is chosen, and model {model.name!r} has no default. "
+        f"{_how_to_choose(absent[0], registry)}"
     )
+
+
+def _how_to_choose(group: str, registry: Registry) -> str:
+    return f"Choose one with {group}=NAME; available: {', '.join(registry.names(group)) or 'none'}."
 
 
 def _choices_from(content: Any, field: str, group: str) -> tuple[Choice, ...]:

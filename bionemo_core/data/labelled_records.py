@@ -118,9 +118,9 @@ class LabelledRecords:
 
     def texts(self) -> tuple[bytes, ...]:
         """Return what each record reads: its sequence or, of a pair, both with a tab between them."""
-        return (
-            tuple(map(b"\t".join, zip(self.sequences, self.seconds, strict=True))) if self.seconds else self.sequences
-        )
+        if not self.seconds:
+            return self.sequences
+        return tuple(map(b"\t".join, zip(self.sequences, self.seconds, strict=True)))
 
     def swapped(self) -> LabelledRecords:
         """Return the records with the sequences of each pair in the other order; single sequences as they are."""
@@ -133,7 +133,7 @@ class LabelledRecords:
     def drop_longer(self, max_residues: int, what: str, tokenizer: Tokenizer | None = None) -> LabelledRecords:
         """Return the records of at most `max_residues` tokens and log how many were dropped, as in v1.
 
-        Without a tokenizer, each letter is a token. Of pairs this is about the first sequences.
+        Without a tokenizer, each letter is a token. Of a pair, only the first sequence counts.
 
         Raises:
             DataError: no record is left.

@@ -34,7 +34,7 @@ _RANGE = re.compile(
     r"(?P<before>.*?)(?:\[|\(|<|_OP_)(?P<first>\d+)\.\.(?P<last>\d+)(?:\]|\)|>|_CL_)(?P<after>.*)", re.DOTALL
 )
 _LAST = ("artefact.json", "config.json", "manifest.json")
-"""Files without which a folder is nothing: they are sent last."""
+"""Files that make a folder a model or a run; they are sent last, so that nobody opens a folder that is half there."""
 _BLOCK_BYTES = 16 << 20
 
 
@@ -273,7 +273,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _blocks(storage: ObjectStorage, name: str, offset: int) -> Iterator[bytes]:
-    """Yield the bytes of an object from an offset on; only reading is explained, not what is done with them."""
+    """Yield the bytes of an object from an offset on; only errors of reading are explained, not those of the caller."""
     with storage.explained(name):
         source = storage.files.open(name, "rb", cache_type="none")
     with source:

@@ -21,6 +21,9 @@ from bionemo_core.runs.launch import PATIENCE_S, portable_failure, raise_failure
 from bionemo_core.runs.trainer import explain_lost_ranks
 from bionemo_core.training.signals import StopSignal
 
+ADVICE = "Find the cause in its output, then run the same command again."
+"""What to do about a lost rank."""
+
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
 
@@ -30,9 +33,6 @@ class _Together(Generic[Piece]):
     """A piece that every rank computes, because the ranks exchange values in it."""
 
     piece: Piece
-
-
-ADVICE = "Find the cause in its output, then run the same command again."
 
 
 class SharedWork(Generic[Piece, Result]):
@@ -47,7 +47,7 @@ class SharedWork(Generic[Piece, Result]):
 
     def __init__(self, ranks: Ranks, compute: Callable[[Piece], Result]) -> None:
         self.ranks, self.compute = ranks, compute
-        self._is_meeting = False
+        self._in_collective = False
         self._group = group_of_all_hosts(PATIENCE_S) if ranks.size > 1 else None
 
     def share(self, pieces: Iterable[Piece]) -> Iterator[Result]:
@@ -61,7 +61,7 @@ class SharedWork(Generic[Piece, Result]):
             return
         rest = iter(pieces)
         while given := list(itertools.islice(rest, self.ranks.num_copies)):
-            self._tell(given)
+            self._broadcast(given)
             own, own_failure = self._attempt(given)
             outcomes = self._gather((own, None))
             if own_failure is not None:
@@ -71,15 +71,15 @@ class SharedWork(Generic[Piece, Result]):
                 yield result
 
     def together(self, piece: Piece) -> Result:
-        """Return what the function returns on rank 0, where all ranks compute the same piece and meet in it.
+        """Have all ranks compute the same piece, in which they exchange values; return the result of rank 0.
 
-        A rank that fails in it ends, and is lost to the others, which may wait for it there.
+        A rank that fails in it ends, because the others may already wait for its values; they see a lost rank.
         """
         if self.ranks.size > 1:
-            self._tell(_Together(piece))
-            self._is_meeting = True
+            self._broadcast(_Together(piece))
+            self._in_collective = True
         result = self.compute(piece)
-        self._is_meeting = False
+        self._in_collective = False
         return result
 
     def lead(self, task: Callable[[], None], *, ignore_signals: bool = False) -> None:
@@ -107,18 +107,18 @@ class SharedWork(Generic[Piece, Result]):
         try:
             task()
         except Exception as error:
-            if not (self._is_meeting or (isinstance(error, RuntimeError) and is_lost_peer(error))):
-                self._tell(None)
+            if not (self._in_collective or (isinstance(error, RuntimeError) and is_lost_peer(error))):
+                self._broadcast(None)
             raise
-        self._tell(None)
+        self._broadcast(None)
 
     def _serve(self) -> None:
         own: Exception | None = None
-        while (told := self._tell(None)) is not None:
-            if isinstance(told, _Together):
-                self.compute(told.piece)
+        while (message := self._broadcast(None)) is not None:
+            if isinstance(message, _Together):
+                self.compute(message.piece)
                 continue
-            result, failure = self._attempt(told)
+            result, failure = self._attempt(message)
             own = own or failure
             self._gather((result, portable_failure(own) if own else None))
         if own is not None and not isinstance(own, BioNeMoError):
@@ -127,7 +127,8 @@ class SharedWork(Generic[Piece, Result]):
     def _attempt(self, pieces: list[Piece]) -> tuple[Result | None, Exception | None]:
         """Compute this rank's piece; return the result and the failure.
 
-        Ranks that hold a model together meet in a piece, so one that fails alone ends, and is lost to the others.
+        Ranks that hold one model together exchange values in a piece, so one that fails alone ends, and the others see
+        a lost rank.
         """
         if self.ranks.copy >= len(pieces):
             return None, None
@@ -135,13 +136,16 @@ class SharedWork(Generic[Piece, Result]):
             result = self.compute(pieces[self.ranks.copy])
         except Exception as error:
             if self.ranks.tensor_size > 1 and not isinstance(error, BioNeMoError):
-                self._is_meeting = True
+                self._in_collective = True
                 raise
             return None, error
         return (result if self.ranks.leads_copy else None), None
 
-    def _tell(self, message: list[Piece] | _Together[Piece] | None) -> list[Piece] | _Together[Piece] | None:
-        """Return the message of rank 0: pieces, one for each of the first ranks; one for all; or None at the end."""
+    def _broadcast(self, message: list[Piece] | _Together[Piece] | None) -> list[Piece] | _Together[Piece] | None:
+        """Send rank 0's message to all ranks, and return it.
+
+        It is a list of pieces, one for each of the first copies of the model; one piece for all; or None at the end.
+        """
         messages = [message]
         dist.broadcast_object_list(messages, group=self._group)
         return messages[0]

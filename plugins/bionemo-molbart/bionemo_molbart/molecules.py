@@ -14,20 +14,28 @@ MOLECULE = "molecule"
 SCAFFOLD = "scaffold"
 """The name of a stored column of scaffolds, and of splits by them."""
 
-_PARAMETERS = Chem.SmilesParserParams()
-_PARAMETERS.parseName = False
-_PARAMETERS.allowCXSMILES = False
 _MAX_SEED = 2**31 - 1
+
+
+def _parser_parameters(*, sanitize: bool) -> Chem.SmilesParserParams:
+    parameters = Chem.SmilesParserParams()
+    parameters.sanitize = sanitize
+    parameters.parseName = False
+    parameters.allowCXSMILES = False
+    return parameters
+
+
+_SANITIZED, _AS_WRITTEN = _parser_parameters(sanitize=True), _parser_parameters(sanitize=False)
 
 
 def parsed(smiles: str) -> Chem.Mol | None:
     """Return the sanitised molecule of a SMILES, or None; nothing is written to RDKit's log.
 
-    RDKit takes the empty text for a molecule without atoms, and white space for the end of the SMILES: who must know
-    looks before asking.
+    RDKit reads the empty text as a molecule without atoms, and stops at white space. A caller to which that matters
+    checks the text first.
     """
     with rdBase.BlockLogs():
-        return Chem.MolFromSmiles(smiles, _PARAMETERS)
+        return Chem.MolFromSmiles(smiles, _SANITIZED)
 
 
 def serialised(smiles: str) -> bytes:
@@ -44,7 +52,7 @@ def restored(molecule: bytes) -> Chem.Mol | None:
 def parsed_before(smiles: str) -> Chem.Mol | None:
     """Return the result of `parsed`, three times as fast if this process has parsed the same SMILES twice before.
 
-    The last 65,536 texts are remembered, and of those that came again RDKit's serialised form, about a kilobyte each.
+    The last 65,536 texts are cached. Those that were parsed twice keep RDKit's serialised form, about a kilobyte each.
     """
     seen = _remembered(smiles)
     if seen.molecule is not None:
@@ -57,7 +65,7 @@ def parsed_before(smiles: str) -> Chem.Mol | None:
 
 
 class _Seen:
-    """What is remembered of a SMILES."""
+    """The cache entry of a SMILES: whether it was parsed before, and from the second time on the molecule."""
 
     __slots__ = ("molecule", "once")
 
@@ -72,13 +80,9 @@ def _remembered(smiles: str) -> _Seen:
 
 
 def why_not(smiles: str) -> str:
-    """Return why `parsed` gives None: RDKit's complaint about the chemistry, or that the text is no SMILES."""
-    parameters = Chem.SmilesParserParams()
-    parameters.sanitize = False
-    parameters.parseName = False
-    parameters.allowCXSMILES = False
+    """Return why `parsed` gives None: what RDKit says about the chemistry, or that the text is not SMILES."""
     with rdBase.BlockLogs():
-        molecule = Chem.MolFromSmiles(smiles, parameters)
+        molecule = Chem.MolFromSmiles(smiles, _AS_WRITTEN)
         if molecule is None:
             return "is not SMILES"
         problems = Chem.DetectChemistryProblems(molecule)
@@ -108,15 +112,15 @@ class CanonicalSmiles:
         return None if found is None else found.encode()
 
     def why_not(self, text: bytes) -> str:
-        """RDKit's complaint."""
+        """Return why the text has no canonical form."""
         return "has white space within" if len(text.split()) > 1 else why_not(text.decode("latin-1"))
 
 
 def scaffold(smiles: bytes) -> bytes:
     """Return the Bemis-Murcko scaffold (1996) as canonical SMILES without stereochemistry.
 
-    It is the rings, what links them, and, as RDKit has it, atoms that are double-bonded to either. Molecules without
-    rings have the empty one in common, as in MoleculeNet; what is no molecule has a family alone.
+    It holds the rings, the chains between them and, as RDKit defines it, atoms that are double-bonded to either. All
+    molecules without rings share the empty scaffold, as in MoleculeNet. A text that is no molecule is its own scaffold.
     """
     molecule = parsed(smiles.decode("latin-1"))
     if molecule is None:
@@ -129,8 +133,8 @@ def scaffold(smiles: bytes) -> bytes:
 def randomised(molecule: Chem.Mol, seed: int) -> str:
     """Return a random spelling of the molecule, decided by `seed` (0 .. 2**31 - 2) and RDKit's version alone.
 
-    RDKit draws from one generator a process. A seed above 0 sets that generator anew before anything is drawn, so
-    neither earlier calls nor the number of workers show.
+    RDKit has one random number generator a process. A seed above 0 resets it first, so the result does not depend on
+    earlier calls or on the number of workers.
     """
     return str(Chem.MolToRandomSmilesVect(molecule, 1, randomSeed=1 + seed % _MAX_SEED)[0])
 
