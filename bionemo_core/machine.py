@@ -16,6 +16,7 @@ PACKAGE_OF_MODULE = {
     "h5py": "h5py",
     "matplotlib": "matplotlib",
     "megatron.core": "megatron-core",
+    "mlflow": "mlflow-skinny",
     "pytorch_lightning": "pytorch-lightning",
     "tensorboard": "tensorboard",
     "torch": "torch",

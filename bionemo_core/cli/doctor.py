@@ -16,6 +16,8 @@ LOW_DISK_BYTES = 10 * machine.GIB
 OPTIONAL = {
     "tensorboard": "logger=tensorboard",
     "wandb": "logger=wandb",
+    "mlflow": "logger=mlflow",
+    "h5py": "embeddings in a file that ends in .h5",
     "flash_attn.cute": "faster attention on Hopper GPUs and later",
 }
 

@@ -90,7 +90,7 @@ class Seq2SeqInference:
         absent = [name for name in ("encode", "start", "step") if not hasattr(network, name)]
         if absent:
             raise ConfigError(
-                f"sampling: {type(network).__name__} cannot decode: it has no {', '.join(absent)}. "
+                f"sampling: {type(network).__name__} writes no text: it lacks {', '.join(absent)} of a decoder. "
                 "Use an encoder-decoder, such as model=megamolbart or model=molmim, or a restore_from_path of one."
             )
         require_weights(network, "decoding")

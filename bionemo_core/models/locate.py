@@ -19,7 +19,7 @@ from bionemo_core.interop.nemo import read_nemo
 from bionemo_core.interop.source_config import keep_config
 from bionemo_core.interop.stored import ABSENT, AbsentParts, CheckpointTensors, InMemoryTensors, ModelSpec, StoredModel
 from bionemo_core.io.http import hide_secrets
-from bionemo_core.models.published import published_address
+from bionemo_core.models.published import published_address, published_models
 from bionemo_core.plugins.did_you_mean import did_you_mean
 from bionemo_core.protocols import BuildContext
 
@@ -83,14 +83,14 @@ def _open_path(path: str, registry: Registry, connector: Choice | None, home: st
     if is_huggingface_folder(source):
         return _open_foreign("huggingface", read_huggingface(source), source, registry, connector)
     if source.is_file():
-        return _open_foreign("nemo", read_nemo(source), source, registry, connector)
+        return _open_foreign("nemo", _read_archive(source), source, registry, connector)
     for folder in (source, home_folder(BuildContext(home=home)) / "runs" / source):
         if runs := _runs_in(folder):
             raise ConfigError(
                 f"{path}: not a model, but a name of runs, of which {folder} holds {len(runs)}. Give the folder of "
                 f"one. The newest is {runs[-1]}"
             )
-    missing = "" if source.exists() else _describe_absence(source)
+    missing = "" if source.exists() else _describe_absence(source, registry, home)
     raise ConfigError(f"{path}: not a model.{missing} Expected {EXPECTED}.")
 
 
@@ -99,12 +99,25 @@ def _runs_in(folder: Path) -> list[Path]:
     return sorted((path.parent for path in folder.glob("*/run.json")), key=lambda run: run.stat().st_mtime)
 
 
-def _describe_absence(path: Path) -> str:
-    """Say that there is nothing at `path`, and what has a similar name in its folder."""
+def _read_archive(path: Path) -> ForeignModel:
+    try:
+        return read_nemo(path)
+    except ArtefactError as error:
+        if path.suffix == ".nemo":
+            raise
+        raise ArtefactError(f"{error} If it is no such archive, it is not a model. Expected {EXPECTED}.") from error
+
+
+def _describe_absence(path: Path, registry: Registry, home: str) -> str:
+    """Say that there is nothing at `path`, and what has a similar name: a neighbour, published weights, or runs."""
     try:
         beside = sorted(entry.name for entry in path.parent.iterdir())
     except OSError:
         return f" There is no folder {path.parent}."
+    if str(path) == path.name:
+        runs = home_folder(BuildContext(home=home)) / "runs"
+        beside += [model.name for model in published_models(registry)]
+        beside += sorted(entry.name for entry in runs.iterdir()) if runs.is_dir() else []
     return f" There is nothing at this path.{did_you_mean(path.name, beside)}"
 
 

@@ -46,6 +46,7 @@ class KeyNames(NamedTuple):
 
 DATA_KEYS = KeyNames()
 LABELLED_KEYS = KeyNames("data.sequence_column", "", format="")
+LABELLED_PAIR_KEYS = KeyNames("data.first_column", "", format="")
 TASK_KEYS = KeyNames(
     "task.sequence_column", "", "task.separator", "task.header_lines", "task.format", id_column="task.id_column"
 )

@@ -61,6 +61,7 @@ def labelled_pairs(
     """
     from bionemo_core.data.labelled_records import TARGET_SEPARATOR, TOGETHER, LabelledRecords
     from bionemo_core.data.readers import decode_text
+    from bionemo_core.data.readers.key_names import LABELLED_PAIR_KEYS
     from bionemo_core.data.sources.labelled_source import labelled_source
     from bionemo_core.data.splits.table import TableSplit
 
@@ -72,7 +73,7 @@ def labelled_pairs(
         keys[split_column] = "data.split_column"
     path = Path(dataset_path).expanduser()
     layout = {"separator": data_sep, "header_lines": header_lines}
-    source = labelled_source([path], first_column, id_column or "", keys, layout)
+    source = labelled_source([path], first_column, id_column or "", keys, layout, LABELLED_PAIR_KEYS)
     where = f"{source.kind}: {path}"
     clean = Cleaner(tokenizer, on_invalid, where, canonicalize)
     clean_second = Cleaner(getattr(tokenizer, "second_tokenizer", tokenizer), on_invalid, where, canonicalize)

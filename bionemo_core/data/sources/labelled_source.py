@@ -7,7 +7,7 @@ from typing import Any
 from bionemo_core.data.readers import CsvSource, ParquetSource, Source, source_for
 from bionemo_core.data.readers.decompress import split_extension
 from bionemo_core.data.readers.formats import EXTENSIONS
-from bionemo_core.data.readers.key_names import LABELLED_KEYS
+from bionemo_core.data.readers.key_names import LABELLED_KEYS, KeyNames
 from bionemo_core.data.readers.plugin_formats import formats_by_extension, has_columns, plugin_readers
 from bionemo_core.data.readers.tables import read_column_names
 from bionemo_core.errors import ConfigError
@@ -19,7 +19,12 @@ _LAYOUT = {"separator": (",", LABELLED_KEYS.separator), "header_lines": (1, LABE
 
 
 def labelled_source(
-    paths: Sequence[Path], sequence: str, id_column: str, columns: Mapping[str, str], layout: Mapping[str, Any]
+    paths: Sequence[Path],
+    sequence: str,
+    id_column: str,
+    columns: Mapping[str, str],
+    layout: Mapping[str, Any],
+    keys: KeyNames = LABELLED_KEYS,
 ) -> Source:
     """Return the reader of files, by the extension of the first; a file with any other extension is a CSV table.
 
@@ -29,12 +34,13 @@ def labelled_source(
         id_column: the column of the id; empty: `id` in a table that has one.
         columns: the other columns to read, each with the key that named it.
         layout: the separator and the header lines of a CSV file.
+        keys: the names of the keys in messages.
 
     Raises:
         ConfigError: a key is given that these files do not have.
         DataError: a header cannot be read.
     """
-    keys = LABELLED_KEYS._replace(further=columns)
+    keys = keys._replace(further=columns)
     _, extension = split_extension(paths[0].name)
     if EXTENSIONS.get(extension) == "parquet":
         _refuse_layout(layout, "parquet")

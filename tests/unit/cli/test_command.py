@@ -9,7 +9,7 @@ import pytest
 from bionemo_core import builtin, cli
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.config.task_spec import TaskSpec
-from bionemo_core.errors import ConfigError, DataError, Preempted
+from bionemo_core.errors import ArtefactError, ConfigError, DataError, Preempted
 from bionemo_core.models.locate import open_stored
 
 pytest.importorskip("bionemo_esm")
@@ -224,6 +224,19 @@ def test_runs_of_a_name_that_has_none(tmp_path, capsys):
     (tmp_path / "runs" / "mine" / "2026" / "run.json").write_text("{}")
     assert cli.main(["runs", "mien", f"home={tmp_path}"]) == 0
     assert f"No runs of the name mien in {tmp_path / 'runs'}. Did you mean 'mine'?" in capsys.readouterr().out
+
+
+def test_a_misspelt_name_of_a_model_or_of_runs_is_answered_with_the_close_one(tmp_path):
+    (tmp_path / "runs" / "PROTEINS").mkdir(parents=True)
+    for typed, close in (("esm2_8", "esm2_8m"), ("PROTEIN", "PROTEINS")):
+        with pytest.raises(ConfigError, match=rf"^{typed}: not a model.* Did you mean '{close}'"):
+            open_stored(typed, builtin.load_registry(), home=str(tmp_path))
+
+
+def test_a_file_that_is_no_model_is_answered_with_what_a_model_is(tmp_path):
+    (tmp_path / "my.fasta").write_text(">a\nMKT\n")
+    with pytest.raises(ArtefactError, match=r"it is not a model\. Expected a run folder"):
+        open_stored(str(tmp_path / "my.fasta"), builtin.load_registry())
 
 
 def test_a_name_of_runs_and_its_folder_are_answered_with_the_newest_run(tmp_path):

@@ -8,6 +8,7 @@ import pytest
 
 from bionemo_core.data.labelled_records import LabelledRecord
 from bionemo_core.data.sources.labelled import flip_fasta, labelled_csv
+from bionemo_core.data.sources.labelled_pairs import labelled_pairs
 from bionemo_core.errors import ConfigError, DataError
 
 TABLE = "id,sequence,3state,resolved\na,MKV,CEH,110\nb,mkva,CCCC,1111\nc,MK!,CEH,111\n"
@@ -271,3 +272,13 @@ def test_equal_sequences_in_two_splits_are_counted_or_kept_together(tmp_path, to
     parts = [set(part.sequences) for part in splits.parts().values()]
     assert sum(map(len, parts)) == len(set().union(*parts)) == 10
     assert "training split too" not in caplog.text
+
+
+def test_a_table_of_pairs_without_a_column_is_answered_with_the_key_that_names_it(tmp_path, tokenizer, context):
+    path = tmp_path / "pairs.csv"
+    path.write_text("a,second,target\nMKV,MKA,1\n")
+    with pytest.raises(DataError, match=r"column 'first' is not in the header.* with data\.first_column\."):
+        labelled_pairs(str(path), tokenizer=tokenizer, context=context)
+    path.write_text("first,b,target\nMKV,MKA,1\n")
+    with pytest.raises(DataError, match=r"column 'second' is not in the header.* with data\.second_column\."):
+        labelled_pairs(str(path), tokenizer=tokenizer, context=context)
