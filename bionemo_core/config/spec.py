@@ -2,7 +2,8 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,11 +15,12 @@ from bionemo_core.config.environment_values import check_environment_values
 from bionemo_core.config.model_defaults import missing_defaults
 from bionemo_core.config.safe_json import check_keys, check_type, choice_from, parse_json, refuse_unsafe
 from bionemo_core.config.schema import CORE_GROUPS, LATER_SETTINGS, OPENED, SEVERAL_AT_ONCE, Choice, RunSpec
-from bionemo_core.config.store import COMPONENT_KEY
+from bionemo_core.config.store import COMPONENT_KEY, Primary
 from bionemo_core.config.task_spec import task_spec
 from bionemo_core.config.value_checks import check_values, refuse_null_group
 from bionemo_core.errors import ArtefactError, ConfigError
 from bionemo_core.plugins import Registry
+from bionemo_core.plugins.did_you_mean import did_you_mean
 from bionemo_core.plugins.hookspecs import noun_of
 
 FORMAT = "bionemo-run/run-spec"
@@ -56,6 +58,7 @@ def make_spec(config: DictConfig, registry: Registry) -> RunSpec:
         raise ConfigError(explain(error)) from error
     assert isinstance(plain, dict)
     content = {str(key): value for key, value in plain.items()}
+    _check_added_keys(content, composed_yaml(config))
     singles = {group: _optional_choice(group, content.get(group), registry) for group in (*SINGLE_GROUPS, "connector")}
     _refuse_own_parts(singles, content["restore_from_path"], registry)
     _add_placeholders(singles, content["restore_from_path"] or content["resume"], registry)
@@ -180,6 +183,26 @@ def explain(error: OmegaConfBaseException) -> str:
     return f"{key}{first_line}"
 
 
+def _check_added_keys(content: Mapping[str, Any], text: str) -> None:
+    """Refuse keys, added as with `+KEY=VALUE`, that nothing reads.
+
+    A key of its own at the top may serve other values, which refer to it as `${KEY}`.
+    """
+    known = [one.name for one in dataclasses.fields(Primary)]
+    for key in content:
+        if key not in known and not re.search(rf"\$\{{{re.escape(key)}\b", text):
+            close = did_you_mean(key, known)
+            raise ConfigError(f"there is no key '{key}', and no value refers to ${{{key}}}.{close} Leave it out.")
+    for group, schema in CORE_GROUPS.items():
+        _refuse_unknown(content[group], [one.name for one in dataclasses.fields(schema)], group)
+
+
+def _refuse_unknown(given: Iterable[str], known: Sequence[str], prefix: str) -> None:
+    for key in given:
+        if key not in known:
+            raise ConfigError(f"there is no key '{prefix}.{key}'.{did_you_mean(key, known)} Leave it out.")
+
+
 def _home_folder(home: str) -> str:
     if "://" in home:
         raise ConfigError(f"home={home}: expected a folder on a disk, because runs replace files there in one step.")
@@ -195,7 +218,9 @@ def _choice_of(group: str, node: Any, registry: Registry) -> Choice:
         raise ConfigError(f"{group}: got the values {node!r} without a component. {_how_to_choose(group, registry)}")
     registered = registry.get(group, node[COMPONENT_KEY])
     params = {str(key): value for key, value in node.items() if key != COMPONENT_KEY}
-    registered.check_ranges(params, f"{group}.{registered.name}" if group in SEVERAL_AT_ONCE else group)
+    prefix = f"{group}.{registered.name}" if group in SEVERAL_AT_ONCE else group
+    _refuse_unknown(params, [key.name for key in registered.keys], prefix)
+    registered.check_ranges(params, prefix)
     return Choice(group, registered.name, params, registered.distribution, registered.version)
 
 

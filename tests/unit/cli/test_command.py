@@ -53,6 +53,11 @@ def test_a_run_reaches_its_task_and_writes_nothing_into_the_working_folder(runs_
     assert {path.name for path in tmp_path.iterdir()} == {"home"}
 
 
+def test_a_key_that_other_values_refer_to_may_be_added(runs_seen):
+    assert cli.main(["model=esm1nv_tiny", "+mine.steps=3", "trainer.max_steps=${mine.steps}"]) == 0
+    assert [spec.trainer.max_steps for spec in runs_seen] == [3]
+
+
 def test_a_sweep_runs_every_combination(runs_seen):
     assert cli.main(["-m", "model=esm1nv,esm1nv_tiny", "trainer.max_steps=1,2"]) == 0
     assert [(spec.model.name, spec.trainer.max_steps) for spec in runs_seen] == [
@@ -81,6 +86,9 @@ def test_lightnings_repeated_command_line_is_understood(runs_seen, home):
         (["model=esm1nv", "trainer.max_step=3"], "Did you mean 'trainer.max_steps'"),
         (["model=esm1nv", "modle.num_layers=3"], "there is no key 'modle.num_layers'. Did you mean 'model.num_layers'"),
         (["model=esm1nv", "zzz.qqq=3"], "there is no key 'zzz.qqq'. `bionemo-run help` lists the keys."),
+        (["model=esm1nv", "+zzz.qqq=3"], "there is no key 'zzz', and no value refers to ${zzz}. Leave it out."),
+        (["model=esm1nv", "+trainer.max_step=3"], "there is no key 'trainer.max_step'. Did you mean 'max_steps'"),
+        (["model=esm1nv", "+optim.x=3"], "there is no key 'optim.x'. Leave it out."),
         (["doctr"], "'doctr' is neither a command nor a setting such as KEY=VALUE. Did you mean 'doctor'"),
         (["version"], "Did you mean '--version'"),
         (["esm1nv_tiny"], "Did you mean model=esm1nv_tiny?"),
