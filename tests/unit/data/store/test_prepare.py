@@ -399,17 +399,19 @@ def test_real_proteins(realdata: Path, tokenizer: CharacterTokenizer, context: B
 
 
 @pytest.mark.parametrize(
-    ("sequence", "words"),
+    ("sequence", "last", "words"),
     [
-        ("ACGTUNacgt" * 5, "the first 3 sequences have no other letters than A, C, G, T, U and N"),
-        ("ACGTUNacgl" * 5, ""),
-        ("ACGT", ""),  # too few letters to say
-        ("MJ", "the tokenizer cannot read 3 of 4 records, which were rejected"),
+        ("ACGTUNacgt" * 5, "AC", "the first 4 sequences have no other letters than A, C, G, T, U and N"),
+        ("ACGTUNacgt" * 5, "MKT", ""),
+        ("ACGT", "AC", ""),  # too few letters to say
+        ("MJ", "MKT", "the tokenizer cannot read 3 of 4 records, which were rejected"),
+        ("MKT", "MJ", ""),
     ],
 )
-def test_what_looks_like_no_protein_gives_a_warning(prepared: Prepare, caplog, sequence: str, words: str) -> None:
-    rest = ">d\nMKT\n" if sequence == "MJ" else ""
-    prepared("".join(f">{name}\n{sequence}\n" for name in "abc").encode() + rest.encode())
+def test_what_looks_like_no_protein_gives_a_warning(
+    prepared: Prepare, caplog: pytest.LogCaptureFixture, sequence: str, last: str, words: str
+) -> None:
+    prepared("".join(f">{name}\n{sequence}\n" for name in "abc").encode() + f">d\n{last}\n".encode())
     warned = [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]
     assert [words in one for one in warned] == [True] * bool(words)
 
