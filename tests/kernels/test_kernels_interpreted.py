@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bionemo_core.nn import decode_attention
+from bionemo_core.nn.kernels import decode_attention
 from bionemo_core.nn.kernels.short_attention import short_attention
 
 pytestmark = pytest.mark.interpreted
