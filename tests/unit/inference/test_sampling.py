@@ -117,7 +117,7 @@ def test_the_interface_of_an_opened_model():
     assert (model.seq_length, model.max_length) == (SEQ_LENGTH, 9)
     assert all(len(text) <= 9 for own in model.sample(2, seqs=TEXTS) for text in own)
     encoder_only = SimpleNamespace(network=SimpleNamespace(encode=None), seq_length=8)
-    with pytest.raises(ConfigError, match="no start, step"):
+    with pytest.raises(ConfigError, match="it lacks start, step"):
         Seq2SeqInference.of(SimpleNamespace(module=encoder_only, tokenizer=TOKENIZER))
 
 
