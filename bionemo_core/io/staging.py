@@ -30,9 +30,10 @@ OBJECTS = "objects"
 OUTGOING = "outgoing"
 RANGE_MARKS = ("[", "(", "<", "_OP_")
 """What opens a range of files, such as `x[000..049]`."""
-_RANGE = re.compile(
+RANGE = re.compile(
     r"(?P<before>.*?)(?:\[|\(|<|_OP_)(?P<first>\d+)\.\.(?P<last>\d+)(?:\]|\)|>|_CL_)(?P<after>.*)", re.DOTALL
 )
+"""A range of files, in each spelling that `data.sources.shard_ranges` reads."""
 _LAST = ("artefact.json", "config.json", "manifest.json")
 """Files that make a folder a model or a run; they are sent last, so that nobody opens a folder that is half there."""
 _BLOCK_BYTES = 16 << 20
@@ -246,7 +247,7 @@ def _pattern(path: str) -> str:
 def _range_check(path: str) -> Callable[[str], bool]:
     """Return whether a path with a range names an object; other paths name all that was found for them."""
     head, _, text = path.rpartition("/")
-    found = _RANGE.fullmatch(text)
+    found = RANGE.fullmatch(text)
     if found is None:
         return lambda name: True
     before, first, last, after = found.group("before", "first", "last", "after")

@@ -6,10 +6,8 @@ from pathlib import Path
 from bionemo_core.data.readers.decompress import COMPRESSED_EXTENSIONS, split_extension
 from bionemo_core.data.readers.formats import EXTENSIONS
 from bionemo_core.errors import ConfigError, DataError
+from bionemo_core.io.staging import RANGE
 
-_RANGE = re.compile(
-    r"(?P<before>.*?)(?:\[|\(|<|_OP_)(?P<first>\d+)\.\.(?P<last>\d+)(?:\]|\)|>|_CL_)(?P<after>.*)", re.DOTALL
-)
 _OPENERS = re.compile(r"[\[(<]|_OP_|[\])>]|_CL_|\.\.")
 _PAIRS = {"[": "]", "(": ")", "<": ">", "_OP_": "_CL_"}
 _EXTENSION = ".csv"
@@ -31,7 +29,7 @@ def expand_names(text: str, key: str = "data", extension: str = _EXTENSION) -> l
     expected = "Write one file as x000, several as x[000..049]."
     if not text.strip() or "\0" in text:
         raise ConfigError(f"{key}: {text!r} names no file. {expected}")
-    match = _RANGE.fullmatch(text)
+    match = RANGE.fullmatch(text)
     if match is None:
         if _OPENERS.search(text.replace("../", "")):
             raise ConfigError(f"{key}: {text!r} is not a range of files. {expected}")
