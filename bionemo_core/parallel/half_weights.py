@@ -42,6 +42,8 @@ class HalfWeights:
         self._half: list[Tensor] = []
         self._versions: list[int] = []
         self._slots: list[tuple[dict[str, Any], str, int]] = []
+        self._kept_gradients: list[Tensor] = []
+        """The tensors that gradients are put into, by number; none: a new one each time."""
         self._release_queued = False
         self.gathered = False
         self.held = False
@@ -68,7 +70,7 @@ class HalfWeights:
         copied = copy.copy(self)
         memo[id(self)] = copied
         copied._network = copy.deepcopy(self._network, memo)
-        copied._full, copied._half, copied._versions, copied._slots = [], [], [], []
+        copied._full, copied._half, copied._versions, copied._slots, copied._kept_gradients = [], [], [], [], []
         copied.on_gradient = None
         return copied
 
@@ -107,13 +109,24 @@ class HalfWeights:
         self.gathered = False
         self._add_gradients()
 
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def keep_gradients(self) -> None:
+        """From now on put the gradients of every step into the same tensors, where a CUDA graph finds them."""
+        if not self._kept_gradients:
+            present = [full.grad for full in self._full]
+            self._kept_gradients = [
+                torch.empty_like(full) if gradient is None else gradient
+                for full, gradient in zip(self._full, present, strict=True)
+            ]
+
     def _add_gradients(self) -> None:
         new: list[tuple[Tensor, Tensor]] = []
-        for full, half in zip(self._full, self._half, strict=True):
+        for number, (full, half) in enumerate(zip(self._full, self._half, strict=True)):
             if half.grad is None:
                 continue
             if full.grad is None:
-                full.grad = torch.empty_like(full)
+                full.grad = self._kept_gradients[number] if self._kept_gradients else torch.empty_like(full)
                 new.append((full.grad, half.grad))
             else:
                 full.grad.add_(half.grad)
@@ -122,7 +135,7 @@ class HalfWeights:
             torch._foreach_copy_([target for target, _ in new], [source for _, source in new])
 
     def _copy_all(self) -> None:
-        self._full, self._half, self._versions, self._slots = [], [], [], []
+        self._full, self._half, self._versions, self._slots, self._kept_gradients = [], [], [], [], []
         numbers: dict[int, int] = {}
         for module in self._network.modules():
             for name, parameter in module._parameters.items():

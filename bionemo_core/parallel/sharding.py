@@ -92,11 +92,6 @@ def _mesh(groups: ProcessGroups, device: torch.device, sharding: Sharding) -> De
     return DeviceMesh.from_group(parts, device.type, mesh=ranks, mesh_dim_names=("replicate", "shard"))
 
 
-def is_sharded(network: nn.Module) -> bool:
-    """Return whether data-parallel ranks hold a share of the weights each, which FSDP2 gathers."""
-    return isinstance(network, FSDPModule)
-
-
 def average_gradients(network: nn.Module) -> None:
     """Average the gradients of a step that the backward pass has not averaged; FSDP2 has averaged all."""
     replicas: Replicas | None = getattr(network, "_replicas", None)

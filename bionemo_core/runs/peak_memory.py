@@ -140,6 +140,7 @@ def estimate_peak(
     shards: int | None = None,
     rotary: bool = False,
     optimizer: OptimizerState = ADAM_STATE,
+    graphs: bool = False,
 ) -> Peak | None:
     """Return the estimate of a run; None for a model whose sizes are not those of a transformer.
 
@@ -152,6 +153,7 @@ def estimate_peak(
         shards: ranks that share one copy of weights, gradients and optimizer; None: all data-parallel ranks.
         rotary: as for `stacks_of`.
         optimizer: what the optimizer keeps.
+        graphs: whether passes are CUDA graphs, whose gradients have their memory during the whole run.
     """
     stacks = stacks_of(spec, plan, rotary=rotary)
     if not stacks:
@@ -164,7 +166,8 @@ def estimate_peak(
     activations = kept + passing + (0 if on.cpu else _CUDA_WORKSPACE)
     own, shards = parameters / plan.tensor_parallel_size, shards or plan.data_parallel_size
     moments = optimizer.bytes_per_parameter
-    state, after = _state_bytes(own, shards, plan.accumulate_grad_batches, on.number_bytes, moments)
+    early_gradients = graphs or plan.accumulate_grad_batches > 1
+    state, after = _state_bytes(own, shards, on.number_bytes, moments, early_gradients)
     return Peak(state, activations, after, kept)
 
 
@@ -237,17 +240,16 @@ def _end_bytes(stacks: list[Stack], on: Conditions, columns: float, share: float
 
 
 def _state_bytes(
-    parameters: float, shards: int, accumulate: int, number_bytes: int, moments: float
+    parameters: float, shards: int, number_bytes: int, moments: float, early_gradients: bool
 ) -> tuple[float, float]:
     """Return the bytes of the state before and after the last backward pass of a step.
 
-    In float32: weights (4), the optimizer's `moments` (of Adam 8), gradients (4, after the first backward pass). In 16
-    bit copies of weights (2) and gradients (2) are added; with several shards the copies are whole and the rest is
-    sharded.
+    In float32: weights (4), the optimizer's `moments` (of Adam 8), gradients (4, `early_gradients` before the last
+    backward pass, too). In 16 bit copies of weights (2) and gradients (2) are added; with several shards the copies
+    are whole and the rest is sharded.
     """
     gathered = number_bytes * parameters if number_bytes < 4 or shards > 1 else 0.0
-    accumulated = 4.0 if accumulate > 1 else 0.0
-    before = (4.0 + moments + accumulated) * parameters / shards + gathered
+    before = (4.0 + moments + 4.0 * early_gradients) * parameters / shards + gathered
     half_gradients = number_bytes * parameters if number_bytes < 4 and shards == 1 else 0.0
     return before, (8.0 + moments) * parameters / shards + gathered + half_gradients
 

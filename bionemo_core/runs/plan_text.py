@@ -6,16 +6,19 @@ import logging
 import math
 import warnings
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from bionemo_core.data.batches.cuts import count_cuts
 from bionemo_core.machine import GIB, MIB
+from bionemo_core.nn.cuda_graph_safe import is_cuda_graph_safe
 from bionemo_core.parallel.pipeline_schedule import idle_share
 from bionemo_core.parallel.sharding_choice import Sharding
 from bionemo_core.runs.memory_estimate import device_bytes
 from bionemo_core.runs.peak_memory import estimate_peak, ways_to_fit
+from bionemo_core.training.cuda_graphs import MAX_MEMORY_SHARE
 from bionemo_core.training.optim import ADAM_STATE, OptimizerState
 
 if TYPE_CHECKING:
@@ -42,13 +45,15 @@ def print_plan(
     sharding: Sharding = UNSHARDED,
     stages: StagePlan | None = None,
     optimizer: OptimizerState = ADAM_STATE,
+    graphs: bool = False,
 ) -> None:
     """Print the values derived from the configuration; `read` has a line with the counts of each file.
 
-    `rate` says what the learning rate does over the run, `stages` how those of a pipeline share the layers, and
-    `optimizer` what it keeps.
+    `rate` says what the learning rate does over the run, `stages` how those of a pipeline share the layers,
+    `optimizer` what it keeps, and `graphs` whether passes run as CUDA graphs where that is possible.
     """
-    print(plan_text(spec, plan, module, splits, read, device, folder, rate, sharding, stages, optimizer), flush=True)
+    facts = spec, plan, module, splits, read, device, folder
+    print(plan_text(*facts, rate, sharding, stages, optimizer, graphs), flush=True)
 
 
 def plan_text(
@@ -63,6 +68,7 @@ def plan_text(
     sharding: Sharding = UNSHARDED,
     stages: StagePlan | None = None,
     optimizer: OptimizerState = ADAM_STATE,
+    graphs: bool = False,
 ) -> str:
     """Return the derived plan of a run as aligned lines."""
     parameters = sum(p.numel() for p in module.parameters()) * plan.tensor_parallel_size
@@ -84,7 +90,7 @@ def plan_text(
             f"{plan.micro_batch_size} micro x {plan.accumulate_grad_batches} accumulated x "
             f"{plan.data_parallel_size} ranks{total}",
         ),
-        *_training_lines(spec, _memory_lines(spec, plan, module, device, own, sharding, optimizer), rate),
+        *_training_lines(spec, _memory_lines(spec, plan, module, device, own, sharding, optimizer, graphs), rate),
         ("folder", str(folder.path)),
     ]
     return "\n".join(f"{name:>10}  {text}" for name, text in lines)
@@ -111,22 +117,27 @@ def _memory_lines(
     parameters: int,
     sharding: Sharding,
     optimizer: OptimizerState,
+    graphs: bool,
 ) -> list[tuple[str, str]]:
     """Return the expected memory of a rank; if the device has less, also what would make the run fit."""
     network = getattr(module, "network", None)
     vocab_size = getattr(network, "vocab_size", None)
+    available = device_bytes(device, spec.trainer.devices)
     peak = None
-    if isinstance(vocab_size, int) and all(parameter.requires_grad for parameter in module.parameters()):
-        rotary = getattr(network, "rotary", None) is not None
-        shards = sharding.shard_size
-        peak = estimate_peak(
-            spec, plan, device, parameters, vocab_size, shards=shards, rotary=rotary, optimizer=optimizer
-        )
+    trains_all = all(parameter.requires_grad for parameter in module.parameters())
+    if network is not None and isinstance(vocab_size, int) and trains_all:
+        estimate = partial(
+            estimate_peak, spec, plan, device, parameters, vocab_size,
+            shards=sharding.shard_size, rotary=getattr(network, "rotary", None) is not None, optimizer=optimizer,
+        )  # fmt: skip
+        peak = estimate()
+        may_replay = graphs and spec.batch.packing and sharding.shard_size == 1 and is_cuda_graph_safe(network)
+        if peak is not None and may_replay and peak.total <= MAX_MEMORY_SHARE * available:
+            peak = estimate(graphs=True)
     state = f"{_size(state_bytes(parameters, plan, sharding, optimizer))} a rank for {optimizer.with_weights}"
     if peak is None:
         return [("memory", f"about {state}")]
     lines = [("memory", f"about {_size(peak.total)} at the peak of a step with a full batch; {state}")]
-    available = device_bytes(device, spec.trainer.devices)
     if peak.total > available:
         ways = ways_to_fit(spec, plan, device, parameters, vocab_size or 0, sharding.shard_size, available, optimizer)
         advice = f"; it would fit with {', or '.join(ways)}" if ways else "; use a smaller model or more devices"

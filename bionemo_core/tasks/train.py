@@ -208,7 +208,7 @@ class _Run:
         layout = strategy.decide_sharding(self.module), strategy.decide_stages(self.module)
         kept = measure_state(self.recipe.optim, self.spec.optim.name)
         facts = self.spec, self.plan, self.module, self.splits, self.read, self.device, self.folder
-        print_plan(*facts, rate, *layout, kept)
+        print_plan(*facts, rate, *layout, kept, graphs=self.device.accelerator == "gpu" and strategy.uses_cuda_graphs)
         if self.restored:
             record_restore(self.folder, self.restored)
         if self.reader and before:

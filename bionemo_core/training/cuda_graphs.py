@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from bionemo_core.errors import ConfigError
 from bionemo_core.nn.cuda_graph_safe import Graph, is_cuda_graph_safe
 from bionemo_core.parallel.groups import ProcessGroups
-from bionemo_core.parallel.sharding import is_sharded
+from bionemo_core.parallel.half_weights import HalfWeights
 from bionemo_core.training.losses import Pass, RunPass, run_pass
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ WARMUP_PASSES = 2
 """Eager passes of a shape before it is captured: they compile the network, and skip shapes that rarely recur."""
 MAX_SYNCING_PASSES = 3
 """Give up on a shape after this many warm-up passes that synchronised with the GPU, which no graph can do."""
-MAX_GRAPHS = 8
-"""The number of shapes that are captured; each graph has gradient buffers of its own."""
+MAX_GRAPHS = 16
+"""The number of graphs; with several micro batches a step, a shape has one that sets gradients and one that adds."""
 MAX_MEMORY_SHARE = 0.4
 """Capture only while the peak memory use is at most this share of the GPU's memory.
 
@@ -46,8 +46,8 @@ A graph keeps all the memory of a pass, and passes that need much memory keep th
 def make_pass_runner(network: nn.Module, groups: ProcessGroups, *, use_graphs: bool) -> RunPass:
     """Return the function that runs this network's passes: with CUDA graphs if wanted and possible.
 
-    They are possible on GPUs, with a network that is marked `@cuda_graph_safe` and whose weights are not sharded over
-    data-parallel ranks. They help if the batches have few different shapes.
+    They are possible on GPUs, with a network that is marked `@cuda_graph_safe` and computes with `HalfWeights`. They
+    help if the batches have few different shapes.
     """
     if use_graphs and may_be_captured(network) and next(network.parameters()).is_cuda:
         return CudaGraphPasses(network, groups)
@@ -56,21 +56,33 @@ def make_pass_runner(network: nn.Module, groups: ProcessGroups, *, use_graphs: b
 
 def may_be_captured(network: nn.Module) -> bool:
     """Return whether a graph of the network's passes computes what the passes compute."""
-    return is_cuda_graph_safe(network) and not is_sharded(network)
+    return is_cuda_graph_safe(network) and hasattr(network, "_half_weights")
 
 
 CaptureGraph = Callable[[Callable[[], None]], Graph]
 """A function that captures the GPU work of a function as a graph, without running the work."""
 
 
+_Shape = tuple[Any, ...]
+"""The shapes, dtypes and bound of lengths of a batch."""
+
+
+class _Key(NamedTuple):
+    """What a graph depends on."""
+
+    shape: _Shape
+    has_gradient: tuple[bool, ...]
+    """Whether a parameter has a gradient of an earlier micro batch, by parameter."""
+
+
 class CudaGraphPasses:
     """Passes of a network, captured as a CUDA graph for each shape of packed batch that recurs.
 
-    The results are those of `run_pass`. The parameters must keep their memory. The next pass overwrites the memory of
-    the gradients, so copy those that are to be kept.
+    The results are those of `run_pass`. The parameters must keep their memory. The next step overwrites the memory of
+    the gradients, which all graphs share, so copy those that are to be kept.
 
     Args:
-        network: a network that is marked safe, see `bionemo_core.nn.cuda_graph_safe`.
+        network: a network that may be captured, see `may_be_captured`.
         groups: the process groups of the job. Tensor-parallel ranks capture the same passes, with their exchanges.
         capture: the function that captures a graph; default: as a CUDA graph.
     """
@@ -82,10 +94,12 @@ class CudaGraphPasses:
         # A capture must not use the default stream, and autograd binds what it keeps of a parameter to its stream.
         self._stream = torch.cuda.Stream(self._device) if self._device.type == "cuda" else None
         self._capture = capture or _CudaGraphCapture(self._stream)
-        self._seen: Counter[tuple[Any, ...]] = Counter()
-        self._captured: dict[tuple[Any, ...], _CapturedPass] = {}
+        self._parameters = list(network.parameters())
+        self._half_weights: HalfWeights = network._half_weights  # type: ignore[assignment]  # not a module
+        self._seen: Counter[_Key] = Counter()
+        self._captured: dict[_Key, _CapturedPass] = {}
         self._make_detector: Callable[[], _SyncDetector] | None = _SyncDetector if self._stream else None
-        self._syncing_passes: Counter[tuple[Any, ...]] = Counter()
+        self._syncing_passes: Counter[_Shape] = Counter()
         """The number of passes of each shape that synchronised with the GPU."""
 
     def __call__(self, batch: MicroBatch, per_token: float, per_sequence: float) -> Pass:
@@ -99,20 +113,26 @@ class CudaGraphPasses:
             return Pass(values, logged, perf_counter() - started)
 
     def _find_or_capture(self, batch: MicroBatch) -> _CapturedPass | None:
-        """Return the graph for the batch's shape, capturing it if it is due; None if the pass must run eagerly."""
-        shape = _shape(batch)
-        if shape in self._captured or not batch.packed or self._syncing_passes[shape] == MAX_SYNCING_PASSES:
-            return self._captured.get(shape)
-        self._seen[shape] += 1
-        if self._seen[shape] <= WARMUP_PASSES or len(self._captured) == MAX_GRAPHS or self._is_short_of_memory():
+        """Return the graph for the batch, capturing it if it is due; None if the pass must run eagerly."""
+        key = self._key(batch)
+        if key in self._captured or not batch.packed or self._syncing_passes[key.shape] == MAX_SYNCING_PASSES:
+            return self._captured.get(key)
+        self._seen[key] += 1
+        if self._seen[key] <= WARMUP_PASSES or len(self._captured) == MAX_GRAPHS or self._is_short_of_memory():
             return None
-        captured = self._captured[shape] = _CapturedPass(self.network, batch, self._capture)
-        log.info("Passes of %s tokens are replayed as CUDA graphs from now on.", _describe_lengths(batch))
+        self._half_weights.keep_gradients()
+        captured = _CapturedPass(self.network, batch, self._capture)
+        if not any(key.shape == known.shape for known in self._captured):
+            log.info("Passes of %s tokens are replayed as CUDA graphs from now on.", _describe_lengths(batch))
+        self._captured[key] = captured
         return captured
 
+    def _key(self, batch: MicroBatch) -> _Key:
+        return _Key(_shape(batch), tuple(parameter.grad is not None for parameter in self._parameters))
+
     def _run_eagerly(self, batch: MicroBatch, per_token: float, per_sequence: float) -> Pass:
-        shape = _shape(batch)
-        is_last_warmup = self._seen[shape] == WARMUP_PASSES and self._syncing_passes[shape] < MAX_SYNCING_PASSES
+        key = self._key(batch)
+        is_last_warmup = self._seen[key] == WARMUP_PASSES and self._syncing_passes[key.shape] < MAX_SYNCING_PASSES
         if self._make_detector is None or not is_last_warmup:
             return run_pass(self.network, batch, per_token, per_sequence)
         with self._make_detector() as syncs:
@@ -120,9 +140,9 @@ class CudaGraphPasses:
         if self._groups.any_over_tensor(
             syncs.any, self._device
         ):  # perhaps because something was compiled, so the next pass is watched again
-            self._syncing_passes[shape] += 1
-            self._seen[shape] -= 1
-            if self._syncing_passes[shape] == MAX_SYNCING_PASSES:
+            self._syncing_passes[key.shape] += 1
+            self._seen[key] -= 1
+            if self._syncing_passes[key.shape] == MAX_SYNCING_PASSES:
                 log.info(
                     "Passes of %s tokens synchronise with the GPU, so they are not captured as CUDA graphs.",
                     _describe_lengths(batch),
@@ -140,7 +160,10 @@ class CudaGraphPasses:
 
 
 class _CapturedPass:
-    """The graph of one shape of batch, with its input buffers and the gradients that it writes."""
+    """The graph of one shape of batch, with its input buffers.
+
+    It sets the gradients that no parameter has yet and adds to the others, in the tensors that `HalfWeights` keeps.
+    """
 
     def __init__(self, network: nn.Module, batch: MicroBatch, capture: CaptureGraph) -> None:
         self._parameters = list(network.parameters())
@@ -148,11 +171,11 @@ class _CapturedPass:
         self._batch = batch.to(device, copy=True)
         self._factors = [torch.zeros((), device=device) for _ in range(2)]
         self._result: Pass | None = None
-        before = self._take_gradients()
 
         def step() -> None:
             self._result = run_pass(network, self._batch, *self._factors)
 
+        before = [parameter.grad for parameter in self._parameters]
         try:
             self._graph = capture(step)
         except Exception as error:
@@ -160,33 +183,22 @@ class _CapturedPass:
                 f"trainer.cuda_graphs: a training step could not be captured: {_first_line_of_cause(error)}. "
                 "Set trainer.cuda_graphs=false, and continue with resume=last."
             ) from error
-        self._gradients = self._take_gradients()
-        self._put_gradients(before)
+        self._gradients = [parameter.grad for parameter in self._parameters]
+        self._set_gradients(before)
 
     def replay(self, batch: MicroBatch, per_token: float, per_sequence: float) -> tuple[Tensor, tuple[str, ...]]:
-        """Run the pass of another batch of this shape; its gradients are added to the existing ones."""
+        """Run the pass of another batch of this shape."""
         inputs = batch.tensors()
         for name, buffer in self._batch.tensors().items():
             buffer.copy_(inputs[name], non_blocking=True)
         for buffer, factor in zip(self._factors, (per_token, per_sequence), strict=True):
             buffer.fill_(factor)
-        # Gradients of earlier micro batches may be in the buffers that the graph overwrites.
-        before = [None if gradient is None else gradient.clone() for gradient in self._take_gradients()]
         self._graph.replay()
-        pairs = list(zip(self._gradients, before, strict=True))
-        both = [(new, old) for new, old in pairs if new is not None and old is not None]
-        if both:
-            torch._foreach_add_([new for new, _ in both], [old for _, old in both])
-        self._put_gradients([old if new is None else new for new, old in pairs])
+        self._set_gradients(self._gradients)
         assert self._result is not None
         return self._result.values, self._result.logged
 
-    def _take_gradients(self) -> list[Tensor | None]:
-        gradients = [parameter.grad for parameter in self._parameters]
-        self._put_gradients([None] * len(gradients))
-        return gradients
-
-    def _put_gradients(self, gradients: list[Tensor | None]) -> None:
+    def _set_gradients(self, gradients: list[Tensor | None]) -> None:
         for parameter, gradient in zip(self._parameters, gradients, strict=True):
             parameter.grad = gradient
 
@@ -203,7 +215,7 @@ def _describe_lengths(batch: MicroBatch) -> str:
     return " and ".join(f"{x.numel():,}" for name, x in batch.tensors().items() if name.endswith("tokens"))
 
 
-def _shape(batch: MicroBatch) -> tuple[Any, ...]:
+def _shape(batch: MicroBatch) -> _Shape:
     """Return the shapes, dtypes and bound of lengths that a graph depends on."""
     tensors = tuple((name, tuple(tensor.shape), tensor.dtype) for name, tensor in batch.tensors().items())
     return (*tensors, batch.max_seqlen)

@@ -94,6 +94,18 @@ def test_a_recomputation_takes_less_and_half_precision_too(spec_of) -> None:
     assert total(FULL, precision="bf16-mixed") < 0.6 * total(precision="bf16-mixed") < 0.6 * total()
 
 
+def test_gradients_of_graphs_and_of_several_micro_batches_are_there_before_the_last_pass(spec_of) -> None:
+    def state(*typed: str, graphs: bool = False) -> tuple[float, float]:
+        spec = spec_of("model=esm2_650m", *typed)
+        peak = estimate_peak(spec, batch_plan(spec), Device("gpu", "bf16-mixed"), 1000, 33, graphs=graphs)
+        return peak.state, peak.after
+
+    plain, one_more = state(), 4.0 * 1000
+    accumulated = state("batch.accumulate_grad_batches=2")
+    assert state(graphs=True) == accumulated == (plain[0] + one_more, plain[1])
+    assert state("batch.accumulate_grad_batches=2", graphs=True) == accumulated
+
+
 def test_what_would_fit_is_said_and_fits(spec_of) -> None:
     spec = spec_of("model=esm2_3b", "batch.micro_batch_size=32")
     plan, device = batch_plan(spec), Device("gpu", "bf16-mixed")

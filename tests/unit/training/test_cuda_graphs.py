@@ -37,22 +37,25 @@ VOCAB = 40
 
 
 class FakeCapture:
-    """Captures nothing: its graph calls the function again and copies the results to the first buffers."""
+    """Captures nothing: its graph calls the function again, with the gradients there were, and keeps no new tensor."""
 
     def __init__(self, network: nn.Module) -> None:
         self.parameters, self.num_captured = list(network.parameters()), 0
 
     def __call__(self, step: Callable[[], None]) -> "FakeGraph":
+        before = [None if one.grad is None else (one.grad, one.grad.clone()) for one in self.parameters]
         with torch.random.fork_rng():
             step()
+        for pair in filter(None, before):
+            pair[0].copy_(pair[1])
         self.num_captured += 1
-        return FakeGraph(self.parameters, step)
+        return FakeGraph(self.parameters, step, [pair and pair[0] for pair in before])
 
 
 class FakeGraph:
-    def __init__(self, parameters: Sequence[nn.Parameter], step: Callable[[], None]) -> None:
-        self.parameters, self.step = parameters, step
-        self.written = [parameter.grad for parameter in parameters]
+    def __init__(self, parameters: Sequence[nn.Parameter], step: Callable[[], None], before: Sequence) -> None:
+        self.parameters, self.step, self.before = parameters, step, before
+        self.after = [parameter.grad for parameter in parameters]
         self.values = self.done().values
 
     def done(self):
@@ -60,13 +63,10 @@ class FakeGraph:
         return captured._result
 
     def replay(self) -> None:
-        for parameter in self.parameters:
-            parameter.grad = None
+        for parameter, gradient in zip(self.parameters, self.before, strict=True):
+            parameter.grad = gradient
         self.step()
-        for parameter, written in zip(self.parameters, self.written, strict=True):
-            if written is not None:
-                written.copy_(parameter.grad)
-            parameter.grad = None
+        assert all(one.grad is gradient for one, gradient in zip(self.parameters, self.after, strict=True))
         self.values.copy_(self.done().values)
 
 
@@ -75,6 +75,12 @@ def network(positions: str = "learned_absolute", **options: object) -> Seq2SeqLM
     torch.manual_seed(1)
     stack = StackOptions(position_embedding_type=positions)
     return Seq2SeqLM(config, config, VOCAB, Seq2SeqOptions(32, 32, stack, **options), groups=start_groups())
+
+
+def in_16_bit(network: nn.Module) -> nn.Module:
+    """The network with 16-bit copies of its weights, as it is trained."""
+    shard(network, start_groups(), torch.bfloat16, torch.device("cpu"))
+    return network
 
 
 def batch(seed: int, count: int = 3) -> Seq2SeqBatch:
@@ -91,6 +97,12 @@ def replaced(batch: Seq2SeqBatch, **values: object) -> Seq2SeqBatch:
     return Seq2SeqBatch(replace(batch.source, **values), replace(batch.target, **values))
 
 
+def step(run: CudaGraphPasses, micro_batch: Seq2SeqBatch) -> None:
+    """Run the only pass of an optimizer step."""
+    run.network.zero_grad(set_to_none=True)
+    run(micro_batch, 1.0, 1.0)
+
+
 def trained(network: nn.Module, run: Callable, steps: Sequence[Sequence[Seq2SeqBatch]]) -> list[torch.Tensor]:
     """Values and gradients of optimizer steps, each of some micro batches."""
     optimizer, seen = torch.optim.AdamW(network.parameters(), lr=1e-2, fused=True), []
@@ -104,42 +116,60 @@ def trained(network: nn.Module, run: Callable, steps: Sequence[Sequence[Seq2SeqB
     return seen
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_numbers_are_those_of_eager_passes(dtype: torch.dtype) -> None:
-    ours, theirs = network(), network()
-    for net in (ours, theirs):
-        shard(net, start_groups(), dtype, torch.device("cpu"))
+def test_numbers_are_those_of_eager_passes() -> None:
+    ours, theirs = in_16_bit(network()), in_16_bit(network())
     capture = FakeCapture(ours)
     graphed = CudaGraphPasses(ours, start_groups(), capture=capture)
     draws = iter(range(100))
-    steps = [[batch(next(draws), count) for count in counts] for counts in ((3,), (3, 3), (3, 1), (3, 3), (1, 3), (3,))]
+    steps = [[batch(next(draws), count) for count in counts] for counts in ((3,), (3, 3), (3, 1, 3), (3, 3), (1, 3, 3))]
     expected = trained(theirs, lambda *given: run_pass(theirs, *given), steps)
     got = trained(ours, graphed, steps)
     assert len(got) == len(expected)
     assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
-    assert capture.num_captured == 1  # the other shape came too rarely
+    assert capture.num_captured == 2  # one that sets gradients and one that adds; the other shape came too rarely
+
+
+def test_all_graphs_share_one_set_of_gradients() -> None:
+    ours = in_16_bit(network())
+    capture = FakeCapture(ours)
+    graphed = CudaGraphPasses(ours, start_groups(), capture=capture)
+    places = []
+    for _ in range(WARMUP_PASSES + 2):
+        for counts in ((3,), (4, 4), (3, 4)):
+            ours.zero_grad(set_to_none=True)
+            for count in counts:
+                graphed(batch(count, count), 1.0, 1.0)
+            places.append([one.grad.data_ptr() for one in ours.parameters() if one.grad is not None])
+    assert capture.num_captured == 3  # the first pass of each shape, and a second pass of one of them
+    assert places[-1] and places[-1] == places[-2] == places[-3]
+
+
+def test_only_16_bit_passes_are_captured() -> None:
+    made = network()
+    assert not may_be_captured(made)
+    assert may_be_captured(in_16_bit(made))
 
 
 def test_recurring_shapes_are_captured_up_to_a_limit() -> None:
-    ours = network()
+    ours = in_16_bit(network())
     capture = FakeCapture(ours)
     graphed = CudaGraphPasses(ours, start_groups(), capture=capture)
     for number in range(WARMUP_PASSES + 2):
-        graphed(batch(number), 1.0, 1.0)
+        step(graphed, batch(number))
         assert capture.num_captured == max(0, min(1, number + 1 - WARMUP_PASSES))
     for count in range(4, 4 + MAX_GRAPHS):
         for _ in range(WARMUP_PASSES + 1):
-            graphed(batch(0, count), 1.0, 1.0)
+            step(graphed, batch(0, count))
     assert capture.num_captured == MAX_GRAPHS
 
 
 def test_a_bound_of_lengths_is_part_of_the_shape() -> None:
-    ours = network()
+    ours = in_16_bit(network())
     capture = FakeCapture(ours)
     graphed = CudaGraphPasses(ours, start_groups(), capture=capture)
     for number in range(WARMUP_PASSES + 1):
         for packed in (batch(number, 4), replaced(batch(number, 4), max_seqlen=16)):
-            graphed(packed, 1.0, 1.0)
+            step(graphed, packed)
     assert capture.num_captured == 2
 
 
@@ -157,12 +187,12 @@ def test_passes_that_synchronise_are_not_captured() -> None:
 
     for always, looks, found in (((), 1, 1), ((1,), 2, 1), (range(100), MAX_SYNCING_PASSES, 0)):
         Waits.looks, Waits.always = 0, always
-        ours = network()
+        ours = in_16_bit(network())
         capture = FakeCapture(ours)
         graphed = CudaGraphPasses(ours, start_groups(), capture=capture)
         graphed._make_detector = Waits
         for number in range(WARMUP_PASSES + 6):
-            graphed(batch(number), 1.0, 1.0)
+            step(graphed, batch(number))
         assert (Waits.looks, capture.num_captured) == (looks, found)
 
 
@@ -181,14 +211,14 @@ def test_synchronising_is_detected_by_torchs_own_warning(monkeypatch: pytest.Mon
 
 
 def test_padded_batches_are_not_captured() -> None:
-    ours = network()
+    ours = in_16_bit(network())
     capture = FakeCapture(ours)
     graphed = CudaGraphPasses(ours, start_groups(), capture=capture)
     ids = np.arange(5, 12, dtype=np.int32)
     shape = RowShape(32, 2, 0, packing=False, static_shapes=True, target_length=32)
     padded = Seq2SeqBatch.of(collate_pairs([Seq2SeqExample(ids, ids, ids, np.ones(7, dtype=bool))] * 2, 2, shape))
     for _ in range(WARMUP_PASSES + 2):
-        graphed(padded, 1.0, 1.0)
+        step(graphed, padded)
     assert capture.num_captured == 0
 
 
@@ -221,9 +251,7 @@ def test_hooks_are_called() -> None:
         made = network()
         getattr(made.layers[0], hook)(lambda *_: None)
         assert not is_cuda_graph_safe(made)
-    made = network()
-    shard(made, start_groups(), torch.bfloat16, torch.device("cpu"))
-    assert is_cuda_graph_safe(made)  # 16-bit copies are gathered by a hook that is captured
+    assert is_cuda_graph_safe(in_16_bit(network()))  # 16-bit copies are gathered by a hook that is captured
 
 
 @pytest.mark.parametrize("positions", ["learned_absolute", "rope"])
@@ -239,7 +267,7 @@ def encoder(dropout: float = 0.0) -> EncoderLM:
 
 
 def test_sharded_weights_are_not_captured() -> None:
-    whole, sharded = encoder(), encoder()
+    whole, sharded = in_16_bit(encoder()), encoder()
     shard(sharded, start_groups(), torch.bfloat16, torch.device("cpu"), Sharding("full", 1))
     assert may_be_captured(whole)
     assert not may_be_captured(sharded)
@@ -247,7 +275,7 @@ def test_sharded_weights_are_not_captured() -> None:
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 def test_dropout_from_a_stream_of_its_rank_is_not_captured(dropout: float) -> None:
-    split_heads, split_tokens = encoder(dropout), encoder(dropout)
+    split_heads, split_tokens = in_16_bit(encoder(dropout)), in_16_bit(encoder(dropout))
     assert may_be_captured(split_heads)
     split_heads.layers[0].self_attention.core_attention = SdpaCoreAttention(
         split_heads.config, 1, None, "self", attention_dropout=dropout, pg_collection=TwoRanks()
@@ -279,8 +307,8 @@ def test_a_failed_capture_names_the_setting() -> None:
         except RuntimeError:  # ending a failed capture raises another error, which hides the first
             raise RuntimeError("operation failed due to a previous error during capture")  # noqa: B904
 
-    graphed = CudaGraphPasses(network(), start_groups(), capture=refuse)
+    graphed = CudaGraphPasses(in_16_bit(network()), start_groups(), capture=refuse)
     for number in range(WARMUP_PASSES):
-        graphed(batch(number), 1.0, 1.0)
+        step(graphed, batch(number))
     with pytest.raises(ConfigError, match=r"not permitted when stream is capturing\. Set trainer.cuda_graphs=false"):
-        graphed(batch(9), 1.0, 1.0)
+        step(graphed, batch(9))
