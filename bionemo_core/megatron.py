@@ -45,7 +45,6 @@ try:
         warnings.filterwarnings("ignore", category=FutureWarning)
         warnings.filterwarnings("ignore", category=SyntaxWarning)
         from megatron.core import parallel_state
-        from megatron.core.fusions.fused_bias_dropout import get_bias_dropout_add
         from megatron.core.models.common.embeddings.rope_utils import apply_rotary_pos_emb
         from megatron.core.packed_seq_params import PackedSeqParams
         from megatron.core.process_groups_config import ProcessGroupCollection
@@ -98,7 +97,6 @@ __all__ = [
     "VocabParallelEmbedding",
     "apply_rotary_pos_emb",
     "build_module",
-    "get_bias_dropout_add",
     "mlp_spec",
     "parallel_state",
     "set_tensor_model_parallel_attributes",

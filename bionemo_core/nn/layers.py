@@ -26,7 +26,6 @@ from bionemo_core.megatron import (
     TransformerConfig,
     TransformerLayer,
     TransformerLayerSubmodules,
-    get_bias_dropout_add,
     mlp_spec,
 )
 from bionemo_core.nn.attention import SdpaCoreAttention
@@ -218,9 +217,9 @@ def layer_spec(
         )
     norm_before = IdentityOp if block_type == "post_ln" else Norm
     after_attention, after_mlp = {
-        "pre_ln": (get_bias_dropout_add, get_bias_dropout_add),
+        "pre_ln": (residual_sum, residual_sum),
         "post_ln": (_residual_spec(config, NormAfterSum), _residual_spec(config, NormAfterSum)),
-        "normformer": (_residual_spec(config, NormBeforeSum), get_bias_dropout_add),
+        "normformer": (_residual_spec(config, NormBeforeSum), residual_sum),
     }[block_type]
     cross: dict[str, object] = {}
     if cross_groups is not None:
@@ -268,8 +267,21 @@ WithBias = tuple[Tensor, Tensor | None]
 """The output of a linear layer and its bias, which is added later."""
 
 
+def residual_sum(training: bool, fused: bool) -> Callable[[WithBias, Tensor, float], Tensor]:
+    """Return the function of (output and bias, residual, dropout) that a layer calls.
+
+    It is megatron-core's bias-dropout-add, but in an evaluation, too, the sum is a new tensor. A sum in place would cut
+    a compiled layer into several graphs, and add a copy.
+    """
+
+    def add(output: WithBias, residual: Tensor, dropout: float) -> Tensor:
+        return residual + F.dropout(_sum(output), dropout, training)
+
+    return add
+
+
 class NormAfterSum(torch.nn.Module):
-    """A norm after the residual sum; replaces megatron-core's bias-dropout-add."""
+    """A norm after the residual sum; replaces `residual_sum`."""
 
     def __init__(self, transformer: TransformerConfig, **_: object) -> None:
         super().__init__()

@@ -14,9 +14,10 @@ def reset_compiler() -> None:
     torch._dynamo.reset()
 
 
+@pytest.mark.parametrize("inference", [False, True])
 @pytest.mark.parametrize("rotary", [False, True])
 @pytest.mark.parametrize("padded", [False, True])
-def test_a_layer_has_no_graph_break(rotary: bool, padded: bool) -> None:
+def test_a_layer_has_no_graph_break(rotary: bool, padded: bool, inference: bool) -> None:
     from bionemo_core.megatron import TransformerBlock
 
     config = transformer_config(num_layers=1, hidden_size=32, num_attention_heads=4, hidden_dropout=0.1)
@@ -31,13 +32,15 @@ def test_a_layer_has_no_graph_break(rotary: bool, padded: bool) -> None:
     layer.eval()
     expected, _ = layer(hidden, mask, rotary_pos_emb=angles)
     compiled = torch.compile(layer, fullgraph=True, backend="eager", dynamic=False)
-    got, _ = compiled(hidden, mask, rotary_pos_emb=angles)
+    with torch.inference_mode(inference):  # where megatron-core would add in place
+        got, _ = compiled(hidden, mask, rotary_pos_emb=angles)
     torch.testing.assert_close(got, expected)
 
 
+@pytest.mark.parametrize("inference", [False, True])
 @pytest.mark.parametrize("block_type", BLOCK_TYPES)
 @pytest.mark.parametrize("relative", [False, True])
-def test_a_decoder_layer_has_no_graph_break(block_type: str, relative: bool) -> None:
+def test_a_decoder_layer_has_no_graph_break(block_type: str, relative: bool, inference: bool) -> None:
     from bionemo_core.megatron import TransformerBlock
 
     config = transformer_config(num_layers=1, hidden_size=32, num_attention_heads=4, hidden_dropout=0.1)
@@ -50,5 +53,7 @@ def test_a_decoder_layer_has_no_graph_break(block_type: str, relative: bool) -> 
     hidden_keys[1, ..., 4:] = True
     inputs = {"context": memory, "context_mask": hidden_keys, "attention_bias": bias}
     expected, _ = layer(hidden, None, **inputs)
-    got, _ = torch.compile(layer, fullgraph=True, backend="eager", dynamic=False)(hidden, None, **inputs)
+    compiled = torch.compile(layer, fullgraph=True, backend="eager", dynamic=False)
+    with torch.inference_mode(inference):
+        got, _ = compiled(hidden, None, **inputs)
     torch.testing.assert_close(got, expected)
