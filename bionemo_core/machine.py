@@ -38,6 +38,12 @@ def has_package(module: str) -> bool:
         return False
 
 
+def has_bytecode(module: str) -> bool:
+    """Return whether Python finds the compiled form of `module`; true for one that needs none."""
+    spec = find_spec(module)
+    return spec is None or spec.cached is None or Path(spec.cached).exists()
+
+
 def package_version(module: str) -> str | None:
     """Return the installed version of the distribution of `module`, or None if it is not installed."""
     try:

@@ -3,6 +3,7 @@
 import os
 import platform
 import sys
+import sysconfig
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,6 +99,12 @@ def _torch() -> Iterable[Finding]:
         )
         return
     yield Finding("ok", f"torch {version}")
+    if not machine.has_bytecode("torch"):
+        yield Finding(
+            "note",
+            "torch was installed without bytecode: each start compiles its source anew, which takes some 10 s",
+            f"Compile it once: {sys.executable} -m compileall -q -j 0 {sysconfig.get_path('purelib')}",
+        )
     for name in machine.gpu_names():
         yield Finding("ok", f"GPU: {name}")
     if num_gpus == 0:

@@ -1,11 +1,14 @@
-"""Where the core came from, as `bionemo-run doctor` says it."""
+"""Where the core came from, and how packages were installed, as `bionemo-run doctor` says it."""
 
 import json
+import os
+import subprocess
+from importlib.util import spec_from_file_location
 from types import SimpleNamespace
 
 import pytest
 
-from bionemo_core import _metadata
+from bionemo_core import _metadata, machine
 from bionemo_core.cli import doctor
 
 CORE, PLUGIN = "bionemo-run", "bionemo-esm"
@@ -42,3 +45,14 @@ def test_a_core_that_came_by_its_name_is_noticed_beside_plugins_of_a_checkout(mo
 def test_damaged_metadata_has_no_origin(monkeypatch, text):
     monkeypatch.setattr(_metadata, "distribution", lambda name: SimpleNamespace(read_text=lambda file: text))
     assert _metadata.origin(CORE) is None
+
+
+def test_a_package_without_bytecode_is_noticed_until_it_is_compiled(monkeypatch, tmp_path):
+    source = tmp_path / "torch.py"
+    source.write_text("")
+    monkeypatch.setattr(machine, "find_spec", lambda name: spec_from_file_location(name, source))
+    monkeypatch.setattr(doctor.sysconfig, "get_path", lambda _: str(tmp_path))
+    (found,) = [one for one in doctor._torch() if "bytecode" in one.text]
+    command = found.advice.partition(": ")[2].split()
+    subprocess.run(command, check=True, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"})
+    assert not [one for one in doctor._torch() if "bytecode" in one.text]
