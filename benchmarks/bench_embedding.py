@@ -25,7 +25,7 @@ import torch
 import transformers
 
 from bionemo_core.inference.embedding import Embedder, EmbeddingSettings
-from bionemo_core.parallel.strategy import compile_layers
+from bionemo_core.parallel.compiled_layers import compile_layers
 from bionemo_core.protocols import BuildContext
 from bionemo_esm import presets
 from bionemo_esm.tokenizer import esm2_tokenizer

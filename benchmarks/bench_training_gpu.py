@@ -29,9 +29,9 @@ import transformers
 from bionemo_core.data.batches.batch import Seq2SeqBatch, TokenBatch
 from bionemo_core.data.batches.rows import RowShape, collate, collate_pairs
 from bionemo_core.nn.kernels import flash_attention_4
+from bionemo_core.parallel.compiled_layers import compile_layers
 from bionemo_core.parallel.groups import start_groups
 from bionemo_core.parallel.sharding import shard
-from bionemo_core.parallel.strategy import compile_layers
 from bionemo_core.protocols import BuildContext, Example, Seq2SeqExample
 from bionemo_core.training.cuda_graphs import make_pass_runner
 from bionemo_esm import presets as esm

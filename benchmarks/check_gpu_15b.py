@@ -26,10 +26,10 @@ from bionemo_core.finetuning.model import LabelSpec
 from bionemo_core.finetuning.network import FineTunedNetwork, MlpHead
 from bionemo_core.finetuning.objective import LabelObjective
 from bionemo_core.inference.embedding import Embedder, EmbeddingSettings
+from bionemo_core.parallel.compiled_layers import compile_layers
 from bionemo_core.parallel.groups import start_groups
 from bionemo_core.parallel.sharding import average_gradients, reshard, shard
 from bionemo_core.parallel.sharding_choice import Sharding
-from bionemo_core.parallel.strategy import compile_layers
 from bionemo_core.protocols import BuildContext, InputForm
 from bionemo_esm import presets
 from bionemo_esm.tokenizer import esm2_tokenizer

@@ -49,11 +49,11 @@ def measure(case: str) -> None:
     from bionemo_core.config.spec import make_spec
     from bionemo_core.config.store import fill_store
     from bionemo_core.machine import GIB
+    from bionemo_core.parallel.compiled_layers import compile_layers
     from bionemo_core.parallel.dropout import seed_micro_batch
     from bionemo_core.parallel.groups import start_groups
     from bionemo_core.parallel.recompute import recompute_layers
     from bionemo_core.parallel.sharding import shard
-    from bionemo_core.parallel.strategy import compile_layers
     from bionemo_core.runs.device import choose_device
     from bionemo_core.runs.peak_memory import estimate_peak
     from bionemo_core.training.losses import run_pass

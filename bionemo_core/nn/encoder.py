@@ -15,7 +15,7 @@ from bionemo_core.nn.heads import MaskedLanguageHead, sum_token_losses
 from bionemo_core.nn.layers import ColumnLinear, RowLinear, block_spec
 from bionemo_core.nn.rotary import RotaryAngles
 from bionemo_core.parallel.groups import ProcessGroups, Stage
-from bionemo_core.parallel.pipeline import split_layers
+from bionemo_core.parallel.pipeline.stages import split_layers
 from bionemo_core.parallel.sequence import SequenceShards
 
 if TYPE_CHECKING:

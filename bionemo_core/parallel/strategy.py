@@ -24,6 +24,7 @@ from bionemo_core.checkpoint.save import save
 from bionemo_core.config.recompute_options import Recompute
 from bionemo_core.errors import ConfigError, NonFiniteError
 from bionemo_core.machine import GIB, memory_free_bytes
+from bionemo_core.parallel.compiled_layers import compile_layers
 from bionemo_core.parallel.float8 import use_float8
 from bionemo_core.parallel.groups import ProcessGroups, start_groups
 from bionemo_core.parallel.layout import ParameterLayout, read_layouts
@@ -37,15 +38,13 @@ from bionemo_core.parallel.optimizer_state import (
     tensor_names,
     update_count,
 )
-from bionemo_core.parallel.pipeline import StagePlan, keep_stage, plan_stages, stage_layouts
-from bionemo_core.parallel.recompute import is_recomputed, recompute_layers
+from bionemo_core.parallel.pipeline.stages import StagePlan, keep_stage, plan_stages, stage_layouts
+from bionemo_core.parallel.recompute import recompute_layers
 from bionemo_core.parallel.rendezvous import START_TIMEOUT_S, RankLauncher, wait_for_ranks
 from bionemo_core.parallel.sequence import split_sequences
 from bionemo_core.parallel.sharding import reshard, shard
 from bionemo_core.parallel.sharding_choice import ADAM_BYTES, Sharding, SharedRanks, choose_sharding, state_bytes
 from bionemo_core.parallel.weights import load_weights, network_of, weight_parts
-
-_MAX_RECOMPILES = 64
 
 _MOST_OF_MEMORY = 0.8
 """The share of the free memory that the copy of a save may take."""
@@ -380,18 +379,6 @@ class MegatronStrategy(DDPStrategy):
             return
         for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
             optimizer.load_state_dict(state)
-
-
-def compile_layers(network: nn.Module) -> None:
-    """Compile each of the network's `layers` for the shapes that occur.
-
-    All layers run the same code of megatron-core, so they share its recompile limit. It is compiled for each kind of
-    layer, for training and for evaluation, and (shapes are static) for each number of tokens and segments.
-    """
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _MAX_RECOMPILES)  # type: ignore[attr-defined]
-    for layer in getattr(network, "layers", ()):
-        if not is_recomputed(layer):  # it compiles its own inside
-            layer.compile(dynamic=False)
 
 
 def strategy_of(trainer: pl.Trainer) -> MegatronStrategy:

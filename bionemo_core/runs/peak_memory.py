@@ -12,7 +12,7 @@ from typing import Any
 from bionemo_core.config.batch_plan import BatchPlan
 from bionemo_core.config.recompute_options import Recompute
 from bionemo_core.config.schema import RunSpec
-from bionemo_core.parallel.pipeline import split_layers
+from bionemo_core.parallel.pipeline.stages import split_layers
 from bionemo_core.runs.device import Device
 from bionemo_core.training.optim import ADAM_STATE, OptimizerState
 

@@ -14,7 +14,7 @@ from torch import nn
 from bionemo_core.data.batches.cuts import count_cuts
 from bionemo_core.machine import GIB, MIB
 from bionemo_core.nn.cuda_graph_safe import is_cuda_graph_safe
-from bionemo_core.parallel.pipeline_schedule import idle_share
+from bionemo_core.parallel.pipeline.schedule import idle_share
 from bionemo_core.parallel.sharding_choice import Sharding
 from bionemo_core.runs.memory_estimate import device_bytes
 from bionemo_core.runs.peak_memory import estimate_peak, ways_to_fit
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from bionemo_core.checkpoint.load import CheckpointReader
     from bionemo_core.config.batch_plan import BatchPlan
     from bionemo_core.config.schema import RunSpec
-    from bionemo_core.parallel.pipeline import StagePlan
+    from bionemo_core.parallel.pipeline.stages import StagePlan
     from bionemo_core.protocols import DataSplits
     from bionemo_core.runs.device import Device
     from bionemo_core.runs.folder import RunFolder

@@ -38,8 +38,8 @@ from bionemo_core.io.piped_input import is_pipe
 from bionemo_core.io.plots import optional_picture
 from bionemo_core.io.progress import Progress
 from bionemo_core.models.load import OpenedModel
+from bionemo_core.parallel.compiled_layers import compile_layers
 from bionemo_core.parallel.ranks import Ranks
-from bionemo_core.parallel.strategy import compile_layers
 from bionemo_core.reporting.contact_maps import draw_contacts
 from bionemo_core.runs.device import choose_device
 from bionemo_core.runs.plan_text import quieten_libraries

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from bionemo_core.errors import ConfigError, NonFiniteError
 from bionemo_core.parallel.dropout import seed_micro_batch
-from bionemo_core.parallel.pipeline import sum_tied_gradients
+from bionemo_core.parallel.pipeline.stages import sum_tied_gradients
 from bionemo_core.parallel.sequence import sum_shard_gradients
 from bionemo_core.parallel.sharding import average_gradients, reduce_gradients_now, reshard
 from bionemo_core.parallel.strategy import MegatronStrategy, strategy_of

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bionemo_core.parallel.groups import ProcessGroups
-from bionemo_core.parallel.pipeline_schedule import Exchange, Turn, one_forward_one_backward
+from bionemo_core.parallel.pipeline.schedule import Exchange, Turn, one_forward_one_backward
 from bionemo_core.parallel.sharding import hold_weights, reduce_gradients_now
 from bionemo_core.training.losses import Losses, LossSums
 

@@ -20,7 +20,7 @@ from bionemo_core.nn.layers import transformer_config
 from bionemo_core.parallel.dropout import seed_micro_batch
 from bionemo_core.parallel.groups import start_groups
 from bionemo_core.parallel.layout import read_layouts
-from bionemo_core.parallel.pipeline import keep_stage, plan_stages, stage_layouts, sum_tied_gradients
+from bionemo_core.parallel.pipeline.stages import keep_stage, plan_stages, stage_layouts, sum_tied_gradients
 from bionemo_core.parallel.recompute import recompute_layers
 from bionemo_core.parallel.sharding import reshard, shard
 from bionemo_core.protocols import Example

@@ -5,8 +5,8 @@ import torch
 
 from bionemo_core.errors import ConfigError
 from bionemo_core.parallel.groups import Stage
-from bionemo_core.parallel.pipeline import plan_stages, split_layers
-from bionemo_core.parallel.pipeline_schedule import idle_share, one_forward_one_backward
+from bionemo_core.parallel.pipeline.schedule import idle_share, one_forward_one_backward
+from bionemo_core.parallel.pipeline.stages import plan_stages, split_layers
 
 
 @pytest.mark.parametrize(("layers", "stages"), [(3, 2), (6, 4), (33, 8), (5, 5)])

@@ -21,10 +21,11 @@ from bionemo_core.nn.encoder import EncoderLM
 from bionemo_core.nn.layers import transformer_config
 from bionemo_core.nn.seq2seq import Seq2SeqLM, Seq2SeqOptions, StackOptions
 from bionemo_core.parallel import dropout, recompute
+from bionemo_core.parallel.compiled_layers import compile_layers
 from bionemo_core.parallel.groups import start_groups
 from bionemo_core.parallel.half_weights import HalfWeights
 from bionemo_core.parallel.recompute import is_recomputed, recompute_layers
-from bionemo_core.parallel.strategy import MegatronStrategy, compile_layers
+from bionemo_core.parallel.strategy import MegatronStrategy
 from bionemo_core.protocols import Example, Seq2SeqExample
 
 VOCAB, LENGTHS, LAYERS = 30, (23, 9, 17, 15), 3
