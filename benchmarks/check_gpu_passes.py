@@ -2,8 +2,8 @@
 
 Each case trains a small network for some steps from the same weights on the same batches of two shapes, in bfloat16,
 compiled, with dropout but for ESM-2, two micro batches a step, under `torch.use_deterministic_algorithms`. Exits with
-status 1 unless all losses and weights are equal and at least three graphs were recorded: of both shapes, as a first and a
-second pass of a step.
+status 1 unless all losses and weights are equal and at least three graphs were recorded: of both shapes, as a first and
+a second pass of a step.
 
     python benchmarks/check_gpu_passes.py [--cases molmim,megamolbart,megamolbart_long,esm1nv,esm2] [--steps 10]
 """

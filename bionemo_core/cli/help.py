@@ -16,7 +16,7 @@ from bionemo_core.plugins import RegisteredComponent, Registry
 from bionemo_core.plugins.configure import NO_VALUE, ConfigKey, keys_of_dataclass
 from bionemo_core.plugins.did_you_mean import did_you_mean
 from bionemo_core.plugins.help_text import description_of, key_help, key_help_of
-from bionemo_core.plugins.hookspecs import GROUPS
+from bionemo_core.plugins.hookspecs import GROUPS, NAMED_BY, typed_choice, typed_key
 from bionemo_core.ranges import ANY
 
 GROUP_ORDER = (
@@ -140,7 +140,9 @@ def _choices(group: str, registry: Registry) -> list[str]:
 
 
 def _group_page(group: str, registry: Registry) -> str:
-    return "\n".join([f"{group}=", *_choices(group, registry)]) + f"\n\nbionemo-run help {group}=NAME shows its keys.\n"
+    lines = [f"{group}=", *_choices(group, registry), "", f"bionemo-run help {group}=NAME shows its keys."]
+    lines += [f"It is chosen by {typed_choice(group, 'NAME')}."] if group in NAMED_BY else []
+    return "\n".join(lines) + "\n"
 
 
 def _component_page(registered: RegisteredComponent) -> str:
@@ -156,7 +158,11 @@ def _component_page(registered: RegisteredComponent) -> str:
     for group, value in component.defaults.items():
         shown = value if isinstance(value, str) else ", ".join(f"{key}={inner}" for key, inner in value.items())
         lines.append(f"  default {group}: {shown}")
-    lines += ["", "Keys:"] if registered.keys else ["", "This component has no keys."]
+    if registered.group in NAMED_BY:
+        lines += ["", f"  chosen by {typed_choice(registered.group, registered.name)}"]
+    given = typed_key(registered.group, registered.name, "KEY")
+    title = f"Keys, given as '{given}':" if given else "Keys:"
+    lines += ["", title] if registered.keys else ["", "This component has no keys."]
     explanations, prefix = key_help_of(registered), _key_prefix(registered)
     for key in registered.keys:
         lines += _key_lines(prefix, key, explanations.get(key.name))
@@ -185,9 +191,11 @@ def _key_page(wanted: str, registry: Registry) -> str:
     for one in registry.components():
         prefix = _key_prefix(one)
         for key in one.keys:
-            if wanted in (key.name, f"{prefix}.{key.name}"):
+            if wanted in (key.name, f"{prefix or one.group}.{key.name}"):
                 described = tuple(_key_lines(prefix, key, key_help_of(one).get(key.name)))
-                owners.setdefault(described, []).append(f"{one.group}={one.name}")
+                given = typed_key(one.group, one.name, key.name)
+                owner = typed_choice(one.group, one.name) + (f", given as '{given}'" if given else "")
+                owners.setdefault(described, []).append(owner)
     pages = []
     for lines, names in owners.items():
         of = textwrap.wrap(f"of {', '.join(names)}", 100, initial_indent="      ", subsequent_indent="      ")
@@ -196,7 +204,12 @@ def _key_page(wanted: str, registry: Registry) -> str:
 
 
 def _key_prefix(registered: RegisteredComponent) -> str:
-    """Return what stands before the keys of a component: its group, and its name where several are chosen at once."""
+    """Return what stands before the keys of a component: its group, and its name where several are chosen at once.
+
+    Nothing stands before keys that are given as values of another key.
+    """
+    if registered.group in NAMED_BY:
+        return ""
     several = registered.group in SEVERAL_AT_ONCE
     return f"{registered.group}.{registered.name}" if several else registered.group
 
@@ -204,7 +217,8 @@ def _key_prefix(registered: RegisteredComponent) -> str:
 def _key_lines(prefix: str, key: ConfigKey, explanation: str | None) -> list[str]:
     """Return the lines of a key: its default and type, then its explanation if it has one."""
     wrapped = textwrap.wrap(explanation or "", 100, initial_indent="      ", subsequent_indent="      ")
-    return [f"  {prefix}.{key.name} = {_shown(key.default)}  ({type_of(key)})", *wrapped]
+    name = f"{prefix}.{key.name}" if prefix else key.name
+    return [f"  {name} = {_shown(key.default)}  ({type_of(key)})", *wrapped]
 
 
 def _shown(value: Any) -> str:

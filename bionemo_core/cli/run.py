@@ -18,7 +18,7 @@ from bionemo_core.io.std_streams import keep_working
 from bionemo_core.machine import home_path
 from bionemo_core.plugins import Registry
 from bionemo_core.plugins.did_you_mean import did_you_mean
-from bionemo_core.plugins.hookspecs import noun_of
+from bionemo_core.plugins.hookspecs import noun_of, typed_choice, typed_key
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -186,13 +186,17 @@ def _explain_unknown_key(message: str, registry: Registry) -> str:
     if match is None:
         return ""
     wanted, first = match["key"] or match["leaf"], message.splitlines()[0].removesuffix(".")
-    owners = [f"{one.group}={one.name}" for one in registry.components() if wanted in keys_of(one)]
+    having = [one for one in registry.components() if wanted in keys_of(one)]
+    owners = [typed_choice(one.group, one.name) for one in having]
     of_hydra = first == f"Could not override '{wanted}'"
     said = f"there is no key '{wanted}'" if of_hydra else first
     if owners:
-        said = f"the chosen {noun_of(wanted.partition('.')[0])} has no key '{wanted}'" if of_hydra else first
+        typed = typed_key(having[0].group, having[0].name, wanted.rpartition(".")[2])
+        if of_hydra and not typed:
+            said = f"the chosen {noun_of(having[0].group)} has no key '{wanted}'"
         choices, that = (f"{', '.join(owners[:-1])} and {owners[-1]}", "one") if owners[1:] else (owners[0], "that")
-        return f"{said}. It is a key of {choices}; choose {that}, or leave the key out."
+        how = f", and give the key as '{typed}'" if typed else ""
+        return f"{said}. It is a key of {choices}; choose {that}{how}, or leave the key out."
     known = known_keys(registry)
     if match["key"] is None:
         known = sorted({key.rpartition(".")[2] for key in known})

@@ -102,3 +102,25 @@ _NOUNS = {"data": "data source", "callbacks": "callback", "optim": "optimizer"}
 def noun_of(group: str) -> str:
     """Return what a message calls one component of a group: `data source` of `data`."""
     return _NOUNS.get(group, group)
+
+
+NAMED_BY = {
+    "head": ("task.head={name}", "task.head_params={{{key}: ...}}"),
+    "loss": ("task.loss={name}", "task.loss_params={{{key}: ...}}"),
+    "oracle": ("task.oracle={name}", "task.oracle_params={{{key}: ...}}"),
+    "reader": ("data.format={name}", ""),
+    "augmentation": ("data.augmentations=[{name}]", "data.augmentations=[{{augmentation: {name}, {key}: ...}}]"),
+}
+"""How a component and a key of it are typed, in the groups that are not chosen by `GROUP=NAME`."""
+
+
+def typed_choice(group: str, name: str) -> str:
+    """Return how a component is chosen on the command line: `model=esm2_8m`, `task.head=mlp`."""
+    choice, _ = NAMED_BY.get(group, (f"{group}={{name}}", ""))
+    return choice.format(name=name)
+
+
+def typed_key(group: str, name: str, key: str) -> str:
+    """Return how a key of a component is typed where its group has no keys of its own; else an empty text."""
+    _, typed = NAMED_BY.get(group, ("", ""))
+    return typed.format(name=name, key=key)

@@ -108,6 +108,11 @@ def test_lightnings_repeated_command_line_is_understood(runs_seen, home):
         (["model=esm1nv", "optim.betas=3"], "optim.betas: got 3, expected a list in square brackets."),
         (["model=esm1nv", "data=fasta"], "data.path"),
         (["model=esm1nv", "data.path=x"], "the chosen data source has no key 'data.path'. It is a key of data=csv, da"),
+        (
+            ["model=esm1nv", "head.dropout=0"],
+            "there is no key 'head.dropout'. It is a key of task.head=convnet and task.head=mlp; choose one, and give "
+            "the key as 'task.head_params={dropout: ...}'",
+        ),
         (["model=esm1nv", "home=${oc.env:SURELY_UNSET_VARIABLE}"], "SURELY_UNSET_VARIABLE"),
         (["model=esm1nv", "trainer.devices=[0,1]"], "CUDA_VISIBLE_DEVICES"),
         (["model=esm1nv", "--config-dir", "nowhere"], "nowhere is not a folder"),
@@ -169,6 +174,17 @@ def test_plugins_lists_the_installed_plugins(capsys):
 def test_every_page_of_help_exists(capsys, topic):
     assert cli.main(["help", topic]) == 0
     assert capsys.readouterr().out.strip()
+
+
+def test_help_says_how_a_component_inside_a_task_is_typed(capsys):
+    assert cli.main(["help", "head.dropout"]) == 0
+    assert "of task.head=mlp, given as 'task.head_params={dropout: ...}'" in capsys.readouterr().out
+    assert cli.main(["help", "head=mlp"]) == 0
+    page = capsys.readouterr().out
+    assert "chosen by task.head=mlp" in page and "\n  dropout = 0.1" in page
+    typed = ["task=finetune", "restore_from_path=x", "task.head=mlp", "task.head_params={dropout: 0.3}"]
+    assert cli.main([*typed, "data=labelled_csv", "data.dataset_path=x", "--cfg", "job"]) == 0
+    assert "dropout: 0.3" in capsys.readouterr().out
 
 
 def test_help_of_a_name_shows_each_choice_of_that_name(capsys):
