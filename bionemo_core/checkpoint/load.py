@@ -22,6 +22,7 @@ from bionemo_core.checkpoint.shards import DTYPE_NAMES, DTYPES_BY_NAME
 from bionemo_core.checkpoint.state import decode
 from bionemo_core.errors import CheckpointError, StorageError
 from bionemo_core.io.hashing import hash_file
+from bionemo_core.plurals import format_count
 
 _MALFORMED = (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError)
 
@@ -81,7 +82,9 @@ def open_newest_valid(root: Path, *, verify: bool = True) -> tuple["CheckpointRe
             f"checkpoint: {root} has none (expected folders named step-00000000), so there is nothing to resume."
         )
     tried = "\n".join(f"  {path.name}: {reason}" for path, reason in skipped)
-    raise CheckpointError(f"checkpoint: none of the {len(skipped)} checkpoints in {root} is valid:\n{tried}")
+    raise CheckpointError(
+        f"checkpoint: none of the {format_count(len(skipped), 'checkpoint')} in {root} is valid:\n{tried}"
+    )
 
 
 class CheckpointReader:
@@ -224,7 +227,9 @@ class CheckpointReader:
         try:
             return self._tensors[name]
         except KeyError:
-            raise self._error(f"holds no tensor '{name}'; it holds {len(self._tensors)} others") from None
+            raise self._error(
+                f"holds no tensor '{name}'; it holds {format_count(len(self._tensors), 'other')}"
+            ) from None
 
     def _check_members(self) -> None:
         named = folder_names.parse_step(self.folder.name)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from bionemo_core.errors import ConfigError
+from bionemo_core.plurals import format_count
 
 
 class _Parser(argparse.ArgumentParser):
@@ -29,8 +30,8 @@ def run(arguments: list[str]) -> int:
 
     found = cluster_fasta(chosen.source, chosen.target, identity=chosen.identity)
     sys.stdout.write(
-        f"Wrote {found.num_sequences:,} sequences in {found.num_clusters:,} clusters to {chosen.target}; the largest "
-        f"cluster has {found.largest:,} sequences.\n"
+        f"Wrote {format_count(found.num_sequences, 'sequence')} in {format_count(found.num_clusters, 'cluster')} to "
+        f"{chosen.target}; the largest cluster has {format_count(found.largest, 'sequence')}.\n"
         f"Use it with: data=fasta data.path={chosen.source} data.clusters={chosen.target}\n"
     )
     return 0

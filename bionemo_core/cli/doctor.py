@@ -12,6 +12,7 @@ from bionemo_core import __version__, _metadata, machine
 from bionemo_core.builtin import load_registry
 from bionemo_core.errors import ConfigError
 from bionemo_core.plugins import CORE_DISTRIBUTION
+from bionemo_core.plurals import format_count
 
 LOW_DISK_BYTES = 10 * machine.GIB
 OPTIONAL = {
@@ -136,7 +137,8 @@ def _plugins() -> Iterable[Finding]:
     registry = load_registry()
     for record in registry.records[1:]:
         if record.status == "ok":
-            yield Finding("ok", f"plugin {record.distribution} {record.version}, {len(record.components)} components")
+            offers = format_count(len(record.components), "component")
+            yield Finding("ok", f"plugin {record.distribution} {record.version}, {offers}")
         else:
             yield Finding("note", f"plugin {record.describe()}", "Run bionemo-run plugins --trace for details.")
     if not registry.names("model"):

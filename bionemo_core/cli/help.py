@@ -17,6 +17,7 @@ from bionemo_core.plugins.configure import NO_VALUE, ConfigKey, keys_of_dataclas
 from bionemo_core.plugins.did_you_mean import did_you_mean
 from bionemo_core.plugins.help_text import description_of, key_help, key_help_of
 from bionemo_core.plugins.hookspecs import GROUPS, NAMED_BY, typed_choice, typed_key
+from bionemo_core.plurals import format_count
 from bionemo_core.ranges import ANY
 
 GROUP_ORDER = (
@@ -123,7 +124,7 @@ def _overview(registry: Registry) -> str:
         lines.append(f"  {command}" + f"\n      {explanation}")
     failed = registry.failures()
     if failed:
-        lines += ["", f"{len(failed)} plugin(s) could not be loaded; `bionemo-run plugins` shows why."]
+        lines += ["", f"{format_count(len(failed), 'plugin')} could not be loaded; `bionemo-run plugins` shows why."]
     lines += ["", "Most keys of v1 still work: `bionemo-run help aliases` lists them."]
     return "\n".join(lines) + "\n"
 

@@ -8,6 +8,7 @@ from typing import Any
 from bionemo_core.config.task_spec import OF_MACHINE, TaskSpec
 from bionemo_core.errors import ConfigError
 from bionemo_core.plugins import RegisteredComponent
+from bionemo_core.plurals import leave_out
 
 _NOTHING = ("[]", "null")
 """Values that choose nothing."""
@@ -28,7 +29,7 @@ def check_source(typed: Iterable[str], restore_from_path: str | None) -> None:
     """
     if not restore_from_path and (refused := [key for key in _keys_of(typed) if _covers(_OF_SOURCE, key)]):
         raise ConfigError(
-            f"{', '.join(refused)}: not used without restore_from_path, the model to load. {_leave_out(refused)}"
+            f"{', '.join(refused)}: not used without restore_from_path, the model to load. {leave_out(refused)}"
         )
 
 
@@ -70,7 +71,7 @@ def _check_places(
         has_input = any(key.name == "input" for key in task.keys) and _covers(["data"], refused[0])
         raise ConfigError(
             f"{', '.join(refused)}: not used by {named}{', which reads task.input' if has_input else ''}. "
-            f"{_leave_out(refused)}"
+            f"{leave_out(refused)}"
         )
     lines = [f"{named} does not use {', '.join(unused)}."] if unused else []
     for path, names in in_files.items():
@@ -84,10 +85,6 @@ def _keys_of(typed: Iterable[str]) -> list[str]:
     """Return the keys that were given a value, each once."""
     pairs = (override.partition("=") for override in typed)
     return list(dict.fromkeys(key.lstrip("+~") for key, _, value in pairs if value not in _NOTHING))
-
-
-def _leave_out(keys: Sequence[str]) -> str:
-    return f"Leave {'it' if len(keys) == 1 else 'them'} out."
 
 
 def _covers(places: Iterable[str], key: str) -> bool:

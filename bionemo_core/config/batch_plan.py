@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from bionemo_core.config.recompute_options import Recompute
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.errors import ConfigError
+from bionemo_core.plurals import format_count
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ def batch_plan(
     tensor, pipeline = spec.parallel.tensor_model_parallel_size, spec.parallel.pipeline_model_parallel_size
     if world < 1 or world % (tensor * pipeline):
         raise ConfigError(
-            f"{world} processes (trainer.devices={spec.trainer.devices} x trainer.num_nodes={spec.trainer.num_nodes}) "
+            f"{format_count(world, 'process', 'processes')} (trainer.devices={spec.trainer.devices} x "
+            f"trainer.num_nodes={spec.trainer.num_nodes}) "
             f"cannot be split into groups of {tensor * pipeline} = parallel.tensor_model_parallel_size={tensor} x "
             f"parallel.pipeline_model_parallel_size={pipeline}. Change one of them so that the group size divides the "
             "number of processes."
@@ -101,7 +103,8 @@ def _accumulation(wanted: int, micro: int, data_parallel: int, *, frozen: bool) 
         advice = f"Choose a number of data-parallel processes that divides {wanted}; {data_parallel} does not."
     else:
         largest = max(size for size in range(1, min(micro, share) + 1) if share % size == 0)
-        advice = f"batch.micro_batch_size={largest} works, with {share // largest} micro batches per step."
+        number = format_count(share // largest, "micro batch", "micro batches")
+        advice = f"batch.micro_batch_size={largest} works, with {number} per step."
     source = "this run began with a global batch of" if frozen else "batch.global_batch_size is"
     raise ConfigError(
         f"{source} {wanted}, which is not a multiple of micro {micro} x data parallel {data_parallel} = "

@@ -8,6 +8,7 @@ from typing import Any
 import pytorch_lightning as pl
 
 from bionemo_core.errors import ConfigError
+from bionemo_core.plurals import format_count
 
 log = logging.getLogger("bionemo")
 
@@ -28,7 +29,7 @@ class StopEarly(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.worse >= self.patience:
-            log.warning("%s did not improve in %d validations: training has already ended.", self.monitor, self.worse)
+            log.warning("%s: training has already ended.", self._reason())
             trainer.should_stop = True
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -45,8 +46,11 @@ class StopEarly(pl.Callback):
         self.worse = 0 if better else self.worse + 1
         self.best = value if better else self.best
         if self.worse >= self.patience:
-            log.info("%s did not improve in %d validations: training ends.", self.monitor, self.worse)
+            log.info("%s: training ends.", self._reason())
             trainer.should_stop = True
+
+    def _reason(self) -> str:
+        return f"{self.monitor} did not improve in {format_count(self.worse, 'validation')}"
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "worse": self.worse}

@@ -25,6 +25,7 @@ from bionemo_core.finetuning.objective import (
     mean_and_scale,
 )
 from bionemo_core.finetuning.several_targets import check_targets, several_text
+from bionemo_core.plurals import format_count
 from bionemo_core.protocols import InputForm, Tokenizer
 
 log = logging.getLogger("bionemo")
@@ -91,17 +92,22 @@ class LabelCheck:
         total, records = sum(map(len, self._bad.values())), sum(map(len, parts.values()))
         if total and self.how != SKIP:
             raise DataError(
-                f"labels: {total:,} of {records:,} records cannot be used. {self._listed()}{self._advice()}"
+                f"labels: {total:,} of {format_count(records, 'record')} cannot be used. "
+                f"{self._listed()}{self._advice()}"
             )
         for name, part in kept.items():
             if not len(part):
                 raise DataError(f"labels: no record of the split {name} can be used. {self._listed()}")
         if total and not quiet:
-            log.warning("labels: left out %d of %d records. %s", total, records, self._listed())
+            log.warning("labels: left out %d of %s. %s", total, format_count(records, "record"), self._listed())
         if self._residues and not quiet:
-            log.warning("labels: ignored %d residues whose label is a missing value.", self._residues)
+            log.warning("labels: ignored %s whose label is a missing value.", format_count(self._residues, "residue"))
         if self._unlabelled and not quiet:
-            log.warning("labels: left out %d of %d records, which have no label at all.", self._unlabelled, records)
+            log.warning(
+                "labels: left out %d of %s, which have no label at all.",
+                self._unlabelled,
+                format_count(records, "record"),
+            )
         return kept
 
     def _clean(self, split: str, records: LabelledRecords) -> LabelledRecords:

@@ -13,6 +13,7 @@ from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.finetuning.model import LabelSpec
 from bionemo_core.finetuning.objective import label_words
 from bionemo_core.inference.windows import LongRule, Window, split_windows
+from bionemo_core.plurals import format_count
 from bionemo_core.protocols import Tokenizer
 
 log = logging.getLogger("bionemo")
@@ -72,7 +73,8 @@ def _shorten_part(
     if not long:
         return records
     names = ", ".join(records[row].display_name for row in long[:10])
-    what = f"{name}: {len(long):,} of {len(records):,} sequences have more than {limit:,} tokens"
+    number, most = format_count(len(records), "sequence"), format_count(limit, "token")
+    what = f"{name}: {len(long):,} of {number} have more than {most}"
     if how == ERROR:
         raise DataError(f"{what}: {names}. Cut them with task.on_long=truncate, or leave them out with skip.")
     if not quiet:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Optional
 from bionemo_core.config.choice_params import read_choice
 from bionemo_core.data.model_input import PLAIN, input_form, max_text_tokens
 from bionemo_core.errors import ConfigError
+from bionemo_core.plurals import format_count
 from bionemo_core.protocols import BuildContext, Tokenizer
 from bionemo_core.ranges import Count, Integer, NotNegative, Number
 
@@ -294,7 +295,9 @@ def freeze(network: Any, *, frozen: bool, layers: int) -> None:
     blocks = encoder_blocks(network)
     count = layers if layers >= 0 else len(blocks) + layers
     if not 0 <= count <= len(blocks):
-        raise ConfigError(f"task.freeze_layers: got {layers}, but the encoder has {len(blocks)} blocks.")
+        raise ConfigError(
+            f"task.freeze_layers: got {layers}, but the encoder has {format_count(len(blocks), 'block')}."
+        )
     frozen_parts = [network] if frozen else blocks[:count]
     if count and not frozen:
         frozen_parts += [part for name, part in network.named_children() if "embedding" in name]

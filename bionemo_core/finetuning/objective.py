@@ -12,6 +12,7 @@ from bionemo_core.data.labelled_records import TARGET_SEPARATOR, TOGETHER, Label
 from bionemo_core.data.model_input import ModelInput
 from bionemo_core.data.tokenizer import unit_of
 from bionemo_core.errors import ConfigError, DataError
+from bionemo_core.plurals import format_count
 from bionemo_core.protocols import Example, InputForm, Tokenizer
 
 if TYPE_CHECKING:
@@ -161,7 +162,8 @@ def _check_lengths(record: LabelledRecord, num_labels: int, num_residues: int, u
         return
     if num_labels != num_residues and record.label.strip().lower() in MISSING_WORDS:
         raise BadLabel(MISSING_VALUE, record, f": {record.label!r}")
-    numbers = f": {num_residues} {unit}, {num_labels} labels, {len(record.mask) or 'no'} mask letters"
+    numbers = f": {num_residues} {unit}, {format_count(num_labels, 'label')}, "
+    numbers += f"{len(record.mask) or 'no'} mask letters"
     raise BadLabel("not one label for each residue", record, numbers)
 
 
@@ -251,8 +253,9 @@ def classes_of(records: LabelledRecords, per_residue: bool) -> list[str]:
     names = find_classes(records, per_residue)
     if not 2 <= len(names) <= max(256, len(records) // 2):
         raise ConfigError(
-            f"task.kind: the training labels have {len(names)} different values (first: {sorted(names)[:3]}); a "
-            "classification needs at least two classes, and fewer than sequences. Is it a regression?"
+            f"task.kind: the training labels have {format_count(len(names), 'different value')} (first: "
+            f"{sorted(names)[:3]}); a classification needs at least two classes, and fewer than sequences. Is it a "
+            "regression?"
         )
     return sorted(names)
 

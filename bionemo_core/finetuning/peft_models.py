@@ -19,6 +19,7 @@ from bionemo_core.interop.stored import StoredModel
 from bionemo_core.models.foreign_rows import foreign_rows
 from bionemo_core.models.load import OpenedModel
 from bionemo_core.parallel.weights import network_of
+from bionemo_core.plurals import format_count
 
 if TYPE_CHECKING:
     from bionemo_core.plugins.registry import Registry
@@ -48,7 +49,7 @@ def merge_peft(opened: OpenedModel, path: str, registry: Registry) -> OpenedMode
                 f"{path}: the adapter of {name} has the sizes {list(layer.up.shape)} and {list(layer.down.shape)}, "
                 f"which do not fit the layer's {[len(place.rows), weight.shape[1]]}. Is it of another model?"
             ) from error
-    notes = [f"adapter: {len(adapter.layers)} layers changed, from {path}"]
+    notes = [f"adapter: {format_count(len(adapter.layers), 'layer')} changed, from {path}"]
     if adapter.others:
         notes.append(f"not part of this model: {preview_names(adapter.others)}")
     return replace(opened, report=replace(opened.report, notes=(*opened.report.notes, *notes)))

@@ -24,6 +24,7 @@ from bionemo_core.io.atomic import own_name, publish, remove_left_behind, storag
 from bionemo_core.io.hashing import canonical, fingerprint_of, hash_file
 from bionemo_core.nn.residue_states import NO_FORM
 from bionemo_core.parallel.ranks import Ranks
+from bionemo_core.plurals import format_count
 
 log = logging.getLogger("bionemo")
 
@@ -168,7 +169,11 @@ def _compute(
         folder.mkdir(parents=True)
         np.save(folder / _OFFSETS, offsets)
         np.lib.format.open_memmap(table_path, mode="w+", dtype=dtype, shape=(int(offsets[-1]), width)).flush()
-        log.info("Computing encoder states of %d sequences; they are cached in %s.", len(records), folder.parent)
+        log.info(
+            "Computing encoder states of %s; they are cached in %s.",
+            format_count(len(records), "sequence"),
+            folder.parent,
+        )
     ranks.barrier()
     table = np.lib.format.open_memmap(table_path, mode="r+")
     bounds = part_bounds(counts, _PART_BYTES // (4 * width), _PART_SEQUENCES)

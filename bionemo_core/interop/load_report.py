@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bionemo_core.io.atomic import write_json
+from bionemo_core.plurals import format_count
 
 RECORD = "restore.json"
 """The file with the whole report, in a folder of results; beside a file `NAME` it is `NAME.restore.json`."""
@@ -55,7 +56,7 @@ class LoadReport:
 
     def lines(self) -> list[tuple[str, str]]:
         """Return the report as pairs of a label and a text, for the printed plan of a run."""
-        counts = f"{len(self.matched)} tensors matched, {len(self.resized)} resized, "
+        counts = f"{format_count(len(self.matched), 'tensor')} matched, {len(self.resized)} resized, "
         counts += f"{len(self.missing)} missing, {len(self.unexpected)} unexpected; from {self.source}"
         lines = [("weights", counts)]
         lines += [("resized", _resized_line(table)) for table in self.resized]

@@ -45,6 +45,7 @@ from bionemo_core.parallel.sequence import split_sequences
 from bionemo_core.parallel.sharding import reshard, shard
 from bionemo_core.parallel.sharding_choice import ADAM_BYTES, Sharding, SharedRanks, choose_sharding, state_bytes
 from bionemo_core.parallel.weights import load_weights, network_of, weight_parts
+from bionemo_core.plurals import format_count
 
 _MOST_OF_MEMORY = 0.8
 """The share of the free memory that the copy of a save may take."""
@@ -341,7 +342,7 @@ class MegatronStrategy(DDPStrategy):
             return
         bad = self._sum_over_ranks((~torch.isfinite(tensor)).sum() for tensor in tensors)
         raise NonFiniteError(
-            f"checkpoint: after step {step} the weights or the optimizer state contain {bad:,} values "
+            f"checkpoint: after step {step} the weights or the optimizer state contain {format_count(bad, 'value')} "
             "that are not finite. Nothing was saved. Lower optim.lr, then resume from the newest checkpoint."
         )
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bionemo_core.io.plots import BLUE, GREY, RED, add_title, new_plot, save_png, set_count_ticks
+from bionemo_core.plurals import format_count
 
 Points = Sequence[tuple[int, float]]
 
@@ -34,7 +35,7 @@ def draw(path: Path, train: Points, val: Points, samples: Points, title: str, un
         if many:
             axes.plot(steps, smooth(losses), color=BLUE, linewidth=1.8, label="training (smoothed)")
         if bad := [step for step, loss in train if not math.isfinite(loss)]:
-            label = f"{len(bad):,} training losses are not finite"
+            label = f"{format_count(len(bad), 'training loss is', 'training losses are')} not finite"
             axes.axvline(bad[0], color=GREY, linewidth=1.0, linestyle="--", label=label)
             axes.update_datalim([(steps[0], axes.dataLim.y0), (steps[-1], axes.dataLim.y1)])
     if val:

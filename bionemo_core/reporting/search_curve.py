@@ -9,6 +9,7 @@ import numpy as np
 
 from bionemo_core.inference.latent_search import SearchResult
 from bionemo_core.io.plots import BLUE, GREY, RED, add_title, new_plot, save_png, set_count_ticks
+from bionemo_core.plurals import format_count
 
 _MOST_LINES = 60
 
@@ -34,7 +35,7 @@ def draw_trajectory(path: Path, results: Sequence[SearchResult], oracle: str) ->
     axes.set_xlabel("oracle calls of a start")
     axes.set_ylabel(f"best {oracle} so far")
     number = len(results[0].starts)
-    add_title(axes, f"{oracle} from {number} start{'s' if number != 1 else ''}")
+    add_title(axes, f"{oracle} from {format_count(number, 'start')}")
     set_count_ticks(axes.xaxis)
     axes.margins(x=0.02)
     axes.legend(frameon=False, loc="lower right")

@@ -11,6 +11,7 @@ from bionemo_core.checkpoint.folder_names import list_checkpoints
 from bionemo_core.errors import StorageError
 from bionemo_core.io.atomic import write_json
 from bionemo_core.io.plots import optional_picture
+from bionemo_core.plurals import format_count
 from bionemo_core.reporting.metrics_file import NAME, STEP, Row, read_rows
 
 TRAIN_LOSS = "reduced_train_loss"
@@ -127,7 +128,8 @@ def _summarise(
     rate = float(median(rates)) if rates else None
     spent = "" if wall_time_s is None else f" in {duration(wall_time_s)}"
     facts = [
-        f"{status}: {steps:,} steps{spent}" + (f", {samples[-1]:,} sequences" if samples else ""),
+        f"{status}: {format_count(steps, 'step')}{spent}"
+        + (f", {format_count(samples[-1], 'sequence')}" if samples else ""),
         _format_losses("train loss", train),
         _format_losses("val loss", val),
         f"test        {', '.join(f'{name} {value:.4g}' for name, value in test.items())}" if test else None,

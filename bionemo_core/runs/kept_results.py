@@ -26,6 +26,7 @@ from bionemo_core.checkpoint.state import decode, encode
 from bionemo_core.errors import Preempted, Stopped
 from bionemo_core.inference.outputs import PartContent, PartStore, PartWriter
 from bionemo_core.io.hashing import canonical, fingerprint_chunks, fingerprint_of
+from bionemo_core.plurals import format_count
 from bionemo_core.runs.shared_work import Piece, Result, SharedWork
 
 log = logging.getLogger("bionemo")
@@ -112,8 +113,9 @@ class KeptResults(Generic[Piece, Result]):
         except Stopped as stop:
             if not self._num_saved:
                 raise
+            number = format_count(self._num_saved, "batch", "batches")
             raise Preempted(
-                f"{self._name}: stopped by {stop.name}; the results of {self._num_saved:,} batches are kept in "
+                f"{self._name}: stopped by {stop.name}; the results of {number} are kept in "
                 f"{self._folder}. Run the same command again to compute the others."
             ) from None
 
@@ -179,7 +181,7 @@ class KeptResults(Generic[Piece, Result]):
             self._store.delete(start)
         self._writer = PartWriter(self, self._num_saved)
         if self._num_saved:
-            log.info("The results of %d batches were computed before.", self._num_saved)
+            log.info("The results of %s were computed before.", format_count(self._num_saved, "batch", "batches"))
 
     def _is_kept(self, piece: Piece) -> bool:
         place = self._next - self._first

@@ -12,6 +12,7 @@ from bionemo_core.config.batch_plan import BatchPlan
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.errors import ConfigError
 from bionemo_core.machine import GIB
+from bionemo_core.plurals import format_count
 from bionemo_core.runs.device import Device
 from bionemo_core.training.optim import ADAM_STATE, OptimizerState
 
@@ -73,12 +74,13 @@ def device_needs(
     if "num_decoder_layers" in sizes:
         stacks.append((sizes["num_decoder_layers"] or layers, sizes.get("decoder_ffn_hidden_size") or inner))
     terms = [
-        f"{number:,} layers x (4 x {hidden:,} x {attention:,} + 2 x {hidden:,} x {width:,})" for number, width in stacks
+        f"{format_count(number, 'layer')} x (4 x {hidden:,} x {attention:,} + 2 x {hidden:,} x {width:,})"
+        for number, width in stacks
     ]
     per_parameter = 8 + optimizer.bytes_per_parameter
     state = Need(
         optimizer.with_weights,
-        f"{per_parameter:g} bytes x ({' + '.join(terms)}) / {ranks:,} ranks",
+        f"{per_parameter:g} bytes x ({' + '.join(terms)}) / {format_count(ranks, 'rank')}",
         per_parameter * sum(number * (4 * hidden * attention + 2 * hidden * width) for number, width in stacks) / ranks,
         "model.num_layers, model.hidden_size or model.ffn_hidden_size",
     )
@@ -86,7 +88,8 @@ def device_needs(
     layers //= plan.pipeline_parallel_size
     inputs = Need(
         "the inputs of the layers of one micro batch",
-        f"{bytes_per_number} bytes x {layers:,} layers x {rows:,} rows x {tokens:,} tokens x {hidden:,}",
+        f"{bytes_per_number} bytes x {format_count(layers, 'layer')} x {format_count(rows, 'row')} x "
+        f"{format_count(tokens, 'token')} x {hidden:,}",
         bytes_per_number * layers * rows * tokens * hidden,
         "batch.micro_batch_size or batch.seq_length",
     )
@@ -113,7 +116,7 @@ def host_needs(spec: RunSpec, plan: BatchPlan) -> list[Need]:
         ),
         Need(
             "the token ids of a step",
-            f"8 bytes x {rows:,} rows x {tokens:,} tokens",
+            f"8 bytes x {format_count(rows, 'row')} x {format_count(tokens, 'token')}",
             8 * rows * tokens,
             "batch.micro_batch_size, batch.accumulate_grad_batches or batch.global_batch_size",
         ),

@@ -16,6 +16,7 @@ from bionemo_core.machine import GIB, MIB
 from bionemo_core.nn.cuda_graph_safe import is_cuda_graph_safe
 from bionemo_core.parallel.pipeline.schedule import idle_share
 from bionemo_core.parallel.sharding_choice import Sharding
+from bionemo_core.plurals import format_count
 from bionemo_core.runs.memory_estimate import device_bytes
 from bionemo_core.runs.peak_memory import estimate_peak, ways_to_fit
 from bionemo_core.training.cuda_graphs import MAX_MEMORY_SHARE
@@ -74,7 +75,7 @@ def plan_text(
     parameters = sum(p.numel() for p in module.parameters()) * plan.tensor_parallel_size
     own = max(stages.parameters) * plan.tensor_parallel_size if stages else parameters
     seq_length: int = spec.batch.seq_length or getattr(module, "seq_length", None) or 0
-    rows, size, total = _batch_words(spec, module, splits, seq_length, plan.global_batch_size)
+    row, size, total = _batch_words(spec, module, splits, seq_length, plan.global_batch_size)
     lines = [
         ("model", f"{spec.model.name} of {spec.model.distribution}, {parameters / 1e6:,.1f}M parameters"),
         ("tokenizer", f"{spec.tokenizer.name}"),
@@ -86,9 +87,9 @@ def plan_text(
         *((("sharding", _sharding_line(sharding, plan)),) if sharding.reason else ()),
         (
             "batch",
-            f"{plan.global_batch_size} {rows} {size} = "
+            f"{format_count(plan.global_batch_size, row)} {size} = "
             f"{plan.micro_batch_size} micro x {plan.accumulate_grad_batches} accumulated x "
-            f"{plan.data_parallel_size} ranks{total}",
+            f"{format_count(plan.data_parallel_size, 'rank')}{total}",
         ),
         *_training_lines(spec, _memory_lines(spec, plan, module, device, own, sharding, optimizer, graphs), rate),
         ("folder", str(folder.path)),
@@ -99,14 +100,14 @@ def plan_text(
 def _batch_words(
     spec: RunSpec, module: Any, splits: DataSplits, seq_length: int, global_batch_size: int
 ) -> tuple[str, str, str]:
-    """Return the word for the rows of a batch, and texts about their size and about all tokens of a step."""
+    """Return the word for a row of a batch, and texts about their size and about all tokens of a step."""
     objective, pairs = getattr(module, "objective", None), bool(getattr(splits.train, "seconds", ()))
-    rows = "packs" if spec.batch.packing else "pairs" if pairs else "sequences"
+    row = "pack" if spec.batch.packing else "pair" if pairs else "sequence"
     if getattr(objective, "one_state_per_sequence", False):
-        return rows, "a step, from cached states of the encoder", ""
+        return row, "a step, from cached states of the encoder", ""
     sides = [seq_length, *([objective.target_length] if pairs and objective is not None else [])]
     size = f"of up to {' and '.join(map(str, sides))} tokens a step"
-    return rows, size, f"; up to {global_batch_size * sum(sides):,} tokens"
+    return row, size, f"; up to {global_batch_size * sum(sides):,} tokens"
 
 
 def _memory_lines(
@@ -171,8 +172,8 @@ def _stages_line(stages: StagePlan, plan: BatchPlan) -> str:
     number = plan.accumulate_grad_batches
     idle = idle_share(plan.pipeline_parallel_size, number)
     return (
-        f"layers {layers}; each stage is idle for {idle:.0%} of a step of {number} micro batches "
-        "(batch.accumulate_grad_batches), for less with more"
+        f"layers {layers}; each stage is idle for {idle:.0%} of a step of "
+        f"{format_count(number, 'micro batch', 'micro batches')} (batch.accumulate_grad_batches), for less with more"
     )
 
 
@@ -224,7 +225,8 @@ def cut_lines(spec: RunSpec, splits: DataSplits, objective: Any, seq_length: int
 
 def print_resume(reader: CheckpointReader, changes: Iterable[Any], jump: str) -> None:
     """Print where a run resumes, which settings changed since its last session, and a `jump` of the learning rate."""
-    lines = [f"{'resume':>10}  step {reader.step:,}, {reader.consumed_samples:,} sequences seen, from {reader.folder}"]
+    seen = format_count(reader.consumed_samples, "sequence")
+    lines = [f"{'resume':>10}  step {reader.step:,}, {seen} seen, from {reader.folder}"]
     lines += [f"{'changed':>10}  {change.key}: {change.old} -> {change.new}" for change in changes]
     lines += [f"{'rate':>10}  {jump}"] if jump else []
     print("\n".join(lines), flush=True)

@@ -40,6 +40,7 @@ from bionemo_core.io.progress import Progress
 from bionemo_core.models.load import OpenedModel
 from bionemo_core.parallel.compiled_layers import compile_layers
 from bionemo_core.parallel.ranks import Ranks
+from bionemo_core.plurals import format_count
 from bionemo_core.reporting.contact_maps import draw_contacts
 from bionemo_core.runs.device import choose_device
 from bionemo_core.runs.plan_text import quieten_libraries
@@ -214,7 +215,7 @@ class _Job:
             remaining = exchange(remaining, ranks)[ranks.copy * ranks.tensor_size]
         own, total = (sum(stop - start for start, stop in ranges) for ranges in (own_blocks, remaining))
         if total < own:
-            log.info("%d of %d sequences were computed before.", own - total, own)
+            log.info("%d of %s were computed before.", own - total, format_count(own, "sequence"))
         tokens = 0
         of_rank = "sequences of the first rank" if ranks.size > 1 else "sequences"
         unit = "residues" if reads_residues(self.embedder.tokenizer) else "characters"
@@ -265,8 +266,8 @@ class _Job:
                 self.parts.remove()
                 raise
             raise Preempted(
-                f"task=embed: stopped by {stop.name}; {saved:,} of {len(self.store):,} sequences are saved in "
-                f"{self.parts.folder}. Run the same command again to compute the others."
+                f"task=embed: stopped by {stop.name}; {saved:,} of {format_count(len(self.store), 'sequence')} are "
+                f"saved in {self.parts.folder}. Run the same command again to compute the others."
             ) from None
 
     def _num_saved(self) -> int:
@@ -296,7 +297,7 @@ class _Job:
             made = _MADE_OF_LONG[self.embedder.settings.on_long].replace("_", " ")
             cut = f", {int(self.long.sum()):,} longer than {self.embedder.long_rule.max_residues:,} tokens and {made}"
         counts = count_summary(self.facts["records"])
-        print(f"{self.output}: {outputs} of {len(self.store):,} sequences{cut}; {counts}")
+        print(f"{self.output}: {outputs} of {format_count(len(self.store), 'sequence')}{cut}; {counts}")
 
 
 def _find_long(store: PreparedStore, embedder: Embedder) -> NDArray[np.bool_]:

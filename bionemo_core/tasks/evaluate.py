@@ -32,6 +32,7 @@ from bionemo_core.models.load import OpenedModel
 from bionemo_core.nn.missing_weights import require_weights
 from bionemo_core.nn.residue_states import encoder_network, encoder_of, may_pack
 from bionemo_core.parallel.weights import network_of
+from bionemo_core.plurals import format_count
 from bionemo_core.protocols import DataSplits, RecordDataset, Tokenizer
 from bionemo_core.reporting.html import Figure, page
 from bionemo_core.runs.device import Device, choose_device
@@ -325,7 +326,9 @@ class _Evaluation:
         if not chosen:
             raise ConfigError("task.pseudo_perplexity: no sequence of the split is short enough for the model.")
         if too_long:
-            log.warning("The pseudo-perplexity leaves out %d sequences that are too long for the model.", too_long)
+            log.warning(
+                "The pseudo-perplexity leaves out %s too long for the model.", format_count(too_long, "sequence")
+            )
         scores = list(scorer.pseudo_log_likelihoods(chosen))
         total = -float(np.concatenate(scores).mean(dtype=np.float64))
         self.metrics |= {"pseudo_perplexity": math.exp(total), "pseudo_perplexity_sequences": float(len(chosen))}
@@ -340,8 +343,8 @@ class _Evaluation:
 
     def _sequences(self, num_records: int) -> str:
         if self.evaluated == num_records:
-            return f"{num_records:,} sequences"
-        return f"{self.evaluated:,} of {num_records:,} sequences, those that fit the model"
+            return format_count(num_records, "sequence")
+        return f"{self.evaluated:,} of {format_count(num_records, 'sequence')}, those that fit the model"
 
     def write(self, folder: Path, num_records: int) -> None:
         """Write metrics and report to the folder.

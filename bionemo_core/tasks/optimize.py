@@ -25,6 +25,7 @@ from bionemo_core.io.progress import Progress
 from bionemo_core.io.results_folder import mark_unfinished
 from bionemo_core.models.load import OpenedModel
 from bionemo_core.parallel.ranks import Ranks
+from bionemo_core.plurals import format_count
 from bionemo_core.protocols import Oracle, TextJudge
 from bionemo_core.reporting.search_curve import draw_trajectory
 from bionemo_core.runs.device import choose_device
@@ -129,8 +130,8 @@ def _search(spec: RunSpec, opened: OpenedModel, parts: _Parts, composed_yaml: st
     mark_unfinished(folder.path)
     last = outcome.results[-1]
     kept = (
-        f"after {last.iterations} of {last.settings.iterations} iterations of {last.settings.algorithm}; the results "
-        f"so far are in {folder.path}. The same command starts over."
+        f"after {last.iterations} of {format_count(last.settings.iterations, 'iteration')} of "
+        f"{last.settings.algorithm}; the results so far are in {folder.path}. The same command starts over."
     )
     if outcome.failure is None:
         raise Preempted(f"task=optimize: stopped by {outcome.stopped_by} {kept}")
@@ -327,7 +328,7 @@ class _Report:
                     result.settings.algorithm,
                     f"mean {own['mean_score']:.4f} (gain {own['mean_gain']:+.4f}), {own['improved']} of "
                     f"{summary['starts']} improved, similarity {own['mean_similarity']:.3f}, "
-                    f"{own['oracle_calls']:,} oracle calls{valid}",
+                    f"{format_count(own['oracle_calls'], 'oracle call')}{valid}",
                 )
             )
         calls = sum(summary[result.settings.algorithm]["oracle_calls"] for result in self.results)

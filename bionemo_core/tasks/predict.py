@@ -27,6 +27,7 @@ from bionemo_core.inference.scoring_answers import Predictor, reads_pairs
 from bionemo_core.io.atomic import check_writable, new_csv
 from bionemo_core.models.load import OpenedModel
 from bionemo_core.parallel.ranks import Ranks
+from bionemo_core.plurals import format_count
 from bionemo_core.runs.device import choose_device
 from bionemo_core.runs.kept_results import KeptResults
 from bionemo_core.runs.plan_text import quieten_libraries
@@ -148,7 +149,7 @@ def _kept(
 
 def _finish(output: Path, opened: OpenedModel, count: int) -> None:
     opened.report.write(output)
-    print(f"{output}: {count:,} rows")
+    print(f"{output}: {format_count(count, 'row')}")
 
 
 def _find_unread(task: Predict) -> tuple[tuple[str, ...], str]:
@@ -233,7 +234,8 @@ class _Predictions:
             yield [store.id(row), *self._target_cells(row, answer), *self.predictor.row(answer), *more]
         where = self.task.input
         if num_cut:
-            print(f"{where}: {num_cut:,} sequences were cut to the length of the model; see the column truncated")
+            were = format_count(num_cut, "sequence was", "sequences were")
+            print(f"{where}: {were} cut to the length of the model; see the column truncated")
         for metric, value in self.matches.accuracies(self.task.beam_size).items():
             print(f"{metric}  {value:.5g}")
 

@@ -32,6 +32,7 @@ from bionemo_core.io.atomic import write_json
 from bionemo_core.io.plots import optional_picture
 from bionemo_core.models.load import OpenedModel
 from bionemo_core.plugins.did_you_mean import did_you_mean
+from bionemo_core.plurals import format_count
 from bionemo_core.reporting.heat_map import RESIDUES, draw_scan
 from bionemo_core.tasks.input_file import read_input
 from bionemo_core.tasks.opening import model_fingerprint
@@ -71,7 +72,7 @@ class Scores:
             picture = output.with_suffix(".png")
             with optional_picture(picture):
                 draw_scan(picture, wild_type, table, first, self.facts[STRATEGY])
-                print(f"{picture}: heat map of {len(wild_type)} positions")
+                print(f"{picture}: heat map of {format_count(len(wild_type), 'position')}")
 
 
 def describe_use(opened: OpenedModel, spec: RunSpec) -> dict[str, Any]:
@@ -267,7 +268,8 @@ def compare_measured(
     unread = _list_unread(columns[name])
     if used.sum() < 2 and measured is not None:
         raise DataError(
-            f"task.measured={measured}: {used.sum()} rows have a score and a number, expected 2 or more.{unread}"
+            f"task.measured={measured}: {format_count(int(used.sum()), 'row has', 'rows have')} a score and a number, "
+            f"expected 2 or more.{unread}"
         )
     if unread:
         log.warning("task.measured=%s: some rows are not compared.%s", name, unread)
@@ -280,7 +282,7 @@ def compare_measured(
         found |= _class_metrics(predicted, classes, np.isfinite(predicted) & np.isin(classes, (0.0, 1.0)))
     metrics = {key: value for key, value in found.items() if value is not None}
     shown = ", ".join(f"{key} {value:.4f}" for key, value in metrics.items())
-    print(f"against {name}: {shown or 'all measured values are equal'}; {int(used.sum()):,} variants")
+    print(f"against {name}: {shown or 'all measured values are equal'}; {format_count(int(used.sum()), 'variant')}")
     return {"measured": name, "compared": int(used.sum()), "metrics": metrics}
 
 
@@ -319,7 +321,10 @@ def _number(cell: str) -> float:
 def _list_unread(cells: Sequence[str]) -> str:
     """Say which cells are neither a number nor a word for a missing value; empty if there are none."""
     bad = [cell for cell in cells if cell.strip().lower() not in MISSING_WORDS and not math.isfinite(_number(cell))]
-    return f" {len(bad):,} cells are no finite numbers, such as {bad[0]!r}{comma_hint(bad[0])}." if bad else ""
+    if not bad:
+        return ""
+    cells_are = format_count(len(bad), "cell is no finite number", "cells are no finite numbers")
+    return f" {cells_are}, such as {bad[0]!r}{comma_hint(bad[0])}."
 
 
 def _unused(names: Sequence[str], taken: Sequence[str]) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bionemo_core.errors import ConfigError
+from bionemo_core.plurals import leave_out
 
 
 def refuse_unread(settings: Any, names: Sequence[str], why: str, prefix: str = "task") -> None:
@@ -25,4 +26,4 @@ def refuse_unread(settings: Any, names: Sequence[str], why: str, prefix: str = "
     given = [name for name in names if getattr(settings, name) != defaults[name]]
     if given:
         listed = ", ".join(f"{prefix}.{name}" for name in given)
-        raise ConfigError(f"{listed}: not used {why}. Leave {'it' if len(given) == 1 else 'them'} out.")
+        raise ConfigError(f"{listed}: not used {why}. {leave_out(given)}")

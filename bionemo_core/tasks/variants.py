@@ -19,6 +19,7 @@ from bionemo_core.inference.scoring import (
     check_method,
     pair_windows,
 )
+from bionemo_core.plurals import format_count
 from bionemo_core.protocols import Tokenizer
 from bionemo_core.tasks.input_file import layout_options
 from bionemo_core.tasks.settings import Predict
@@ -63,7 +64,7 @@ class VariantTable:
     def left_out(self) -> str:
         """How many rows have no score; empty if all have one."""
         count = sum(bool(row.reason) for row in self.rows)
-        return f"{count:,} rows have no score; see the column {REJECTED}" if count else ""
+        return f"{format_count(count, 'row has', 'rows have')} no score; see the column {REJECTED}" if count else ""
 
 
 def read_variants(task: Predict, wild_type: str, tokenizer: Tokenizer, max_residues: int) -> VariantTable:
@@ -102,9 +103,11 @@ def read_variants(task: Predict, wild_type: str, tokenizer: Tokenizer, max_resid
     bad = [row for row in table.rows if row.reason]
     if bad and (task.on_invalid == "error" or not table.scored):
         listed = "\n".join(f"  {task.variants}:{row.line}: {row.reason}" for row in bad[:_LISTED])
-        more = f"\n  and {len(bad) - _LISTED:,} more rows" if len(bad) > _LISTED else ""
+        more = f"\n  and {format_count(len(bad) - _LISTED, 'more row')}" if len(bad) > _LISTED else ""
         advice = "\nKeep such rows without a score with task.on_invalid=skip." if table.scored else ""
-        raise DataError(f"{len(bad):,} of {len(table.rows):,} variants cannot be scored:\n{listed}{more}{advice}")
+        raise DataError(
+            f"{len(bad):,} of {format_count(len(table.rows), 'variant')} cannot be scored:\n{listed}{more}{advice}"
+        )
     return table
 
 

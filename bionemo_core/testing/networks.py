@@ -7,6 +7,7 @@ import numpy as np
 
 from bionemo_core.data.batches.rng import RecordRng
 from bionemo_core.plugins import RegisteredComponent
+from bionemo_core.plurals import format_count
 from bionemo_core.protocols import BuildContext
 from bionemo_core.testing.capabilities import batch_of, examples_of
 from bionemo_core.testing.runs import BuiltModel, alone_in_process, build_model, kept_generators
@@ -143,8 +144,9 @@ def check_seed(subject: Subject, registered: RegisteredComponent) -> None:
         first, again, other = weights(1, 1), weights(1, 2), weights(2, 1)
     changed = [name for name, tensor in first.items() if not torch.equal(tensor, again[name])]
     if changed:
+        more = format_count(len(changed) - 1, "more parameter")
         fail(
-            f"{where}: built twice with context.seed=1, {changed[0]} and {len(changed) - 1} more parameters differ, so "
+            f"{where}: built twice with context.seed=1, {changed[0]} and {more} differ, so "
             "no run could be repeated. Call torch.manual_seed(context.seed) before the network is made, and use "
             "neither torch.seed() nor another source of random numbers."
         )

@@ -26,7 +26,7 @@ COUNTS = 'object.__setattr__(self, "n", getattr(self, "n", 0) + 1)\n        retu
         (RATE, "return 0 * base_lr *", ["each step of a run of 1 has the rate 0"]),
         (RATE, "return None if step > 50 else base_lr + 0 *", ["step 51 of 100 has the rate None"]),
         (RATE, COUNTS, ["depending on which", "were asked before"]),
-        ("// max_steps", "// (max_steps - 1)", ["a run of 1 steps", "ZeroDivisionError"]),
+        ("// max_steps", "// (max_steps - 1)", ["a run of 1 step", "ZeroDivisionError"]),
         ("def __call__", "def rate", ["returns Stairs, expected a function"]),
     ],
     ids=["none", "negative", "zero", "no number", "counts", "one step", "kind"],

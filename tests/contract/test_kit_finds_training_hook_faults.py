@@ -190,11 +190,11 @@ ROW, SEQUENCE = 'str(n % 5), ""', "* (1 + first + n)"
         ((ROW, ROW), None),
         ((ROW, '"3", ""'), ["every label is '3'"]),
         ((ROW, 'n % 5, ""'), ["the label of record 'train0' is 0, expected text"]),
-        ((ROW, 'str(n % 5), "1"'), ["and 1 mask letters"]),
+        ((ROW, 'str(n % 5), "1"'), ["and 1 mask letter"]),
         ((SEQUENCE, "* (1 + n)"), ["is in 'train' too, so its metrics would be too good"]),
         ((SEQUENCE, "* 0"), ["the sequence of record 'train0' is b'', expected bytes"]),
         ((ROW, 'str(__import__("random").random()), ""'), ["built twice, record 'train0' differs"]),
-        (('"peptides")', '"peptides", ("a", "b"))'), ["has 1 labels for 2 targets"]),
+        (('"peptides")', '"peptides", ("a", "b"))'), ["has 1 label for 2 targets"]),
         (
             ("LabelledSplits.from_parts(", "__import__('bionemo_core').protocols.DataSplits("),
             ["expected LabelledSplits"],

@@ -343,11 +343,11 @@ def test_a_model_without_a_head_never_gets_a_random_one(home, headless, tables, 
     for number, source in enumerate(sources):
         given = (*source, f"task.input={tmp_path / 'in.fasta'}", "trainer.accelerator=cpu")
         said = home.command("task=predict", *given, f"task.output={tmp_path}/{number}.csv")
-        assert "1 rows" in said, said
+        assert "1 row" in said, said
         assert (tmp_path / f"{number}.csv.restore.json").is_file()
         if number == 2:  # task=embed takes no adapter
             break
         said = home.command("task=embed", *given, "task.outputs=[logits]", f"task.output={tmp_path}/{number}.npz")
         assert "outputs=logits needs tensors that were not loaded" in said and "head.dense.weight" in said, said
         said = home.command("task=embed", *given, f"task.output={tmp_path}/{number}.npz")
-        assert "embeddings of 1 sequences" in said, said
+        assert "embeddings of 1 sequence" in said, said

@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from bionemo_core.plurals import format_count
+
 
 class Cuts(NamedTuple):
     """The cut sequences of a dataset."""
@@ -30,17 +32,19 @@ class Cuts(NamedTuple):
     def text(self) -> str:
         """Return one line, or nothing if no sequence is cut."""
         if self.cut is None:
-            return f"sequences of more than {self.room:,} tokens are cut; their number is unknown"
+            return f"sequences of more than {format_count(self.room, 'token')} are cut; their number is unknown"
         if not self.cut:
             return ""
         if self.target_room is not None:
             return (
-                f"{self.cut:,} of {self.records:,} pairs are cut to the first {self.room:,} tokens of the source and "
-                f"{self.target_room:,} of the target: {self.lost:.1%} of all tokens are never read"
+                f"{self.cut:,} of {format_count(self.records, 'pair')} are cut to the first "
+                f"{format_count(self.room, 'token')} of the source and {self.target_room:,} of the target: "
+                f"{self.lost:.1%} of all tokens are never read"
             )
         most = "up to " if self.bounds else ""
         return (
-            f"{most}{self.cut:,} of {self.records:,} sequences are cut to their first {self.room:,} tokens: "
+            f"{most}{self.cut:,} of {format_count(self.records, 'sequence')} are cut to their first "
+            f"{format_count(self.room, 'token')}: "
             f"{most}{self.lost:.1%} of all tokens are never read"
         )
 

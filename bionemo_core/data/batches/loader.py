@@ -20,6 +20,7 @@ from bionemo_core.data.batches.rows import RowArrays, RowShape, Seq2SeqArrays, c
 from bionemo_core.data.model_input import input_form
 from bionemo_core.errors import BioNeMoError, ConfigError, DataError
 from bionemo_core.io.exhaustion import find_exhaustion
+from bionemo_core.plurals import format_count
 from bionemo_core.protocols import (
     AnyObjective,
     Example,
@@ -255,7 +256,9 @@ def _lengths(dataset: RecordDataset, tokenizer: Tokenizer, what: str, *, two_sid
             f"data: the {what} split draws its records but offers no `lengths`, which packing needs as upper bounds. "
             "Add `lengths` to the dataset, or set batch.packing=false."
         )
-    log.info("The %s split has no `lengths`; reading its %d records once to pack them.", what, len(dataset))
+    log.info(
+        "The %s split has no `lengths`; reading its %s once to pack them.", what, format_count(len(dataset), "record")
+    )
     return np.array([len(tokenizer.encode(dataset[i])) for i in range(len(dataset))], dtype=np.int32)
 
 

@@ -13,6 +13,7 @@ from bionemo_core.data.batches.rng import RecordRng
 from bionemo_core.data.model_input import ModelInput, input_form, max_text_tokens
 from bionemo_core.data.pair_records import split_pair
 from bionemo_core.errors import ConfigError, DataError
+from bionemo_core.plurals import leave_out
 from bionemo_core.protocols import DataSplits, Seq2SeqExample, Seq2SeqObjective, Tokenizer
 
 
@@ -100,7 +101,7 @@ def learn_pairs(
     if unread := [f"model.{key}" for key, value in given.items() if key not in as_pairs or value != as_pairs[key]]:
         raise ConfigError(
             f"{', '.join(unread)}: not used with data of pairs, whose sources and targets are learnt as they stand. "
-            f"Leave {'it' if len(unread) == 1 else 'them'} out."
+            f"{leave_out(unread)}"
         )
     terminals = sum(input_form(tokenizer).terminals)
     limits = {"max_tokens": max_text_tokens(module, terminals), "target_length": own.target_length}

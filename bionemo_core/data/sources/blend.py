@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Optional
 
 from bionemo_core.errors import ConfigError
+from bionemo_core.plurals import format_count
 from bionemo_core.protocols import BuildContext, DataSplits, Tokenizer
 from bionemo_core.ranges import NotNegative
 
@@ -39,7 +40,8 @@ def blend(
         raise ConfigError("data.parts: is empty. Name at least one part, as in data.parts=[a.fasta,sample].")
     weights = [1.0] * len(parts) if weights is None else weights
     if len(weights) != len(parts):
-        raise ConfigError(f"data.weights: has {len(weights)} numbers, expected one for each of the {len(parts)} parts.")
+        number, wanted = format_count(len(weights), "number"), format_count(len(parts), "part")
+        raise ConfigError(f"data.weights: has {number}, expected one for each of {wanted}.")
     shares = cycle_shares(weights)
     built = [
         build_source(f"data.parts[{number}]", part, registry, tokenizer, context) for number, part in enumerate(parts)
@@ -47,7 +49,8 @@ def blend(
     if len({bool(getattr(splits.train, "pairs", False)) for splits in built}) > 1:
         raise ConfigError("data.parts: pairs and single sequences cannot be blended. Name parts of one kind.")
     for part, splits, share in zip(parts, built, shares, strict=True):
-        log.info("Blend: %.4g %% from %d sequences of %s.", 100 * share / sum(shares), len(splits.train), part)
+        number = format_count(len(splits.train), "sequence")
+        log.info("Blend: %.4g %% from %s of %s.", 100 * share / sum(shares), number, part)
     prints = [(splits.fingerprint, share) for splits, share in zip(built, shares, strict=True)]
     val = [splits.val for splits in built if splits.val is not None]
     test = [splits.test for splits in built if splits.test is not None]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from bionemo_core.errors import ConfigError, DataError
+from bionemo_core.plurals import format_count
 from bionemo_core.protocols import BuildContext, DataSplits, Tokenizer
 from bionemo_core.ranges import Count, Natural, Share
 
@@ -305,8 +306,8 @@ def _split_word(values: dict[str, bytes], columns: _Columns) -> bytes:
 
 def _length_problems(name: str, sequence: bytes, label: str, mask: str) -> list[str]:
     return [
-        f"{name!r} has {len(sequence)} residues and {len(text)} {what}"
-        for what, text in (("labels", label), ("mask letters", mask))
+        f"{name!r} has {format_count(len(sequence), 'residue')} and {format_count(len(text), what)}"
+        for what, text in (("label", label), ("mask letter", mask))
         if text and len(text) != len(sequence)
     ]
 

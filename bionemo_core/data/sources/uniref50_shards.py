@@ -24,6 +24,7 @@ from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.io.atomic import new_folder
 from bionemo_core.io.hashing import canonical, fingerprint_of, hash_file, seal
 from bionemo_core.io.locks import lock_beside
+from bionemo_core.plurals import format_count
 from bionemo_core.protocols import BuildContext, DataSplits
 
 log = logging.getLogger("bionemo")
@@ -66,7 +67,7 @@ class ShardLayout:
         if self.val_size < 0 or self.test_size < 0 or self.val_size + self.test_size >= num_records:
             raise ConfigError(
                 f"data.val_size and data.test_size: {self.val_size:,} and {self.test_size:,} leave nothing of "
-                f"{num_records:,} records to train on. Lower them, or give more data."
+                f"{format_count(num_records, 'record')} to train on. Lower them, or give more data."
             )
         order = np.arange(num_records)
         np.random.default_rng(self.split_seed).shuffle(order)  # as in v1, so that the splits are the same
@@ -116,7 +117,7 @@ def write_shards(fasta: Path, processed: Path, layout: ShardLayout) -> dict[str,
         with new_folder(processed) as folder:
             stamp = _stamp(fasta) if fasta.exists() else []
             num_records, num_bytes = _measure(fasta)
-            log.info("uniref50: shuffling %s records into %s.", f"{num_records:,}", processed)
+            log.info("uniref50: shuffling %s into %s.", format_count(num_records, "record"), processed)
             _shuffle(fasta, folder, layout, num_records, num_bytes)
             files = {
                 name: {"bytes": (folder / name).stat().st_size, "sha256": hash_file(folder / name).sha256}

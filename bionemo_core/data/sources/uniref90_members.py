@@ -26,6 +26,7 @@ from bionemo_core.errors import DataError
 from bionemo_core.io.atomic import new_folder
 from bionemo_core.io.hashing import canonical, fingerprint_of, hash_file, seal
 from bionemo_core.io.locks import lock_beside
+from bionemo_core.plurals import format_count
 from bionemo_core.protocols import BuildContext, DataSplits
 
 log = logging.getLogger("bionemo")
@@ -231,8 +232,9 @@ class _Lookup:
                 first += len(line.members)
         if not self._seen.any():
             raise DataError(
-                f"clusters: {self._mapping}: none of its {self.counted['clusters read']:,} clusters has the id of a "
-                f"representative such as {self._stores[0].id(0)!r}. Give files that belong together."
+                f"clusters: {self._mapping}: none of its "
+                f"{format_count(self.counted['clusters read'], 'cluster')} has the id of a representative such as "
+                f"{self._stores[0].id(0)!r}. Give files that belong together."
             )
         for row in np.flatnonzero(~self._seen).tolist():
             self.counted["representatives without a cluster"] += 1
@@ -326,9 +328,10 @@ def _summarize(counted: dict[str, int]) -> str:
         f"{number('members found')} + missing {number('members missing')}"
     )
     alone = [
-        f"{number(key)} {key}" for key in ("clusters without a member", "representatives without a cluster")
-        if counted.get(key)
-    ]  # fmt: skip
+        format_count(counted[f"{one}s without a {other}"], f"{one} without a {other}", f"{one}s without a {other}")
+        for one, other in (("cluster", "member"), ("representative", "cluster"))
+        if counted.get(f"{one}s without a {other}")
+    ]
     return line + (f"; only the representative is used for {' and '.join(alone)}" if alone else "")
 
 

@@ -13,6 +13,7 @@ from bionemo_core.data.readers import open_bytes
 from bionemo_core.data.store.record_store import PreparedStore, Subset
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.io.hashing import fingerprint_of, hash_bytes
+from bionemo_core.plurals import format_count
 from bionemo_core.protocols import DataSplits
 
 CLUSTER_HEADER = ("cluster_id", "member_id")
@@ -71,8 +72,8 @@ def _check_sizes(num_records: int, val_size: int, test_size: int, keys: SizeKeys
         used = [key for key, size in zip(keys, (val_size, test_size), strict=True) if size]
         advice = f"Lower {' and '.join(used)} (0: none), or give more data." if used else "Give more data."
         raise ConfigError(
-            f"data: {val_size} validation and {test_size} test sequences leave nothing of {num_records} to train on. "
-            f"{advice}"
+            f"data: {val_size} validation and {format_count(test_size, 'test sequence')} leave nothing of "
+            f"{num_records} to train on. {advice}"
         )
 
 
@@ -102,7 +103,8 @@ def read_clusters(path: Path) -> dict[str, str]:
                 continue
             if len(fields) != 2:
                 raise DataError(
-                    f"clusters: {path}:{number}: has {len(fields)} fields, expected cluster_id<TAB>member_id."
+                    f"clusters: {path}:{number}: has {format_count(len(fields), 'field')}, "
+                    "expected cluster_id<TAB>member_id."
                 )
             cluster, member = fields
             if cluster_of.setdefault(member, cluster) != cluster:
@@ -178,8 +180,8 @@ def split_groups(
     for split, name, key in ((VAL, "validation", keys[0]), (TEST, "test", keys[-1])):
         if wanted[split] and not assigned[split]:
             raise DataError(
-                f"{what}: none of {len(sizes)} {what} fits into the {wanted[split]} sequences of {name}; "
-                f"the smallest has {sizes.min()}. Raise {key}, or make smaller {what}."
+                f"{what}: none of the {len(sizes)} fits into the {format_count(wanted[split], 'sequence')} of "
+                f"{name}; the smallest has {sizes.min()}. Raise {key}, or make smaller {what}."
             )
     return SplitIndices.from_split_ids(split_ids[groups])
 

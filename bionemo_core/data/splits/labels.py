@@ -12,6 +12,7 @@ from bionemo_core.data.readers.key_names import SPLIT_FILE_KEYS
 from bionemo_core.data.splits.indices import TEST, TRAIN, VAL, WINDOW, SplitIndices
 from bionemo_core.data.store.record_store import PreparedStore
 from bionemo_core.errors import ConfigError, DataError
+from bionemo_core.plurals import format_count
 
 log = logging.getLogger("bionemo")
 
@@ -103,7 +104,8 @@ def split_by_file(store: PreparedStore, path: Path, column: str | None, id_colum
         np.fromiter(map(split_of, range(len(store))), dtype=np.int8, count=len(store)), "data.split_file"
     )
     if unused := len(splits) - len(used):
-        log.info("%s has the split of %d more records, which are not in the data or were rejected.", path.name, unused)
+        more = format_count(unused, "more record, which is", "more records, which are")
+        log.info("%s has the split of %s not in the data or rejected.", path.name, more)
     return result
 
 
@@ -166,7 +168,8 @@ def _make_split(split_ids: "np.ndarray[tuple[int], np.dtype[np.int8]]", key: str
     result = SplitIndices.from_split_ids(split_ids)
     if not result.train.size:
         raise DataError(
-            f"{key}: leaves nothing to train on, got {len(result.val)} validation and {len(result.test)} test records. "
+            f"{key}: leaves nothing to train on, got {len(result.val)} validation and "
+            f"{format_count(len(result.test), 'test record')}. "
             "Mark some records as train."
         )
     return result

@@ -36,6 +36,7 @@ from bionemo_core.io.atomic import new_folder
 from bionemo_core.io.hashing import canonical, fingerprint_of, hash_file, seal
 from bionemo_core.io.locks import lock_beside
 from bionemo_core.machine import home_path, is_writable
+from bionemo_core.plurals import format_count
 from bionemo_core.protocols import BuildContext
 
 log = logging.getLogger("bionemo")
@@ -283,12 +284,13 @@ def _save(path: Path, values: NDArray[Any]) -> str:
 
 def _no_record_error(source: Source, tally: Tally) -> DataError:
     first, *others = source.paths
-    where = f"{source.kind}: {first}{f' and {len(others)} more files' if others else ''}"
+    more = f" and {format_count(len(others), 'more file')}" if others else ""
+    where = f"{source.kind}: {first}{more}"
     if not tally.read:
         return DataError(f"{where}: has no record, expected at least one. Give a {source.kind} file with records.")
     reasons = ", ".join(f"{reason} {count:,}" for reason, count in tally.rejected.items())
     example = next(iter(tally.examples.values()))[0]
     return DataError(
-        f"{where}: none of {tally.read:,} records can be used ({reasons}; first: {example}). Check the "
+        f"{where}: none of {format_count(tally.read, 'record')} can be used ({reasons}; first: {example}). Check the "
         "format of the file, and that the tokenizer suits it."
     )

@@ -20,6 +20,7 @@ from bionemo_core.finetuning.network import FineTunedNetwork
 from bionemo_core.finetuning.objective import StoredStatesObjective
 from bionemo_core.finetuning.state_cache import StatesTable
 from bionemo_core.io.atomic import write_json
+from bionemo_core.plurals import format_count
 
 LINEAR = "linear"
 """The head that is solved in closed form."""
@@ -52,7 +53,7 @@ class Baseline:
             for split, metrics in self.metrics.items()
         ]
         measured = "; ".join(texts) or "no split to measure on"
-        return f"linear head on {self.states:,} frozen states, penalty {self.penalty:g}: {measured}"
+        return f"linear head on {format_count(self.states, 'frozen state')}, penalty {self.penalty:g}: {measured}"
 
     def write(self, folder: Path) -> None:
         """Write the file `baseline.json`."""

@@ -18,6 +18,7 @@ from torch.distributed.tensor import DTensor
 from bionemo_core.errors import ConfigError
 from bionemo_core.parallel.groups import ProcessGroups, Stage
 from bionemo_core.parallel.layout import ParameterLayout
+from bionemo_core.plurals import format_count
 
 _KEY = "parallel.pipeline_model_parallel_size"
 
@@ -49,7 +50,8 @@ def plan_stages(network: nn.Module, count: int) -> StagePlan:
     number = len(list(getattr(network, "layers", ())))
     if number < count:
         raise ConfigError(
-            f"{_KEY}={count}: the model has {number} layers, and each stage needs one. Set it to {number} or less."
+            f"{_KEY}={count}: the model has {format_count(number, 'layer')}, and each stage needs one. Set it to "
+            f"{number} or less."
         )
     owners: dict[str, tuple[int, ...]] = assign(count)
     sizes = [0] * count

@@ -24,6 +24,7 @@ from bionemo_core.nn.missing_weights import missing_parts
 from bionemo_core.parallel.sharding import reshard
 from bionemo_core.parallel.strategy import strategy_of
 from bionemo_core.parallel.weights import load_weights
+from bionemo_core.plurals import format_count
 from bionemo_core.runs.hooks import Built
 from bionemo_core.tasks.settings import Finetune
 from bionemo_core.training.callbacks import CheckpointSaver
@@ -45,7 +46,7 @@ def load_final_weights(task: Finetune, parts: Built) -> int | None:
     with AveragedCheckpoints(folders) as mean:
         load_weights(strategy.network, strategy.layouts, strategy.groups, mean)  # type: ignore[arg-type]  # reads as one
     names = ", ".join(folder.name for folder in folders)
-    names_text = f"the mean of {len(folders)} checkpoints: {names}" if task.average_last > 0 else names
+    names_text = f"the mean of {format_count(len(folders), 'checkpoint')}: {names}" if task.average_last > 0 else names
     if parts.trainer.is_global_zero:
         print(f"{'weights':>10}  {names_text}")
     return parse_step(folders[-1].name)

@@ -20,6 +20,7 @@ from bionemo_core.finetuning.linear.solve import LinearFit
 from bionemo_core.finetuning.model import MATCHING
 from bionemo_core.finetuning.objective import StoredStatesObjective
 from bionemo_core.finetuning.state_cache import StatesTable, on_first_rank
+from bionemo_core.plurals import format_count
 from bionemo_core.runs.hooks import Built
 from bionemo_core.tasks.finetuning.frozen_states import finetuned_network
 from bionemo_core.tasks.settings import Finetune
@@ -44,7 +45,8 @@ class LinearHead:
         steps = parts.spec.trainer.max_steps
         if self.resumed or number <= steps * (parts.spec.batch.global_batch_size or 1):
             return True
-        say(parts, f"none: the states of {number:,} sequences take longer than {steps:,} steps of training")
+        states = f"the states of {format_count(number, 'sequence')}"
+        say(parts, f"none: {states} take longer than {format_count(steps, 'step')} of training")
         return False
 
     def solve(self, parts: Built, splits: LabelledSplits, kept: StatesTable) -> StoredStatesObjective:

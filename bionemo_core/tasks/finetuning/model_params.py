@@ -16,6 +16,7 @@ from bionemo_core.finetuning.several_targets import check_some_label, means_and_
 from bionemo_core.models.load import OpenedModel
 from bionemo_core.models.named_weights import opened_fingerprint
 from bionemo_core.plugins.records import CORE_DISTRIBUTION
+from bionemo_core.plurals import format_count
 from bionemo_core.tasks.settings import Finetune
 
 if TYPE_CHECKING:
@@ -91,7 +92,8 @@ def _label_params(task: Finetune, splits: LabelledSplits) -> dict[str, Any]:
     weights = task.class_weights
     if weights is not None and len(weights) != len(classes):
         raise ConfigError(
-            f"task.class_weights: got {len(weights)} numbers, expected one for each of the {len(classes)} classes: "
+            f"task.class_weights: got {format_count(len(weights), 'number')}, expected one for each of the "
+            f"{format_count(len(classes), 'class', 'classes')}: "
             f"{', '.join(classes)}."
         )
     if task.balance_classes:

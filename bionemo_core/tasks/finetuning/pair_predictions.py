@@ -12,6 +12,7 @@ from bionemo_core.data.store.residue_filter import FilterResult, RecordFilter
 from bionemo_core.data.store.text_filter import filter_for
 from bionemo_core.errors import DataError
 from bionemo_core.finetuning.pairs.predictor import PairPredictor
+from bionemo_core.plurals import format_count
 from bionemo_core.runs.kept_results import KeptResults
 from bionemo_core.tasks.input_file import read_input
 from bionemo_core.tasks.settings import Predict
@@ -66,7 +67,7 @@ def _rows(
         long = [str(int(predictor.is_long_pair(row.pair)))] if cut else []
         yield [row.id, *predictor.row(next(answers)), *long, *([""] if with_reasons else [])]
     if num_rejected:
-        print(f"{num_rejected:,} pairs have no prediction; see the column {REJECTED}")
+        print(f"{format_count(num_rejected, 'pair has', 'pairs have')} no prediction; see the column {REJECTED}")
 
 
 def _pieces(rows: Iterator[_Row]) -> Iterator[tuple[list[Any], list[str]]]:

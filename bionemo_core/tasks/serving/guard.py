@@ -9,6 +9,7 @@ from time import monotonic
 from typing import Any
 
 from bionemo_core.errors import BioNeMoError, ConfigError, DataError, ResourceError
+from bionemo_core.plurals import format_count
 from bionemo_core.tasks.serving.error_answers import error_answer
 from bionemo_core.tasks.serving.limits import Limits, TooMuch
 from bionemo_core.tasks.serving.memory import ANSWERS_BYTES, BODIES_BYTES, Budget, Share, share_of_request
@@ -85,7 +86,8 @@ class Guard:
                 raise Refused(ConfigError(message), 401, {"WWW-Authenticate": "Bearer"})
         if scope["method"] == "POST":
             if self.in_progress > self._limits.task.max_waiting:
-                message = f"The server already has {self._limits.task.max_waiting:,} requests. Try again in a second."
+                number = format_count(self._limits.task.max_waiting, "request")
+                message = f"The server already has {number}. Try again in a second."
                 raise Refused(ResourceError(message), 429, _RETRY)
             kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
             if kind != b"application/json":  # a page of a stranger can make a browser send only other kinds

@@ -22,6 +22,7 @@ from bionemo_core.inference.sampling import Seq2SeqInference
 from bionemo_core.inference.scoring import PSEUDO_LIKELIHOOD, MaskedScorer, check_method
 from bionemo_core.inference.scoring_answers import Predictor, reads_pairs
 from bionemo_core.models.load import OpenedModel
+from bionemo_core.plurals import format_count
 from bionemo_core.protocols import TextJudge
 from bionemo_core.tasks.embed import settings_of
 from bionemo_core.tasks.serving.engine import Check, Work
@@ -305,7 +306,9 @@ class ServedModel:
         numbers = [str(number) for number in range(1, len(body.texts) + 1)]
         captions = numbers if body.captions is None else body.captions
         if len(captions) != len(body.texts):
-            raise DataError(f"captions: got {len(captions)} for {len(body.texts)} texts. Give one for each.")
+            raise DataError(
+                f"captions: got {len(captions)} for {format_count(len(body.texts), 'text')}. Give one for each."
+            )
         if longest := [text for text in body.texts if len(text) > _MOST_DRAWN]:
             raise TooMuch(f"texts: one has {len(longest[0]):,} letters; at most {_MOST_DRAWN} can be drawn.")
         cut = [one[:_MOST_CAPTION] for one in captions]

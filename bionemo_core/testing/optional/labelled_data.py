@@ -1,6 +1,7 @@
 """Checks of labelled data: each record has a label, and no sequence is in two splits."""
 
 from bionemo_core.data.labelled_records import TARGET_SEPARATOR, LabelledRecord, LabelledRecords, LabelledSplits
+from bionemo_core.plurals import format_count
 from bionemo_core.protocols import DataSplits
 from bionemo_core.testing.subject import fail
 
@@ -52,13 +53,15 @@ def _check_record(where: str, record: LabelledRecord, num_targets: int) -> None:
         fail(f"{where}: the label of record {record.display_name} is {record.label!r:.40}, expected text.")
     if record.mask and len(record.mask) != len(record.sequence):
         fail(
-            f"{where}: record {record.display_name} has {len(record.sequence)} residues and {len(record.mask)} mask "
-            "letters, expected one for each or none."
+            f"{where}: record {record.display_name} has {format_count(len(record.sequence), 'residue')} and "
+            f"{format_count(len(record.mask), 'mask letter')}, expected one for each or none."
         )
     if num_targets and record.label.count(TARGET_SEPARATOR) != num_targets - 1:
         fail(
-            f"{where}: record {record.display_name} has {record.label.count(TARGET_SEPARATOR) + 1} labels for "
-            f"{num_targets} targets. Separate them by TARGET_SEPARATOR, with an empty text for a missing one."
+            f"{where}: record {record.display_name} has "
+            f"{format_count(record.label.count(TARGET_SEPARATOR) + 1, 'label')} for "
+            f"{format_count(num_targets, 'target')}. Separate them by TARGET_SEPARATOR, with an empty text for "
+            "a missing one."
         )
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from bionemo_core.errors import ConfigError
 from bionemo_core.plugins import RegisteredComponent
+from bionemo_core.plurals import format_count
 from bionemo_core.protocols import Schedule
 from bionemo_core.testing.subject import Subject, fail, failure_of
 
@@ -45,6 +46,7 @@ def check_schedule(subject: Subject, registered: RegisteredComponent) -> None:
 def _rates(where: str, schedule: Any, max_steps: int, *, backwards: bool = False) -> dict[int, float]:
     """Return the rate of each step; the step after the last one is asked as well, as a run that goes on does."""
     steps = range(max_steps + 1)
+    run = f"a run of {format_count(max_steps, 'step')} with optim.lr={BASE_LR}"
     try:
         return {
             step: schedule(step, base_lr=BASE_LR, max_steps=max_steps) for step in (steps[::-1] if backwards else steps)
@@ -52,8 +54,8 @@ def _rates(where: str, schedule: Any, max_steps: int, *, backwards: bool = False
     except ConfigError as error:
         key = f"scheduler/{where.split(chr(39))[1]}"
         fail(
-            f"{where}: it refuses a run of {max_steps} steps with optim.lr={BASE_LR}: {error} Give values that fit as "
+            f"{where}: it refuses {run}: {error} Give values that fit as "
             f"`parameters = {{{key!r}: {{...}}}}` in the test class."
         )
     except Exception as error:
-        raise failure_of(f"{where}: a run of {max_steps} steps with optim.lr={BASE_LR}", error) from error
+        raise failure_of(f"{where}: {run}", error) from error

@@ -94,7 +94,7 @@ def test_what_is_left_out_is_said(tokenizer, caplog):
     with caplog.at_level("WARNING", logger="bionemo"):
         check(tokenizer, "token_classification", records("CEH", "C-H", "C"), "skip")
     assert "left out 1 of 3 records. not one label for each residue 1 (train 'p2'" in caplog.text
-    assert "ignored 1 residues whose label is a missing value" in caplog.text
+    assert "ignored 1 residue whose label is a missing value" in caplog.text
 
 
 def test_classes_are_printed_with_their_counts_in_each_split():
@@ -118,6 +118,6 @@ def test_a_number_with_a_comma_gets_a_hint(tokenizer, word, hinted):
 def test_measured_values_that_cannot_be_read_are_named(caplog, capsys):
     columns = {"value": ["1,5", "2", "", "nan", "3"]}
     assert compare_measured([1.0, 2.0, 3.0, 4.0, 5.0], columns, "value")["compared"] == 2
-    assert "1 cells are no finite numbers, such as '1,5' (write numbers with a decimal point" in caplog.text
-    with pytest.raises(DataError, match=r"1 rows have a score and a number.* such as '1,5'"):
+    assert "1 cell is no finite number, such as '1,5' (write numbers with a decimal point" in caplog.text
+    with pytest.raises(DataError, match=r"1 row has a score and a number.* such as '1,5'"):
         compare_measured([1.0, 2.0], {"value": ["1,5", "2"]}, "value")

@@ -219,7 +219,7 @@ def test_packed_pairs_and_several_labels(table, capsys):
     words = (*TWO, "task.encoder=full", "data.target_column=null", "data.target_columns=[target,other]")
     words = (*words, "task.second_model=latents")  # whose encoder has a fixed number of states
     run = finetune("several", *words, "trainer.max_steps=2", "batch.packing=true", "batch.micro_batch_size=1")
-    assert "1 packs of up to 512 and 128 tokens a step" in capsys.readouterr().out
+    assert "1 pack of up to 512 and 128 tokens a step" in capsys.readouterr().out
     rows = predict("several", f"restore_from_path={run}", "task.second_column=molecule")
     score = json.loads((run / "summary.json").read_text())["test"]
     errors = [

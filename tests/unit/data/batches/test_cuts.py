@@ -50,7 +50,7 @@ def test_the_plan_says_it_for_each_split_and_how_to_avoid_it():
     spec = SimpleNamespace(data=Choice("data", "fasta", {"on_long": "drop", "max_length": None}))
     assert cut_lines(spec, splits, MASKED, SEQ_LENGTH) == [
         "train: 2 of 6 sequences are cut to their first 11 tokens: 15.4% of all tokens are never read",
-        "test: 1 of 1 sequences are cut to their first 11 tokens: 63.3% of all tokens are never read",
+        "test: 1 of 1 sequence are cut to their first 11 tokens: 63.3% of all tokens are never read",
         "to read them whole: data.on_long=window data.max_length=10",
     ]
     assert cut_lines(spec, DataSplits(Texts(["MM"]), None, None, ""), MASKED, SEQ_LENGTH) == []

@@ -251,7 +251,7 @@ def test_a_part_that_cannot_be_built_is_named(
         ({"parts": []}, r"data\.parts: is empty"),
         (
             {"parts": [str(fasta)], "weights": [1.0, 2.0]},
-            r"data\.weights: has 2 numbers, expected one for each of the 1 parts",
+            r"data\.weights: has 2 numbers, expected one for each of 1 part",
         ),
         ({"parts": ["sampel"]}, r"data\.parts\[0\]: no data source is called 'sampel'\. Did you mean 'sample'"),
         ({"parts": [{"path": str(fasta)}]}, r"data\.parts\[0\]: .* does not name a data component"),

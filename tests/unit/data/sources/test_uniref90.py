@@ -193,7 +193,7 @@ def test_what_is_missing_is_counted_and_said(files: Files, build: Build, caplog:
     assert "read 40 clusters = used 39 + without a representative 1" in line
     assert "113 members = found 110 + missing 3" in line
     assert line.endswith(
-        "only the representative is used for 2 clusters without a member and 1 representatives without a cluster"
+        "only the representative is used for 2 clusters without a member and 1 representative without a cluster"
     )
     assert len(train) == NUM_CLUSTERS
     assert len(_members(train, 4)) == 4
@@ -212,7 +212,7 @@ def test_what_is_missing_is_counted_and_said(files: Files, build: Build, caplog:
         ("", "none of its 0 clusters"),
         (
             "cluster_id\tmembers\nother\ta,b\n",
-            "none of its 1 clusters has the id of a representative such as 'UniRef50_0'",
+            "none of its 1 cluster has the id of a representative such as 'UniRef50_0'",
         ),
         ("UniRef50_0\tUniRef90_0_0\n", "has no header"),
         ("cluster_id\tmembers\nUniRef50_0 UniRef90_0_0\n", ":2: expected cluster_id<TAB>member1"),

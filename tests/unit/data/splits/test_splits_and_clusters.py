@@ -44,13 +44,13 @@ def test_clusters_stay_whole() -> None:
 def test_a_sequence_without_cluster_is_refused() -> None:
     with pytest.raises(DataError, match="'b' is in no cluster"):
         split_by_clusters(["a", "b", "c"], {"a": "1", "c": "1"}, 1, 0, 0)
-    with pytest.raises(DataError, match=r"none of 1 clusters fits .*\. Raise data\.val_size, or make smaller"):
+    with pytest.raises(DataError, match=r"none of the 1 fits .*\. Raise data\.val_size, or make smaller"):
         split_by_clusters(["a", "b", "c"], dict.fromkeys("abc", "1"), 1, 0, 0)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("", "no rows"), ("a\n", ":1: has 1 fields"), ("a\tb\nc\tb\n", "is in 'a' and in 'c'")],
+    [("", "no rows"), ("a\n", ":1: has 1 field"), ("a\tb\nc\tb\n", "is in 'a' and in 'c'")],
 )
 def test_bad_cluster_tables_are_named(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "clusters.tsv"

@@ -99,7 +99,7 @@ def test_a_separate_file_names_the_split(tmp_path: Path, build: Build, caplog: p
     table.write_text(table.read_text() + "p8,M,test\n")
     split = build(path, split_file=str(table), split_column="split")
     assert _sequences(split) == _expected()
-    assert "b.csv has the split of 1 more records, which are not in the data" in caplog.text
+    assert "b.csv has the split of 1 more record, which is not in the data" in caplog.text
     assert _sequences(build(path, split_file=str(table), split_column="split", id_column="name")) == _expected()
     pq.write_table(pa.table({"n": [f"p{i}" for i in range(8)], "s": WORDS}), tmp_path / "b.parquet")
     beside = str(tmp_path / "b.parquet")

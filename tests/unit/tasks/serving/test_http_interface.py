@@ -91,7 +91,7 @@ def test_refusals(start, protein, path, body, status, kind, words):
         ("sample", {"texts": ["C"], "top_k": 3}, "no option 'top_k'"),
         ("decode", {"hiddens": [[[1.0, 2.0]]]}, "width of 2, but the model has 32"),
         ("decode", {"hiddens": [[[1.0], [1.0, 2.0]]]}, "one width"),
-        ("draw", {"texts": ["C"], "captions": []}, "captions: got 0 for 1 texts"),
+        ("draw", {"texts": ["C"], "captions": []}, "captions: got 0 for 1 text"),
         ("decode", {"hiddens": [[[1e39] * 32]]}, "a value is beyond 1,000,000"),
         ("sample", {"texts": ["C"], "scaled_radius": 1e21}, "scaled_radius"),
         ("decode", {"hiddens": [[]]}, "a position or more"),
