@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bionemo_core.errors import ConfigError
+from bionemo_core.finetuning.network import encoder_blocks
 
 TARGETS: Mapping[str, tuple[str, ...]] = {
     "qkv": ("linear_qkv", "linear_q", "linear_kv"),
@@ -37,6 +38,14 @@ class LoraSettings:
     dropout: float = 0.0
     targets: tuple[str, ...] = tuple(TARGETS)
     dora: bool = False
+    decoder: bool = False
+    """Whether an encoder-decoder's decoder has adapters too. No state depends on it, so they are never trained."""
+
+    @classmethod
+    def of_model(cls, params: Mapping[str, Any]) -> LoraSettings:
+        """Return the settings in the parameters of a stored model; earlier versions also put adapters on a decoder."""
+        given = {"decoder": True, **params}
+        return cls(**given | ({"targets": tuple(given["targets"])} if "targets" in given else {}))
 
     def check(self) -> LoraSettings:
         """Check the settings, and return them.
@@ -101,7 +110,7 @@ class Adapter(nn.Module):
 
 
 def add_adapters(network: nn.Module, settings: LoraSettings) -> int:
-    """Add an adapter to every target layer in `network.layers`, freeze all else, and return the number of adapters.
+    """Add an adapter to every target layer of the encoder's blocks, freeze all else, and return how many there are.
 
     A network whose layers have other names than megatron-core's lists them as `lora_targets`: by target, the last part
     of a layer's name, or its whole name within a block.
@@ -114,7 +123,7 @@ def add_adapters(network: nn.Module, settings: LoraSettings) -> int:
     for parameter in network.parameters():
         parameter.requires_grad_(False)
     count = 0
-    for block in getattr(network, "layers", ()):
+    for block in getattr(network, "layers", ()) if settings.decoder else encoder_blocks(network):
         for name, layer in list(block.named_modules()):
             if name not in names and name.rpartition(".")[2] not in names:
                 continue

@@ -144,7 +144,7 @@ def finetuned(
         class_weights: factor on the loss of each class.
         encoder_training: frozen, full or lora.
         freeze_layers: with `full`, freeze the first N blocks and the embeddings; -N: all blocks but the last N.
-        lora: rank, alpha, dropout and targets of the adapters, and whether they are DoRA's.
+        lora: rank, alpha, dropout and targets of the adapters, whether they are DoRA's, and on a decoder too.
         base_weights: fingerprint of the weights that the adapters were trained on.
         text_form: how the encoder gets a text: tokenizer or plain; older models lack this key, and got it plain.
         scaled_states: standardise the states before the head; older models do not.
@@ -214,8 +214,7 @@ def finetuned(
         built.start_at_zero()
     for encoder_network in (base.network, *([own_second.network] if own_second else [])):
         if encoder_training == "lora":
-            given = {**lora, "targets": tuple(lora["targets"])} if "targets" in lora else dict(lora)
-            add_adapters(encoder_network, LoraSettings(**given))
+            add_adapters(encoder_network, LoraSettings.of_model(lora))
         else:
             freeze(encoder_network, frozen=encoder_training == "frozen", layers=freeze_layers)
     whiten = not (answers.per_residue or answers.matching)

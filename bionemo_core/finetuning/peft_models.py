@@ -94,7 +94,7 @@ def convert_to_peft(opened: OpenedModel, base: str, adapter: str, target: Path, 
             raise ConfigError(
                 f"task.adapter={adapter}: has adapters of two models, which a folder of peft cannot hold."
             )
-        settings = LoraSettings(**stored.spec.model.params["lora"])
+        settings = LoraSettings.of_model(stored.spec.model.params["lora"])
         parts = {name: stored.tensors.read(f"{ENCODER}{name}") for name in _adapter_tensors(stored)}
     finally:
         stored.close()

@@ -61,6 +61,7 @@ def model_params(
             "dropout": task.lora_dropout,
             "targets": list(task.lora_targets or TARGETS),
             **({"dora": True} if task.lora_dora else {}),
+            "decoder": False,
         }
         params["base_weights"] = opened_fingerprint(opened)
     if task.loss is not None:

@@ -2,6 +2,7 @@
 
 import math
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -170,12 +171,29 @@ def test_freeze_layers_counts_from_the_beginning_or_leaves_the_last(network, lay
         freeze(network, frozen=False, layers=4)
 
 
-def test_of_an_encoder_decoder_the_blocks_of_the_encoder_count(network):
-    both = nn.Module()
+def encoder_decoder() -> nn.Module:
+    """Return three blocks of each side, with a linear layer each."""
+    both: Any = nn.Module()
     both.encoder, both.decoder = nn.Module(), nn.Module()
     for side in (both.encoder, both.decoder):
-        side.layers = nn.ModuleList(nn.Linear(2, 2) for _ in range(3))
+        side.layers = nn.ModuleList(nn.ModuleDict({"linear_fc1": nn.Linear(2, 2)}) for _ in range(3))
     both.layers = [*both.encoder.layers, *both.decoder.layers]
+    return both
+
+
+def test_a_decoder_has_no_adapters_which_nothing_would_train():
+    both = encoder_decoder()
+    assert add_adapters(both, LoraSettings(rank=1)) == 3
+    assert not any("lora" in name for name, _ in both.decoder.named_parameters())
+
+
+def test_a_model_of_an_earlier_version_keeps_the_adapters_of_its_decoder():
+    assert add_adapters(encoder_decoder(), LoraSettings.of_model({"rank": 1, "targets": ["fc1"]})) == 6
+    assert add_adapters(encoder_decoder(), LoraSettings.of_model({"rank": 1, "decoder": False})) == 3
+
+
+def test_of_an_encoder_decoder_the_blocks_of_the_encoder_count():
+    both = encoder_decoder()
     freeze(both, frozen=False, layers=-2)
     trained = [any(parameter.requires_grad for parameter in block.parameters()) for block in both.layers]
     assert trained == [False, True, True, False, False, False]
