@@ -8,7 +8,7 @@
 | `shards` | writing tensors to a safetensors file, streamed |
 | `state` | nested plain values and tensors, to JSON and back |
 | `manifest` | the list of a checkpoint's files with their hashes |
-| `rank_agreement` | agreement between the ranks that save together |
+| `rank_agreement` | agreement between the ranks that save or open together |
 | `save` | the save protocol |
 | `load` | verification and reading, resharding included |
 | `retention` | which checkpoints to delete, and how to delete them safely |

@@ -5,7 +5,7 @@ safetensors reads the tensors and everything else is JSON, so reading a checkpoi
 
 import json
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 
 from bionemo_core.checkpoint import folder_names, manifest
 from bionemo_core.checkpoint.blocks import Block, check_tiling
+from bionemo_core.checkpoint.rank_agreement import open_together
 from bionemo_core.checkpoint.shards import DTYPE_NAMES, DTYPES_BY_NAME
 from bionemo_core.checkpoint.state import decode
 from bionemo_core.errors import CheckpointError, StorageError
@@ -42,7 +43,7 @@ class _Tensor:
 
 
 def open_checkpoint(folder: Path, *, verify: bool = True) -> "CheckpointReader":
-    """Open the checkpoint in `folder` after checking every byte of it against its manifest.
+    """Open the checkpoint in `folder` after checking every byte of it against its manifest, with `open_together`.
 
     With `verify=False` the contents of the tensors are not hashed, because another rank has done so. Files, sizes,
     index and headers are checked in any case.
@@ -50,14 +51,19 @@ def open_checkpoint(folder: Path, *, verify: bool = True) -> "CheckpointReader":
     Raises:
         CheckpointError: it is incomplete or damaged; the message says where and how.
     """
-    reader = CheckpointReader(Path(folder))
-    if verify:
+    if not verify:
+        return CheckpointReader(Path(folder))
+
+    def open_checked(share: Callable[[Collection[str]], list[str]]) -> CheckpointReader:
+        reader = CheckpointReader(Path(folder))
         try:
-            reader.check_hashes(reader.manifest.files)
+            reader.check_hashes(share(reader.manifest.files))
         except CheckpointError:
             reader.close()
             raise
-    return reader
+        return reader
+
+    return open_together(open_checked, CheckpointError)
 
 
 def open_newest_valid(root: Path, *, verify: bool = True) -> tuple["CheckpointReader", list[Skipped]]:

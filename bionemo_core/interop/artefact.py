@@ -7,7 +7,7 @@ JSON. Names in it are looked up in the registry; nothing in it is resolved, impo
 import dataclasses
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from bionemo_core.checkpoint.manifest import regular_files, to_json, versions
+from bionemo_core.checkpoint.rank_agreement import open_together
 from bionemo_core.checkpoint.shards import (
     check_storable,
     split_by_size,
@@ -90,12 +91,13 @@ def write_artefact(
 
 
 def open_artefact(path: Path) -> StoredModel:
-    """Open the artefact at `path`, a folder or one file, after checking every byte of it.
+    """Open the artefact at `path`, a folder or one file, after checking every byte of it, with `open_together`.
 
     Raises:
         ArtefactError: it is incomplete, damaged, of a newer format, or holds something that is not allowed.
     """
-    return _open_folder(path) if path.is_dir() else _open_file(path)
+    open_checked = _open_folder if path.is_dir() else _open_file
+    return open_together(partial(open_checked, path), ArtefactError)
 
 
 def is_artefact(path: Path) -> bool:
@@ -183,7 +185,7 @@ def _to_stored_model(path: Path, document: dict[str, Any], tensors: FileTensors,
     )
 
 
-def _open_folder(folder: Path) -> StoredModel:
+def _open_folder(folder: Path, share: Callable[[Collection[str]], list[str]]) -> StoredModel:
     path = folder / DOCUMENT
     try:
         with path.open("rb") as file:
@@ -193,7 +195,7 @@ def _open_folder(folder: Path) -> StoredModel:
     if len(text) > _MAX_DOCUMENT_BYTES:
         raise ArtefactError(f"{path}: expected at most {_MAX_DOCUMENT_BYTES:,} bytes, the file is larger.")
     document = _parse_document(text, str(path))
-    _check_files(folder, document["files"])
+    _check_files(folder, document["files"], share)
     weights, names = document["weights"], document["carried"]["files"]
     for name, file in (*weights.items(), *names.items()):
         check_type(file, str, f"{path}: {name}")
@@ -216,20 +218,22 @@ def _read_carried_tensors(folder: Path, listed: Mapping[str, Any]) -> dict[str, 
     return tensors
 
 
-def _check_files(folder: Path, listed: Mapping[str, Any]) -> None:
+def _check_files(folder: Path, listed: Mapping[str, Any], share: Callable[[Collection[str]], list[str]]) -> None:
     for name, facts in listed.items():
         where = f"{folder}: file {name!r}"
         if not _FILE_NAME.match(name) or name == DOCUMENT:
             raise ArtefactError(f"{where}: not a name that an artefact's file may have.")
         check_keys(facts, ("size", "sha256"), where)
     try:
-        found = regular_files(folder)
+        found, hashed = regular_files(folder), share(listed)
         for name, facts in listed.items():
             got = found.get(name)
             if got is None or got < 0:
                 raise ArtefactError(f"{folder / name}: {'missing' if got is None else 'not a regular file'}.")
-            whole = hash_file(folder / name, from_disk=True) if got == facts["size"] else None
-            if whole is None or whole.sha256 != facts["sha256"]:
+            whole = got == facts["size"]
+            if whole and name in hashed:
+                whole = hash_file(folder / name, from_disk=True).sha256 == facts["sha256"]
+            if not whole:
                 raise ArtefactError(
                     f"{folder / name}: damaged or edited: got {got:,} bytes, expected {facts['size']} bytes with "
                     f"SHA-256 {str(facts['sha256'])[:16]}... Get the artefact again from its source."
@@ -238,7 +242,7 @@ def _check_files(folder: Path, listed: Mapping[str, Any]) -> None:
         raise ArtefactError(f"{error.filename}: cannot be read: {error.strerror}.") from error
 
 
-def _open_file(path: Path) -> StoredModel:
+def _open_file(path: Path, share: Callable[[Collection[str]], list[str]]) -> StoredModel:
     header, start = read_header(path)
     metadata = header.pop("__metadata__", None)
     if not isinstance(metadata, dict) or not isinstance(metadata.get(METADATA_KEY), str):
@@ -248,12 +252,12 @@ def _open_file(path: Path) -> StoredModel:
         )
     document = _parse_document(metadata[METADATA_KEY], str(path))
     check_keys(document["weights"], ("header", "data"), f"{path}: weights")
-    with path.open("rb") as file:
-        file.seek(start)
-        data = hash_chunks(iter(partial(file.read, CHUNK_BYTES), b""))
-    got = {"header": _json_hash(header), "data": data}
-    if got != document["weights"]:
-        differing = [key for key in got if got[key] != document["weights"][key]]
+    got = {"header": _json_hash(header)}
+    if share([path.name]):
+        with path.open("rb") as file:
+            file.seek(start)
+            got["data"] = hash_chunks(iter(partial(file.read, CHUNK_BYTES), b""))
+    if differing := [key for key in got if got[key] != document["weights"][key]]:
         raise ArtefactError(
             f"{path}: damaged or edited: the SHA-256 of its {' and '.join(differing)} differs from the recorded one."
         )

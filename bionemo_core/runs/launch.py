@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,8 +16,10 @@ from lightning_fabric.plugins.environments.cluster_environment import ClusterEnv
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.strategies.launchers import subprocess_script
 
+from bionemo_core.checkpoint.rank_agreement import Openers, RankPeers, opening_together
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.errors import BioNeMoError, ConfigError, NetworkError
+from bionemo_core.parallel.groups import group_of_all_hosts
 from bionemo_core.parallel.ranks import Ranks
 from bionemo_core.parallel.strategy import MegatronStrategy
 from bionemo_core.runs.device import Device
@@ -159,6 +162,21 @@ def agree(ranks: Ranks, choose: Callable[[], Any]) -> Any:
     chosen, failed = told[0]
     raise_failure(failed, "rank 0")
     return chosen
+
+
+@contextmanager
+def opening_on_all_ranks() -> Iterator[None]:
+    """Let the ranks of a job share the verification of what all of them open in the block; alone, nothing changes."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        yield
+        return
+    group = group_of_all_hosts(PATIENCE_S)
+    hosts: list[str] = [""] * dist.get_world_size()
+    dist.all_gather_object(hosts, socket.gethostname(), group=group)
+    own = dist.get_rank()
+    beside = [rank for rank, host in enumerate(hosts) if host == hosts[own]]
+    with opening_together(Openers(RankPeers(group, "opening a model"), beside.index(own), len(beside))):
+        yield
 
 
 def portable_failure(failure: Exception) -> BioNeMoError | str:

@@ -26,7 +26,7 @@ from bionemo_core.parallel.transfer import Vocabularies, transfer_weights
 from bionemo_core.protocols import BuildContext, DataSplits, Tokenizer
 from bionemo_core.runs.device import Device
 from bionemo_core.runs.folder import RunFolder, find_folder, lock, new_folder, record_session, remove_unused
-from bionemo_core.runs.launch import Launch, agree, keep_environment
+from bionemo_core.runs.launch import Launch, agree, keep_environment, opening_on_all_ranks
 
 if TYPE_CHECKING:
     from bionemo_core.plugins.registry import Registry
@@ -89,7 +89,7 @@ def open_run(spec: RunSpec, device: Device) -> Iterator[tuple[RunFolder, Checkpo
             return opened[0].path, opened[1].folder if opened[1] else None
 
         path, checkpoint = agree(ranks, name_choice)
-        yield opened or (RunFolder(path), open_checkpoint(checkpoint) if checkpoint else None)
+        yield opened or (RunFolder(path), open_checkpoint(checkpoint, verify=False) if checkpoint else None)
 
 
 @contextmanager
@@ -197,7 +197,8 @@ def restore_weights(
             "restore.extra_tokens: is for tasks that take the tokenizer of the stored model. Here give "
             "tokenizer.extra_tokens, and restore.vocabulary=mean."
         )
-    stored = open_stored(spec.restore_from_path, registry, spec.connector, home=spec.home)
+    with opening_on_all_ranks():
+        stored = open_stored(spec.restore_from_path, registry, spec.connector, home=spec.home)
     try:
         if stored.foreign_vocab_size is None:
             stored = replace(stored, notes=(*stored.notes, *check_plugins(stored.spec, registry, stored.source)))

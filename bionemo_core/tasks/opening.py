@@ -23,7 +23,7 @@ from bionemo_core.nn.missing_weights import missing_parts
 from bionemo_core.parallel.ranks import Ranks
 from bionemo_core.parallel.weights import network_of
 from bionemo_core.runs.device import Device
-from bionemo_core.runs.launch import PATIENCE_S, Launch
+from bionemo_core.runs.launch import PATIENCE_S, Launch, opening_on_all_ranks
 from bionemo_core.runs.shared_work import exchange
 
 if TYPE_CHECKING:
@@ -94,16 +94,18 @@ def open_for_use(spec: RunSpec, registry: Registry, device: Device, ranks: Ranks
     if spec.restore_from_path:
         stored: Any = {"restore": spec.restore, "connector": spec.connector, "home": spec.home}
         options = {**stored, "device": ranks.device, "dtype": dtype}
-        if adapter and is_peft_folder(adapter):
-            opened = merge_peft(open_model(spec.restore_from_path, registry, **stored), adapter, registry)
-            opened.module.to(device=torch.device(ranks.device), dtype=DTYPES[dtype]).eval()
-        elif adapter:
-            second = spec.task.params.get("second_model")
-            opened = open_with_adapter(spec.restore_from_path, adapter, registry, second=second, **options)
-        else:
-            opened = open_model(
-                spec.restore_from_path, registry, **options, tensor_model_parallel_size=ranks.tensor_size
-            )
+        with opening_on_all_ranks():
+            if adapter and is_peft_folder(adapter):
+                opened = merge_peft(open_model(spec.restore_from_path, registry, **stored), adapter, registry)
+                opened.module.to(device=torch.device(ranks.device), dtype=DTYPES[dtype]).eval()
+            elif adapter:
+                second = spec.task.params.get("second_model")
+                opened = open_with_adapter(spec.restore_from_path, adapter, registry, second=second, **options)
+            else:
+                opened = open_model(
+                    spec.restore_from_path, registry, **options, tensor_model_parallel_size=ranks.tensor_size
+                )
+        if ranks.tensor_size > 1:
             opened = replace(opened, split_fingerprint=_fingerprint_parts(opened, ranks))
         if ranks.is_rank_zero:
             print(opened.report.text(), flush=True)
@@ -117,10 +119,8 @@ def open_for_use(spec: RunSpec, registry: Registry, device: Device, ranks: Ranks
     return OpenedModel(module, tokenizer, chosen, {}, LoadReport("random weights"))
 
 
-def _fingerprint_parts(opened: OpenedModel, ranks: Ranks) -> str | None:
-    """Return a fingerprint of the parts of a model that is split over ranks, the same on all of them; else None."""
-    if ranks.tensor_size == 1:
-        return None
+def _fingerprint_parts(opened: OpenedModel, ranks: Ranks) -> str:
+    """Return a fingerprint of the parts of a model that is split over ranks, the same on all of them."""
     parts = exchange(weights_fingerprint(opened.module), ranks)
     return fingerprint_of(parts[: ranks.tensor_size])
 

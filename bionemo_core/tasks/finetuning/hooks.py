@@ -39,6 +39,7 @@ from bionemo_core.parallel.weights import load_weights
 from bionemo_core.plugins.records import CORE_DISTRIBUTION
 from bionemo_core.runs.device import Device
 from bionemo_core.runs.hooks import Built, TrainingHooks
+from bionemo_core.runs.launch import opening_on_all_ranks
 from bionemo_core.tasks.finetuning.export import gather_weights, load_final_weights, write_model
 from bionemo_core.tasks.finetuning.frozen_states import cached_states, finetuned_network
 from bionemo_core.tasks.finetuning.linear_head import LinearHead
@@ -79,10 +80,12 @@ class FineTuning(TrainingHooks):
         spec = replace(spec, checkpoint=replace(spec.checkpoint, keep_last=keep_last))
         if saved is not None:
             check_same_model(spec, saved)
-            self._open_second(spec, saved.model.params, device.context(spec))
+            with opening_on_all_ranks():
+                self._open_second(spec, saved.model.params, device.context(spec))
             return replace(spec, model=saved.model, tokenizer=saved.tokenizer)
-        opened = self._open(spec, registry, device)
-        self._open_second(spec, None, device.context(spec))
+        with opening_on_all_ranks():
+            opened = self._open(spec, registry, device)
+            self._open_second(spec, None, device.context(spec))
         tokenizer = opened.spec.tokenizer
         splits = self._build_labelled(spec, opened.tokenizer, device.context(spec))
         answers = LabelSpec(self.task.kind, targets=splits.train.targets)
