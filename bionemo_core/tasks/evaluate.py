@@ -36,6 +36,7 @@ from bionemo_core.plurals import format_count
 from bionemo_core.protocols import DataSplits, RecordDataset, Tokenizer
 from bionemo_core.reporting.html import Figure, page
 from bionemo_core.runs.device import Device, choose_device
+from bionemo_core.runs.launch import opening_on_all_ranks
 from bionemo_core.runs.plan_text import quieten_libraries
 from bionemo_core.tasks.evaluation.evaluation_pictures import plot_predictions, plot_pseudo_perplexities
 from bionemo_core.tasks.evaluation.evaluation_work import EvaluationWork
@@ -75,15 +76,16 @@ def evaluate(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> N
     _check_weights(opened)
     if not getattr(opened.module, "answers", None):
         refuse_unread(task, ("on_bad_label",), "by a model that was not fine-tuned")
-    work = EvaluationWork(spec, task, opened, device, ranks)
+    with opening_on_all_ranks():
+        tokens = scoring_tokens(None, device.name == "cuda")
+        pairs = PairEvaluation.of(task, opened, registry, spec.home, tokens)
+    work = EvaluationWork(spec, task, opened, device, ranks, pairs)
     work.lead(lambda: _evaluate(spec, task, work, registry, device))
 
 
 def _evaluate(spec: RunSpec, task: Evaluate, work: EvaluationWork, registry: Registry, device: Device) -> None:
     """Read the data, and write the folder of results; only rank 0 does this."""
-    opened = work.opened
-    tokens = scoring_tokens(None, device.name == "cuda")
-    pairs = PairEvaluation.of(task, opened, registry, spec.home, work.ranks, tokens)
+    opened, pairs = work.opened, work.pairs
     data, seed = _choose_data(spec, opened)
     tokenizer = opened.tokenizer if pairs is None else pairs.tokenizer
     splits = _build_splits(data, seed, spec, registry, device, opened, tokenizer)
@@ -100,7 +102,7 @@ def _evaluate(spec: RunSpec, task: Evaluate, work: EvaluationWork, registry: Reg
     if (answers := getattr(opened.module, "answers", None)) and isinstance(records, LabelledRecords):
         check = LabelCheck(opened.tokenizer, answers, task.on_bad_label)
         records = check.parts({task.split: records.unchanged()})[task.split]
-    evaluation = _Evaluation(spec, task, work, device, data.name, seed, pairs)
+    evaluation = _Evaluation(spec, task, work, device, data.name, seed)
     columns = work.columns if of_pairs and task.beam_size else None
     folder = Path(task.output).expanduser()
     with fill_folder(folder, "task.output"):
@@ -200,8 +202,6 @@ class _Evaluation:
     """The name of the data set."""
     seed: int
     """The seed of the splits and of the masks."""
-    pairs: PairEvaluation | None = None
-    """How a model of labelled pairs is evaluated."""
     metrics: dict[str, float] = field(default_factory=dict)
     classes: list[dict[str, str]] = field(default_factory=list)
     """The metrics of each class or target."""
@@ -209,7 +209,7 @@ class _Evaluation:
     cuts: str = ""
     """How many sequences the objective cuts; empty: none."""
     used: Any = None
-    """The pairs that the metrics cover, and their predictions."""
+    """Of a model of labelled pairs: the pairs that the metrics cover, and their predictions."""
     evaluated: int = 0
     """The number of sequences that the metrics cover."""
 
@@ -238,10 +238,11 @@ class _Evaluation:
                 "data: evaluating a fine-tuned model needs labels. Choose data=labelled_csv or data=flip_fasta."
             )
         module, batch = self.module, self.spec.batch
-        if self.pairs is not None:
+        if self.work.pairs is not None:
             assert isinstance(records, LabelledRecords)
-            self.used = self.pairs.use(records, self.task.split)
-            records = self.used[0]  # type: ignore[assignment]  # a labelled record takes the place of a text
+            used = self.work.pairs.fitting(records, self.task.split)
+            self.used = used, self.work.use_pairs(used)
+            records = used  # type: ignore[assignment]  # a labelled record takes the place of a text
         elif self.answers:
             records = records.drop_longer(self.max_residues, self.task.split, self.opened.tokenizer)  # type: ignore[attr-defined]
         self.evaluated = len(records)
@@ -288,12 +289,12 @@ class _Evaluation:
         Pairs that are too long for a model have none.
         """
         predictor: Predictor
-        if self.pairs is None:
+        if self.work.pairs is None:
             predictor = self.work.predictor
             answers = self.work.predictions(records.sequences, records.ids)
             cut = [predictor.is_long(sequence) for sequence in records.sequences]
         else:
-            predictor, (records, answers) = self.pairs.predictor, self.used
+            predictor, (records, answers) = self.work.pairs.predictor, self.used
             cut = [False] * len(records)
         rows = [
             [name, *label.split(TARGET_SEPARATOR), *predictor.row(answer), str(int(too_long))]

@@ -30,6 +30,7 @@ from bionemo_core.parallel.ranks import Ranks
 from bionemo_core.plurals import format_count
 from bionemo_core.runs.device import choose_device
 from bionemo_core.runs.kept_results import KeptResults
+from bionemo_core.runs.launch import opening_on_all_ranks
 from bionemo_core.runs.plan_text import quieten_libraries
 from bionemo_core.runs.shared_work import SharedWork
 from bionemo_core.tasks.finetuning.pair_predictions import predict_pairs
@@ -85,7 +86,8 @@ def predict(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> No
     opened = open_for_use(spec, registry, device, ranks)
     tokens = scoring_tokens(task.tokens_per_batch, device.name == "cuda")
     if task.input is not None and task.scoring is None:
-        predictor = _predictor_of(task, opened, tokens, spec, registry)
+        with opening_on_all_ranks():  # the model of the second sequences
+            predictor = _predictor_of(task, opened, tokens, spec, registry)
         _write_predictions(task, opened, predictor, tokens, spec, ranks)
     else:
         _write_scores(task, opened, tokens, spec, ranks)

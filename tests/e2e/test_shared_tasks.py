@@ -149,6 +149,19 @@ def test_two_ranks_evaluate_labels_as_one(home, tmp_path):
     assert {"accuracy", "mcc", "loss"} <= set(metrics) and set(tables) == {"predictions.csv", "classes.csv"}
 
 
+def test_two_ranks_evaluate_pairs_as_one(home, tmp_path):
+    """The ranks read different parts of the sequences, and each sums the losses of half of the pairs."""
+    texts = [f"{PROTEIN * 30}{'ACDEFGHIKL'[n % 10]}{'KLMN'[n // 10]}" for n in range(40)]  # more than fit one part
+    rows = "".join(f"s{n},{text},{texts[(7 * n + 1) % 40]},{n % 7}\n" for n, text in enumerate(texts))
+    (tmp_path / "p.csv").write_text(f"id,first,second,target\n{rows}")
+    data = ("data=labelled_pairs", f"data.dataset_path={tmp_path / 'p.csv'}", "data.val_fraction=0.1")
+    tuned = ("task.kind=sequence_regression", "task.do_testing=false", "trainer.max_steps=1", "name=shared-pairs")
+    said_by(home, "task=finetune", *ESM, *data, *tuned, "batch.num_workers=0", "task.baseline=false")
+    (folder,) = (home.path / "runs" / "shared-pairs").iterdir()
+    metrics, tables = evaluate(home, tmp_path, f"restore_from_path={folder}", *data, "task.split=train")
+    assert {"mse", "spearman", "loss"} <= set(metrics) and len(tables["predictions.csv"]) > 30
+
+
 def test_two_ranks_answer_pairs_as_one(home, tmp_path):
     pytest.importorskip("bionemo_molbart")
     lines = "".join(f"{'C' * n}O,{'C' * n}N\n" for n in range(1, 23))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +18,9 @@ from bionemo_core.inference.embedding import EMBEDDINGS, Embedder, EmbeddingSett
 from bionemo_core.inference.embedding.embedding_results import check_finite
 from bionemo_core.inference.scoring_answers import Predictor, reads_pairs
 from bionemo_core.models.load import OpenedModel
+
+_Reader = Callable[[int, Sequence[bytes]], NDArray[np.float32]]
+"""Returns the mean states of the texts of one side, float32 [texts, hidden]."""
 
 
 @dataclass
@@ -67,19 +70,33 @@ class PairPredictor(Predictor):
         ]
         return list(zip(*sides, strict=True))
 
-    def features(self, pairs: Sequence[tuple[bytes, bytes]]) -> torch.Tensor:
+    def features(self, pairs: Sequence[tuple[bytes, bytes]], read: _Reader | None = None) -> torch.Tensor:
         """Return the features of pairs, float32 [pairs, features] on the CPU.
+
+        Args:
+            pairs: the pairs.
+            read: what computes the mean states of one side's texts, as `mean_states` does; None: that.
 
         Raises:
             DataError: a sequence is empty, too long, or has a letter that the tokenizer does not know.
         """
+        read = read or self.mean_states
         firsts, seconds = zip(*pairs, strict=True)
         if self.second is not None:
-            states = _states(firsts, self.embedder), _states(seconds, self.second)
-            return pair_features(*states, with_products=False)
-        both = _states((*firsts, *seconds), self.embedder)
+            return pair_features(_states(firsts, 0, read), _states(seconds, 1, read), with_products=False)
+        both = _states((*firsts, *seconds), 0, read)
         with_products = not getattr(self.info, "matching", False)
         return pair_features(both[: len(pairs)], both[len(pairs) :], with_products=with_products)
+
+    def mean_states(self, side: int, texts: Sequence[bytes]) -> NDArray[np.float32]:
+        """Return the mean states of texts, float32 [texts, hidden]; `side` is the number of the embedder.
+
+        Raises:
+            DataError: as `features`.
+        """
+        names = [text.decode("latin-1")[:20] for text in texts]
+        states: NDArray[np.float32] = self.embedders[side].run(texts, names).arrays[EMBEDDINGS]
+        return states
 
     def is_long_pair(self, pair: tuple[bytes, bytes]) -> bool:
         """Return whether one of the sequences has more tokens than its model takes."""
@@ -112,8 +129,7 @@ def predictor_of(opened: OpenedModel, settings: EmbeddingSettings, second: Opene
     return Predictor(opened.module, opened.tokenizer, settings)
 
 
-def _states(texts: tuple[bytes, ...], embedder: Embedder) -> torch.Tensor:
+def _states(texts: tuple[bytes, ...], side: int, read: _Reader) -> torch.Tensor:
     """Return the mean states of texts, float32 [texts, hidden]; a text that occurs again is read once."""
     records, rows = unique_texts(texts)
-    names = [text.decode("latin-1")[:20] for text in records.sequences]
-    return torch.from_numpy(embedder.run(records.sequences, names).arrays[EMBEDDINGS])[rows]
+    return torch.from_numpy(read(side, records.sequences))[rows]

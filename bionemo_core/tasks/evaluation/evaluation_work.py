@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.data.batches.batch import MicroBatch
+from bionemo_core.data.labelled_records import LabelledRecords
 from bionemo_core.inference.beam_writer import Written
 from bionemo_core.inference.embedding import EmbeddingSettings
 from bionemo_core.inference.scoring import MaskedScorer, scoring_tokens
@@ -22,6 +23,7 @@ from bionemo_core.parallel.groups import start_groups
 from bionemo_core.parallel.ranks import Ranks
 from bionemo_core.runs.device import Device
 from bionemo_core.runs.shared_work import SharedWork
+from bionemo_core.tasks.evaluation.pair_evaluation import PairEvaluation
 from bionemo_core.tasks.pair_answers import AnswerColumns
 from bionemo_core.tasks.predict import part_ranges
 from bionemo_core.tasks.settings import Evaluate
@@ -51,13 +53,21 @@ class EvaluationWork:
     order of the additions differs from that of one rank; micro batches and their masks are the same.
     """
 
-    def __init__(self, spec: RunSpec, task: Evaluate, opened: OpenedModel, device: Device, ranks: Ranks) -> None:
-        """Take the model on every rank.
+    def __init__(
+        self,
+        spec: RunSpec,
+        task: Evaluate,
+        opened: OpenedModel,
+        device: Device,
+        ranks: Ranks,
+        pairs: PairEvaluation | None = None,
+    ) -> None:
+        """Take the model on every rank; `pairs` is how one that was fine-tuned on pairs is evaluated.
 
         Raises:
             ConfigError: the pseudo-perplexity is asked for, and the model has no masked-language head.
         """
-        self.opened, self.ranks, self.spec, self.task = opened, ranks, spec, task
+        self.opened, self.ranks, self.spec, self.task, self.pairs = opened, ranks, spec, task, pairs
         self.module: Any = opened.module
         self._tokens = scoring_tokens(None, device.name == "cuda")
         self._sums, self._groups = LossSums(), start_groups()
@@ -76,6 +86,8 @@ class EvaluationWork:
             "predictions": lambda part: self.predictor.predict(*part),
             "answers": lambda sources: self.columns.predict(sources),
             "residues": lambda queries: self.scorer.answer_group(queries),
+            "states": lambda texts: pairs.predictor.mean_states(*texts) if pairs else None,
+            "features": lambda features: pairs.use(features) if pairs else None,
         }
         self._work: SharedWork[_Piece, Any] = SharedWork(ranks, lambda piece: functions[piece[0]](piece[1]))
 
@@ -130,6 +142,23 @@ class EvaluationWork:
         parts = part_ranges([len(sequence) for sequence in sequences], self._tokens)
         pieces = ((sequences[part.start : part.stop], names[part.start : part.stop]) for part in parts)
         return list(itertools.chain.from_iterable(self._share("predictions", pieces)))
+
+    def use_pairs(self, records: LabelledRecords) -> list[NDArray[np.float32]]:
+        """Have the head read the features of pairs in `measure`, on every rank; return the predictions of the pairs.
+
+        Raises:
+            DataError: a sequence cannot be read.
+        """
+        assert self.pairs is not None
+        predictor = self.pairs.predictor
+        features = predictor.features(list(zip(records.sequences, records.seconds, strict=True)), self._mean_states)
+        self._work.together(("features", features))
+        return predictor.outputs_of(features)
+
+    def _mean_states(self, side: int, texts: Sequence[bytes]) -> NDArray[np.float32]:
+        parts = part_ranges([len(text) for text in texts], self._tokens)
+        pieces = ((side, texts[part.start : part.stop]) for part in parts)
+        return np.concatenate(list(self._share("states", pieces)))
 
     @cached_property
     def columns(self) -> AnswerColumns:
