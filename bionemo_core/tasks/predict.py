@@ -38,7 +38,7 @@ from bionemo_core.tasks.input_file import prepare_input, read_input
 from bionemo_core.tasks.opening import model_fingerprint, open_for_use, start_workers
 from bionemo_core.tasks.pair_answers import AnswerColumns, rank_cell, writes_answers
 from bionemo_core.tasks.score import describe_use, make_scorer, score
-from bionemo_core.tasks.settings import Predict
+from bionemo_core.tasks.settings import Evaluate, Predict
 from bionemo_core.tasks.unread_keys import refuse_unread
 from bionemo_core.tasks.variants import REJECTED
 
@@ -101,7 +101,7 @@ def part_ranges(lengths: Sequence[int] | NDArray[np.integer], tokens: int) -> li
 
 def _write_scores(task: Predict, opened: OpenedModel, tokens: int, spec: RunSpec, ranks: Ranks) -> None:
     scorer = make_scorer(task, opened, tokens)
-    work = _kept(SharedWork(ranks, scorer.answer_group), task, opened)
+    work = keep_results(SharedWork(ranks, scorer.answer_group), task, opened)
     scorer.share = work.share
 
     def write() -> None:
@@ -123,7 +123,7 @@ def _write_predictions(
     ranks: Ranks,
 ) -> None:
     revive = Written.revive if isinstance(predictor, AnswerColumns) else list
-    work: _Work = _kept(SharedWork(ranks, lambda part: predictor.predict(*part)), task, opened, revive)
+    work: _Work = keep_results(SharedWork(ranks, lambda part: predictor.predict(*part)), task, opened, revive)
 
     def write() -> None:
         if isinstance(predictor, PairPredictor):
@@ -136,17 +136,18 @@ def _write_predictions(
     work.lead(write)
 
 
-def _kept(
-    work: SharedWork[Any, Any], task: Predict, opened: OpenedModel, revive: Callable[[Any], Any] = list
+def keep_results(
+    work: SharedWork[Any, Any], task: Predict | Evaluate, opened: OpenedModel, revive: Callable[[Any], Any] = list
 ) -> KeptResults[Any, Any]:
     """Return work whose results are kept beside the output of the task until it is there."""
+    name = f"task={type(task).__name__.lower()}"
     settings = {key: value for key, value in asdict(task).items() if key not in ("output", "overwrite")}
 
     def facts() -> dict[str, Any]:
         made_by = {"model": asdict(opened.spec.model), "tokenizer": asdict(opened.spec.tokenizer)}
         return {**made_by, "weights": model_fingerprint(opened), "settings": settings}
 
-    return KeptResults(work, Path(task.output).expanduser(), facts, "task=predict", revive)
+    return KeptResults(work, Path(task.output).expanduser(), facts, name, revive)
 
 
 def _finish(output: Path, opened: OpenedModel, count: int) -> None:

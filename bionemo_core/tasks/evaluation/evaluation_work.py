@@ -22,10 +22,11 @@ from bionemo_core.models.load import OpenedModel
 from bionemo_core.parallel.groups import start_groups
 from bionemo_core.parallel.ranks import Ranks
 from bionemo_core.runs.device import Device
+from bionemo_core.runs.kept_results import KeptResults
 from bionemo_core.runs.shared_work import SharedWork
 from bionemo_core.tasks.evaluation.pair_evaluation import PairEvaluation
 from bionemo_core.tasks.pair_answers import AnswerColumns
-from bionemo_core.tasks.predict import part_ranges
+from bionemo_core.tasks.predict import keep_results, part_ranges
 from bionemo_core.tasks.settings import Evaluate
 from bionemo_core.training.losses import Losses, LossSums, MeanLosses
 
@@ -90,17 +91,20 @@ class EvaluationWork:
             "features": lambda features: pairs.use(features) if pairs else None,
         }
         self._work: SharedWork[_Piece, Any] = SharedWork(ranks, lambda piece: functions[piece[0]](piece[1]))
+        self._kept: KeptResults[_Piece, Any] = keep_results(self._work, task, opened, lambda result: result)
 
     def lead(self, task: Callable[[], None]) -> None:
         """Run the task on rank 0, while the other ranks compute what it shares.
 
+        If a signal stops it, the same command computes the losses again, and of the other results those that lack.
+
         Raises:
             BioNeMoError: on rank 0, what the task or a rank raised.
         """
-        self._work.lead(task)
+        self._kept.lead(task)
 
     def _share(self, kind: str, pieces: Iterable[Any]) -> Iterator[Any]:
-        return self._work.share((kind, piece) for piece in pieces)
+        return self._kept.share((kind, piece) for piece in pieces)
 
     def measure(self, micro_batches: Iterable[MicroBatch]) -> Measured:
         """Compute the losses of a split and the metrics of the module's probes.
@@ -108,7 +112,7 @@ class EvaluationWork:
         Args:
             micro_batches: those of the ranks in turn, as many for each rank.
         """
-        for _ in self._share("losses", micro_batches):
+        for _ in self._work.share(("losses", micro_batch) for micro_batch in micro_batches):
             pass
         measured: Measured = self._work.together(("means", None))
         return measured
@@ -167,7 +171,7 @@ class EvaluationWork:
 
     def answers(self, sources: Iterable[list[str]]) -> Iterator[list[list[Written]]]:
         """Yield the answers to each list of sources, as `AnswerColumns.predict` does."""
-        return self._share("answers", sources)
+        return map(Written.revive, self._share("answers", sources))
 
     @cached_property
     def scorer(self) -> MaskedScorer:

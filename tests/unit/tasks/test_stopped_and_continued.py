@@ -1,4 +1,4 @@
-"""`predict` and `sample` that a signal stops go on where they were, and end with the bytes of a whole run."""
+"""Tasks that a signal stops go on where they were, and end with the bytes of a whole run: predict, sample, evaluate."""
 
 import signal
 from pathlib import Path
@@ -9,6 +9,7 @@ from bionemo_core import cli
 from bionemo_core.errors import Stopped
 from bionemo_core.inference.sampling import Seq2SeqInference
 from bionemo_core.inference.scoring import MaskedScorer
+from bionemo_core.tasks.pair_answers import AnswerColumns
 
 pytest.importorskip("bionemo_esm")
 pytest.importorskip("bionemo_molbart")
@@ -61,3 +62,29 @@ def test_samples(tmp_path, monkeypatch, capsys):
     run_whole_and_in_two_parts(typed, tmp_path, monkeypatch, Seq2SeqInference, "sample", capsys)
     assert (tmp_path / "cut" / "samples.csv").read_bytes() == (tmp_path / "whole" / "samples.csv").read_bytes()
     assert {path.name for path in tmp_path.glob("cut*")} == {"cut"}
+
+
+def test_an_evaluation(tmp_path, monkeypatch, capsys):
+    """Pseudo-perplexities, the last and longest part; the losses are computed again."""
+    monkeypatch.setenv("BIONEMO_HOME", str(tmp_path / "home"))
+    protein = "MKTAYIAKQRQISFVKSKLEERLGLIEVQMKTAYIAKQRQISFVKSKLEERLGLIEVQ"
+    lines = "".join(f">p{number}\n{protein[number:]}{protein[:number]}\n" for number in range(7))
+    (tmp_path / "p.fasta").write_text(lines)
+    typed = ["task=evaluate", "model=esm1nv_tiny", *SIZES, *COMMON, "data=fasta", f"data.path={tmp_path / 'p.fasta'}"]
+    typed += ["data.val_size=0", "data.test_size=0", "task.split=train", "task.pseudo_perplexity=7"]
+    typed += ["batch.num_workers=0"]
+    run_whole_and_in_two_parts(typed, tmp_path, monkeypatch, MaskedScorer, "answer_group", capsys)
+    assert (tmp_path / "cut" / "metrics.json").read_bytes() == (tmp_path / "whole" / "metrics.json").read_bytes()
+    assert {path.name for path in tmp_path.glob("cut*")} == {"cut"}
+
+
+def test_answers_to_pairs(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("BIONEMO_HOME", str(tmp_path / "home"))
+    lines = "".join(f"{'C' * n}{end},{'C' * n}N\n" for n in range(1, 6) for end in "OSFNPIB")
+    (tmp_path / "pairs.csv").write_text(f"source,target\n{lines}")
+    typed = ["task=evaluate", "model=megamolbart_xsmall", *SIZES, *COMMON, "data=pairs", "task.split=train"]
+    typed += [f"data.path={tmp_path / 'pairs.csv'}", "data.val_size=0", "data.test_size=0", "batch.num_workers=0"]
+    typed += ["model.seq_length=8", "task.beam_size=128"]
+    run_whole_and_in_two_parts(typed, tmp_path, monkeypatch, AnswerColumns, "predict", capsys)
+    for name in ("metrics.json", "predictions.csv"):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
