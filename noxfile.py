@@ -28,6 +28,15 @@ TRITON = "triton==3.7.1"  # one version, so that what fails is a kernel
 WHOLE = "test,datasets"  # datasets asks for a newer pyarrow than the core, so `lowest` goes without it
 QUICK = "not slow and not faults_full"
 LINK_INTO_CHECKOUT = re.compile(r"\[([^\]]+)\]\((?!\w+:|#)[^)]*\)")
+ONLY_IN_CHECKOUT = {
+    r" In a checkout:\n\n```sh\n[^`]*": f"\n\n```sh\npip install {' '.join(['bionemo-run', *PLUGINS])}\n",
+    r"(?<=## From a bare machine\n\n)[\s\S]*?(?=\n`bionemo-run doctor`)": (
+        "Python 3.11 to 3.13 with pip is enough:\n\n```sh\n"
+        "python3 -m venv .venv && .venv/bin/pip install bionemo-run bionemo-esm\n"
+        ".venv/bin/bionemo-run model=esm1nv_tiny trainer.max_steps=15\n```\n"
+    ),
+}
+"""What the README says of a checkout, and what takes its place where it is read without one."""
 
 nox.needs_version = ">=2025.2"
 nox.options.sessions = ["tests"]
@@ -348,7 +357,23 @@ def _write_public_copy(folder: Path) -> str:
         path.write_text(text.replace(local, version).replace('    "Private :: Do Not Upload",\n', ""))
     for path in folder.rglob("README.md"):
         path.write_text(LINK_INTO_CHECKOUT.sub(r"\1", path.read_text()))
+    (folder / "README.md").write_text(without_checkout((folder / "README.md").read_text()))
     return version
+
+
+def without_checkout(page: str) -> str:
+    """Return the README for those who have installed packages from an index.
+
+    Raises:
+        ValueError: a passage about a checkout is not there, or another one is.
+    """
+    for passage, instead in ONLY_IN_CHECKOUT.items():
+        page, number = re.subn(passage, instead, page)
+        if number != 1:
+            raise ValueError(f"README.md: {number} places are like {passage!r}, expected one.")
+    if left := re.findall(r".*(?:checkout|constraints\.txt|nox -s demo|nox -s tests).*", page):
+        raise ValueError(f"README.md: {left[0]!r} cannot be followed without a checkout.")
+    return page
 
 
 def _check_metadata(session: nox.Session, built: Path, version: str) -> None:

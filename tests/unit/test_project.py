@@ -1,5 +1,6 @@
 """The project's own files say the same of every plugin, and keep to the limits they set."""
 
+import importlib.util
 import re
 import tomllib
 from pathlib import Path
@@ -31,6 +32,23 @@ def test_a_distribution_says_what_an_index_shows(project):
     versions = [one.rpartition(" ")[2] for one in facts["classifiers"] if one.startswith("Programming Language")]
     assert versions == ["3.11", "3.12", "3.13"] and facts["requires-python"] == ">=3.11,<3.14"
     assert facts["classifiers"] == sorted(facts["classifiers"])
+
+
+def test_the_published_readme_needs_no_checkout():
+    """`nox -s wheels` builds with it; a reader of it has installed the packages from an index."""
+    pytest.importorskip("nox")
+    found = importlib.util.spec_from_file_location("noxfile", PROJECT / "noxfile.py")
+    noxfile = importlib.util.module_from_spec(found)
+    found.loader.exec_module(noxfile)
+    page = noxfile.without_checkout((PROJECT / "README.md").read_text())
+    commands = re.findall(r"^.*pip install.*$", page, re.MULTILINE)
+    named = " ".join(["bionemo-run", *(path.name for path in PLUGINS)])
+    assert commands == [
+        f"pip install {named}",
+        "python3 -m venv .venv && .venv/bin/pip install bionemo-run bionemo-esm",
+    ]
+    with pytest.raises(ValueError, match=r"0 places are like"):
+        noxfile.without_checkout(page)
 
 
 @pytest.mark.parametrize("plugin", PLUGINS, ids=lambda path: path.name)
