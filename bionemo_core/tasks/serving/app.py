@@ -133,28 +133,28 @@ def _add_decoders(app: FastAPI, served: ServedModel, engine: Engine) -> None:
     @app.post("/v1/sample", responses=_FAILURES, summary="Sample texts near others, or from the prior")
     async def sample(body: SampleBody) -> Response:
         """Return `{"samples": [...]}`: [text][sample], or [sample] from the prior; kept beams are one level deeper."""
-        return JSONResponse({"samples": (await _answer(engine, served.sample, body))[0]})
+        return JSONResponse({"samples": (await _answer(engine, served.texts.sample, body))[0]})
 
     @app.post("/v1/interpolate", responses=_FAILURES, summary="Sample texts between two others")
     async def interpolate(body: InterpolateBody) -> Response:
         """Return `{"samples": [point][sample]}`, without the two ends."""
-        return JSONResponse({"samples": (await _answer(engine, served.interpolate, body))[0]})
+        return JSONResponse({"samples": (await _answer(engine, served.texts.interpolate, body))[0]})
 
     @app.post("/v1/encode", responses=_FAILURES, summary="Hidden states of texts")
     async def encode(body: EncodeBody) -> Response:
         """Return `{"hiddens": [text][position][hidden]}`, which `decode` takes."""
-        found = (await _answer(engine, served.encode, body))[0]
+        found = (await _answer(engine, served.texts.encode, body))[0]
         return JSONResponse({"hiddens": [_array(array, body.encoding) for array in found]})
 
     @app.post("/v1/decode", responses=_FAILURES, summary="Texts of hidden states")
     async def decode(body: DecodeBody) -> Response:
         """Return `{"texts": [...]}`, decoded greedily."""
-        return JSONResponse({"texts": (await _answer(engine, served.decode, body))[0]})
+        return JSONResponse({"texts": (await _answer(engine, served.texts.decode, body))[0]})
 
     @app.post("/v1/draw", responses=_FAILURES, summary="A picture of texts, such as molecules")
     async def draw(body: DrawBody) -> Response:
         """Return a PNG picture of all texts, each above its caption; a text that is invalid leaves a gap."""
-        return Response((await _answer(engine, served.draw, body))[0], media_type="image/png")
+        return Response((await _answer(engine, served.texts.draw, body))[0], media_type="image/png")
 
 
 def _add_page(app: FastAPI) -> None:

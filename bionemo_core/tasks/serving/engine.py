@@ -38,6 +38,11 @@ class Work:
     group: Hashable = None
     """Works of an equal group can be computed together, by the `run` of any of them; None: only alone."""
 
+    @classmethod
+    def alone(cls, run: Callable[[Check], Any]) -> Work:
+        """Return work with one result, which is computed by itself."""
+        return cls(lambda _, check: [run(check)], (None,))
+
 
 @dataclass(eq=False)
 class Job:

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from bionemo_core.errors import DataError
 from bionemo_core.tasks.settings import Serve
 
+TERMINALS = 2
+"""The most terminal tokens of a text."""
+
 
 class TooMuch(DataError):
     """A request is beyond a limit of the server."""

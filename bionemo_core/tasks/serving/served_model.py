@@ -3,68 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from bionemo_core.data.store.text_filter import clean_texts
 from bionemo_core.errors import BioNeMoError, ConfigError, DataError
 from bionemo_core.finetuning.pairs.predictor import predictor_of
-from bionemo_core.inference.decoding import StepDecoder
 from bionemo_core.inference.embedding import SQUARES, Embedder, EmbeddingSettings, is_per_sequence
 from bionemo_core.inference.sampling import Seq2SeqInference
 from bionemo_core.inference.scoring import PSEUDO_LIKELIHOOD, MaskedScorer, check_method
 from bionemo_core.inference.scoring_answers import Predictor, reads_pairs
 from bionemo_core.models.load import OpenedModel
-from bionemo_core.plurals import format_count
-from bionemo_core.protocols import TextJudge
 from bionemo_core.tasks.embed import settings_of
 from bionemo_core.tasks.serving.engine import Check, Work
-from bionemo_core.tasks.serving.limits import Limits, TooMuch
-from bionemo_core.tasks.serving.request_bodies import (
-    MOST_RADIUS,
-    DecodeBody,
-    DecodingBody,
-    DrawBody,
-    EmbedBody,
-    EncodeBody,
-    InterpolateBody,
-    PredictBody,
-    SampleBody,
-    ScoreBody,
-)
+from bionemo_core.tasks.serving.limits import TERMINALS, Limits
+from bionemo_core.tasks.serving.request_bodies import EmbedBody, PredictBody, ScoreBody
+from bionemo_core.tasks.serving.served_texts import ServedTexts, answer_width
 from bionemo_core.tasks.settings import Embed
 from bionemo_core.tasks.texts import judge_of
 from bionemo_core.tasks.variants import read_given_variants
 
 _ADVICE = 'Leave it out, or keep it with "on_invalid": "unk".'
 _KEPT_EMBEDDERS = 16
-_TERMINALS = 2
 _NUMBERS_OF_PREDICTION = 8
 """Numbers that an answer has for one residue, at the most: classes, mostly."""
-_MOST_DRAWN, _MOST_CAPTION = 500, 60
-"""Letters of a text that is drawn, and of a caption."""
-
-
-@dataclass(frozen=True)
-class StoppableDecoder:
-    """A decoder that ends at the next token if nobody waits for the result."""
-
-    decoder: StepDecoder
-    check: Check
-
-    def start(self, memory: Any, max_length: int) -> Any:
-        return self.decoder.start(memory, max_length)
-
-    def step(self, tokens: torch.Tensor, state: Any) -> torch.Tensor:
-        self.check()
-        return self.decoder.step(tokens, state)
 
 
 class ServedModel:
@@ -95,14 +61,15 @@ class ServedModel:
         self._second = second
         self.embed_tokens = embed_tokens
         self._on_gpu, self._score_tokens = on_gpu, score_tokens
-        self._inference = lru_cache(inference)
+        self.texts = ServedTexts(opened, limits, inference)
+        """Requests about texts that the model writes."""
         self._embedder = lru_cache(_KEPT_EMBEDDERS)(self._make_embedder)
         self._predictor = lru_cache(_KEPT_EMBEDDERS)(self._make_predictor)
         self._scorer = lru_cache(lambda: MaskedScorer(opened.module, opened.tokenizer, score_tokens))
 
     def uses(self) -> dict[str, bool]:
         """Return which uses the model offers, by the name of the endpoint."""
-        decodes = _works(self._inference)
+        decodes = _works(self.texts.inference)
         return {
             "embed": _works(lambda: self._embedder(self._settings(EmbedBody(sequences=["A"])))),
             "score": _works(self._scorer),
@@ -150,7 +117,7 @@ class ServedModel:
         self.limits.check_texts([body.wild_type or ""])
         if body.sequences is not None and body.scoring not in (None, PSEUDO_LIKELIHOOD):
             raise ConfigError(f"scoring: sequences have {PSEUDO_LIKELIHOOD} only. Leave scoring out.")
-        return _alone(lambda check: self._score(body, check))
+        return Work.alone(lambda check: self._score(body, check))
 
     def _score(self, body: ScoreBody, check: Check) -> dict[str, Any]:
         scorer = self._scorer()
@@ -225,132 +192,14 @@ class ServedModel:
         info = predictor.info
         return {"columns": predictor.header(), "classes": list(info.classes), "targets": list(info.targets)}
 
-    def sample(self, body: SampleBody) -> Work:
-        """Return the work of `/v1/sample`: texts [text][sample], or from the prior [sample].
-
-        Raises:
-            BioNeMoError: the body is beyond the limits.
-        """
-        self.limits.check_texts(body.texts or ())
-        self._check_samples(body, len(body.texts or "1"))
-        options = {"sampling_method": body.sampling_method, "seed": body.seed, **body.options}
-        if body.texts is None:
-            return _alone(lambda check: self._decoding(check).sample_prior(body.num_samples, **options))
-        near = {"scaled_radius": body.scaled_radius, "seqs": body.texts, **options}
-        return _alone(lambda check: self._decoding(check).sample(body.num_samples, **near))
-
-    def interpolate(self, body: InterpolateBody) -> Work:
-        """Return the work of `/v1/interpolate`: texts [point][sample].
-
-        Raises:
-            BioNeMoError: the body is beyond the limits.
-        """
-        self.limits.check_texts([body.first, body.second])
-        self._check_samples(body, body.num_interpolations)
-        return _alone(
-            lambda check: self._decoding(check).interpolate_samples(
-                body.first,
-                body.second,
-                body.num_interpolations,
-                body.num_samples,
-                sampling_method=body.sampling_method,
-                sampling_kwarg={"scaled_radius": body.scaled_radius, **body.options},
-                seed=body.seed,
-            )
-        )
-
-    def encode(self, body: EncodeBody) -> Work:
-        """Return the work of `/v1/encode`: for each text its hidden states, float32 [positions, hidden].
-
-        Raises:
-            BioNeMoError: the body is beyond the limits.
-        """
-        self.limits.check_texts(body.texts)
-        self.limits.check_rows(map(len, body.texts))
-
-        def run(check: Check) -> list[NDArray[np.float32]]:
-            hiddens, mask = self._inference().seq_to_hiddens(body.texts)
-            return [row[real].float().cpu().numpy() for row, real in zip(hiddens, mask, strict=True)]
-
-        letters = sum(len(text) + _TERMINALS for text in body.texts)
-        return replace(_alone(run), numbers=letters * self._width)
-
-    def decode(self, body: DecodeBody) -> Work:
-        """Return the work of `/v1/decode`: a text for each.
-
-        Raises:
-            BioNeMoError: the body is beyond the limits, or its rows have no common width.
-        """
-        self.limits.check_count(len(body.hiddens), "hiddens")
-        self.limits.check_rows(map(len, body.hiddens))
-        widths = {len(position) for text in body.hiddens for position in text}
-        if len(widths) != 1 or not all(body.hiddens):
-            raise DataError("hiddens: expected [texts][positions][hidden], with a position or more and one width.")
-        # As lists of Python numbers they would take eight times the memory while they wait.
-        try:
-            hiddens = [torch.tensor(text) for text in body.hiddens]
-        except OverflowError as error:
-            raise DataError(f"hiddens: {error}. Pass what encode returns.") from error
-        return _alone(lambda check: self._decode(hiddens, check))
-
-    def draw(self, body: DrawBody) -> Work:
-        """Return the work of `/v1/draw`: a PNG picture of all texts.
-
-        Raises:
-            BioNeMoError: the body is beyond the limits, or the plugin of the model draws nothing.
-        """
-        self.limits.check_texts(body.texts)
-        judge = judge_of(self.opened)
-        if judge is None:
-            raise ConfigError(f"draw: the plugin of {self.opened.spec.model.name} draws no texts.")
-        numbers = [str(number) for number in range(1, len(body.texts) + 1)]
-        captions = numbers if body.captions is None else body.captions
-        if len(captions) != len(body.texts):
-            raise DataError(
-                f"captions: got {len(captions)} for {format_count(len(body.texts), 'text')}. Give one for each."
-            )
-        if longest := [text for text in body.texts if len(text) > _MOST_DRAWN]:
-            raise TooMuch(f"texts: one has {len(longest[0]):,} letters; at most {_MOST_DRAWN} can be drawn.")
-        cut = [one[:_MOST_CAPTION] for one in captions]
-        return _alone(lambda _: _draw(judge, body.texts, cut))
-
-    def _decode(self, texts: Sequence[torch.Tensor], check: Check) -> list[str]:
-        inference = self._decoding(check)
-        config: Any = getattr(inference.network, "config", None)
-        width = texts[0].shape[1]
-        wanted = getattr(config, "hidden_size", width)
-        if width != wanted:
-            raise DataError(f"hiddens: got a width of {width}, but the model has {wanted}. Pass what encode returns.")
-        longest = max(map(len, texts))
-        hiddens = torch.zeros(len(texts), longest, width)
-        mask = torch.zeros(len(texts), longest, dtype=torch.bool)
-        for row, text in enumerate(texts):
-            hiddens[row, : len(text)], mask[row, : len(text)] = text, True
-        if not hiddens.abs().le(MOST_RADIUS).all():
-            raise DataError(f"hiddens: a value is beyond {MOST_RADIUS:,.0f}. Pass what encode returns.")
-        return inference.hiddens_to_seq(hiddens, mask)
-
-    @property
-    def _width(self) -> int:
-        """The most numbers that an answer has for one letter in one layer."""
-        config: Any = getattr(self.opened.module.network, "config", None)
-        return max(getattr(config, "hidden_size", 0), self.opened.tokenizer.vocab_size)
-
     def _numbers(self, body: EmbedBody) -> int:
         """Return the most numbers in the answer to a body."""
-        lengths = [len(text) + _TERMINALS for text in body.sequences]
+        lengths = [len(text) + TERMINALS for text in body.sequences]
         rows = {True: len(lengths), False: sum(lengths)}
         layers = len(body.layers or "1")
         maps = sum(length * length for length in lengths) * any(name in SQUARES for name in body.outputs)
         vectors = sum(rows[is_per_sequence(name)] for name in body.outputs if name not in SQUARES)
-        return vectors * layers * self._width + maps
-
-    def _decoding(self, check: Check) -> Seq2SeqInference:
-        inference = self._inference()
-        return replace(inference, decoder=StoppableDecoder(inference.decoder or inference.network, check))
-
-    def _check_samples(self, body: DecodingBody, starts: int) -> None:
-        self.limits.check_samples(starts * body.num_samples * (body.beam_size or 1))
+        return vectors * layers * answer_width(self.opened) + maps
 
     def _settings(self, body: EmbedBody) -> EmbeddingSettings:
         task = Embed(
@@ -380,21 +229,7 @@ def _cleaning(body: EmbedBody | PredictBody) -> dict[str, Any]:
 
 def _tokens(texts: Iterable[str]) -> int:
     """Return the most tokens of a request: one for each letter, and the terminal tokens."""
-    return sum(len(text) + _TERMINALS for text in texts)
-
-
-def _alone(run: Callable[[Check], Any]) -> Work:
-    """Return work with one result, which is computed by itself."""
-    return Work(lambda _, check: [run(check)], (None,))
-
-
-def _draw(judge: TextJudge, texts: list[str], captions: list[str]) -> bytes:
-    with TemporaryDirectory() as folder:
-        path = Path(folder, "texts.png")
-        judge.draw_grid(texts, captions, str(path))
-        if not path.is_file():
-            raise ConfigError("draw: the server lacks a library for pictures; its log names it.")
-        return path.read_bytes()
+    return sum(len(text) + TERMINALS for text in texts)
 
 
 def _works(make: Callable[[], Any]) -> bool:

@@ -253,7 +253,7 @@ def test_every_long_work_stops_between_passes(start, protein, molecules):
         start(protein).served.embed(EmbedBody(sequences=["MKTAYI"])),
         start(with_head(protein, "sequence_regression")).served.predict(PredictBody(sequences=["MKTAYI"])),
         start(protein).served.score(ScoreBody(sequences=["MKTAYI"])),
-        start(molecules).served.sample(SampleBody(texts=["CCO"])),
+        start(molecules).served.texts.sample(SampleBody(texts=["CCO"])),
     ):
         with pytest.raises(Abandoned):
             work.run(work.items, gone)

@@ -72,7 +72,7 @@ def test_predictions(start, finetuned_model):
 
 def test_molecules(start, molecules):
     here, texts = start(molecules), ["OCC", "c1ccccc1"]
-    inference = here.served._inference()
+    inference = here.served.texts.inference()
     assert here.post("sample", {"texts": texts, "num_samples": 3, "seed": 7})["samples"] == api.sample(
         molecules, texts, num_samples=3, seed=7
     )
