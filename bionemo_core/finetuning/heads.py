@@ -47,9 +47,6 @@ class Mlp:
     hidden_layer_size: Natural = 128  # width of the hidden layer; 0: one linear layer
     dropout: Dropout = 0.1  # dropout before the last layer
 
-    def __post_init__(self) -> None:
-        _check(self.dropout, self.hidden_layer_size >= 0)
-
     def build(self, hidden_size: int, outputs: int, per_residue: bool) -> "nn.Module":
         """Make the head; see `Head`."""
         from bionemo_core.finetuning.network import MlpHead
@@ -64,9 +61,6 @@ class ConvNet:
 
     cnn_dim: Count = 32  # channels between the convolutions
     dropout: Dropout = 0.25  # dropout between the convolutions
-
-    def __post_init__(self) -> None:
-        _check(self.dropout, self.cnn_dim >= 1)
 
     def build(self, hidden_size: int, outputs: int, per_residue: bool) -> "nn.Module":
         """Make the head; see `Head`.
@@ -94,8 +88,3 @@ class Linear:
         from bionemo_core.finetuning.network import MlpHead
 
         return MlpHead([hidden_size, outputs], 0.0, per_residue=per_residue)
-
-
-def _check(dropout: float, sized: bool) -> None:
-    if not 0 <= dropout < 1 or not sized:
-        raise ConfigError("head: expected sizes that are not negative, and a dropout from 0 up to 1.")

@@ -146,14 +146,6 @@ class MaskedScorer:
         """
         return list(self.answer(Query(sequence, tuple(positions), True) for positions in masked))
 
-    def log_probabilities_unmasked(self, sequence: str) -> NDArray[np.float32]:
-        """Return the log-probabilities at every residue without masks, float32 [residues, vocabulary].
-
-        Raises:
-            DataError: as for `log_probabilities`.
-        """
-        return next(self.answer([Query(sequence, tuple(range(len(sequence))), False)]))
-
     def pseudo_log_likelihood(self, sequence: str, *, window: bool = False) -> NDArray[np.float32]:
         """Return the log-probability of each residue with only that residue masked, in nats, float32 [residues].
 

@@ -11,7 +11,6 @@ from bionemo_core.data.readers.records import Record, path_list
 from bionemo_core.errors import BioNeMoError, ConfigError, DataError
 
 DESCRIPTION = "description"
-_STRUCTURES = ("pdb", "mmcif")
 _FLAT = {"genbank": "genbank", "embl": "embl", "uniprot": "swiss"}
 
 

@@ -127,7 +127,6 @@ def _about_outputs(task: Finetune) -> list[tuple[bool, str]]:
     return [
         (task.states_dtype not in STATES_DTYPES, f"states_dtype: got {task.states_dtype!r}, expected float32, float16"),
         (task.text_form not in TEXT_FORMS, f"text_form: got {task.text_form!r}, expected {' or '.join(TEXT_FORMS)}"),
-        (task.average_last < 0, f"average_last: got {task.average_last}, expected 0 or more checkpoints"),
         (task.export not in EXPORTS, f"export: got {task.export!r}, expected last, best or null"),
         (task.export == "best" and task.average_last > 0, "export=best and task.average_last are both given; keep one"),
         (bool(task.loss_params) and task.loss is None, "loss_params are the keys of task.loss, which is not given"),
@@ -139,7 +138,6 @@ def _about_outputs(task: Finetune) -> list[tuple[bool, str]]:
             task.kind == MATCHING and task.head == "linear",
             "head=linear is solved for labels, and task.kind=pair_matching has none. Choose task.head=mlp",
         ),
-        (bool(weights) and min(weights or [0]) < 0, f"class_weights: got {weights}, expected none below 0"),
         (bool(weights) and not of_classes, f"class_weights: task.kind={task.kind} has no classes"),
         (task.balance_classes and not of_classes, f"balance_classes: task.kind={task.kind} has no classes"),
         (task.balance_classes and bool(weights), "balance_classes and task.class_weights are both given; keep one"),
@@ -149,7 +147,6 @@ def _about_outputs(task: Finetune) -> list[tuple[bool, str]]:
 def _about_training(task: Finetune) -> list[tuple[bool, str]]:
     """Return what may be wrong about the training of encoder and head: (is it so?, the message)."""
     return [
-        (task.lora_rank < 1, f"lora_rank: got {task.lora_rank}, expected 1 or more"),
         (
             task.lora_targets is not None
             and not 0 < len(set(task.lora_targets) & set(TARGETS)) == len(task.lora_targets),

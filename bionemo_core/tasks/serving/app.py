@@ -39,7 +39,6 @@ from bionemo_core.tasks.serving.server_metrics import CONTENT_TYPE, ServerMetric
 
 log = logging.getLogger("bionemo")
 
-_Array = NDArray[np.float32]
 _Body = TypeVar("_Body")
 
 _ERROR = {
