@@ -1,15 +1,15 @@
 """`bionemo-run check-plugin NAME`: runs the conformance kit on an installed plugin and prints a table of its checks."""
 
-import argparse
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NoReturn
+from typing import Any
 
 from bionemo_core.builtin import load_registry
+from bionemo_core.cli.arguments import ArgumentParser
 from bionemo_core.cli.help import USAGE
 from bionemo_core.cli.plugin_name import PREFIX
 from bionemo_core.errors import ArtefactError, ConfigError
@@ -31,11 +31,6 @@ class TestPlugin(PluginConformance):
 _SHIELDED = ("PYTEST_ADDOPTS", "PYTEST_PLUGINS")
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"check-plugin: {message}. Usage: {USAGE['check-plugin']}")
-
-
 def run(arguments: list[str]) -> int:
     """Run the kit, print a line for each check, and return 0.
 
@@ -43,7 +38,7 @@ def run(arguments: list[str]) -> int:
         ConfigError: pytest or the plugin is not installed, or an argument is invalid.
         ArtefactError: a check failed.
     """
-    parser = _Parser(add_help=False)
+    parser = ArgumentParser("check-plugin", USAGE["check-plugin"])
     parser.add_argument("name")
     parser.add_argument("values", nargs="*")
     parser.add_argument("--models")

@@ -1,17 +1,11 @@
 """`bionemo-run cluster IN.fasta OUT.tsv`: groups similar sequences, for a split without leakage."""
 
-import argparse
 import sys
 from pathlib import Path
-from typing import NoReturn
 
-from bionemo_core.errors import ConfigError
+from bionemo_core.cli.arguments import ArgumentParser
+from bionemo_core.cli.help import USAGE
 from bionemo_core.plurals import format_count
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"cluster: {message}. Usage: bionemo-run cluster IN.fasta OUT.tsv [--identity 0.3]")
 
 
 def run(arguments: list[str]) -> int:
@@ -21,7 +15,7 @@ def run(arguments: list[str]) -> int:
         ConfigError: an argument is invalid.
         DataError: the input cannot be read.
     """
-    parser = _Parser(add_help=False)
+    parser = ArgumentParser("cluster", USAGE["cluster"])
     parser.add_argument("source", type=Path)
     parser.add_argument("target", type=Path)
     parser.add_argument("--identity", type=float, default=0.3)

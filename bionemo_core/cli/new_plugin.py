@@ -4,7 +4,6 @@ The files are templates in `skeleton/`: those of every plugin in `common`, those
 `about.txt`, `settings.txt` and `reference.txt` of a kind, and the texts in `parts`, are words that templates use.
 """
 
-import argparse
 import os
 import re
 import sys
@@ -14,8 +13,8 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from string import Template
-from typing import NoReturn
 
+from bionemo_core.cli.arguments import ArgumentParser
 from bionemo_core.cli.plugin_name import check_plugin_name
 from bionemo_core.errors import ConfigError
 from bionemo_core.io.atomic import new_folder
@@ -37,13 +36,8 @@ GROUP_OF_KIND = {
 }
 """The kinds of plugins, and the group of the component that gets the plugin's name."""
 
-_USAGE = f"Usage: bionemo-run new-plugin NAME [--kind {'|'.join(GROUP_OF_KIND)}] [--folder FOLDER]"
+_USAGE = f"bionemo-run new-plugin NAME [--kind {'|'.join(GROUP_OF_KIND)}] [--folder FOLDER]"
 _WORDS = ("about", "settings", "reference")
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"new-plugin: {message}. {_USAGE}")
 
 
 def run(arguments: list[str]) -> int:
@@ -53,7 +47,7 @@ def run(arguments: list[str]) -> int:
         ConfigError: the kind is unknown, the name is invalid or taken, or the folder exists already.
         StorageError: the folder cannot be written.
     """
-    parser = _Parser(add_help=False)
+    parser = ArgumentParser("new-plugin", _USAGE)
     parser.add_argument("name")
     parser.add_argument("--kind", default="model")
     parser.add_argument("--folder", type=Path)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from bionemo_core.cli import SUBCOMMANDS
-from bionemo_core.cli.hydra_keys import refuse_keys_without_effect
+from bionemo_core.cli.unused_keys import check_hydra_keys
 from bionemo_core.config.schema import CORE_GROUPS
 from bionemo_core.config.task_spec import TaskSpec
 from bionemo_core.config.v1.rewriting import rewrite_command_line
@@ -42,7 +42,7 @@ def prepare_command_line(typed: list[str], registry: Registry) -> CommandLine:
         ConfigError: a word is neither a key with a value nor an option, a name is unknown or ambiguous, a v1 key is
             not supported, a key of Hydra has no effect, a group is null, or a folder is missing.
     """
-    refuse_keys_without_effect(typed)
+    check_hydra_keys(typed)
     arguments, folders = _split_folders(typed)
     _check_words(arguments, registry)
     arguments, notes = rewrite_command_line(arguments, component_keys(registry))

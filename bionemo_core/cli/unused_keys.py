@@ -1,4 +1,7 @@
-"""Keys that the chosen task does not use: refused where they were typed, and named in a line where a file sets them."""
+"""Keys without effect: of Hydra, or those that the chosen task does not use.
+
+Typed ones are refused; those that a file sets are named in a line.
+"""
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -6,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bionemo_core.config.task_spec import OF_MACHINE, TaskSpec
+from bionemo_core.config.v1.rewriting import SWEEP_FLAGS
 from bionemo_core.errors import ConfigError
 from bionemo_core.plugins import RegisteredComponent
 from bionemo_core.plurals import leave_out
@@ -15,6 +19,42 @@ _NOTHING = ("[]", "null")
 
 _OF_SOURCE = ("restore", "connector")
 """Groups that say how the weights of `restore_from_path` are loaded."""
+
+_HYDRA_ALWAYS = ("hydra.searchpath",)
+"""Keys of Hydra that always have an effect; others have one in a sweep."""
+_HYDRA_NEVER = ("hydra.run", "hydra.mode")
+"""Those that have none in a sweep either."""
+_OF_LIGHTNING = "hydra.job.name=train_ddp_process_"
+"""Lightning adds this key, and others, where it starts the other ranks with the same command."""
+_FLAGS_THAT_SHOW = ("--cfg", "-c", "--info", "-i")
+"""With these, Hydra prints its keys and nothing runs."""
+_HYDRA_ADVICE = {
+    "hydra.run": "home=DIR and name=NAME say where a run is written.",
+    "hydra.sweep": "home=DIR and name=NAME say where a run is written.",
+    "hydra.job": "A run stays in the folder that it is started in.",
+    "hydra.mode": "For a sweep, type -m.",
+}
+
+
+def check_hydra_keys(arguments: Sequence[str]) -> None:
+    """Check that each key of Hydra on the command line changes something.
+
+    Raises:
+        ConfigError: one does not; the message says what to type instead.
+    """
+    shown = any(argument.partition("=")[0] in _FLAGS_THAT_SHOW for argument in arguments)
+    if shown or any(argument.startswith(_OF_LIGHTNING) for argument in arguments):
+        return
+    sweep = any(argument in SWEEP_FLAGS for argument in arguments)
+    for argument in arguments:
+        key = argument.partition("=")[0].lstrip("+~")
+        dotted = key.replace("/", ".")
+        never = _covers(_HYDRA_NEVER, dotted)
+        if not dotted.startswith("hydra.") or _covers(_HYDRA_ALWAYS, dotted) or (sweep and not never):
+            continue
+        when = "" if never else " without -m, which starts a sweep"
+        advice = next((text for place, text in _HYDRA_ADVICE.items() if _covers([place], dotted)), "Leave it out.")
+        raise ConfigError(f"{key}: this key of Hydra has no effect{when}. {advice}")
 
 
 def check_source(typed: Iterable[str], restore_from_path: str | None) -> None:
@@ -88,4 +128,5 @@ def _keys_of(typed: Iterable[str]) -> list[str]:
 
 
 def _covers(places: Iterable[str], key: str) -> bool:
+    """Return whether a dotted key is one of these keys and groups, or is in one of these groups."""
     return any(key == place or key.startswith(f"{place}.") for place in places)
