@@ -115,7 +115,7 @@ def run_task(config: "DictConfig") -> Any:
     keep_working()
     registry = load_registry()
     spec = make_spec(config, registry)
-    run = task_spec(registry, f"{spec.task.distribution}/{spec.task.name}").load()
+    run = task_spec(registry, spec.task.qualified_name).load()
     with _local_paths(spec) as local:
         return run(local, registry, composed_yaml=composed_yaml(config))
 

@@ -118,6 +118,11 @@ class Choice:
     distribution: str = "bionemo-run"
     version: str = ""
 
+    @property
+    def qualified_name(self) -> str:
+        """The name by which the registry finds this component and no other: `distribution/name`."""
+        return f"{self.distribution}/{self.name}"
+
 
 @dataclass(frozen=True)
 class RunSpec:

@@ -91,7 +91,7 @@ def check_capabilities(spec: RunSpec, registry: Registry) -> None:
     """
     if spec.model.name == OPENED:
         return
-    registered = registry.get("model", f"{spec.model.distribution}/{spec.model.name}")
+    registered = registry.get("model", spec.model.qualified_name)
     wanted = {
         "packing": (spec.batch.packing, "batch.packing=true", "batch.packing=false"),
         "tensor_parallel": (
@@ -227,7 +227,7 @@ def _choice_of(group: str, node: Any, registry: Registry) -> Choice:
 def _refuse_own_parts(singles: Mapping[str, Choice | None], source: str | None, registry: Registry) -> None:
     """Refuse model= and tokenizer= for a task that takes both from the model at `source`."""
     task = singles["task"]
-    if task is None or not source or not task_spec(registry, f"{task.distribution}/{task.name}").opens_model:
+    if task is None or not source or not task_spec(registry, task.qualified_name).opens_model:
         return
     for group in ("model", "tokenizer"):
         if choice := singles[group]:
@@ -242,7 +242,7 @@ def _add_placeholders(singles: dict[str, Choice | None], source: str | None, reg
     task = singles["task"]
     if task is None or singles["model"] is not None:
         return
-    needs = task_spec(registry, f"{task.distribution}/{task.name}")
+    needs = task_spec(registry, task.qualified_name)
     if not needs.needs_model:
         if singles["tokenizer"] is None:
             raise ConfigError(f"task={task.name}: neither model= nor tokenizer= is given. Give one of them.")
@@ -272,7 +272,7 @@ def _check_choices(singles: Mapping[str, Choice | None], registry: Registry) -> 
     if not absent:
         return
     opened = model.name == OPENED
-    missing = [] if opened else missing_defaults(registry.get("model", f"{model.distribution}/{model.name}"), registry)
+    missing = [] if opened else missing_defaults(registry.get("model", model.qualified_name), registry)
     for group, name in missing:
         if group in absent:
             raise ConfigError(

@@ -37,7 +37,7 @@ def extend_vocabulary(tokenizer: Choice, extra_tokens: Sequence[str], registry: 
     Raises:
         ConfigError: its component takes none.
     """
-    found = registry.get("tokenizer", f"{tokenizer.distribution}/{tokenizer.name}")
+    found = registry.get("tokenizer", tokenizer.qualified_name)
     if not any(key.name == "extra_tokens" for key in found.keys):
         raise ConfigError(
             f"restore.extra_tokens: the tokenizer {tokenizer.name!r} takes no further tokens. Leave it out."
@@ -59,7 +59,7 @@ def check_split(model: Choice, registry: Registry, tensor_model_parallel_size: i
         raise ConfigError(f"{key}: adapters of LoRA are not split. Merge them with task=convert task.to=huggingface.")
     # The encoders, if the model was fine-tuned.
     for split in [one for one in _nested(model) if one.group == "model"] or [model]:
-        registered = registry.get("model", f"{split.distribution}/{split.name}")
+        registered = registry.get("model", split.qualified_name)
         if "tensor_parallel" not in registered.component.capabilities:
             raise ConfigError(
                 f"{key}: model {registered.qualified_name} does not declare 'tensor_parallel'. Leave it at 1."
@@ -74,7 +74,7 @@ def check_plugins(spec: ModelSpec, registry: Registry, source: str) -> list[str]
     """
     notes = []
     for choice in (spec.model, *_nested(spec.model), spec.tokenizer):
-        found = registry.find(choice.group, f"{choice.distribution}/{choice.name}")
+        found = registry.find(choice.group, choice.qualified_name)
         if found is None:
             raise ArtefactError(f"{source}: {_describe_missing(choice, registry)}")
         if choice.version and found.version != choice.version:

@@ -184,7 +184,7 @@ def list_connectors(
             (component, Choice("connector", component.qualified_name)) for component in registry.components("connector")
         ]
     else:
-        offered = [(registry.get("connector", f"{chosen.distribution}/{chosen.name}"), chosen)]
+        offered = [(registry.get("connector", chosen.qualified_name), chosen)]
     built = [(registered, registry.build(choice)) for registered, choice in offered]
     for registered, connector in built:
         if not isinstance(connector, Connector):

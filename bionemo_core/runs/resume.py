@@ -125,13 +125,12 @@ def _has_checkpoint(folder: RunFolder) -> bool:
 
 def fill_defaults(saved: RunSpec, registry: Registry) -> RunSpec:
     """Return the specification with defaults for parameters that components gained since it was saved."""
-    whole: dict[str, Any] = {}
+    completed: dict[str, Any] = {}
     for group in (*FROZEN_GROUPS, "optim", "scheduler"):
         choice: Choice = getattr(saved, group)
-        name = f"{choice.distribution}/{choice.name}"
-        if registry.find(group, name) is not None:
-            whole[group] = replace(choice, params=registry.get(group, name).complete(choice.params))
-    return replace(saved, **whole)
+        if (found := registry.find(group, choice.qualified_name)) is not None:
+            completed[group] = replace(choice, params=found.complete(choice.params))
+    return replace(saved, **completed)
 
 
 def keep_first_weights(saved: RunSpec, spec: RunSpec) -> RunSpec:

@@ -177,7 +177,7 @@ def train_model(spec: RunSpec, subject: Subject, what: str, folder: Path, regist
     from bionemo_core.runs.folder import FOLDER_VARIABLE
 
     components = registry or subject.registry
-    run = task_spec(components, f"{spec.task.distribution}/{spec.task.name}").load()
+    run = task_spec(components, spec.task.qualified_name).load()
     folder.mkdir(parents=True, exist_ok=True)
     os.environ[FOLDER_VARIABLE] = str(folder)
     try:
