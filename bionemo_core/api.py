@@ -9,12 +9,15 @@ A setting is written as on the command line, `"trainer.max_steps=100"`, or in a 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bionemo_core.builtin import load_registry
+from bionemo_core.cli.failures import classify
 from bionemo_core.cli.run import compose, run_task
 from bionemo_core.machine import device as default_device
 
@@ -40,7 +43,9 @@ __all__ = [
 ]
 
 Settings = str | Mapping[str, object]
-"""One setting as it is typed, or several as a mapping from keys to values."""
+"""One setting as it is typed, or several as a mapping from keys to values; a group may be a mapping of its own keys."""
+
+_PLAIN_TEXT = re.compile(r"[\w/.+*@%-]*")
 
 
 def open_model(
@@ -169,14 +174,16 @@ def score(
     """
     import numpy as np
 
+    from bionemo_core.data.text_lists import check_texts
     from bionemo_core.inference.scoring import MaskedScorer, read_variant
 
     opened = _opened(model, device)
     scorer = MaskedScorer(opened.module, opened.tokenizer)
     if wild_type is not None:
-        before = wild_type.upper()
-        return scorer.score_variants(before, [read_variant(text, before) for text in sequences], scoring)
-    each = [scorer.pseudo_log_likelihood(sequence.upper()).sum(dtype=np.float64) for sequence in sequences]
+        before = wild_type.strip().upper()
+        variants = [read_variant(text, before) for text in check_texts(sequences, "variant")]
+        return scorer.score_variants(before, variants, scoring)
+    each = [scorer.pseudo_log_likelihood(sequence).sum(dtype=np.float64) for sequence in scorer.clean(sequences)]
     return np.array(each, dtype=np.float64)
 
 
@@ -236,7 +243,7 @@ def evaluate(model: str | PathLike[str], output: str | PathLike[str], *settings:
         BioNeMoError: a setting is invalid, or the evaluation failed.
     """
     paths = {"restore_from_path": str(model), "task.output": str(output)}
-    run_task(compose(_typed("evaluate", (paths, *settings)), load_registry()))
+    _run("evaluate", (paths, *settings))
     content = json.loads((Path(output).expanduser() / "metrics.json").read_text())
     metrics: dict[str, float] = content["metrics"]
     return metrics
@@ -249,7 +256,7 @@ def convert(model: str | PathLike[str], output: str | PathLike[str], *settings: 
         BioNeMoError: a setting is invalid, or the model cannot be written in that format.
     """
     paths = {"restore_from_path": str(model), "task.output": str(output)}
-    run_task(compose(_typed("convert", (paths, *settings)), load_registry()))
+    _run("convert", (paths, *settings))
     return Path(output).expanduser()
 
 
@@ -263,29 +270,71 @@ def build(*settings: Settings) -> TrainingParts:
     from bionemo_core.tasks.training_parts import build_parts
 
     registry = load_registry()
-    return build_parts(make_spec(compose(_typed("train", settings), registry), registry), registry)
+    with _known_failures():
+        return build_parts(make_spec(compose(_typed("train", settings), registry), registry), registry)
 
 
 def _run_folder(task: str, settings: Sequence[Settings]) -> Path:
-    folder = run_task(compose(_typed(task, settings), load_registry()))
+    folder = _run(task, settings)
     assert isinstance(folder, Path)
     return folder
+
+
+def _run(task: str, settings: Sequence[Settings]) -> Any:
+    with _known_failures():
+        return run_task(compose(_typed(task, settings), load_registry()))
+
+
+@contextmanager
+def _known_failures() -> Iterator[None]:
+    """Raise what the command prints as a message for failures that are other classes, such as those of Hydra.
+
+    Raises:
+        BioNeMoError: such a failure.
+    """
+    try:
+        yield
+    except Exception as error:
+        known = classify(error)
+        if known is None or known is error:
+            raise
+        raise known from error
 
 
 def _typed(task: str, settings: Sequence[Settings]) -> list[str]:
     """Return the settings as they would be typed after `bionemo-run`."""
     typed = [f"task={task}"]
     for one in settings:
-        typed += [one] if isinstance(one, str) else [f"{key}={_spell(value)}" for key, value in one.items()]
+        typed += [one] if isinstance(one, str) else _typed_mapping(one)
+    return typed
+
+
+def _typed_mapping(settings: Mapping[str, object]) -> list[str]:
+    """Return settings as they would be typed; `{"trainer": {"max_steps": 5}}` is `{"trainer.max_steps": 5}`."""
+    typed: list[str] = []
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and "." not in key:
+            typed += _typed_mapping({f"{key}.{name}": inner for name, inner in value.items()})
+            continue
+        spelt = _spell(value)
+        typed.append(f"{key}={value}" if isinstance(value, str) and value == value.strip() else f"{key}={spelt}")
     return typed
 
 
 def _spell(value: object) -> str:
+    """Return a value as Hydra reads it within a list or a mapping."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{_spell(key)}:{_spell(inner)}" for key, inner in value.items()) + "}"
     if isinstance(value, list | tuple):
         return f"[{','.join(map(_spell, value))}]"
-    return str(value)
+    text = str(value)
+    if _PLAIN_TEXT.fullmatch(text) or text[:1] + text[-1:] in ("[]", "{}"):  # a list or a mapping as it is typed
+        return text
+    from bionemo_core.config.v1.range_quoting import quote_text
+
+    return quote_text(text)
 
 
 def _opened(model: OpenedModel | str | PathLike[str], device: str) -> OpenedModel:

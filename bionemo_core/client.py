@@ -10,7 +10,7 @@ import json
 import os
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import IO, Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bionemo_core import errors
+from bionemo_core.data.text_lists import check_texts
 
 _AT_ONCE = 64
 """Sequences in one request."""
@@ -55,7 +56,8 @@ class Client:
         Raises:
             BioNeMoError: the server cannot be reached, or refuses.
         """
-        found = [array for body in _parts(sequences, settings) for array in _first_output(self.ask("embed", body))]
+        parts = _parts(_as_text(sequences), settings)
+        found = [array for body in parts for array in _first_output(self.ask("embed", body))]
         return np.stack(found)
 
     def predict(
@@ -66,8 +68,9 @@ class Client:
         Raises:
             BioNeMoError: as for `embed`.
         """
-        pairs = bool(sequences) and not isinstance(sequences[0], str)
-        parts = _parts(sequences, settings, "pairs" if pairs else "sequences")
+        given: Any = sequences if isinstance(sequences, str | bytes) else list(sequences)
+        pairs = bool(given) and isinstance(given[0], Collection) and not isinstance(given[0], str | bytes)
+        parts = _parts(given, settings, "pairs") if pairs else _parts(_as_text(given), settings)
         return [_array(one) for body in parts for one in self.ask("predict", body)["predictions"]]
 
     def score(self, sequences: Sequence[str], *, wild_type: str | None = None, **settings: Any) -> NDArray[np.float64]:
@@ -76,9 +79,9 @@ class Client:
         Raises:
             BioNeMoError: as for `embed`.
         """
-        texts = {"sequences": list(sequences)}
+        texts = {"sequences": _as_text(sequences)}
         if wild_type is not None:
-            texts = {"variants": list(sequences)}
+            texts = {"variants": texts["sequences"]}
             settings["wild_type"] = wild_type
         return np.array(self.ask("score", {**texts, **settings})["scores"], dtype=np.float64)
 
@@ -88,7 +91,7 @@ class Client:
         Raises:
             BioNeMoError: as for `embed`.
         """
-        near = {} if texts is None else {"texts": list(texts)}
+        near = {} if texts is None else {"texts": _as_text(texts, "text")}
         found: list[Any] = self.ask("sample", {**near, **settings})["samples"]
         return found
 
@@ -124,6 +127,15 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
     def redirect_request(self, req: Any, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str) -> None:
         return None
+
+
+def _as_text(sequences: Iterable[Any], what: str = "sequence") -> list[str]:
+    """Return sequences as JSON can hold them.
+
+    Raises:
+        DataError: they are a single text, or one of them is no text.
+    """
+    return [text.decode("latin-1") if isinstance(text, bytes) else text for text in check_texts(sequences, what)]
 
 
 def _parts(sequences: Sequence[Any], settings: dict[str, Any], field: str = "sequences") -> Iterator[dict[str, Any]]:

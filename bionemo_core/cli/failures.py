@@ -76,7 +76,7 @@ def _find_stop(error: BaseException) -> Stopped | None:
 
 
 def _report(error: Exception) -> int:
-    classified = _classify(error)
+    classified = classify(error)
     if classified is None:
         traceback.print_exception(error)
         sys.stderr.write(f"error[bug]: {describe_bug(error)}\n")
@@ -94,7 +94,7 @@ def _removal_advice(error: BioNeMoError) -> str:
     return "" if download is None or not isinstance(error, DataError) else str(download.removal_advice(str(error)))
 
 
-def _classify(error: Exception) -> BioNeMoError | None:
+def classify(error: Exception) -> BioNeMoError | None:
     """Return the failure as a `BioNeMoError`, or None; errors of Hydra and OmegaConf become a `ConfigError`."""
     if isinstance(error, BioNeMoError):
         return error

@@ -17,6 +17,7 @@ from bionemo_core.data.batches.batch import TokenBatch
 from bionemo_core.data.batches.rows import RowShape, collate
 from bionemo_core.data.model_input import ModelInput, input_form, max_text_tokens
 from bionemo_core.data.store.text_filter import clean_texts
+from bionemo_core.data.text_lists import check_texts
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.inference.batched import BatchedDecoding
 from bionemo_core.inference.cuda_graphs import CudaGraphDecoder
@@ -123,8 +124,7 @@ class Seq2SeqInference:
         Raises:
             DataError: a sequence is empty, invalid, or longer than the model's `seq_length`.
         """
-        if isinstance(seqs, str):
-            raise DataError("sampling: got one text, expected a list of texts. For a single one, pass [text].")
+        seqs = check_texts(seqs, "text", first=first)
         cleaned = clean_texts(self.tokenizer, seqs, first=first) if self.clean else seqs
         ids = [np.asarray(self._input.encode(text), dtype=np.int32) for text in cleaned]
         for number, (text, tokens) in enumerate(zip(seqs, ids, strict=True), start=first):
@@ -149,12 +149,13 @@ class Seq2SeqInference:
         Raises:
             DataError: a sequence is empty, invalid, or longer than the model's `seq_length`.
         """
-        parts = list(self.encode_batches(self.tokenize(seqs), self.batch_size))
+        ids = self.tokenize(seqs)
+        parts = list(self.encode_batches(ids, self.batch_size))
         if not parts:
             raise DataError("sampling: there are no sequences to encode. Pass at least one.")
         longest, hidden = max(h.shape[1] for _, h, _ in parts), parts[0][1]
-        hiddens_BTH = hidden.new_zeros(len(seqs), longest, hidden.shape[2])
-        mask_BT = torch.zeros(len(seqs), longest, dtype=torch.bool, device=hidden.device)
+        hiddens_BTH = hidden.new_zeros(len(ids), longest, hidden.shape[2])
+        mask_BT = torch.zeros(len(ids), longest, dtype=torch.bool, device=hidden.device)
         for rows, part, mask in parts:
             hiddens_BTH[rows, : part.shape[1]], mask_BT[rows, : part.shape[1]] = part, mask
         return hiddens_BTH, mask_BT
@@ -234,7 +235,7 @@ class Seq2SeqInference:
             raise ConfigError("sample: give either seqs, or hiddens together with enc_masks.")
         if seqs is not None:
             ids = self.tokenize(seqs, first=first_sequence + 1)
-            number, parts = len(seqs), self.encode_batches(ids, max(1, self.batch_size // copies))
+            number, parts = len(ids), self.encode_batches(ids, max(1, self.batch_size // copies))
         else:
             assert hiddens is not None and enc_masks is not None
             rows = torch.arange(len(hiddens))

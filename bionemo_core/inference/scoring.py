@@ -28,6 +28,8 @@ from bionemo_core.data.model_input import input_form
 from bionemo_core.data.mutations import Mutation as Mutation
 from bionemo_core.data.mutations import mutate
 from bionemo_core.data.mutations import read_variant as read_variant
+from bionemo_core.data.store.text_filter import clean_texts
+from bionemo_core.data.text_lists import check_texts
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.inference.embedding import check_known_tokens
 from bionemo_core.inference.embedding.embedding_results import check_finite
@@ -137,6 +139,15 @@ class MaskedScorer:
     def max_residues(self) -> int:
         """The residues of the longest sequence that the model takes at once."""
         return self.seq_length - 2
+
+    def clean(self, sequences: Iterable[str | bytes]) -> list[str]:
+        """Return sequences from Python as a task reads them from a file, in upper case.
+
+        Raises:
+            DataError: a sequence is empty or has an unknown letter, or is no text; the message gives its number.
+        """
+        upper = [text.upper() for text in check_texts(sequences)]
+        return [text.decode("latin-1") for text in clean_texts(self.tokenizer, upper, canonicalize=False)]
 
     def log_probabilities(self, sequence: str, masked: Sequence[Sequence[int]]) -> list[NDArray[np.float32]]:
         """Mask each set of positions, and return the log-probabilities there, float32 [positions, vocabulary].

@@ -95,10 +95,11 @@ class Predictor:
         Raises:
             DataError: a sequence is empty or invalid, or is a pair.
         """
-        for number, text in enumerate(sequences, start=1):
-            if not isinstance(text, str | bytes):
+        given: Any = sequences if isinstance(sequences, str | bytes) else list(sequences)  # a generator is read once
+        for number, text in enumerate(given, start=1):
+            if isinstance(text, list | tuple):
                 raise DataError(f"sequence {number}: expected one text, because the model reads single sequences.")
-        return clean_texts(self.tokenizer, sequences, **options)
+        return clean_texts(self.tokenizer, given, **options)
 
     def is_long(self, sequence: str | bytes) -> bool:
         """Return whether a sequence has more tokens than the model takes."""

@@ -41,10 +41,27 @@ def test_import_loads_neither_torch_nor_hydra():
         (({"a.b": 1, "c": None}, "d=x"), ["a.b=1", "c=null", "d=x"]),
         (({"a": True, "b": False},), ["a=true", "b=false"]),
         (({"a": ["x", 2, None]},), ["a=[x,2,null]"]),
+        (({"a": {"b": 1, "c": {"d": 2}}},), ["a.b=1", "a.c={d:2}"]),
+        (({"a.b": {"c d": [0.5]}},), ["a.b={'c d':[0.5]}"]),
+        (({"a": ["x,y (z)", "it's"], "b": "x, y"},), ["a=['x,y (z)','it\\'s']", "b=x, y"]),
+        (({"a": ["{data: csv}", "[1]"]},), ["a=[{data: csv},[1]]"]),
+        (({"a": "\t", "b": ""},), ["a='\t'", "b="]),
     ],
 )
 def test_settings_are_those_of_the_command(settings, typed):
     assert api._typed("train", settings) == ["task=train", *typed]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ((), "must specify 'model'"),
+        (({"model": "esm1nv_tiny", "trainer.max_steps": "many"},), r"trainer\.max_steps: got many, expected"),
+    ],
+)
+def test_what_hydra_refuses_is_an_error_of_the_project(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        bionemo_core.train(*settings)
 
 
 def test_a_wrong_setting_is_an_error_of_the_project():

@@ -85,6 +85,15 @@ def test_an_address_that_is_none_is_refused():
         Client("http://127.0.0.1:1", timeout_s=5).ask("model")
 
 
+def test_one_text_is_not_sent_letter_by_letter():
+    client = Client("http://127.0.0.1:1")
+    for ask in (client.embed, client.predict, client.score, client.sample):
+        with pytest.raises(DataError, match="got one text"):
+            ask("MKTA")
+    with pytest.raises(DataError, match="sequence 2: got None"):
+        client.predict(["MKTA", None])
+
+
 def test_pairs_are_sent_in_parts():
     one = {"dtype": "<f4", "shape": [1, 1], "base64": "AACAPw=="}
     answers = [(200, {}, json.dumps({"predictions": [one] * size}).encode()) for size in (64, 6)]

@@ -20,14 +20,14 @@ def quote_value(value: str, *, sweep: bool = False) -> str:
         value: what follows `KEY=`.
         sweep: whether a comma separates the values of a sweep; without one, it is part of the value.
     """
-    if _NESTED_INTERPOLATION.fullmatch(value):
+    if _NESTED_INTERPOLATION.fullmatch(value) or (value and not value.strip()):  # such as a tab
         return f"'{value}'"
     value = quote_ranges(value)
     if can_be_read(value):
         return value
     if sweep:
-        return ",".join(part if can_be_read(part) else _quote_text(part) for part in _PARTS.findall(value))
-    return _quote_text(value)
+        return ",".join(part if can_be_read(part) else _quote_unread(part) for part in _PARTS.findall(value))
+    return _quote_unread(value)
 
 
 def quote_ranges(value: str) -> str:
@@ -52,17 +52,18 @@ def can_be_read(value: str) -> bool:
 
 def spelling(key: str, value: str) -> str:
     """Return the argument as a shell needs it for a value that is one text."""
-    return shlex.quote(f"{key}={_as_text(value, double=True)}")
+    return shlex.quote(f"{key}={quote_text(value, double=True)}")
 
 
-def _quote_text(value: str) -> str:
+def _quote_unread(value: str) -> str:
     """Return a text in quotes; a list or a mapping that cannot be read is left, so that its error is shown."""
     if value[:1] in _BRACKETS and value.endswith(_BRACKETS[value[0]]) and len(value) > 1:
         return value
-    return _as_text(value)
+    return quote_text(value)
 
 
-def _as_text(value: str, *, double: bool = False) -> str:
+def quote_text(value: str, *, double: bool = False) -> str:
+    """Return a value in quotes, as one text."""
     from hydra.core.override_parser.types import Quote, QuotedString
 
     return QuotedString(value, Quote.single if '"' in value or not double else Quote.double).with_quotes()

@@ -1,6 +1,6 @@
 """The filter of texts in any alphabet; the tokenizer decides what is valid."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from bionemo_core.data.store.residue_filter import (
     ResidueFilter,
     check_on_invalid,
 )
+from bionemo_core.data.text_lists import check_texts
 from bionemo_core.data.tokenizer import describe_unknown, reads_residues
 from bionemo_core.errors import DataError
 from bionemo_core.io.hashing import hash_bytes
@@ -118,7 +119,7 @@ def filter_for(
 
 def clean_texts(
     tokenizer: Tokenizer,
-    texts: Sequence[str | bytes],
+    texts: Iterable[str | bytes],
     *,
     on_invalid: str = "error",
     canonicalize: bool = True,
@@ -138,8 +139,9 @@ def clean_texts(
         what: the word for a text, for messages.
 
     Raises:
-        DataError: a text is empty or invalid; the message gives its number.
+        DataError: a text is empty or invalid, or no text; the message gives its number.
     """
+    texts = check_texts(texts, what, first=first)
     rules = filter_for(tokenizer, on_invalid, canonicalize=canonicalize, advice=advice)
     cleaned: list[bytes] = []
     for number, text in enumerate(texts, start=first):

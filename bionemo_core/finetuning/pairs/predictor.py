@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -60,8 +60,9 @@ class PairPredictor(Predictor):
         Raises:
             DataError: a sequence is empty or invalid, or is not one of a pair.
         """
+        sequences = list(sequences)
         for number, pair in enumerate(sequences, start=1):
-            if isinstance(pair, str | bytes) or len(pair) != 2:
+            if not isinstance(pair, Collection) or isinstance(pair, str | bytes) or len(pair) != 2:
                 raise DataError(f"pair {number}: expected two sequences, because the model was fine-tuned on pairs.")
         tokenizers = self.tokenizer, self.embedders[-1].tokenizer
         sides = [

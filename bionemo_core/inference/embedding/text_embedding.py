@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bionemo_core.data.store.text_filter import clean_texts
+from bionemo_core.data.text_lists import check_texts
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.inference.embedding.embedder import Embedder
 from bionemo_core.inference.embedding.embedding_settings import EmbeddingSettings
@@ -34,11 +35,10 @@ def embed(
 
     Raises:
         ConfigError: the model cannot embed, or a setting is out of its range.
-        DataError: there is no sequence, or one is empty, too long, or has an unknown letter.
+        DataError: there is no sequence, or one is empty, too long, has an unknown letter, or is no text.
     """
-    if isinstance(sequences, str | bytes):
-        raise DataError("embed: got one text, expected a list of sequences. For a single one, pass [sequence].")
-    if not len(sequences):
+    sequences = check_texts(sequences)
+    if not sequences:
         raise DataError("embed: the list of sequences is empty. Pass at least one.")
     embedder = Embedder(module, tokenizer, EmbeddingSettings(**settings))
     if len(embedder.output_names) > 1:

@@ -130,10 +130,7 @@ class ServedModel:
         scorer.share = share
         window = body.on_long == "window"
         if body.sequences is not None:
-            texts = [text.strip().upper() for text in body.sequences]
-            if not all(texts):
-                raise DataError(f"sequence {texts.index('') + 1} is empty.")
-            each = scorer.pseudo_log_likelihoods(texts, window=window)
+            each = scorer.pseudo_log_likelihoods(scorer.clean(body.sequences), window=window)
             sums = np.array([one.sum(dtype=np.float64) for one in each])
             return {"scores": sums, "scoring": PSEUDO_LIKELIHOOD}
         wild_type = str(body.wild_type).strip().upper()

@@ -213,6 +213,10 @@ def test_lists_of_sequences_are_read_as_the_command_reads_files(model):
     expected = embed(module, tokenizer, ["MKTAYV", "GSHMLE"])
     assert np.array_equal(embed(module, tokenizer, ["mktayv", b"GSH mle*\n"]), expected)
     assert np.array_equal(embed(module, tokenizer, ["mktayv", "gshmle"], canonicalize=False), expected)
+    assert np.array_equal(embed(module, tokenizer, (text for text in ("MKTAYV", "GSHMLE"))), expected)
+    for given in ("MKTAYV", ["MKTAYV", None]):
+        with pytest.raises(DataError, match=r"got one text|sequence 2: got None"):
+            embed(module, tokenizer, given)
     with pytest.raises(DataError, match=r"sequence 2: .*residue '!' at position 3 .*or keep it with unknown='unk'"):
         embed(module, tokenizer, ["MKV", "mk!v"])
     assert len(embed(module, tokenizer, ["MKV", "mk!v"], unknown="unk")) == 2

@@ -104,6 +104,18 @@ def test_a_variant_that_does_not_fit_is_refused(text, message):
         read_variant(text, WILD)
 
 
+def test_lists_of_sequences_are_read_as_the_command_reads_files(scorer):
+    assert scorer.clean(["mkta*\n", b" MK TA"]) == ["MKTA", "MKTA"]
+    for given, message in [
+        ("MKTA", "got one text"),
+        (["MKTA", ""], "sequence 2: empty"),
+        (["MKTA", float("nan")], "sequence 2: got nan"),
+        (["MK!A"], "sequence 1: residue outside"),
+    ]:
+        with pytest.raises(DataError, match=message):
+            scorer.clean(given)
+
+
 def test_methods_and_sequences_that_cannot_be_scored_are_refused(scorer):
     with pytest.raises(ConfigError, match="scoring: got 'guess'"):
         scorer.score_variants(WILD, [], "guess")

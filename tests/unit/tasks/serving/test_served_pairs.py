@@ -84,6 +84,8 @@ def test_a_model_of_single_sequences_reads_no_pairs(start, finetuned_model):
     assert not here.client.get("/v1/model").json()["reads_pairs"]
     with pytest.raises(DataError, match="the model reads single sequences"):
         api.predict(finetuned_model, [("MK", "MK")])
+    with pytest.raises(DataError, match="got one text"):
+        api.predict(finetuned_model, "MK")
     with pytest.raises(ConfigError, match="not used by a model that reads single sequences"):
         api.predict(finetuned_model, ["MK"], second_model="x")
 
@@ -92,5 +94,7 @@ def test_python_names_what_is_no_pair(served_with):
     model, second, pairs = served_with["frozen"]
     with pytest.raises(DataError, match="pair 2: expected two sequences"):
         api.predict(model, [pairs[0], "MK"], second_model=second)
+    with pytest.raises(DataError, match="pair 1: expected two sequences"):
+        api.predict(model, [None], second_model=second)
     with pytest.raises(ConfigError, match="another model read the second sequences"):
         api.predict(model, pairs)
