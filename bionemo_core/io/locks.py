@@ -94,6 +94,25 @@ def lock_folder(folder: Path, purpose: str) -> Iterator[None]:
         yield
 
 
+def is_folder_locked(folder: Path) -> bool:
+    """Return whether a process holds the lock of `folder`, for a moment in which nobody tries to take it.
+
+    Raises:
+        StorageError: the lock file cannot be read.
+    """
+    path = folder / LOCK
+    try:
+        with path.open() as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    except OSError as error:
+        raise storage_error(path, error) from error
+    return False
+
+
 def _acquire(stream: TextIO, path: Path, waiting: str) -> None:
     try:
         try:

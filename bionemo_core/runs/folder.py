@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from bionemo_core.errors import ConfigError, StorageError
 from bionemo_core.io.atomic import write_json
-from bionemo_core.io.locks import LOCK, lock_folder
+from bionemo_core.io.locks import LOCK, is_folder_locked, lock_beside, lock_folder
 
 FOLDER_VARIABLE = "BIONEMO_RUN_FOLDER"
 """The environment variable that names the folder of a new run, for a program that must know it beforehand."""
@@ -122,6 +123,32 @@ def find_folder(home: Path, name: str, resume: str) -> RunFolder | None:
     return RunFolder(path)
 
 
+def refuse_begun(home: Path, name: str) -> None:
+    """Check that no process works on a run of this name, which `resume=auto` would find if it had a checkpoint.
+
+    Raises:
+        ConfigError: one does.
+    """
+    for folder in _candidates(home / "runs" / name):
+        # The owner records its session once it has the lock, so it does not try to take it now.
+        if folder.session.is_file() and is_folder_locked(folder.path):
+            raise ConfigError(
+                f"resume=auto: another process has begun {folder.path} and saved no checkpoint yet. Wait for it, stop "
+                "it, or give this run another name."
+            )
+
+
+@contextmanager
+def choose_alone(home: Path, name: str, resume: str | None) -> Iterator[None]:
+    """Let one process at a time choose its folder with `resume=auto`, so that two do not both find none.
+
+    Raises:
+        StorageError: the lock cannot be written.
+    """
+    with lock_beside(home / "runs" / name, "run folder") if resume == "auto" else nullcontext():
+        yield
+
+
 def record_session(folder: RunFolder) -> None:
     """Record in the folder that its run starts or continues now, and in which job.
 
@@ -132,11 +159,16 @@ def record_session(folder: RunFolder) -> None:
 
 
 def _newest(root: Path) -> RunFolder | None:
+    saved = [folder for folder in _candidates(root) if any(folder.checkpoints.glob("step-*"))]
+    return max(saved, key=lambda folder: (_last_session(folder)[0], folder.path.name), default=None)
+
+
+def _candidates(root: Path) -> list[RunFolder]:
+    """Return the runs of a name; for a job that its cluster has requeued its own, if it has any."""
     folders = [RunFolder(path) for path in root.glob("*") if path.is_dir()]
     if int(os.environ.get("SLURM_RESTART_COUNT") or 0):
         folders = [folder for folder in folders if _last_session(folder)[1] == _job()] or folders
-    saved = [folder for folder in folders if any(folder.checkpoints.glob("step-*"))]
-    return max(saved, key=lambda folder: (_last_session(folder)[0], folder.path.name), default=None)
+    return folders
 
 
 def _last_session(folder: RunFolder) -> tuple[float, str | None]:

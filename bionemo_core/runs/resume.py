@@ -25,7 +25,16 @@ from bionemo_core.parallel.groups import ProcessGroups
 from bionemo_core.parallel.transfer import Vocabularies, transfer_weights
 from bionemo_core.protocols import BuildContext, DataSplits, Tokenizer
 from bionemo_core.runs.device import Device
-from bionemo_core.runs.folder import RunFolder, find_folder, lock, new_folder, record_session, remove_unused
+from bionemo_core.runs.folder import (
+    RunFolder,
+    choose_alone,
+    find_folder,
+    lock,
+    new_folder,
+    record_session,
+    refuse_begun,
+    remove_unused,
+)
 from bionemo_core.runs.launch import Launch, agree, keep_environment, opening_on_all_ranks
 
 if TYPE_CHECKING:
@@ -42,12 +51,14 @@ def open_folder(spec: RunSpec) -> tuple[RunFolder, CheckpointReader | None]:
     """Return the run folder, and the checkpoint to resume from.
 
     Raises:
-        ConfigError: `resume` names no run.
+        ConfigError: `resume` names no run, or with `auto` one that has only begun.
         CheckpointError: the run has no valid checkpoint.
     """
     home = Path(spec.home)
     folder = find_folder(home, spec.name, spec.resume) if spec.resume else None
     if folder is None:
+        if spec.resume:
+            refuse_begun(home, spec.name)
         return new_folder(home, spec.name), None
     named = Path(str(spec.resume)).expanduser()
     if named.name.startswith("step-"):
@@ -72,10 +83,11 @@ def open_run(spec: RunSpec, device: Device) -> Iterator[tuple[RunFolder, Checkpo
     with keep_environment(), ExitStack() as held:
 
         def choose() -> tuple[RunFolder, CheckpointReader | None]:
-            folder, reader = open_folder(spec)
-            held.enter_context(lock(folder))
-            held.push(lambda failure, *_: remove_unused(folder) if failure else None)
-            record_session(folder)
+            with choose_alone(Path(spec.home), spec.name, spec.resume):
+                folder, reader = open_folder(spec)
+                held.enter_context(lock(folder))
+                held.push(lambda failure, *_: remove_unused(folder) if failure else None)
+                record_session(folder)
             return folder, reader
 
         launch = Launch(spec, device)

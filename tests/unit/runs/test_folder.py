@@ -4,12 +4,24 @@ import json
 import os
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from bionemo_core.errors import ConfigError
+from bionemo_core.io import locks
 from bionemo_core.runs import folder as folders
-from bionemo_core.runs.folder import FOLDER_VARIABLE, RunFolder, find_folder, new_folder, record_session
+from bionemo_core.runs.folder import (
+    FOLDER_VARIABLE,
+    RunFolder,
+    choose_alone,
+    find_folder,
+    lock,
+    new_folder,
+    record_session,
+    refuse_begun,
+)
+from bionemo_core.runs.resume import open_folder
 
 
 class NoonEveryDay(datetime):
@@ -70,6 +82,31 @@ def test_runs_of_an_earlier_version_are_as_old_as_their_names_say(tmp_path):
     first, second = saved_run(tmp_path, "2026-01-01_08-00-00_1"), saved_run(tmp_path, "2026-01-02_08-00-00")
     os.utime(first, (4e9, 4e9))
     assert newest(tmp_path) == second
+
+
+def test_auto_refuses_a_run_that_another_process_has_only_begun(tmp_path, monkeypatch):
+    begun = new_folder(tmp_path, "mine")
+    with lock(begun):
+        refuse_begun(tmp_path, "mine")  # it holds the lock for a moment, and its session is not recorded yet
+        record_session(begun)
+        with pytest.raises(ConfigError, match=f"another process has begun {begun.path} and saved no checkpoint"):
+            open_folder(SimpleNamespace(home=str(tmp_path), name="mine", resume="auto"))
+        refuse_begun(tmp_path, "other")
+        monkeypatch.setenv("SLURM_JOB_ID", "17")
+        monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+        record_session(own := new_folder(tmp_path, "mine"))
+        refuse_begun(tmp_path, "mine")  # the requeued job is asked for its own run alone
+        assert find_folder(tmp_path, "mine", "auto") is None and own.session.is_file()
+    monkeypatch.delenv("SLURM_RESTART_COUNT")
+    refuse_begun(tmp_path, "mine")  # it was killed
+
+
+def test_one_process_at_a_time_chooses_with_auto(tmp_path):
+    home = tmp_path / "home"
+    with choose_alone(home, "mine", None), choose_alone(home, "mine", "last"):
+        assert not home.exists()
+    with choose_alone(home, "mine", "auto"), pytest.raises(BlockingIOError), locks.lock(home / "runs" / ".mine.lock"):
+        pass
 
 
 def test_a_requeued_job_goes_on_with_its_own_run(tmp_path, monkeypatch):
