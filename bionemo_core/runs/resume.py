@@ -45,6 +45,10 @@ log = logging.getLogger("bionemo")
 FROZEN_GROUPS = ("model", "tokenizer", "data")
 FROZEN_KEYS = ("seed", "optim", "batch.packing", "batch.pack_window", "batch.seq_length")
 """Keys that define the network, the state of the optimizer or the order of the data: a resume may not change them."""
+_FILES = ("path", "val_path", "test_path", "dataset_path", "clusters", "split_file", "sequences", "labels", "mask")
+_TABLES = ("format", "column", "data_col", "sequence_column", "data_sep", "header_lines")
+READING_KEYS = frozenset((*_FILES, *_TABLES, "uf50_path", "uf90_path", "cluster_mapping_tsv"))
+"""Keys of data that say where its files are and how they are read; they may change if the records are the same."""
 
 
 def open_folder(spec: RunSpec) -> tuple[RunFolder, CheckpointReader | None]:
@@ -166,24 +170,30 @@ def _same_place(first: str, second: str) -> bool:
 
 
 def check_resume(saved: RunSpec, spec: RunSpec, reader: CheckpointReader, splits: DataSplits) -> None:
-    """Check that a resume has the same network and the same data.
+    """Check that a resume has the same network and the same data; files with the same records may have moved.
 
     Raises:
         ConfigError: one of them changed; the message says what.
     """
+    old = reader.facts.get("data_fingerprint")
+    same_records = bool(old) and old == splits.fingerprint
     changed = [change for change in difference(saved, spec) if _is_frozen(change.key)]
-    if changed:
+    if changed := [change for change in changed if not (same_records and _is_read_by(change.key))]:
         listed = "; ".join(f"{change.key}: {change.old} -> {change.new}" for change in changed)
         raise ConfigError(
             f"resume: this run was started with other settings: {listed}. Give the old values, or start a new run "
             "from these weights with restore_from_path."
         )
-    old = reader.facts.get("data_fingerprint")
     if old != splits.fingerprint:
         raise ConfigError(
             f"resume: the data changed since the checkpoint (fingerprint {old} then, {splits.fingerprint} now). "
             "Put the old files back, or start a new run from these weights with restore_from_path."
         )
+
+
+def _is_read_by(key: str) -> bool:
+    group, _, leaf = key.partition(".")
+    return group == "data" and leaf in READING_KEYS
 
 
 def _is_frozen(key: str) -> bool:
