@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bionemo_core.data.store.text_filter import clean_texts
-from bionemo_core.errors import BioNeMoError, ConfigError, DataError
+from bionemo_core.errors import BioNeMoError, ConfigError
 from bionemo_core.finetuning.pairs.predictor import predictor_of
 from bionemo_core.inference.embedding import SQUARES, Embedder, EmbeddingSettings, is_per_sequence
 from bionemo_core.inference.sampling import Seq2SeqInference
