@@ -18,8 +18,9 @@ import torch
 from bionemo_core.data.batches.batch import TokenBatch
 from bionemo_core.data.batches.rows import RowShape, collate
 from bionemo_core.data.labelled_records import LabelledRecord
+from bionemo_core.finetuning.label_spec import LabelSpec
 from bionemo_core.finetuning.lora import LoraSettings, add_adapters
-from bionemo_core.finetuning.model import LabelSpec, freeze
+from bionemo_core.finetuning.model.build import freeze
 from bionemo_core.finetuning.network import FineTunedNetwork, MlpHead
 from bionemo_core.finetuning.objective import LabelObjective
 from bionemo_core.protocols import BuildContext, InputForm

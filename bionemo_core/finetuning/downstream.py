@@ -54,10 +54,9 @@ def downstream(
         ConfigError: the kind or a component is unknown.
     """
     from bionemo_core.finetuning.downstream_callback import DownstreamSettings, DownstreamValidation
-    from bionemo_core.finetuning.model import MATCHING, MULTILABEL, V1_KINDS, check_kind
+    from bionemo_core.finetuning.label_spec import MATCHING, MULTILABEL, read_kind
 
-    kind = V1_KINDS.get(kind, kind)
-    check_kind(kind, "callbacks.downstream.kind")
+    kind = read_kind(kind, "callbacks.downstream.kind")
     if head_params and head is None:
         raise ConfigError(
             "callbacks.downstream.head_params: not used without callbacks.downstream.head. Name the head, or leave it "

@@ -19,9 +19,9 @@ from bionemo_core.data.labelled_records import LabelledRecords, LabelledSplits
 from bionemo_core.errors import ConfigError
 from bionemo_core.finetuning.heads import ConvNet, build_head
 from bionemo_core.finetuning.label_checks import LabelCheck
+from bionemo_core.finetuning.label_spec import KINDS, LabelSpec
 from bionemo_core.finetuning.metrics import AnswerMetrics, metrics_and_table
-from bionemo_core.finetuning.model import KINDS, LabelSpec, hidden_size_of
-from bionemo_core.finetuning.network import MlpHead
+from bionemo_core.finetuning.network import MlpHead, hidden_size_of
 from bionemo_core.finetuning.objective import (
     LabelObjective,
     classes_of,

@@ -14,7 +14,7 @@ import numpy as np
 
 from bionemo_core.data.labelled_records import LabelledRecord, LabelledRecords, LabelledSplits
 from bionemo_core.errors import ConfigError, DataError
-from bionemo_core.finetuning.model import LabelSpec
+from bionemo_core.finetuning.label_spec import LabelSpec
 from bionemo_core.finetuning.objective import (
     MISSING_VALUE,
     BadLabel,

@@ -10,7 +10,7 @@ import numpy as np
 
 from bionemo_core.data.labelled_records import LabelledRecord, LabelledRecords, LabelledSplits
 from bionemo_core.errors import ConfigError, DataError
-from bionemo_core.finetuning.model import LabelSpec
+from bionemo_core.finetuning.label_spec import LabelSpec
 from bionemo_core.finetuning.objective import label_words
 from bionemo_core.inference.windows import LongRule, Window, split_windows
 from bionemo_core.plurals import format_count

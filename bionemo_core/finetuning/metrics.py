@@ -24,7 +24,7 @@ from bionemo_core.parallel.groups import ProcessGroups
 
 if TYPE_CHECKING:
     from bionemo_core.data.batches.batch import MicroBatch
-    from bionemo_core.finetuning.model import LabelSpec
+    from bionemo_core.finetuning.label_spec import LabelSpec
 
 
 CLASS_METRICS = ("accuracy", "mcc", *SCORES)

@@ -15,8 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bionemo_core.data.batches.batch import Seq2SeqBatch
+from bionemo_core.errors import ConfigError
 from bionemo_core.finetuning.losses import squared_error
 from bionemo_core.finetuning.pairs.features import as_states, pair_features, sequence_hashes
+from bionemo_core.finetuning.pairs.matching import share_a_sequence
 from bionemo_core.nn.residue_states import (
     NO_FORM,
     ResidueEncoder,
@@ -310,8 +312,6 @@ class FineTunedNetwork(nn.Module):
         return (losses * counts).sum()
 
     def _matching_loss(self, batch: MicroBatch) -> Tensor:
-        from bionemo_core.finetuning.pairs.matching import sharing
-
         residues, (_, counts) = self.states(batch), self.targets(batch)
         head: Any = self.head
         if isinstance(batch, Seq2SeqBatch):
@@ -320,13 +320,27 @@ class FineTunedNetwork(nn.Module):
         else:
             sides = residues.states[:, : head.first_size], residues.states[:, head.first_size :]
         assert self.loss is not None
-        return self.loss(self.outputs(residues), sharing(*sides), counts)
+        return self.loss(self.outputs(residues), share_a_sequence(*sides), counts)
 
 
 def encoder_blocks(network: Any) -> list[nn.Module]:
     """Return the blocks of a network's encoder; those of a decoder, which no state depends on, are not among them."""
     encoder = getattr(network, "encoder", None) if hasattr(network, "decoder") else None
     return list(getattr(network if encoder is None else encoder, "layers", ()))
+
+
+def hidden_size_of(network: Any) -> int:
+    """Return the width of a network's hidden states.
+
+    Raises:
+        ConfigError: the network does not have it as an attribute.
+    """
+    size = getattr(getattr(network, "config", None), "hidden_size", None) or getattr(network, "hidden_size", None)
+    if not isinstance(size, int):
+        raise ConfigError(
+            f"{type(network).__name__} has neither config.hidden_size nor hidden_size, so no head can be built on it."
+        )
+    return size
 
 
 @torch.no_grad()

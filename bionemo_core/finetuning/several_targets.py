@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from bionemo_core.data.labelled_records import LabelledRecords, LabelledSplits
 from bionemo_core.errors import ConfigError, DataError
-from bionemo_core.finetuning.model import MULTILABEL, LabelSpec
+from bionemo_core.finetuning.label_spec import MULTILABEL, LabelSpec
 from bionemo_core.finetuning.objective import read_several
 
 log = logging.getLogger("bionemo")

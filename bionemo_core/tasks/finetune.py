@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from bionemo_core.config.schema import Choice, RunSpec
 from bionemo_core.errors import ConfigError
+from bionemo_core.finetuning.label_spec import read_kind
 from bionemo_core.finetuning.linear.baseline import LINEAR
-from bionemo_core.finetuning.model import ENCODERS, V1_KINDS, check_kind
+from bionemo_core.finetuning.model.params import ENCODERS
 from bionemo_core.tasks.finetuning.hooks import FineTuning
 from bionemo_core.tasks.finetuning.setting_checks import check_loss, check_settings
 from bionemo_core.tasks.settings import Finetune
@@ -26,8 +27,7 @@ def finetune(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> P
         BioNeMoError: the task failed.
     """
     task = Finetune(**spec.task.params)
-    task = replace(task, kind=V1_KINDS.get(task.kind, task.kind))
-    check_kind(task.kind)
+    task = replace(task, kind=read_kind(task.kind, "task.kind"))
     if task.encoder not in ENCODERS:
         raise ConfigError(f"task.encoder: got {task.encoder!r}, expected one of {', '.join(ENCODERS)}.")
     check_settings(task)

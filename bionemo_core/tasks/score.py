@@ -23,8 +23,8 @@ from bionemo_core.data.readers.tables import match_column, read_column_names
 from bionemo_core.data.store.residue_filter import RecordFilter
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.finetuning.class_metrics import roc_auc
+from bionemo_core.finetuning.label_spec import LabelSpec
 from bionemo_core.finetuning.metrics import metrics_of
-from bionemo_core.finetuning.model import LabelSpec
 from bionemo_core.finetuning.objective import MISSING_WORDS, comma_hint
 from bionemo_core.inference.scoring import LIKELIHOODS, MASKED, MaskedScorer, check_method
 from bionemo_core.inference.windows import Window

@@ -17,7 +17,7 @@ from bionemo_core.builtin import load_registry
 from bionemo_core.cli.new_plugin import GROUP_OF_KIND
 from bionemo_core.config.schema import CORE_GROUPS
 from bionemo_core.data.readers.plugin_formats import PluginSource
-from bionemo_core.finetuning.model import KINDS as KINDS_OF_LABELS
+from bionemo_core.finetuning.label_spec import KINDS as KINDS_OF_LABELS
 
 KINDS = tuple(kind for kind in GROUP_OF_KIND if kind != "model")  # the model has tests of its own
 SHORT = ("trainer.max_steps=4", "trainer.log_every_n_steps=1", "trainer.val_check_interval=4", "batch.num_workers=0")

@@ -17,8 +17,8 @@ from sklearn.metrics import (
 )
 
 from bionemo_core.data.labelled_records import LabelledRecords
+from bionemo_core.finetuning.label_spec import LabelSpec
 from bionemo_core.finetuning.metrics import metrics_and_table, metrics_of
-from bionemo_core.finetuning.model import LabelSpec
 from bionemo_core.finetuning.objective import mean_and_scale
 
 CLASSES = 4

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from bionemo_core.data.labelled_records import LabelledRecords, LabelledSplits
+from bionemo_core.finetuning.label_spec import LabelSpec
 from bionemo_core.finetuning.linear.several import fit_several
 from bionemo_core.finetuning.linear.solve import LinearFit, StateRows, fit_linear
 from bionemo_core.finetuning.metrics import metrics_and_table
-from bionemo_core.finetuning.model import LabelSpec
 from bionemo_core.finetuning.network import FineTunedNetwork
 from bionemo_core.finetuning.objective import StoredStatesObjective
 from bionemo_core.finetuning.state_cache import StatesTable

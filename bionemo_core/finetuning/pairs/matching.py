@@ -43,7 +43,7 @@ class TwoSides(nn.Module):
         return torch.cat([self.first(as_states(first)), self.second(as_states(second))], dim=-1)
 
 
-def sharing(first: Tensor, second: Tensor) -> Tensor:
+def share_a_sequence(first: Tensor, second: Tensor) -> Tensor:
     """Return whether two pairs have the same first or the same second sequence, bool[N, N].
 
     Args:

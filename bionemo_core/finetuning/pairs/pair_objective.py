@@ -17,7 +17,7 @@ from bionemo_core.protocols import Example, InputForm, Seq2SeqExample, Tokenizer
 
 if TYPE_CHECKING:
     from bionemo_core.data.batches.rng import RecordRng
-    from bionemo_core.finetuning.model import LabelSpec
+    from bionemo_core.finetuning.label_spec import LabelSpec
 
 
 class PairExample(NamedTuple):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from bionemo_core.errors import ConfigError
-from bionemo_core.finetuning.model import hidden_size_of
+from bionemo_core.finetuning.network import hidden_size_of
 from bionemo_core.finetuning.pairs.side_encoder import MODEL as SECOND_ENCODER
 from bionemo_core.inference.scoring_answers import reads_pairs
 from bionemo_core.models.load import OpenedModel, open_model

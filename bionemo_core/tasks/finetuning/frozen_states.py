@@ -16,7 +16,7 @@ from bionemo_core.config.choice_params import read_choice
 from bionemo_core.data.labelled_records import LabelledRecords, LabelledSplits
 from bionemo_core.data.model_input import PLAIN
 from bionemo_core.finetuning.adapters import copy_weights
-from bionemo_core.finetuning.model import KINDS, MATCHING
+from bionemo_core.finetuning.label_spec import KINDS, MATCHING
 from bionemo_core.finetuning.network import FineTunedNetwork
 from bionemo_core.finetuning.pairs.features import pair_features, unique_texts
 from bionemo_core.finetuning.pairs.side_encoder import MODEL as SECOND
@@ -85,7 +85,7 @@ def finetuned_network(module: Any) -> FineTunedNetwork:
 
 
 def _is_per_residue(parts: Built) -> bool:
-    return KINDS[parts.spec.model.params["kind"]][0]
+    return KINDS[parts.spec.model.params["kind"]].per_residue
 
 
 def _embedder(

@@ -19,9 +19,9 @@ from bionemo_core.finetuning.adapters import copy_weights, pretrained_network
 from bionemo_core.finetuning.class_metrics import write_table
 from bionemo_core.finetuning.early_stopping import StopEarly
 from bionemo_core.finetuning.label_checks import LabelCheck, labels_text
+from bionemo_core.finetuning.label_spec import MATCHING, LabelSpec
 from bionemo_core.finetuning.long_sequences import shorten
 from bionemo_core.finetuning.metrics import AnswerMetrics
-from bionemo_core.finetuning.model import MATCHING, LabelSpec
 from bionemo_core.finetuning.network import StoredStates
 from bionemo_core.finetuning.pairs.pair_objective import PairLabelObjective
 from bionemo_core.finetuning.pairs.second_model import TokenizerPair, open_second

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from bionemo_core.data.labelled_records import LabelledSplits
+from bionemo_core.finetuning.label_spec import MATCHING
 from bionemo_core.finetuning.linear.baseline import (
     LINEAR,
     Baseline,
@@ -17,7 +18,6 @@ from bionemo_core.finetuning.linear.baseline import (
     split_rows,
 )
 from bionemo_core.finetuning.linear.solve import LinearFit
-from bionemo_core.finetuning.model import MATCHING
 from bionemo_core.finetuning.objective import StoredStatesObjective
 from bionemo_core.finetuning.state_cache import StatesTable, on_first_rank
 from bionemo_core.plurals import format_count

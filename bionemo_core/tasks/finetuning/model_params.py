@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from bionemo_core.data.labelled_records import LabelledSplits
 from bionemo_core.errors import ConfigError
+from bionemo_core.finetuning.label_spec import KINDS, MATCHING, LabelSpec
 from bionemo_core.finetuning.linear.baseline import LINEAR
 from bionemo_core.finetuning.lora import TARGETS
-from bionemo_core.finetuning.model import KINDS, MATCHING, LabelSpec
 from bionemo_core.finetuning.objective import class_counts, classes_of, mean_and_scale
 from bionemo_core.finetuning.pairs.second_model import second_facts
 from bionemo_core.finetuning.pairs.side_encoder import describe_encoder, describe_second
@@ -35,7 +35,7 @@ def model_params(
     Raises:
         ConfigError: the head is unknown, or the labels do not fit the task.
     """
-    head = registry.get("head", task.head or ("convnet" if KINDS[task.kind][0] else "mlp"))
+    head = registry.get("head", task.head or ("convnet" if KINDS[task.kind].per_residue else "mlp"))
     frozen = task.encoder == "frozen"
     without_start = task.head == LINEAR or task.kind == MATCHING
     params: dict[str, Any] = {
@@ -51,7 +51,7 @@ def model_params(
         "freeze_layers": task.freeze_layers,
         "text_form": task.text_form,
         "scaled_states": frozen and (task.scale_states or task.head == LINEAR),
-        "bounded_states": frozen and task.scale_states and not (without_start or KINDS[task.kind][0]),
+        "bounded_states": frozen and task.scale_states and not (without_start or KINDS[task.kind].per_residue),
         "linear_start": frozen and task.scale_states and task.linear_start and not without_start,
     }
     if task.encoder == "lora":

@@ -8,10 +8,10 @@ from bionemo_core.config.schema import RunSpec
 from bionemo_core.data.model_input import TEXT_FORMS
 from bionemo_core.errors import ConfigError
 from bionemo_core.finetuning.label_checks import check_on_bad_label
+from bionemo_core.finetuning.label_spec import KINDS, MATCHING, MULTILABEL, read_kind
 from bionemo_core.finetuning.long_sequences import check_on_long
 from bionemo_core.finetuning.lora import TARGETS
 from bionemo_core.finetuning.losses import build_loss, kinds_of
-from bionemo_core.finetuning.model import KINDS, MATCHING, MULTILABEL, V1_KINDS
 from bionemo_core.tasks.settings import Finetune
 from bionemo_core.tasks.unread_keys import refuse_unread
 
@@ -42,8 +42,8 @@ def check_settings(task: Finetune) -> None:
             raise ConfigError(f"task.{message}.")
     for keys, why in _unread_keys(task):
         refuse_unread(task, keys, why)
-    check_on_long(task.on_long, KINDS[task.kind][0])
-    check_on_bad_label("task.on_bad_label", task.on_bad_label, KINDS[task.kind][1])
+    check_on_long(task.on_long, KINDS[task.kind].per_residue)
+    check_on_bad_label("task.on_bad_label", task.on_bad_label, KINDS[task.kind].of_classes)
 
 
 def check_loss(task: Finetune, spec: RunSpec, registry: Registry) -> None:
@@ -81,7 +81,7 @@ def check_pairs(task: Finetune) -> None:
     Raises:
         ConfigError: there is an output for every residue.
     """
-    if KINDS[task.kind][0]:
+    if KINDS[task.kind].per_residue:
         raise ConfigError(
             f"task.kind={task.kind}: a pair of sequences has one label, and none for each residue. Choose a kind for "
             "whole sequences, such as sequence_regression."
@@ -99,7 +99,7 @@ def check_augmented(task: Finetune) -> None:
             "data=augmented: task.encoder=frozen computes the states of each sequence once, so changes would have no "
             "effect. Choose task.encoder=full or lora, or data.source as data."
         )
-    if KINDS[task.kind][0]:
+    if KINDS[task.kind].per_residue:
         raise ConfigError(
             f"data=augmented: task.kind={task.kind} has a label for each residue, which would not follow the changes. "
             "Choose data.source as data."
@@ -108,7 +108,7 @@ def check_augmented(task: Finetune) -> None:
 
 def _unread_keys(task: Finetune) -> list[tuple[tuple[str, ...], str]]:
     """Return the keys that nothing reads beside the others, and the words for when that is so."""
-    one_of_classes = KINDS[task.kind][1] or task.kind == MULTILABEL
+    one_of_classes = KINDS[task.kind].of_classes or task.kind == MULTILABEL
     return [
         *([(_LORA_KEYS, f"with task.encoder={task.encoder}")] if task.encoder != "lora" else []),
         *([(("linear_start",), f"with task.encoder={task.encoder}")] if task.encoder != "frozen" else []),
@@ -122,7 +122,7 @@ def _unread_keys(task: Finetune) -> list[tuple[tuple[str, ...], str]]:
 
 def _about_outputs(task: Finetune) -> list[tuple[bool, str]]:
     """Return what may be wrong about labels, loss and what is written: (is it so?, the message)."""
-    of_classes = KINDS[task.kind][1]
+    of_classes = KINDS[task.kind].of_classes
     weights = task.class_weights
     return [
         (task.states_dtype not in STATES_DTYPES, f"states_dtype: got {task.states_dtype!r}, expected float32, float16"),
@@ -189,7 +189,7 @@ def check_same_model(spec: RunSpec, saved: RunSpec) -> None:
             continue
         now, before = getattr(new, key), getattr(old, key)
         if key == "kind":
-            now, before = V1_KINDS.get(now, now), V1_KINDS.get(before, before)
+            now, before = read_kind(now, "task.kind"), read_kind(before, "task.kind")
         if now != before:
             raise ConfigError(
                 f"task.{key}: {before} -> {now}: a resumed run keeps its model. Give the old value, or start a new run."

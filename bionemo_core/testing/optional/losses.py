@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
+from bionemo_core.finetuning.label_spec import KINDS, MATCHING, MULTILABEL
 from bionemo_core.finetuning.losses import kinds_of
-from bionemo_core.finetuning.model import KINDS, MATCHING, MULTILABEL
 from bionemo_core.plugins import RegisteredComponent
 from bionemo_core.testing.runs import alone_in_process, kept_generators
 from bionemo_core.testing.subject import Subject, fail, failure_of
@@ -93,7 +93,7 @@ def _made_up(kind: str) -> "tuple[Tensor, Tensor, Tensor]":
     import torch
 
     torch.manual_seed(0)
-    of_classes = KINDS[kind][1]
+    of_classes = KINDS[kind].of_classes
     width = CLASSES if of_classes else TARGETS if kind == MULTILABEL else 1
     outputs = torch.randn(NUM_LABELS, width)
     if of_classes:
@@ -108,6 +108,6 @@ def _made_up(kind: str) -> "tuple[Tensor, Tensor, Tensor]":
 def _right_outputs(kind: str, labels: "Tensor") -> "Tensor":
     import torch.nn.functional as F
 
-    if KINDS[kind][1]:
+    if KINDS[kind].of_classes:
         return 4.0 * F.one_hot(labels, CLASSES).float() - 2.0
     return 4.0 * labels - 2.0 if kind == MULTILABEL else labels.clone()

@@ -16,7 +16,9 @@ from bionemo_core.data.sources.labelled import labelled_csv
 from bionemo_core.data.store.report import count_summary
 from bionemo_core.data.store.text_filter import clean_texts
 from bionemo_core.errors import DataError
-from bionemo_core.finetuning.model import LabelSpec, finetuned
+from bionemo_core.finetuning.label_spec import LabelSpec
+from bionemo_core.finetuning.model import finetuned
+from bionemo_core.finetuning.model.params import FineTunedParams
 from bionemo_core.finetuning.objective import LabelObjective
 from bionemo_core.inference.embedding import Embedder, embed
 from bionemo_core.inference.latent_search import ModelLatents
@@ -167,7 +169,10 @@ def test_every_use_takes_molecules_as_long_as_training_does(small: SimpleNamespa
         for one, params in zip(made, (sizes, {}), strict=True)
     )
     tuned = finetuned(
-        encoder, "sequence_regression", head, tokenizer=TOKENIZER, context=BuildContext(), registry=registry
+        FineTunedParams(encoder, "sequence_regression", head),
+        tokenizer=TOKENIZER,
+        context=BuildContext(),
+        registry=registry,
     )
     assert Embedder(tuned, TOKENIZER).long_rule.max_residues == longest
     labelled = LabelledRecords(("a", "b"), (b"C" * 62, b"C" * 63), ("1", "2"), (), np.arange(2))

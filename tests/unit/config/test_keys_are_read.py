@@ -28,13 +28,9 @@ def owners() -> list[Any]:
     return sorted(set(found), key=lambda owner: f"{owner.__module__}.{owner.__qualname__}")
 
 
-RECORDED = {"finetuned": ["base_weights"]}
-"""Keys that only record where something comes from; `adapters` compares this one."""
-
-
 @pytest.mark.parametrize("owner", owners(), ids=lambda owner: f"{owner.__module__}.{owner.__qualname__}")
 def test_every_key_of_a_component_or_a_task_is_read(owner):
-    assert unread(owner) == RECORDED.get(owner.__name__, [])
+    assert unread(owner) == []
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,10 @@ from bionemo_core.data.labelled_records import LabelledRecord, LabelledRecords
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.finetuning.averaging import AveragedCheckpoints, newest_checkpoints
 from bionemo_core.finetuning.early_stopping import StopEarly
+from bionemo_core.finetuning.label_spec import LabelSpec
 from bionemo_core.finetuning.lora import LoraSettings, adapted_layers, add_adapters, merge_adapters
 from bionemo_core.finetuning.metrics import metrics_of
-from bionemo_core.finetuning.model import LabelSpec, freeze
+from bionemo_core.finetuning.model.build import freeze
 from bionemo_core.finetuning.network import ConvHead, FineTunedNetwork, MlpHead, StoredStates
 from bionemo_core.finetuning.objective import (
     LabelObjective,

@@ -6,7 +6,7 @@ import pytest
 from bionemo_core.data.labelled_records import LabelledRecords, LabelledSplits
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.finetuning.label_checks import LabelCheck, labels_text
-from bionemo_core.finetuning.model import LabelSpec
+from bionemo_core.finetuning.label_spec import LabelSpec
 from bionemo_core.finetuning.objective import classes_of
 from bionemo_core.tasks.score import compare_measured
 

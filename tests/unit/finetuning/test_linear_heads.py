@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from bionemo_core.errors import ConfigError
+from bionemo_core.finetuning.label_spec import LabelSpec
 from bionemo_core.finetuning.linear.baseline import Baseline, fill_network, read_baseline, sampled, solve_baseline
 from bionemo_core.finetuning.linear.solve import RIDGE_PENALTIES, LinearFit, StateRows, fit_linear
-from bionemo_core.finetuning.model import LabelSpec
 from bionemo_core.finetuning.network import FineTunedNetwork, MlpHead, StateScaler
 from bionemo_core.nn.residue_states import ResidueStates
 from bionemo_core.tasks.finetuning.setting_checks import check_settings

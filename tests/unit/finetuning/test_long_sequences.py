@@ -5,8 +5,8 @@ import pytest
 
 from bionemo_core.data.labelled_records import LabelledRecords, LabelledSplits
 from bionemo_core.errors import ConfigError, DataError
+from bionemo_core.finetuning.label_spec import LabelSpec
 from bionemo_core.finetuning.long_sequences import check_on_long, shorten
-from bionemo_core.finetuning.model import LabelSpec
 
 presets = pytest.importorskip("bionemo_esm.presets")
 LETTERS, NUMBERS = LabelSpec("token_classification"), LabelSpec("token_regression")

@@ -9,9 +9,9 @@ import torch
 from bionemo_core.builtin import load_registry
 from bionemo_core.config.schema import Batch
 from bionemo_core.errors import ConfigError
+from bionemo_core.finetuning.label_spec import LabelSpec
 from bionemo_core.finetuning.losses import ranking, squared_error
 from bionemo_core.finetuning.metrics import metrics_of
-from bionemo_core.finetuning.model import LabelSpec
 from bionemo_core.tasks.finetuning.setting_checks import check_loss, check_settings
 from bionemo_core.tasks.settings import Finetune
 

@@ -24,11 +24,11 @@ from bionemo_core.data.labelled_records import LabelledRecords, LabelledSplits
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.finetuning.downstream import downstream
 from bionemo_core.finetuning.label_checks import LabelCheck, labels_text
+from bionemo_core.finetuning.label_spec import LabelSpec
 from bionemo_core.finetuning.linear.several import fit_several
 from bionemo_core.finetuning.linear.solve import StateRows
 from bionemo_core.finetuning.losses import squared_error, yes_or_no
 from bionemo_core.finetuning.metrics import metrics_and_table
-from bionemo_core.finetuning.model import LabelSpec
 from bionemo_core.finetuning.network import FineTunedNetwork, MlpHead
 from bionemo_core.finetuning.objective import LabelObjective
 from bionemo_core.finetuning.several_targets import means_and_scales

@@ -9,6 +9,7 @@ from bionemo_core.config.choice_params import read_choice
 from bionemo_core.data.labelled_records import LabelledRecord, LabelledRecords
 from bionemo_core.errors import ConfigError
 from bionemo_core.finetuning.model import finetuned
+from bionemo_core.finetuning.model.params import FineTunedParams
 from bionemo_core.finetuning.state_cache import load_or_compute_states
 from bionemo_core.inference.embedding import Embedder, EmbeddingSettings
 from bionemo_core.inference.scoring_answers import Predictor
@@ -32,7 +33,7 @@ def build():
 
     def made(**options):
         module = finetuned(
-            plain(encoder, SIZES), "token_regression", plain(head, {}), **options,
+            FineTunedParams(plain(encoder, SIZES), "token_regression", plain(head, {}), **options),
             tokenizer=tokenizer, context=BuildContext(), registry=registry,
         )  # fmt: skip
         return module.eval(), tokenizer

@@ -19,7 +19,7 @@ from bionemo_core.data.labelled_records import TOGETHER, LabelledRecord
 from bionemo_core.errors import DataError
 from bionemo_core.finetuning.pairs.contrastive import Contrastive
 from bionemo_core.finetuning.pairs.features import sequence_hashes
-from bionemo_core.finetuning.pairs.matching import sharing
+from bionemo_core.finetuning.pairs.matching import share_a_sequence
 from bionemo_core.interop.artefact import Artefact, write_artefact
 from bionemo_core.interop.stored import ModelSpec, Vocabulary
 from bionemo_core.models.named_weights import named_weights
@@ -247,7 +247,7 @@ def test_partners_are_learned_by_encoders(table):
             [a[column] == b[column] for b in table] for a in table
         ]
     points = network.predictions(batch)
-    loss = Contrastive()(points, sharing(*hashes), torch.ones(len(table), dtype=torch.bool))
+    loss = Contrastive()(points, share_a_sequence(*hashes), torch.ones(len(table), dtype=torch.bool))
     assert float(network(batch).detach()) == pytest.approx(float(loss.detach()), rel=1e-5)
 
 

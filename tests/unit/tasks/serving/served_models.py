@@ -9,6 +9,7 @@ from bionemo_core.builtin import load_registry
 from bionemo_core.config.choice_params import FINETUNED
 from bionemo_core.config.schema import Choice
 from bionemo_core.finetuning.model import finetuned
+from bionemo_core.finetuning.model.params import FineTunedParams
 from bionemo_core.inference.sampling import Seq2SeqInference
 from bionemo_core.interop.load_report import LoadReport
 from bionemo_core.interop.stored import ModelSpec
@@ -45,7 +46,7 @@ def with_head(encoder: OpenedModel, kind: str, **options) -> OpenedModel:
     parts = [encoder.spec.model, choice("head", "mlp", {})]
     made = [{key: getattr(part, key) for key in ("name", "params", "distribution", "version")} for part in parts]
     made_of = {"tokenizer": encoder.tokenizer, "context": BuildContext(), "registry": load_registry()}
-    module = finetuned(made[0], kind, made[1], **options, **made_of)
+    module = finetuned(FineTunedParams(made[0], kind, made[1], **options), **made_of)
     spec = ModelSpec(choice("model", FINETUNED, options), encoder.spec.tokenizer)
     return OpenedModel(module.eval(), encoder.tokenizer, spec, {}, LoadReport("random"))
 
