@@ -25,7 +25,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from bionemo_core.builtin import load_registry
 from bionemo_core.config.schema import Choice
-from bionemo_core.data.batches.loader import train_loader
+from bionemo_core.data.batches.loader import LoaderSettings, train_loader
 from bionemo_core.data.batches.masking import MaskedLanguageObjective
 from bionemo_core.data.batches.order import SampleOrder
 from bionemo_core.data.batches.packing import RowLengths, packs
@@ -49,13 +49,15 @@ def ours(parts: tuple[Any, ...], seq_length: int, steps: int, *, packing: bool =
     def side(number: int) -> int:
         loader = train_loader(
             *parts,
-            seq_length=seq_length,
-            micro_batch_size=MICRO_BATCH,
-            global_batch_size=MICRO_BATCH,
-            packing=packing,
-            seed=number,
+            LoaderSettings(
+                seq_length=seq_length,
+                micro_batch_size=MICRO_BATCH,
+                global_batch_size=MICRO_BATCH,
+                packing=packing,
+                seed=number,
+                num_workers=num_workers,
+            ),
             last_step=steps,
-            num_workers=num_workers,
         )
         return sum(step.num_tokens for step in loader)
 

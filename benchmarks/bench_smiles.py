@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from rdkit import Chem, RDConfig, rdBase
 
-from bionemo_core.data.batches.loader import train_loader
+from bionemo_core.data.batches.loader import LoaderSettings, train_loader
 from bionemo_core.data.batches.rng import RecordRng
 from bionemo_core.data.readers import SmilesSource
 from bionemo_core.data.store.prepare import prepare
@@ -52,10 +52,7 @@ def ours(store: PreparedStore, tokenizer: SmilesTokenizer, made: MoleculeObjecti
         store,
         tokenizer,
         made,
-        seq_length=SEQ_LENGTH,
-        micro_batch_size=MICRO_BATCH,
-        global_batch_size=MICRO_BATCH,
-        seed=seed,
+        LoaderSettings(seq_length=SEQ_LENGTH, micro_batch_size=MICRO_BATCH, global_batch_size=MICRO_BATCH, seed=seed),
         last_step=steps,
     )
     return sum(step.num_sequences for step in loader)

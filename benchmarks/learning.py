@@ -27,7 +27,7 @@ from bionemo_core.builtin import load_registry
 from bionemo_core.checkpoint.load import open_checkpoint, open_newest_valid
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.config.spec import from_json
-from bionemo_core.data.batches.loader import eval_loader
+from bionemo_core.data.batches.loader import LoaderSettings, eval_loader
 from bionemo_core.parallel.groups import start_groups
 from bionemo_core.parallel.layout import read_layouts
 from bionemo_core.parallel.weights import load_weights
@@ -104,10 +104,12 @@ def evaluate(folder: Path, checkpoint: str | None, device: str) -> tuple[int, li
         splits.val,
         tokenizer,
         module.objective,
-        seq_length=spec.batch.seq_length or module.seq_length,
-        micro_batch_size=1 if device == "cpu" else 16,
-        global_batch_size=1 if device == "cpu" else 16,
-        seed=spec.seed,
+        LoaderSettings(
+            seq_length=spec.batch.seq_length or module.seq_length,
+            micro_batch_size=1 if device == "cpu" else 16,
+            global_batch_size=1 if device == "cpu" else 16,
+            seed=spec.seed,
+        ),
     )
     scores = []
     for step in loader:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bionemo_core.config.batch_plan import BatchPlan
 from bionemo_core.config.schema import RunSpec
-from bionemo_core.data.batches.loader import eval_loader, train_loader
+from bionemo_core.data.batches.loader import LoaderSettings, eval_loader, train_loader
 from bionemo_core.data.batches.prefetch import Prefetcher
 from bionemo_core.errors import ConfigError
 from bionemo_core.nn.residue_states import may_pack
@@ -41,10 +41,10 @@ class RunLoaders:
                 self.splits.train,
                 self.tokenizer,
                 self.model.objective,
+                self.settings(),
                 consumed_samples=consumed_samples,
                 first_step=first_step,
                 last_step=self.spec.trainer.max_steps,
-                **self._shape(),
             )
         )
 
@@ -59,9 +59,14 @@ class RunLoaders:
     def _evaluation(self, records: RecordDataset | None, limit: int) -> Any:
         if records is None or not len(records) or not limit:
             return None
-        return eval_loader(records, self.tokenizer, self.model.objective, limit_batches=limit, **self._shape())
+        return eval_loader(records, self.tokenizer, self.model.objective, self.settings(), limit_batches=limit)
 
-    def _shape(self) -> dict[str, Any]:
+    def settings(self) -> LoaderSettings:
+        """Return the settings of all loaders.
+
+        Raises:
+            ConfigError: rows are longer than the model reads, or the model cannot pack.
+        """
         batch = self.spec.batch
         seq_length = batch.seq_length or self.model.seq_length
         if seq_length > self.model.seq_length:
@@ -74,20 +79,20 @@ class RunLoaders:
                 "batch.packing=true: the encoder does not declare 'packing', so its sequences would change each other. "
                 "Use batch.packing=false."
             )
-        return {
-            "seq_length": seq_length,
-            "micro_batch_size": self.plan.micro_batch_size,
-            "global_batch_size": self.plan.global_batch_size,
-            "packing": batch.packing,
-            "pack_window": batch.pack_window,
-            "dynamic_padding": batch.dynamic_padding,
-            "static_shapes": self.static_shapes,
-            "pin_memory": self.on_gpu,
-            "seed": self.spec.seed,
-            "num_workers": batch.num_workers,
-            "dp_rank": self.groups.data_rank,
-            "dp_size": self.groups.data_size,
-        }
+        return LoaderSettings(
+            seq_length=seq_length,
+            micro_batch_size=self.plan.micro_batch_size,
+            global_batch_size=self.plan.global_batch_size,
+            packing=batch.packing,
+            pack_window=batch.pack_window,
+            dynamic_padding=batch.dynamic_padding,
+            static_shapes=self.static_shapes,
+            pin_memory=self.on_gpu,
+            seed=self.spec.seed,
+            num_workers=batch.num_workers,
+            dp_rank=self.groups.data_rank,
+            dp_size=self.groups.data_size,
+        )
 
 
 class StepStream:

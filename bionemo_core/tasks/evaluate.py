@@ -15,7 +15,7 @@ from bionemo_core._version import __version__
 from bionemo_core.config.schema import OPENED, Choice, RunSpec
 from bionemo_core.data.batches.batch import MicroBatch
 from bionemo_core.data.batches.cuts import count_cuts
-from bionemo_core.data.batches.loader import eval_loader
+from bionemo_core.data.batches.loader import LoaderSettings, eval_loader
 from bionemo_core.data.batches.pair_objective import learn_pairs
 from bionemo_core.data.labelled_records import TARGET_SEPARATOR, LabelledRecords, refuse_labels
 from bionemo_core.data.model_input import max_text_tokens
@@ -266,16 +266,18 @@ class _Evaluation:
                 records,
                 self.opened.tokenizer,
                 module.objective,
-                seq_length=batch.seq_length or module.seq_length,
-                micro_batch_size=batch.micro_batch_size,
-                global_batch_size=batch.micro_batch_size * size,
-                packing=batch.packing and may_pack(module),
-                pack_window=batch.pack_window,
-                dynamic_padding=batch.dynamic_padding,
-                seed=self.seed,
-                num_workers=batch.num_workers,
-                dp_rank=rank,
-                dp_size=size,
+                LoaderSettings(
+                    seq_length=batch.seq_length or module.seq_length,
+                    micro_batch_size=batch.micro_batch_size,
+                    global_batch_size=batch.micro_batch_size * size,
+                    packing=batch.packing and may_pack(module),
+                    pack_window=batch.pack_window,
+                    dynamic_padding=batch.dynamic_padding,
+                    seed=self.seed,
+                    num_workers=batch.num_workers,
+                    dp_rank=rank,
+                    dp_size=size,
+                ),
             )
             for rank in range(size)
         ]

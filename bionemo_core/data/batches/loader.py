@@ -39,6 +39,35 @@ _GRACE_S = 30
 
 
 @dataclass(frozen=True)
+class LoaderSettings:
+    """How records become the batches of a rank; sizes count rows, lengths count tokens."""
+
+    seq_length: int
+    """Tokens of a row; of an encoder-decoder those of a source."""
+    micro_batch_size: int
+    """Rows in one forward pass on one device."""
+    global_batch_size: int
+    """Rows in one step on all data-parallel ranks."""
+    packing: bool = True
+    """Whether several sequences stand end to end in a row."""
+    pack_window: int = 4096
+    """The number of sequences that are considered together when packs are formed."""
+    dynamic_padding: bool = True
+    """Without packing: whether to pad to the longest sequence of the micro batch, not to `seq_length`."""
+    static_shapes: bool = False
+    """Whether to use few batch shapes, because layers are compiled for each."""
+    seed: int = 1234
+    """The seed of order, masks and drawn records."""
+    num_workers: int = 0
+    """Processes that make batches; 0: this one makes them."""
+    dp_rank: int = 0
+    dp_size: int = 1
+    """The number of data-parallel ranks."""
+    pin_memory: bool = False
+    """Whether batches are in page-locked memory."""
+
+
+@dataclass(frozen=True)
 class StepArrays:
     """A `StepBatch` in numpy; a worker sends it through a pipe, without shared memory."""
 
@@ -216,35 +245,38 @@ def _start_worker(worker: int) -> None:
 
 
 def _planner(
-    dataset: RecordDataset,
-    tokenizer: Tokenizer,
-    objective: AnyObjective,
-    what: str,
-    *,
-    seq_length: int,
-    packing: bool,
-    seed: int,
-    **settings: Any,
+    dataset: RecordDataset, tokenizer: Tokenizer, objective: AnyObjective, settings: LoaderSettings, split: str
 ) -> Planner:
     if len(dataset) == 0:
-        raise DataError(f"data: the {what} split has no sequences. Name another file, or make the split larger.")
+        raise DataError(f"data: the {split} split has no sequences. Name another file, or make the split larger.")
+    seq_length = settings.seq_length
     if seq_length < 3:
         raise ConfigError(f"batch.seq_length: {seq_length}, expected at least 3: BOS, a token, EOS.")
-    own_order = getattr(dataset, "order", None) if what == "train" else None
-    order = own_order(seed) if own_order else SampleOrder(len(dataset), seed)
+    own_order = getattr(dataset, "order", None) if split == "train" else None
+    order = own_order(settings.seed) if own_order else SampleOrder(len(dataset), settings.seed)
     two_sides = isinstance(objective, Seq2SeqObjective)
-    if packing:
-        lengths = _lengths(dataset, tokenizer, what, two_sides=two_sides)
+    if settings.packing:
+        lengths = _lengths(dataset, tokenizer, split, two_sides=two_sides)
     else:
         lengths = np.broadcast_to(np.int32(1), len(dataset))
     if isinstance(objective, Seq2SeqObjective):
         row_lengths = RowLengths(lengths, (seq_length, objective.target_length), objective.laid_lengths)
     else:
         row_lengths = RowLengths(lengths, (seq_length,), lambda lengths: (np.minimum(lengths + 2, seq_length),))
-    return Planner(order, row_lengths, packing=packing, seed=seed, **settings)
+    return Planner(
+        order,
+        row_lengths,
+        micro_batch_size=settings.micro_batch_size,
+        global_batch_size=settings.global_batch_size,
+        packing=settings.packing,
+        pack_window=settings.pack_window,
+        seed=settings.seed,
+        dp_rank=settings.dp_rank,
+        dp_size=settings.dp_size,
+    )
 
 
-def _lengths(dataset: RecordDataset, tokenizer: Tokenizer, what: str, *, two_sides: bool) -> Any:
+def _lengths(dataset: RecordDataset, tokenizer: Tokenizer, split: str, *, two_sides: bool) -> Any:
     """Return the tokens of each record: the dataset's `lengths`, or its `side_lengths`, [records, 2]; else counted."""
     lengths = getattr(dataset, "lengths", None)
     if two_sides:
@@ -253,25 +285,24 @@ def _lengths(dataset: RecordDataset, tokenizer: Tokenizer, what: str, *, two_sid
         return lengths
     if hasattr(dataset, "draw_record"):
         raise ConfigError(
-            f"data: the {what} split draws its records but offers no `lengths`, which packing needs as upper bounds. "
+            f"data: the {split} split draws its records but offers no `lengths`, which packing needs as upper bounds. "
             "Add `lengths` to the dataset, or set batch.packing=false."
         )
     log.info(
-        "The %s split has no `lengths`; reading its %s once to pack them.", what, format_count(len(dataset), "record")
+        "The %s split has no `lengths`; reading its %s once to pack them.", split, format_count(len(dataset), "record")
     )
     return np.array([len(tokenizer.encode(dataset[i])) for i in range(len(dataset))], dtype=np.int32)
 
 
-def _shape(planner: Planner, tokenizer: Tokenizer, dynamic_padding: bool, static_shapes: bool) -> RowShape:
-    seq_length, *target_length = planner.row_lengths.capacities
+def _row_shape(settings: LoaderSettings, tokenizer: Tokenizer, objective: AnyObjective) -> RowShape:
     return RowShape(
-        seq_length,
-        planner.micro_batch_size,
+        settings.seq_length,
+        settings.micro_batch_size,
         tokenizer.pad_id,
-        planner.packing,
-        dynamic_padding,
-        static_shapes,
-        *target_length,
+        settings.packing,
+        settings.dynamic_padding,
+        settings.static_shapes,
+        target_length=objective.target_length if isinstance(objective, Seq2SeqObjective) else 0,
     )
 
 
@@ -279,20 +310,18 @@ def _identity(arrays: object) -> object:
     return arrays
 
 
-def _loader(
-    dataset: StepDataset, sampler: Any, num_workers: int, pin_memory: bool, persistent_workers: bool
-) -> StepLoader:
-    if num_workers < 0:
-        raise ConfigError(f"batch.num_workers: {num_workers}, expected 0 or more.")
+def _loader(steps: StepDataset, plans: Any, settings: LoaderSettings, *, persistent_workers: bool) -> StepLoader:
+    if settings.num_workers < 0:
+        raise ConfigError(f"batch.num_workers: {settings.num_workers}, expected 0 or more.")
     return StepLoader(
-        dataset,
+        steps,
         batch_size=None,
-        sampler=sampler,
+        sampler=plans,
         collate_fn=_identity,
-        num_workers=num_workers,
+        num_workers=settings.num_workers,
         worker_init_fn=_start_worker,
-        persistent_workers=persistent_workers and num_workers > 0,
-        pin_memory=pin_memory,
+        persistent_workers=persistent_workers and settings.num_workers > 0,
+        pin_memory=settings.pin_memory,
     )
 
 
@@ -300,69 +329,43 @@ def train_loader(
     dataset: RecordDataset,
     tokenizer: Tokenizer,
     objective: AnyObjective,
+    settings: LoaderSettings,
     *,
-    seq_length: int,
-    micro_batch_size: int,
-    global_batch_size: int,
-    packing: bool = True,
-    pack_window: int = 4096,
-    dynamic_padding: bool = True,
-    static_shapes: bool = False,
-    seed: int = 1234,
-    consumed_samples: int = 0,
-    first_step: int = 0,
     last_step: int,
-    num_workers: int = 0,
-    dp_rank: int = 0,
-    dp_size: int = 1,
-    pin_memory: bool = False,
+    first_step: int = 0,
+    consumed_samples: int = 0,
 ) -> StepLoader:
     """Make the loader of steps first_step .. last_step - 1 of a run, for this rank.
 
     The content of a step depends only on the data, the seed and the batch settings, not on workers, ranks or restarts.
 
+    Args:
+        dataset: the records.
+        tokenizer: reads the records.
+        objective: makes examples from records.
+        settings: how records become batches.
+        last_step: the number of steps of the run.
+        first_step: the first step to load, counted from 0.
+        consumed_samples: sequences that all ranks together have consumed before `first_step`.
+
     Raises:
         ConfigError: the sizes contradict each other, or `consumed_samples` is not the end of a step.
         DataError: the dataset is empty.
     """
-    planner = _planner(
-        dataset,
-        tokenizer,
-        objective,
-        "train",
-        seq_length=seq_length,
-        packing=packing,
-        micro_batch_size=micro_batch_size,
-        global_batch_size=global_batch_size,
-        pack_window=pack_window,
-        seed=seed,
-        dp_rank=dp_rank,
-        dp_size=dp_size,
-    )
-    shape = _shape(planner, tokenizer, dynamic_padding, static_shapes)
-    steps = StepDataset(dataset, tokenizer, objective, shape, seed, TRAINING)
+    planner = _planner(dataset, tokenizer, objective, settings, "train")
+    shape = _row_shape(settings, tokenizer, objective)
+    steps = StepDataset(dataset, tokenizer, objective, shape, settings.seed, TRAINING)
     plans = _StepSampler(planner, consumed_samples, first_step, last_step)
-    return _loader(steps, plans, num_workers, pin_memory, persistent_workers=False)
+    return _loader(steps, plans, settings, persistent_workers=False)
 
 
 def eval_loader(
     dataset: RecordDataset,
     tokenizer: Tokenizer,
     objective: AnyObjective,
+    settings: LoaderSettings,
     *,
-    seq_length: int,
-    micro_batch_size: int,
-    global_batch_size: int,
-    packing: bool = True,
-    pack_window: int = 4096,
-    dynamic_padding: bool = True,
-    static_shapes: bool = False,
-    seed: int = 1234,
     limit_batches: int | None = None,
-    num_workers: int = 0,
-    dp_rank: int = 0,
-    dp_size: int = 1,
-    pin_memory: bool = False,
 ) -> StepLoader:
     """Make the loader of one pass over the dataset, or of `limit_batches` steps, with the same masks every time.
 
@@ -372,20 +375,7 @@ def eval_loader(
         ConfigError: the sizes contradict each other.
         DataError: the dataset is empty.
     """
-    planner = _planner(
-        dataset,
-        tokenizer,
-        objective,
-        "evaluation",
-        seq_length=seq_length,
-        packing=packing,
-        micro_batch_size=micro_batch_size,
-        global_batch_size=global_batch_size,
-        pack_window=pack_window,
-        seed=seed,
-        dp_rank=dp_rank,
-        dp_size=dp_size,
-    )
-    shape = _shape(planner, tokenizer, dynamic_padding, static_shapes)
-    steps = StepDataset(dataset, tokenizer, objective, shape, seed, EVALUATION)
-    return _loader(steps, planner.evaluation(limit_batches), num_workers, pin_memory, persistent_workers=True)
+    planner = _planner(dataset, tokenizer, objective, settings, "evaluation")
+    shape = _row_shape(settings, tokenizer, objective)
+    steps = StepDataset(dataset, tokenizer, objective, shape, settings.seed, EVALUATION)
+    return _loader(steps, planner.evaluation(limit_batches), settings, persistent_workers=True)

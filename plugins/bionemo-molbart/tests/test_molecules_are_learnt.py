@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from bionemo_core.data.batches.loader import eval_loader, train_loader
+from bionemo_core.data.batches.loader import LoaderSettings, eval_loader, train_loader
 from bionemo_core.parallel.groups import start_groups
 from bionemo_core.protocols import BuildContext
 from bionemo_core.training.losses import Losses
@@ -44,7 +44,9 @@ def test_learnt_by_heart(factory: Any, options: dict[str, Any]) -> None:
     optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=0.0)
     # With a constant rate, whether the last steps left all molecules right would depend on the type of CPU.
     falling = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=1.0, end_factor=0.0, total_iters=STEPS)
-    for step in train_loader(Records(), TOKENIZER, module.objective, last_step=STEPS, pack_window=8, **size):
+    for step in train_loader(
+        Records(), TOKENIZER, module.objective, LoaderSettings(pack_window=8, **size), last_step=STEPS
+    ):
         (batch,) = step.micro_batches
         if hasattr(network, "set_step"):
             network.set_step(step.step)
@@ -56,7 +58,7 @@ def test_learnt_by_heart(factory: Any, options: dict[str, Any]) -> None:
         optimizer.step()
         falling.step()
     (probe,) = module.probes
-    for step in eval_loader(Records(), TOKENIZER, module.objective, **size):
+    for step in eval_loader(Records(), TOKENIZER, module.objective, LoaderSettings(**size)):
         probe.update(network.eval(), step.micro_batches[0])
     assert probe.compute(start_groups()) == {
         "character_accuracy": 1.0,

@@ -8,7 +8,7 @@ import torch
 from torch.distributions import Independent, Normal, kl_divergence
 
 from bionemo_core.data.batches.batch import Seq2SeqBatch, TokenBatch
-from bionemo_core.data.batches.loader import train_loader
+from bionemo_core.data.batches.loader import LoaderSettings, train_loader
 from bionemo_core.data.batches.rng import RecordRng
 from bionemo_core.errors import ConfigError
 from bionemo_core.inference.philox import RowRng
@@ -46,7 +46,11 @@ def micro_batches(packing: bool, seq_length: int, micro_batch_size: int) -> list
     objective = presets.molmim(**SMALL, tokenizer=TOKENIZER, context=BuildContext()).objective
     size = {"micro_batch_size": micro_batch_size, "global_batch_size": 1 if packing else len(MOLECULES)}
     loader = train_loader(
-        Records(), TOKENIZER, objective, seq_length=seq_length, packing=packing, pack_window=5, last_step=1, **size
+        Records(),
+        TOKENIZER,
+        objective,
+        LoaderSettings(seq_length=seq_length, packing=packing, pack_window=5, **size),
+        last_step=1,
     )
     (step,) = loader
     return step.micro_batches

@@ -17,7 +17,7 @@ from rdkit.Chem import AllChem
 from bionemo_core import cli
 from bionemo_core.builtin import load_registry
 from bionemo_core.config.schema import Choice
-from bionemo_core.data.batches.loader import eval_loader, train_loader
+from bionemo_core.data.batches.loader import LoaderSettings, eval_loader, train_loader
 from bionemo_core.data.batches.pair_objective import learn_pairs
 from bionemo_core.data.batches.rng import RecordRng
 from bionemo_core.data.pair_records import split_pair
@@ -169,7 +169,7 @@ def test_the_loss_of_pairs_is_torchs(tmp_path: Path) -> None:
     network = module.network.eval()
     size: dict[str, Any] = {"seq_length": 96, "micro_batch_size": 2, "global_batch_size": 2}
     total, expected, seen = 0.0, 0.0, 0
-    for step in eval_loader(splits.train, TOKENIZER, module.objective, **size):
+    for step in eval_loader(splits.train, TOKENIZER, module.objective, LoaderSettings(**size)):
         for batch in step.micro_batches:
             total += float(network(batch))
             seen += batch.num_sequences
@@ -225,7 +225,9 @@ def test_reactions_are_learnt_by_heart(tmp_path: Path) -> None:
     before = write_pair_answers(splits.train, columns, tmp_path / "before.csv")
     optimizer = torch.optim.AdamW(network.train().parameters(), lr=3e-3, weight_decay=0.0)
     losses = []
-    for step in train_loader(splits.train, TOKENIZER, module.objective, last_step=300, pack_window=6, **size):
+    for step in train_loader(
+        splits.train, TOKENIZER, module.objective, LoaderSettings(pack_window=6, **size), last_step=300
+    ):
         (batch,) = step.micro_batches
         loss = network(batch) / batch.num_loss_tokens
         optimizer.zero_grad()

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bionemo_core.data.batches.loader import eval_loader
+from bionemo_core.data.batches.loader import LoaderSettings, eval_loader
 from bionemo_core.data.batches.pair_objective import PairObjective, learn_pairs
 from bionemo_core.errors import ConfigError
 from bionemo_core.inference.sampling import source_batch
@@ -38,7 +38,7 @@ def test_the_loss_of_pairs_is_torchs(tokenizer: Any) -> None:
     assert isinstance(module.objective, PairObjective) and module.objective.target_length == 16
     network = module.network.eval()
     size: dict[str, Any] = {"seq_length": 32, "micro_batch_size": 3, "global_batch_size": 3, "packing": False}
-    (step,) = eval_loader(Pairs(PAIRS), tokenizer, module.objective, **size)
+    (step,) = eval_loader(Pairs(PAIRS), tokenizer, module.objective, LoaderSettings(**size))
     (batch,) = step.micro_batches
     form, expected = module.objective.input, 0.0
     for source, target in (pair.split("\t") for pair in PAIRS):

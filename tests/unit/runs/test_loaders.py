@@ -20,8 +20,8 @@ def test_packing_is_refused_for_a_model_that_does_not_declare_it(capabilities, r
     loaders = RunLoaders(spec, plan, None, None, model, groups, on_gpu=False, static_shapes=False)
     if refused:
         with pytest.raises(ConfigError, match=r"batch\.packing=false"):
-            loaders._shape()
+            loaders.settings()
     else:
-        assert loaders._shape()["packing"]
+        assert loaders.settings().packing
     unpacked = replace(loaders, spec=SimpleNamespace(batch=Batch(packing=False), seed=1))
-    assert not unpacked._shape()["packing"]
+    assert not unpacked.settings().packing

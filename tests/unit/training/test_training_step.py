@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bionemo_core.data.batches.batch import StepBatch, TokenBatch
-from bionemo_core.data.batches.loader import train_loader
+from bionemo_core.data.batches.loader import LoaderSettings, train_loader
 from bionemo_core.data.batches.masking import MaskedLanguageObjective
 from bionemo_core.data.tokenizer import CharacterTokenizer
 from bionemo_core.errors import NonFiniteError
@@ -75,7 +75,7 @@ def batches(first: int = 0, last: int = STEPS, consumed: int = 0) -> list[StepBa
     proteins = ["ACDEFGHIKL" * (1 + n % 5) for n in range(50)]  # so that the counts of tokens differ
     settings: dict[str, Any] = {"seq_length": 64, "micro_batch_size": 3, "global_batch_size": 6, "packing": False}
     where = {"first_step": first, "last_step": last, "consumed_samples": consumed}
-    return list(train_loader(proteins, TOKENIZER, OBJECTIVE, **settings, **where))
+    return list(train_loader(proteins, TOKENIZER, OBJECTIVE, LoaderSettings(**settings), **where))
 
 
 class Steps:

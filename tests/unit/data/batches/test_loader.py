@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from bionemo_core.data.batches.batch import StepBatch, TokenBatch
-from bionemo_core.data.batches.loader import eval_loader, train_loader
+from bionemo_core.data.batches.loader import LoaderSettings, eval_loader, train_loader
 from bionemo_core.data.batches.masking import MaskedLanguageObjective
 from bionemo_core.data.batches.rows import RowShape, collate, round_up_segments
 from bionemo_core.data.tokenizer import CharacterTokenizer
@@ -61,7 +61,7 @@ SHAPES = [
 @pytest.mark.parametrize("extra", SHAPES)
 def test_rows_are_consistent(parts: tuple[Any, ...], extra: dict[str, Any]) -> None:
     tokenizer = parts[1]
-    for step in train_loader(*parts, **SHAPE, **extra, last_step=4):
+    for step in train_loader(*parts, LoaderSettings(**SHAPE, **extra), last_step=4):
         assert len(step.micro_batches) == 4
         for batch in step.micro_batches:
             assert batch.packed == extra.get("packing", True)
@@ -88,7 +88,7 @@ def test_rows_are_consistent(parts: tuple[Any, ...], extra: dict[str, Any]) -> N
 def test_record_keys_name_the_record_of_each_sequence(parts: tuple[Any, ...], extra: dict[str, Any]) -> None:
     records, tokenizer, _ = parts
     seen = []
-    for step in train_loader(*parts, **SHAPE, **extra, last_step=8):
+    for step in train_loader(*parts, LoaderSettings(**SHAPE, **extra), last_step=8):
         for batch in step.micro_batches:
             assert len(batch.record_keys) == (len(batch.cu_seqlens) - 1 if batch.packed else len(batch.tokens))
             keys = batch.record_keys.tolist()
@@ -102,7 +102,7 @@ def test_record_keys_name_the_record_of_each_sequence(parts: tuple[Any, ...], ex
 def test_static_shapes_are_few(parts: tuple[Any, ...]) -> None:
     fixed = {"packing": False, "dynamic_padding": False}
     for extra, most in (({}, 5), ({"packing": False}, 4), (fixed, 1)):
-        loader = train_loader(*parts, **SHAPE, **extra, static_shapes=True, last_step=6)
+        loader = train_loader(*parts, LoaderSettings(**SHAPE, **extra, static_shapes=True), last_step=6)
         batches = [batch for step in loader for batch in step.micro_batches]
         shapes = {(b.tokens.shape, b.max_seqlen, None if b.cu_seqlens is None else b.cu_seqlens.shape) for b in batches}
         assert len(shapes) <= most
@@ -131,21 +131,19 @@ def test_segments_under_static_shapes_come_in_few_numbers() -> None:
 
 
 def test_shape_changes_nothing_in_a_packed_step(parts: tuple[Any, ...]) -> None:
-    dynamic = list(train_loader(*parts, **SHAPE, last_step=3))
-    static = list(train_loader(*parts, **SHAPE, static_shapes=True, last_step=3))
+    dynamic = list(train_loader(*parts, LoaderSettings(**SHAPE), last_step=3))
+    static = list(train_loader(*parts, LoaderSettings(**SHAPE, static_shapes=True), last_step=3))
     assert all_sequences(dynamic) == all_sequences(static)
 
 
 @pytest.mark.parametrize("packing", [True, False])
 def test_workers_and_restarts_change_nothing(parts: tuple[Any, ...], packing: bool) -> None:
-    whole = list(train_loader(*parts, **SHAPE, packing=packing, last_step=6))
+    whole = list(train_loader(*parts, LoaderSettings(**SHAPE, packing=packing), last_step=6))
     for num_workers in (0, 1, 2):
         rest = list(
             train_loader(
                 *parts,
-                **SHAPE,
-                packing=packing,
-                num_workers=num_workers,
+                LoaderSettings(**SHAPE, packing=packing, num_workers=num_workers),
                 first_step=2,
                 consumed_samples=whole[1].consumed_samples,
                 last_step=6,
@@ -159,10 +157,12 @@ def test_workers_and_restarts_change_nothing(parts: tuple[Any, ...], packing: bo
 
 @pytest.mark.parametrize("packing", [True, False])
 def test_ranks_share_the_global_batch(parts: tuple[Any, ...], packing: bool) -> None:
-    alone = list(train_loader(*parts, **SHAPE, packing=packing, last_step=3))
+    alone = list(train_loader(*parts, LoaderSettings(**SHAPE, packing=packing), last_step=3))
     for dp_size in (2, 4):
         ranks = [
-            list(train_loader(*parts, **SHAPE, packing=packing, last_step=3, dp_rank=r, dp_size=dp_size))
+            list(
+                train_loader(*parts, LoaderSettings(**SHAPE, packing=packing, dp_rank=r, dp_size=dp_size), last_step=3)
+            )
             for r in range(dp_size)
         ]
         for number, step in enumerate(alone):
@@ -171,38 +171,41 @@ def test_ranks_share_the_global_batch(parts: tuple[Any, ...], packing: bool) -> 
 
 
 def test_a_step_says_its_pass_over_the_data(parts: tuple[Any, ...]) -> None:
-    loaders = [train_loader(*parts, **SHAPE, packing=False, last_step=11, dp_rank=r, dp_size=4) for r in range(4)]
+    loaders = [
+        train_loader(*parts, LoaderSettings(**SHAPE, packing=False, dp_rank=r, dp_size=4), last_step=11)
+        for r in range(4)
+    ]
     # 40 proteins, 8 a step: the step in which a pass ends is the fifth.
     assert [[step.data_pass for step in loader] for loader in loaders] == [[0] * 5 + [1] * 5 + [2]] * 4
 
 
 def test_the_pass_follows_the_count_where_a_window_spans_several(parts: tuple[Any, ...]) -> None:
     shape = {**SHAPE, "pack_window": 400}  # ten passes over 40 proteins
-    steps = list(train_loader(*parts, **shape, packing=True, last_step=12))
+    steps = list(train_loader(*parts, LoaderSettings(**shape, packing=True), last_step=12))
     assert [step.data_pass for step in steps] == [(step.consumed_samples - 1) // 40 for step in steps]
     assert steps[0].data_pass == 0 < steps[-1].data_pass
 
 
 @pytest.mark.processes
 def test_evaluation_sees_everything_once_with_the_same_masks(parts: tuple[Any, ...]) -> None:
-    loader = eval_loader(*parts, **SHAPE, num_workers=1)
+    loader = eval_loader(*parts, LoaderSettings(**SHAPE, num_workers=1))
     first, second = list(loader), list(loader)
     assert all_sequences(first) == all_sequences(second)
     assert sum(step.num_sequences for step in first) == 40 == first[-1].consumed_samples
     assert len(loader) == len(first)
     for dp_size in (2, 4):
-        ranks = [list(eval_loader(*parts, **SHAPE, dp_rank=r, dp_size=dp_size)) for r in range(dp_size)]
+        ranks = [list(eval_loader(*parts, LoaderSettings(**SHAPE, dp_rank=r, dp_size=dp_size))) for r in range(dp_size)]
         assert sorted(all_sequences([s for rank in ranks for s in rank])) == all_sequences(first)
         assert len({tuple(len(step.micro_batches) for step in rank) for rank in ranks}) == 1
-    assert len(list(eval_loader(*parts, **SHAPE, limit_batches=1))) == 1
+    assert len(list(eval_loader(*parts, LoaderSettings(**SHAPE), limit_batches=1))) == 1
 
 
 @pytest.mark.parametrize("packing", [True, False])
 def test_validation_has_masks_of_its_own(parts: tuple[Any, ...], packing: bool) -> None:
     _, tokenizer, objective = parts
     records = [b"MKTAYIAKQRQISFVKSHFSRQ" * 2 + bytes([letter]) for letter in b"ACDEFGHI"]  # each occurs once
-    train = list(train_loader(records, tokenizer, objective, **SHAPE, packing=packing, last_step=1))
-    evaluation = list(eval_loader(records, tokenizer, objective, **SHAPE, packing=packing))
+    train = list(train_loader(records, tokenizer, objective, LoaderSettings(**SHAPE, packing=packing), last_step=1))
+    evaluation = list(eval_loader(records, tokenizer, objective, LoaderSettings(**SHAPE, packing=packing)))
     masks = [
         {tuple(labels): tuple(loss_mask) for _, labels, loss_mask, _ in all_sequences(steps)}
         for steps in (train, evaluation)
@@ -215,23 +218,23 @@ def test_validation_has_masks_of_its_own(parts: tuple[Any, ...], packing: bool) 
 def test_what_fills_up_an_evaluation_does_not_count(parts: tuple[Any, ...]) -> None:
     _, tokenizer, objective = parts
     few = Proteins(1)
-    step = next(iter(eval_loader(few, tokenizer, objective, **SHAPE, dp_rank=1, dp_size=4)))
+    step = next(iter(eval_loader(few, tokenizer, objective, LoaderSettings(**SHAPE, dp_rank=1, dp_size=4))))
     assert (step.num_sequences, step.num_tokens, step.num_loss_tokens, step.capacity) == (0, 0, 0, 0)
     assert step.micro_batches[0].tokens.numel() > 0
 
 
 def test_training_and_evaluation_masks_differ_from_pass_to_pass(parts: tuple[Any, ...]) -> None:
     _, tokenizer, objective = parts
-    loader = train_loader([b"MKTAYIAKQRQISFVKSHFSRQ" * 2], tokenizer, objective, **SHAPE, last_step=2)
+    loader = train_loader([b"MKTAYIAKQRQISFVKSHFSRQ" * 2], tokenizer, objective, LoaderSettings(**SHAPE), last_step=2)
     rows = [tuple(s[0]) for step in loader for batch in step.micro_batches for s in sequences(batch)]
     assert len(set(rows)) > 0.9 * len(rows)
 
 
 def test_sizes_that_contradict_are_refused(parts: tuple[Any, ...]) -> None:
     with pytest.raises(ConfigError, match="8 is not a multiple of micro_batch_size 3 x 1"):
-        train_loader(*parts, **{**SHAPE, "micro_batch_size": 3}, last_step=1)
+        train_loader(*parts, LoaderSettings(**{**SHAPE, "micro_batch_size": 3}), last_step=1)
     with pytest.raises(DataError, match="no sequences"):
-        train_loader([], *parts[1:], **SHAPE, last_step=1)
+        train_loader([], *parts[1:], LoaderSettings(**SHAPE), last_step=1)
 
 
 class Broken(Proteins):
@@ -248,13 +251,13 @@ class Deadly(Proteins):
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_a_bad_record_keeps_its_message(parts: tuple[Any, ...], num_workers: int) -> None:
     with pytest.raises(DataError, match=r"^x\.fasta: record \d+ is gone$"):
-        list(train_loader(Broken(), *parts[1:], **SHAPE, last_step=1, num_workers=num_workers))
+        list(train_loader(Broken(), *parts[1:], LoaderSettings(**SHAPE, num_workers=num_workers), last_step=1))
 
 
 @pytest.mark.processes
 def test_a_dead_worker_is_an_error(parts: tuple[Any, ...]) -> None:
     with pytest.raises(ResourceError, match=r"DataLoader worker \(pid.*num_workers"):
-        list(train_loader(Deadly(), *parts[1:], **SHAPE, last_step=1, num_workers=1))
+        list(train_loader(Deadly(), *parts[1:], LoaderSettings(**SHAPE, num_workers=1), last_step=1))
 
 
 class Signalled(Proteins):
@@ -277,12 +280,12 @@ class Terminated(Proteins):
 @pytest.mark.processes
 @pytest.mark.parametrize("records", [Signalled(), Terminated()])
 def test_workers_leave_signals_to_the_run(parts: tuple[Any, ...], records: Proteins) -> None:
-    steps = list(train_loader(records, *parts[1:], **SHAPE, last_step=2, num_workers=1))
-    assert all_sequences(steps) == all_sequences(list(train_loader(*parts, **SHAPE, last_step=2)))
+    steps = list(train_loader(records, *parts[1:], LoaderSettings(**SHAPE, num_workers=1), last_step=2))
+    assert all_sequences(steps) == all_sequences(list(train_loader(*parts, LoaderSettings(**SHAPE), last_step=2)))
 
 
 def test_batches_move_and_travel(parts: tuple[Any, ...]) -> None:
-    step = next(iter(train_loader(*parts, **SHAPE, last_step=1)))
+    step = next(iter(train_loader(*parts, LoaderSettings(**SHAPE), last_step=1)))
     moved = step.to("cpu").to(torch.device("meta"))
     assert moved.micro_batches[0].cu_seqlens.device.type == "meta"
     assert moved.num_loss_tokens == step.num_loss_tokens

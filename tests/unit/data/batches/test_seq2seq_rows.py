@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from bionemo_core.data.batches.batch import Seq2SeqBatch, StepBatch, TokenBatch
-from bionemo_core.data.batches.loader import eval_loader, train_loader
+from bionemo_core.data.batches.loader import LoaderSettings, eval_loader, train_loader
 from bionemo_core.data.batches.rng import RecordRng
 from bionemo_core.data.tokenizer import CharacterTokenizer
 from bionemo_core.errors import ConfigError, DataError
@@ -88,14 +88,14 @@ def expected(parts: tuple[Any, ...]) -> list[Pair]:
 def test_every_pair_arrives_whole_however_it_is_laid(
     parts: tuple[Any, ...], packing: bool, static_shapes: bool
 ) -> None:
-    steps = list(eval_loader(*parts, **SHAPE, packing=packing, static_shapes=static_shapes))
+    steps = list(eval_loader(*parts, LoaderSettings(**SHAPE, packing=packing, static_shapes=static_shapes)))
     assert all_pairs(steps) == expected(parts)
     assert sum(step.num_sequences for step in steps) == len(parts[0])
 
 
 @pytest.mark.parametrize("static_shapes", [True, False])
 def test_packed_boundaries_serve_cross_attention(parts: tuple[Any, ...], static_shapes: bool) -> None:
-    for step in train_loader(*parts, **SHAPE, static_shapes=static_shapes, last_step=6):
+    for step in train_loader(*parts, LoaderSettings(**SHAPE, static_shapes=static_shapes), last_step=6):
         for batch in step.micro_batches:
             assert batch.packed
             sides = (batch.source, SEQ_LENGTH), (batch.target, TARGET_LENGTH)
@@ -121,7 +121,7 @@ def test_packed_boundaries_serve_cross_attention(parts: tuple[Any, ...], static_
 
 def test_static_shapes_are_few(parts: tuple[Any, ...]) -> None:
     for packing in (True, False):
-        loader = train_loader(*parts, **SHAPE, packing=packing, static_shapes=True, last_step=6)
+        loader = train_loader(*parts, LoaderSettings(**SHAPE, packing=packing, static_shapes=True), last_step=6)
         shapes = {
             (side.tokens.shape, side.max_seqlen, None if side.cu_seqlens is None else side.cu_seqlens.shape)
             for step in loader
@@ -137,7 +137,9 @@ def test_the_decoder_row_has_a_budget_of_its_own(parts: tuple[Any, ...]) -> None
     for target_length in (TARGET_LENGTH, 40):
         objective = Beginnings(tokenizer)
         objective.target_length = target_length
-        for step in train_loader(Proteins(), tokenizer, objective, **{**SHAPE, "micro_batch_size": 1}, last_step=4):
+        for step in train_loader(
+            Proteins(), tokenizer, objective, LoaderSettings(**{**SHAPE, "micro_batch_size": 1}), last_step=4
+        ):
             for batch in step.micro_batches:
                 assert batch.source.num_tokens <= SEQ_LENGTH == batch.source.budget
                 assert batch.target.num_tokens <= target_length == batch.target.budget
@@ -149,19 +151,15 @@ def test_the_decoder_row_has_a_budget_of_its_own(parts: tuple[Any, ...]) -> None
 
 @pytest.mark.parametrize("packing", [True, False])
 def test_workers_ranks_and_restarts_change_nothing(parts: tuple[Any, ...], packing: bool) -> None:
-    whole = list(train_loader(*parts, **SHAPE, packing=packing, last_step=6))
+    whole = list(train_loader(*parts, LoaderSettings(**SHAPE, packing=packing), last_step=6))
     start = {"first_step": 2, "consumed_samples": whole[1].consumed_samples, "last_step": 6}
     for num_workers, dp_size in ((0, 1), (1, 1), (2, 2), (0, 4)):
         ranks = [
             list(
                 train_loader(
                     *parts,
-                    **SHAPE,
+                    LoaderSettings(**SHAPE, packing=packing, num_workers=num_workers, dp_rank=rank, dp_size=dp_size),
                     **start,
-                    packing=packing,
-                    num_workers=num_workers,
-                    dp_rank=rank,
-                    dp_size=dp_size,
                 )
             )
             for rank in range(dp_size)
@@ -173,13 +171,13 @@ def test_workers_ranks_and_restarts_change_nothing(parts: tuple[Any, ...], packi
 
 def test_what_fills_up_an_evaluation_does_not_count(parts: tuple[Any, ...]) -> None:
     _, tokenizer, objective = parts
-    step = next(iter(eval_loader(Proteins(1), tokenizer, objective, **SHAPE, dp_rank=1, dp_size=4)))
+    step = next(iter(eval_loader(Proteins(1), tokenizer, objective, LoaderSettings(**SHAPE, dp_rank=1, dp_size=4))))
     assert (step.num_sequences, step.num_tokens, step.num_loss_tokens, step.capacity) == (0, 0, 0, 0)
     assert step.micro_batches[0].source.tokens.numel() > 0
 
 
 def test_a_batch_moves_with_both_sides(parts: tuple[Any, ...]) -> None:
-    step = next(iter(train_loader(*parts, **SHAPE, last_step=1)))
+    step = next(iter(train_loader(*parts, LoaderSettings(**SHAPE), last_step=1)))
     moved = step.to("meta").micro_batches[0]
     assert isinstance(moved, Seq2SeqBatch)
     assert {side.tokens.device.type for side in (moved.source, moved.target)} == {"meta"}
@@ -220,14 +218,14 @@ def test_examples_beyond_their_bounds_are_refused_by_name(parts: tuple[Any, ...]
         (records, Empty(tokenizer), r"record \d+: its example has 0 source tokens, expected at least 1"),
     ):
         with pytest.raises(DataError, match=message):
-            list(train_loader(dataset, tokenizer, objective, **SHAPE, last_step=1, dp_size=dp_size))
+            list(train_loader(dataset, tokenizer, objective, LoaderSettings(**SHAPE, dp_size=dp_size), last_step=1))
 
 
 def test_a_row_too_short_for_the_objective_is_refused(parts: tuple[Any, ...]) -> None:
     with pytest.raises(ConfigError, match=r"record \d+ has \d+ source tokens, but a pack holds 32.*batch\.seq_length"):
-        list(train_loader(*parts, **{**SHAPE, "seq_length": 32}, last_step=1))
+        list(train_loader(*parts, LoaderSettings(**{**SHAPE, "seq_length": 32}), last_step=1))
     with pytest.raises(DataError, match=r"padding: a sequence has \d+ tokens, but a row holds 32"):
-        list(train_loader(*parts, **{**SHAPE, "seq_length": 32}, packing=False, last_step=1))
+        list(train_loader(*parts, LoaderSettings(**{**SHAPE, "seq_length": 32}, packing=False), last_step=1))
 
 
 class Drawn(Proteins):
@@ -254,7 +252,7 @@ def test_a_drawn_record_depends_on_the_pass_and_the_record_alone(tokenizer: Char
     passes = [
         {
             tuple(batch.tokens[0][batch.segment_ids[0] == n].tolist())
-            for step in train_loader(*parts, **{**SHAPE, "micro_batch_size": size}, last_step=40)
+            for step in train_loader(*parts, LoaderSettings(**{**SHAPE, "micro_batch_size": size}), last_step=40)
             for batch in step.micro_batches
             for n in range(batch.num_sequences)
         }
@@ -266,7 +264,9 @@ def test_a_drawn_record_depends_on_the_pass_and_the_record_alone(tokenizer: Char
         for index in range(len(parts[0]))
     }
     assert by_hand < passes[0]
-    batches = [batch for step in train_loader(*parts, **SHAPE, last_step=1) for batch in step.micro_batches]
+    batches = [
+        batch for step in train_loader(*parts, LoaderSettings(**SHAPE), last_step=1) for batch in step.micro_batches
+    ]
     assert all(isinstance(batch, TokenBatch) for batch in batches)
 
 
@@ -274,8 +274,10 @@ def test_drawn_records_without_bounds_are_refused_by_packing(tokenizer: Characte
     records = Drawn()
     del records.lengths
     with pytest.raises(ConfigError, match=r"draws its records but offers no `lengths`.*batch\.packing=false"):
-        train_loader(records, tokenizer, OneSided(tokenizer), **SHAPE, last_step=1)
-    assert list(train_loader(records, tokenizer, OneSided(tokenizer), **SHAPE, packing=False, last_step=1))
+        train_loader(records, tokenizer, OneSided(tokenizer), LoaderSettings(**SHAPE), last_step=1)
+    assert list(
+        train_loader(records, tokenizer, OneSided(tokenizer), LoaderSettings(**SHAPE, packing=False), last_step=1)
+    )
 
 
 def test_the_objective_is_known_by_what_it_offers(tokenizer: CharacterTokenizer) -> None:

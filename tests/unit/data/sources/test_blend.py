@@ -9,7 +9,7 @@ import pytest
 
 from bionemo_core.builtin import load_registry
 from bionemo_core.config.schema import Choice
-from bionemo_core.data.batches.loader import eval_loader, train_loader
+from bionemo_core.data.batches.loader import LoaderSettings, eval_loader, train_loader
 from bionemo_core.data.batches.masking import MaskedLanguageObjective
 from bionemo_core.data.batches.order import SampleOrder
 from bionemo_core.data.batches.rng import RecordRng
@@ -135,7 +135,7 @@ class Huge:
 def test_a_billion_records_are_planned_without_reading_them(tokenizer: CharacterTokenizer, objective: Any) -> None:
     for records in (Huge(), BlendedRecords([Huge(), Huge()], [1, 3])):
         Huge.Lengths.asked = 0
-        step = next(iter(train_loader(records, tokenizer, objective, **SHAPE, last_step=1)))
+        step = next(iter(train_loader(records, tokenizer, objective, LoaderSettings(**SHAPE), last_step=1)))
         assert step.num_sequences > 8
         assert Huge.Lengths.asked < 70_000  # a sample of 65,536, and one window
 
@@ -158,7 +158,7 @@ def residues(steps: Any, tokenizer: CharacterTokenizer) -> list[bytes]:
 @pytest.mark.parametrize("packing", [True, False])
 def test_training_sees_the_proportions_on_any_ranks_and_after_restarts(blended: tuple[Any, ...], packing: bool) -> None:
     tokenizer = blended[1]
-    whole = list(train_loader(*blended, **SHAPE, packing=packing, last_step=12))
+    whole = list(train_loader(*blended, LoaderSettings(**SHAPE, packing=packing), last_step=12))
     seen = Counter(chain[:1] for chain in residues(whole, tokenizer))
     total = sum(seen.values())
     window = SHAPE["pack_window"] if packing else 1
@@ -169,7 +169,9 @@ def test_training_sees_the_proportions_on_any_ranks_and_after_restarts(blended: 
         ranks = [
             list(
                 train_loader(
-                    *blended, **SHAPE, **start, packing=packing, dp_rank=r, dp_size=dp_size, num_workers=num_workers
+                    *blended,
+                    LoaderSettings(**SHAPE, packing=packing, dp_rank=r, dp_size=dp_size, num_workers=num_workers),
+                    **start,
                 )
             )
             for r in range(dp_size)
@@ -181,7 +183,7 @@ def test_training_sees_the_proportions_on_any_ranks_and_after_restarts(blended: 
 
 def test_evaluation_sees_every_record_once(blended: tuple[Any, ...]) -> None:
     joined = JoinedRecords(PARTS)
-    chains = residues(eval_loader(joined, *blended[1:], **SHAPE), blended[1])
+    chains = residues(eval_loader(joined, *blended[1:], LoaderSettings(**SHAPE)), blended[1])
     assert sorted(chains) == sorted(chain for part in PARTS for chain in part)
     with pytest.raises(IndexError, match="record 32 of 32"):
         joined[32]
@@ -199,7 +201,7 @@ def test_records_are_drawn_where_a_part_draws() -> None:
 def test_training_goes_on_beyond_the_last_record(tokenizer: CharacterTokenizer, objective: Any) -> None:
     """Upsampling to max_steps: passes follow one another, each visits every record once, with masks of its own."""
     few = Poly(b"A", 5)
-    steps = list(train_loader(few, tokenizer, objective, **SHAPE, packing=False, last_step=25))
+    steps = list(train_loader(few, tokenizer, objective, LoaderSettings(**SHAPE, packing=False), last_step=25))
     chains = residues(steps, tokenizer)
     assert len(chains) == 200
     for start in range(0, 200, 5):

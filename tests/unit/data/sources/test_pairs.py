@@ -9,7 +9,7 @@ import pytest
 from bionemo_core.builtin import load_registry
 from bionemo_core.config.schema import Choice
 from bionemo_core.data.batches.cuts import count_cuts
-from bionemo_core.data.batches.loader import train_loader
+from bionemo_core.data.batches.loader import LoaderSettings, train_loader
 from bionemo_core.data.batches.masking import MaskedLanguageObjective
 from bionemo_core.data.batches.pair_objective import PairObjective, learn_pairs
 from bionemo_core.data.batches.rng import RecordRng
@@ -121,7 +121,7 @@ def test_every_pair_arrives_once_and_packs_hold_no_air(
     objective = PairObjective(tokenizer, max_tokens=16, target_length=16)
     shape = {"seq_length": 16, "micro_batch_size": 1, "global_batch_size": 1, "pack_window": 60, "seed": 3}
     sources, seen, packs = 0, 0, 0
-    for step in train_loader(records, tokenizer, objective, last_step=1000, **shape):
+    for step in train_loader(records, tokenizer, objective, LoaderSettings(**shape), last_step=1000):
         batch: Any = step.micro_batches[0]
         sources += sum(batch.source.lengths)
         seen, packs = seen + batch.num_sequences, packs + 1

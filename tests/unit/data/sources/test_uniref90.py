@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bionemo_core.data.batches.loader import RECORD, train_loader
+from bionemo_core.data.batches.loader import RECORD, LoaderSettings, train_loader
 from bionemo_core.data.batches.masking import MaskedLanguageObjective
 from bionemo_core.data.batches.rng import RecordRng
 from bionemo_core.data.sources import uniref90
@@ -150,7 +150,7 @@ def test_training_sees_what_is_drawn(
 ) -> None:
     train = build().train
     settings = {"seq_length": 40, "micro_batch_size": 2, "global_batch_size": 4, "seed": 5}
-    loader = train_loader(train, tokenizer, objective, **settings, last_step=60)
+    loader = train_loader(train, tokenizer, objective, LoaderSettings(**settings), last_step=60)
     seen = set()
     for batch in loader:
         for micro in batch.micro_batches:
