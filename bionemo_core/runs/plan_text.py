@@ -9,8 +9,6 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
 from bionemo_core.data.batches.cuts import count_cuts
 from bionemo_core.machine import GIB, MIB
 from bionemo_core.nn.cuda_graph_safe import is_cuda_graph_safe
@@ -29,49 +27,36 @@ if TYPE_CHECKING:
     from bionemo_core.parallel.pipeline.stages import StagePlan
     from bionemo_core.protocols import DataSplits
     from bionemo_core.runs.device import Device
-    from bionemo_core.runs.folder import RunFolder
+    from bionemo_core.runs.hooks import Built
 
 UNSHARDED = Sharding("none", 1)
 
 
-def print_plan(
-    spec: RunSpec,
-    plan: BatchPlan,
-    module: nn.Module,
-    splits: DataSplits,
-    read: Sequence[str],
-    device: Device,
-    folder: RunFolder,
-    rate: str,
-    sharding: Sharding = UNSHARDED,
-    stages: StagePlan | None = None,
-    optimizer: OptimizerState = ADAM_STATE,
-    graphs: bool = False,
-) -> None:
-    """Print the values derived from the configuration; `read` has a line with the counts of each file.
-
-    `rate` says what the learning rate does over the run, `stages` how those of a pipeline share the layers,
-    `optimizer` what it keeps, and `graphs` whether passes run as CUDA graphs where that is possible.
-    """
-    facts = spec, plan, module, splits, read, device, folder
-    print(plan_text(*facts, rate, sharding, stages, optimizer, graphs), flush=True)
-
-
 def plan_text(
-    spec: RunSpec,
+    parts: Built,
     plan: BatchPlan,
-    module: Any,
-    splits: DataSplits,
+    *,
     read: Sequence[str],
-    device: Device,
-    folder: RunFolder,
     rate: str,
     sharding: Sharding = UNSHARDED,
     stages: StagePlan | None = None,
     optimizer: OptimizerState = ADAM_STATE,
     graphs: bool = False,
 ) -> str:
-    """Return the derived plan of a run as aligned lines."""
+    """Return the values that are derived from the configuration of a run, as aligned lines.
+
+    Args:
+        parts: the run.
+        plan: its batch sizes.
+        read: a line with the counts of each file.
+        rate: what the learning rate does over the run.
+        sharding: how data-parallel ranks share the weights.
+        stages: how the stages of a pipeline share the layers; None: there is one stage.
+        optimizer: what the optimizer keeps.
+        graphs: whether passes run as CUDA graphs where that is possible.
+    """
+    spec, splits, device = parts.spec, parts.splits, parts.device
+    module: Any = parts.module
     parameters = sum(p.numel() for p in module.parameters()) * plan.tensor_parallel_size
     own = max(stages.parameters) * plan.tensor_parallel_size if stages else parameters
     seq_length: int = spec.batch.seq_length or getattr(module, "seq_length", None) or 0
@@ -92,7 +77,7 @@ def plan_text(
             f"{format_count(plan.data_parallel_size, 'rank')}{total}",
         ),
         *_training_lines(spec, _memory_lines(spec, plan, module, device, own, sharding, optimizer, graphs), rate),
-        ("folder", str(folder.path)),
+        ("folder", str(parts.folder.path)),
     ]
     return "\n".join(f"{name:>10}  {text}" for name, text in lines)
 

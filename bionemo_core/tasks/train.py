@@ -26,14 +26,13 @@ from bionemo_core.interop.stored import ABSENT
 from bionemo_core.nn.missing_weights import missing_parts, note_missing, require_weights
 from bionemo_core.parallel.strategy import strategy_of
 from bionemo_core.parallel.weights import network_of
-from bionemo_core.protocols import DataSplits, Tokenizer
 from bionemo_core.reporting.summary import SUMMARY, LossPicture, Summary, write_summary
 from bionemo_core.runs.device import Device, choose_device
 from bionemo_core.runs.folder import RunFolder
 from bionemo_core.runs.hooks import Built, TrainingHooks
 from bionemo_core.runs.loaders import RunLoaders
 from bionemo_core.runs.memory_estimate import refuse_absurd
-from bionemo_core.runs.plan_text import print_plan, print_resume, quieten_libraries
+from bionemo_core.runs.plan_text import plan_text, print_resume, quieten_libraries
 from bionemo_core.runs.resume import (
     check_resume,
     explain_stop,
@@ -92,9 +91,9 @@ def train(spec: RunSpec, registry: Registry, *, composed_yaml: str = "", hooks: 
         started = monotonic()
         run = _Run.build(spec, registry, device, folder, reader, trainer, hooks)
         if trainer.is_global_zero:
-            run.announce(composed_yaml, registry)
+            run.announce(composed_yaml)
         try:
-            run.fit(hooks)
+            run.fit()
         except Preempted:
             if trainer.is_global_zero:
                 run.summarise(monotonic() - started, status="stopped")
@@ -127,21 +126,19 @@ def _check_task(spec: RunSpec) -> None:
 class _Run:
     """A run with all its parts built."""
 
-    spec: RunSpec
-    saved: RunSpec | None
+    parts: Built
     plan: BatchPlan
-    device: Device
-    folder: RunFolder
-    reader: CheckpointReader | None
-    trainer: pl.Trainer
-    tokenizer: Tokenizer
-    splits: DataSplits
+    recipe: Recipe
+    registry: Registry
+    hooks: TrainingHooks
     read: tuple[str, ...]
     """One line per source: records read, used and rejected."""
-    module: pl.LightningModule
-    recipe: Recipe
     restored: LoadReport | None
     """The load report of `restore_from_path`; None if no weights were loaded."""
+    saved: RunSpec | None
+    """The specification of the first session; None for a new run."""
+    reader: CheckpointReader | None
+    """The checkpoint to resume from; None for a new run."""
 
     @classmethod
     def build(
@@ -167,7 +164,6 @@ class _Run:
             call_meet_run(trainer, tokenizer, context)
             splits = hooks.build_splits(spec, registry, tokenizer, context)
         check_records(splits, spec)
-        read = tuple(dict.fromkeys(summary(store.manifest) for store in stores))
         if saved and reader:
             check_resume(saved, spec, reader, splits)
         torch.manual_seed(spec.seed)  # for a LightningModule that does not seed itself
@@ -180,115 +176,124 @@ class _Run:
             note_missing(network_of(module), restored.unfilled, restored.source, restored.absent_note)
             require_weights(network_of(module), "task.do_training=false")
         parts = hooks.before_fit(Built(spec, device, folder, trainer, tokenizer, splits, module))
-        strategy_of(trainer).decide_sharding(parts.module)
+        strategy = strategy_of(trainer)
+        sharding = strategy.decide_sharding(parts.module)
         absent = missing_parts(network_of(module)).facts()
         facts = {"run": spec.name, "data_fingerprint": splits.fingerprint}
+        strategy.facts = {**facts, **({ABSENT: absent} if absent else {})}
         check_records(parts.splits, spec)
-        strategy_of(trainer).facts = {**facts, **({ABSENT: absent} if absent else {})}
         recipe = make_recipe(spec, registry, device)
-        check_layout(spec, recipe.optim, strategy_of(trainer).decide_sharding(parts.module))
-        splits, module = parts.splits, parts.module
-        return cls(
-            spec, saved, plan, device, folder, reader, trainer, tokenizer, splits, read, module, recipe, restored
-        )
+        check_layout(spec, recipe.optim, sharding)
+        read = tuple(dict.fromkeys(summary(store.manifest) for store in stores))
+        return cls(parts, plan, recipe, registry, hooks, read, restored=restored, saved=saved, reader=reader)
 
-    @property
-    def parts(self) -> Built:
-        """The parts that the hooks of a task get."""
-        return Built(self.spec, self.device, self.folder, self.trainer, self.tokenizer, self.splits, self.module)
-
-    def announce(self, composed_yaml: str, registry: Registry) -> None:
+    def announce(self, composed_yaml: str) -> None:
         """Write the specification and print the derived plan; on the first rank only."""
-        before = fill_defaults(last_session(self.folder, self.saved), registry) if self.saved else None
-        write_spec(self.folder, self.spec, composed_yaml)
-        write_session(self.folder, self.spec)
-        (self.folder.path / SUMMARY).unlink(missing_ok=True)  # it is true again at the end of this session
-        rate = self._rate_line(registry)
-        strategy = strategy_of(self.trainer)
-        layout = strategy.decide_sharding(self.module), strategy.decide_stages(self.module)
-        kept = measure_state(self.recipe.optim, self.spec.optim.name)
-        facts = self.spec, self.plan, self.module, self.splits, self.read, self.device, self.folder
-        print_plan(*facts, rate, *layout, kept, graphs=self.device.accelerator == "gpu" and strategy.uses_cuda_graphs)
+        spec, folder, module = self.parts.spec, self.parts.folder, self.parts.module
+        before = fill_defaults(last_session(folder, self.saved), self.registry) if self.saved else None
+        write_spec(folder, spec, composed_yaml)
+        write_session(folder, spec)
+        (folder.path / SUMMARY).unlink(missing_ok=True)  # it is true again at the end of this session
+        strategy = strategy_of(self.parts.trainer)
+        text = plan_text(
+            self.parts,
+            self.plan,
+            read=self.read,
+            rate=self._rate_line(),
+            sharding=strategy.decide_sharding(module),
+            stages=strategy.decide_stages(module),
+            optimizer=measure_state(self.recipe.optim, spec.optim.name),
+            graphs=self.parts.device.accelerator == "gpu" and strategy.uses_cuda_graphs,
+        )
+        print(text, flush=True)
         if self.restored:
-            record_restore(self.folder, self.restored)
+            record_restore(folder, self.restored)
         if self.reader and before:
-            print_resume(self.reader, difference(before, self.spec), self._jump_since(before, registry))
+            print_resume(self.reader, difference(before, spec), self._jump_since(before))
             set_aside_after(self.reader.folder.parent, self.reader.step)
 
     def summarise(self, wall_time_s: float, status: str = "done") -> Summary:
         """Write the summary and the loss curve."""
-        title = f"{self.spec.name}: {self.spec.model.name}, {self.folder.path.name}"
-        picture = LossPicture(title, getattr(self.module, "loss_unit", ""))
-        return write_summary(self.folder.path, status=status, wall_time_s=wall_time_s, picture=picture)
+        spec, path = self.parts.spec, self.parts.folder.path
+        picture = LossPicture(
+            f"{spec.name}: {spec.model.name}, {path.name}", getattr(self.parts.module, "loss_unit", "")
+        )
+        return write_summary(path, status=status, wall_time_s=wall_time_s, picture=picture)
 
-    def _rate_line(self, registry: Registry) -> str:
+    def _rate_line(self) -> str:
         """Return what the learning rate does over the run; warn of a phase that leaves no room for the others."""
-        if not hasattr(self.module, "network") and is_overridden("configure_optimizers", self.module):
+        spec, module = self.parts.spec, self.parts.module
+        if not hasattr(module, "network") and is_overridden("configure_optimizers", module):
             return "set by the model itself"
-        course = RateCourse.of(self.recipe.learning_rate, self.spec.trainer.max_steps)
-        if misfit := describe_misfit(registry.build(self.spec.scheduler), course):
+        course = RateCourse.of(self.recipe.learning_rate, spec.trainer.max_steps)
+        if misfit := describe_misfit(self.registry.build(spec.scheduler), course):
             log.warning(misfit)
-        return f"{self.spec.optim.name}, {self.spec.scheduler.name}: {course.text}"
+        return f"{spec.optim.name}, {spec.scheduler.name}: {course.text}"
 
-    def _jump_since(self, before: RunSpec, registry: Registry) -> str:
+    def _jump_since(self, before: RunSpec) -> str:
         """Return what the learning rate does between the last session and this one."""
         assert self.reader
         try:
-            rates_before = learning_rate_of(before, registry)
+            rates_before = learning_rate_of(before, self.registry)
         except ConfigError:  # a component of the last session is no longer here, or has other keys
             return ""
-        lengths = before.trainer.max_steps, self.spec.trainer.max_steps
+        lengths = before.trainer.max_steps, self.parts.spec.trainer.max_steps
         return describe_jump(rates_before, self.recipe.learning_rate, self.reader.step, *lengths)
 
-    def fit(self, hooks: TrainingHooks) -> None:
+    def fit(self) -> None:
         """Train and test, as the task asks."""
-        foreign = not hasattr(self.module, "network")
-        model: Any = ModuleAdapter.of(self.module, self.spec.batch.seq_length) if foreign else self.module
-        groups, on_gpu = strategy_of(self.trainer).groups, self.device.accelerator == "gpu"
-        compiled = strategy_of(self.trainer).compile_layers
+        spec, trainer, module = self.parts.spec, self.parts.trainer, self.parts.module
+        foreign = not hasattr(module, "network")
+        model: Any = ModuleAdapter.of(module, spec.batch.seq_length) if foreign else module
+        strategy, on_gpu = strategy_of(trainer), self.parts.device.accelerator == "gpu"
         loaders = RunLoaders(
-            self.spec, self.plan, self.splits, self.tokenizer, model, groups, on_gpu, static_shapes=on_gpu and compiled
+            spec,
+            self.plan,
+            self.parts.splits,
+            self.parts.tokenizer,
+            model,
+            strategy.groups,
+            on_gpu,
+            static_shapes=on_gpu and strategy.compile_layers,
         )
         consumed, first_step = (self.reader.consumed_samples, self.reader.step) if self.reader else (0, 0)
         train, val, test = loaders.train(consumed, first_step), loaders.val(), None
-        if self.spec.task.params.get("do_testing"):
+        if spec.task.params.get("do_testing"):
             test = loaders.test()
         if foreign:
             train, val, test = self._adapt_loaders(train, consumed, val, test)
         else:
             model.recipe = self.recipe
-        if self.spec.task.params.get("do_training", True):
+        if spec.task.params.get("do_training", True):
             self._train(train, val)
-            hooks.after_fit(self.parts)
+            self.hooks.after_fit(self.parts)
         if test is not None:
-            self.trainer.test(self.module, dataloaders=test, verbose=False)
-            hooks.after_test(self.parts)
+            trainer.test(module, dataloaders=test, verbose=False)
+            self.hooks.after_test(self.parts)
 
     def _train(self, train: Any, val: Any) -> None:
         saved: Any = {"ckpt_path": str(self.reader.folder), "weights_only": False} if self.reader else {}
         with explain_lost_ranks():
-            self.trainer.fit(self.module, train_dataloaders=train, val_dataloaders=val, **saved)
+            self.parts.trainer.fit(self.parts.module, train_dataloaders=train, val_dataloaders=val, **saved)
         self._warn_if_time_is_up()
 
     def _warn_if_time_is_up(self) -> None:
-        minutes, step = self.spec.trainer.max_time_min, self.trainer.global_step
-        timers = [callback for callback in self.trainer.callbacks if isinstance(callback, pl.callbacks.Timer)]  # type: ignore[attr-defined]  # as below
-        if (
-            minutes
-            and step < self.spec.trainer.max_steps
-            and any((timer.time_remaining() or 0) <= 0 for timer in timers)
-        ):
+        trainer, settings = self.parts.trainer, self.parts.spec.trainer
+        timers = [callback for callback in trainer.callbacks if isinstance(callback, pl.callbacks.Timer)]  # type: ignore[attr-defined]  # as below
+        out_of_time = settings.max_time_min and any((timer.time_remaining() or 0) <= 0 for timer in timers)
+        if out_of_time and trainer.global_step < settings.max_steps:
             log.warning(
                 "Training ended at step %d of %d: trainer.max_time_min=%g is used up, over all sessions of the run.",
-                step,
-                self.spec.trainer.max_steps,
-                minutes,
+                trainer.global_step,
+                settings.max_steps,
+                settings.max_time_min,
             )
 
     def _adapt_loaders(self, train: Any, consumed_samples: int, *evaluations: Any) -> tuple[Any, ...]:
         """Return the batches in the form that another LightningModule takes."""
-        configure_any_module(self.module, self.trainer, self.recipe, self.plan.accumulate_grad_batches)
+        trainer = self.parts.trainer
+        configure_any_module(self.parts.module, trainer, self.recipe, self.plan.accumulate_grad_batches)
         batches = TrainingMicroBatches(train, consumed_samples)
-        first = AnyModuleCallback(self.spec.seed, batches)
-        self.trainer.callbacks.insert(0, first)  # type: ignore[attr-defined]  # Lightning does not declare it
+        first = AnyModuleCallback(self.parts.spec.seed, batches)
+        trainer.callbacks.insert(0, first)  # type: ignore[attr-defined]  # Lightning does not declare it
         return batches, *(None if steps is None else EvaluationMicroBatches(steps) for steps in evaluations)
