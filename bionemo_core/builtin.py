@@ -12,8 +12,7 @@ from bionemo_core.data.sources import fasta, records, sample, uniref50, uniref90
 from bionemo_core.data.sources.augmented import augmented
 from bionemo_core.data.sources.blend import blend
 from bionemo_core.data.sources.hub_datasets import huggingface
-from bionemo_core.data.sources.labelled import flip_fasta, labelled_csv
-from bionemo_core.data.sources.labelled_pairs import labelled_pairs
+from bionemo_core.data.sources.labelled import flip_fasta, labelled_csv, labelled_pairs
 from bionemo_core.data.sources.pairs import pairs
 from bionemo_core.finetuning.downstream import downstream
 from bionemo_core.finetuning.heads import ConvNet, Linear, Mlp

@@ -1,6 +1,8 @@
-"""The data components of the core, one file each: a factory that returns the splits of prepared stores.
+"""The data components of the core: factories that return the splits of prepared stores, or of labelled records.
 
-`input_files` has what the factories that read a user's files share.
+A file has one factory, but `proteins`, whose one function is `fasta`, `csv` and `records`. Factories share
+`source_keys`, and `input_files`, which finds and reads the files that a user names. Sources with labels are in
+`labelled`.
 """
 
 from bionemo_core.data.sources.proteins import csv, fasta, records

@@ -7,8 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from bionemo_core.data.labelled_records import LabelledRecord
-from bionemo_core.data.sources.labelled import flip_fasta, labelled_csv
-from bionemo_core.data.sources.labelled_pairs import labelled_pairs
+from bionemo_core.data.sources.labelled import labelled_csv
+from bionemo_core.data.sources.labelled.flip import flip_fasta
+from bionemo_core.data.sources.labelled.labelled_pairs import labelled_pairs
 from bionemo_core.errors import ConfigError, DataError
 
 TABLE = "id,sequence,3state,resolved\na,MKV,CEH,110\nb,mkva,CCCC,1111\nc,MK!,CEH,111\n"

@@ -1,4 +1,4 @@
-"""Data components with labels: v1's tables, and the FASTA files of the FLIP benchmark.
+"""The data component for labelled sequences in tables, as v1 has them.
 
 No `from __future__ import annotations` and no unions but `Optional` here: the configuration reads these signatures.
 """
@@ -6,8 +6,7 @@ No `from __future__ import annotations` and no unions but `Optional` here: the c
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
-from bionemo_core.errors import ConfigError, DataError
-from bionemo_core.plurals import format_count
+from bionemo_core.errors import ConfigError
 from bionemo_core.protocols import BuildContext, DataSplits, Tokenizer
 from bionemo_core.ranges import Count, Natural, Share
 
@@ -112,106 +111,6 @@ def labelled_csv(
     return split.of(records, words, tokenizer)
 
 
-# Long: a signature that is its keys, and their help.
-def flip_fasta(
-    sequences: str,
-    labels: Optional[str] = None,
-    mask: Optional[str] = None,
-    target: str = "TARGET",
-    on_invalid: str = "skip",
-    *,
-    tokenizer: Tokenizer,
-    context: BuildContext,
-) -> DataSplits:
-    """Read FASTA files of the FLIP benchmark; `SET=` and `VALIDATION=` in a header name the split.
-
-    Args:
-        sequences: the sequences; without `labels`, their headers have `TARGET=`, `SET=` and `VALIDATION=`.
-        labels: a FASTA file with one letter per residue, and `SET=` and `VALIDATION=` in its headers.
-        mask: a FASTA file with 1 or 0 per residue: whether its label counts.
-        target: the attribute of a header with the label, if `labels` is not given.
-        on_invalid: action for a letter outside the tokenizer's alphabet: skip the record, error, or unk to keep it.
-
-    Raises:
-        DataError: a file cannot be read, an attribute is missing, or lengths differ.
-    """
-    from bionemo_core.data.labelled_records import LabelledRecords, LabelledSplits
-    from bionemo_core.data.readers import decode_text
-    from bionemo_core.data.splits.shared import warn_of_shared_sequences
-
-    where = f"flip: {sequences}"
-    texts = _read_fasta(sequences)
-    answers = _read_fasta(labels) if labels else {}
-    masks = {name: text.decode() for name, (_, text) in _read_fasta(mask).items()} if mask else {}
-    rows: dict[str, list[tuple[str, bytes, str, str]]] = {"train": [], "val": [], "test": []}
-    problems: list[str] = []
-    clean = Cleaner(tokenizer, on_invalid, where)
-    for name, (header, text) in texts.items():
-        if labels and name not in answers:
-            clean.reject("no label", name)
-            continue
-        if labels:
-            header, letters = answers[name]
-            label = decode_text(letters)
-        else:
-            label = _parse_attribute(header, target, name, where)
-        if mask and name not in masks:
-            clean.reject("no mask", name)
-            continue
-        split = _parse_split(header, name, where)
-        sequence = clean(name, text)
-        if sequence is not None:
-            problems += _length_problems(name, sequence, label if labels else "", masks.get(name, ""))
-            rows[split].append((name, sequence, label, masks.get(name, "")))
-    if problems:
-        more = f"; and {len(problems) - 10} more" if len(problems) > 10 else ""
-        raise DataError(f"{where}: {'; '.join(problems[:10])}{more}. Correct the files.")
-    for name in answers:
-        if name not in texts:
-            clean.reject("a label without a sequence", name)
-    clean.report(sum(map(len, rows.values())))
-    made = {split: LabelledRecords.of(some, where) if some else None for split, some in rows.items()}
-    if made["train"] is None:
-        raise DataError(f"{where}: no record has SET=train, expected at least one. Check the headers.")
-    warn_of_shared_sequences(made, "Change SET= in their headers.")
-    return LabelledSplits.from_parts(made["train"], made["val"], made["test"])
-
-
-def _read_fasta(path: str) -> dict[str, tuple[str, bytes]]:
-    """Read the header and the sequence of each record, by its id.
-
-    Raises:
-        DataError: the file cannot be read, or an id occurs twice.
-    """
-    from bionemo_core.data.readers import FastaSource, decode_text
-
-    records: dict[str, tuple[str, bytes]] = {}
-    source = FastaSource(Path(path).expanduser(), columns=("description",))
-    for record in source.records(source.paths[0]):
-        name = decode_text(record.id)
-        if name in records:
-            raise DataError(f"flip: {path}:{record.line}: id {name!r} occurs twice. Remove one of the records.")
-        header = decode_text(record.columns[0]) if record.columns else ""
-        records[name] = (header, b"".join(record.sequence.split()))
-    return records
-
-
-def _parse_attribute(header: str, key: str, name: str, where: str) -> str:
-    for word in header.split():
-        found, separator, value = word.partition("=")
-        if separator and found.upper() == key.upper():
-            return value
-    raise DataError(f"{where}: the header of {name!r} has no {key}=..., it has {header[:80]!r}.")
-
-
-def _parse_split(header: str, name: str, where: str) -> str:
-    split = _parse_attribute(header, "SET", name, where).lower()
-    if split not in ("train", "test"):
-        raise DataError(f"{where}: {name!r} has SET={split}, expected train or test.")
-    validation = split == "train" and _parse_attribute(header, "VALIDATION", name, where).lower() == "true"
-    return "val" if validation else split
-
-
 class _Columns(NamedTuple):
     """The names of the columns of a table; empty: there is none."""
 
@@ -271,7 +170,8 @@ def _read_table(
     """Read the used rows, and the value of the split column in each, if one is named."""
     from bionemo_core.data.labelled_records import TARGET_SEPARATOR, LabelledRecords
     from bionemo_core.data.readers import decode_text
-    from bionemo_core.data.sources.labelled_source import labelled_source
+    from bionemo_core.data.sources.labelled.cleaner import Cleaner
+    from bionemo_core.data.sources.labelled.labelled_source import labelled_source
 
     source = labelled_source(paths, columns.sequence, columns.id, columns.keys, layout)
     where = f"{source.kind}: {paths[0]}"
@@ -302,65 +202,3 @@ def _split_word(values: dict[str, bytes], columns: _Columns) -> bytes:
     word = values[columns.split]
     of_training = word.strip().lower() == b"train"
     return b"val" if of_training and values.get(columns.validation, b"").strip().lower() == b"true" else word
-
-
-def _length_problems(name: str, sequence: bytes, label: str, mask: str) -> list[str]:
-    return [
-        f"{name!r} has {format_count(len(sequence), 'residue')} and {format_count(len(text), what)}"
-        for what, text in (("label", label), ("mask letter", mask))
-        if text and len(text) != len(sequence)
-    ]
-
-
-class Cleaner:
-    """The filter of labelled sequences for one tokenizer; it counts the rejected ones."""
-
-    def __init__(self, tokenizer: Tokenizer, on_invalid: str, where: str, canonicalize: bool = False) -> None:
-        from bionemo_core.data.store.text_filter import filter_for
-
-        tokenizer = getattr(tokenizer, "first_tokenizer", tokenizer)  # of pairs
-        self._rules = filter_for(tokenizer, on_invalid, canonicalize=canonicalize, key="data.on_invalid")
-        self._where = where
-        self._rejected: dict[str, list[str]] = {}
-
-    def __call__(self, name: str, sequence: bytes) -> Optional[bytes]:
-        """Return the sequence as the tokenizer reads it; None if it is rejected.
-
-        Raises:
-            DataError: the rules treat the record as an error.
-        """
-        from bionemo_core.data.readers import Record
-
-        result = self._rules.apply(Record(name.encode("latin-1"), sequence, 0))
-        if result.fatal:
-            raise DataError(f"{self._where} record {name!r}{result.detail}")
-        if not result.sequences:
-            self.reject(result.reason, name)
-            return None
-        return result.sequences[0]
-
-    def reject(self, reason: str, name: str) -> None:
-        """Count a rejected record."""
-        self._rejected.setdefault(reason, []).append(name)
-
-    def add(self, other: "Cleaner", prefix: str) -> None:
-        """Count what another filter rejected, with a prefix before its reasons."""
-        for reason, names in other._rejected.items():
-            self._rejected.setdefault(f"{prefix}{reason}", []).extend(names)
-
-    def report(self, used: int) -> None:
-        """Log how many records were used and rejected."""
-        import logging
-
-        rejected = sum(map(len, self._rejected.values()))
-        reasons = ", ".join(f"{reason} {len(names):,} (first: {names[0]})" for reason, names in self._rejected.items())
-        level = logging.WARNING if rejected else logging.INFO
-        logging.getLogger("bionemo").log(
-            level,
-            "%s: read %d = used %d + rejected %d%s",
-            self._where,
-            used + rejected,
-            used,
-            rejected,
-            f" ({reasons})" if reasons else "",
-        )

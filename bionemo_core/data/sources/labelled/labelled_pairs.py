@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Optional
 
-from bionemo_core.data.sources.labelled import TARGET, Cleaner, check_target_columns
+from bionemo_core.data.sources.labelled.labelled_tables import TARGET, check_target_columns
 from bionemo_core.protocols import BuildContext, DataSplits, Tokenizer
 from bionemo_core.ranges import Count, Natural, Share
 
@@ -62,7 +62,8 @@ def labelled_pairs(
     from bionemo_core.data.labelled_records import TARGET_SEPARATOR, TOGETHER, LabelledRecords
     from bionemo_core.data.readers import decode_text
     from bionemo_core.data.readers.key_names import LABELLED_PAIR_KEYS
-    from bionemo_core.data.sources.labelled_source import labelled_source
+    from bionemo_core.data.sources.labelled.cleaner import Cleaner
+    from bionemo_core.data.sources.labelled.labelled_source import labelled_source
     from bionemo_core.data.splits.table import TableSplit
 
     check_target_columns(target_columns, target_column or TARGET, None)
