@@ -25,7 +25,7 @@ class Cleaner:
         Raises:
             DataError: the rules treat the record as an error.
         """
-        result = self._rules.apply(Record(name.encode("latin-1"), sequence, 0))
+        result = self._rules.apply(Record(name.encode(), sequence, 0))
         if result.fatal:
             raise DataError(f"{self._where} record {name!r}{result.detail}")
         if not result.sequences:

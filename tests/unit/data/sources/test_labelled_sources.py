@@ -51,6 +51,13 @@ def test_ids_and_labels_beyond_ascii_are_read(tmp_path, tokenizer, context, enco
     assert all(name.startswith("ä") for name in splits.train.ids)
 
 
+def test_an_id_may_have_any_letter(tmp_path, tokenizer, context):
+    path = tmp_path / "t.csv"
+    path.write_text("id,sequence,target\n" + "".join(f"β{n},MKV{'A' * n},{n}\n" for n in range(9)), encoding="utf-8")
+    splits = labelled_csv(str(path), tokenizer=tokenizer, context=context)
+    assert all(name.startswith("β") for name in splits.train.ids)
+
+
 def test_a_parquet_file_is_a_table_as_well(tmp_path, tokenizer, context):
     path = tmp_path / "t.parquet"
     rows = [(f"r{n}", f"MKV{'A' * n}", n / 2) for n in range(9)]
