@@ -98,8 +98,8 @@ def _check_unused(config: "DictConfig", typed: Iterable[str], registry: Registry
     from bionemo_core.config.v1.user_yaml import UserYaml
 
     if config.task:
-        task, typed = registry.get("task", config.task[COMPONENT_KEY]), list(typed)
-        check_unused(task, typed, UserYaml.keys_read, config.task)
+        typed = list(typed)
+        check_unused(registry.get("task", config.task[COMPONENT_KEY]), typed, UserYaml.keys_read, config.task)
         check_source(typed, config.restore_from_path)
 
 
@@ -185,21 +185,21 @@ def _explain_unknown_key(message: str, registry: Registry) -> str:
     match = _UNKNOWN_KEY.search(message)
     if match is None:
         return ""
-    wanted, first = match["key"] or match["leaf"], message.splitlines()[0].removesuffix(".")
-    having = [one for one in registry.components() if wanted in keys_of(one)]
-    owners = [typed_choice(one.group, one.name) for one in having]
-    of_hydra = first == f"Could not override '{wanted}'"
-    said = f"there is no key '{wanted}'" if of_hydra else first
-    if owners:
-        typed = typed_key(having[0].group, having[0].name, wanted.rpartition(".")[2])
-        if of_hydra and not typed:
-            said = f"the chosen {noun_of(having[0].group)} has no key '{wanted}'"
-        choices, that = (f"{', '.join(owners[:-1])} and {owners[-1]}", "one") if owners[1:] else (owners[0], "that")
+    key = match["key"] or match["leaf"]
+    first_line = message.splitlines()[0].removesuffix(".")
+    names_only_the_key = first_line == f"Could not override '{key}'"
+    problem = f"there is no key '{key}'" if names_only_the_key else first_line
+    if owners := [one for one in registry.components() if key in keys_of(one)]:
+        typed = typed_key(owners[0].group, owners[0].name, key.rpartition(".")[2])
+        if names_only_the_key and not typed:
+            problem = f"the chosen {noun_of(owners[0].group)} has no key '{key}'"
+        *others, last = (typed_choice(one.group, one.name) for one in owners)
+        choices, that = (f"{', '.join(others)} and {last}", "one") if others else (last, "that")
         how = f", and give the key as '{typed}'" if typed else ""
-        return f"{said}. It is a key of {choices}; choose {that}{how}, or leave the key out."
+        return f"{problem}. It is a key of {choices}; choose {that}{how}, or leave the key out."
     known = known_keys(registry)
     if match["key"] is None:
-        known = sorted({key.rpartition(".")[2] for key in known})
-    if close := did_you_mean(wanted, known):
-        return f"{said}.{close}"
-    return f"{said}. `bionemo-run help` lists the keys." if of_hydra else ""
+        known = sorted({dotted.rpartition(".")[2] for dotted in known})
+    if close := did_you_mean(key, known):
+        return f"{problem}.{close}"
+    return f"{problem}. `bionemo-run help` lists the keys." if names_only_the_key else ""
