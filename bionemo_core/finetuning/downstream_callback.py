@@ -83,13 +83,13 @@ class DownstreamValidation(pl.Callback):
         self.registry = registry
         self.per_residue, self.of_classes = KINDS[settings.kind]
         self._splits: dict[str, LabelledRecords] = {}
-        self._answers = LabelSpec(settings.kind)
+        self._label_spec = LabelSpec(settings.kind)
         self._tokenizer: Tokenizer | None = None
 
     @property
     def metric_names(self) -> tuple[str, ...]:
         """The names of its metrics."""
-        return tuple(f"{self._prefix}_{name}" for name in ("loss", *AnswerMetrics(self._answers).logged_names))
+        return tuple(f"{self._prefix}_{name}" for name in ("loss", *AnswerMetrics(self._label_spec).logged_names))
 
     @property
     def _prefix(self) -> str:
@@ -120,7 +120,7 @@ class DownstreamValidation(pl.Callback):
         held_out = splits.test or splits.val
         if held_out is None:
             raise ConfigError("callbacks.downstream: the data has neither a test nor a validation split.")
-        check = LabelCheck(tokenizer, self._answers, settings.on_bad_label, "callbacks.downstream.on_bad_label")
+        check = LabelCheck(tokenizer, self._label_spec, settings.on_bad_label, "callbacks.downstream.on_bad_label")
         # Fail now on unusable labels, and not at a validation hours later.
         labelled = check.parts({"train": splits.train, "held-out": held_out})
         train, held_out = labelled["train"], labelled["held-out"]
@@ -129,9 +129,9 @@ class DownstreamValidation(pl.Callback):
             train = train.select(np.sort(order[: settings.max_sequences]))
         if self.of_classes:  # classes of all splits: a few training sequences may lack some
             classes = {*classes_of(labelled["train"], self.per_residue), *find_classes(held_out, self.per_residue)}
-            self._answers = LabelSpec(settings.kind, tuple(sorted(classes)))
+            self._label_spec = LabelSpec(settings.kind, tuple(sorted(classes)))
         else:
-            self._answers = LabelSpec(settings.kind, (), *mean_and_scale(train, self.per_residue))
+            self._label_spec = LabelSpec(settings.kind, (), *mean_and_scale(train, self.per_residue))
         self._splits = {"train": train, "test": held_out}
         self._tokenizer = tokenizer
         self._head_settings()
@@ -168,7 +168,7 @@ class DownstreamValidation(pl.Callback):
             compiled = strategy.compile_layers and module.device.type == "cuda"
             settings = EmbeddingSettings(outputs=(output,), unknown="unk", static_shapes=compiled)
             embedder = Embedder(module, self._tokenizer, settings)
-            objective = LabelObjective(self._tokenizer, self._answers, form=InputForm(), seq_length=2**31 - 1)
+            objective = LabelObjective(self._tokenizer, self._label_spec, form=InputForm(), seq_length=2**31 - 1)
             result = {}
             for name, records in self._splits.items():
                 kept = records.drop_longer(embedder.long_rule.max_residues, name, self._tokenizer)
@@ -196,24 +196,24 @@ class DownstreamValidation(pl.Callback):
                 rows = order.permutation(len(train.states)).tolist()
                 for start in range(0, len(rows), settings.batch_size):
                     optimizer.zero_grad()
-                    answers, labels = _predict_labelled(head, train, rows[start : start + settings.batch_size], device)
+                    outputs, labels = _predict_labelled(head, train, rows[start : start + settings.batch_size], device)
                     if len(labels):
-                        self._losses(answers, labels).mean().backward()
+                        self._losses(outputs, labels).mean().backward()
                         optimizer.step()
         head.eval()
         test = splits["test"]
         found = [_predict_labelled(head, test, [row], device) for row in range(len(test.states))]
-        answers, labels = (torch.cat([pair[side].detach().cpu() for pair in found]) for side in (0, 1))
-        metrics = {"loss": float(self._losses(answers, labels).mean())} if len(labels) else {}
-        return metrics | metrics_and_table(self._answers, answers, labels)[0]
+        outputs, labels = (torch.cat([pair[side].detach().cpu() for pair in found]) for side in (0, 1))
+        metrics = {"loss": float(self._losses(outputs, labels).mean())} if len(labels) else {}
+        return metrics | metrics_and_table(self._label_spec, outputs, labels)[0]
 
-    def _losses(self, answers: Tensor, labels: Tensor) -> Tensor:
+    def _losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
         if self.of_classes:
-            return F.cross_entropy(answers, labels, reduction="none")
-        return (answers[:, 0] - labels).square()
+            return F.cross_entropy(outputs, labels, reduction="none")
+        return (outputs[:, 0] - labels).square()
 
     def _head(self, hidden_size: int) -> nn.Module:
-        outputs = len(self._answers.classes) if self.of_classes else 1
+        outputs = len(self._label_spec.classes) if self.of_classes else 1
         if self.settings.head is None and not self.per_residue:  # v1's
             return MlpHead([hidden_size, 256, 128, outputs], 0.1, per_residue=False)
         settings = self._head_settings()

@@ -54,13 +54,13 @@ class LabelCheck:
 
     Args:
         tokenizer: counts the residues of a sequence.
-        answers: the label spec; a classification without classes takes any class.
+        label_spec: the label spec; a classification without classes takes any class.
         how: error to refuse bad labels, skip to leave them out, or class to take words for missing values as classes.
         key: the user's key for `how`, for messages.
     """
 
     tokenizer: Tokenizer
-    answers: LabelSpec
+    label_spec: LabelSpec
     how: str = ERROR
     key: str = "task.on_bad_label"
     _bad: dict[str, list[str]] = field(default_factory=dict)
@@ -70,8 +70,8 @@ class LabelCheck:
     """Records of which all of several labels are missing."""
 
     def __post_init__(self) -> None:
-        check_on_bad_label(self.key, self.how, self.answers.of_classes)
-        self._objective = LabelObjective(self.tokenizer, self.answers, form=InputForm(), seq_length=2**31 - 1)
+        check_on_bad_label(self.key, self.how, self.label_spec.of_classes)
+        self._objective = LabelObjective(self.tokenizer, self.label_spec, form=InputForm(), seq_length=2**31 - 1)
 
     def splits(self, splits: LabelledSplits, *, quiet: bool = False) -> LabelledSplits:
         """Return the splits without bad labels; see `parts`."""
@@ -86,7 +86,7 @@ class LabelCheck:
             DataError: labels are bad and `how` does not allow it, or a split has no other label.
         """
         for part in parts.values():
-            check_targets(part, self.answers)
+            check_targets(part, self.label_spec)
         self._bad, self._residues, self._unlabelled = {}, 0, 0
         kept = {name: self._clean(name, records) for name, records in parts.items()}
         total, records = sum(map(len, self._bad.values())), sum(map(len, parts.values()))
@@ -114,7 +114,7 @@ class LabelCheck:
         masks, rows = list(records.masks or [""] * len(records)), []
         for row in range(len(records)):
             record = records[row]
-            if self.how == SKIP and self.answers.per_residue:
+            if self.how == SKIP and self.label_spec.per_residue:
                 record = self._ignore_missing(record)
                 masks[row] = record.mask
             try:
@@ -128,14 +128,14 @@ class LabelCheck:
 
     def _check(self, record: LabelledRecord) -> bool:
         """Return whether the record is of use: one with several labels needs one of them."""
-        residues = len(self.tokenizer.encode(record.sequence)) if self.answers.per_residue else 1
+        residues = len(self.tokenizer.encode(record.sequence)) if self.label_spec.per_residue else 1
         try:
             _, counts = self._objective.targets(record, residues)
         except BadLabel as bad:
-            if bad.reason == MISSING_VALUE and self.how == CLASS and not self.answers.classes:
+            if bad.reason == MISSING_VALUE and self.how == CLASS and not self.label_spec.classes:
                 return True
             raise
-        if self.answers.targets:
+        if self.label_spec.targets:
             return bool(counts.any())
         if self.how == SKIP and not counts.any():
             raise BadLabel("no label counts", record)
@@ -143,12 +143,12 @@ class LabelCheck:
 
     def _ignore_missing(self, record: LabelledRecord) -> LabelledRecord:
         """Mask the residues whose label is a missing value."""
-        words = label_words(record.label, self.answers)
+        words = label_words(record.label, self.label_spec)
         mask = record.mask or "1" * len(words)
         if len(mask) != len(words):
             return record
         missing = [
-            counts != "0" and word not in self.answers.classes and is_missing(word, self.answers)
+            counts != "0" and word not in self.label_spec.classes and is_missing(word, self.label_spec)
             for word, counts in zip(words, mask, strict=True)
         ]
         if not any(missing):
@@ -164,26 +164,28 @@ class LabelCheck:
         return f"{', '.join(texts)}."
 
     def _advice(self) -> str:
-        what = "such residues and records" if self.answers.per_residue else "such records"
+        what = "such residues and records" if self.label_spec.per_residue else "such records"
         text = f" Correct them, or leave {what} out with {self.key}=skip."
-        if MISSING_VALUE in self._bad and self.answers.of_classes and self.how == ERROR:
-            letters = ", as '-' is in DSSP" if self.answers.per_residue else ""
+        if MISSING_VALUE in self._bad and self.label_spec.of_classes and self.how == ERROR:
+            letters = ", as '-' is in DSSP" if self.label_spec.per_residue else ""
             text += f" If a word for a missing value is a class{letters}, set {self.key}=class."
         return text
 
 
-def labels_text(splits: LabelledSplits, answers: LabelSpec) -> str:
+def labels_text(splits: LabelledSplits, label_spec: LabelSpec) -> str:
     """Return one line: the classes with their counts in each split, or the range of the training values."""
-    if answers.targets:
-        return several_text(splits, answers)
-    if answers.matching:
+    if label_spec.targets:
+        return several_text(splits, label_spec)
+    if label_spec.matching:
         return "none; all pairs belong together"
-    if not answers.of_classes:
-        mean, deviation = mean_and_scale(splits.train, answers.per_residue)
+    if not label_spec.of_classes:
+        mean, deviation = mean_and_scale(splits.train, label_spec.per_residue)
         return f"values of the training split: mean {mean:.6g}, standard deviation {deviation:.6g}"
     parts = splits.parts()
-    counts = np.stack([class_counts(part, list(answers.classes), answers.per_residue) for part in parts.values()])
-    named = [f"{name} {' + '.join(f'{n:,}' for n in of)}" for name, of in zip(answers.classes, counts.T, strict=True)]
+    counts = np.stack([class_counts(part, list(label_spec.classes), label_spec.per_residue) for part in parts.values()])
+    named = [
+        f"{name} {' + '.join(f'{n:,}' for n in of)}" for name, of in zip(label_spec.classes, counts.T, strict=True)
+    ]
     more = f" and {len(named) - _SHOWN} more" if len(named) > _SHOWN else ""
-    unit = "residues" if answers.per_residue else "sequences"
+    unit = "residues" if label_spec.per_residue else "sequences"
     return f"{', '.join(named[:_SHOWN])}{more} ({unit} in {' + '.join(parts)})"

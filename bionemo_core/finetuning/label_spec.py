@@ -41,6 +41,11 @@ V1_KINDS = {
 }
 
 
+def label_spec_of(module: Any) -> "LabelSpec | None":
+    """Return the label spec of a fine-tuned model; None for any other model."""
+    return getattr(module, "answers", None)
+
+
 def read_kind(typed: str, key: str) -> str:
     """Return the kind that was typed for `key`, by today's name.
 

@@ -37,7 +37,7 @@ def check_on_long(how: str, per_residue: bool) -> None:
 
 
 def shorten(
-    splits: LabelledSplits, limit: int, how: str, tokenizer: Tokenizer, answers: LabelSpec, *, quiet: bool = False
+    splits: LabelledSplits, limit: int, how: str, tokenizer: Tokenizer, label_spec: LabelSpec, *, quiet: bool = False
 ) -> LabelledSplits:
     """Return the splits with sequences of at most `limit` tokens, and log what was changed, unless `quiet`.
 
@@ -47,7 +47,7 @@ def shorten(
         how: skip to leave longer sequences out, error, truncate, or window to cut them, with their labels, into
             consecutive windows that become records of their own, `id/1`, `id/2` and so on.
         tokenizer: counts the tokens.
-        answers: says whether labels belong to residues.
+        label_spec: says whether labels belong to residues.
         quiet: do not log.
 
     Raises:
@@ -56,13 +56,14 @@ def shorten(
     if how == SKIP:
         return splits.drop_longer(limit, tokenizer)
     kept: dict[str, Any] = {
-        name: _shorten_part(part, name, limit, how, tokenizer, answers, quiet) for name, part in splits.parts().items()
+        name: _shorten_part(part, name, limit, how, tokenizer, label_spec, quiet)
+        for name, part in splits.parts().items()
     }
     return replace(splits, **kept)
 
 
 def _shorten_part(
-    records: LabelledRecords, name: str, limit: int, how: str, tokenizer: Tokenizer, answers: LabelSpec, quiet: bool
+    records: LabelledRecords, name: str, limit: int, how: str, tokenizer: Tokenizer, label_spec: LabelSpec, quiet: bool
 ) -> LabelledRecords:
     rule = LongRule(TRUNCATE if how == TRUNCATE else ERROR, limit, 0)
     long = [
@@ -83,7 +84,7 @@ def _shorten_part(
     pieces: list[LabelledRecord] = []
     for row in range(len(records)):
         record = records[row]
-        pieces += _cut(record, limit, how, tokenizer, answers) if row in changed else [record]
+        pieces += _cut(record, limit, how, tokenizer, label_spec) if row in changed else [record]
     return replace(
         records,
         ids=tuple(piece.id for piece in pieces),
@@ -96,7 +97,7 @@ def _shorten_part(
 
 
 def _cut(
-    record: LabelledRecord, limit: int, how: str, tokenizer: Tokenizer, answers: LabelSpec
+    record: LabelledRecord, limit: int, how: str, tokenizer: Tokenizer, label_spec: LabelSpec
 ) -> list[LabelledRecord]:
     ids = tokenizer.encode(record.sequence)
     windows = [Window(0, limit)] if how == TRUNCATE else split_windows(len(ids), limit, 0)
@@ -108,10 +109,10 @@ def _cut(
         piece = record._replace(sequence=_text_of(record, ids, place, tokenizer))
         if how == WINDOW:
             piece = piece._replace(id=f"{record.id}/{number}")
-        if answers.per_residue:
-            words = label_words(record.label, answers)[place]
+        if label_spec.per_residue:
+            words = label_words(record.label, label_spec)[place]
             mask = (record.mask or "1" * len(ids))[place]
-            joined = ("" if answers.of_classes else " ").join(words)
+            joined = ("" if label_spec.of_classes else " ").join(words)
             piece = piece._replace(label=joined, mask="0" * again + mask[again:])
         pieces.append(piece)
     return pieces

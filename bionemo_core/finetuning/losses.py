@@ -18,29 +18,29 @@ OF_VALUES = ("sequence_regression", "token_regression")
 """The kinds for which a loss is that does not name its own."""
 
 
-def squared_error(answers: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
+def squared_error(outputs: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
     """Return the summed squared error of values, all [N, O]."""
-    return (answers - labels).square().where(counts, 0.0).sum()
+    return (outputs - labels).square().where(counts, 0.0).sum()
 
 
-def yes_or_no(answers: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
-    """Return the summed cross entropy of labels that are 0 or 1, in nats; answers are logits, all [N, O]."""
+def yes_or_no(outputs: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
+    """Return the summed cross entropy of labels that are 0 or 1, in nats; outputs are logits, all [N, O]."""
     import torch.nn.functional as F
 
-    losses = F.binary_cross_entropy_with_logits(answers, labels, reduction="none")
+    losses = F.binary_cross_entropy_with_logits(outputs, labels, reduction="none")
     return losses.where(counts, 0.0).sum()
 
 
-def ranking(answers: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
+def ranking(outputs: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
     """Return the loss of pairs of sequences under the model of Bradley and Terry, in nats, all [N, O].
 
     Of two sequences of the micro batch with different labels, the one with the higher label wins with the probability
-    `sigmoid(difference of the answers)`. The mean over the pairs is multiplied by the number of labels, as other losses
+    `sigmoid(difference of the outputs)`. The mean over the pairs is multiplied by the number of labels, as other losses
     are sums over labels. Pairs of equal labels say nothing.
     """
     import torch.nn.functional as F
 
-    above = answers[:, None] - answers[None]
+    above = outputs[:, None] - outputs[None]
     pairs = counts[:, None] & counts[None] & (labels[:, None] > labels[None])
     losses = F.softplus(-above).where(pairs, 0.0).sum((0, 1))
     return (losses / pairs.sum((0, 1)).clamp(min=1) * counts.sum(0)).sum()
@@ -55,9 +55,9 @@ class Ranking:
     compares = True
     only_order = True
 
-    def __call__(self, answers: Tensor, labels: Tensor, counts: Tensor, /) -> Tensor:
+    def __call__(self, outputs: Tensor, labels: Tensor, counts: Tensor, /) -> Tensor:
         """Return the summed loss; see `ranking`."""
-        return ranking(answers, labels, counts)
+        return ranking(outputs, labels, counts)
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class AbsentLoss:
 
     name: str
 
-    def __call__(self, answers: Tensor, labels: Tensor, counts: Tensor, /) -> Tensor:
+    def __call__(self, outputs: Tensor, labels: Tensor, counts: Tensor, /) -> Tensor:
         """Raise, because the loss is needed.
 
         Raises:

@@ -37,12 +37,12 @@ class AnswerMetrics:
     They are computed from all predictions together, not averaged over batches.
 
     Args:
-        answers: the label spec.
+        label_spec: the label spec.
         only: the metrics that have a meaning for the outputs; None: all.
     """
 
-    def __init__(self, answers: LabelSpec, only: tuple[str, ...] | None = None) -> None:
-        self.answers = answers
+    def __init__(self, label_spec: LabelSpec, only: tuple[str, ...] | None = None) -> None:
+        self.label_spec = label_spec
         self.only = only
         self._seen: list[tuple[Tensor, Tensor]] = []
         self.table: list[dict[str, str]] = []
@@ -51,7 +51,7 @@ class AnswerMetrics:
     @property
     def logged_names(self) -> tuple[str, ...]:
         """The names of the metrics."""
-        names = CLASS_METRICS if self.answers.of_classes or self.answers.multilabel else VALUE_METRICS
+        names = CLASS_METRICS if self.label_spec.of_classes or self.label_spec.multilabel else VALUE_METRICS
         return tuple(name for name in names if self.only is None or name in self.only)
 
     def reset(self) -> None:
@@ -61,26 +61,26 @@ class AnswerMetrics:
     def update(self, network: nn.Module, micro_batch: MicroBatch) -> None:
         """Store the predictions and labels that count."""
         tuned: Any = network
-        answers: Tensor = tuned.predictions(micro_batch)
+        outputs: Tensor = tuned.predictions(micro_batch)
         labels, counts = tuned.targets(micro_batch)
         if micro_batch.num_sequences == 0:
             counts = torch.zeros_like(counts)
-        if self.answers.targets:
+        if self.label_spec.targets:
             kept = counts.any(-1)
-            answers, labels, counts = answers[kept], torch.where(counts, labels, torch.nan)[kept], counts.any(-1)[kept]
-        self._seen.append((answers[counts].cpu(), labels[counts].cpu()))
+            outputs, labels, counts = outputs[kept], torch.where(counts, labels, torch.nan)[kept], counts.any(-1)[kept]
+        self._seen.append((outputs[counts].cpu(), labels[counts].cpu()))
 
     def compute(self, groups: ProcessGroups) -> dict[str, float]:
         """Compute the metrics over all ranks, and fill `table`."""
-        kind = torch.int64 if self.answers.of_classes else torch.float32
-        shape = (0, self.answers.outputs) if self.answers.targets else (0,)
-        none = torch.zeros(0, self.answers.outputs), torch.zeros(shape, dtype=kind)
+        kind = torch.int64 if self.label_spec.of_classes else torch.float32
+        shape = (0, self.label_spec.outputs) if self.label_spec.targets else (0,)
+        none = torch.zeros(0, self.label_spec.outputs), torch.zeros(shape, dtype=kind)
         sides = [torch.cat([none[side], *(pair[side].to(none[side].dtype) for pair in self._seen)]) for side in (0, 1)]
         if groups.data_size > 1:
             gathered: list[Any] = [None] * groups.data_size
             dist.all_gather_object(gathered, [side.numpy() for side in sides], group=groups.data)
             sides = [torch.cat([torch.from_numpy(one[side]) for one in gathered]) for side in (0, 1)]
-        metrics, self.table = metrics_and_table(self.answers, *sides)
+        metrics, self.table = metrics_and_table(self.label_spec, *sides)
         if self.only is None:
             return metrics
         kept = ("target", *self.only)
@@ -89,7 +89,7 @@ class AnswerMetrics:
 
 
 def metrics_and_table(
-    answers: LabelSpec, outputs: Tensor, labels: Tensor
+    label_spec: LabelSpec, outputs: Tensor, labels: Tensor
 ) -> tuple[dict[str, float], list[dict[str, str]]]:
     """Compute the metrics of a model's outputs [n, outputs], logits or standardised values, and those of each class.
 
@@ -99,32 +99,32 @@ def metrics_and_table(
     predicted class, has MCC 0, and constant predictions have Spearman 0. R2 and Spearman are left out if there are no
     two different labels, and the areas under curves if no class has labels for and against it.
     """
-    if answers.targets:
-        return _several_metrics(answers, outputs, labels)
-    if not answers.of_classes:
-        return metrics_of(answers, outputs[:, 0], labels), []
+    if label_spec.targets:
+        return _several_metrics(label_spec, outputs, labels)
+    if not label_spec.of_classes:
+        return metrics_of(label_spec, outputs[:, 0], labels), []
     if not len(labels):
         return {}, []
     predicted, numbers = outputs.argmax(-1).numpy(), labels.numpy()
     # In float64, because in float32 the probabilities of sure predictions are all 1.
     probabilities = outputs.double().softmax(-1).numpy()
-    classes = one_against_the_rest(predicted, numbers, probabilities, len(answers.classes))
-    metrics = _class_metrics(predicted, numbers, len(answers.classes)) | macro_averages(classes)
-    return metrics, table_rows(answers.classes, classes)
+    classes = one_against_the_rest(predicted, numbers, probabilities, len(label_spec.classes))
+    metrics = _class_metrics(predicted, numbers, len(label_spec.classes)) | macro_averages(classes)
+    return metrics, table_rows(label_spec.classes, classes)
 
 
-def metrics_of(answers: LabelSpec, predicted: Tensor, labels: Tensor) -> dict[str, float]:
+def metrics_of(label_spec: LabelSpec, predicted: Tensor, labels: Tensor) -> dict[str, float]:
     """Compute metrics of predicted classes as int64[n], or of standardised values as float32[n]; see above.
 
     A class alone has no probability, and so no area under a curve.
     """
     if not len(labels):
         return {}
-    if answers.of_classes:
+    if label_spec.of_classes:
         sides = predicted.numpy(), labels.numpy()
-        classes = one_against_the_rest(*sides, None, len(answers.classes))
-        return _class_metrics(*sides, len(answers.classes)) | macro_averages(classes)
-    first, second = (side.double().numpy() * answers.scale + answers.mean for side in (predicted, labels))
+        classes = one_against_the_rest(*sides, None, len(label_spec.classes))
+        return _class_metrics(*sides, len(label_spec.classes)) | macro_averages(classes)
+    first, second = (side.double().numpy() * label_spec.scale + label_spec.mean for side in (predicted, labels))
     return _value_metrics(first, second)
 
 
@@ -140,22 +140,22 @@ def _class_metrics(predicted: NDArray[np.int64], labels: NDArray[np.int64], num_
 
 
 def _several_metrics(
-    answers: LabelSpec, outputs: Tensor, labels: Tensor
+    label_spec: LabelSpec, outputs: Tensor, labels: Tensor
 ) -> tuple[dict[str, float], list[dict[str, str]]]:
     """Compute the metrics of each target from its own labels, and their means."""
     of_targets = []
-    for place in range(len(answers.targets)):
+    for place in range(len(label_spec.targets)):
         known = ~labels[:, place].isnan()
         predicted, own = outputs[known, place].double().numpy(), labels[known, place].double().numpy()
         found: dict[str, float | None] = {"labels": len(own)}
-        if answers.multilabel:
+        if label_spec.multilabel:
             found |= _yes_metrics(predicted, own == 1)
         elif len(own):
-            mean, scale = answers.means[place], answers.scales[place]
+            mean, scale = label_spec.means[place], label_spec.scales[place]
             found |= _value_metrics(predicted * scale + mean, own * scale + mean)
         of_targets.append(found)
     metrics = mean_values(of_targets, leave_out=("labels", "support"))
-    return metrics, value_table("target", answers.targets, of_targets)
+    return metrics, value_table("target", label_spec.targets, of_targets)
 
 
 def _yes_metrics(logits: NDArray[np.float64], yes: NDArray[np.bool_]) -> dict[str, float | None]:

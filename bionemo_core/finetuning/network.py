@@ -270,11 +270,11 @@ class FineTunedNetwork(nn.Module):
         """Return the head's outputs for the states of an encoder; see `predictions`."""
         if self.scaler is not None:
             residues = self.scaler(residues)
-        answers = self.head(residues).float()
+        outputs = self.head(residues).float()
         if self.start is None:
-            return answers
+            return outputs
         states = residues.states if self.per_residue else residues.mean()
-        return answers + self.start(states.to(self.start.weight.dtype)).float()
+        return outputs + self.start(states.to(self.start.weight.dtype)).float()
 
     def targets(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
         """Return the labels of these outputs and whether each counts, both [R or N]; values as float32.
@@ -298,15 +298,15 @@ class FineTunedNetwork(nn.Module):
         """Return the summed loss of labels that count, a float32 scalar."""
         if self.matching:
             return self._matching_loss(batch)
-        answers = self.predictions(batch)
+        outputs = self.predictions(batch)
         labels, counts = self.targets(batch)
         if self.num_classes is None:
             loss = self.loss or squared_error
-            return loss(answers, labels.view_as(answers), counts.view_as(answers))
+            return loss(outputs, labels.view_as(outputs), counts.view_as(outputs))
         chosen = labels.clamp(0, self.num_classes - 1)
         if self.loss is not None:
-            return self.loss(answers, chosen, counts)
-        losses = F.cross_entropy(answers, chosen, reduction="none")
+            return self.loss(outputs, chosen, counts)
+        losses = F.cross_entropy(outputs, chosen, reduction="none")
         if self.class_weights is not None:
             losses = losses * self.get_buffer("class_weights")[chosen]
         return (losses * counts).sum()

@@ -49,18 +49,18 @@ class BadLabel(DataError):
         self.reason, self.detail = reason, detail
 
 
-def is_missing(word: str, answers: LabelSpec) -> bool:
+def is_missing(word: str, label_spec: LabelSpec) -> bool:
     """Return whether a label, or that of one residue, is a word for a missing value."""
-    if answers.per_residue and answers.of_classes:
+    if label_spec.per_residue and label_spec.of_classes:
         return word in MISSING_LETTERS
     return word.strip().lower() in MISSING_WORDS
 
 
-def label_words(label: str, answers: LabelSpec) -> list[str]:
+def label_words(label: str, label_spec: LabelSpec) -> list[str]:
     """Return the labels of a record: one, or one per residue."""
-    if not answers.per_residue:
+    if not label_spec.per_residue:
         return [label]
-    return list(label) if answers.of_classes else label.split()
+    return list(label) if label_spec.of_classes else label.split()
 
 
 class LabelObjective:
@@ -68,17 +68,17 @@ class LabelObjective:
 
     Args:
         tokenizer: reads the sequences.
-        answers: the label spec.
+        label_spec: the label spec.
         form: the form of the encoder's input.
         seq_length: the maximum length of an example in tokens.
     """
 
-    def __init__(self, tokenizer: Tokenizer, answers: LabelSpec, *, form: InputForm, seq_length: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, label_spec: LabelSpec, *, form: InputForm, seq_length: int) -> None:
         self.input = ModelInput(tokenizer, form)
-        self.answers = answers
+        self.label_spec = label_spec
         self.seq_length = seq_length
         self.max_tokens = seq_length - self.input.num_terminals
-        self._numbers = {name: number for number, name in enumerate(answers.classes)}
+        self._numbers = {name: number for number, name in enumerate(label_spec.classes)}
 
     def record_example(self, record: LabelledRecord, draw: RecordRng | None = None) -> Example:
         """Make the example of one record.
@@ -94,13 +94,13 @@ class LabelObjective:
     def make_example(self, tokens: NDArray[np.int32], record: LabelledRecord, num_residues: int, first: int) -> Example:
         """Make an example of these tokens, whose residues begin at `first`."""
         labels, chosen = np.zeros(len(tokens), dtype=np.int32), np.zeros(len(tokens), dtype=np.bool_)
-        if self.answers.targets:
+        if self.label_spec.targets:
             several = self.several_labels(record)
             chosen[0] = not np.isnan(several).all()
             return Example(tokens, labels, chosen, several)
         if record.label:
             values, counts = self.targets(record, num_residues)
-            place = slice(first, first + num_residues) if self.answers.per_residue else slice(0, 1)
+            place = slice(first, first + num_residues) if self.label_spec.per_residue else slice(0, 1)
             labels[place], chosen[place] = values, counts
         return Example(tokens, labels, chosen)
 
@@ -110,9 +110,9 @@ class LabelObjective:
         Raises:
             BadLabel: a label cannot be read.
         """
-        values = read_several(record, self.answers)
-        if not self.answers.multilabel and self.answers.means:
-            values = (values - np.array(self.answers.means)) / np.array(self.answers.scales)
+        values = read_several(record, self.label_spec)
+        if not self.label_spec.multilabel and self.label_spec.means:
+            values = (values - np.array(self.label_spec.means)) / np.array(self.label_spec.scales)
         return values.astype(np.float32)
 
     def targets(self, record: LabelledRecord, num_residues: int) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
@@ -121,35 +121,35 @@ class LabelObjective:
         Raises:
             BadLabel: a value is missing, a class is unknown, a number cannot be read, or the lengths differ.
         """
-        if self.answers.targets:
+        if self.label_spec.targets:
             several = self.several_labels(record)
             return several.view(np.int32), ~np.isnan(several)
-        if self.answers.matching:
+        if self.label_spec.matching:
             if record.label != TOGETHER:
                 raise BadLabel("a label, where pairs have none", record, f": {record.label!r}; set {_NO_TARGET}")
             return np.zeros(1, dtype=np.int32), np.ones(1, dtype=np.bool_)
-        words = label_words(record.label, self.answers)
-        if self.answers.per_residue:
+        words = label_words(record.label, self.label_spec)
+        if self.label_spec.per_residue:
             _check_lengths(record, len(words), num_residues, unit_of(self.input.tokenizer))
         counts = np.ones(len(words), dtype=np.bool_)
-        if record.mask and self.answers.per_residue:
+        if record.mask and self.label_spec.per_residue:
             counts &= np.array([letter != "0" for letter in record.mask])
-        missing = {word for word in set(words).difference(self._numbers) if is_missing(word, self.answers)}
+        missing = {word for word in set(words).difference(self._numbers) if is_missing(word, self.label_spec)}
         if missing and (places := [place for place in np.flatnonzero(counts) if words[place] in missing]):
-            residue = f" at residue {places[0] + 1}" if self.answers.per_residue else ""
+            residue = f" at residue {places[0] + 1}" if self.label_spec.per_residue else ""
             raise BadLabel(MISSING_VALUE, record, f": {words[places[0]]!r}{residue}")
-        if self.answers.of_classes:
+        if self.label_spec.of_classes:
             numbers = [self._numbers.get(word, -1) for word in words]
             values = np.array(numbers, dtype=np.int32)
-            if self.answers.classes and (values[counts] < 0).any():
+            if self.label_spec.classes and (values[counts] < 0).any():
                 word = words[int(np.flatnonzero((values < 0) & counts)[0])]
-                known = ", ".join(self.answers.classes)
+                known = ", ".join(self.label_spec.classes)
                 raise BadLabel("unknown class", record, f": {word!r} is not among those trained on: {known}")
             return values, counts
         values_read = np.array(
             [number(word, record) if kept else 0.0 for word, kept in zip(words, counts, strict=True)]
         )
-        return ((values_read - self.answers.mean) / self.answers.scale).astype(np.float32).view(np.int32), counts
+        return ((values_read - self.label_spec.mean) / self.label_spec.scale).astype(np.float32).view(np.int32), counts
 
 
 def _check_lengths(record: LabelledRecord, num_labels: int, num_residues: int, unit: str) -> None:
@@ -182,7 +182,7 @@ class StoredStatesObjective:
     @property
     def one_state_per_sequence(self) -> bool:
         """Whether a sequence is one row of the table, the mean of its states."""
-        return not self.inner.answers.per_residue
+        return not self.inner.label_spec.per_residue
 
     def record_example(self, record: LabelledRecord, draw: RecordRng | None = None) -> Example:
         """Make the example of one record."""
@@ -190,15 +190,15 @@ class StoredStatesObjective:
         return self.inner.make_example(np.arange(start, stop, dtype=np.int32), record, stop - start, first=0)
 
 
-def read_several(record: LabelledRecord, answers: LabelSpec) -> NDArray[np.float64]:
+def read_several(record: LabelledRecord, label_spec: LabelSpec) -> NDArray[np.float64]:
     """Return the labels of a record that has several, NaN where one is missing: numbers, or 1 for yes and 0 for no.
 
     Raises:
         BadLabel: a label is not a finite number, or neither yes nor no.
     """
     words = record.label.split(TARGET_SEPARATOR)
-    read = _yes_or_no if answers.multilabel else number
-    return np.array([np.nan if is_missing(word, answers) else read(word, record) for word in words])
+    read = _yes_or_no if label_spec.multilabel else number
+    return np.array([np.nan if is_missing(word, label_spec) else read(word, record) for word in words])
 
 
 def _yes_or_no(word: str, record: LabelledRecord) -> float:

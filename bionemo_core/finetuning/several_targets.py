@@ -20,78 +20,80 @@ log = logging.getLogger("bionemo")
 KINDS_OF_SEVERAL = ("sequence_regression", MULTILABEL)
 
 
-def check_targets(records: LabelledRecords, answers: LabelSpec) -> None:
+def check_targets(records: LabelledRecords, label_spec: LabelSpec) -> None:
     """Check that records have the labels that a model or a task predicts.
 
     Raises:
         ConfigError: they have others, or the kind needs several labels or does not take them.
     """
-    if answers.multilabel and not records.targets:
+    if label_spec.multilabel and not records.targets:
         raise ConfigError(
             f"task.kind={MULTILABEL}: the data has one label for each sequence. Name the yes/no columns with "
             "data.target_columns=[first,second]."
         )
-    if records.targets and answers.kind not in KINDS_OF_SEVERAL:
+    if records.targets and label_spec.kind not in KINDS_OF_SEVERAL:
         raise ConfigError(
             f"data.target_columns: several labels of a sequence are for task.kind={' or '.join(KINDS_OF_SEVERAL)}, got "
-            f"{answers.kind}. Choose one column with data.target_column."
+            f"{label_spec.kind}. Choose one column with data.target_column."
         )
-    if records.targets != answers.targets:
-        expected, got = ("|".join(names) or "one label without a name" for names in (answers.targets, records.targets))
+    if records.targets != label_spec.targets:
+        expected, got = (
+            "|".join(names) or "one label without a name" for names in (label_spec.targets, records.targets)
+        )
         raise ConfigError(
             f"data.target_columns: the data has the labels {got}, and the model predicts {expected}. Name the same "
             "columns in the same order."
         )
 
 
-def several_table(records: LabelledRecords, answers: LabelSpec) -> NDArray[np.float64]:
+def several_table(records: LabelledRecords, label_spec: LabelSpec) -> NDArray[np.float64]:
     """Return all labels, float64[records, targets], NaN where one is missing."""
-    return np.stack([read_several(records[row], answers) for row in range(len(records))])
+    return np.stack([read_several(records[row], label_spec) for row in range(len(records))])
 
 
-def means_and_scales(records: LabelledRecords, answers: LabelSpec) -> tuple[list[float], list[float]]:
+def means_and_scales(records: LabelledRecords, label_spec: LabelSpec) -> tuple[list[float], list[float]]:
     """Return the mean and the standard deviation of each target; for constant values the deviation is 1.
 
     Raises:
         DataError: a target has no label.
     """
-    table = several_table(records, answers)
-    check_some_label(table, answers)
+    table = several_table(records, label_spec)
+    check_some_label(table, label_spec)
     means = np.nanmean(table, axis=0)
     # Not by the deviation alone: rounding makes that of three times 0.1 positive.
     constant = np.nanmin(table, axis=0) == np.nanmax(table, axis=0)
     return means.tolist(), np.where(constant, 1.0, np.nanstd(table, axis=0)).tolist()
 
 
-def check_some_label(table: NDArray[np.float64], answers: LabelSpec) -> None:
+def check_some_label(table: NDArray[np.float64], label_spec: LabelSpec) -> None:
     """Check that each target has a label to train on; warn of labels that are always the same.
 
     Raises:
         DataError: one has none.
     """
     counts = (~np.isnan(table)).sum(0)
-    if without := [name for name, count in zip(answers.targets, counts, strict=True) if not count]:
+    if without := [name for name, count in zip(label_spec.targets, counts, strict=True) if not count]:
         raise DataError(
             f"labels: {', '.join(without)}: no record of the split train has this label. Leave the column out of "
             "data.target_columns."
         )
-    if answers.multilabel:
+    if label_spec.multilabel:
         yes = np.nansum(table, axis=0)
-        same = [name for name, ones, count in zip(answers.targets, yes, counts, strict=True) if ones in (0, count)]
+        same = [name for name, ones, count in zip(label_spec.targets, yes, counts, strict=True) if ones in (0, count)]
         if same:
             log.warning("labels: %s: every label of the split train is the same.", ", ".join(same))
 
 
-def several_text(splits: LabelledSplits, answers: LabelSpec) -> str:
+def several_text(splits: LabelledSplits, label_spec: LabelSpec) -> str:
     """Return one line: how many labels each target has in each split, and how many are missing."""
-    tables = {name: several_table(part, answers) for name, part in splits.parts().items()}
+    tables = {name: several_table(part, label_spec) for name, part in splits.parts().items()}
     total = sum(table.size for table in tables.values())
     missing = sum(int(np.isnan(table).sum()) for table in tables.values())
     texts = []
-    for place, name in enumerate(answers.targets):
+    for place, name in enumerate(label_spec.targets):
         columns = [table[:, place] for table in tables.values()]
         counts = " + ".join(f"{int((~np.isnan(column)).sum()):,}" for column in columns)
-        if answers.multilabel:
+        if label_spec.multilabel:
             counts = f"{' + '.join(f'{int(np.nansum(column)):,}' for column in columns)} yes of {counts}"
         texts.append(f"{name} {counts}")
     return f"{', '.join(texts)} (labels in {' + '.join(tables)}; {missing:,} of {total:,} missing)"

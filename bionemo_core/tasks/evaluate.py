@@ -23,6 +23,7 @@ from bionemo_core.data.store.prepare import short_lived_stores
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.finetuning.class_metrics import write_table
 from bionemo_core.finetuning.label_checks import LabelCheck
+from bionemo_core.finetuning.label_spec import LabelSpec, label_spec_of
 from bionemo_core.inference.scoring import scoring_tokens
 from bionemo_core.inference.scoring_answers import Predictor
 from bionemo_core.io.atomic import write_json, write_text
@@ -68,13 +69,11 @@ def evaluate(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> N
         raise ConfigError(f"task.output={folder}: already exists. Choose another name, or set task.overwrite=true.")
     if task.split not in SPLITS:
         raise ConfigError(f"task.split: got {task.split!r}, expected one of {', '.join(SPLITS)}.")
-    if task.pseudo_perplexity is not None and task.pseudo_perplexity < 0:
-        raise ConfigError(f"task.pseudo_perplexity: got {task.pseudo_perplexity}, expected a number of sequences.")
     device = choose_device(spec)
     ranks = start_workers(spec, device)
     opened = open_for_use(spec, registry, device, ranks)
     _check_weights(opened)
-    if not getattr(opened.module, "answers", None):
+    if label_spec_of(opened.module) is None:
         refuse_unread(task, ("on_bad_label",), "by a model that was not fine-tuned")
     with opening_on_all_ranks():
         tokens = scoring_tokens(None, device.name == "cuda")
@@ -89,7 +88,7 @@ def _evaluate(spec: RunSpec, task: Evaluate, work: EvaluationWork, registry: Reg
     data, seed = _choose_data(spec, opened)
     tokenizer = opened.tokenizer if pairs is None else pairs.tokenizer
     splits = _build_splits(data, seed, spec, registry, device, opened, tokenizer)
-    if not getattr(opened.module, "answers", None):
+    if label_spec_of(opened.module) is None:
         refuse_labels(splits, "the evaluation of a model that was not fine-tuned")
     learn_pairs(opened.module, splits, opened.tokenizer, opened.spec.model.name)
     of_pairs = bool(getattr(splits.train, "pairs", False))
@@ -99,15 +98,15 @@ def _evaluate(spec: RunSpec, task: Evaluate, work: EvaluationWork, registry: Reg
     if records is None or not len(records):
         raise ConfigError(f"task.split={task.split}: the data set {data.name!r} has no such split.")
     _check_same_kind(pairs, records)
-    if (answers := getattr(opened.module, "answers", None)) and isinstance(records, LabelledRecords):
-        check = LabelCheck(opened.tokenizer, answers, task.on_bad_label)
+    if (label_spec := label_spec_of(opened.module)) and isinstance(records, LabelledRecords):
+        check = LabelCheck(opened.tokenizer, label_spec, task.on_bad_label)
         records = check.parts({task.split: records.unchanged()})[task.split]
     evaluation = _Evaluation(spec, task, work, device, data.name, seed)
     columns = work.columns if of_pairs and task.beam_size else None
     folder = Path(task.output).expanduser()
     with fill_folder(folder, "task.output"):
         evaluation.measure(records)
-        if evaluation.answers:
+        if evaluation.label_spec:
             assert isinstance(records, LabelledRecords)
             evaluation.predict(records, folder)
         if columns is not None:
@@ -222,9 +221,9 @@ class _Evaluation:
         return self.opened.module
 
     @property
-    def answers(self) -> Any:
+    def label_spec(self) -> LabelSpec | None:
         """The label spec of a fine-tuned model; None for other models."""
-        return getattr(self.module, "answers", None)
+        return label_spec_of(self.module)
 
     @property
     def max_residues(self) -> int:
@@ -233,7 +232,7 @@ class _Evaluation:
 
     def measure(self, records: RecordDataset) -> None:
         """Compute the loss over the whole split, as a validation does, and the metrics of the module's probes."""
-        if self.answers and not isinstance(records, LabelledRecords):
+        if self.label_spec and not isinstance(records, LabelledRecords):
             raise ConfigError(
                 "data: evaluating a fine-tuned model needs labels. Choose data=labelled_csv or data=flip_fasta."
             )
@@ -243,7 +242,7 @@ class _Evaluation:
             used = self.work.pairs.fitting(records, self.task.split)
             self.used = used, self.work.use_pairs(used)
             records = used  # type: ignore[assignment]  # a labelled record takes the place of a text
-        elif self.answers:
+        elif self.label_spec:
             records = records.drop_longer(self.max_residues, self.task.split, self.opened.tokenizer)  # type: ignore[attr-defined]
         self.evaluated = len(records)
         cuts = count_cuts(records, module.objective, batch.seq_length or module.seq_length)
@@ -253,7 +252,7 @@ class _Evaluation:
         if means is not None:
             self.metrics["loss"] = means.loss
             self.metrics |= means.logged
-            if not self.answers:
+            if not self.label_spec:
                 self.metrics["perplexity"] = math.exp(min(means.tokens, 700.0))
         self.metrics |= measured.metrics
         self.classes += measured.table
@@ -293,23 +292,23 @@ class _Evaluation:
         predictor: Predictor
         if self.work.pairs is None:
             predictor = self.work.predictor
-            answers = self.work.predictions(records.sequences, records.ids)
+            predictions = self.work.predictions(records.sequences, records.ids)
             cut = [predictor.is_long(sequence) for sequence in records.sequences]
         else:
-            predictor, (records, answers) = self.work.pairs.predictor, self.used
+            predictor, (records, predictions) = self.work.pairs.predictor, self.used
             cut = [False] * len(records)
         rows = [
-            [name, *label.split(TARGET_SEPARATOR), *predictor.row(answer), str(int(too_long))]
-            for name, label, answer, too_long in zip(records.ids, records.labels, answers, cut, strict=True)
+            [name, *label.split(TARGET_SEPARATOR), *predictor.row(prediction), str(int(too_long))]
+            for name, label, prediction, too_long in zip(records.ids, records.labels, predictions, cut, strict=True)
         ]
         label_names = [f"label_{name}" for name in records.targets] or ["label"]
         write_csv(folder / PREDICTIONS, ["id", *label_names, *predictor.header(), "truncated"], rows)
         kept = [row for row, too_long in enumerate(cut) if not too_long]
-        if self.answers.matching:  # a cosine without a label to compare it with
+        if self.label_spec.matching:  # a cosine without a label to compare it with
             return
         objective = getattr(self.module.objective, "inner", self.module.objective)
         with optional_picture("The picture of the predictions"):
-            self.figures += plot_predictions(objective, records, answers, kept)
+            self.figures += plot_predictions(objective, records, predictions, kept)
 
     def pseudo_perplexity(self, records: RecordDataset, count: int) -> None:
         """Mask each residue alone, in the first `count` sequences that fit the model."""

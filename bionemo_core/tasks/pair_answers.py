@@ -15,6 +15,7 @@ from bionemo_core.config.schema import RunSpec
 from bionemo_core.data.pair_records import split_pair
 from bionemo_core.data.store.record_store import PreparedStore
 from bionemo_core.errors import ConfigError, DataError
+from bionemo_core.finetuning.label_spec import label_spec_of
 from bionemo_core.inference.beam_writer import BeamWriter, ExactMatch, Written
 from bionemo_core.io.atomic import new_csv
 from bionemo_core.parallel.weights import network_of
@@ -31,7 +32,7 @@ _BATCHES_PER_PART, _PART_SOURCES = 4, 4096
 def writes_answers(opened: OpenedModel) -> bool:
     """Return whether a model writes texts: it has a decoder, and no prediction head."""
     network: Any = network_of(opened.module)
-    return not getattr(opened.module, "answers", None) and all(hasattr(network, one) for one in ("encode", "start"))
+    return label_spec_of(opened.module) is None and all(hasattr(network, one) for one in ("encode", "start"))
 
 
 @dataclass(frozen=True)

@@ -40,9 +40,9 @@ class Baseline:
     metrics: dict[str, dict[str, float]]
 
     @classmethod
-    def of(cls, fit: LinearFit, rows: dict[str, StateRows], answers: LabelSpec) -> Baseline:
+    def of(cls, fit: LinearFit, rows: dict[str, StateRows], label_spec: LabelSpec) -> Baseline:
         """Measure a fit on the validation and the test split."""
-        measured = {name: _metrics(fit, part, answers) for name, part in rows.items() if name != "train"}
+        measured = {name: _metrics(fit, part, label_spec) for name, part in rows.items() if name != "train"}
         return cls(fit.penalty, fit.num_rows, measured)
 
     @property
@@ -73,11 +73,11 @@ def labelled_rows(records: LabelledRecords, objective: StoredStatesObjective, st
     """Return the states of a split whose labels count."""
     rows: list[Any] = []
     labels: list[Any] = []
-    answers = objective.inner.answers
-    of_classes = answers.of_classes
+    label_spec = objective.inner.label_spec
+    of_classes = label_spec.of_classes
     for record in (records[row] for row in range(len(records))):
         start, stop = (int(states.offsets[record.number + place]) for place in (0, 1))
-        if answers.targets:
+        if label_spec.targets:
             rows.append(np.arange(start, stop, dtype=np.int64))
             labels.append(objective.inner.several_labels(record)[None])
             continue
@@ -94,16 +94,16 @@ def split_rows(splits: LabelledSplits, objective: StoredStatesObjective, states:
 
 
 def solve_baseline(
-    rows: dict[str, StateRows], answers: LabelSpec, class_weights: list[float] | None, penalty: float | None = None
+    rows: dict[str, StateRows], label_spec: LabelSpec, class_weights: list[float] | None, penalty: float | None = None
 ) -> LinearFit:
     """Fit a linear head on the training split; the validation split chooses the penalty if none is given."""
     val = None if (found := rows.get("val")) is None else sampled(found, seed=0)
-    if answers.targets:
-        return fit_several(rows["train"], val, multilabel=answers.multilabel, penalty=penalty)
+    if label_spec.targets:
+        return fit_several(rows["train"], val, multilabel=label_spec.multilabel, penalty=penalty)
     return fit_linear(
         rows["train"],
         val,
-        num_classes=len(answers.classes) if answers.of_classes else None,
+        num_classes=len(label_spec.classes) if label_spec.of_classes else None,
         class_weights=class_weights,
         penalty=penalty,
     )
@@ -145,5 +145,5 @@ def fill_network(
         layer.bias.copy_(fit.bias)
 
 
-def _metrics(fit: LinearFit, rows: StateRows, answers: LabelSpec) -> dict[str, float]:
-    return metrics_and_table(answers, fit.outputs(rows), rows.labels)[0]
+def _metrics(fit: LinearFit, rows: StateRows, label_spec: LabelSpec) -> dict[str, float]:
+    return metrics_and_table(label_spec, fit.outputs(rows), rows.labels)[0]

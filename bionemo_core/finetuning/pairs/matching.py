@@ -64,7 +64,7 @@ class MatchMetrics(AnswerMetrics):
 
     def compute(self, groups: ProcessGroups) -> dict[str, float]:
         """Compute the metrics over all ranks."""
-        outputs = torch.cat([answers for answers, _ in self._seen]) if self._seen else torch.zeros(0, 2)
+        outputs = torch.cat([points for points, _ in self._seen]) if self._seen else torch.zeros(0, 2)
         if groups.data_size > 1:
             gathered: list[Any] = [None] * groups.data_size
             dist.all_gather_object(gathered, outputs.numpy(), group=groups.data)

@@ -37,7 +37,7 @@ class PairLabelObjective(LabelObjective):
 
     Args:
         tokenizer: reads the first sequences.
-        answers: the label spec.
+        label_spec: the label spec.
         form: the form of their input.
         seq_length: the maximum length of a first sequence in tokens.
         second: the form of the second sequences.
@@ -48,7 +48,7 @@ class PairLabelObjective(LabelObjective):
     def __init__(
         self,
         tokenizer: Tokenizer,
-        answers: LabelSpec,
+        label_spec: LabelSpec,
         *,
         form: InputForm,
         seq_length: int,
@@ -56,7 +56,7 @@ class PairLabelObjective(LabelObjective):
         second_tokens: int,
         target_length: int,
     ) -> None:
-        super().__init__(tokenizer, answers, form=form, seq_length=seq_length)
+        super().__init__(tokenizer, label_spec, form=form, seq_length=seq_length)
         self.second = second
         self.second_tokens = second_tokens
         self.target_length = target_length

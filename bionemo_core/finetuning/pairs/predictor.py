@@ -114,9 +114,9 @@ class PairPredictor(Predictor):
         """Return the predictions for some features, an array per pair, float32 [1, outputs]."""
         network: Any = self.module.network
         self.module.eval()
-        answers = self.info.in_units(network.outputs(as_states(features.to(self.embedder.device)))).cpu().numpy()
-        check_finite(answers, "prediction: values")
-        return list(answers[:, None])
+        predictions = self.info.in_units(network.outputs(as_states(features.to(self.embedder.device)))).cpu().numpy()
+        check_finite(predictions, "prediction: values")
+        return list(predictions[:, None])
 
 
 def predictor_of(opened: OpenedModel, settings: EmbeddingSettings, second: OpenedModel | None = None) -> Predictor:

@@ -29,20 +29,20 @@ def plot_pseudo_perplexities(
 
 
 def plot_predictions(
-    objective: Any, records: LabelledRecords, answers: list[NDArray[np.float32]], rows: list[int]
+    objective: Any, records: LabelledRecords, predictions: list[NDArray[np.float32]], rows: list[int]
 ) -> list[Figure]:
     """Plot the predictions of a fine-tuned model for some rows."""
-    label_spec = objective.answers
+    label_spec = objective.label_spec
     if label_spec.targets:
-        return _plot_several(objective, records, answers, rows)
+        return _plot_several(objective, records, predictions, rows)
     predicted, labels = [], []
     for row in rows:
-        values, counts = objective.targets(records[row], len(answers[row]))
+        values, counts = objective.targets(records[row], len(predictions[row]))
         if label_spec.of_classes:
-            predicted.append(answers[row].argmax(-1)[counts])
+            predicted.append(predictions[row].argmax(-1)[counts])
             labels.append(values[counts].astype(np.int64))
         else:
-            predicted.append(answers[row][counts, 0].astype(np.float64))
+            predicted.append(predictions[row][counts, 0].astype(np.float64))
             labels.append(values[counts].view(np.float32) * label_spec.scale + label_spec.mean)
     if not rows:
         return []
@@ -52,12 +52,12 @@ def plot_predictions(
 
 
 def _plot_several(
-    objective: Any, records: LabelledRecords, answers: list[NDArray[np.float32]], rows: list[int]
+    objective: Any, records: LabelledRecords, predictions: list[NDArray[np.float32]], rows: list[int]
 ) -> list[Figure]:
     """Plot the predictions of each of several targets."""
-    label_spec, figures = objective.answers, []
+    label_spec, figures = objective.label_spec, []
     labels = np.array([read_several(records[row], label_spec) for row in rows]).reshape(-1, len(label_spec.targets))
-    predicted = np.array([answers[row][0] for row in rows], dtype=np.float64).reshape(labels.shape)
+    predicted = np.array([predictions[row][0] for row in rows], dtype=np.float64).reshape(labels.shape)
     for name, label, answer in zip(label_spec.targets, labels.T, predicted.T, strict=True):
         known = ~np.isnan(label)
         if not known.any():

@@ -88,12 +88,12 @@ class FineTuning(TrainingHooks):
             self._open_second(spec, None, device.context(spec))
         tokenizer = opened.spec.tokenizer
         splits = self._build_labelled(spec, opened.tokenizer, device.context(spec))
-        answers = LabelSpec(self.task.kind, targets=splits.train.targets)
+        label_spec = LabelSpec(self.task.kind, targets=splits.train.targets)
         self._splits = splits
-        splits = self._check_labels(splits, answers, opened.tokenizer, quiet=True)
+        splits = self._check_labels(splits, label_spec, opened.tokenizer, quiet=True)
         params = model_params(self.task, opened, splits, registry, self._second)
-        answers = replace(answers, classes=tuple(params.get("classes", ())))
-        self._check_labels(splits, answers, opened.tokenizer, quiet=True)
+        label_spec = replace(label_spec, classes=tuple(params.get("classes", ())))
+        self._check_labels(splits, label_spec, opened.tokenizer, quiet=True)
         self._opened = opened
         return replace(
             spec, model=Choice("model", FINETUNED, params, CORE_DISTRIBUTION, __version__), tokenizer=tokenizer
@@ -177,7 +177,7 @@ class FineTuning(TrainingHooks):
         objective = self._linear.solve(parts, splits, kept)
         network.stored = StoredStates(kept.table)
         parts.module.objective = objective  # type: ignore[assignment]  # torch's stub allows tensors and modules only
-        if not objective.inner.answers.per_residue:
+        if not objective.inner.label_spec.per_residue:
             parts.module.seq_length = max(_SHORTEST, parts.spec.batch.seq_length or 0)  # type: ignore[assignment]  # as above
         return replace(parts, splits=splits)
 
@@ -207,12 +207,12 @@ class FineTuning(TrainingHooks):
     def _usable_splits(self, parts: Built) -> LabelledSplits:
         """Return the splits without what cannot be used, and say what they hold."""
         limit = _most_tokens(parts.module, finetuned_network(parts.module).encoder.form, parts)
-        answers: LabelSpec = parts.module.answers  # type: ignore[assignment]  # as above
+        label_spec: LabelSpec = parts.module.answers  # type: ignore[assignment]  # as above
         quiet = not parts.trainer.is_global_zero
-        splits = self._check_labels(_check_labelled(parts.splits), answers, parts.tokenizer, quiet=quiet)
+        splits = self._check_labels(_check_labelled(parts.splits), label_spec, parts.tokenizer, quiet=quiet)
         if not quiet:
-            print(f"{'classes' if answers.of_classes else 'labels':>10}  {labels_text(splits, answers)}")
-        splits = shorten(splits, limit, self.task.on_long, parts.tokenizer, answers, quiet=quiet)
+            print(f"{'classes' if label_spec.of_classes else 'labels':>10}  {labels_text(splits, label_spec)}")
+        splits = shorten(splits, limit, self.task.on_long, parts.tokenizer, label_spec, quiet=quiet)
         limits = {0: (parts.tokenizer, limit)}
         if not splits.train.seconds:
             return _with_limits(splits, limits)
@@ -223,7 +223,7 @@ class FineTuning(TrainingHooks):
             limit = _most_tokens(trained.module, trained.form, parts)
         if parts.spec.batch.seq_length and isinstance(parts.module.objective, PairLabelObjective):
             parts.module.objective.limit_rows(parts.spec.batch.seq_length)
-        splits = shorten(splits.swapped(), limit, self.task.on_long, tokenizer, answers, quiet=quiet).swapped()
+        splits = shorten(splits.swapped(), limit, self.task.on_long, tokenizer, label_spec, quiet=quiet).swapped()
         return _with_limits(splits, {**limits, 1: (tokenizer, limit)})
 
     def _open(self, spec: RunSpec, registry: Registry, device: Device) -> OpenedModel:
@@ -234,9 +234,9 @@ class FineTuning(TrainingHooks):
         return open_for_use(spec, registry, replace(device, precision="32"), Ranks())
 
     def _check_labels(
-        self, splits: LabelledSplits, answers: LabelSpec, tokenizer: Tokenizer, *, quiet: bool
+        self, splits: LabelledSplits, label_spec: LabelSpec, tokenizer: Tokenizer, *, quiet: bool
     ) -> LabelledSplits:
-        return LabelCheck(tokenizer, answers, self.task.on_bad_label).splits(splits, quiet=quiet)
+        return LabelCheck(tokenizer, label_spec, self.task.on_bad_label).splits(splits, quiet=quiet)
 
 
 def _most_tokens(module: pl.LightningModule, form: InputForm, parts: Built) -> int:

@@ -63,18 +63,18 @@ class LinearHead:
         if not solved:
             rows = {**rows, "train": sampled(rows["train"], parts.spec.seed)}
         params: Any = parts.spec.model.params
-        answers: Any = parts.module.answers
+        label_spec: Any = parts.module.answers
         penalty = params["head"]["params"].get("penalty") if solved else None
         bounded = network.scaler is not None and network.scaler.bounded
 
         def solve_and_measure() -> tuple[LinearFit, tuple[Tensor, Tensor] | None]:
-            found = solve_baseline(rows, answers, params.get("class_weights"), penalty)
+            found = solve_baseline(rows, label_spec, params.get("class_weights"), penalty)
             return found, found.whitened_range(rows["train"]) if bounded else None
 
         fit, extremes = on_first_rank(solve_and_measure)
         fill_network(network, fit, solved=solved, extremes=extremes)
         if measured:
-            self._baseline = Baseline.of(fit, rows, answers)
+            self._baseline = Baseline.of(fit, rows, label_spec)
             if parts.trainer.is_global_zero:
                 self._baseline.write(parts.folder.path)
             say(parts, self._baseline.text)

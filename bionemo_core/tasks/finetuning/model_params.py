@@ -103,10 +103,10 @@ def _label_params(task: Finetune, splits: LabelledSplits) -> dict[str, Any]:
     return {"classes": classes, "class_weights": weights}
 
 
-def _several_params(task: Finetune, answers: LabelSpec, splits: LabelledSplits) -> dict[str, Any]:
-    names = list(answers.targets)
-    if answers.multilabel or not task.standardise:
-        check_some_label(several_table(splits.train, answers), answers)
+def _several_params(task: Finetune, label_spec: LabelSpec, splits: LabelledSplits) -> dict[str, Any]:
+    names = list(label_spec.targets)
+    if label_spec.multilabel or not task.standardise:
+        check_some_label(several_table(splits.train, label_spec), label_spec)
         return {"targets": names, "means": [0.0] * len(names), "scales": [1.0] * len(names)}
-    means, scales = means_and_scales(splits.train, answers)
+    means, scales = means_and_scales(splits.train, label_spec)
     return {"targets": names, "means": means, "scales": scales}
