@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from bionemo_core.config.schema import RunSpec
+from bionemo_core.config.spec import from_json, to_json
 from bionemo_core.errors import ConfigError, StorageError
-from bionemo_core.io.atomic import write_json
+from bionemo_core.io.atomic import write_json, write_text
 from bionemo_core.io.locks import LOCK, is_folder_locked, lock_beside, lock_folder
 
 FOLDER_VARIABLE = "BIONEMO_RUN_FOLDER"
@@ -156,6 +158,36 @@ def record_session(folder: RunFolder) -> None:
         StorageError: the file cannot be written.
     """
     write_json(folder.session, {"started": datetime.now(UTC).isoformat(), "job": _job()})
+
+
+def last_session(folder: RunFolder, first: RunSpec) -> RunSpec:
+    """Return the specification of the last session of a run; runs of earlier versions have only that of the `first`.
+
+    Raises:
+        ArtefactError: the file is damaged.
+    """
+    return from_json(folder.last_spec.read_text()) if folder.last_spec.is_file() else first
+
+
+def write_session(folder: RunFolder, spec: RunSpec) -> None:
+    """Write the specification of this session, in the place of that of the last.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    write_text(folder.last_spec, to_json(spec))
+
+
+def write_spec(folder: RunFolder, spec: RunSpec, composed_yaml: str) -> None:
+    """Write the run specification and the composed configuration to the folder, once, at the first start.
+
+    Raises:
+        StorageError: a file cannot be written.
+    """
+    if folder.spec.exists():
+        return
+    write_text(folder.composed, composed_yaml)
+    write_text(folder.spec, to_json(spec))
 
 
 def _newest(root: Path) -> RunFolder | None:

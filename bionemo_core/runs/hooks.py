@@ -13,7 +13,7 @@ from bionemo_core.data.labelled_records import refuse_labels
 from bionemo_core.interop.load_report import LoadReport
 from bionemo_core.parallel.strategy import strategy_of
 from bionemo_core.parallel.weights import network_of
-from bionemo_core.runs.resume import restore_weights
+from bionemo_core.runs.first_weights import restore_weights
 
 if TYPE_CHECKING:
     from bionemo_core.checkpoint.load import CheckpointReader

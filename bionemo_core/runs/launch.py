@@ -155,11 +155,11 @@ def agree(ranks: Ranks, choose: Callable[[], Any]) -> Any:
             chosen = choose()
         except Exception as error:
             failure = error
-    told = [(chosen, None if failure is None else portable_failure(failure))]
-    dist.broadcast_object_list(told)
+    message = [(chosen, None if failure is None else portable_failure(failure))]
+    dist.broadcast_object_list(message)
     if failure is not None:
         raise failure
-    chosen, failed = told[0]
+    chosen, failed = message[0]
     raise_failure(failed, "rank 0")
     return chosen
 

@@ -1,4 +1,4 @@
-"""Starting and resuming a run: its folder, its checkpoint, its weights, and the settings a resume may not change."""
+"""Starting and resuming a run: its folder, its checkpoint, and the settings that a resume may not change."""
 
 from __future__ import annotations
 
@@ -9,21 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
 from bionemo_core.checkpoint.load import CheckpointReader, open_checkpoint, open_newest_valid
 from bionemo_core.config.schema import Choice, RunSpec
-from bionemo_core.config.spec import difference, from_json, to_json
-from bionemo_core.errors import ArtefactError, BioNeMoError, ConfigError, Preempted, Stopped
-from bionemo_core.interop.load_report import LoadReport
-from bionemo_core.interop.stored import StoredModel, Vocabulary
-from bionemo_core.io.atomic import write_text
+from bionemo_core.config.spec import difference
+from bionemo_core.errors import BioNeMoError, ConfigError, Preempted, Stopped
 from bionemo_core.io.exhaustion import find_exhaustion
-from bionemo_core.models.compatibility import check_plugins, check_vocabulary
-from bionemo_core.models.locate import open_stored
-from bionemo_core.parallel.groups import ProcessGroups
-from bionemo_core.parallel.transfer import Vocabularies, transfer_weights
-from bionemo_core.protocols import BuildContext, DataSplits, Tokenizer
+from bionemo_core.protocols import DataSplits
 from bionemo_core.runs.device import Device
 from bionemo_core.runs.folder import (
     RunFolder,
@@ -35,7 +26,7 @@ from bionemo_core.runs.folder import (
     refuse_begun,
     remove_unused,
 )
-from bionemo_core.runs.launch import Launch, agree, keep_environment, opening_on_all_ranks
+from bionemo_core.runs.launch import Launch, agree, keep_environment
 
 if TYPE_CHECKING:
     from bionemo_core.plugins.registry import Registry
@@ -84,13 +75,13 @@ def open_run(spec: RunSpec, device: Device) -> Iterator[tuple[RunFolder, Checkpo
         ConfigError: `resume` names no run, another process writes to the folder, or the launcher does not fit.
         CheckpointError: the run has no valid checkpoint.
     """
-    with keep_environment(), ExitStack() as held:
+    with keep_environment(), ExitStack() as stack:
 
         def choose() -> tuple[RunFolder, CheckpointReader | None]:
             with choose_alone(Path(spec.home), spec.name, spec.resume):
                 folder, reader = open_folder(spec)
-                held.enter_context(lock(folder))
-                held.push(lambda failure, *_: remove_unused(folder) if failure else None)
+                stack.enter_context(lock(folder))
+                stack.push(lambda failure, *_: remove_unused(folder) if failure else None)
                 record_session(folder)
             return folder, reader
 
@@ -200,85 +191,3 @@ def _is_frozen(key: str) -> bool:
     group, _, leaf = key.partition(".")
     # A plugin may be upgraded between two starts; loading checks that the weights still fit.
     return key in FROZEN_KEYS or (group in FROZEN_GROUPS and leaf not in ("version", "distribution"))
-
-
-def restore_weights(
-    spec: RunSpec, network: nn.Module, groups: ProcessGroups, registry: Registry, tokenizer: Tokenizer
-) -> LoadReport:
-    """Load the network's weights from `restore_from_path`, by the keys `restore.*`; no training state is loaded.
-
-    Raises:
-        ArtefactError: the model cannot be opened, has another vocabulary, or does not fit.
-        CheckpointError: it has no valid checkpoint, or the checkpoint does not fit.
-        ConfigError: extra tokens are asked for where the run has a tokenizer of its own.
-    """
-    assert spec.restore_from_path
-    if spec.restore.extra_tokens:
-        raise ConfigError(
-            "restore.extra_tokens: is for tasks that take the tokenizer of the stored model. Here give "
-            "tokenizer.extra_tokens, and restore.vocabulary=mean."
-        )
-    with opening_on_all_ranks():
-        stored = open_stored(spec.restore_from_path, registry, spec.connector, home=spec.home)
-    try:
-        if stored.foreign_vocab_size is None:
-            stored = replace(stored, notes=(*stored.notes, *check_plugins(stored.spec, registry, stored.source)))
-        theirs = _vocabulary_of(stored, spec, registry)
-        other = theirs != Vocabulary.of(tokenizer.pieces)
-        if other and spec.restore.vocabulary is None:
-            raise ArtefactError(
-                f"{stored.source}: its tokenizer {stored.spec.tokenizer.name!r} ({theirs.size} pieces) is not "
-                f"this run's {spec.tokenizer.name!r} ({tokenizer.vocab_size} pieces), so a row of its embedding "
-                "belongs to another piece. To load it anyway, set restore.vocabulary=tile or mean."
-            )
-        if other:
-            note = f"tokenizer {stored.spec.tokenizer.name!r} has other pieces than this run's"
-            stored = replace(stored, notes=(*stored.notes, note))
-        vocabularies = Vocabularies(tokenizer.vocab_size, theirs.size)
-        return transfer_weights(network, groups, stored, spec.restore, vocabularies)
-    finally:
-        stored.close()
-
-
-def _vocabulary_of(stored: StoredModel, spec: RunSpec, registry: Registry) -> Vocabulary:
-    if stored.foreign_vocab_size is not None:
-        return Vocabulary(stored.foreign_vocab_size, "")
-    tokenizer = registry.build(stored.spec.tokenizer, context=BuildContext(home=spec.home))
-    check_vocabulary(stored, tokenizer)
-    return Vocabulary.of(tokenizer.pieces)
-
-
-def record_restore(folder: RunFolder, report: LoadReport) -> None:
-    """Print the load report, and write it to the folder as `restore.json`."""
-    print(report.text(), flush=True)
-    report.write(folder.path)
-
-
-def last_session(folder: RunFolder, first: RunSpec) -> RunSpec:
-    """Return the specification of the last session of a run; runs of earlier versions have only that of the `first`.
-
-    Raises:
-        ArtefactError: the file is damaged.
-    """
-    return from_json(folder.last_spec.read_text()) if folder.last_spec.is_file() else first
-
-
-def write_session(folder: RunFolder, spec: RunSpec) -> None:
-    """Write the specification of this session, in the place of that of the last.
-
-    Raises:
-        StorageError: the file cannot be written.
-    """
-    write_text(folder.last_spec, to_json(spec))
-
-
-def write_spec(folder: RunFolder, spec: RunSpec, composed_yaml: str) -> None:
-    """Write the run specification and the composed configuration to the folder, once, at the first start.
-
-    Raises:
-        StorageError: a file cannot be written.
-    """
-    if folder.spec.exists():
-        return
-    write_text(folder.composed, composed_yaml)
-    write_text(folder.spec, to_json(spec))

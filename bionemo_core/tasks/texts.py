@@ -19,8 +19,7 @@ from bionemo_core.models.load import OpenedModel
 from bionemo_core.nn.seq2seq import Seq2SeqLM
 from bionemo_core.parallel.weights import network_of
 from bionemo_core.protocols import BuildContext, TextJudge
-from bionemo_core.runs.folder import RunFolder, new_folder
-from bionemo_core.runs.resume import write_spec
+from bionemo_core.runs.folder import RunFolder, new_folder, write_spec
 from bionemo_core.tasks.input_file import open_input
 
 ON_LONG = ("error", "skip")

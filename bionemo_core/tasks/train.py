@@ -28,22 +28,13 @@ from bionemo_core.parallel.strategy import strategy_of
 from bionemo_core.parallel.weights import network_of
 from bionemo_core.reporting.summary import SUMMARY, LossPicture, Summary, write_summary
 from bionemo_core.runs.device import Device, choose_device
-from bionemo_core.runs.folder import RunFolder
+from bionemo_core.runs.first_weights import record_restore
+from bionemo_core.runs.folder import RunFolder, last_session, write_session, write_spec
 from bionemo_core.runs.hooks import Built, TrainingHooks
 from bionemo_core.runs.loaders import RunLoaders
 from bionemo_core.runs.memory_estimate import refuse_absurd
 from bionemo_core.runs.plan_text import plan_text, print_resume, quieten_libraries
-from bionemo_core.runs.resume import (
-    check_resume,
-    explain_stop,
-    fill_defaults,
-    keep_first_weights,
-    last_session,
-    open_run,
-    record_restore,
-    write_session,
-    write_spec,
-)
+from bionemo_core.runs.resume import check_resume, explain_stop, fill_defaults, keep_first_weights, open_run
 from bionemo_core.runs.trainer import call_meet_run, explain_lost_ranks, make_trainer
 from bionemo_core.tasks.training_parts import changed_values, check_records, learning_rate_of, make_recipe
 from bionemo_core.training.any_lightning_module import (

@@ -27,7 +27,7 @@ from bionemo_core.parallel.groups import start_groups
 from bionemo_core.parallel.layout import read_layouts
 from bionemo_core.parallel.weights import weight_parts
 from bionemo_core.protocols import BuildContext
-from bionemo_core.runs.resume import restore_weights
+from bionemo_core.runs.first_weights import restore_weights
 from bionemo_core.tasks.convert import convert, network_tensors
 
 ESM = "bionemo-esm"

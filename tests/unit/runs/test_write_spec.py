@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from bionemo_core.errors import StorageError
-from bionemo_core.runs import resume
+from bionemo_core.runs import folder as run_folder
 from bionemo_core.runs.folder import RunFolder
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(resume, "to_json", lambda spec: spec)
+    monkeypatch.setattr(run_folder, "to_json", lambda spec: spec)
     return RunFolder(tmp_path)
 
 
@@ -31,9 +31,9 @@ def test_it_is_flushed_before_it_gets_its_name_and_written_once(folder, monkeypa
 
     monkeypatch.setattr(os, "fsync", flush)
     monkeypatch.setattr(os, "rename", move)
-    resume.write_spec(folder, '{"name": "x"}', "name: x\n")
+    run_folder.write_spec(folder, '{"name": "x"}', "name: x\n")
     assert seen == ["name: x\n", "config.yaml", "folder", '{"name": "x"}', "run.json", "folder"]
-    resume.write_spec(folder, "other", "other")
+    run_folder.write_spec(folder, "other", "other")
     assert (folder.spec.read_text(), folder.composed.read_text()) == ('{"name": "x"}', "name: x\n")
 
 
@@ -43,5 +43,5 @@ def test_a_full_disk_leaves_no_run_json(folder, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(StorageError, match=r"config\.yaml cannot be written: No space left"):
-        resume.write_spec(folder, "{}", "")
+        run_folder.write_spec(folder, "{}", "")
     assert list(folder.path.iterdir()) == []
