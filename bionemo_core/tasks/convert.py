@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 
-from bionemo_core.config.schema import RunSpec
+from bionemo_core.config.schema import Choice, RunSpec
 from bionemo_core.errors import ConfigError
 from bionemo_core.finetuning.peft_folder import is_peft_folder
 from bionemo_core.finetuning.peft_models import convert_to_peft, merge_peft
 from bionemo_core.interop.artefact import Artefact, write_artefact
-from bionemo_core.interop.connector import OurModel
+from bionemo_core.interop.connector import Connector, OurModel
 from bionemo_core.interop.huggingface import write_huggingface
 from bionemo_core.interop.load_report import preview_names
 from bionemo_core.interop.nemo import write_nemo
@@ -41,7 +41,6 @@ FORMS = ("artefact", "nemo", "huggingface", PEFT, *EXPORTS)
 MIB = 2**20
 
 
-# Long: a chain of checks and one branch for each kind of format.
 def convert(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> None:
     """Run the task: write `task.output`, and print the load report.
 
@@ -59,40 +58,16 @@ def convert(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> No
     # Before the work: a hub that will not take the result says so now.
     hub = Destination(settings.push_to, private=settings.push_private) if settings.push_to else None
     stored, opened = _open_source(spec.restore_from_path, spec, form, registry)
-    if form == PEFT:
-        print(opened.report.text(), flush=True)
-        count = convert_to_peft(opened, spec.restore_from_path, settings.adapter or "", target, registry)
-        opened.report.write(target, beside=True)
-        print(f"{'written':>10}  {target} (peft, adapters of {count} layers, without the head)")
-        return
-    if settings.adapter:
+    if settings.adapter and form != PEFT:
         opened = merge_peft(opened, settings.adapter, registry)
     print(opened.report.text(), flush=True)
-    network = network_of(opened.module)
-    require_weights(encoder_network(network), "task=convert", _unread(network))
-    if form in EXPORTS:
-        worst = export_encoder(target, form, opened, encoder_network(network))
-        opened.report.write(target, beside=True)
-        print(f"{'written':>10}  {target} ({form}, the encoder; within {worst:.0e} of the network's states)")
-        return
-    if opened.report.unfilled and form != "artefact":
-        raise ConfigError(
-            f"task.to={form}: the format needs tensors that {stored.source} does not have: "
-            f"{preview_names(opened.report.unfilled)}. Write an artefact of what is there with task.to=artefact."
-        )
-    absent = missing_parts(network)
-    tensors = {name: tensor for name, tensor in network_tensors(network).items() if not absent.cover(name)}
-    shard_bytes = settings.max_shard_mib * MIB
-    if form == "artefact":
-        _write_artefact(target, stored, opened, tensors, DTYPES[settings.dtype], shard_bytes)
+    if form == PEFT:
+        count = convert_to_peft(opened, spec.restore_from_path, settings.adapter or "", target, registry)
+        content = f"adapters of {count} layers, without the head"
     else:
-        card = Card(settings.push_to or target.name, settings.license, settings.adapter)
-        _write_foreign(target, form, stored, opened, tensors, spec, registry, shard_bytes, card)
+        content = _Conversion(settings, form, target, stored, opened, spec.connector, registry).write()
     opened.report.write(target, beside=True)
-    print(
-        f"{'written':>10}  {target} ({form}, {sum(t.numel() for t in tensors.values()) / 1e6:,.1f}M numbers)",
-        flush=True,
-    )
+    print(f"{'written':>10}  {target} ({form}, {content})", flush=True)
     if hub is not None:
         hub.send(target)
         print(f"{'pushed':>10}  {hub.address} ({'private' if settings.push_private else 'public'})")
@@ -143,61 +118,87 @@ def _choose_form(settings: Convert) -> str:
     if settings.push_to is not None and form != "huggingface":
         raise ConfigError("task.push_to: only a Hugging Face folder can be pushed. Set task.to=huggingface.")
     check_license(settings.license)
-    if settings.max_shard_mib < 1:
-        raise ConfigError(f"task.max_shard_mib: got {settings.max_shard_mib}, expected 1 or more.")
     return form
 
 
-def _write_artefact(
-    target: Path,
-    stored: StoredModel,
-    opened: OpenedModel,
-    tensors: dict[str, Tensor],
-    dtype: torch.dtype,
-    shard_bytes: int,
-) -> None:
-    # Only the name: a full path would reveal folders of this machine.
-    name, dtype_name = Path(stored.source).name, str(dtype).removeprefix("torch.")
-    origin: dict[str, Any] = {"format": stored.format, "name": name, "dtype": dtype_name}
-    if absent := missing_parts(network_of(opened.module)).facts():
-        origin[ABSENT] = absent
-    vocabulary = Vocabulary.of(opened.tokenizer.pieces)
-    artefact = Artefact(opened.spec, vocabulary, training=opened.facts, origin=origin)
-    cast = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
-    write_artefact(target, artefact, cast, stored.carried, shard_bytes=shard_bytes)
+@dataclass(frozen=True)
+class _Conversion:
+    """A model that was opened, and the form in which it is written."""
 
+    settings: Convert
+    form: str
+    target: Path
+    stored: StoredModel
+    opened: OpenedModel
+    connector: Choice | None
+    """The connector that writes a foreign format; None: the one of the model's plugin."""
+    registry: Registry
 
-def _write_foreign(
-    target: Path,
-    form: str,
-    stored: StoredModel,
-    opened: OpenedModel,
-    tensors: dict[str, Tensor],
-    spec: RunSpec,
-    registry: Registry,
-    shard_bytes: int,
-    card: Card,
-) -> None:
-    choice = opened.spec.model
-    usable = [
-        connector
-        for registered, connector in list_connectors(form, registry, spec.connector)
-        if choice.name in connector.models and (spec.connector or registered.distribution == choice.distribution)
-    ]
-    if not usable:
+    def write(self) -> str:
+        """Write the model, and return what the target holds.
+
+        Raises:
+            ArtefactError: the model lacks a weight of its encoder.
+            ConfigError: the form needs a tensor that was not loaded, or no connector can write it.
+        """
+        network, report = network_of(self.opened.module), self.opened.report
+        require_weights(encoder_network(network), "task=convert", _unread(network))
+        if self.form in EXPORTS:
+            worst = export_encoder(self.target, self.form, self.opened, encoder_network(network))
+            return f"the encoder; within {worst:.0e} of the network's states"
+        if report.unfilled and self.form != "artefact":
+            raise ConfigError(
+                f"task.to={self.form}: the format needs tensors that {self.stored.source} does not have: "
+                f"{preview_names(report.unfilled)}. Write an artefact of what is there with task.to=artefact."
+            )
+        absent = missing_parts(network)
+        tensors = {name: tensor for name, tensor in network_tensors(network).items() if not absent.cover(name)}
+        if self.form == "artefact":
+            self._write_artefact(tensors, absent.facts())
+        else:
+            self._write_foreign(tensors)
+        return f"{sum(tensor.numel() for tensor in tensors.values()) / 1e6:,.1f}M numbers"
+
+    @property
+    def _shard_bytes(self) -> int:
+        return self.settings.max_shard_mib * MIB
+
+    def _write_artefact(self, tensors: dict[str, Tensor], absent: Any) -> None:
+        # Only the name: a full path would reveal folders of this machine.
+        source = {"format": self.stored.format, "name": Path(self.stored.source).name, "dtype": self.settings.dtype}
+        origin: dict[str, Any] = source | ({ABSENT: absent} if absent else {})
+        vocabulary = Vocabulary.of(self.opened.tokenizer.pieces)
+        artefact = Artefact(self.opened.spec, vocabulary, training=self.opened.facts, origin=origin)
+        dtype = DTYPES[self.settings.dtype]
+        cast = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+        write_artefact(self.target, artefact, cast, self.stored.carried, shard_bytes=self._shard_bytes)
+
+    def _write_foreign(self, tensors: dict[str, Tensor]) -> None:
+        connector, model = self._find_writer(), self.opened.spec.model
+        ours = OurModel(model.name, model.params, self.opened.tokenizer, tensors, self.stored.carried)
+        if self.form == "nemo":
+            write_nemo(self.target, write_with_source_config(connector, ours))
+            return
+        theirs = connector.write(ours)
+        card = Card(self.settings.push_to or self.target.name, self.settings.license, self.settings.adapter)
+
+        def describe(folder: Path) -> str:
+            equality = compare_folder(folder, connector, tensors)
+            return write_card(card, self.stored, self.opened, theirs.config.values, theirs.files, equality)
+
+        write_huggingface(self.target, theirs, shard_bytes=self._shard_bytes, describe=describe)
+
+    def _find_writer(self) -> Connector:
+        """Return the chosen connector, else one of the model's plugin.
+
+        Raises:
+            ConfigError: there is none for this model and form.
+        """
+        model = self.opened.spec.model
+        for registered, connector in list_connectors(self.form, self.registry, self.connector):
+            if model.name in connector.models and (self.connector or registered.distribution == model.distribution):
+                return connector
         raise ConfigError(
-            f"model {choice.name!r} of {choice.distribution}: no connector can write it as {form}. "
+            f"model {model.name!r} of {model.distribution}: no connector can write it as {self.form}. "
             "Use task.to=artefact."
         )
-    connector = usable[0]
-    ours = OurModel(choice.name, choice.params, opened.tokenizer, tensors, stored.carried)
-    if form == "nemo":
-        write_nemo(target, write_with_source_config(connector, ours))
-        return
-    theirs = connector.write(ours)
-
-    def describe(folder: Path) -> str:
-        equality = compare_folder(folder, connector, tensors)
-        return write_card(card, stored, opened, theirs.config.values, theirs.files, equality)
-
-    write_huggingface(target, theirs, shard_bytes=shard_bytes, describe=describe)

@@ -199,7 +199,6 @@ def test_half_precision_artefacts_and_models(run: Path, tmp_path: Path) -> None:
         ({"dtype": "int8"}, "task.dtype"),
         ({"to": "nemo", "dtype": "float16"}, "only an artefact"),
         ({"to": "huggingface"}, "no connector can write it as huggingface"),
-        ({"max_shard_mib": 0}, "max_shard_mib"),
     ],
 )
 def test_an_impossible_conversion_is_refused(run: Path, tmp_path: Path, settings: dict[str, Any], message: str) -> None:
