@@ -9,11 +9,13 @@ No `from __future__ import annotations` here: the configuration reads these anno
 
 import math
 from dataclasses import dataclass
-from typing import Optional
+from typing import Annotated, Optional
 
 from bionemo_core.errors import ConfigError
 from bionemo_core.plugins.configure import fits_run, unfitted
-from bionemo_core.ranges import Count, Dropout, Natural, NotNegative, Share
+from bionemo_core.ranges import Count, Natural, NotNegative, Range, check_fields
+
+Part = Annotated[float, Range(least=0, below=1)]
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Constant:
     warmup_steps: Natural = 0  # steps of the linear warm-up
 
     def __post_init__(self) -> None:
-        _check_count(self.warmup_steps, "warmup_steps")
+        check_fields(self, "scheduler.")
 
     def __call__(self, step: int, *, base_lr: float, max_steps: int) -> float:
         """Return the learning rate of `step`; see `protocols.Schedule`."""
@@ -38,15 +40,11 @@ class Cosine:
     """
 
     warmup_steps: Natural = fits_run(500)  # steps of the linear warm-up; the default is at most a tenth of the run
-    constant_steps: Natural = fits_run(
-        50000
-    )  # the last steps of the run, at min_lr; the default is at most a tenth of it
+    constant_steps: Natural = fits_run(50000)  # last steps of the run, at min_lr; the default is at most a tenth of it
     min_lr: NotNegative = 2e-5  # the rate at the end of the cosine
 
     def __post_init__(self) -> None:
-        _check_count(self.warmup_steps, "warmup_steps")
-        _check_count(self.constant_steps, "constant_steps")
-        _check_rate(self.min_lr)
+        check_fields(self, "scheduler.")
 
     def __call__(self, step: int, *, base_lr: float, max_steps: int) -> float:
         """Return the learning rate of `step`; see `protocols.Schedule`.
@@ -70,12 +68,10 @@ class InverseSquareRoot:
 
     warmup_steps: Natural = fits_run(500)  # steps of the linear warm-up; the default is at most a tenth of the run
     min_lr: NotNegative = 0.0  # the rate never falls below this value
-    warmup_ratio: Optional[Dropout] = None  # the warm-up as a share of max_steps; overrides warmup_steps
+    warmup_ratio: Optional[Part] = None  # the warm-up as a share of max_steps; overrides warmup_steps
 
     def __post_init__(self) -> None:
-        _check_count(self.warmup_steps, "warmup_steps")
-        _check_rate(self.min_lr)
-        _check_share(self.warmup_ratio, "warmup_ratio")
+        check_fields(self, "scheduler.")
 
     def __call__(self, step: int, *, base_lr: float, max_steps: int) -> float:
         """Return the learning rate of `step`; see `protocols.Schedule`."""
@@ -97,23 +93,12 @@ class Noam:
     """
 
     d_model: Count  # the hidden size of the model
-    warmup_steps: Natural = fits_run(8000)  # steps of the warm-up; the default is at most a tenth of the run
+    warmup_steps: Count = fits_run(8000)  # steps of the warm-up; the default is at most a tenth of the run
     min_lr: NotNegative = 1e-5  # after the warm-up the rate never falls below this value
     peak_steps: Optional[Count] = unfitted("warmup_steps")  # warm-up that sets the top rate; null: warmup_steps
 
     def __post_init__(self) -> None:
-        """Check the ranges.
-
-        Raises:
-            ConfigError: the warm-up, by which the formula divides, or the model size is not above 0.
-        """
-        if self.warmup_steps <= 0 or self.d_model <= 0 or (self.peak_steps is not None and self.peak_steps <= 0):
-            raise ConfigError(
-                f"scheduler.d_model={self.d_model}, scheduler.warmup_steps={self.warmup_steps}, "
-                f"scheduler.peak_steps={self.peak_steps}: expected all above 0. Set a warm-up, or choose another "
-                "schedule."
-            )
-        _check_rate(self.min_lr)
+        check_fields(self, "scheduler.")
 
     def __call__(self, step: int, *, base_lr: float, max_steps: int) -> float:
         """Return the learning rate of `step`; see `protocols.Schedule`."""
@@ -131,12 +116,10 @@ class WarmupAnnealing:
 
     warmup_steps: Natural = fits_run(500)  # steps of the linear warm-up; the default is at most a tenth of the run
     min_lr: NotNegative = 1e-5  # the rate at the last step
-    warmup_ratio: Optional[Dropout] = None  # the warm-up as a share of max_steps; overrides warmup_steps
+    warmup_ratio: Optional[Part] = None  # the warm-up as a share of max_steps; overrides warmup_steps
 
     def __post_init__(self) -> None:
-        _check_count(self.warmup_steps, "warmup_steps")
-        _check_rate(self.min_lr)
-        _check_share(self.warmup_ratio, "warmup_ratio")
+        check_fields(self, "scheduler.")
 
     def __call__(self, step: int, *, base_lr: float, max_steps: int) -> float:
         """Return the learning rate of `step`; see `protocols.Schedule`.
@@ -164,13 +147,10 @@ class WarmupAnnealHold:
     warmup_steps: Natural = fits_run(2000)  # steps of the linear warm-up; the default is at most a tenth of the run
     min_lr: NotNegative = 4e-5  # the rate at the first step
     hold_steps: Natural = fits_run(0)  # steps at the top rate
-    anneal_percentage: Share = 0.10  # the share of the top rate at which the decay stops
+    anneal_percentage: Part = 0.10  # the share of the top rate at which the decay stops
 
     def __post_init__(self) -> None:
-        _check_count(self.warmup_steps, "warmup_steps")
-        _check_rate(self.min_lr)
-        _check_count(self.hold_steps, "hold_steps")
-        _check_share(self.anneal_percentage, "anneal_percentage")
+        check_fields(self, "scheduler.")
 
     def __call__(self, step: int, *, base_lr: float, max_steps: int) -> float:
         """Return the learning rate of `step`; see `protocols.Schedule`.
@@ -206,18 +186,3 @@ def _check_floor(min_lr: float, base_lr: float, name: str) -> None:
         raise ConfigError(
             f"{name}: scheduler.min_lr={min_lr} is above optim.lr={base_lr}. Lower scheduler.min_lr or raise optim.lr."
         )
-
-
-def _check_count(value: int, name: str) -> None:
-    if value < 0:
-        raise ConfigError(f"scheduler.{name}: got {value}, expected 0 or more steps")
-
-
-def _check_rate(value: float) -> None:
-    if not (math.isfinite(value) and value >= 0):
-        raise ConfigError(f"scheduler.min_lr: got {value}, expected a rate of 0 or more")
-
-
-def _check_share(value: Optional[float], name: str) -> None:
-    if value is not None and not 0 <= value < 1:
-        raise ConfigError(f"scheduler.{name}: got {value}, expected a share of the run, at least 0 and below 1")
