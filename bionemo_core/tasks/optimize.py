@@ -201,12 +201,6 @@ def settings_of(task: Optimize, seed: int) -> SearchSettings:
     Raises:
         ConfigError: a value is out of its range.
     """
-    for name in ("limit", "worst", "batch_size"):
-        value = getattr(task, name)
-        if value is not None and value < 1:
-            raise ConfigError(f"task.{name}: got {value}, expected 1 or more.")
-    if task.num_workers < 0:
-        raise ConfigError(f"task.num_workers: got {task.num_workers}, expected 0 or more.")
     if task.baseline and task.algorithm == BASELINE:
         raise ConfigError(f"task.baseline=true: task.algorithm is {BASELINE} already. Leave one of them out.")
     shared = [field.name for field in dataclasses.fields(SearchSettings) if hasattr(task, field.name)]

@@ -6,10 +6,9 @@ No `from __future__ import annotations` here: OmegaConf reads these annotations 
 from dataclasses import dataclass
 from typing import Annotated, Any, Optional
 
-from bionemo_core.inference.search_settings import SearchSettings
+from bionemo_core.inference.search_settings import Population, SearchSettings
 from bionemo_core.ranges import Count, Dropout, Integer, Natural, NotNegative, Positive, Range, Share
 
-Population = Annotated[int, Range(least=2)]
 Port = Annotated[int, Range(least=0, most=65535)]
 
 
@@ -174,7 +173,7 @@ class Optimize:
     iterations: Count = SearchSettings.iterations  # number of iterations for each start
     sigma: Positive = SearchSettings.sigma  # standard deviation of the first candidates around the latent of the start
     minimum_similarity: Share = SearchSettings.minimum_similarity  # candidates less similar to their start never win
-    scaled_radius: NotNegative = SearchSettings.scaled_radius  # standard deviation of the random perturbation
+    scaled_radius: Positive = SearchSettings.scaled_radius  # standard deviation of the random perturbation
     diagonal: bool = SearchSettings.diagonal  # adapt only the variances of the dimensions, which is cheaper
     minimize: bool = SearchSettings.minimize  # minimise the score instead
     baseline: bool = False  # also search by random perturbation, with as many oracle calls
