@@ -146,10 +146,13 @@ def bionemo_loggers() -> Iterator[Component]:
     yield Component("wandb", configure(wandb), "Weights & Biases; offline if no API key is set")
 
 
-_UNSEEN = ("trainer.compile", "trainer.progress_bar")
-_OF_RANKS = ("parallel.tensor_model_parallel_size", "trainer.accelerator", "trainer.num_nodes", "trainer.precision")
-
-
+_COMPILE_AND_BAR = ("trainer.compile", "trainer.progress_bar")
+"""What tasks that neither compile layers nor show a bar do not read."""
+_OF_MODEL_DEVICES = (
+    *("parallel.tensor_model_parallel_size", "trainer.accelerator", "trainer.num_nodes", "trainer.precision"),
+    "trainer.deterministic",
+)
+"""What only tasks that compute with a model read."""
 _OF_STEPS = ("optim", "scheduler", "trainer.max_steps", "trainer.val_check_interval", "trainer.gradient_clip_val")
 """What only the training steps of a fine-tuning read; a head that is solved has none."""
 
@@ -181,14 +184,14 @@ def bionemo_tasks() -> Iterator[Component]:
         "compute loss, perplexity and metrics on a split, and write a report page",
         opens_model=True,
         uses_run_data=True,
-        unused=(*OF_TRAINING, "name", *_UNSEEN),
+        unused=(*OF_TRAINING, "name", *_COMPILE_AND_BAR),
     )
     yield TaskSpec.of(
         settings.Predict,
         f"{here}.predict:predict",
         "write predictions, answers of an encoder-decoder, or scores of mutations",
         opens_model=True,
-        unused=(*OF_TRAINING, *OF_ROWS, "data", "name", *_UNSEEN),
+        unused=(*OF_TRAINING, *OF_ROWS, "data", "name", *_COMPILE_AND_BAR),
     )
     yield TaskSpec.of(
         settings.Sample,
@@ -210,7 +213,7 @@ def bionemo_tasks() -> Iterator[Component]:
         "prepare the data, and report what became of each record",
         needs_model=False,
         unused=(
-            *(*OF_TRAINING, *OF_ROWS, "name", *_UNSEEN, *_OF_RANKS, "trainer.deterministic"),
+            *(*OF_TRAINING, *OF_ROWS, "name", *_COMPILE_AND_BAR, *_OF_MODEL_DEVICES),
             *("restore", "connector", "restore_from_path"),
         ),
     )

@@ -31,11 +31,10 @@ def finetune(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> P
     if task.encoder not in ENCODERS:
         raise ConfigError(f"task.encoder: got {task.encoder!r}, expected one of {', '.join(ENCODERS)}.")
     check_settings(task)
-    if spec.parallel.tensor_model_parallel_size > 1:
-        raise ConfigError("task=finetune: parallel.tensor_model_parallel_size must be 1; use trainer.devices.")
+    for key in ("tensor_model_parallel_size", "pipeline_model_parallel_size"):
+        if getattr(spec.parallel, key) > 1:
+            raise ConfigError(f"task=finetune: parallel.{key} must be 1; use trainer.devices.")
     check_loss(task, spec, registry)
-    if spec.parallel.pipeline_model_parallel_size > 1:
-        raise ConfigError("task=finetune: parallel.pipeline_model_parallel_size must be 1; use trainer.devices.")
     if task.head == LINEAR:
         spec = _without_training(spec, registry)
     return train(spec, registry, composed_yaml=composed_yaml, hooks=FineTuning(task, registry))

@@ -28,6 +28,7 @@ from bionemo_core.io.atomic import check_writable, new_csv
 from bionemo_core.models.load import OpenedModel
 from bionemo_core.parallel.ranks import Ranks
 from bionemo_core.plurals import format_count
+from bionemo_core.protocols import BuildContext
 from bionemo_core.runs.device import choose_device
 from bionemo_core.runs.kept_results import KeptResults
 from bionemo_core.runs.launch import opening_on_all_ranks
@@ -88,7 +89,7 @@ def predict(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> No
     if task.input is not None and task.scoring is None:
         with opening_on_all_ranks():  # the model of the second sequences
             predictor = _predictor_of(task, opened, tokens, spec, registry)
-        _write_predictions(task, opened, predictor, tokens, spec, ranks)
+        _write_predictions(task, opened, predictor, tokens, ranks, device.context(spec))
     else:
         _write_scores(task, opened, tokens, spec, ranks)
 
@@ -119,8 +120,8 @@ def _write_predictions(
     opened: OpenedModel,
     predictor: Predictor | AnswerColumns,
     tokens: int,
-    spec: RunSpec,
     ranks: Ranks,
+    context: BuildContext,
 ) -> None:
     revive = Written.revive if isinstance(predictor, AnswerColumns) else list
     work: _Work = keep_results(SharedWork(ranks, lambda part: predictor.predict(*part)), task, opened, revive)
@@ -129,7 +130,7 @@ def _write_predictions(
         if isinstance(predictor, PairPredictor):
             header, rows = predict_pairs(task, predictor, work)
         else:
-            header, rows = _predict_rows(task, predictor, tokens, work, spec)
+            header, rows = _predict_rows(task, predictor, tokens, work, context)
         output = Path(task.output).expanduser()
         _finish(output, opened, write_csv(output, header, rows))
 
@@ -192,11 +193,16 @@ def _predictor_of(
 
 
 def _predict_rows(
-    task: Predict, predictor: Predictor | AnswerColumns, tokens: int, work: _Work, spec: RunSpec
+    task: Predict, predictor: Predictor | AnswerColumns, tokens: int, work: _Work, context: BuildContext
 ) -> tuple[list[str], Iterable[list[str]]]:
+    """Return the header and the rows of the predictions, in the order of the input.
+
+    Raises:
+        DataError: the file or a record cannot be used.
+    """
     assert task.input is not None
     source, rules = read_input(task.input, task, predictor.tokenizer)
-    store = prepare_input(source, rules, choose_device(spec).context(spec))
+    store = prepare_input(source, rules, context)
     predictor.check_lengths(store, task.on_long)
     rejects = store.manifest["records"]["rejected"]
     if rejects:

@@ -181,19 +181,19 @@ def _collate_packed(
     cu_seqlens[0] = 0
     cu_seqlens[1 : len(segments) + 1] = ends
     return RowArrays(
-        tokens,
-        labels,
-        loss_mask,
-        position_ids[None],
-        padding_mask,
-        segment_ids,
-        cu_seqlens,
-        lengths,
-        longest,
-        int(loss_mask.sum()),
-        num_tokens,
-        len(lengths),
-        num_packs * shape.seq_length,
+        tokens=tokens,
+        labels=labels,
+        loss_mask=loss_mask,
+        position_ids=position_ids[None],
+        padding_mask=padding_mask,
+        segment_ids=segment_ids,
+        cu_seqlens=cu_seqlens,
+        lengths=lengths,
+        max_seqlen=longest,
+        num_loss_tokens=int(loss_mask.sum()),
+        num_tokens=num_tokens,
+        num_sequences=len(lengths),
+        budget=num_packs * shape.seq_length,
     )
 
 
@@ -235,19 +235,19 @@ def _collate_padded(examples: Sequence[Example], shape: RowShape) -> RowArrays:
         if row < len(examples):
             loss_mask[row, :length] = example.loss_mask
     return RowArrays(
-        tokens,
-        labels,
-        loss_mask,
-        np.tile(np.arange(row_length, dtype=np.int64), (rows, 1)),
-        padding_mask,
-        np.repeat(np.arange(rows, dtype=np.int64), row_length).reshape(rows, row_length),
-        None,
-        lengths,
-        row_length,
-        int(loss_mask.sum()),
-        sum(lengths),
-        len(lengths),
-        rows * row_length,
+        tokens=tokens,
+        labels=labels,
+        loss_mask=loss_mask,
+        position_ids=np.tile(np.arange(row_length, dtype=np.int64), (rows, 1)),
+        padding_mask=padding_mask,
+        segment_ids=np.repeat(np.arange(rows, dtype=np.int64), row_length).reshape(rows, row_length),
+        cu_seqlens=None,
+        lengths=lengths,
+        max_seqlen=row_length,
+        num_loss_tokens=int(loss_mask.sum()),
+        num_tokens=sum(lengths),
+        num_sequences=len(lengths),
+        budget=rows * row_length,
     )
 
 
