@@ -5,7 +5,7 @@ from typing import Any
 from bionemo_core.config.schema import Choice
 from bionemo_core.plugins import RegisteredComponent, Registry
 from bionemo_core.testing.optional.linear_layer import train_linear_layer
-from bionemo_core.testing.subject import Subject, fail, failure_of
+from bionemo_core.testing.subject import Subject, explain_failures, fail
 from bionemo_core.testing.training import check_finite, compare_resumed, get_trained_run
 
 
@@ -75,7 +75,5 @@ class WatchedRegistry:
 
 def _check_state(where: str, callback: Any, another: Any) -> None:
     """Check that a fresh callback takes the state of another one, as a resume does."""
-    try:
+    with explain_failures(f"{where}: load_state_dict(state_dict())"):
         another.load_state_dict(callback.state_dict())
-    except Exception as error:
-        raise failure_of(f"{where}: load_state_dict(state_dict())", error) from error

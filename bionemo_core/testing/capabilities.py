@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from bionemo_core.plugins import RegisteredComponent
 from bionemo_core.protocols import Example, Model, Seq2SeqExample, TensorType
 from bionemo_core.testing.runs import BuiltModel, alone_in_process, build_model, run_spec, train_model, train_on_ranks
-from bionemo_core.testing.subject import Subject, fail, failure_of
+from bionemo_core.testing.subject import Subject, explain_failures, fail
 
 if TYPE_CHECKING:
     from bionemo_core.data.batches.batch import MicroBatch
@@ -67,14 +67,12 @@ def check_packing(subject: Subject, registered: RegisteredComponent) -> None:
             fail(f"{where}, but has no `network` that maps a TokenBatch to its summed loss; see LanguageModule.")
         built.module.eval()
         examples = examples_of(built)
-        try:
+        with explain_failures(f"{where}: its forward on a packed row"):
             alone = [_loss(network, [one], built, packed=False) for one in examples]
             together = [
                 _loss(network, [_mask_unless(one, i == chosen) for i, one in enumerate(examples)], built, packed=True)
                 for chosen in range(len(examples))
             ]
-        except Exception as error:
-            raise failure_of(f"{where}: its forward on a packed row", error) from error
     for number, (one, packed) in enumerate(zip(alone, together, strict=True)):
         if not abs(packed - one) <= PACKING_TOLERANCE * abs(one):
             fail(

@@ -14,7 +14,7 @@ from bionemo_core.testing.capabilities import batch_of, examples_of
 from bionemo_core.testing.networks import largest_difference
 from bionemo_core.testing.references import Outputs, Reference, from_transformers, our_outputs
 from bionemo_core.testing.runs import BuiltModel, alone_in_process, build_model, kept_generators
-from bionemo_core.testing.subject import Subject, fail, failure_of
+from bionemo_core.testing.subject import Subject, explain_failures, fail
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,13 +53,8 @@ def check_connector(
     if reference is None and connector.format == "huggingface":
         reference = from_transformers
     for model in tested:
-        with alone_in_process(), kept_generators():
-            try:
-                _check_model(f"{where}, model {model.name!r}", subject, connector, model, reference)
-            except AssertionError:
-                raise
-            except Exception as error:
-                raise failure_of(f"{where}, model {model.name!r}", error) from error
+        with alone_in_process(), kept_generators(), explain_failures(f"{where}, model {model.name!r}"):
+            _check_model(f"{where}, model {model.name!r}", subject, connector, model, reference)
 
 
 def _check_members(where: str, connector: Any, subject: Subject) -> None:

@@ -14,7 +14,7 @@ from bionemo_core.data.pair_records import split_pair
 from bionemo_core.plugins import RegisteredComponent
 from bionemo_core.protocols import BuildContext, DataSplits, RecordDataset, Tokenizer
 from bionemo_core.testing.optional.labelled_data import check_labelled
-from bionemo_core.testing.subject import Subject, fail, failure_of
+from bionemo_core.testing.subject import Subject, explain_failures, fail
 
 NUM_RECORDS = 64
 NUM_PASSES = 4
@@ -31,7 +31,7 @@ def check_dataset(subject: Subject, registered: RegisteredComponent) -> None:
     where = f"data {registered.name!r}"
     tokenizer = tokenizer_for(subject, registered)
     once, again = (build_splits(subject, registered, tokenizer, home) for home in ("once", "again"))
-    try:
+    with explain_failures(where):
         if isinstance(once.train, LabelledRecords):
             check_labelled(where, once, again)
         for split in ("train", "val", "test") if not isinstance(once.train, LabelledRecords) else ():
@@ -40,10 +40,6 @@ def check_dataset(subject: Subject, registered: RegisteredComponent) -> None:
                 fail(f"{where}: built twice, the split {split!r} exists only once.")
             if records is not None:
                 check_split(f"{where}, split {split!r}", records, others, tokenizer)
-    except AssertionError:
-        raise
-    except Exception as error:
-        raise failure_of(where, error) from error
     if not once.fingerprint:
         fail(f"{where}: its DataSplits has no fingerprint, so a resume could not detect changed records.")
     if once.fingerprint != again.fingerprint:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from bionemo_core.plugins import RegisteredComponent
 from bionemo_core.testing.runs import BuiltModel, alone_in_process, build_model
-from bionemo_core.testing.subject import Subject, fail, failure_of
+from bionemo_core.testing.subject import Subject, explain_failures, fail
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,12 +34,8 @@ def check_decoding(subject: Subject, registered: RegisteredComponent) -> None:
         if missing:
             fail(f"{where}, but its network lacks {', '.join(missing)}; see bionemo_core.nn.seq2seq.Seq2SeqLM.")
         built.module.double().eval()
-        try:
+        with explain_failures(f"{where}: its decoding"):
             _check_each_method(built, where)
-        except AssertionError:
-            raise
-        except Exception as error:
-            raise failure_of(f"{where}: its decoding", error) from error
 
 
 def _check_each_method(built: BuiltModel, where: str) -> None:

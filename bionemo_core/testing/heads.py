@@ -6,7 +6,7 @@ from bionemo_core.errors import ConfigError
 from bionemo_core.plugins import RegisteredComponent
 from bionemo_core.testing.networks import largest_difference
 from bionemo_core.testing.runs import alone_in_process, kept_generators
-from bionemo_core.testing.subject import Subject, fail, failure_of
+from bionemo_core.testing.subject import Subject, explain_failures, fail, failure_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,12 +41,8 @@ def check_head(subject: Subject, registered: RegisteredComponent) -> None:
             except Exception as error:
                 raise failure_of(f"{where}: build({HIDDEN}, {OUTPUTS}, {per_residue})", error) from error
             supported += 1
-            try:
+            with explain_failures(f"{where} with per_residue={per_residue}"):
                 _check_kind(f"{where} with per_residue={per_residue}", settings, per_residue)
-            except AssertionError:
-                raise
-            except Exception as error:
-                raise failure_of(f"{where} with per_residue={per_residue}", error) from error
     if not supported:
         fail(f"{where}: build raises ConfigError with per_residue=False and with True. Support one of them.")
 

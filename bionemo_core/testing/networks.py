@@ -11,7 +11,7 @@ from bionemo_core.plurals import format_count
 from bionemo_core.protocols import BuildContext
 from bionemo_core.testing.capabilities import batch_of, examples_of
 from bionemo_core.testing.runs import BuiltModel, alone_in_process, build_model, kept_generators
-from bionemo_core.testing.subject import Subject, fail, failure_of
+from bionemo_core.testing.subject import Subject, explain_failures, fail
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -41,11 +41,9 @@ def check_loss_is_a_sum(subject: Subject, registered: RegisteredComponent) -> No
             return  # a LightningModule with a training step of its own
         built.module.eval()
         examples = examples_of(built)
-        try:
+        with explain_failures(f"{where}: its forward on padded rows"):
             alone = [_losses(network, batch_of([one], built, packed=False)) for one in examples]
             together = _losses(network, batch_of(examples, built, packed=False, filling=1))
-        except Exception as error:
-            raise failure_of(f"{where}: its forward on padded rows", error) from error
     for kind, values in zip(("tokens", "sequences"), zip(*alone, together, strict=True), strict=True):
         total, got = sum(values[:-1]), values[-1]
         if not abs(got - total) <= SUM_TOLERANCE * max(abs(total), 1e-3):
@@ -86,13 +84,9 @@ def check_states(subject: Subject, registered: RegisteredComponent) -> None:
                     f"{where} declares 'embedding', but its network has neither hidden_states(batch) nor encode(batch)."
                 )
             return
-        try:
+        with explain_failures(f"{where}: embedding with it"):
             for packed in {"packing" in registered.component.capabilities, False}:
                 _compare_states(f"{where}: {'packed' if packed else 'padded'}", built, packed)
-        except AssertionError:
-            raise
-        except Exception as error:
-            raise failure_of(f"{where}: embedding with it", error) from error
 
 
 def _compare_states(where: str, built: BuiltModel, packed: bool) -> None:
@@ -179,15 +173,11 @@ def check_objective(subject: Subject, registered: RegisteredComponent) -> None:
     with alone_in_process(), kept_generators():
         built = build_model(subject, registered)
         for number in range(min(SEQUENCES, len(built.splits.train))):
-            try:
+            with explain_failures(f"{where}: its objective on record {number}"):
                 _disturb(1)
                 first = _example(built, number)
                 _disturb(2)
                 again = _example(built, number)
-            except AssertionError:
-                raise
-            except Exception as error:
-                raise failure_of(f"{where}: its objective on record {number}", error) from error
             if not all(np.array_equal(one, other) for one, other in zip(first, again, strict=True)):
                 fail(
                     f"{where}: its objective makes another example of record {number} when it is asked again with the "
@@ -207,10 +197,8 @@ def _check_collate(where: str, built: BuiltModel, *, packed: bool) -> None:
     examples = [_example(built, number) for number in range(min(SEQUENCES, len(built.splits.train)))]
     target = getattr(built.module.objective, "target_length", 0)
     shape = RowShape(built.module.seq_length, len(examples), built.tokenizer.pad_id, packed, target_length=target)
-    try:
+    with explain_failures(f"{where}: collate of its objective"):
         first, again = (collate(list(examples), len(examples), shape) for _ in range(2))
-    except Exception as error:
-        raise failure_of(f"{where}: collate of its objective", error) from error
     if not isinstance(first, RowArrays | Seq2SeqArrays):
         fail(f"{where}: collate returns {type(first).__name__}, expected what bionemo_core.data.batches.rows returns.")
     rows = first.source if isinstance(first, Seq2SeqArrays) else first

@@ -17,7 +17,7 @@ from bionemo_core.config.schema import RunSpec
 from bionemo_core.config.spec import to_json
 from bionemo_core.plugins import RegisteredComponent
 from bionemo_core.protocols import BuildContext, DataSplits, Tokenizer
-from bionemo_core.testing.subject import Subject, fail, failure_of
+from bionemo_core.testing.subject import Subject, explain_failures, fail
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -134,15 +134,11 @@ def build_model(subject: Subject, registered: RegisteredComponent, spec: RunSpec
     spec = spec or run_spec(subject, registered.name)
     context = BuildContext(seed=spec.seed, home=spec.home)
     where = f"model {registered.name!r}"
-    try:
+    with explain_failures(f"{where}: building it with {spec.model.params}"):
         tokenizer = subject.registry.build(spec.tokenizer, context=context)
         splits = subject.registry.build(spec.data, tokenizer=tokenizer, context=context)
         _check_size(subject, spec, where, tokenizer, context)
         module = subject.registry.build(spec.model, tokenizer=tokenizer, context=context)
-    except AssertionError:
-        raise
-    except Exception as error:
-        raise failure_of(f"{where}: building it with {spec.model.params}", error) from error
     return BuiltModel(module, tokenizer, splits, spec)
 
 
@@ -181,12 +177,8 @@ def train_model(spec: RunSpec, subject: Subject, what: str, folder: Path, regist
     folder.mkdir(parents=True, exist_ok=True)
     os.environ[FOLDER_VARIABLE] = str(folder)
     try:
-        with alone_in_process(), kept_generators():
+        with explain_failures(what), alone_in_process(), kept_generators():
             run(spec, components)
-    except AssertionError:
-        raise
-    except Exception as error:
-        raise failure_of(what, error) from error
     finally:
         os.environ.pop(FOLDER_VARIABLE, None)
     return read_losses(folder, what)

@@ -252,6 +252,21 @@ def failure_of(what: str, error: BaseException) -> ConformanceError:
     return ConformanceError(f"{what} failed with {type(error).__name__}: {_first_lines(error)}")
 
 
+@contextmanager
+def explain_failures(what: str) -> Iterator[None]:
+    """Turn an exception of the plugin's code inside the block into a failed check; `what` says what was done there.
+
+    Raises:
+        ConformanceError: the block raised it, or another exception.
+    """
+    try:
+        yield
+    except ConformanceError:
+        raise
+    except Exception as error:
+        raise failure_of(what, error) from error
+
+
 def fail(message: str) -> NoReturn:
     """Fail a check with a message.
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from bionemo_core.plugins import RegisteredComponent
 from bionemo_core.protocols import BuildContext, CanonicalForm, Tokenizer
-from bionemo_core.testing.subject import Subject, fail, failure_of
+from bionemo_core.testing.subject import Subject, explain_failures, fail
 
 SPECIAL = ("pad_id", "bos_id", "eos_id", "unk_id", "mask_id")
 MEMBERS = ("pieces", *SPECIAL, "special_ids", "vocab_size", "encode", "decode")
@@ -34,7 +34,7 @@ def check_tokenizer(subject: Subject, registered: RegisteredComponent) -> None:
     missing = [name for name in MEMBERS if not hasattr(tokenizer, name)]
     if missing:
         fail(f"{where}: it lacks {', '.join(missing)}, required by bionemo_core.protocols.Tokenizer.")
-    try:
+    with explain_failures(where):
         _check_ids(where, tokenizer)
         ordinary = [piece for i, piece in enumerate(tokenizer.pieces) if i not in tokenizer.special_ids]
         _check_texts(where, tokenizer, ordinary)
@@ -43,10 +43,6 @@ def check_tokenizer(subject: Subject, registered: RegisteredComponent) -> None:
             _check_canonical(where, tokenizer.canonical, ordinary)
         if hasattr(tokenizer, "sample_texts"):
             _check_sample(where, tokenizer)
-    except AssertionError:
-        raise
-    except Exception as error:
-        raise failure_of(where, error) from error
 
 
 def _check_ids(where: str, tokenizer: Tokenizer) -> None:

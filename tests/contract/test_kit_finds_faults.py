@@ -22,8 +22,15 @@ from bionemo_core.testing import (
     tokenizers,
     training,
 )
+from bionemo_core.testing.subject import ConformanceError, explain_failures
 
 API = "BIONEMO_PLUGIN_API = 1"
+
+
+def test_an_assertion_of_the_plugin_says_where_it_failed():
+    said = "loss 'mine' failed with AssertionError: not so"
+    with pytest.raises(ConformanceError, match=said), explain_failures("loss 'mine'"):
+        raise AssertionError("not so")
 
 
 def test_the_plugin_without_a_fault_passes(small_plugin: MakeSubject):

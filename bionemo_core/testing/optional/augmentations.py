@@ -6,7 +6,7 @@ from bionemo_core.data.batches.rng import RecordRng
 from bionemo_core.plugins import RegisteredComponent
 from bionemo_core.protocols import BuildContext
 from bionemo_core.testing.datasets import tokenizer_for
-from bionemo_core.testing.subject import Subject, fail, failure_of
+from bionemo_core.testing.subject import Subject, explain_failures, fail
 
 NUM_RECORDS, NUM_PASSES = 32, 4
 
@@ -29,15 +29,11 @@ def check_augmentation(subject: Subject, registered: RegisteredComponent) -> Non
     texts = [sample.train[index] for index in range(min(NUM_RECORDS, len(sample.train)))]
     records = [text.encode() if isinstance(text, str) else text for text in texts]
     changed = 0
-    try:
+    with explain_failures(where):
         for index, record in enumerate(records):
             for data_pass in range(NUM_PASSES):
                 made = _check_record(where, (change, again), record, (data_pass, index), tokenizer)
                 changed += made != record
-    except AssertionError:
-        raise
-    except Exception as error:
-        raise failure_of(where, error) from error
     if not changed:
         fail(f"{where}: it changes none of {len(records)} records in {NUM_PASSES} passes, so it has no effect.")
 

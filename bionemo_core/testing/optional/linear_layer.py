@@ -3,7 +3,7 @@
 from typing import Any
 
 from bionemo_core.testing.runs import alone_in_process, kept_generators
-from bionemo_core.testing.subject import failure_of
+from bionemo_core.testing.subject import explain_failures
 
 STEPS = 4
 
@@ -43,10 +43,7 @@ def train_linear_layer(where: str, **options: Any) -> None:
         "log_every_n_steps": 1,
     }
     rows: Any = torch.utils.data.DataLoader(torch.randn(STEPS, 4))  # type: ignore[arg-type]  # a tensor is one
-    try:
-        with alone_in_process(), kept_generators():
-            trainer = pl.Trainer(accelerator="cpu", max_steps=STEPS, **{**quiet, **options})
-            trainer.fit(Linear(), rows, rows)
-            trainer.test(Linear(), rows, verbose=False)
-    except Exception as error:
-        raise failure_of(f"{where}: training with it", error) from error
+    with explain_failures(f"{where}: training with it"), alone_in_process(), kept_generators():
+        trainer = pl.Trainer(accelerator="cpu", max_steps=STEPS, **{**quiet, **options})
+        trainer.fit(Linear(), rows, rows)
+        trainer.test(Linear(), rows, verbose=False)

@@ -6,7 +6,7 @@ from bionemo_core.finetuning.label_spec import KINDS, MATCHING, MULTILABEL
 from bionemo_core.finetuning.losses import kinds_of
 from bionemo_core.plugins import RegisteredComponent
 from bionemo_core.testing.runs import alone_in_process, kept_generators
-from bionemo_core.testing.subject import Subject, fail, failure_of
+from bionemo_core.testing.subject import Subject, explain_failures, fail
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,12 +29,8 @@ def check_loss(subject: Subject, registered: RegisteredComponent) -> None:
         fail(f"{where}: its `kinds` are {kinds}, expected some of {', '.join(KINDS)}.")
     with alone_in_process(), kept_generators():
         for kind in (one for one in kinds if one != MATCHING):  # its labels have another form
-            try:
+            with explain_failures(f"{where} with {kind}"):
                 _check_kind(f"{where} with {kind}", loss, kind)
-            except AssertionError:
-                raise
-            except Exception as error:
-                raise failure_of(f"{where} with {kind}", error) from error
 
 
 def _check_kind(where: str, loss: Any, kind: str) -> None:

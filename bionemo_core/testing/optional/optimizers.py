@@ -7,7 +7,7 @@ from bionemo_core.errors import CheckpointError
 from bionemo_core.plugins import RegisteredComponent
 from bionemo_core.protocols import OptimizerSettings
 from bionemo_core.testing.runs import alone_in_process, kept_generators
-from bionemo_core.testing.subject import Subject, fail, failure_of
+from bionemo_core.testing.subject import Subject, explain_failures, fail
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -29,17 +29,13 @@ def check_optimizer(subject: Subject, registered: RegisteredComponent) -> None:
             f"{where}: its factory returns {type(settings).__name__}, expected settings with a number `lr` and a "
             "method build(named_parameters) that returns a torch.optim.Optimizer."
         )
-    with alone_in_process(), kept_generators():
+    with alone_in_process(), kept_generators(), explain_failures(f"{where}: training with it"):
+        _check_steps(where, settings)
+        _check_parts(where, settings)
         try:
-            _check_steps(where, settings)
-            _check_parts(where, settings)
             _check_resume(where, settings, subject)
-        except AssertionError:
-            raise
         except CheckpointError as error:
             fail(f"{where}: {error}")
-        except Exception as error:
-            raise failure_of(f"{where}: training with it", error) from error
 
 
 def _check_steps(where: str, settings: Any) -> None:

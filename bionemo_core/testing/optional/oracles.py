@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from bionemo_core.plugins import RegisteredComponent
-from bionemo_core.testing.subject import Subject, fail, failure_of
+from bionemo_core.testing.subject import Subject, explain_failures, fail
 
 EXAMPLES = ("CCO", "CCN", "CNCC", "CCCCCC", "C")
 """Texts that are proteins and molecules, for an oracle without examples of its own."""
@@ -36,22 +36,16 @@ def check_oracle(subject: Subject, registered: RegisteredComponent) -> None:
             fail(f"{where}: {text!r} scores {score} among others and {alone} alone. Score each text by itself.")
     if _scores(where, oracle, []):
         fail(f"{where}: it returns scores for no text.")
-    try:
+    with explain_failures(
+        f"{where}: sending it to another process, as task.num_workers does (define its class or function in a module),"
+    ):
         ForkingPickler.dumps(oracle)
-    except Exception as error:
-        raise failure_of(
-            f"{where}: sending it to another process, as task.num_workers does (define its class or function in a "
-            "module),",
-            error,
-        ) from error
 
 
 def _scores(where: str, oracle: Any, texts: Sequence[str]) -> list[float]:
     """Return the score of each text; the start of each search is the text itself."""
-    try:
+    with explain_failures(f"{where}: scoring {list(texts)}"):
         scores = np.asarray(oracle(list(texts), list(texts)), dtype=np.float64)
-    except Exception as error:
-        raise failure_of(f"{where}: scoring {list(texts)}", error) from error
     if scores.shape != (len(texts),):
         fail(f"{where}: got scores of shape {list(scores.shape)} for {len(texts)} texts, expected [{len(texts)}].")
     if not np.isfinite(scores).all():

@@ -11,7 +11,7 @@ from bionemo_core.data.readers.plugin_formats import PluginSource, has_columns
 from bionemo_core.errors import DataError
 from bionemo_core.plugins import RegisteredComponent
 from bionemo_core.protocols import Reader
-from bionemo_core.testing.subject import Subject, fail, failure_of
+from bionemo_core.testing.subject import Subject, explain_failures, fail, failure_of
 
 STRANGE = (b"", b"\n\n", b"\x00\xff\xfe" * 40, b"no such format\n", b">\n", b"A" * 5000)
 
@@ -34,10 +34,8 @@ def check_reader(subject: Subject, registered: RegisteredComponent) -> None:
         path.write_bytes(content)
         return list(PluginSource(path, kind=registered.name, reader=reader).records(path))
 
-    try:
+    with explain_failures(f"{where}: reading its example"):
         records = read(reader.example)
-    except Exception as error:
-        raise failure_of(f"{where}: reading its example", error) from error
     _check_records(where, records)
     _check_columns(where, reader, records)
     for content, how in (
@@ -45,10 +43,8 @@ def check_reader(subject: Subject, registered: RegisteredComponent) -> None:
         (gzip.compress(reader.example), "compressed with gzip"),
         (reader.example.replace(b"\n", b"\r\n"), "with the line ends of Windows"),
     ):
-        try:
+        with explain_failures(f"{where}: its example, {how},"):
             again = read(content, how.replace(" ", "_"))
-        except Exception as error:
-            raise failure_of(f"{where}: its example, {how},", error) from error
         if again != records:
             fail(f"{where}: its example, {how}, has other records: {_first_difference(records, again)}.")
     cut = [reader.example[:size] for size in range(1, len(reader.example), max(1, len(reader.example) // 16))]
@@ -100,11 +96,9 @@ def _check_columns(where: str, reader: Any, records: list[Record]) -> None:
     """Check the named values of the records of the example, if the reader has such."""
     if not has_columns(reader):
         return
-    try:
+    with explain_failures(f"{where}: reading the named values of its example"):
         names = sorted(reader.column_names(BytesIO(reader.example), where))
         with_values = list(reader.records(BytesIO(reader.example), where, columns=(*names, "no such name")))
-    except Exception as error:
-        raise failure_of(f"{where}: reading the named values of its example", error) from error
     if not names:
         fail(f"{where}: column_names finds none in its example. Add one, or leave column_names out.")
     for plain, record in zip(records, with_values, strict=True):

@@ -7,7 +7,7 @@ from bionemo_core.config.schema import CORE_GROUPS
 from bionemo_core.config.task_spec import TaskSpec
 from bionemo_core.plugins import RegisteredComponent
 from bionemo_core.plugins.hookspecs import GROUPS
-from bionemo_core.testing.subject import Subject, fail, failure_of
+from bionemo_core.testing.subject import Subject, explain_failures, fail
 
 TOP_KEYS = ("name", "resume", "restore_from_path")
 
@@ -21,10 +21,8 @@ def check_task(subject: Subject, registered: RegisteredComponent) -> None:
     where, task = f"task {registered.name!r}", registered.component
     if not isinstance(task, TaskSpec):
         fail(f"{where}: it is a {type(task).__name__}, expected bionemo_core.TaskSpec.of(settings, entry, summary).")
-    try:
+    with explain_failures(f"{where}: importing {task.entry}"):
         run = task.load()
-    except Exception as error:
-        raise failure_of(f"{where}: importing {task.entry}", error) from error
     try:
         inspect.signature(run).bind("spec", "registry", composed_yaml="")
     except TypeError as error:
