@@ -22,6 +22,7 @@ from bionemo_core.plugins.records import (
     Status,
     normalize_name,
 )
+from bionemo_core.protocols import DataSplits, Tokenizer
 
 
 class ChosenComponent(Protocol):
@@ -139,8 +140,8 @@ class Registry:
         of other components can take `registry`. A model gets the attribute `capabilities`, as its plugin declares them.
 
         Raises:
-            ConfigError: the component does not exist, its parameters are invalid, or a package that it needs is not
-                installed.
+            ConfigError: the component does not exist, its parameters are invalid, a package that it needs is not
+                installed, or its factory returns something else than such a component.
         """
         registered = self._of_choice(choice)
         settings = registered.complete(choice.params)
@@ -156,6 +157,7 @@ class Registry:
                 f"{where}: it needs the Python package {error.name!r}, which is not installed. "
                 f"Install the dependencies of {registered.distribution}."
             ) from error
+        _check_built(registered, built)
         if registered.group == "model" and not hasattr(built, "capabilities"):
             with suppress(AttributeError):  # it is no module, which the caller finds out
                 built.capabilities = registered.component.capabilities  # what uses a model asks it, not the registry
@@ -242,6 +244,27 @@ def _with_checked_defaults(record: PluginRecord, core: Registry, check: Defaults
         if problem:
             return replace(record, status=Status.REJECTED, reason=problem, components=())
     return record
+
+
+def _check_built(registered: RegisteredComponent, built: Any) -> None:
+    """Check that a factory returned what its group needs.
+
+    Raises:
+        ConfigError: it did not; the message says what to return.
+    """
+    expected, fits = "what it builds", built is not None
+    if registered.group == "model":
+        expected = "a LightningModule, such as LanguageModule(network, objective, seq_length=seq_length)"
+        is_network = hasattr(built, "state_dict") and not hasattr(built, "configure_optimizers")
+        fits = built is not None and not is_network
+    elif registered.group == "tokenizer":
+        expected, fits = "a bionemo_core.protocols.Tokenizer", isinstance(built, Tokenizer)
+    elif registered.group == "data":
+        expected, fits = "bionemo_core.protocols.DataSplits", isinstance(built, DataSplits)
+    if not fits:
+        where = f"{noun_of(registered.group)} {registered.qualified_name}"
+        got = "None" if built is None else f"an object of the class {type(built).__name__}"
+        raise ConfigError(f"{where}: its factory returned {got}. It must return {expected}.")
 
 
 def _select_accepted(factory: Callable[..., Any], runtime: Mapping[str, Any]) -> dict[str, Any]:

@@ -35,8 +35,20 @@ class Losses:
 
     @classmethod
     def of(cls, returned: Tensor | Losses) -> Losses:
-        """Return what a network's forward returned as `Losses`; a bare tensor is the sum over loss tokens."""
-        return returned if isinstance(returned, Losses) else cls(returned, returned.new_zeros(()))
+        """Return what a network's forward returned as `Losses`; a bare tensor is the sum over loss tokens.
+
+        Raises:
+            ConfigError: it returned something else.
+        """
+        if isinstance(returned, Losses):
+            return returned
+        if not isinstance(returned, Tensor) or returned.dim():
+            shape = f" of shape {list(returned.shape)}" if isinstance(returned, Tensor) else ""
+            raise ConfigError(
+                f"model: the forward of its network returned a {type(returned).__name__}{shape}, expected a scalar "
+                "tensor, the loss summed over the tokens of loss_mask, or Losses."
+            )
+        return cls(returned, returned.new_zeros(()))
 
     def values(self) -> Tensor:
         """Return both sums and the logged scalars without their autograd graphs; float32 [2 + logged]."""
@@ -59,11 +71,20 @@ RunPass = Callable[["MicroBatch", float, float], Pass]
 
 
 def run_pass(network: nn.Module, batch: MicroBatch, per_token: float | Tensor, per_sequence: float | Tensor) -> Pass:
-    """Run the forward and backward pass of `batch` without a CUDA graph."""
+    """Run the forward and backward pass of `batch` without a CUDA graph.
+
+    Raises:
+        ConfigError: the network returns something else than a loss that can be differentiated.
+    """
     losses = Losses.of(network(batch))
     loss = losses.tokens * per_token
     if losses.sequences.requires_grad:
         loss = loss + losses.sequences * per_sequence
+    if not loss.requires_grad:
+        raise ConfigError(
+            "model: the loss that its network returned depends on no parameter that is trained. Return it without "
+            "detach(), item() or torch.no_grad()."
+        )
     started = perf_counter()
     loss.backward()
     return Pass(losses.values(), tuple(losses.logged), perf_counter() - started)

@@ -119,6 +119,8 @@ class LanguageModule(pl.LightningModule):
         return self.recipe
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
+        if not any(parameter.requires_grad for parameter in self.network.parameters()):
+            raise ConfigError("model: no parameter of its network requires a gradient, so there is nothing to train.")
         return self._recipe.optim.build(self.network.named_parameters())
 
     def training_step(self, batch: StepBatch, batch_idx: int) -> None:

@@ -194,6 +194,24 @@ def test_another_plugin_never_stands_in_for_the_recorded_one(install, load):
         load().build(Choice("model", "goodnet", {}, "lost-plugin", "1.0"))
 
 
+@pytest.mark.parametrize(
+    ("hook", "value", "words"),
+    [
+        ("bionemo_models", "None", "model x-plugin/x: its factory returned None. It must return a LightningModule"),
+        ("bionemo_models", "Net()", "returned an object of the class Net. It must return a LightningModule"),
+        ("bionemo_tokenizers", "Net()", "class Net. It must return a bionemo_core.protocols.Tokenizer"),
+        ("bionemo_datasets", "[]", "data source x-plugin/x: .* class list. It must return .*DataSplits"),
+        ("bionemo_callbacks", "None", "callback x-plugin/x: its factory returned None. It must return what it builds"),
+    ],
+)
+def test_what_is_no_such_component_is_named(install, load, hook, value, words):
+    factory = f"class Net:\n    def state_dict(self): ...\n\ndef make():\n    return {value}"
+    install("x-plugin", model_plugin("x", factory=factory).replace("bionemo_models", hook))
+    group = {"bionemo_models": "model", "bionemo_tokenizers": "tokenizer", "bionemo_datasets": "data"}
+    with pytest.raises(ConfigError, match=words):
+        load().build(Choice(group.get(hook, "callbacks"), "x", {}))
+
+
 def test_a_missing_package_is_the_users_to_install(install, load):
     install("good-plugin", model_plugin("x", factory="def make():\n    import a_package_that_is_absent"))
     with pytest.raises(ConfigError, match="'a_package_that_is_absent', which is not installed"):

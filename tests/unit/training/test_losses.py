@@ -7,7 +7,8 @@ import torch
 
 from bionemo_core.errors import ConfigError
 from bionemo_core.parallel.groups import start_groups
-from bionemo_core.training.losses import Losses, LossSums
+from bionemo_core.training.losses import Losses, LossSums, run_pass
+from bionemo_core.training.module import LanguageModule
 
 
 def micro_batch(tokens: int, sequences: int) -> SimpleNamespace:
@@ -44,3 +45,24 @@ def test_logged_names_must_not_change() -> None:
     sums.add(losses(1.0, 1.0, latent=1.0), micro_batch(1, 1))
     with pytest.raises(ConfigError, match="logs other for one micro batch and latent for another"):
         sums.add(losses(1.0, 1.0, other=1.0), micro_batch(1, 1))
+
+
+@pytest.mark.parametrize(
+    ("returned", "words"),
+    [
+        (None, "returned a NoneType"),
+        ((torch.tensor(1.0),), "returned a tuple"),
+        (1.0, "returned a float"),
+        (torch.ones(2, 3), r"returned a Tensor of shape \[2, 3\], expected a scalar tensor"),
+        (torch.tensor(1.0), "depends on no parameter that is trained"),
+    ],
+)
+def test_what_is_no_loss_is_named(returned, words) -> None:
+    with pytest.raises(ConfigError, match=words):
+        run_pass(lambda batch: returned, micro_batch(1, 1), 1.0, 1.0)
+
+
+def test_a_network_without_a_parameter_to_train_is_refused() -> None:
+    module = LanguageModule(torch.nn.Linear(1, 1).requires_grad_(False), object(), seq_length=1)
+    with pytest.raises(ConfigError, match="no parameter of its network requires a gradient"):
+        module.configure_optimizers()
