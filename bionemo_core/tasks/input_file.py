@@ -10,7 +10,7 @@ from bionemo_core.data.readers import Source, source_for
 from bionemo_core.data.readers.formats import FORMATS, detect_format
 from bionemo_core.data.readers.key_names import TASK_KEYS
 from bionemo_core.data.readers.plugin_formats import has_columns, plugin_readers
-from bionemo_core.data.readers.tables import is_separator, match_column, read_column_names
+from bionemo_core.data.readers.tables import find_separator, is_separator, match_column, read_column_names
 from bionemo_core.data.store.prepare import prepare, short_lived_stores
 from bionemo_core.data.store.record_store import PreparedStore
 from bionemo_core.data.store.residue_filter import RecordFilter
@@ -140,6 +140,6 @@ def layout_options(task: Any, kind: str) -> dict[str, Any]:
             f"task.header_lines: got {header_lines}, expected 1 or more: a task finds its columns by their names. "
             "Put a line with the names above the table."
         )
-    if separator is not None and not is_separator(separator):
+    if separator is not None and not is_separator(find_separator(Path(), kind, separator)):
         raise ConfigError(f"task.separator: got {separator!r}, expected one character such as ',' or a tab.")
     return {"header_lines": header_lines} | ({"separator": separator} if separator is not None else {})

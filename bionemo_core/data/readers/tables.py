@@ -8,7 +8,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bionemo_core.data.readers.decompress import MAX_RECORD_BYTES, line_blocks, open_bytes, text_lines
+from bionemo_core.data.readers.decompress import (
+    MAX_RECORD_BYTES,
+    line_blocks,
+    open_bytes,
+    split_extension,
+    text_lines,
+)
 from bionemo_core.data.readers.key_names import DATA_KEYS, KeyNames
 from bionemo_core.data.readers.records import Column, Record, RecordBlock, decode_text, path_list
 from bionemo_core.errors import DataError
@@ -17,7 +23,9 @@ _LOOKS_LIKE_DATA = 40
 _LAST_BYTE = 255
 _MORE_COLUMNS = "more columns than the header"
 """A value with a separator in it that is not quoted moves those after it into columns of other names."""
-_SEPARATORS = {"csv": ",", "tsv": "\t"}
+_TAB = "\t"
+_GUESSES = (";", _TAB, "|", ",")
+"""What may separate the names of a header that was read as a single name."""
 
 
 class CsvSource:
@@ -28,7 +36,7 @@ class CsvSource:
         paths: Path | Sequence[Path],
         column: int | str,
         header_lines: int = 1,
-        separator: str = ",",
+        separator: str | None = None,
         id_column: int | str | None = None,
         columns: Sequence[str] = (),
         kind: str = "csv",
@@ -40,7 +48,7 @@ class CsvSource:
             paths: the files.
             column: the column of the sequence, by name or by number from 0.
             header_lines: lines to skip at the top of every file.
-            separator: one character that separates columns.
+            separator: one character that separates columns; None: that of the first file, see `find_separator`.
             id_column: the column of the id, by name or by number from 0; None: `file:line`.
             columns: further columns to keep, by name.
             kind: the name of the format in messages.
@@ -56,7 +64,7 @@ class CsvSource:
         self._column = column
         self._id_column = id_column
         self._header_lines = header_lines
-        self._separator = separator
+        self._separator = separator = find_separator(self.paths[0], kind, separator)
         if not is_separator(separator):
             raise DataError(f"{kind}: {keys.separator} is {separator!r}, expected one character such as ',' or a tab.")
         if header_lines < 0 or any(isinstance(index, int) and index < 0 for index in (column, id_column)):
@@ -173,7 +181,7 @@ class CsvSource:
             raise DataError(
                 f"{where}: no row has a column {self._column}, counted from 0. The header has "
                 f"{', '.join(header) or 'nothing'}. Set {self.keys.column} to the name of the sequence column, or "
-                f"{self.keys.number} to its number, and check the separator {self.keys.separator}."
+                f"{self.keys.number} to its number.{_separator_hint(header, self.keys.separator)}"
             )
         keys = self.keys
         return _Layout(
@@ -203,12 +211,33 @@ class CsvSource:
             )
         if len(matches) != 1:
             found = "more than once" if matches else "not"
-            hint = f" If the names are not separated as they should be, set {self.keys.separator}."
+            hint = _separator_hint(names, self.keys.separator)
             raise DataError(
                 f"{self.kind}: {path}: column {column!r} is {found} in the header, which "
-                f"{self.keys.advise(column, key, names)}{hint if self.keys.separator else ''}"
+                f"{self.keys.advise(column, key, names)}{hint}"
             )
         return matches[0]
+
+
+def find_separator(path: Path, kind: str, given: str | None = None) -> str:
+    """Return what separates the columns of a file: `given`, else a tab in a TSV file and a comma in any other.
+
+    A tab may be given as a backslash and a `t`, because it is hard to type on a command line.
+    """
+    if given is not None:
+        return _TAB if given == r"\t" else given
+    return _TAB if kind == "tsv" or split_extension(path.name)[1] == ".tsv" else ","
+
+
+def _separator_hint(names: Sequence[str], key: str) -> str:
+    """Return what to set if the names of a header were not separated; empty without a key for it."""
+    if not key:
+        return ""
+    other = next((one for one in _GUESSES if len(names) == 1 and one in names[0]), None)
+    if other is None:
+        return f" If the names are not separated as they should be, set {key}."
+    shown = r"\t" if other == _TAB else other
+    return f" They seem to be separated by {other!r}: add '{key}={shown}'."
 
 
 def is_separator(text: str) -> bool:
@@ -242,7 +271,7 @@ def read_column_names(path: Path, kind: str, separator: str | None = None, heade
     The names of a CSV or TSV file are in the last of its `header_lines`.
 
     Raises:
-        DataError: the file cannot be read.
+        DataError: the file cannot be read, or the separator is not one character.
     """
     if kind == "parquet":
         import pyarrow.parquet as pq
@@ -254,5 +283,7 @@ def read_column_names(path: Path, kind: str, separator: str | None = None, heade
     with open_bytes(path, kind) as stream:
         lines = itertools.islice(text_lines(stream, f"{kind}: {path}"), header_lines - 1, None)
         line = next(lines, b"")
-    header = decode_text(line).rstrip("\r\n")
-    return [name.strip() for name in next(csv.reader([header], delimiter=separator or _SEPARATORS[kind]), [])]
+    header, delimiter = decode_text(line).rstrip("\r\n"), find_separator(path, kind, separator)
+    if not is_separator(delimiter):
+        raise DataError(f"{kind}: {path}: the separator is {delimiter!r}, expected one character such as ',' or a tab.")
+    return [name.strip() for name in next(csv.reader([header], delimiter=delimiter), [])]

@@ -3,18 +3,20 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from bionemo_core.data.readers import Source, detect_format, source_for
 from bionemo_core.data.readers.key_names import DATA_KEYS, KeyNames
+from bionemo_core.data.readers.tables import match_column, read_column_names
 from bionemo_core.data.sources.shard_ranges import expand_range
 from bionemo_core.data.splits.labels import TABLES
 from bionemo_core.data.splits.options import SplitOptions
 from bionemo_core.data.splits.shared import warn_of_shared_sequences
 from bionemo_core.data.store.prepare import home_folder, prepare
 from bionemo_core.data.store.record_store import PreparedStore
+from bionemo_core.data.store.report import summary
 from bionemo_core.data.store.residue_filter import RecordFilter
 from bionemo_core.errors import ConfigError, DataError
 from bionemo_core.io.download import cache_folder, fetch, name_of
@@ -78,6 +80,12 @@ def download_file(url: str, context: BuildContext) -> Path:
     return fetch(url, cache_folder(home_folder(context), url) / name_of(url))
 
 
+SEQUENCE = "sequence"
+"""The column of the sequences if none is named."""
+V1_COLUMN = 3
+"""The number of that column in v1's shards, which `data=csv` reads unless told otherwise."""
+
+
 @dataclass(frozen=True)
 class FileOptions:
     """The options for reading the files of one source; the names are the keys of the data components."""
@@ -90,6 +98,8 @@ class FileOptions:
     data_sep: str | None = None
     ids_elsewhere: bool = False
     """Whether the id column belongs to the separate file of splits."""
+    of_proteins: ClassVar[bool] = True
+    """Whether a column of the name `sequence` is the one to read."""
 
     @property
     def keys(self) -> KeyNames:
@@ -120,17 +130,33 @@ class FileOptions:
             return source_for(paths, name, self.keys, **options)
         if self.id_column is not None and not self.ids_elsewhere:
             options["id_column"] = self.id_column
-        options["column"] = self.column or "sequence"
+        options["column"] = self.column or SEQUENCE
         if name == "parquet":
             self._refuse(name, ("data_col", "header_lines", "data_sep"))
             return source_for(paths, name, keys, **options)
         if self.column is None and self.data_col is not None:
             options["column"] = self.data_col
+            if self.of_proteins and self.data_col == V1_COLUMN and self.header_lines != 0:
+                self._check_v1_column(paths[0], name)
         if self.header_lines is not None:
             options["header_lines"] = self.header_lines
         if self.data_sep is not None:
             options["separator"] = self.data_sep
         return source_for(paths, name, keys, **options)
+
+    def _check_v1_column(self, path: Path, kind: str) -> None:
+        """Check that a header does not name another column as that of the sequences than the default of `data=csv`.
+
+        Raises:
+            DataError: it does, or it cannot be read.
+        """
+        names = read_column_names(path, kind, self.data_sep, self.header_lines or 1)
+        if not match_column(names[V1_COLUMN : V1_COLUMN + 1], SEQUENCE) and (found := match_column(names, SEQUENCE)):
+            own = names[V1_COLUMN] if len(names) > V1_COLUMN else "absent"
+            raise DataError(
+                f"{kind}: {path}: data.data_col is {V1_COLUMN}, counted from 0, which is {own!r}, but the header has a "
+                f"column {names[found[0]]!r}. Choose the one to read by its name: data.column={names[found[0]]}."
+            )
 
     def _refuse(self, format_name: str, keys: tuple[str, ...]) -> None:
         given = [key for key in keys if getattr(self, key) is not None]
@@ -210,7 +236,12 @@ def prepare_splits(
         fingerprint = fingerprint_of({split: store.fingerprint for split, store in stores.items()})
         warn_of_shared_sequences(stores, _SHARED_FILES)
         return DataSplits(stores["train"], stores.get("val"), stores.get("test"), fingerprint)
-    parts = split_options.indices(stores["train"], own, windowed=getattr(rules, "on_long", None) == "window")
+    try:
+        parts = split_options.indices(stores["train"], own, windowed=getattr(rules, "on_long", None) == "window")
+    except ConfigError as error:
+        if not stores["train"].manifest["records"]["rejected"]:
+            raise
+        raise ConfigError(f"{error} {summary(stores['train'].manifest)}.") from None  # few may be left of many
     split_options.warn_of_shared_clusters(stores["train"], parts, {split: stores[split] for split in own})
     splits = parts.of(stores["train"], stores.get("val"), stores.get("test"))
     if own or not rules.deduplicate:

@@ -43,5 +43,5 @@ def proteins(
 _NOT_OF_FASTA = ("dataset_path", "train", "val", "test", "format", "data_col", "column", "header_lines", "data_sep")
 
 records = configure(proteins)
-csv = configure(proteins, format="csv", data_col=3)
+csv = configure(proteins, format="csv", data_col=3)  # input_files.V1_COLUMN; its modules are imported late
 fasta = configure(proteins, path=NO_VALUE, format="fasta", fixed=_NOT_OF_FASTA, not_null=("path",))

@@ -43,7 +43,7 @@ class FormatOptions:
     column: Optional[str] = None
     id_column: Optional[str] = None
     header_lines: Optional[Natural] = None  # lines to skip at the top of every CSV or TSV file; null: one
-    data_sep: Optional[str] = None  # one character that separates the columns of a CSV file; null: a comma
+    data_sep: Optional[str] = None  # one character that separates the columns; null: a tab in TSV, else a comma
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class PairTables:
     format: Optional[str] = None  # csv, tsv or parquet; null: by the extension
     id_column: Optional[str] = None
     header_lines: Optional[Count] = None  # lines at the top of a CSV or TSV file; the last has the names; null: one
-    data_sep: Optional[str] = None  # one character that separates the columns of a CSV file; null: a comma
+    data_sep: Optional[str] = None  # one character that separates the columns; null: a tab in TSV, else a comma
 
 
 @dataclass(frozen=True)

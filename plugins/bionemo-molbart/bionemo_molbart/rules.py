@@ -93,6 +93,8 @@ class MoleculeOptions:
 class MoleculeFiles(FileOptions):
     """The options for reading files of molecules: like files of sequences, with the SMILES in a column of that name."""
 
+    of_proteins = False
+
     def source(self, paths: list[Path], columns: tuple[str, ...] = ()) -> Source:
         """Return the reader of some files.
 

@@ -112,7 +112,7 @@ def smiles(
         column: the name of that column in the header; overrides `data_col`; null without `data_col`: smiles.
         id_column: the column of the ids in a table or in split_file; null: file and line, in split_file the first.
         header_lines: lines to skip at the top of every CSV or TSV file; null: one.
-        data_sep: one character that separates the columns of a CSV file; null: a comma.
+        data_sep: one character that separates the columns; null: a tab in TSV, else a comma.
         val_fraction: the share for validation; null: 0.01 unless another option decides.
         test_fraction: the share for testing; null: 0.01 unless another option decides.
         val_size: the number of validation molecules, instead of a fraction.

@@ -19,7 +19,7 @@ def labelled_pairs(
     second_column: str = "second",
     target_column: Optional[str] = "target",
     id_column: Optional[str] = None,
-    data_sep: str = ",",
+    data_sep: Optional[str] = None,
     header_lines: Count = 1,
     val_fraction: Share = 0.15,
     test_fraction: Share = 0.15,
@@ -42,7 +42,7 @@ def labelled_pairs(
         target_column: the column of the label: a number or a class; null: all pairs belong together, as for
             task.kind=pair_matching.
         id_column: the column of the id; null: `id` if there is one, else `file:line`.
-        data_sep: one character that separates columns.
+        data_sep: one character that separates columns; null: a tab in a .tsv file, else a comma.
         header_lines: lines at the top of the file; the last has the names of the columns.
         val_fraction: the share of the pairs for validation, if no column names the split.
         test_fraction: the share of the pairs for testing, if no column names the split.

@@ -14,7 +14,7 @@ from bionemo_core.errors import ConfigError
 
 SEQUENCE = "sequence"
 """The column of the sequence if none is named."""
-_LAYOUT = {"separator": (",", LABELLED_KEYS.separator), "header_lines": (1, LABELLED_KEYS.header_lines)}
+_LAYOUT = {"separator": (None, LABELLED_KEYS.separator), "header_lines": (1, LABELLED_KEYS.header_lines)}
 """The default of each option of a CSV file, and its key."""
 
 

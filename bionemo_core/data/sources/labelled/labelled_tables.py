@@ -27,7 +27,7 @@ def labelled_csv(
     target_column: str = TARGET,
     mask_column: Optional[str] = None,
     id_column: Optional[str] = None,
-    data_sep: str = ",",
+    data_sep: Optional[str] = None,
     header_lines: Count = 1,
     val_fraction: Share = 0.15,
     test_fraction: Share = 0.15,
@@ -55,7 +55,7 @@ def labelled_csv(
         target_column: the column of the label: a number, a class, or one letter per residue.
         mask_column: the column of a string of 0 and 1, one per residue; null: every label counts.
         id_column: the column of the id; null: `id` if there is one, else `file:line`.
-        data_sep: one character that separates columns.
+        data_sep: one character that separates columns; null: a tab in a .tsv file, else a comma.
         header_lines: lines at the top of each file; the last has the names of the columns.
         val_fraction: the share of one table for validation, if no column names the split.
         test_fraction: the share of one table for testing, if no column names the split.

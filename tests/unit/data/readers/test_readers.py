@@ -15,6 +15,7 @@ import pytest
 
 from bionemo_core.data.readers import EXTENSIONS, FORMATS, CsvSource, Record, SmilesSource, read_blocks, source_for
 from bionemo_core.data.readers.decompress import open_bytes, text_lines
+from bionemo_core.data.readers.tables import read_column_names
 from bionemo_core.data.store.prepare import prepare
 from bionemo_core.data.store.residue_filter import ResidueFilter
 from bionemo_core.data.tokenizer import CharacterTokenizer
@@ -157,6 +158,17 @@ def test_tables_by_name_and_number(tmp_path: Path) -> None:
     assert simple(tsv, column=1) == [(b"a.tsv:2", b"MKT", "")]
     with pytest.raises(DataError, match="'sequence' is not in the header, which has id, seq"):
         records(tsv, column="sequence")
+
+
+@pytest.mark.parametrize(("separator", "typed"), [(";", ";"), ("\t", r"\t"), ("|", "|")])
+def test_a_separator_is_found_and_its_hint_can_be_followed(tmp_path, separator, typed):
+    csv = write(tmp_path / "a.csv", separator.join(["id", "seq"]) + "\n" + separator.join(["x", "MKT"]) + "\n")
+    for column in ("seq", 1):
+        with pytest.raises(DataError) as failure:
+            records(csv, column=column)
+        assert f"They seem to be separated by {separator!r}: add 'data.data_sep={typed}'." in str(failure.value)
+    assert simple(csv, column="seq", separator=typed) == [(b"a.csv:2", b"MKT", "")]
+    assert read_column_names(csv, "csv", typed) == ["id", "seq"]
 
 
 @pytest.mark.parametrize("column", ["sequence", 2])

@@ -1,5 +1,6 @@
 """Labelled sequences from v1's tables and FLIP's FASTA files."""
 
+import gzip
 from pathlib import Path
 
 import pyarrow as pa
@@ -56,6 +57,17 @@ def test_an_id_may_have_any_letter(tmp_path, tokenizer, context):
     path.write_text("id,sequence,target\n" + "".join(f"β{n},MKV{'A' * n},{n}\n" for n in range(9)), encoding="utf-8")
     splits = labelled_csv(str(path), tokenizer=tokenizer, context=context)
     assert all(name.startswith("β") for name in splits.train.ids)
+
+
+@pytest.mark.parametrize(("name", "separator"), [("t.tsv", None), ("t.tsv.gz", None), ("t.csv", r"\t")])
+def test_a_tsv_file_is_a_table_as_well(tmp_path, tokenizer, context, name, separator):
+    text = "id\tsequence\ttarget\n" + "".join(f"r{n}\tMKV{'A' * n}\t{n}\n" for n in range(9))
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(text.encode()) if name.endswith("gz") else text.encode())
+    splits = labelled_csv(str(path), data_sep=separator, tokenizer=tokenizer, context=context)
+    assert sorted(name for part in splits.parts().values() for name in part.ids) == [f"r{n}" for n in range(9)]
+    with pytest.raises(DataError, match="expected one character"):
+        labelled_csv(str(path), data_sep="tab", tokenizer=tokenizer, context=context)
 
 
 def test_a_parquet_file_is_a_table_as_well(tmp_path, tokenizer, context):

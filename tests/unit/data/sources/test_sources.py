@@ -108,6 +108,21 @@ def test_csv_in_the_layout_of_v1(tmp_path: Path, tokenizer: CharacterTokenizer, 
         sources.records(dataset_path=str(tmp_path), train="", tokenizer=tokenizer, context=context)
 
 
+def test_the_column_named_sequence_is_never_passed_over_for_v1s_number(tmp_path, tokenizer, context):
+    options = {"tokenizer": tokenizer, "context": context}
+    (tmp_path / "a.csv").write_text("id,sequence,x,family\n" + "".join(f"{n},MK{'A' * n},1,KINASE\n" for n in range(9)))
+    with pytest.raises(DataError, match=r"which is 'family', but the header has a column 'sequence'.*column=sequence"):
+        sources.csv(str(tmp_path / "a.csv"), **options)
+    assert sources.csv(str(tmp_path / "a.csv"), column="sequence", **options).train[0].startswith(b"MK")
+    assert sources.csv(str(tmp_path / "a.csv"), column="family", **options).train[0] == b"KINASE"
+
+
+def test_the_rejected_are_counted_where_nothing_is_left_to_train_on(tmp_path, tokenizer, context):
+    (tmp_path / "a.csv").write_text("sequence\nMKT\n" + "M1\n" * 5)
+    with pytest.raises(ConfigError, match=r"leave nothing of 1 to train on.*read 6 = used 1 \+ rejected 5"):
+        sources.records(str(tmp_path / "a.csv"), tokenizer=tokenizer, context=context)
+
+
 def test_one_csv_table_is_split(tmp_path: Path, tokenizer: CharacterTokenizer, context: BuildContext) -> None:
     (tmp_path / "a.csv").write_text("name,protein\n" + "".join(f"p{i},{'MKT' * (i + 1)}\n" for i in range(20)))
     options = {"format": "csv", "column": "protein", "id_column": "name", "val_fraction": 0.2, "test_size": 1}
