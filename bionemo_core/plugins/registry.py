@@ -254,7 +254,7 @@ def _check_built(registered: RegisteredComponent, built: Any) -> None:
     """
     expected, fits = "what it builds", built is not None
     if registered.group == "model":
-        expected = "a LightningModule, such as LanguageModule(network, objective, seq_length=seq_length)"
+        expected = "a LightningModule, such as LanguageModule(network, objective, ...)"
         is_network = hasattr(built, "state_dict") and not hasattr(built, "configure_optimizers")
         fits = built is not None and not is_network
     elif registered.group == "tokenizer":
