@@ -69,6 +69,7 @@ def shard(
         cast_forward_inputs=False,
     )
     layers = getattr(network, "layers", ())
+    network._reduces_each_pass = sharding.reduces_each_pass  # type: ignore[assignment]  # as of `_half_weights`
     for part in (*layers, network):
         fully_shard(part, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
     # Weights that are prefetched must be used: in one stack of layers, and not in two of which a call may run one.
@@ -100,15 +101,16 @@ def average_gradients(network: nn.Module) -> None:
 
 
 def reduce_gradients_now(network: nn.Module, now: bool) -> None:
-    """Set whether the next backward pass reduces gradients over ranks (`now`) or only accumulates them.
+    """Say whether the next backward pass is the last one of a step (`now`), which reduces gradients over ranks.
 
-    Gathered weights stay until the backward pass that reduces, so that a step gathers them once.
+    The passes before it only add to the whole gradients of this rank, unless these take too much memory: see
+    `Sharding.reduces_each_pass`. Gathered weights stay until the last pass, so that a step gathers them once.
     """
     replicas: Replicas | None = getattr(network, "_replicas", None)
     if replicas is not None:
         replicas.in_last_pass = now
     if isinstance(network, FSDPModule):
-        network.set_requires_gradient_sync(now)
+        network.set_requires_gradient_sync(now or getattr(network, "_reduces_each_pass", False))
         network.set_is_last_backward(now)
         network.set_reshard_after_backward(now)
 

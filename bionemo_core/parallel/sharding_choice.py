@@ -27,6 +27,8 @@ class Sharding(NamedTuple):
     """The number of ranks that share one copy."""
     reason: str = ""
     """Why it was chosen, for the plan; empty if there is only one data-parallel rank."""
+    reduces_each_pass: bool = False
+    """Whether gradients are reduced to shares after each micro batch, and not whole until the last one of a step."""
 
 
 class SharedRanks(NamedTuple):
@@ -50,7 +52,12 @@ def state_bytes(parameters: Iterable[nn.Parameter], optimizer_bytes: float, copy
 
 
 def choose_sharding(
-    wanted: str, shard_size: int | None, ranks: SharedRanks, needed: float, device_bytes: float
+    wanted: str,
+    shard_size: int | None,
+    ranks: SharedRanks,
+    needed: float,
+    device_bytes: float,
+    gradient_bytes: float = 0.0,
 ) -> Sharding:
     """Return how data-parallel ranks share the weights.
 
@@ -60,10 +67,26 @@ def choose_sharding(
         ranks: the data-parallel ranks.
         needed: bytes of all weights, gradients and optimizer state of one tensor-parallel rank.
         device_bytes: memory of the smallest device.
+        gradient_bytes: bytes of the whole gradients of one tensor-parallel rank.
 
     Raises:
         ConfigError: `shard_size` does not divide the number of ranks.
     """
+    sharding = _share_weights(wanted, shard_size, ranks, needed, device_bytes)
+    if sharding.shard_size == 1 or holds_whole_gradients(gradient_bytes, device_bytes):
+        return sharding
+    why = f"; whole gradients take {gradient_bytes / GIB:,.2f} GiB, so each micro batch ends with shares of them"
+    return sharding._replace(reason=sharding.reason + why, reduces_each_pass=True)
+
+
+def holds_whole_gradients(gradient_bytes: float, device_bytes: float) -> bool:
+    """Return whether ranks that share weights have room for whole gradients until the last micro batch of a step."""
+    return gradient_bytes <= REPLICATED_SHARE * device_bytes
+
+
+def _share_weights(
+    wanted: str, shard_size: int | None, ranks: SharedRanks, needed: float, device_bytes: float
+) -> Sharding:
     if ranks.size == 1:
         return Sharding("none", 1)
     group = _group_size(shard_size, ranks, must_divide=wanted == "hybrid")

@@ -228,12 +228,16 @@ class MegatronStrategy(DDPStrategy):
             dist.all_reduce(smallest, dist.ReduceOp.MIN)
         copies = self.dtype.itemsize if self.dtype != torch.float32 else 0
         stages = self.decide_stages(module)
-        state = state_bytes(network_of(module).parameters(), self.optimizer_bytes, copies)
+        network = network_of(module)
+        state = state_bytes(network.parameters(), self.optimizer_bytes, copies)
+        trained = sum(one.numel() for one in network.parameters() if one.requires_grad)
         if stages:  # all of whose parameters are trained
-            state = max(stages.parameters) * (8 + self.optimizer_bytes + copies)
+            trained = max(stages.parameters)
+            state = trained * (8 + self.optimizer_bytes + copies)
         local = max(1, dist.get_world_size() // self.num_nodes // groups.tensor_size)
         ranks = SharedRanks(groups.data_size, min(local, groups.data_size))
-        return choose_sharding(wanted, shard_size, ranks, state, smallest.item())
+        gradients = trained * self.reduce_dtype.itemsize
+        return choose_sharding(wanted, shard_size, ranks, state, smallest.item(), gradients)
 
     def configure_ddp(self) -> None:
         """Compile and shard the network; wrap any other `LightningModule` for data parallelism."""

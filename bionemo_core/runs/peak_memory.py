@@ -13,6 +13,7 @@ from bionemo_core.config.batch_plan import BatchPlan
 from bionemo_core.config.recompute_options import Recompute
 from bionemo_core.config.schema import RunSpec
 from bionemo_core.parallel.pipeline.stages import split_layers
+from bionemo_core.parallel.sharding_choice import holds_whole_gradients
 from bionemo_core.runs.device import Device
 from bionemo_core.training.optim import ADAM_STATE, OptimizerState
 
@@ -141,6 +142,7 @@ def estimate_peak(
     rotary: bool = False,
     optimizer: OptimizerState = ADAM_STATE,
     graphs: bool = False,
+    whole_gradients: bool = True,
 ) -> Peak | None:
     """Return the estimate of a run; None for a model whose sizes are not those of a transformer.
 
@@ -154,6 +156,7 @@ def estimate_peak(
         rotary: as for `stacks_of`.
         optimizer: what the optimizer keeps.
         graphs: whether passes are CUDA graphs, whose gradients have their memory during the whole run.
+        whole_gradients: whether ranks that share weights add up whole gradients until the last micro batch of a step.
     """
     stacks = stacks_of(spec, plan, rotary=rotary)
     if not stacks:
@@ -166,8 +169,10 @@ def estimate_peak(
     activations = kept + passing + (0 if on.cpu else _CUDA_WORKSPACE)
     own, shards = parameters / plan.tensor_parallel_size, shards or plan.data_parallel_size
     moments = optimizer.bytes_per_parameter
-    early_gradients = graphs or plan.accumulate_grad_batches > 1
-    state, after = _state_bytes(own, shards, on.number_bytes, moments, early_gradients)
+    early = 4.0 / shards if graphs or plan.accumulate_grad_batches > 1 else 0.0
+    if early and shards > 1 and whole_gradients:
+        early = 2.0 if spec.parallel.reduce_dtype == "bfloat16" else 4.0
+    state, after = _state_bytes(own, shards, on.number_bytes, moments, early)
     return Peak(state, activations, after, kept)
 
 
@@ -240,16 +245,16 @@ def _end_bytes(stacks: list[Stack], on: Conditions, columns: float, share: float
 
 
 def _state_bytes(
-    parameters: float, shards: int, number_bytes: int, moments: float, early_gradients: bool
+    parameters: float, shards: int, number_bytes: int, moments: float, early_gradients: float
 ) -> tuple[float, float]:
     """Return the bytes of the state before and after the last backward pass of a step.
 
-    In float32: weights (4), the optimizer's `moments` (of Adam 8), gradients (4, `early_gradients` before the last
-    backward pass, too). In 16 bit copies of weights (2) and gradients (2) are added; with several shards the copies
-    are whole and the rest is sharded.
+    In float32: weights (4), the optimizer's `moments` (of Adam 8), gradients (4; before the last backward pass
+    `early_gradients`, of each parameter). In 16 bit copies of weights (2) and gradients (2) are added; with several
+    shards the copies are whole and the rest is sharded.
     """
     gathered = number_bytes * parameters if number_bytes < 4 or shards > 1 else 0.0
-    before = (4.0 + moments + 4.0 * early_gradients) * parameters / shards + gathered
+    before = ((4.0 + moments) / shards + early_gradients) * parameters + gathered
     half_gradients = number_bytes * parameters if number_bytes < 4 and shards == 1 else 0.0
     return before, (8.0 + moments) * parameters / shards + gathered + half_gradients
 
@@ -267,7 +272,10 @@ def ways_to_fit(
     """Return settings that would each make the run fit into `available` bytes, as they are typed."""
 
     def fits(spec: RunSpec, plan: BatchPlan, shards: int = shards) -> bool:
-        peak = estimate_peak(spec, plan, device, parameters, vocab_size, shards=shards, optimizer=optimizer)
+        whole = holds_whole_gradients(4 * parameters / plan.tensor_parallel_size, available)
+        peak = estimate_peak(
+            spec, plan, device, parameters, vocab_size, shards=shards, optimizer=optimizer, whole_gradients=whole
+        )
         return peak is not None and peak.total <= available
 
     ways = []

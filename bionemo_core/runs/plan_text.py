@@ -115,6 +115,7 @@ def _memory_lines(
         estimate = partial(
             estimate_peak, spec, plan, device, parameters, vocab_size,
             shards=sharding.shard_size, rotary=getattr(network, "rotary", None) is not None, optimizer=optimizer,
+            whole_gradients=not sharding.reduces_each_pass,
         )  # fmt: skip
         peak = estimate()
         may_replay = graphs and spec.batch.packing and sharding.shard_size == 1 and is_cuda_graph_safe(network)

@@ -106,6 +106,15 @@ def test_gradients_of_graphs_and_of_several_micro_batches_are_there_before_the_l
     assert state("batch.accumulate_grad_batches=2", graphs=True) == accumulated
 
 
+@pytest.mark.parametrize(("reduce_dtype", "whole"), [("float32", 4.0), ("bfloat16", 2.0)])
+def test_ranks_that_share_weights_add_up_whole_gradients_if_these_have_room(spec_of, reduce_dtype, whole) -> None:
+    spec = spec_of("model=esm2_3b", "batch.accumulate_grad_batches=2", f"parallel.reduce_dtype={reduce_dtype}")
+    facts = spec, batch_plan(spec), Device("gpu", "bf16-mixed"), 1000, 33
+    whole_kept, shares_kept = (estimate_peak(*facts, shards=4, whole_gradients=kept) for kept in (True, False))
+    assert whole_kept.state == pytest.approx(1000 * (12 / 4 + 2 + whole))
+    assert shares_kept.state == pytest.approx(1000 * (12 / 4 + 2 + 4 / 4))
+
+
 def test_what_would_fit_is_said_and_fits(spec_of) -> None:
     spec = spec_of("model=esm2_3b", "batch.micro_batch_size=32")
     plan, device = batch_plan(spec), Device("gpu", "bf16-mixed")

@@ -32,6 +32,14 @@ def test_auto_shards_over_no_more_ranks_than_the_model_needs(
     assert f"{state_gib:.2f} GiB" in chosen.reason or ranks.size == 1
 
 
+def test_each_micro_batch_ends_with_shares_where_whole_gradients_take_more_than_a_quarter() -> None:
+    for gradients, each_pass in ((20, False), (21, True)):
+        for strategy, shares in (("full", True), ("hybrid", True), ("none", False)):
+            chosen = choose_sharding(strategy, None, TWO_MACHINES, 100 * GIB, 80 * GIB, gradients * GIB)
+            assert chosen.reduces_each_pass is (each_pass and shares)
+            assert ("whole gradients take 21.00 GiB" in chosen.reason) is chosen.reduces_each_pass
+
+
 def test_hybrid_shares_a_copy_within_a_machine_or_as_wanted() -> None:
     assert choose_sharding("hybrid", None, TWO_MACHINES, 1, 1)[:2] == ("hybrid", 8)
     assert choose_sharding("hybrid", 4, TWO_MACHINES, 1, 1)[:2] == ("hybrid", 4)
@@ -72,3 +80,7 @@ def test_a_run_counts_what_its_optimizer_keeps_of_the_trained_weights(
     monkeypatch.setattr("torch.distributed.get_world_size", lambda: 1)
     found = strategy.decide_sharding(SimpleNamespace(network=network))  # type: ignore[arg-type]
     assert (found.strategy == "full") is shared, found.reason
+    assert found.reduces_each_pass is False  # 440 bytes are less than a quarter of the device
+    strategy = MegatronStrategy(device_bytes=4 * 439, sharding_strategy="full")
+    found = strategy.decide_sharding(SimpleNamespace(network=network))  # type: ignore[arg-type]
+    assert found.reduces_each_pass is not frozen
