@@ -19,11 +19,19 @@ if TYPE_CHECKING:
     from bionemo_core.models.load import OpenedModel
 
 
+def network_tensors(network: nn.Module) -> dict[str, Tensor]:
+    """Return all parameters and persistent buffers by name, without their autograd graphs."""
+    return {name: tensor.detach() for name, tensor in _every_weight(network)}
+
+
 def named_weights(network: nn.Module) -> list[tuple[str, Tensor]]:
     """Return parameters and persistent buffers with their names, without those that a load did not fill."""
     missing = missing_parts(network)
-    every = (*network.named_parameters(), *persistent_buffers(network))
-    return [(name, tensor) for name, tensor in every if not missing.cover(name)]
+    return [(name, tensor) for name, tensor in _every_weight(network) if not missing.cover(name)]
+
+
+def _every_weight(network: nn.Module) -> list[tuple[str, Tensor]]:
+    return [*network.named_parameters(), *persistent_buffers(network)]
 
 
 @torch.no_grad()

@@ -21,9 +21,9 @@ from bionemo_core.interop.source_config import write_with_source_config
 from bionemo_core.interop.stored import ABSENT, StoredModel, Vocabulary
 from bionemo_core.models.load import DTYPES, OpenedModel, load_stored
 from bionemo_core.models.locate import list_connectors, open_stored
+from bionemo_core.models.named_weights import named_weights
 from bionemo_core.nn.missing_weights import missing_parts, require_weights
 from bionemo_core.nn.residue_states import encoder_network, encoder_of
-from bionemo_core.parallel.transfer import persistent_buffers
 from bionemo_core.parallel.weights import network_of
 from bionemo_core.plugins.did_you_mean import did_you_mean
 from bionemo_core.runs.plan_text import quieten_libraries
@@ -81,11 +81,6 @@ def _open_source(path: str, spec: RunSpec, form: str, registry: Registry) -> tup
         return stored, load_stored(stored, registry, overrides={}, restore=spec.restore)
     finally:
         stored.close()
-
-
-def network_tensors(network: nn.Module) -> dict[str, Tensor]:
-    """Return the parameters and persistent buffers by name."""
-    return {name: tensor.detach() for name, tensor in (*network.named_parameters(), *persistent_buffers(network))}
 
 
 def _unread(network: nn.Module) -> tuple[str, ...]:
@@ -151,10 +146,9 @@ class _Conversion:
                 f"task.to={self.form}: the format needs tensors that {self.stored.source} does not have: "
                 f"{preview_names(report.unfilled)}. Write an artefact of what is there with task.to=artefact."
             )
-        absent = missing_parts(network)
-        tensors = {name: tensor for name, tensor in network_tensors(network).items() if not absent.cover(name)}
+        tensors = {name: tensor.detach() for name, tensor in named_weights(network)}
         if self.form == "artefact":
-            self._write_artefact(tensors, absent.facts())
+            self._write_artefact(tensors, missing_parts(network).facts())
         else:
             self._write_foreign(tensors)
         return f"{sum(tensor.numel() for tensor in tensors.values()) / 1e6:,.1f}M numbers"

@@ -116,7 +116,7 @@ def _ours(built: BuiltModel) -> "OurModel":
 
 
 def _tensors(built: BuiltModel) -> "dict[str, Tensor]":
-    from bionemo_core.tasks.convert import network_tensors
+    from bionemo_core.models.named_weights import network_tensors
 
     return network_tensors(getattr(built.module, "network", built.module))
 

@@ -15,8 +15,8 @@ from bionemo_core.interop.connector import ForeignModel, OurModel
 from bionemo_core.interop.foreign_config import ForeignConfig
 from bionemo_core.interop.huggingface import write_huggingface
 from bionemo_core.models.locate import complete_choice
+from bionemo_core.models.named_weights import network_tensors
 from bionemo_core.protocols import BuildContext
-from bionemo_core.tasks.convert import network_tensors
 
 pytest.importorskip("bionemo_esm")
 

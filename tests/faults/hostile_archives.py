@@ -24,8 +24,8 @@ from bionemo_core.interop.nemo_models import PROTEIN_PIECES
 from bionemo_core.interop.sentencepiece_model import write_model
 from bionemo_core.models.load import open_model
 from bionemo_core.models.locate import complete_choice
+from bionemo_core.models.named_weights import network_tensors
 from bionemo_core.protocols import BuildContext
-from bionemo_core.tasks.convert import network_tensors
 from bionemo_esm.connector import EsmHuggingFace, nemo_keys
 
 CONFIG: dict[str, Any] = {

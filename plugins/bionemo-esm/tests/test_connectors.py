@@ -18,7 +18,7 @@ from bionemo_core.interop.huggingface import read_huggingface, write_huggingface
 from bionemo_core.interop.nemo import read_nemo, write_nemo
 from bionemo_core.interop.stored import Carried
 from bionemo_core.models.load import OpenedModel, open_model
-from bionemo_core.tasks.convert import network_tensors
+from bionemo_core.models.named_weights import network_tensors
 from bionemo_esm.connector import Esm1nvNemo, EsmHuggingFace
 from bionemo_esm.tokenizer import ESM1NV_PIECES, esm2_tokenizer
 

@@ -16,8 +16,8 @@ from bionemo_core.inference.embedding import Embedder, EmbeddingSettings
 from bionemo_core.interop.connector import OurModel
 from bionemo_core.interop.huggingface import read_huggingface, write_huggingface
 from bionemo_core.models.load import OpenedModel, open_model
+from bionemo_core.models.named_weights import network_tensors
 from bionemo_core.protocols import BuildContext
-from bionemo_core.tasks.convert import network_tensors
 from bionemo_esm import presets
 from bionemo_esm.esmc_connector import EsmcHuggingFace
 from bionemo_esm.sizes import ESMC_SIZES, EsmcShape

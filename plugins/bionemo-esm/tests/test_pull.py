@@ -18,8 +18,8 @@ from bionemo_core.interop.huggingface import write_huggingface
 from bionemo_core.io.staging import stage
 from bionemo_core.models.load import open_model
 from bionemo_core.models.locate import complete_choice
+from bionemo_core.models.named_weights import network_tensors
 from bionemo_core.protocols import BuildContext
-from bionemo_core.tasks.convert import network_tensors
 
 FILES = {"config.json": b"{}", "model.safetensors": b"weights", "vocab.txt": b"A\nC\n", "run.py": b"raise SystemExit"}
 

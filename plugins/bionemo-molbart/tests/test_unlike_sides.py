@@ -16,8 +16,8 @@ from bionemo_core.interop.foreign_config import ForeignConfig
 from bionemo_core.interop.nemo import read_nemo, write_nemo
 from bionemo_core.models.load import open_model
 from bionemo_core.models.locate import complete_choice
+from bionemo_core.models.named_weights import network_tensors
 from bionemo_core.protocols import BuildContext
-from bionemo_core.tasks.convert import network_tensors
 from bionemo_molbart.connector import MegaMolBartNemo, MolMimNemo
 from bionemo_molbart.tokenizer import molbart_tokenizer
 

@@ -24,10 +24,10 @@ from bionemo_core.interop.nemo_models import PROTEIN_PIECES
 from bionemo_core.interop.stored import Carried
 from bionemo_core.models.load import OpenedModel, open_model
 from bionemo_core.models.locate import complete_choice, open_stored
+from bionemo_core.models.named_weights import network_tensors
 from bionemo_core.parallel.groups import start_groups
 from bionemo_core.parallel.transfer import Vocabularies, transfer_weights
 from bionemo_core.protocols import BuildContext, Seq2SeqExample
-from bionemo_core.tasks.convert import network_tensors
 from bionemo_t5.connector import ProtT5nvNemo, T5HuggingFace
 from bionemo_t5.tokenizer import PROTT5NV_PIECES, prott5_tokenizer, prott5nv_tokenizer
 

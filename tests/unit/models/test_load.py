@@ -23,12 +23,13 @@ from bionemo_core.interop.artefact import Artefact, write_artefact
 from bionemo_core.interop.stored import ModelSpec, Vocabulary
 from bionemo_core.models.compatibility import check_plugins
 from bionemo_core.models.load import open_model
+from bionemo_core.models.named_weights import network_tensors
 from bionemo_core.parallel.groups import start_groups
 from bionemo_core.parallel.layout import read_layouts
 from bionemo_core.parallel.weights import weight_parts
 from bionemo_core.protocols import BuildContext
 from bionemo_core.runs.first_weights import restore_weights
-from bionemo_core.tasks.convert import convert, network_tensors
+from bionemo_core.tasks.convert import convert
 
 ESM = "bionemo-esm"
 SIZES = {"num_layers": 1, "hidden_size": 16, "num_attention_heads": 2, "ffn_hidden_size": 24, "seq_length": 32}
