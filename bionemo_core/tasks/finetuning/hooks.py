@@ -86,18 +86,16 @@ class FineTuning(TrainingHooks):
         with opening_on_all_ranks():
             opened = self._open(spec, registry, device)
             self._open_second(spec, None, device.context(spec))
-        tokenizer = opened.spec.tokenizer
-        splits = self._build_labelled(spec, opened.tokenizer, device.context(spec))
-        label_spec = LabelSpec(self.task.kind, targets=splits.train.targets)
-        self._splits = splits
-        splits = self._check_labels(splits, label_spec, opened.tokenizer, quiet=True)
-        params = model_params(self.task, opened, splits, registry, self._second)
-        label_spec = replace(label_spec, classes=tuple(params.get("classes", ())))
-        self._check_labels(splits, label_spec, opened.tokenizer, quiet=True)
         self._opened = opened
-        return replace(
-            spec, model=Choice("model", FINETUNED, params, CORE_DISTRIBUTION, __version__), tokenizer=tokenizer
-        )
+        self._splits = self._build_labelled(spec, opened.tokenizer, device.context(spec))
+        label_spec = LabelSpec(self.task.kind, targets=self._splits.train.targets)
+        usable = self._check_labels(self._splits, label_spec, opened.tokenizer, quiet=True)
+        params = model_params(self.task, opened, usable, registry, self._second)
+        # Validation and test may have classes that the training labels, which say what the classes are, do not have.
+        label_spec = replace(label_spec, classes=tuple(params.get("classes", ())))
+        self._check_labels(usable, label_spec, opened.tokenizer, quiet=True)
+        model = Choice("model", FINETUNED, params, CORE_DISTRIBUTION, __version__)
+        return replace(spec, model=model, tokenizer=opened.spec.tokenizer)
 
     def build_splits(
         self, spec: RunSpec, registry: Registry, tokenizer: Tokenizer, context: BuildContext
