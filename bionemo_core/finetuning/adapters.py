@@ -144,7 +144,10 @@ def _open_adapter(adapter: str, base: str, base_fingerprint: str, registry: Regi
     stored.close()
     if stored.spec.model.name != FINETUNED or BASE_WEIGHTS not in stored.facts:
         raise ArtefactError(f"{adapter}: not an adapter; expected the folder `adapter` of a fine-tuning run.")
-    raise ArtefactError(f"{adapter}: was trained on other weights than those at {base}.")
+    raise ArtefactError(
+        f"{adapter}: was trained on other weights than those at {base}. Set restore_from_path to the model that the "
+        "fine-tuning began with."
+    )
 
 
 def _fill_adapters(network: nn.Module, stored: StoredModel) -> None:

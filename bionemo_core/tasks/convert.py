@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from bionemo_core.config.choice_params import FINETUNED
 from bionemo_core.config.schema import Choice, RunSpec
 from bionemo_core.errors import ConfigError
 from bionemo_core.finetuning.peft_folder import is_peft_folder
@@ -39,6 +40,12 @@ if TYPE_CHECKING:
 PEFT = "peft"
 FORMS = ("artefact", "nemo", "huggingface", PEFT, *EXPORTS)
 MIB = 2**20
+
+_IN_TWO_STEPS = (
+    "To write the encoder with its adapters added, with BASE for the model that the fine-tuning began with: first "
+    "restore_from_path=BASE task.adapter=RUN/adapter task.to=peft task.output=PEFT, then restore_from_path=BASE "
+    "task.adapter=PEFT."
+)
 
 
 def convert(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> None:
@@ -102,11 +109,15 @@ def _choose_form(settings: Convert) -> str:
     if settings.dtype != "float32" and form != "artefact":
         raise ConfigError(f"task.dtype={settings.dtype}: only an artefact can have another dtype than float32.")
     if form == PEFT and not settings.adapter:
-        raise ConfigError("task.to=peft: set task.adapter=RUN/adapter, the adapters of a run with task.encoder=lora.")
-    if form != PEFT and settings.adapter and not is_peft_folder(settings.adapter):
         raise ConfigError(
-            f"task.adapter={settings.adapter}: not a folder of peft (with adapter_config.json). A model with the "
-            "adapters of a fine-tuning is the folder `model` of its run: restore_from_path=RUN/model."
+            "task.to=peft: set task.adapter=RUN/adapter, the adapters of a run with task.encoder=lora, and as "
+            "restore_from_path the model that this run began with."
+        )
+    if form != PEFT and settings.adapter and not is_peft_folder(settings.adapter):
+        whole = "The artefact of a model with the adapters and head of a fine-tuning is RUN/model."
+        raise ConfigError(
+            f"task.adapter={settings.adapter}: not a folder of peft (with adapter_config.json). "
+            f"{whole if form == 'artefact' else _IN_TWO_STEPS}"
         )
     if settings.license is not None and form != "huggingface":
         raise ConfigError("task.license: only a Hugging Face folder has a model card. Set task.to=huggingface.")
@@ -192,7 +203,13 @@ class _Conversion:
         for registered, connector in list_connectors(self.form, self.registry, self.connector):
             if model.name in connector.models and (self.connector or registered.distribution == model.distribution):
                 return connector
-        raise ConfigError(
-            f"model {model.name!r} of {model.distribution}: no connector can write it as {self.form}. "
-            "Use task.to=artefact."
-        )
+        raise ConfigError(explain_no_writer(model, self.form))
+
+
+def explain_no_writer(model: Choice, form: str) -> str:
+    """Return why a model cannot be written in a foreign format, and what to do instead."""
+    advice = "Use task.to=artefact."
+    if model.name == FINETUNED:
+        advice = "Write it with task.to=artefact, head included."
+        advice += f" {_IN_TWO_STEPS}" if model.params.get("encoder_training") == "lora" else ""
+    return f"model {model.name!r} of {model.distribution}: no connector can write it as {form}. {advice}"

@@ -154,3 +154,5 @@ def test_an_adapter_of_another_model_and_wrong_words_are_refused(base: Path, cap
     assert "task.to=peft: set task.adapter=RUN/adapter" in capsys.readouterr().err
     assert cli.main([*convert, "task.adapter=base"]) == 2
     assert "task.adapter=base: not a folder of peft" in capsys.readouterr().err
+    assert cli.main([*convert, "task.adapter=base", "task.to=huggingface"]) == 2
+    assert "first restore_from_path=BASE task.adapter=RUN/adapter task.to=peft" in capsys.readouterr().err

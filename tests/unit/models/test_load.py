@@ -29,7 +29,7 @@ from bionemo_core.parallel.layout import read_layouts
 from bionemo_core.parallel.weights import weight_parts
 from bionemo_core.protocols import BuildContext
 from bionemo_core.runs.first_weights import restore_weights
-from bionemo_core.tasks.convert import convert
+from bionemo_core.tasks.convert import convert, explain_no_writer
 
 ESM = "bionemo-esm"
 SIZES = {"num_layers": 1, "hidden_size": 16, "num_attention_heads": 2, "ffn_hidden_size": 24, "seq_length": 32}
@@ -206,6 +206,13 @@ def test_an_impossible_conversion_is_refused(run: Path, tmp_path: Path, settings
     with pytest.raises(ConfigError, match=message):
         to(run, tmp_path / "out", **settings)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("training", "in_steps"), [("lora", True), ("full", False)])
+def test_how_a_fine_tuned_model_leaves_is_said(training: str, in_steps: bool) -> None:
+    said = explain_no_writer(Choice("model", "finetuned", {"encoder_training": training}, "bionemo-run"), "nemo")
+    assert "no connector can write it as nemo. Write it with task.to=artefact" in said
+    assert ("task.adapter=RUN/adapter task.to=peft" in said) == in_steps
 
 
 def edited(run: Path, folder: Path, **changes: Any) -> Path:
