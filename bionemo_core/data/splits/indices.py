@@ -177,11 +177,17 @@ def split_groups(
                 break
         if assigned == wanted:
             break
+    if wanted[TEST] and not assigned[TEST]:  # the few small groups were all taken to validate on
+        spare = [group for group in np.flatnonzero(split_ids == VAL) if sizes[group] <= wanted[TEST]]
+        if spare and sizes[spare[-1]] < assigned[VAL]:
+            split_ids[spare[-1]] = TEST
+            assigned = {VAL: assigned[VAL] - int(sizes[spare[-1]]), TEST: int(sizes[spare[-1]])}
     for split, name, key in ((VAL, "validation", keys[0]), (TEST, "test", keys[-1])):
         if wanted[split] and not assigned[split]:
+            smallest = sizes[split_ids == TRAIN].min()
             raise DataError(
                 f"{what}: none of the {len(sizes)} fits into the {format_count(wanted[split], 'sequence')} of "
-                f"{name}; the smallest has {sizes.min()}. Raise {key}, or make smaller {what}."
+                f"{name}; the smallest that is left has {smallest}. Raise {key}, or make smaller {what}."
             )
     return SplitIndices.from_split_ids(split_ids[groups])
 

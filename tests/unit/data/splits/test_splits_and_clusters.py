@@ -41,6 +41,16 @@ def test_clusters_stay_whole() -> None:
     assert "big" in sides[0]
 
 
+def test_one_of_a_few_small_clusters_is_left_to_test_on() -> None:
+    table = {f"{n}": cluster for n, cluster in enumerate("ab" + "c" * 6 + "d" * 6)}
+    for seed in range(4):
+        parts = split_by_clusters(list(table), table, 2, 2, seed)
+        assert (len(parts.val), len(parts.test), len(parts.train)) == (1, 1, 12)
+    del table["1"]
+    with pytest.raises(DataError, match=r"none of the 3 fits into the 2 sequences of test; .* left has 6"):
+        split_by_clusters(list(table), table, 2, 2, 0)
+
+
 def test_a_sequence_without_cluster_is_refused() -> None:
     with pytest.raises(DataError, match="'b' is in no cluster"):
         split_by_clusters(["a", "b", "c"], {"a": "1", "c": "1"}, 1, 0, 0)
