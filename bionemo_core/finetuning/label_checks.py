@@ -82,11 +82,16 @@ class LabelCheck:
         """Return the splits without bad labels, and log how many were left out, unless `quiet`.
 
         Raises:
-            ConfigError: the records have other labels than the label spec.
+            ConfigError: the records have other labels than the label spec, or a mask of residues without such labels.
             DataError: labels are bad and `how` does not allow it, or a split has no other label.
         """
         for part in parts.values():
             check_targets(part, self.label_spec)
+            if any(part.masks) and not self.label_spec.per_residue:
+                raise ConfigError(
+                    "data: a mask of residues is for labels of residues, but here each sequence has one label. Leave "
+                    "out the key of the mask (data.mask_column, or data.mask of FLIP)."
+                )
         self._bad, self._residues, self._unlabelled = {}, 0, 0
         kept = {name: self._clean(name, records) for name, records in parts.items()}
         total, records = sum(map(len, self._bad.values())), sum(map(len, parts.values()))
@@ -170,6 +175,17 @@ class LabelCheck:
             letters = ", as '-' is in DSSP" if self.label_spec.per_residue else ""
             text += f" If a word for a missing value is a class{letters}, set {self.key}=class."
         return text
+
+
+def warn_of_like_classes(label_spec: LabelSpec) -> None:
+    """Warn of classes of whole sequences that differ in case alone, which may be meant to be one."""
+    if label_spec.per_residue:
+        return
+    spellings: dict[str, list[str]] = {}
+    for name in label_spec.classes:
+        spellings.setdefault(name.casefold(), []).append(name)
+    if alike := [" and ".join(map(repr, names)) for names in spellings.values() if len(names) > 1]:
+        log.warning("labels: the classes %s differ in case alone. If they mean the same, spell them alike.", alike[0])
 
 
 def labels_text(splits: LabelledSplits, label_spec: LabelSpec) -> str:

@@ -70,8 +70,8 @@ class SplitOptions:
             raise ConfigError(f"{_keys(ways)}: are different ways to split. Keep one of them.")
         sizes = [f"{split}_{kind}" for split in ("val", "test") for kind in ("fraction", "size")]
         given = [key for key in sizes if getattr(self, key) is not None]
-        if ways and ways != ["clusters"] and (given or own):
-            others = [*given, *(f"{split}_path" for split in own)]
+        others = [*given, *(f"{split}_path" for split in own), *(["split_seed"] if self.split_seed else [])]
+        if ways and ways != ["clusters"] and others:
             raise ConfigError(f"data.{ways[0]}: already decides the split of each record. Remove {_keys(others)}.")
         for split in ("val", "test"):
             own_sizes = [key for key in given if key.startswith(split)]

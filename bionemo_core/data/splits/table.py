@@ -23,6 +23,8 @@ from bionemo_core.protocols import Family, Tokenizer
 
 IDENTICAL = "identical"
 """The family of records with the same sequence."""
+_OF_RANDOM_SPLITS = {"val_fraction": 0.15, "test_fraction": 0.15, "split_seed": 0}
+"""The defaults of the keys that nothing reads if the table or its folders decide the splits."""
 _KEEP_TOGETHER = "Keep equal sequences in one split with data.clusters=identical."
 
 
@@ -40,7 +42,8 @@ class TableSplit:
         """Check that the options do not contradict each other.
 
         Raises:
-            ConfigError: two ways to split are given, or one although each split has a folder (`of_folders`).
+            ConfigError: two ways to split are given, one although each split has a folder (`of_folders`), or sizes of
+                splits that are decided already.
         """
         ways = [f"data.{key}" for key in ("clusters", "split_column") if getattr(self, key) is not None]
         if ways and of_folders:
@@ -49,6 +52,13 @@ class TableSplit:
             )
         if len(ways) > 1:
             raise ConfigError(f"{' and '.join(ways)}: are different ways to split. Keep one of them.")
+        if of_folders or self.split_column is not None:
+            decided = "each split has a folder" if of_folders else "data.split_column decides the splits"
+            given = {key: getattr(self, key) for key in _OF_RANDOM_SPLITS}
+            changed = [key for key, value in given.items() if value != _OF_RANDOM_SPLITS[key]]
+            # A share of 0 says of folders that there is no such split, which is true.
+            if unread := [key for key in changed if given[key] or not of_folders]:
+                raise ConfigError(f"data.{unread[0]}: has no effect, because {decided}. Leave it out.")
 
     def of(self, records: LabelledRecords, words: Sequence[bytes], tokenizer: Tokenizer) -> LabelledSplits:
         """Split the rows of a table.

@@ -18,7 +18,7 @@ from bionemo_core.errors import ConfigError
 from bionemo_core.finetuning.adapters import copy_weights, pretrained_network
 from bionemo_core.finetuning.class_metrics import write_table
 from bionemo_core.finetuning.early_stopping import StopEarly
-from bionemo_core.finetuning.label_checks import LabelCheck, labels_text
+from bionemo_core.finetuning.label_checks import LabelCheck, labels_text, warn_of_like_classes
 from bionemo_core.finetuning.label_spec import MATCHING, LabelSpec
 from bionemo_core.finetuning.long_sequences import shorten
 from bionemo_core.finetuning.metrics import AnswerMetrics
@@ -209,6 +209,7 @@ class FineTuning(TrainingHooks):
         quiet = not parts.trainer.is_global_zero
         splits = self._check_labels(_check_labelled(parts.splits), label_spec, parts.tokenizer, quiet=quiet)
         if not quiet:
+            warn_of_like_classes(label_spec)
             print(f"{'classes' if label_spec.of_classes else 'labels':>10}  {labels_text(splits, label_spec)}")
         splits = shorten(splits, limit, self.task.on_long, parts.tokenizer, label_spec, quiet=quiet)
         limits = {0: (parts.tokenizer, limit)}

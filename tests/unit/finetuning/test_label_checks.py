@@ -5,7 +5,7 @@ import pytest
 
 from bionemo_core.data.labelled_records import LabelledRecords, LabelledSplits
 from bionemo_core.errors import ConfigError, DataError
-from bionemo_core.finetuning.label_checks import LabelCheck, labels_text
+from bionemo_core.finetuning.label_checks import LabelCheck, labels_text, warn_of_like_classes
 from bionemo_core.finetuning.label_spec import LabelSpec
 from bionemo_core.finetuning.objective import classes_of
 from bionemo_core.tasks.score import compare_measured
@@ -95,6 +95,20 @@ def test_what_is_left_out_is_said(tokenizer, caplog):
         check(tokenizer, "token_classification", records("CEH", "C-H", "C"), "skip")
     assert "left out 1 of 3 records. not one label for each residue 1 (train 'p2'" in caplog.text
     assert "ignored 1 residue whose label is a missing value" in caplog.text
+
+
+def test_a_mask_of_residues_is_refused_for_whole_sequences(tokenizer):
+    with pytest.raises(ConfigError, match=r"each sequence has one label\. Leave out .*data\.mask_column"):
+        check(tokenizer, "sequence_regression", records("1", "2", masks=("", "011")))
+    assert len(check(tokenizer, "sequence_regression", records("1", "2", masks=("", "")))) == 2
+
+
+def test_classes_that_differ_in_case_alone_are_named(caplog):
+    for kind, classes in (("sequence_classification", ("No", "yes")), ("token_classification", ("C", "c"))):
+        warn_of_like_classes(LabelSpec(kind, classes))
+    assert not caplog.records
+    warn_of_like_classes(LabelSpec("sequence_classification", ("Yes", "no", "yes")))
+    assert "the classes 'Yes' and 'yes' differ in case alone" in caplog.text
 
 
 def test_classes_are_printed_with_their_counts_in_each_split():

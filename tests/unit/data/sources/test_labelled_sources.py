@@ -32,6 +32,10 @@ def test_v1_token_level_tables(tmp_path, tokenizer, context):
     assert splits.train[0] == LabelledRecord(0, b"MKV", "CEH", "110", "a")
     assert splits.train[1].sequence == b"MKVA"
     assert [len(part) for part in splits.parts().values()] == [2, 2, 2]
+    options = {"target_column": "3state", "mask_column": "resolved", "tokenizer": tokenizer, "context": context}
+    assert labelled_csv(str(root), test_fraction=0.0, **options).fingerprint == splits.fingerprint
+    with pytest.raises(ConfigError, match="val_fraction: has no effect, because each split has a folder"):
+        labelled_csv(str(root), val_fraction=0.3, **options)
     with pytest.raises(DataError, match="record 'c': residue '!'"):
         labelled_csv(
             str(root),
@@ -136,6 +140,9 @@ def test_a_column_of_one_table_names_the_split(tmp_path, tokenizer, context):
     splits = labelled_csv(str(path), split_column="part", tokenizer=tokenizer, context=context)
     for place, part in enumerate(splits.parts().values()):
         assert part.ids == tuple(f"r{n}" for n in range(40) if n % 3 == place)
+    for key, value in {"val_fraction": 0.3, "test_fraction": 0.0, "split_seed": 1}.items():
+        with pytest.raises(ConfigError, match=f"data.{key}: has no effect, because data.split_column decides"):
+            labelled_csv(str(path), split_column="part", **{key: value}, tokenizer=tokenizer, context=context)
     path = one_table(tmp_path, "last,MK,1.0,tset\n")
     with pytest.raises(DataError, match=r"data.split_column: record 'last' has 'tset', expected one of train"):
         labelled_csv(str(path), split_column="part", tokenizer=tokenizer, context=context)
