@@ -25,6 +25,8 @@ from bionemo_core.protocols import BuildContext, DataSplits
 
 _SHARED_ROWS = "Set data.deduplicate=true to use each sequence once."
 _SHARED_FILES = "Remove them from one of the files."
+_ALL_SHARDS = "x[000..049]"
+"""The default of the keys of shards."""
 _RANGE_MARKS = ("..", "_OP_", "_CL_")
 
 
@@ -180,7 +182,7 @@ class NamedFiles:
         """Make the files from the paths, or from `dataset_path` and its shards.
 
         Raises:
-            ConfigError: both `path` and `dataset_path` are given, or neither.
+            ConfigError: both `path` and `dataset_path` are given, or neither; or shards without their folder.
         """
         if (path is None) == (dataset_path is None):
             given = "neither is given" if path is None else "both are given"
@@ -190,6 +192,11 @@ class NamedFiles:
             )
         own = {"val": val_path, "test": test_path}
         if dataset_path is None:
+            if unread := [split for split, text in shards.items() if text != _ALL_SHARDS]:
+                raise ConfigError(
+                    f"data.{unread[0]}: names shards of data.dataset_path, and here data.path is the data. Leave it "
+                    "out; other files to validate and test on are data.val_path and data.test_path."
+                )
             return cls({"train": path} | {split: names for split, names in own.items() if names})
         for split, names in own.items():
             if names:

@@ -156,6 +156,8 @@ class ResidueFilter:
             raise ConfigError(f"data.max_length: {self.max_length} is below data.min_length {self.min_length}.")
         if self.max_length is None and self.on_long in ("truncate", "window"):
             raise ConfigError(f"data.on_long: {self.on_long} needs data.max_length, in residues.")
+        if self.window_overlap and self.on_long != "window":
+            raise ConfigError("data.window_overlap: has no effect without data.on_long=window.")
         if not 0 <= self.window_overlap < (self.max_length or 1):
             raise ConfigError(
                 f"data.window_overlap: {self.window_overlap}, expected 0 to data.max_length - 1 residues."

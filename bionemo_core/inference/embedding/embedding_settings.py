@@ -54,8 +54,12 @@ class EmbeddingSettings:
 
         Raises:
             ConfigError: an output, the pooling or the word of `unknown` is unknown, no output is requested,
-                tokens_per_batch is below 1, or layers or a pooling are chosen for outputs that have none.
+                tokens_per_batch is below 1, layers or a pooling are chosen for outputs that have none, or an overlap
+                of windows without windows.
         """
+        if self.window_overlap is not None and self.on_long != "window":
+            key = self.key_prefix
+            raise ConfigError(f"{key}window_overlap: has no effect without {key}on_long=window. Leave it out.")
         unknown = [name for name in self.outputs if name not in EVERY_OUTPUT]
         if unknown or not self.outputs:
             raise ConfigError(

@@ -148,6 +148,8 @@ def test_sequences_and_settings_that_cannot_be_used_are_named(model):
         Embedder(module, tokenizer, EmbeddingSettings(outputs=("embedding",)))
     with pytest.raises(ConfigError, match="on_long: got 'cut'"):
         Embedder(module, tokenizer, EmbeddingSettings(on_long="cut"))
+    with pytest.raises(ConfigError, match=r"task\.window_overlap: has no effect without task.on_long=window"):
+        Embedder(module, tokenizer, EmbeddingSettings(on_long="truncate", window_overlap=4, key_prefix="task."))
 
 
 def test_embedding_leaves_the_model_as_it_was(model, sequences):

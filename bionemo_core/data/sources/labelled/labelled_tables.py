@@ -15,14 +15,16 @@ if TYPE_CHECKING:
 
 TARGET = "target"
 """The column of the label if none is named."""
+_ONE_SHARD = "x000"
+"""The default of the keys of shards."""
 
 
 # Long: a signature that is its keys, and their help.
 def labelled_csv(
     dataset_path: str,
-    train: str = "x000",
-    val: str = "x000",
-    test: str = "x000",
+    train: str = _ONE_SHARD,
+    val: str = _ONE_SHARD,
+    test: str = _ONE_SHARD,
     sequence_column: str = "sequence",
     target_column: str = TARGET,
     mask_column: Optional[str] = None,
@@ -107,6 +109,11 @@ def labelled_csv(
             raise ConfigError("data.train: got '', expected shards. Give a range such as x000.")
         warn_of_shared_sequences(parts, "Remove them from one of the files.")
         return LabelledSplits.from_parts(**parts)
+    if unread := [key for key, text in {"train": train, "val": val, "test": test}.items() if text != _ONE_SHARD]:
+        raise ConfigError(
+            f"data.{unread[0]}: names shards of a folder, and data.dataset_path is one file. Leave it out; the "
+            "shares of the splits are data.val_fraction and data.test_fraction."
+        )
     records, words = read_table([root])
     return split.of(records, words, tokenizer)
 

@@ -106,6 +106,11 @@ def test_too_few_rows_name_the_keys_of_this_source(tmp_path, tokenizer, context)
         labelled_csv(str(tmp_path / "t.csv"), val_fraction=0.9, test_fraction=0.0, tokenizer=tokenizer, context=context)
 
 
+def test_shards_of_one_file_are_refused(tmp_path, tokenizer, context):
+    with pytest.raises(ConfigError, match=r"data\.val: names shards of a folder, and data\.dataset_path is one file"):
+        labelled_csv(str(one_table(tmp_path)), val="x001", tokenizer=tokenizer, context=context)
+
+
 def test_several_columns_of_labels(tmp_path, tokenizer, context):
     path = tmp_path / "several.csv"
     path.write_text("id,sequence,a,b\nx,MKV,1.5,\ny,MKA,,\nz,MKL,NA,2\nw,MKS,0,1\n")

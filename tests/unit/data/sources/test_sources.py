@@ -123,6 +123,12 @@ def test_the_rejected_are_counted_where_nothing_is_left_to_train_on(tmp_path, to
         sources.records(str(tmp_path / "a.csv"), tokenizer=tokenizer, context=context)
 
 
+def test_shards_without_their_folder_are_refused(tmp_path, tokenizer, context):
+    _write(tmp_path / "a.fasta", {"a": "MKT", "b": "MKL", "c": "MKV"})
+    with pytest.raises(ConfigError, match=r"data\.val: names shards of data\.dataset_path.*data\.val_path"):
+        sources.records(str(tmp_path / "a.fasta"), val="x000", tokenizer=tokenizer, context=context)
+
+
 def test_one_csv_table_is_split(tmp_path: Path, tokenizer: CharacterTokenizer, context: BuildContext) -> None:
     (tmp_path / "a.csv").write_text("name,protein\n" + "".join(f"p{i},{'MKT' * (i + 1)}\n" for i in range(20)))
     options = {"format": "csv", "column": "protein", "id_column": "name", "val_fraction": 0.2, "test_size": 1}

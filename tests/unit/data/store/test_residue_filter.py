@@ -97,7 +97,8 @@ def test_error_says_what_was_expected() -> None:
         ({"min_length": 0}, "at least 1"),
         ({"min_length": 5, "max_length": 4}, "is below"),
         ({"on_long": "window"}, r"needs data\.max_length"),
-        ({"max_length": 4, "window_overlap": 4}, r"window_overlap: 4, expected 0 to"),
+        ({"max_length": 4, "on_long": "window", "window_overlap": 4}, r"window_overlap: 4, expected 0 to"),
+        ({"max_length": 4, "window_overlap": 1}, r"window_overlap: has no effect without data\.on_long=window"),
     ],
 )
 def test_options_out_of_range(options: dict[str, object], message: str) -> None:
