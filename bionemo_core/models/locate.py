@@ -141,9 +141,17 @@ def _open_run(folder: Path, reader: CheckpointReader) -> StoredModel:
         tensors=CheckpointTensors(reader),
         facts={**training, **reader.facts},
         absent=AbsentParts.of_facts(reader.facts.get(ABSENT), str(reader.folder)),
-        data=spec.data,
+        data=_last_data(folder, spec.data),
         close=reader.close,
     )
+
+
+def _last_data(folder: Path, first: Choice) -> Choice:
+    """Return the data of the last session of a run, whose files may have moved since the `first`."""
+    try:
+        return from_json((folder / "last_run.json").read_text()).data
+    except (OSError, UnicodeDecodeError, ArtefactError):  # an earlier version wrote none
+        return first
 
 
 def _open_foreign(

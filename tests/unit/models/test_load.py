@@ -23,6 +23,7 @@ from bionemo_core.interop.artefact import Artefact, write_artefact
 from bionemo_core.interop.stored import ModelSpec, Vocabulary
 from bionemo_core.models.compatibility import check_plugins
 from bionemo_core.models.load import open_model
+from bionemo_core.models.locate import open_stored
 from bionemo_core.models.named_weights import network_tensors
 from bionemo_core.parallel.groups import start_groups
 from bionemo_core.parallel.layout import read_layouts
@@ -224,6 +225,19 @@ def edited(run: Path, folder: Path, **changes: Any) -> Path:
         content[group][leaf] = value
     (folder / "run.json").write_text(json.dumps(content))
     return folder
+
+
+def test_the_data_of_a_run_are_where_its_last_session_read_them(run: Path, tmp_path: Path) -> None:
+    folder, moved = edited(run, tmp_path / "run"), {"path": "moved.fasta"}
+    content = json.loads((folder / "run.json").read_text())
+    for text, expected in (
+        ("{", content["data"]["params"]),
+        (json.dumps({**content, "data": {**content["data"], "params": moved}}), moved),
+    ):
+        (folder / "last_run.json").write_text(text)
+        stored = open_stored(str(folder), REGISTRY)
+        stored.close()
+        assert stored.data is not None and stored.data.params == expected
 
 
 def test_a_missing_plugin_is_named(run: Path, tmp_path: Path) -> None:
