@@ -9,7 +9,7 @@ from typing import Any
 import pluggy
 
 from bionemo_core.errors import ConfigError
-from bionemo_core.plugins.component import PLUGIN_API
+from bionemo_core.plugins.component import PLUGIN_API, Component
 from bionemo_core.plugins.component_checks import check_component
 from bionemo_core.plugins.did_you_mean import did_you_mean
 from bionemo_core.plugins.discovery import FoundPlugin
@@ -39,7 +39,9 @@ def _load(found: FoundPlugin) -> PluginRecord:
     api = getattr(plugin, API_VARIABLE, None)
     if api != PLUGIN_API:
         got = f"no {API_VARIABLE}" if api is None else f"{API_VARIABLE} = {api!r}"
-        reason = f"it has {got}, expected {PLUGIN_API}. Install a version of {found.distribution} made for this core."
+        author = f"Its author writes {API_VARIABLE} = {PLUGIN_API} into the module that the entry point names."
+        advice = author if api is None else f"Install a version of {found.distribution} made for this core."
+        reason = f"it has {got}, expected {PLUGIN_API}. {advice}"
         return found.record(Status.INCOMPATIBLE, reason)
     try:
         components = collect_components(plugin, PluginHooks)
@@ -103,6 +105,8 @@ def _call_hook(function: Any, hook: str) -> Iterable[Any]:
         result = function()
         if result is None:
             return ()
+        if isinstance(result, Component):
+            raise TypeError("returned a Component. Write yield in place of return")
         return list(result)
     except ConfigError:
         raise  # from `configure`, about a factory: the plugin is rejected, not broken

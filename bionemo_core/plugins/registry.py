@@ -200,7 +200,8 @@ class Registry:
         )
         failed = self.failures()
         if failed:
-            message += " Plugins that are not loaded: " + "; ".join(record.describe() for record in failed) + "."
+            described = "; ".join(record.describe().removesuffix(".") for record in failed)
+            message += f" Plugins that are not loaded: {described}."
         elif all(record.distribution == CORE_DISTRIBUTION for record in self.records):
             message += " Install a plugin that offers one, e.g. bionemo-esm."
         return message
