@@ -144,7 +144,7 @@ def predict(
     opened = _opened(model, device)
     named = str(second_model) if isinstance(second_model, str | PathLike) else second_model
     second = open_second_for(opened, named, load_registry())
-    predictor = predictor_of(opened, EmbeddingSettings(**settings), second)
+    predictor = predictor_of(opened, EmbeddingSettings.named(**settings), second)
     return predictor.predict(predictor.clean(sequences))
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from bionemo_core.errors import ConfigError
 from bionemo_core.inference.embedding.embedding_results import (
@@ -13,6 +14,7 @@ from bionemo_core.inference.embedding.embedding_results import (
     POOLINGS,
     SQUARES,
 )
+from bionemo_core.plugins.did_you_mean import did_you_mean
 
 
 def embedding_tokens(chosen: int | None, on_gpu: bool) -> int:
@@ -48,6 +50,19 @@ class EmbeddingSettings:
     """What the keys begin with in messages: `task.` on the command line."""
     static_shapes: bool = False
     """Give packed batches one of few shapes, so that compiled layers are compiled for few shapes."""
+
+    @classmethod
+    def named(cls, **settings: Any) -> EmbeddingSettings:
+        """Make the settings of arguments that a caller in Python gives.
+
+        Raises:
+            ConfigError: there is no such setting.
+        """
+        known = [one.name for one in fields(cls)]
+        if unknown := next((name for name in settings if name not in known), None):
+            close = did_you_mean(unknown, [*known, "device"])
+            raise ConfigError(f"there is no argument {unknown!r}.{close} Settings: {', '.join(known)}.")
+        return cls(**settings)
 
     def check(self) -> EmbeddingSettings:
         """Check the settings, and return them.

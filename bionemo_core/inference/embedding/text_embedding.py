@@ -40,7 +40,7 @@ def embed(
     sequences = check_texts(sequences)
     if not sequences:
         raise DataError("embed: the list of sequences is empty. Pass at least one.")
-    embedder = Embedder(module, tokenizer, EmbeddingSettings(**settings))
+    embedder = Embedder(module, tokenizer, EmbeddingSettings.named(**settings))
     if len(embedder.output_names) > 1:
         raise ConfigError(
             f"embed: returns one array, but got {len(embedder.output_names)} layers. Pass one layer per call."

@@ -146,6 +146,8 @@ def test_sequences_and_settings_that_cannot_be_used_are_named(model):
         embed(module, tokenizer, ["MKV", ""])
     with pytest.raises(ConfigError, match=r"outputs: got .*'embedding'"):
         Embedder(module, tokenizer, EmbeddingSettings(outputs=("embedding",)))
+    with pytest.raises(ConfigError, match=r"there is no argument 'devcie'\. Did you mean 'device'"):
+        embed(module, tokenizer, ["MKV"], devcie="cpu")
     with pytest.raises(ConfigError, match="on_long: got 'cut'"):
         Embedder(module, tokenizer, EmbeddingSettings(on_long="cut"))
     with pytest.raises(ConfigError, match=r"task\.window_overlap: has no effect without task.on_long=window"):
