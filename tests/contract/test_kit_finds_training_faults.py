@@ -94,9 +94,16 @@ def test_a_model_without_types(small_plugin: MakeSubject, body: str, message: li
         capabilities.check_types(*model_of(subject))
 
 
-def test_a_model_that_is_no_lightning_module(small_plugin: MakeSubject):
-    with finds("returns Bag, expected a pytorch_lightning.LightningModule"):
-        capabilities.check_types(*model_of(small_plugin(MODULE_CALL, "return network", where="network.py")))
+@pytest.mark.parametrize(
+    ("returned", "words"),
+    [
+        ("network", "its factory returned an object of the class Bag. It must return a LightningModule"),
+        ("object()", "returns object, expected a pytorch_lightning.LightningModule"),
+    ],
+)
+def test_a_model_that_is_no_lightning_module(small_plugin: MakeSubject, returned: str, words: str):
+    with finds(words):
+        capabilities.check_types(*model_of(small_plugin(MODULE_CALL, f"return {returned}", where="network.py")))
 
 
 @pytest.mark.slow
