@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 
+from bionemo_core.config.metric_direction import choose_mode
 from bionemo_core.errors import ConfigError
 from bionemo_core.io.atomic import new_csv, write_json
 from bionemo_core.reporting.metrics_file import NAME, read_rows
@@ -57,9 +58,11 @@ def record_job(run: Callable[["DictConfig"], Any], config: "DictConfig") -> floa
     settings = HydraConfig.get()
     result: dict[str, Any] = {"overrides": list(settings.overrides.task), "status": "failed"}
     try:
-        folder = run(config)
         monitor = config.checkpoint
-        value = best_metric(folder, monitor.monitor, monitor.mode) if isinstance(folder, Path) else None
+        mode = choose_mode(monitor.monitor, monitor.mode)
+        _check_direction(settings.sweeper.get("direction"), monitor.monitor, mode)
+        folder = run(config)
+        value = best_metric(folder, monitor.monitor, mode) if isinstance(folder, Path) else None
         result |= {"status": "done", "metric": monitor.monitor, "best": value, "folder": str(folder or "")}
     finally:
         write_json(Path(settings.sweep.dir).expanduser() / _JOBS / f"{settings.job.num:04d}.json", result)
@@ -69,6 +72,16 @@ def record_job(run: Callable[["DictConfig"], Any], config: "DictConfig") -> floa
             "trainer.val_check_interval so that the run is validated, or name another with checkpoint.monitor."
         )
     return value
+
+
+def _check_direction(direction: Any, metric: str, mode: str) -> None:
+    """Check that a sweeper with a `direction` looks for the better values of the metric."""
+    wanted = {"min": "minimize", "max": "maximize"}[mode]
+    if direction is not None and wanted not in str(direction).lower():
+        raise ConfigError(
+            f"hydra.sweeper.direction={direction} looks for the worst {metric}. Set hydra.sweeper.direction={wanted}, "
+            "or checkpoint.mode if that is meant."
+        )
 
 
 def best_metric(folder: Path, name: str, mode: str) -> float | None:

@@ -6,6 +6,7 @@ No `from __future__ import annotations` here: OmegaConf reads these annotations 
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Optional
 
+from bionemo_core.config.metric_direction import Mode, choose_mode
 from bionemo_core.ranges import Count, Natural, Positive, Range, SequenceLength
 
 Workers = Annotated[int, Range(least=0, most=1024)]
@@ -72,10 +73,19 @@ class Checkpoint:
 
     every_n_steps: Optional[Count] = None  # steps between saves; null: trainer.val_check_interval; the end is saved too
     monitor: str = "val_loss"  # the metric that ranks checkpoints
-    mode: str = "min"  # min: lower is better; max: higher is better
+    mode: Optional[str] = None  # min: lower is better; max: higher is better; null: by the name of the metric
     save_top_k: Natural = 10  # number of best checkpoints to keep
     keep_last: KeptLast = 2  # number of newest checkpoints to keep, at least 2
     async_save: bool = True  # write checkpoints while training goes on, from a copy of the state in host memory
+
+    @property
+    def better(self) -> Mode:
+        """Which values of the monitored metric are better.
+
+        Raises:
+            ConfigError: `mode` is null, and the name of the metric does not say it.
+        """
+        return choose_mode(self.monitor, self.mode)
 
 
 @dataclass(frozen=True)

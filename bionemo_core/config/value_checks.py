@@ -67,7 +67,8 @@ def check_restore(restore: Restore) -> None:
 def _check_words(trainer: Trainer, checkpoint: Checkpoint) -> None:
     _one_of("trainer.accelerator", trainer.accelerator, ACCELERATORS)
     _one_of("trainer.precision", trainer.precision, PRECISIONS)
-    _one_of("checkpoint.mode", checkpoint.mode, MODES)
+    if checkpoint.mode is not None:
+        _one_of("checkpoint.mode", checkpoint.mode, MODES)
     if not checkpoint.monitor:
         raise ConfigError("checkpoint.monitor: got '', expected the name of a metric such as val_loss.")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -215,7 +215,7 @@ class CheckpointSaver(StepCallback):
                 keep_last=self.settings.keep_last,
                 best=dict(self.best),  # training adds to it meanwhile
                 save_top_k=self.settings.save_top_k,
-                mode=cast(Literal["min", "max"], self.settings.mode),  # checked with the configuration
+                mode=self.settings.better,
             )
 
     def state_dict(self) -> dict[str, Any]:

@@ -87,7 +87,7 @@ def _choose_checkpoints(task: Finetune, parts: Built) -> list[Path]:
         return []
     saver = next(callback for callback in parts.trainer.callbacks if isinstance(callback, CheckpointSaver))  # type: ignore[attr-defined]  # Lightning declares it nowhere
     present = list_checkpoints(root)
-    steps = best_steps(saver.best, 1, parts.spec.checkpoint.mode, present)
+    steps = best_steps(saver.best, 1, parts.spec.checkpoint.better, present)
     if not steps:
         log.warning("No checkpoint has a value of %s: exporting the last weights.", parts.spec.checkpoint.monitor)
     return [present[step] for step in steps]

@@ -132,7 +132,7 @@ class FineTuning(TrainingHooks):
         """Return the callback for early stopping, if it is on."""
         if self.task.early_stopping is None:
             return []
-        return [StopEarly(spec.checkpoint.monitor, spec.checkpoint.mode, self.task.early_stopping)]
+        return [StopEarly(spec.checkpoint.monitor, spec.checkpoint.better, self.task.early_stopping)]
 
     def load_weights(
         self,

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from bionemo_core import cli
+from bionemo_core.cli import sweep
 from bionemo_core.cli.sweep import best_metric
 from bionemo_core.config.task_spec import TaskSpec
-from bionemo_core.errors import DataError
+from bionemo_core.errors import ConfigError, DataError
 
 pytest.importorskip("bionemo_esm")
 
@@ -63,3 +64,13 @@ def test_the_best_value_of_a_metric(tmp_path):
     assert best_metric(tmp_path, "val_loss", "max") == 0.5
     assert best_metric(tmp_path, "val_accuracy", "max") is None
     assert best_metric(tmp_path / "none", "val_loss", "min") is None
+
+
+@pytest.mark.parametrize("direction", [None, "minimize", "Direction.minimize", "[maximize, minimize]"])
+def test_a_sweeper_may_look_for_the_lowest_loss(direction):
+    sweep._check_direction(direction, "val_loss", "min")
+
+
+def test_a_sweeper_that_looks_for_the_worst_metric_is_told():
+    with pytest.raises(ConfigError, match=r"looks for the worst val_accuracy\. Set hydra\.sweeper\.direction=maximize"):
+        sweep._check_direction("Direction.minimize", "val_accuracy", "max")
