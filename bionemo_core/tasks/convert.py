@@ -28,6 +28,7 @@ from bionemo_core.nn.residue_states import encoder_network, encoder_of
 from bionemo_core.parallel.weights import network_of
 from bionemo_core.plugins.did_you_mean import did_you_mean
 from bionemo_core.runs.plan_text import quieten_libraries
+from bionemo_core.tasks.conversion.encoder_part import encoder_alone
 from bionemo_core.tasks.conversion.export import EXPORTS, check_export, export_encoder
 from bionemo_core.tasks.conversion.model_card import Card, check_license, write_card
 from bionemo_core.tasks.conversion.push import Destination
@@ -41,11 +42,7 @@ PEFT = "peft"
 FORMS = ("artefact", "nemo", "huggingface", PEFT, *EXPORTS)
 MIB = 2**20
 
-_IN_TWO_STEPS = (
-    "To write the encoder with its adapters added, with BASE for the model that the fine-tuning began with: first "
-    "restore_from_path=BASE task.adapter=RUN/adapter task.to=peft task.output=PEFT, then restore_from_path=BASE "
-    "task.adapter=PEFT."
-)
+_ENCODER = "The encoder of a fine-tuned run, with its adapters added, is restore_from_path=RUN task.part=encoder."
 
 
 def convert(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> None:
@@ -65,6 +62,8 @@ def convert(spec: RunSpec, registry: Registry, *, composed_yaml: str = "") -> No
     # Before the work: a hub that will not take the result says so now.
     hub = Destination(settings.push_to, private=settings.push_private) if settings.push_to else None
     stored, opened = _open_source(spec.restore_from_path, spec, form, registry)
+    if settings.part:
+        opened = encoder_alone(opened, registry)
     if settings.adapter and form != PEFT:
         opened = merge_peft(opened, settings.adapter, registry)
     print(opened.report.text(), flush=True)
@@ -108,6 +107,12 @@ def _choose_form(settings: Convert) -> str:
         raise ConfigError(f"task.dtype: got {settings.dtype!r}. Known: {', '.join(DTYPES)}.")
     if settings.dtype != "float32" and form != "artefact":
         raise ConfigError(f"task.dtype={settings.dtype}: only an artefact can have another dtype than float32.")
+    if settings.part not in (None, "encoder"):
+        raise ConfigError(f"task.part: got {settings.part!r}, expected encoder, or null for the whole model.")
+    if settings.part and settings.adapter:
+        raise ConfigError(
+            "task.part=encoder: the run itself has its adapters. Give it as restore_from_path, without task.adapter."
+        )
     if form == PEFT and not settings.adapter:
         raise ConfigError(
             "task.to=peft: set task.adapter=RUN/adapter, the adapters of a run with task.encoder=lora, and as "
@@ -117,7 +122,7 @@ def _choose_form(settings: Convert) -> str:
         whole = "The artefact of a model with the adapters and head of a fine-tuning is RUN/model."
         raise ConfigError(
             f"task.adapter={settings.adapter}: not a folder of peft (with adapter_config.json). "
-            f"{whole if form == 'artefact' else _IN_TWO_STEPS}"
+            f"{whole if form == 'artefact' else _ENCODER}"
         )
     if settings.license is not None and form != "huggingface":
         raise ConfigError("task.license: only a Hugging Face folder has a model card. Set task.to=huggingface.")
@@ -210,6 +215,5 @@ def explain_no_writer(model: Choice, form: str) -> str:
     """Return why a model cannot be written in a foreign format, and what to do instead."""
     advice = "Use task.to=artefact."
     if model.name == FINETUNED:
-        advice = "Write it with task.to=artefact, head included."
-        advice += f" {_IN_TWO_STEPS}" if model.params.get("encoder_training") == "lora" else ""
+        advice = "Write it with task.to=artefact, head included, or its encoder alone with task.part=encoder."
     return f"model {model.name!r} of {model.distribution}: no connector can write it as {form}. {advice}"

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -92,16 +93,38 @@ def test_an_adapter_of_the_model_without_its_head_and_a_merged_model(base: Path,
     assert_close(states_of_ours("merged"), states_of_theirs(theirs))
 
 
-@pytest.mark.parametrize("dora", ["false", pytest.param("true", marks=pytest.mark.slow)])
-def test_adapters_of_a_fine_tuning_are_what_peft_loads(base: Path, dora: str, capsys) -> None:
+def fine_tune(*more: str) -> Path:
+    """Fine-tune the model at `base` for some steps; returns the run folder."""
     rows = "".join(f"{text[number:] + text[:number]},{number}\n" for number in range(6) for text in SEQUENCES)
     Path("labels.csv").write_text(f"sequence,label\n{rows}")
-    tuned = ["task=finetune", "restore_from_path=base", "task.kind=sequence_regression", "task.encoder=lora", *COMMON]
-    tuned += ["data=labelled_csv", "data.dataset_path=labels.csv", "data.target_column=label", "name=tuned"]
-    tuned += ["task.lora_rank=4", "task.lora_alpha=8", f"task.lora_dora={dora}", "trainer.max_steps=4", "optim.lr=0.05"]
-    tuned += ["batch.num_workers=0", "data.val_fraction=0.2", "task.baseline=false"]
-    assert cli.main(tuned) == 0
+    tuned = ["task=finetune", "restore_from_path=base", "task.kind=sequence_regression", "name=tuned", *COMMON]
+    tuned += ["data=labelled_csv", "data.dataset_path=labels.csv", "data.target_column=label", "optim.lr=0.05"]
+    tuned += ["batch.num_workers=0", "data.val_fraction=0.2", "task.baseline=false", "trainer.max_steps=4"]
+    assert cli.main([*tuned, *more]) == 0
     (run,) = Path("home/runs/tuned").iterdir()
+    return run
+
+
+def check_encoder_alone(run: Path, wanted: list[np.ndarray]) -> None:
+    """Check that transformers computes these states with the encoder of a run, written as a Hugging Face folder."""
+    alone = ["task=convert", f"restore_from_path={run}", "task.part=encoder", "task.to=huggingface", *COMMON]
+    assert cli.main([*alone, "task.output=alone"]) == 0
+    theirs = transformers.EsmForMaskedLM.from_pretrained("alone").eval()
+    assert_close(states_of_theirs(SimpleNamespace(base_model=SimpleNamespace(model=theirs))), wanted)
+
+
+def test_a_fully_fine_tuned_encoder_is_a_hugging_face_folder_of_its_own(base: Path, capsys) -> None:
+    run = fine_tune("task.encoder=full")
+    wanted = states_of_ours(str(run))
+    check_encoder_alone(run, wanted)
+    assert "the encoder alone: the head of the fine-tuning is left out" in capsys.readouterr().out
+    with pytest.raises(AssertionError):  # the fine-tuning did change the states
+        assert_close(states_of_ours("base", output="plain.npz"), wanted)
+
+
+@pytest.mark.parametrize("dora", ["false", pytest.param("true", marks=pytest.mark.slow)])
+def test_adapters_of_a_fine_tuning_are_what_peft_loads(base: Path, dora: str, capsys) -> None:
+    run = fine_tune("task.encoder=lora", "task.lora_rank=4", "task.lora_alpha=8", f"task.lora_dora={dora}")
     out = ["task=convert", "restore_from_path=base", f"task.adapter={run}/adapter", "task.to=peft", *COMMON]
     assert cli.main([*out, "task.output=theirs"]) == 0
     assert "peft, adapters of 12 layers, without the head" in capsys.readouterr().out
@@ -110,6 +133,7 @@ def test_adapters_of_a_fine_tuning_are_what_peft_loads(base: Path, dora: str, ca
     theirs = peft.PeftModel.from_pretrained(model, "theirs").eval()
     ours = states_of_ours("base", f"task.adapter={run}/adapter")
     assert_close(ours, states_of_theirs(theirs))
+    check_encoder_alone(run, ours)
     assert_close(states_of_ours("base", "task.adapter=theirs", output="again.npz"), ours)
     with pytest.raises(AssertionError):
         assert_close(states_of_ours("base", output="plain.npz"), ours)
@@ -155,4 +179,8 @@ def test_an_adapter_of_another_model_and_wrong_words_are_refused(base: Path, cap
     assert cli.main([*convert, "task.adapter=base"]) == 2
     assert "task.adapter=base: not a folder of peft" in capsys.readouterr().err
     assert cli.main([*convert, "task.adapter=base", "task.to=huggingface"]) == 2
-    assert "first restore_from_path=BASE task.adapter=RUN/adapter task.to=peft" in capsys.readouterr().err
+    assert "with its adapters added, is restore_from_path=RUN task.part=encoder" in capsys.readouterr().err
+    assert cli.main([*convert, "task.part=encoder"]) == 2
+    assert "task.part=encoder: the model 'esm2_8m' is not fine-tuned" in capsys.readouterr().err
+    assert cli.main([*convert, "task.part=encoder", "task.adapter=adapter"]) == 2
+    assert "without task.adapter" in capsys.readouterr().err

@@ -209,11 +209,10 @@ def test_an_impossible_conversion_is_refused(run: Path, tmp_path: Path, settings
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("training", "in_steps"), [("lora", True), ("full", False)])
-def test_how_a_fine_tuned_model_leaves_is_said(training: str, in_steps: bool) -> None:
-    said = explain_no_writer(Choice("model", "finetuned", {"encoder_training": training}, "bionemo-run"), "nemo")
-    assert "no connector can write it as nemo. Write it with task.to=artefact" in said
-    assert ("task.adapter=RUN/adapter task.to=peft" in said) == in_steps
+def test_how_a_fine_tuned_model_leaves_is_said() -> None:
+    said = explain_no_writer(Choice("model", "finetuned", {}, "bionemo-run"), "nemo")
+    assert "no connector can write it as nemo. Write it with task.to=artefact, head included" in said
+    assert "its encoder alone with task.part=encoder" in said
 
 
 def edited(run: Path, folder: Path, **changes: Any) -> Path:
