@@ -78,8 +78,6 @@ def make_spec(config: DictConfig, registry: Registry) -> RunSpec:
     )
     refuse_unsafe(dataclasses.asdict(spec), "", ConfigError)
     check_values(spec)
-    checkpoint = dataclasses.replace(spec.checkpoint, mode=spec.checkpoint.better)
-    spec = dataclasses.replace(spec, checkpoint=checkpoint)
     refuse_unsupported(spec)
     check_capabilities(spec, registry)
     return spec

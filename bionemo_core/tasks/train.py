@@ -161,7 +161,7 @@ class _Run:
         module = registry.build(spec.model, tokenizer=tokenizer, context=context)
         changed = {} if saved else changed_values(spec, registry)  # an earlier version took them without effect
         learn_pairs(module, splits, tokenizer, spec.model.name, changed)
-        check_monitor(spec.checkpoint.monitor, module, trainer.callbacks)  # type: ignore[attr-defined]  # as below
+        check_monitor(spec.checkpoint, module, trainer.callbacks)  # type: ignore[attr-defined]  # as below
         restored = hooks.load_weights(spec, module, trainer, registry, tokenizer, reader)
         if restored and not spec.task.params.get("do_training", True):
             note_missing(network_of(module), restored.unfilled, restored.source, restored.absent_note)

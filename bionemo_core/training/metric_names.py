@@ -8,6 +8,8 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import GradientAccumulationScheduler, ProgressBar, Timer
 
+from bionemo_core.config.metric_direction import Mode
+from bionemo_core.config.schema import Checkpoint
 from bionemo_core.errors import ConfigError
 from bionemo_core.plugins.did_you_mean import did_you_mean
 from bionemo_core.training.module import LanguageModule
@@ -16,14 +18,15 @@ _ADDED_BY_LIGHTNING = (GradientAccumulationScheduler, ProgressBar, Timer)
 """Callbacks of a `Trainer` that log nothing."""
 
 
-def check_monitor(monitor: str, module: pl.LightningModule, callbacks: Iterable[pl.Callback]) -> None:
-    """Check that the metric that ranks checkpoints can appear in this run.
+def check_monitor(checkpoint: Checkpoint, module: pl.LightningModule, callbacks: Iterable[pl.Callback]) -> Mode:
+    """Check that the metric that ranks checkpoints can appear in this run; return which of its values are better.
 
-    A network, a probe or a callback that does not say what it logs may log anything, so nothing is refused then.
+    A network, a probe or a callback that does not say what it logs may log anything, so any name is taken then.
 
     Raises:
-        ConfigError: nothing in the run logs it.
+        ConfigError: nothing in the run logs it, or nothing says whether more or less of it is better.
     """
+    monitor = checkpoint.monitor
     names = find_metric_names(module, callbacks)
     if names is not None and monitor not in names:
         listed = sorted(names)
@@ -31,6 +34,7 @@ def check_monitor(monitor: str, module: pl.LightningModule, callbacks: Iterable[
             f"checkpoint.monitor={monitor}: this run has no such metric.{did_you_mean(monitor, listed)} "
             f"Its metrics: {', '.join(listed)}."
         )
+    return checkpoint.better
 
 
 def find_metric_names(module: pl.LightningModule, callbacks: Iterable[pl.Callback]) -> frozenset[str] | None:

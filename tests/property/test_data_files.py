@@ -328,8 +328,9 @@ def test_mutated_files_that_biopython_reads_are_accounted_for(
 def test_blocks_are_judged_as_single_records_are(
     content: list[tuple[bytes, bytes]], key: str, data: st.DataObject
 ) -> None:
-    limits = {"min_length": 2, "max_length": 20} | ({"window_overlap": 5} if key == "on_long" else {})
-    rules = replace(RULES, **limits, **{key: data.draw(st.sampled_from(OPTIONS[key]))})
+    option = data.draw(st.sampled_from(OPTIONS[key]))
+    limits = {"min_length": 2, "max_length": 20} | ({"window_overlap": 5} if option == "window" else {})
+    rules = replace(RULES, **limits, **{key: option})
     marks = data.draw(st.lists(st.sampled_from([b"", b"*", b"-", b"j", b"J", b" "]), min_size=1, max_size=4))
     changed = [(name, text + marks[i % len(marks)] + text[:2]) for i, (name, text) in enumerate(content)]
     expected = []

@@ -172,7 +172,7 @@ def test_the_losses_of_a_training_against_torch(table, name, start):
 
 def test_a_resumed_run_is_the_straight_one(table):
     """With packing, dropout, accumulated batches, and DoRA on two encoders."""
-    words = (*TWO, *LORA, "task.lora_dropout=0.2", "batch.packing=true", "batch.seq_length=40", "data.val_fraction=0")
+    words = (*TWO, *LORA, "task.lora_dropout=0.2", "batch.packing=true", "batch.seq_length=40")
     words = (*words, "batch.micro_batch_size=1", "batch.accumulate_grad_batches=2", "checkpoint.every_n_steps=2")
     straight = finetune("straight", *words, "trainer.max_steps=4")
     finetune("broken", *words, "trainer.max_steps=2")

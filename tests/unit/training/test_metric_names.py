@@ -8,6 +8,7 @@ import pytorch_lightning as pl
 import torch
 
 from bionemo_core import cli
+from bionemo_core.config.schema import Checkpoint
 from bionemo_core.errors import ConfigError
 from bionemo_core.training.callbacks import CheckpointSaver
 from bionemo_core.training.metric_names import check_monitor, find_metric_names
@@ -70,12 +71,12 @@ def module_of(network: torch.nn.Module, **options: Any) -> LanguageModule:
 def test_only_a_metric_that_cannot_appear_is_refused():
     silent = torch.nn.Linear(1, 1)
     silent.logged_names = ("extra",)
-    check_monitor("val_extra", module_of(silent), [])
+    check_monitor(Checkpoint(monitor="val_extra", mode="min"), module_of(silent), [])
     with pytest.raises(
         ConfigError, match=r"no such metric. Did you mean 'val_extra'\? Its metrics: val_extra, val_loss"
     ):
-        check_monitor("val_extr", module_of(silent), [])
+        check_monitor(Checkpoint(monitor="val_extr", mode="min"), module_of(silent), [])
     for module, callback in ((module_of(Plain()), None), (module_of(silent), pl.Callback())):
-        check_monitor("anything", module, [callback] if callback else [])
-    check_monitor("anything", module_of(silent, probes=[Plain()]), [])
-    check_monitor("anything", pl.LightningModule(), [])
+        check_monitor(Checkpoint(monitor="anything", mode="min"), module, [callback] if callback else [])
+    check_monitor(Checkpoint(monitor="anything", mode="min"), module_of(silent, probes=[Plain()]), [])
+    check_monitor(Checkpoint(monitor="anything", mode="min"), pl.LightningModule(), [])
