@@ -204,9 +204,7 @@ class Convert:
     output: str  # the output, a folder or file that does not exist yet
     to: Optional[str] = None  # artefact, nemo, huggingface, peft, onnx, torch_export, triton; null: artefact or .nemo
     adapter: Optional[str] = None  # to=peft: RUN/adapter, which is written; else a folder of peft, which is merged
-    part: Optional[str] = (
-        None  # encoder: of a fine-tuned model the encoder alone, adapters added; null: the whole model
-    )
+    part: Optional[str] = None  # encoder: that of a fine-tuned model alone, adapters added; null: the whole
     dtype: str = "float32"  # precision of the tensors of an artefact: float32, bfloat16, float16
     max_shard_mib: Count = 5120  # split the tensors into files of at most this size in MiB
     license: Optional[str] = None  # to=huggingface: the licence in the model card, such as apache-2.0; null: none

@@ -55,7 +55,7 @@ model:
 TODAY = (
     *("name=MegaMolBARTRetro", "task.do_testing=true", "restore_from_path=megamolbart.nemo"),
     *("trainer.precision=32", "trainer.max_steps=20000", "trainer.val_check_interval=500"),
-    *("batch.micro_batch_size=256", "batch.num_workers=8", "model.seq_length=512"),
+    *("checkpoint.mode=min", "batch.micro_batch_size=256", "batch.num_workers=8", "model.seq_length=512"),
     *("model.canonicalize_encoder_input=true", "model.encoder_augment=false", "model.encoder_mask=false"),
     *("model.mask_prob=0.0", "data=pairs", "data.source_col=3", "data.target_col=2"),
     *("data.train=data", "data.val=data", "data.test=data"),
