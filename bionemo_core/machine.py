@@ -38,10 +38,12 @@ def has_package(module: str) -> bool:
         return False
 
 
-def has_bytecode(module: str) -> bool:
-    """Return whether Python finds the compiled form of `module`; true for one that needs none."""
+def folder_without_bytecode(module: str) -> Path | None:
+    """Return the folder that `module` is installed in if Python finds no compiled form of it there; else None."""
     spec = find_spec(module)
-    return spec is None or spec.cached is None or Path(spec.cached).exists()
+    if spec is None or spec.origin is None or spec.cached is None or Path(spec.cached).exists():
+        return None
+    return Path(spec.origin).parents[1 if spec.submodule_search_locations else 0]
 
 
 def package_version(module: str) -> str | None:

@@ -3,7 +3,6 @@
 import os
 import platform
 import sys
-import sysconfig
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,11 +99,11 @@ def _torch() -> Iterable[Finding]:
         )
         return
     yield Finding("ok", f"torch {version}")
-    if not machine.has_bytecode("torch"):
+    if folder := machine.folder_without_bytecode("torch"):
         yield Finding(
             "note",
             "torch was installed without bytecode: each start compiles its source anew, which takes some 10 s",
-            f"Compile it once: {sys.executable} -m compileall -q -j 0 {sysconfig.get_path('purelib')}",
+            f"Compile it once: {sys.executable} -m compileall -q -j 0 {folder}",
         )
     for name in machine.gpu_names():
         yield Finding("ok", f"GPU: {name}")

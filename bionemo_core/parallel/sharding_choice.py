@@ -18,6 +18,10 @@ REPLICATED_SHARE = 0.25
 """Weights are replicated while they, their gradients and the optimizer take at most this share of a device."""
 
 
+WHOLE_GRADIENTS_SHARE = 0.25
+"""Ranks that share weights keep whole gradients until the end of a step while these take at most this share."""
+
+
 class Sharding(NamedTuple):
     """How the data-parallel ranks share weights, gradients and optimizer state."""
 
@@ -75,13 +79,13 @@ def choose_sharding(
     sharding = _share_weights(wanted, shard_size, ranks, needed, device_bytes)
     if sharding.shard_size == 1 or holds_whole_gradients(gradient_bytes, device_bytes):
         return sharding
-    why = f"; whole gradients take {gradient_bytes / GIB:,.2f} GiB, so each micro batch ends with shares of them"
+    why = f"; whole gradients take {gradient_bytes / GIB:,.2f} GiB, so they are reduced after each micro batch"
     return sharding._replace(reason=sharding.reason + why, reduces_each_pass=True)
 
 
 def holds_whole_gradients(gradient_bytes: float, device_bytes: float) -> bool:
     """Return whether ranks that share weights have room for whole gradients until the last micro batch of a step."""
-    return gradient_bytes <= REPLICATED_SHARE * device_bytes
+    return gradient_bytes <= WHOLE_GRADIENTS_SHARE * device_bytes
 
 
 def _share_weights(

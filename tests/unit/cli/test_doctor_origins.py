@@ -47,12 +47,14 @@ def test_damaged_metadata_has_no_origin(monkeypatch, text):
     assert _metadata.origin(CORE) is None
 
 
-def test_a_package_without_bytecode_is_noticed_until_it_is_compiled(monkeypatch, tmp_path):
-    source = tmp_path / "torch.py"
+@pytest.mark.parametrize("file", ["torch.py", "torch/__init__.py"])
+def test_a_package_without_bytecode_is_noticed_until_it_is_compiled(monkeypatch, tmp_path, file):
+    source = tmp_path / file
+    source.parent.mkdir(exist_ok=True)
     source.write_text("")
     monkeypatch.setattr(machine, "find_spec", lambda name: spec_from_file_location(name, source))
-    monkeypatch.setattr(doctor.sysconfig, "get_path", lambda _: str(tmp_path))
     (found,) = [one for one in doctor._torch() if "bytecode" in one.text]
     command = found.advice.partition(": ")[2].split()
+    assert command[-1] == str(tmp_path)
     subprocess.run(command, check=True, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"})
     assert not [one for one in doctor._torch() if "bytecode" in one.text]

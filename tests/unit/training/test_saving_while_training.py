@@ -163,6 +163,16 @@ def test_all_ranks_stop_after_the_step_in_which_one_learns_of_a_failed_save(monk
         stop.after_step(trainer, module)
 
 
+@pytest.mark.parametrize(("monitor", "mode"), [("val_accuracy", "max"), ("val_loss", "min")])
+def test_the_better_checkpoints_are_kept_by_the_name_of_the_metric(monkeypatch, tmp_path, monitor, mode):
+    kept: dict[str, Any] = {}
+    monkeypatch.setattr(callbacks, "prune", lambda root, **options: kept.update(options))
+    saver = callbacks.CheckpointSaver(tmp_path, Checkpoint(monitor=monitor), 5)
+    saver._deletes = True  # as on the first rank
+    saver._prune()
+    assert kept["mode"] == mode
+
+
 def test_a_rank_whose_own_save_was_good_stops_with_the_one_that_failed(monkeypatch, tmp_path):
     """Only rank 0 deletes old checkpoints; the others would wait for it in their next step."""
     monkeypatch.setattr(callbacks.dist, "all_reduce", lambda flag, **_: flag.fill_(2.0))
