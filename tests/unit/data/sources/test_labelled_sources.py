@@ -1,6 +1,7 @@
 """Labelled sequences from v1's tables and FLIP's FASTA files."""
 
 import gzip
+import inspect
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,6 +12,7 @@ from bionemo_core.data.labelled_records import LabelledRecord
 from bionemo_core.data.sources.labelled import labelled_csv
 from bionemo_core.data.sources.labelled.flip import flip_fasta
 from bionemo_core.data.sources.labelled.labelled_pairs import labelled_pairs
+from bionemo_core.data.splits import table
 from bionemo_core.errors import ConfigError, DataError
 
 TABLE = "id,sequence,3state,resolved\na,MKV,CEH,110\nb,mkva,CCCC,1111\nc,MK!,CEH,111\n"
@@ -314,3 +316,9 @@ def test_a_table_of_pairs_without_a_column_is_answered_with_the_key_that_names_i
     path.write_text("first,b,target\nMKV,MKA,1\n")
     with pytest.raises(DataError, match=r"column 'second' is not in the header.* with data\.second_column\."):
         labelled_pairs(str(path), tokenizer=tokenizer, context=context)
+
+
+@pytest.mark.parametrize("component", [labelled_csv, labelled_pairs])
+def test_keys_of_random_splits_are_typed_if_they_differ_from_the_defaults_of_the_components(component):
+    defaults = {name: inspect.signature(component).parameters[name].default for name in table._OF_RANDOM_SPLITS}
+    assert defaults == table._OF_RANDOM_SPLITS
